@@ -1,0 +1,2 @@
+//! The stock server.
+fn main() {}

@@ -1,0 +1,73 @@
+//! The handler: the user's code, as the worker calls it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::{Accept, Context, Flow, Frame, Handshake, HttpRequest, HttpResponse, Request};
+use crate::close::Close;
+use crate::fd::{Fd, Slot};
+
+/// The user's code. One value of it lives in each worker, and only there: it needs no `Send`.
+///
+/// Events of one connection never overlap and come in order: `on_handshake`, `on_open`,
+/// `on_message`…, `on_close`. `on_close` runs exactly once for every `on_open`, also when the
+/// worker was killed (then in its replacement). A panic costs the connection it happened on
+/// (1011), not the worker.
+#[allow(unused_variables)]
+pub trait Handler: 'static {
+    /// The worker is up and about to serve; it is not ready before this is done.
+    fn on_worker_start(&self, ctx: &Context) -> Flow {
+        Flow::default()
+    }
+
+    /// The worker is about to leave; its connections are closed or handed over.
+    fn on_worker_stop(&self, ctx: &Context) -> Flow {
+        Flow::default()
+    }
+
+    /// A client asks to come in. The default lets everyone in.
+    fn on_handshake(&self, ctx: &Context, request: &Rc<Request>) -> Flow<Handshake> {
+        Flow::Ready(Ok(Accept::default()))
+    }
+
+    /// The 101 is sent (or queued before anything pushed here). Swoole's `open`.
+    fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
+        Flow::default()
+    }
+
+    /// A whole message. Swoole's `message`.
+    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow;
+
+    /// The connection has ended; `fd` is gone for everyone. Swoole's `close`.
+    fn on_close(&self, ctx: &Context, fd: Fd, close: Close) -> Flow {
+        Flow::default()
+    }
+
+    /// A plain HTTP request on the same port. `None` means: not ours, so the server answers 404,
+    /// or 426 where `is_websocket_path` says so. Swoole's `request`.
+    fn on_request(&self, ctx: &Context, request: HttpRequest) -> Flow<Option<HttpResponse>> {
+        Flow::Ready(None)
+    }
+
+    /// Whether a plain request for `path` deserves "426 Upgrade Required" instead of 404.
+    fn is_websocket_path(&self, path: &str) -> bool {
+        matches!(path, "/" | "/ws")
+    }
+
+    /// Another worker called `send_to_worker`. Swoole's `pipeMessage`.
+    fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
+        Flow::default()
+    }
+
+    /// What a handler keeps of a connection that is about to move to another process.
+    fn freeze(&self, ctx: &Context, fd: Fd) -> Option<Bytes> {
+        None
+    }
+
+    /// A connection came over from another process, with what `freeze` kept there. Not a new
+    /// client: `on_open` ran where it came from.
+    fn on_attach(&self, ctx: &Context, request: Rc<Request>, frozen: Option<Bytes>) -> Flow {
+        Flow::default()
+    }
+}

@@ -1,0 +1,19 @@
+//! Plain HTTP on the same port.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+/// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    /// The request itself.
+    pub request: http::Request<Bytes>,
+    /// The other end of the TCP connection; `None` on a `unix:` listener.
+    pub peer: Option<std::net::SocketAddr>,
+    /// The client's address: the peer, or what a trusted proxy says.
+    pub client: Option<IpAddr>,
+}
+
+/// The answer to a plain HTTP request.
+pub type HttpResponse = http::Response<Bytes>;

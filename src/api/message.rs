@@ -1,0 +1,88 @@
+//! Messages in both directions.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::fd::Fd;
+
+/// The kind of a data message (RFC 6455 section 5.6). The numbers are the wire's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Opcode {
+    /// UTF-8 text. Swoole's `WEBSOCKET_OPCODE_TEXT`.
+    Text = 1,
+    /// Bytes. Swoole's `WEBSOCKET_OPCODE_BINARY`.
+    Binary = 2,
+}
+
+/// A message to push. Cheap to clone: the bytes are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Text or binary.
+    pub opcode: Opcode,
+    /// The payload. Text is UTF-8; the constructors see to it.
+    pub data: Bytes,
+}
+
+impl Message {
+    /// A text message.
+    pub fn text(text: impl Into<String>) -> Message {
+        Message { opcode: Opcode::Text, data: Bytes::from(text.into()) }
+    }
+
+    /// A binary message.
+    pub fn binary(data: impl Into<Bytes>) -> Message {
+        Message { opcode: Opcode::Binary, data: data.into() }
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Message {
+        Message::text(text)
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Message {
+        Message::text(text)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(data: Vec<u8>) -> Message {
+        Message::binary(data)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(data: Bytes) -> Message {
+        Message::binary(data)
+    }
+}
+
+/// A whole message that a client sent. Swoole's `Frame`, always with `finish` true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Who sent it.
+    pub fd: Fd,
+    /// Text or binary.
+    pub opcode: Opcode,
+    /// The payload, reassembled and, for text, checked to be UTF-8.
+    pub data: Bytes,
+}
+
+impl Frame {
+    /// The payload as text; `None` for a binary message.
+    pub fn text(&self) -> Option<&str> {
+        match self.opcode {
+            Opcode::Text => std::str::from_utf8(&self.data).ok(),
+            Opcode::Binary => None,
+        }
+    }
+}
+
+impl From<Frame> for Message {
+    fn from(frame: Frame) -> Message {
+        Message { opcode: frame.opcode, data: frame.data }
+    }
+}

@@ -1,0 +1,20 @@
+//! What user code sees: the handler, what it is given, and what it may ask for.
+//!
+//! This room knows ids only. The worker stands behind [`Reactor`], so a handler can be tested
+//! without any process.
+
+mod context;
+mod flow;
+mod handler;
+mod http;
+mod message;
+mod request;
+mod verdict;
+
+pub use context::{Context, Info, LocalFuture, Reactor, TaskError, Timer};
+pub use flow::{Flow, IntoFlow};
+pub use handler::Handler;
+pub use http::{HttpRequest, HttpResponse};
+pub use message::{Frame, Message, Opcode};
+pub use request::{Accept, Handshake, Headers, Refuse, Request};
+pub use verdict::Verdict;

@@ -1,0 +1,179 @@
+//! The request that opened a connection, and a handler's answer to it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fd::Fd;
+
+/// Header fields in the order they came, names in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers(pub Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// The first field of that name (any case), where it is visible ASCII or UTF-8.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// Every field of that name (any case) that is UTF-8.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+            .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// All fields, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+}
+
+/// The request that opened a connection.
+///
+/// Whole during `on_handshake` and `on_open`. After that a connection keeps the target, the
+/// subprotocol, the addresses and the headers named by `keep_headers` (default: cookie), which
+/// is what `on_attach` sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The client's global number.
+    pub fd: Fd,
+    /// Path and query as they came, for example `/ws?room=1`.
+    pub target: String,
+    /// Header fields.
+    pub headers: Headers,
+    /// The subprotocol agreed on, if any.
+    pub subprotocol: Option<String>,
+    /// The other end of the TCP connection; `None` on a `unix:` listener.
+    pub peer: Option<SocketAddr>,
+    /// The client's address: the peer, or what a proxy in `trusted_proxies` says.
+    pub client: Option<IpAddr>,
+}
+
+impl Request {
+    /// Always `GET` (RFC 6455 section 4.1).
+    pub fn method(&self) -> &'static str {
+        "GET"
+    }
+
+    /// The path without the query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+    }
+
+    /// The query without its `?`; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The value of a query parameter, percent-decoded (`+` is a space), the first of its name.
+    pub fn query_param(&self, name: &str) -> Option<String> {
+        self.query().split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key) == name).then(|| decode(value))
+        })
+    }
+
+    /// A header field, the first of its name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    /// A cookie's value as it came, the first of its name (RFC 6265 section 5.4).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.headers.all("cookie").flat_map(|line| line.split(';')).find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == name).then_some(value)
+        })
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let escaped = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        rest = after;
+        match (first, escaped) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            (b'+', _) => bytes.push(b' '),
+            (byte, _) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A handler's answer to a handshake.
+pub type Handshake = Result<Accept, Refuse>;
+
+/// Lets a client in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// The subprotocol to agree on; it must be one the client offered. `None` leaves the choice
+    /// to the `subprotocols` of the configuration.
+    pub subprotocol: Option<String>,
+    /// Header fields to add to the 101, for example cookies.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Keeps a client out. The TCP connection is closed after the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refuse {
+    /// The HTTP status, 300 to 599.
+    pub status: u16,
+    /// Header fields to add.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Refuse {
+    /// A refusal with a text for a body.
+    pub fn new(status: u16, body: impl Into<String>) -> Refuse {
+        Refuse { status, headers: Vec::new(), body: body.into().into_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+
+    fn request(target: &str, headers: &[(&str, &str)]) -> Request {
+        let headers = headers.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec()));
+        Request {
+            fd: Fd::new(0, Slot(0), 1).unwrap(),
+            target: target.to_owned(),
+            headers: Headers(headers.collect()),
+            subprotocol: None,
+            peer: None,
+            client: None,
+        }
+    }
+
+    #[test]
+    fn path_and_query_are_told_apart() {
+        let request = request("/ws?room=a%20b&x=1+2&bad=%zz", &[]);
+        assert_eq!((request.path(), request.query()), ("/ws", "room=a%20b&x=1+2&bad=%zz"));
+        assert_eq!(request.query_param("room").as_deref(), Some("a b"));
+        assert_eq!(request.query_param("x").as_deref(), Some("1 2"));
+        assert_eq!(request.query_param("bad").as_deref(), Some("%zz"));
+        assert_eq!(request.query_param("none"), None);
+    }
+
+    #[test]
+    fn cookies_are_found_in_any_line() {
+        let request = request("/", &[("cookie", "a=1; b=2"), ("Cookie", "c=x=y")]);
+        assert_eq!(request.cookie("b"), Some("2"));
+        assert_eq!(request.cookie("c"), Some("x=y"));
+        assert_eq!(request.cookie("d"), None);
+    }
+}
