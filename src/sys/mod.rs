@@ -6,3 +6,6 @@ pub mod memory;
 pub mod packet;
 pub mod process;
 pub mod watch;
+
+/// The descriptor at which every process of ours finds what its launcher left it.
+pub const LINK_RAW_FD: i32 = 3;
