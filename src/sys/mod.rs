@@ -5,6 +5,7 @@ pub mod clock;
 pub mod memory;
 pub mod packet;
 pub mod process;
+pub mod signal;
 pub mod watch;
 
 /// The descriptor at which every process of ours finds what its launcher left it.

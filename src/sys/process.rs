@@ -1,6 +1,6 @@
 //! Processes: starting them, naming them, and making sure that they end.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -279,6 +279,30 @@ pub fn take_link() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes a descriptor that whoever executed us left open and named by its number.
+pub fn adopt_descriptor(number: RawFd) -> OwnedFd {
+    // SAFETY: F_SETFD on any number is harmless. The launch record names each descriptor once,
+    // and this is the only place that takes them.
+    unsafe {
+        libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+        OwnedFd::from_raw_fd(number)
+    }
+}
+
+/// Lets a descriptor outlive the next exec; the answer is its number.
+pub fn keep_over_exec(descriptor: BorrowedFd<'_>) -> Result<RawFd> {
+    let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+    nix::fcntl::fcntl(descriptor, keep).subject(|| "keep a descriptor over exec".to_owned())?;
+    Ok(descriptor.as_raw_fd())
+}
+
+/// Takes that back.
+pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> Result<()> {
+    let close = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(descriptor, close).subject(|| "close a descriptor on exec".to_owned())?;
+    Ok(())
+}
+
 /// Raises the soft limit of descriptors to the hard one. The answer is what is allowed now.
 pub fn raise_descriptor_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -287,11 +311,6 @@ pub fn raise_descriptor_limit() -> u64 {
         Ok(()) => hard,
         Err(_) => soft,
     }
-}
-
-/// The text of a C string, for messages.
-pub fn lossy(text: &OsStr) -> String {
-    text.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
