@@ -34,12 +34,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 pub use launch::Launch;
-pub use lock::{Lock, find_master, write_pid_file};
+pub use report::READY_LINE;
+pub use lock::find_master;
+use lock::{Lock, write_pid_file};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
+use crate::log;
 use crate::sys::{clock, process};
 use listen::Listeners;
 use log_file::LogFile;
@@ -97,8 +100,13 @@ pub fn run(record: OwnedFd) -> ExitCode {
         }
     };
     let mut report = Report::new(launch.report);
+    let Config { log_level, log_format, .. } = launch.config;
+    if let Err(error) = log::init("master", log_level, log_format, log::Output::Direct) {
+        report.failed(&error.to_string());
+        return ExitCode::FAILURE;
+    }
     match Master::set_up(launch, &mut report) {
-        Ok(master) => master.live(report),
+        Ok(master) => master.live(),
         Err(error) => {
             report.failed(&error.to_string());
             ExitCode::FAILURE
@@ -145,7 +153,7 @@ impl Master {
     }
 
     /// The loop: wait, collect what happened, act on it in one written order.
-    fn live(mut self, _: Report) -> ExitCode {
+    fn live(mut self) -> ExitCode {
         if let Err(error) = self.log_file.take_over() {
             self.report.failed(&error.to_string());
             return ExitCode::FAILURE;
