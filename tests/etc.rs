@@ -1,6 +1,9 @@
 //! What stands in `etc/` and `docs/operations.md` is true: equal to the code, and taken by the
 //! programs it is written for. `BLESS=1 cargo test --test etc` rewrites what is generated.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
