@@ -51,6 +51,8 @@ try {
 } finally {
   await browser.close();
 }
+// An open stdin would keep the process.
+process.exit();
 
 // --- the steps
 
@@ -103,7 +105,8 @@ async function sayMarkup(from, to) {
   await from.page.getByLabel("Message", { exact: true }).fill(markup);
   await from.page.keyboard.press("Enter");
   await to.page.locator(".message .text", { hasText: markup }).waitFor();
-  check((await to.page.locator("#log img").count()) === 0, "markup of a message became an element");
+  const elements = await to.page.locator("#log img").count();
+  check(elements === 0, "markup of a message became an element");
 }
 
 async function surviveKill(ada, bob) {

@@ -10,8 +10,8 @@ const HTML: &str = include_str!("page.html");
 /// What the page may do: run its own script and style, known by their hashes, and connect back
 /// to its own host. A text that slipped into the page as markup could do nothing.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-m7DrY/F5BQh9t9PRyGnrKr/UfMHZ+JaijZG6PMTsygM='; \
-    style-src 'sha256-VTN7D3t/T1A5mfMOa3SL+8qr+dMxc5MfbHNBz3Az20s='; \
+    script-src 'sha256-m0fMgv8mYwOd0bZ48UDpKyD77lBxpDXVsrX1OphpWfA='; \
+    style-src 'sha256-A/MIy+gm1ZjCPwKKQyNQbaJqU4/yw79SsCFxsdt1ik4='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 

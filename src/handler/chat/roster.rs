@@ -61,8 +61,9 @@ pub(super) struct Roster {
     peers: BTreeMap<WorkerId, Peer>,
     version: u64,
     ticks: u64,
-    /// Changes of ours that the other workers were not told of.
-    untold: BTreeSet<Fd>,
+    /// Changes of ours that the other workers were not told of: true for here, false for gone.
+    /// Gone is final, since an fd is never reused, whatever a late note may say.
+    untold: BTreeMap<Fd, bool>,
     /// Changes that our own users were not shown.
     unshown: BTreeSet<Fd>,
     /// Our users whose pages know an older process's list, or none.
@@ -80,7 +81,7 @@ impl Roster {
             peers: BTreeMap::new(),
             version: 0,
             ticks: 0,
-            untold: BTreeSet::new(),
+            untold: BTreeMap::new(),
             unshown: BTreeSet::new(),
             unwelcomed: BTreeSet::new(),
             relist: false,
@@ -101,7 +102,7 @@ impl Roster {
     /// A client of ours came in.
     pub(super) fn open(&mut self, fd: Fd, nick: String) -> Vec<Action> {
         self.place(fd, nick, self.me);
-        self.untold.insert(fd);
+        self.untold.insert(fd, true);
         let mut actions = vec![Action::Push(fd, self.welcome(fd))];
         self.flush_soon(&mut actions);
         actions
@@ -111,7 +112,7 @@ impl Roster {
     /// other workers' answers are likely here.
     pub(super) fn attach(&mut self, fd: Fd, nick: String) -> Vec<Action> {
         self.place(fd, nick, self.me);
-        self.untold.insert(fd);
+        self.untold.insert(fd, true);
         self.unwelcomed.insert(fd);
         let mut actions = Vec::new();
         self.flush_soon(&mut actions);
@@ -122,7 +123,7 @@ impl Roster {
     pub(super) fn rename(&mut self, fd: Fd, nick: String) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.place(fd, nick, self.me) {
-            self.untold.insert(fd);
+            self.untold.insert(fd, true);
             self.flush_soon(&mut actions);
         }
         actions
@@ -133,7 +134,7 @@ impl Roster {
     pub(super) fn close(&mut self, fd: Fd) -> Vec<Action> {
         self.remove(fd);
         self.unwelcomed.remove(&fd);
-        self.untold.insert(fd);
+        self.untold.insert(fd, false);
         let mut actions = Vec::new();
         self.flush_soon(&mut actions);
         actions
@@ -184,6 +185,8 @@ impl Roster {
         let (me, peers) = (self.me, &self.peers);
         self.users.retain(|_, entry| entry.home == me || peers.contains_key(&entry.home));
         if self.users.len() != before {
+            // One of them may have moved on unseen by us: whoever has it will say so.
+            actions.push(Action::TellAll(self.note(Word::Ask { epoch: None })));
             self.relist = true;
             self.flush_soon(&mut actions);
         }
@@ -208,20 +211,15 @@ impl Roster {
     }
 
     fn flush_to_workers(&mut self, actions: &mut Vec<Action>) {
-        let untold: Vec<Fd> = std::mem::take(&mut self.untold).into_iter().collect();
+        let untold: Vec<(Fd, bool)> = std::mem::take(&mut self.untold).into_iter().collect();
         for chunk in untold.chunks(NOTE_USERS_MAX) {
-            let mut here = Vec::new();
-            let mut gone = Vec::new();
-            for &fd in chunk {
-                match self.users.get(&fd) {
-                    None => gone.push(fd),
-                    Some(entry) if entry.home == self.me => {
-                        here.push(Named { fd, nick: entry.nick.clone() });
-                    }
-                    // It moved on to another process meanwhile, which tells of it itself.
-                    Some(_) => {}
-                }
-            }
+            let gone = chunk.iter().filter(|(_, here)| !here).map(|&(fd, _)| fd).collect();
+            // One that moved on meanwhile has no nick here; its new process tells of it.
+            let named = |&(fd, _): &(Fd, bool)| {
+                let nick = self.nick(fd)?.to_owned();
+                Some(Named { fd, nick })
+            };
+            let here = chunk.iter().filter(|(_, here)| *here).filter_map(named).collect();
             self.version += 1;
             let version = self.version;
             actions.push(Action::TellAll(self.note(Word::Change { version, here, gone })));
@@ -238,10 +236,12 @@ impl Roster {
     ) {
         for user in here {
             // That user may have been ours: then it moved.
-            self.place(user.fd, user.nick, home);
+            if !self.has_newer_home(user.fd, home) {
+                self.place(user.fd, user.nick, home);
+            }
         }
         for fd in gone {
-            if self.nick(fd).is_none() {
+            if self.nick(fd).is_none() && !self.has_newer_home(fd, home) {
                 self.remove(fd);
             }
         }
@@ -279,13 +279,8 @@ impl Roster {
         self.users.retain(|fd, entry| entry.home != home || has.contains(fd));
         let mut changed = self.users.len() != before;
         for user in users {
-            // An older process of a slot may still count what its successor took over.
-            let moved = self.users.get(&user.fd).is_some_and(|entry| {
-                entry.home != home
-                    && (entry.home == self.me
-                        || (entry.home.slot == home.slot && entry.home.epoch > home.epoch))
-            });
-            if !moved {
+            let is_mine = self.nick(user.fd).is_some();
+            if !is_mine && !self.has_newer_home(user.fd, home) {
                 changed |= self.put(user.fd, user.nick, home);
             }
         }
@@ -322,6 +317,13 @@ impl Roster {
 
     fn peer_version(&self, home: WorkerId) -> Option<u64> {
         self.peers.get(&home).and_then(|peer| peer.version)
+    }
+
+    /// Whether a successor of `home` in its slot took the user over. What the older process
+    /// says of it then is old.
+    fn has_newer_home(&self, fd: Fd, home: WorkerId) -> bool {
+        let newer = |has: WorkerId| has.slot == home.slot && has.epoch > home.epoch;
+        self.users.get(&fd).is_some_and(|entry| newer(entry.home))
     }
 
     /// Puts a user where it is now; true if that is news.

@@ -269,3 +269,132 @@ fn a_burst_of_changes_asks_for_one_flush() {
     assert_eq!(roster.flush().len(), 2);
     assert!(roster.flush().is_empty());
 }
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open(u8),
+    Rename(u8, usize),
+    Close(u8, usize),
+    /// kill -9, then a replacement that is told of every client of the dead one.
+    Kill(u8),
+    HandOver(u8),
+    Flush,
+    Deliver(usize),
+    Lose(usize),
+    Tick,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let slot = 0..3u8;
+    let step = prop_oneof![
+        3 => slot.clone().prop_map(Step::Open),
+        1 => (slot.clone(), 0..5usize).prop_map(|(slot, nth)| Step::Rename(slot, nth)),
+        2 => (slot.clone(), 0..5usize).prop_map(|(slot, nth)| Step::Close(slot, nth)),
+        1 => slot.clone().prop_map(Step::Kill),
+        1 => slot.prop_map(Step::HandOver),
+        4 => Just(Step::Flush),
+        4 => (0..12usize).prop_map(Step::Deliver),
+        1 => (0..12usize).prop_map(Step::Lose),
+        1 => Just(Step::Tick),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+/// A net and what is true of it.
+struct World {
+    net: Net,
+    truth: BTreeMap<u8, BTreeMap<Fd, String>>,
+    epochs: BTreeMap<u8, u32>,
+    serial: u64,
+}
+
+impl World {
+    fn restart(&mut self, slot: u8) {
+        let epoch = self.epochs.entry(slot).or_insert(1);
+        *epoch += 1;
+        let epoch = *epoch;
+        self.net.start(slot, epoch);
+    }
+
+    fn step(&mut self, step: Step) {
+        self.serial += 1;
+        match step {
+            Step::Open(slot) => {
+                let fd = self.net.open(slot, self.serial, "new");
+                self.truth.entry(slot).or_default().insert(fd, "new".into());
+            }
+            Step::Rename(slot, nth) => {
+                let Some((&fd, nick)) = self.truth.entry(slot).or_default().iter_mut().nth(nth)
+                else {
+                    return;
+                };
+                *nick = format!("renamed-{}", self.serial);
+                let nick = nick.clone();
+                self.net.on(slot, |roster| roster.rename(fd, nick));
+            }
+            Step::Close(slot, nth) => {
+                let users = self.truth.entry(slot).or_default();
+                let Some(&fd) = users.keys().nth(nth) else { return };
+                users.remove(&fd);
+                self.net.on(slot, |roster| roster.close(fd));
+            }
+            Step::Kill(slot) => {
+                self.restart(slot);
+                for fd in self.truth.remove(&slot).unwrap_or_default().into_keys() {
+                    self.net.on(slot, |roster| roster.close(fd));
+                }
+            }
+            Step::HandOver(slot) => {
+                self.restart(slot);
+                for (fd, nick) in self.truth.get(&slot).cloned().unwrap_or_default() {
+                    self.net.on(slot, |roster| roster.attach(fd, nick));
+                }
+            }
+            Step::Flush => self.net.flush(),
+            Step::Deliver(notes) => {
+                for _ in 0..notes {
+                    let Some((from, to, note)) = self.net.queue.pop_front() else { return };
+                    self.net.on(to.0, |roster| roster.hear(from, note));
+                }
+            }
+            Step::Lose(notes) => {
+                let notes = notes.min(self.net.queue.len());
+                self.net.queue.drain(..notes);
+            }
+            Step::Tick => {
+                for slot in 0..4 {
+                    self.net.on(slot, Roster::tick);
+                }
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    /// The promise of the module: whatever was lost or killed, all rosters and all pages are
+    /// right again a few ticks after it stops.
+    #[test]
+    fn all_rosters_and_pages_come_to_the_truth(steps in steps()) {
+        let net = Net::new(3);
+        let (truth, epochs) = Default::default();
+        let mut world = World { net, truth, epochs, serial: 0 };
+        for step in steps {
+            world.step(step);
+        }
+        for _ in 0..SILENT_TICKS_MAX + 3 {
+            world.net.tick();
+        }
+        let all: BTreeMap<Fd, String> = world.truth.values().flatten()
+            .map(|(&fd, nick)| (fd, nick.clone())).collect();
+        for (slot, roster) in &world.net.rosters {
+            let users: BTreeMap<Fd, String> =
+                roster.users.iter().map(|(&fd, entry)| (fd, entry.nick.clone())).collect();
+            assert_eq!(users, all, "worker {slot}");
+        }
+        let nicks: Vec<String> = all.values().cloned().collect();
+        for &fd in all.keys() {
+            assert_eq!(world.net.page_of(fd), nicks);
+        }
+    }
+}
