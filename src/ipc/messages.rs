@@ -185,11 +185,6 @@ pub enum MasterToManager {
         /// Whole sentences, one a line.
         why: String,
     },
-    /// The answer to `Upgrade`, from the new image's first manager: a reload is to follow.
-    Upgraded {
-        /// The version of the new image.
-        version: String,
-    },
 }
 
 /// Everything the manager needs to begin.
@@ -203,6 +198,9 @@ pub struct ManagerBoot {
     pub generation: Generation,
     /// A generation whose reload the last manager left unfinished.
     pub pending: Option<Generation>,
+    /// Whether the image is new: begin with a reload, and keep its verdict for whoever asked for
+    /// the upgrade.
+    pub begin_with_reload: bool,
     /// The state of the master.
     pub state: MasterState,
 }

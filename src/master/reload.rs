@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -41,6 +41,16 @@ impl Image {
         Ok(Image { generation, descriptor: file.into() })
     }
 
+    /// Takes it over from the image before this one.
+    pub fn adopt(generation: Generation, descriptor: OwnedFd) -> Image {
+        Image { generation, descriptor }
+    }
+
+    /// The descriptor, for an upgrade.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
     /// The path by which it is executed.
     pub fn path(&self) -> CString {
         process::descriptor_path(self.descriptor.as_fd())
@@ -68,6 +78,21 @@ pub struct Reload {
 }
 
 impl Reload {
+    /// Goes on from where the image before this one stood.
+    pub fn adopt(last_generation: Generation) -> Reload {
+        Reload { last_generation, ..Reload::default() }
+    }
+
+    /// The highest number that was ever given to a generation.
+    pub fn last_generation(&self) -> Generation {
+        self.last_generation
+    }
+
+    /// Whether there is a generation that does not serve yet.
+    pub fn is_under_way(&self) -> bool {
+        self.probing.is_some() || self.pending.is_some()
+    }
+
     /// The probe, while there is one.
     pub fn probe(&self) -> Option<&Child> {
         self.probing.as_ref().map(|probing| &probing.child)
@@ -237,7 +262,12 @@ impl Master {
         }
     }
 
-    pub(super) fn worker_of_reload_died(&mut self, id: &WorkerId, generation: Generation, how: &str) {
+    pub(super) fn worker_of_reload_died(
+        &mut self,
+        id: &WorkerId,
+        generation: Generation,
+        how: &str,
+    ) {
         if self.reload.pending_generation() == Some(generation) {
             let why = format!("the new worker {} died: {how}", id.slot);
             self.tell_manager(&MasterToManager::SpawnFailed { slot: id.slot, why }, Vec::new());
@@ -268,8 +298,12 @@ impl Master {
         for id in olds.map(|worker| worker.id).collect::<Vec<_>>() {
             self.unlend_from(id);
         }
-        let removed: Vec<Slot> =
-            self.places.iter().map(|(slot, _)| slot).filter(|slot| !self.places.serves(*slot)).collect();
+        let removed: Vec<Slot> = self
+            .places
+            .iter()
+            .map(|(slot, _)| slot)
+            .filter(|slot| !self.places.serves(*slot))
+            .collect();
         for slot in removed {
             let place = self.places.at(slot);
             place.idle_since_ms.get_or_insert(0);

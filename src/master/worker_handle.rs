@@ -1,11 +1,13 @@
 //! Workers as the master sees them: starting, greeting, replacing and mourning them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use super::child::{Birth, Child, duplicate};
 use super::throttle::YOUNG_MS;
+use super::upgrade::{Leaving, adopt_child, check_link};
 use super::{Image, Master};
 use crate::config::Config;
 use crate::error::Result;
@@ -16,7 +18,7 @@ use crate::ipc::messages::{
 };
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::ROWS;
-use crate::sys::{clock, packet};
+use crate::sys::{clock, packet, process};
 
 /// KILL follows ABRT after this time.
 pub const ABORT_MS: u64 = 2_000;
@@ -45,12 +47,62 @@ pub struct WorkerHandle {
     pub mourning: usize,
 }
 
+/// A worker, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerLeft {
+    record: WorkerRecord,
+    started_ms: u64,
+    ready_ms: Option<u64>,
+    mourning: usize,
+    link: RawFd,
+    manager_end: RawFd,
+    registry: RawFd,
+}
+
+impl WorkerLeft {
+    /// Whether it could be taken over; everything is dropped again.
+    pub fn check(self) -> Result<()> {
+        check_link(self.link)?;
+        check_link(self.manager_end)?;
+        Registry::open(process::duplicate_number(self.registry)?.as_fd()).map(|_| ())
+    }
+}
+
 impl WorkerHandle {
     /// Sends it a message. A worker that takes none is dead or hung, and its end is on the way.
     pub fn send(&mut self, message: &MasterToWorker, fds: Vec<OwnedFd>) {
         if let Err(error) = self.child.send(message, fds) {
             tracing::warn!(worker = %self.id, %error, "message not sent");
         }
+    }
+
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<WorkerLeft> {
+        Ok(WorkerLeft {
+            record: self.record(),
+            started_ms: self.child.started_ms,
+            ready_ms: self.ready_ms,
+            mourning: self.mourning,
+            link: leaving.lend(self.child.link())?,
+            manager_end: leaving.lend(self.manager_end.as_fd())?,
+            registry: leaving.lend(self.registry.as_fd())?,
+        })
+    }
+
+    /// Takes it over from the image before this one.
+    pub fn adopt(left: WorkerLeft) -> Result<WorkerHandle> {
+        let record = left.record;
+        Ok(WorkerHandle {
+            id: record.id,
+            generation: record.generation,
+            child: adopt_child(record.pid, left.started_ms, left.link)?,
+            row: record.row,
+            manager_end: process::duplicate_number(left.manager_end)?,
+            registry: process::duplicate_number(left.registry)?,
+            ready_ms: left.ready_ms,
+            fatal: None,
+            mourning: left.mourning,
+        })
     }
 
     fn record(&self) -> WorkerRecord {
@@ -66,8 +118,13 @@ impl WorkerHandle {
 
 impl Master {
     /// The ready worker of a slot and generation.
-    pub(super) fn ready_worker(&self, slot: Slot, generation: Generation) -> Option<&WorkerHandle> {
-        let mut workers = self.workers.iter().filter(|w| w.id.slot == slot && w.ready_ms.is_some());
+    pub(super) fn ready_worker(
+        &self,
+        slot: Slot,
+        generation: Generation,
+    ) -> Option<&WorkerHandle> {
+        let mut workers =
+            self.workers.iter().filter(|w| w.id.slot == slot && w.ready_ms.is_some());
         workers.find(|worker| worker.generation == generation)
     }
 

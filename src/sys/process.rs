@@ -255,7 +255,12 @@ pub fn redirect(from: BorrowedFd<'_>, number: RawFd) -> Result<()> {
 
 /// Puts `from` at descriptor 3, over an exec, whatever was there before. The caller execs next.
 pub fn place_link(from: OwnedFd) -> Result<()> {
-    let number = crate::sys::LINK_RAW_FD;
+    place(from, crate::sys::LINK_RAW_FD)
+}
+
+/// Puts `from` at a descriptor of that number, over an exec, whatever was there before. The
+/// caller execs next.
+pub fn place(from: OwnedFd, number: RawFd) -> Result<()> {
     // SAFETY: the caller is about to exec, so that nothing that owned 3 is used again; when
     // `from` is 3 itself, dup2 would keep its close-on-exec flag, so that is cleared apart.
     let result = unsafe {
@@ -266,7 +271,23 @@ pub fn place_link(from: OwnedFd) -> Result<()> {
     };
     // Its place at 3 has to outlive the value.
     std::mem::forget(from);
-    Errno::result(result).map(|_| ()).subject(|| "place the link at descriptor 3".to_owned())
+    Errno::result(result).map(|_| ()).subject(|| format!("place descriptor {number}"))
+}
+
+/// Keeps descriptor `number` taken, by a duplicate of descriptor 3 that closes on exec, so that
+/// nothing long-lived ever stands where [`place`] will put something.
+pub fn reserve(number: RawFd) -> Result<()> {
+    // SAFETY: the caller vouches that nobody owns what stands there.
+    let reserved = unsafe { libc::dup3(crate::sys::LINK_RAW_FD, number, libc::O_CLOEXEC) };
+    Errno::result(reserved).map(|_| ()).subject(|| format!("reserve descriptor {number}"))
+}
+
+/// Closes a descriptor that no value owns: one that [`place`] put there, or that the image before
+/// this one left and that was duplicated since.
+pub fn close_number(number: RawFd) {
+    // SAFETY: the caller vouches that nobody owns it; closing a number that is not open is
+    // harmless.
+    unsafe { libc::close(number) };
 }
 
 /// Takes descriptor 3, which our launcher put there, as ours. Call it once, first of all.
@@ -287,6 +308,15 @@ pub fn adopt_descriptor(number: RawFd) -> OwnedFd {
         libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
         OwnedFd::from_raw_fd(number)
     }
+}
+
+/// A duplicate of a descriptor known by its number only. Whatever it names, the original stays.
+pub fn duplicate_number(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: duplicating any number is harmless: it fails where nothing is open.
+    let raw = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10) };
+    let raw = Errno::result(raw).subject(|| format!("duplicate descriptor {number}"))?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Lets a descriptor outlive the next exec; the answer is its number.
