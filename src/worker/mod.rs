@@ -1,3 +1,6 @@
+//! worker.
+
+pub mod head;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use nix::poll::*;
