@@ -21,6 +21,8 @@ mod read;
 mod refusal;
 pub mod response;
 pub mod subprotocol;
+#[cfg(test)]
+mod table;
 
 pub use classify::{Kind, Upgrade, classify};
 pub use client_address::client_address;
