@@ -1,6 +1,7 @@
 //! worker.
 
 pub mod head;
+pub mod http;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use nix::poll::*;
