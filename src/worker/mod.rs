@@ -1,3 +1,7 @@
+//! worker.
+
+pub mod head;
+pub mod http;
 use nix::poll::*;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
