@@ -48,6 +48,20 @@ pub enum MasterToWorker {
     /// answer `Mourned`. + fds: that registry. Entries that are *closing* had their `on_close`
     /// begun already; mark those you take as closing before you call.
     Mourn,
+    /// The application process you asked for runs.
+    AppStarted {
+        /// Which.
+        id: AppId,
+        /// Its process.
+        pid: i32,
+    },
+    /// An application process ended, or could not be started.
+    AppExited {
+        /// Which.
+        id: AppId,
+        /// How, as a phrase.
+        how: String,
+    },
 }
 
 /// Worker to master, over its descriptor 3.
@@ -66,6 +80,32 @@ pub enum WorkerToMaster {
     },
     /// The oldest unanswered `Mourn` is done.
     Mourned,
+    /// Start an application process. + fds: its socket, its standard error, and its standard
+    /// output unless that is the server's own.
+    StartApp {
+        /// Which it will be.
+        id: AppId,
+    },
+    /// KILL an application process.
+    KillApp {
+        /// Which.
+        id: AppId,
+    },
+}
+
+/// One application process of a worker: the `epoch`th that was started for `place`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AppId {
+    /// 0 to `app.processes` - 1.
+    pub place: u16,
+    /// Counts the processes of a place from 1.
+    pub epoch: u32,
+}
+
+impl std::fmt::Display for AppId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.place, self.epoch)
+    }
 }
 
 /// What every child says first.

@@ -5,6 +5,7 @@
 //! manager and the workers, reaps and replaces them, and ends when the last is gone. It decides
 //! nothing about connections.
 
+mod apps;
 mod child;
 mod launch;
 mod lend;
@@ -33,6 +34,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub use apps::become_app;
 pub use launch::Launch;
 pub use lock::find_master;
 use lock::{Lock, write_pid_file};
@@ -45,6 +47,7 @@ use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
 use crate::sys::{clock, guard, process};
+use apps::App;
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
@@ -84,6 +87,7 @@ struct Master {
     places: Places,
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
+    apps: Vec<App>,
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
@@ -181,6 +185,7 @@ impl Master {
             reload: Reload::default(),
             places: Places::new(&config),
             workers: Vec::new(),
+            apps: Vec::new(),
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
@@ -315,6 +320,8 @@ impl Master {
         {
             let worker = self.workers.swap_remove(index);
             self.worker_died(worker, how, clean);
+        } else {
+            self.app_died(pid, how);
         }
     }
 
@@ -386,7 +393,8 @@ impl Master {
     }
 
     fn is_over(&self) -> bool {
-        let gone = self.workers.is_empty() && self.manager.child().is_none();
+        let gone =
+            self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
         self.stopping.is_some() && gone
     }
 

@@ -109,6 +109,12 @@ impl Reload {
         (image.generation == generation).then_some(image)
     }
 
+    /// The configuration of the pending generation, if that is its number.
+    pub fn pending_config(&self, generation: Generation) -> Option<&Config> {
+        let pending = self.pending.as_ref()?;
+        (pending.image.generation == generation).then_some(&pending.config)
+    }
+
     /// The number of the pending generation.
     pub fn pending_generation(&self) -> Option<Generation> {
         self.pending.as_ref().map(|pending| pending.image.generation)

@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::apps::App;
 use super::child::Child;
 use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
@@ -51,6 +52,7 @@ pub struct Takeover {
     listeners: Vec<(u8, Listener, RawFd)>,
     places: Vec<PlaceLeft>,
     workers: Vec<WorkerLeft>,
+    apps: Vec<App>,
     manager: ManagerLeft,
 }
 
@@ -116,6 +118,7 @@ impl Master {
             title: "wsd: rehearsal",
             arguments: &self.arguments,
             link: record.as_fd(),
+            socket: None,
             stdout: None,
             stderr: self.log_file.for_child(),
         });
@@ -235,6 +238,7 @@ impl Master {
                 .iter()
                 .map(|worker| worker.leave(&mut leaving))
                 .collect::<Result<_>>()?,
+            apps: self.apps.clone(),
             manager: self.manager.leave(&mut leaving)?,
         };
         takeover.all = leaving.lent.iter().map(AsRawFd::as_raw_fd).collect();
@@ -320,6 +324,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
             .into_iter()
             .map(super::WorkerHandle::adopt)
             .collect::<Result<_>>()?,
+        apps: left.apps,
         worker_restarts: left.worker_restarts,
         manager: super::ManagerPlace::adopt(left.manager)?,
         stopping: None,

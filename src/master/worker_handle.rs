@@ -212,7 +212,11 @@ impl Master {
         Ok(())
     }
 
-    fn image_of(&self, generation: Generation) -> &Image {
+    pub(super) fn config_of(&self, generation: Generation) -> &Config {
+        self.reload.pending_config(generation).unwrap_or(&self.config)
+    }
+
+    pub(super) fn image_of(&self, generation: Generation) -> &Image {
         self.reload.pending_image(generation).unwrap_or(&self.image)
     }
 
@@ -250,7 +254,7 @@ impl Master {
         }
     }
 
-    fn worker_said(&mut self, index: usize, message: WorkerToMaster, _fds: Vec<OwnedFd>) {
+    fn worker_said(&mut self, index: usize, message: WorkerToMaster, fds: Vec<OwnedFd>) {
         match message {
             WorkerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
             WorkerToMaster::Hello(hello) => {
@@ -272,6 +276,8 @@ impl Master {
                     Err(error) => tracing::error!(%slot, %error, "no serials to lease"),
                 }
             }
+            WorkerToMaster::StartApp { id } => self.start_app(self.workers[index].id, id, fds),
+            WorkerToMaster::KillApp { id } => self.kill_app(self.workers[index].id, id),
             WorkerToMaster::Fatal { why } => self.workers[index].fatal = Some(why),
             WorkerToMaster::Mourned => {
                 let worker = &mut self.workers[index];
@@ -325,6 +331,7 @@ impl Master {
             self.mourn(heir);
         }
         self.unlend_from(worker.id);
+        self.kill_apps_of(worker.id);
         let respawn_ms = wanted.then(|| {
             let young = worker.ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
             self.worker_restarts += 1;

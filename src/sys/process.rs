@@ -39,6 +39,9 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     fields.split(' ').nth(19)?.parse().ok()
 }
 
+/// The descriptor at which a process that becomes an application finds its socket.
+pub const APP_SOCKET_RAW_FD: RawFd = 4;
+
 /// What a child starts with. Everything else that is open is closed for it.
 pub struct Spawn<'a> {
     /// The program.
@@ -49,6 +52,8 @@ pub struct Spawn<'a> {
     pub arguments: &'a [CString],
     /// Becomes its descriptor 3.
     pub link: BorrowedFd<'a>,
+    /// Becomes its descriptor 4, if there is one.
+    pub socket: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 1; `None`: ours.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 2; `None`: ours.
@@ -61,7 +66,9 @@ pub fn spawn(child: &Spawn<'_>) -> Result<Pid> {
     use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
     let prepare = || -> nix::Result<(PosixSpawnFileActions, PosixSpawnAttr)> {
         let mut actions = PosixSpawnFileActions::init()?;
-        for (descriptor, number) in [(child.stdout, 1), (child.stderr, 2)] {
+        // 4 before 3: a socket that stands at 3 is moved before it is overwritten.
+        let given = [(child.stdout, 1), (child.stderr, 2), (child.socket, APP_SOCKET_RAW_FD)];
+        for (descriptor, number) in given {
             if let Some(descriptor) = descriptor {
                 actions.add_dup2(descriptor.as_raw_fd(), number)?;
             }
@@ -152,6 +159,15 @@ pub fn die_with_parent(parent: Pid) -> Result<()> {
         return Err(Error::new("the master died before this process was set up"));
     }
     Ok(())
+}
+
+/// As [`die_with_parent`], for a process that is to become a foreign program: KILL, at once.
+pub fn kill_with_parent(parent: Pid) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).subject(|| "PR_SET_PDEATHSIG".to_owned())?;
+    match nix::unistd::getppid() == parent {
+        true => Ok(()),
+        false => Err(Error::new("the master died before this process was set up")),
+    }
 }
 
 /// The signal that tells of the parent's death. One that nobody else sends.
