@@ -1,1 +1,33 @@
-//! ipc.
+//! How the processes of one server talk to each other.
+//!
+//! - [`messages`]: one enum per direction, and what each means.
+//! - [`codec`]: the one file that knows bincode.
+//! - [`packet`]: how frames share a datagram.
+//! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
+//! - [`registry`] and [`scoreboard`]: shared memory that outlives its writer.
+//! - `control`: what the command line says to the manager.
+//!
+//! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
+
+pub mod codec;
+pub mod link;
+pub mod messages;
+pub mod packet;
+pub mod registry;
+pub mod scoreboard;
+
+/// The version of everything in this room. A process that speaks another is refused before it
+/// is ready.
+pub const IPC_VERSION: u8 = 1;
+
+/// The descriptor at which every child finds its link to the master.
+pub const MASTER_LINK_RAW_FD: i32 = 3;
+
+/// Bytes of a packet that carries several frames; the kernel's largest is 212,960.
+pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+
+/// A body larger than this travels in a sealed memfd beside its packet.
+pub const INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes that may wait in a link's data lane before `full` is the answer.
+pub const DATA_LANE_BYTES_MAX: usize = 16 * 1024 * 1024;

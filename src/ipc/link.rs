@@ -1,0 +1,293 @@
+//! A link: the SEQPACKET socket between the manager and one worker, with two lanes.
+//!
+//! Sending never waits. What the kernel does not take at once stands in one of two lanes:
+//! control, which always has room, and data, which answers `full` beyond
+//! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
+//! share a packet until the flusher gets to run, which is once in each turn of the reactor.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use serde::Serialize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::packet::{Body, Packet};
+use super::{DATA_LANE_BYTES_MAX, INLINE_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::error::{Error, Result, Subject};
+use crate::fd::WorkerId;
+use crate::sys::watch::watch;
+use crate::sys::{memory, packet};
+
+/// Which of the two lanes a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Few, small and never refused.
+    Control,
+    /// Bounded, in order.
+    Data,
+}
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Sent {
+    /// It will go out, unless the peer dies.
+    Queued,
+    /// The data lane is full. Nothing was queued.
+    Full,
+}
+
+#[derive(Default)]
+struct Queue {
+    packets: VecDeque<Packet>,
+    bytes: usize,
+}
+
+/// A received packet.
+#[derive(Debug)]
+pub struct Arrival {
+    /// How many bytes of the buffer it fills.
+    pub len: usize,
+    /// The descriptors beside it.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A link, for the roles that run tokio.
+pub struct Link {
+    socket: AsyncFd<OwnedFd>,
+    /// Stamped on every packet: the worker at either end of this link.
+    id: WorkerId,
+    control: RefCell<Queue>,
+    data: RefCell<Queue>,
+    wake: Notify,
+}
+
+impl Link {
+    /// Takes one end of a link to or from the worker `id`.
+    pub fn new(socket: OwnedFd, id: WorkerId) -> Result<Link> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let socket =
+            watch(socket, interest).subject(|| format!("watch the link of worker {id}"))?;
+        Ok(Link {
+            socket,
+            id,
+            control: RefCell::default(),
+            data: RefCell::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// The worker this link belongs to.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Queues a message without a body in the control lane.
+    pub fn control<T: Serialize>(&self, message: &T) -> Result<()> {
+        self.send(Lane::Control, message, Body::Inline(&[]), Vec::new()).map(|_| ())
+    }
+
+    /// Queues a message, its body, and descriptors that travel beside it.
+    pub fn send<T: Serialize>(
+        &self,
+        lane: Lane,
+        message: &T,
+        body: Body<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Sent> {
+        let mut queue = self.queue(lane).borrow_mut();
+        if lane == Lane::Data && queue.bytes > 0 && queue.bytes + body.len() > DATA_LANE_BYTES_MAX
+        {
+            return Ok(Sent::Full);
+        }
+        let packed = queue.pack(self.id, message, body, fds);
+        drop(queue);
+        self.wake.notify_one();
+        packed.map(|()| Sent::Queued)
+    }
+
+    /// Bytes that wait in the data lane.
+    pub fn data_bytes(&self) -> usize {
+        self.data.borrow().bytes
+    }
+
+    /// Whether everything was given to the kernel.
+    pub fn is_flushed(&self) -> bool {
+        self.control.borrow().packets.is_empty() && self.data.borrow().packets.is_empty()
+    }
+
+    fn queue(&self, lane: Lane) -> &RefCell<Queue> {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Data => &self.data,
+        }
+    }
+
+    /// Sends what is queued, for ever. Run it as a task of its own; it ends with an error when
+    /// the peer is gone.
+    pub async fn flush_forever(&self) -> Error {
+        loop {
+            self.wake.notified().await;
+            if let Err(error) = self.flush().await {
+                return error;
+            }
+        }
+    }
+
+    /// Sends what is queued, and returns when all of it is with the kernel. Safe to cancel.
+    pub async fn flush(&self) -> Result<()> {
+        let subject = || format!("send to the link of worker {}", self.id);
+        while !self.is_flushed() {
+            let mut ready = self.socket.writable().await.subject(subject)?;
+            // Err: the kernel's queue is full, and `ready` was cleared. Wait for it anew.
+            if let Ok(sent) = ready.try_io(|socket| Ok(self.send_all(socket.as_fd())?)) {
+                sent.subject(subject)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_all(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {
+        loop {
+            let control_first = !self.control.borrow().packets.is_empty();
+            let lane = if control_first { Lane::Control } else { Lane::Data };
+            let mut queue = self.queue(lane).borrow_mut();
+            let Some(packet) = queue.packets.front() else { return Ok(()) };
+            let fds: Vec<_> = packet.fds.iter().map(AsFd::as_fd).collect();
+            packet::send(socket, &packet.bytes, &fds)?;
+            queue.bytes -= packet.weight();
+            queue.packets.pop_front();
+        }
+    }
+
+    /// Waits for the next packet. `None` when the peer is gone.
+    pub async fn receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
+        let got = self
+            .socket
+            .async_io(Interest::READABLE, |socket| {
+                Ok(packet::receive(socket.as_fd(), &mut *buffer)?)
+            })
+            .await;
+        match got {
+            Ok(got) if got.len > 0 => Ok(Some(Arrival { len: got.len, fds: got.fds })),
+            Ok(_) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => Ok(None),
+            Err(error) => {
+                Err(Error::io(format!("receive from the link of worker {}", self.id), error))
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn pack<T: Serialize>(
+        &mut self,
+        id: WorkerId,
+        message: &T,
+        body: Body<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let body = match body {
+            Body::Inline(bytes) if bytes.len() > INLINE_BYTES_MAX => {
+                Body::Beside(memory::write_sealed("wsd-body", bytes)?, bytes.len())
+            }
+            body => body,
+        };
+        let alone = !fds.is_empty() || matches!(body, Body::Beside(..));
+        let room = PACKET_BYTES_MAX.saturating_sub(body.len() + 512);
+        let shared = self
+            .packets
+            .back_mut()
+            .filter(|last| !alone && last.fds.is_empty() && last.bytes.len() < room);
+        if let (Some(last), Body::Inline(bytes)) = (shared, &body) {
+            let before = last.weight();
+            last.add(message, bytes)?;
+            self.bytes += last.weight() - before;
+            return Ok(());
+        }
+        let mut packet = Packet::new(id);
+        packet.fds = fds;
+        match body {
+            Body::Inline(bytes) => packet.add(message, bytes)?,
+            Body::Beside(memfd, len) => packet.add_beside(message, memfd, len)?,
+        }
+        self.bytes += packet.weight();
+        self.packets.push_back(packet);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Opcode;
+    use crate::fd::Slot;
+    use crate::ipc::messages::WorkerToManager;
+    use crate::ipc::packet::Frames;
+
+    const ID: WorkerId = WorkerId { slot: Slot(1), epoch: 1 };
+
+    fn pair() -> (Link, Link) {
+        let (ours, theirs) = packet::pair().unwrap();
+        (Link::new(ours, ID).unwrap(), Link::new(theirs, ID).unwrap())
+    }
+
+    fn push(fd: u64) -> WorkerToManager {
+        WorkerToManager::Push { id: 0, fd, opcode: Opcode::Binary }
+    }
+
+    async fn drain(link: &Link, want: usize) -> Vec<(u64, bytes::Bytes)> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        let mut got = Vec::new();
+        while got.len() < want {
+            let mut arrival = link.receive(&mut buffer).await.unwrap().unwrap();
+            let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+            while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
+                match frame.message {
+                    WorkerToManager::Push { fd, .. } => {
+                        got.push((fd, frame.body.into_bytes().unwrap()));
+                    }
+                    WorkerToManager::Drained => got.push((0, bytes::Bytes::new())),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        got
+    }
+
+    #[tokio::test]
+    async fn bodies_of_every_size_arrive_in_order() {
+        let (ours, theirs) = pair();
+        let sizes = [0, 1, 100, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 3_000_000, 5];
+        for (fd, size) in sizes.iter().enumerate() {
+            let body = vec![fd as u8; *size];
+            let sent = ours.send(Lane::Data, &push(fd as u64), Body::Inline(&body), vec![]);
+            assert_eq!(sent.unwrap(), Sent::Queued);
+        }
+        let (flushed, got) = tokio::join!(ours.flush(), drain(&theirs, sizes.len()));
+        flushed.unwrap();
+        for (fd, size) in sizes.iter().enumerate() {
+            assert_eq!(got[fd], (fd as u64, vec![fd as u8; *size].into()));
+        }
+        assert_eq!(ours.data_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_data_lane_says_so_and_control_overtakes_it() {
+        let (ours, theirs) = pair();
+        let body = vec![0; 30_000];
+        let mut queued = 0;
+        while ours.send(Lane::Data, &push(1), Body::Inline(&body), vec![]).unwrap() == Sent::Queued
+        {
+            queued += 1;
+        }
+        assert!(queued * 30_000 <= DATA_LANE_BYTES_MAX);
+        ours.control(&WorkerToManager::Drained).unwrap();
+        let (_, got) = tokio::join!(ours.flush(), drain(&theirs, queued + 1));
+        assert_eq!(got[0].0, 0);
+    }
+}

@@ -1,0 +1,528 @@
+//! Every message between the processes: one enum for each direction.
+//!
+//! The variants' order is the wire format: add at the end, and raise
+//! [`IPC_VERSION`](super::IPC_VERSION) for any other change. Descriptors travel beside a message
+//! and are named in its comment as `+ fds`; bytes of users travel behind it as its body.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Info, Opcode, Verdict};
+use crate::fd::{Slot, WorkerId};
+
+/// Which image and configuration a process runs: counted from 1, one more for each reload.
+pub type Generation = u32;
+
+/// Names an open request of one worker, so that its answer finds it. 0: no answer is wanted.
+pub type RequestId = u64;
+
+// ---------------------------------------------------------------- master and worker
+
+/// Master to worker, over the worker's descriptor 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum MasterToWorker {
+    /// The first packet. + fds: link, scoreboard, registry, the dead predecessor's registry (if
+    /// `after_crash`), one for each of `listeners`.
+    Boot(WorkerBoot),
+    /// The next block of serials: `first` to `first + LEASE_SERIALS - 1`.
+    Lease {
+        /// The first serial of the block.
+        first: u64,
+    },
+    /// Accept on these as well, for a slot that has no ready worker or was removed. + fds, one
+    /// for each of `listeners`.
+    Lend {
+        /// Whose they are.
+        slot: Slot,
+        /// What they are.
+        listeners: Vec<Listener>,
+    },
+    /// Stop accepting on what was lent for `slot`: it has a worker again.
+    Unlend {
+        /// Whose they are.
+        slot: Slot,
+    },
+    /// Leave. The answer is the end of the process.
+    Stop(StopMode),
+    /// The log file was reopened. + fds: the new one, to become descriptors 1 and 2.
+    Reopen,
+}
+
+/// Worker to master, over its descriptor 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum WorkerToMaster {
+    /// The answer to `Boot`, before anything else is done with it.
+    Hello(Hello),
+    /// `on_worker_start` is done and the listeners are accepting.
+    Ready,
+    /// The current block of serials is half used.
+    NeedLease,
+    /// Why this process is about to exit.
+    Fatal {
+        /// The whole sentence.
+        why: String,
+    },
+}
+
+/// What every child says first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`IPC_VERSION`](super::IPC_VERSION) of the image.
+    pub ipc_version: u8,
+    /// The package version of the image.
+    pub version: String,
+}
+
+impl Hello {
+    /// This image's.
+    pub fn ours() -> Hello {
+        Hello { ipc_version: super::IPC_VERSION, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+/// Serials in one lease (DESIGN: blocks of 65,536).
+pub const LEASE_SERIALS: u64 = 65_536;
+
+/// Everything a worker needs to begin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerBoot {
+    /// Which worker it is.
+    pub id: WorkerId,
+    /// Of which generation.
+    pub generation: Generation,
+    /// The resolved configuration, as JSON.
+    pub config: String,
+    /// How many slots serve.
+    pub worker_num: u16,
+    /// Its row of the scoreboard.
+    pub row: u16,
+    /// The first serial of its first lease.
+    pub lease: u64,
+    /// Whether the slot's last worker died: its registry tells which clients need `on_close`.
+    pub after_crash: bool,
+    /// The listeners of its slot.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listening socket as it travels between processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The entry of `listen` it was made for, as written.
+    pub entry: String,
+    /// The real address: `127.0.0.1:8000`, `[::1]:8000` or `unix:/path`.
+    pub address: String,
+}
+
+/// How to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopMode {
+    /// TERM: stop accepting, let running handlers end (at most `max_wait_time`), 1001 to all,
+    /// wait 5 s for answers.
+    Graceful,
+    /// INT: 1001 to all and exit.
+    Quick,
+}
+
+// ---------------------------------------------------------------- master and manager
+
+/// Master to manager, over the manager's descriptor 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum MasterToManager {
+    /// The first packet. + fds: the control socket, the scoreboard.
+    Boot(ManagerBoot),
+    /// Answer with the same number.
+    Beat(u64),
+    /// A worker was started, or the manager was. + fds: the manager's end of its link, its
+    /// registry.
+    Attach(WorkerRecord),
+    /// A worker has said `Ready` to the master.
+    WorkerReady(WorkerId),
+    /// A worker ended. If it was its slot's newest, another follows after `respawn_ms`.
+    Exited {
+        /// Which.
+        id: WorkerId,
+        /// How, as a phrase: `exit status 1`, `signal SIGKILL`.
+        how: String,
+        /// How long the master waits before it starts the next, in milliseconds; `None` when
+        /// there will be none.
+        respawn_ms: Option<u64>,
+    },
+    /// The answer to `Prepare`: the new generation stands ready to be spawned.
+    Prepared {
+        /// Its number.
+        generation: Generation,
+        /// Its resolved configuration, as JSON.
+        config: String,
+        /// How many slots it has.
+        worker_num: u16,
+    },
+    /// The answer to `Prepare`: nothing changes, and why.
+    PrepareFailed {
+        /// Whole sentences, one a line.
+        why: String,
+    },
+    /// A new worker of the pending generation died or spoke another version.
+    SpawnFailed {
+        /// Which slot.
+        slot: Slot,
+        /// A whole sentence.
+        why: String,
+    },
+    /// A signal asked for a reload.
+    ReloadRequested,
+    /// The state of the master, whenever it changes.
+    State(MasterState),
+    /// The server stops.
+    Stopping(StopMode),
+    /// The log file was reopened. + fds: the new one.
+    Reopen,
+    /// Leave now: every worker is gone, or the manager is being replaced.
+    Leave,
+    /// The answer to `Upgrade` where it failed.
+    UpgradeFailed {
+        /// Whole sentences, one a line.
+        why: String,
+    },
+    /// The answer to `Upgrade`, from the new image's first manager: a reload is to follow.
+    Upgraded {
+        /// The version of the new image.
+        version: String,
+    },
+}
+
+/// Everything the manager needs to begin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ManagerBoot {
+    /// How many managers there were before it, plus one.
+    pub epoch: u32,
+    /// The resolved configuration, as JSON.
+    pub config: String,
+    /// The generation that serves.
+    pub generation: Generation,
+    /// A generation whose reload the last manager left unfinished.
+    pub pending: Option<Generation>,
+    /// The state of the master.
+    pub state: MasterState,
+}
+
+/// A worker process, as the master tells the manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// Which.
+    pub id: WorkerId,
+    /// Of which generation.
+    pub generation: Generation,
+    /// Its process.
+    pub pid: i32,
+    /// Its row of the scoreboard.
+    pub row: u16,
+    /// Whether it has said `Ready` already.
+    pub ready: bool,
+}
+
+/// What `status` shows of the master.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterState {
+    /// Its pid.
+    pub pid: i32,
+    /// The package version of its image.
+    pub version: String,
+    /// When it was started, milliseconds since 1970.
+    pub started_at: u64,
+    /// The real addresses.
+    pub listen: Vec<String>,
+    /// The generation that serves.
+    pub generation: Generation,
+    /// How many slots serve.
+    pub worker_num: u16,
+    /// Worker processes started again after a crash.
+    pub worker_restarts: u64,
+    /// Managers started again after a crash.
+    pub manager_restarts: u64,
+    /// Slots whose worker keeps dying young, with the delay before the next try in
+    /// milliseconds.
+    pub throttled: Vec<(Slot, u64)>,
+}
+
+/// Manager to master, over its descriptor 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ManagerToMaster {
+    /// The answer to `Boot`.
+    Hello(Hello),
+    /// The control socket is served and the links are read.
+    Ready,
+    /// The answer to a beat, with the number of ready workers and connections for STATUS.
+    Beat(u64),
+    /// A worker does not answer: first ABRT, then KILL after 2 s.
+    KillHung(WorkerId),
+    /// An old worker outlived its deadline: KILL.
+    Kill(WorkerId),
+    /// Check the image and the configuration for a reload.
+    Prepare,
+    /// Start a worker of the pending generation in this slot.
+    Spawn(Slot),
+    /// The pending generation serves: make it current; workers of older ones are not replaced.
+    Commit,
+    /// The pending generation is not wanted: KILL its workers, close what was bound for it.
+    Abort,
+    /// Stop the server.
+    Stop(StopMode),
+    /// Re-execute the master from the path it was invoked by.
+    Upgrade,
+    /// Reopen the log file.
+    Reopen,
+}
+
+// ---------------------------------------------------------------- manager and worker
+
+/// Where a push or a question comes from, so that its answer goes back there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Origin {
+    /// A worker's handler.
+    Worker(WorkerId),
+    /// A control command.
+    Control,
+}
+
+/// Manager to worker, over the link.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ManagerToWorker {
+    /// Answer with the same number. Control lane.
+    Beat(u64),
+    /// Say what you own (`Owns`). Sent first on every new link. Control lane.
+    WhoAreYou,
+    /// A message for one of your clients. Body: the payload. Data lane.
+    Push {
+        /// Whom to tell the verdict.
+        origin: Origin,
+        /// 0: nobody.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Text or binary.
+        opcode: Opcode,
+    },
+    /// A message for all of your clients. Body: the payload. Data lane.
+    Broadcast {
+        /// Text or binary.
+        opcode: Opcode,
+        /// A client to leave out; 0: none.
+        except: u64,
+    },
+    /// Close one of your clients. Body: the reason. Data lane.
+    Close {
+        /// Whom to tell the verdict.
+        origin: Origin,
+        /// 0: nobody.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// The close code.
+        code: u16,
+        /// Whether an operator asked (else a handler of another worker).
+        operator: bool,
+    },
+    /// What do you know of this client? Data lane.
+    Info {
+        /// Whom to tell.
+        origin: Origin,
+        /// Which question.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+    },
+    /// What became of your confirmed push or close.
+    Verdict {
+        /// Which.
+        id: RequestId,
+        /// What.
+        verdict: Verdict,
+    },
+    /// Pushes of yours without a verdict wanted that were not queued.
+    Refused {
+        /// How many since the last of these.
+        count: u64,
+    },
+    /// The answer to your `Info`.
+    InfoAnswer {
+        /// Which question.
+        id: RequestId,
+        /// `None`: gone.
+        info: Option<Info>,
+    },
+    /// A part of the answer to your `List`.
+    ListAnswer {
+        /// Which question.
+        id: RequestId,
+        /// Some connections.
+        part: Vec<Info>,
+        /// Whether it was the last part.
+        last: bool,
+    },
+    /// Another worker's `send_to_worker`. Body: the bytes. Data lane.
+    WorkerMessage {
+        /// Who sent it.
+        from: Slot,
+    },
+    /// A heartbeat tick: close what has received nothing for this long.
+    Sweep {
+        /// `heartbeat_idle_time` in milliseconds.
+        idle_ms: u64,
+    },
+    /// Stop accepting and hand your connections to `to`, a ready worker: answer with `Moving`
+    /// batches and then `HandedOver`. Sent again after a manager's death: then batches that
+    /// were not acknowledged by `Adopted` go out again. Control lane.
+    HandOver {
+        /// Who takes them.
+        to: WorkerId,
+    },
+    /// Take these over. Body: the connections' state as `Moving` had it. + fds, one each.
+    Adopt {
+        /// Where they come from.
+        from: WorkerId,
+        /// Their numbers, in the order of the descriptors.
+        fds: Vec<u64>,
+    },
+    /// The new owner has these: let go of them. Control lane.
+    Adopted {
+        /// Their numbers.
+        fds: Vec<u64>,
+    },
+    /// You own these ranges of (first, last) fd from now on; what was pushed to them before has
+    /// been sent on this lane already, so pushes of your own may go the short way. Data lane.
+    Own {
+        /// Ranges of client numbers, both ends included.
+        ranges: Vec<(u64, u64)>,
+    },
+    /// You were handed over: close what stayed with 1012, spread over the jitter, no later than
+    /// the deadline, and exit when the last is gone.
+    Drain {
+        /// Milliseconds over which the closes are spread.
+        jitter_ms: u64,
+        /// Milliseconds until all must be gone.
+        deadline_ms: u64,
+    },
+    /// How many slots serve has changed.
+    WorkerNum(u16),
+}
+
+/// Worker to manager, over the link.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum WorkerToManager {
+    /// The answer to a beat. Control lane.
+    Beat(u64),
+    /// The answer to `WhoAreYou`, and sent whenever a new lease begins. Control lane.
+    Owns {
+        /// Ranges of client numbers (first, last) this worker may have clients in.
+        ranges: Vec<(u64, u64)>,
+    },
+    /// A push to a client elsewhere. Body: the payload. Data lane.
+    Push {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Text or binary.
+        opcode: Opcode,
+    },
+    /// A broadcast; the sender has served its own clients. Body: the payload. Data lane.
+    Broadcast {
+        /// Text or binary.
+        opcode: Opcode,
+        /// A client to leave out; 0: none.
+        except: u64,
+    },
+    /// Close a client elsewhere. Body: the reason. Data lane.
+    Close {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// The close code.
+        code: u16,
+    },
+    /// A question about a client elsewhere. Data lane.
+    Info {
+        /// Which question.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+    },
+    /// List every connection of the server.
+    List {
+        /// Which question.
+        id: RequestId,
+    },
+    /// What became of a push or close that was routed here.
+    Verdict {
+        /// Who asked.
+        origin: Origin,
+        /// Which.
+        id: RequestId,
+        /// What.
+        verdict: Verdict,
+    },
+    /// The answer to an `Info` that was routed here.
+    InfoAnswer {
+        /// Who asked.
+        origin: Origin,
+        /// Which question.
+        id: RequestId,
+        /// `None`: gone.
+        info: Option<Info>,
+    },
+    /// Bytes for another worker's handler. Body: the bytes. Data lane.
+    WorkerMessage {
+        /// For whom.
+        to: Slot,
+    },
+    /// Connections on their way to another worker. Body: their state, opaque to the manager.
+    /// + fds, one each. The sender keeps its own descriptors until `Adopted`. Data lane.
+    Moving {
+        /// Their numbers, in the order of the descriptors.
+        fds: Vec<u64>,
+    },
+    /// Some that stay, with why; at most 64 in one message. Data lane.
+    Stays {
+        /// Client number and reason.
+        fds: Vec<(u64, String)>,
+    },
+    /// Every connection that could move is on its way. Data lane.
+    HandedOver {
+        /// How many went.
+        moved: u64,
+        /// How many stay.
+        stayed: u64,
+    },
+    /// These were taken over. Data lane.
+    Adopted {
+        /// Where they came from.
+        from: WorkerId,
+        /// Their numbers.
+        fds: Vec<u64>,
+    },
+    /// The last connection is gone and the process is about to exit.
+    Drained,
+}
+
+// ---------------------------------------------------------------- master and probe
+
+/// Master to probe: the short-lived process of a new image that says whether it can serve.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum MasterToProbe {
+    /// The first packet: resolve the configuration from these sources.
+    Boot {
+        /// [`crate::config`]'s sources as JSON.
+        sources: String,
+    },
+}
+
+/// Probe to master. Then it exits.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ProbeToMaster {
+    /// Who is there.
+    Hello(Hello),
+    /// The resolved configuration, as JSON.
+    Config(String),
+    /// The configuration has errors: whole sentences, one a line.
+    Errors(String),
+}

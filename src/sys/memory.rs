@@ -1,0 +1,130 @@
+//! Memory that several processes share.
+
+use std::ffi::CString;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
+use nix::unistd::{ftruncate, write};
+
+use crate::error::{Error, Result, Subject};
+
+/// A shared mapping, seen as words that any process may read or write at any time.
+pub struct Shared {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+impl Shared {
+    /// Makes a memfd of `bytes` (rounded up to words), all zero and of fixed size, and maps it.
+    pub fn create(name: &str, bytes: usize) -> Result<(Shared, OwnedFd)> {
+        let memfd = memfd(name)?;
+        let bytes = bytes.next_multiple_of(8);
+        ftruncate(&memfd, bytes as i64).subject(|| format!("size {name}"))?;
+        // Without the seals another holder could shrink it under us, and a read would be SIGBUS.
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals)).subject(|| format!("seal {name}"))?;
+        Ok((Shared::open(memfd.as_fd())?, memfd))
+    }
+
+    /// Maps a memfd that another process made with [`create`](Self::create).
+    pub fn open(memfd: BorrowedFd<'_>) -> Result<Shared> {
+        let seals = fcntl(memfd, FcntlArg::F_GET_SEALS).subject(|| "read seals".to_owned())?;
+        if seals & SealFlag::F_SEAL_SHRINK.bits() == 0 {
+            return Err(Error::new("shared memory that could shrink is refused"));
+        }
+        let stat = fstat(memfd).subject(|| "stat shared memory".to_owned())?;
+        let bytes = usize::try_from(stat.st_size).unwrap_or(0);
+        let length = NonZeroUsize::new(bytes).ok_or_else(|| Error::new("empty shared memory"))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new shared mapping at an address of the kernel's choice; it is sealed
+        // against shrinking, so all of it stays backed while it is mapped.
+        let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, memfd, 0) }
+            .subject(|| "map shared memory".to_owned())?;
+        Ok(Shared { start: start.cast(), words: bytes / 8 })
+    }
+
+    /// The memory.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, `words` long and lives as long as self; any bits
+        // are a valid AtomicU64, and every access by every process is atomic.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `open` made, and `words` lends it no longer than self.
+        // There is nothing to do about an error.
+        let _ = unsafe { munmap(self.start.cast(), self.words * 8) };
+    }
+}
+
+fn memfd(name: &str) -> Result<OwnedFd> {
+    let c_name = CString::new(name).map_err(|_| Error::new("a memfd's name has a NUL"))?;
+    memfd_create(c_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        .subject(|| format!("memfd_create {name}"))
+}
+
+/// Puts bytes into a memfd that nobody can change any more.
+pub fn write_sealed(name: &str, mut bytes: &[u8]) -> Result<OwnedFd> {
+    let memfd = memfd(name)?;
+    while !bytes.is_empty() {
+        let written = write(&memfd, bytes).subject(|| format!("write {name}"))?;
+        bytes = &bytes[written..];
+    }
+    let seals = SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals)).subject(|| format!("seal {name}"))?;
+    Ok(memfd)
+}
+
+/// Reads the `len` bytes of a memfd made by [`write_sealed`].
+pub fn read_sealed(memfd: OwnedFd, len: usize) -> Result<Bytes> {
+    let stat = fstat(&memfd).subject(|| "stat a sealed memfd".to_owned())?;
+    if usize::try_from(stat.st_size) != Ok(len) {
+        return Err(Error::new("a sealed memfd has another length than its packet says"));
+    }
+    let mut bytes = vec![0; len];
+    let mut done = 0;
+    while done < len {
+        let read = nix::sys::uio::pread(&memfd, &mut bytes[done..], done as i64)
+            .subject(|| "read a sealed memfd".to_owned())?;
+        if read == 0 {
+            return Err(Error::new("a sealed memfd ends early"));
+        }
+        done += read;
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn two_mappings_show_the_same_words() {
+        let (ours, memfd) = Shared::create("test", 20).unwrap();
+        let theirs = Shared::open(memfd.as_fd()).unwrap();
+        assert_eq!(ours.words().len(), 3);
+        ours.words()[2].store(7, Relaxed);
+        assert_eq!(theirs.words()[2].load(Relaxed), 7);
+    }
+
+    #[test]
+    fn a_sealed_memfd_gives_its_bytes_and_takes_no_more() {
+        let memfd = write_sealed("test", b"hello").unwrap();
+        assert!(write(&memfd, b"x").is_err());
+        assert_eq!(read_sealed(memfd, 5).unwrap(), "hello");
+        assert!(read_sealed(write_sealed("test", b"hello").unwrap(), 6).is_err());
+    }
+}
