@@ -65,9 +65,9 @@ impl Router {
         self.serving.get(&slot).or_else(|| self.serving.get(&alias)).copied()
     }
 
-    /// Every worker that serves a slot of its own.
-    pub fn all_serving(&self) -> impl Iterator<Item = (Slot, WorkerId)> + '_ {
-        self.serving.iter().map(|(slot, id)| (*slot, *id))
+    /// The worker that serves exactly this slot.
+    pub fn serving_here(&self, slot: Slot) -> Option<WorkerId> {
+        self.serving.get(&slot).copied()
     }
 
     /// New connections of the worker's slot are its from now on.
