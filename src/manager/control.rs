@@ -109,7 +109,9 @@ impl Client {
             return Ok(None);
         }
         let wrong = match bytes.ends_with(b"\n") {
-            false if bytes.len() == LINE_BYTES_MAX => "the request is longer than 4096 bytes".into(),
+            false if bytes.len() == LINE_BYTES_MAX => {
+                "the request is longer than 4096 bytes".into()
+            }
             false => return Ok(None),
             true => match serde_json::from_slice(&bytes) {
                 Ok(request) => return Ok(Some(request)),
@@ -139,9 +141,9 @@ impl Client {
 
     async fn obey(&mut self, request: Request) -> Result<Answer, Hangup> {
         Ok(match request {
-            Request::Ping {} => {
-                Answer::ok().and("pid", std::process::id()).and("version", env!("CARGO_PKG_VERSION"))
-            }
+            Request::Ping {} => Answer::ok()
+                .and("pid", std::process::id())
+                .and("version", env!("CARGO_PKG_VERSION")),
             Request::Status {} => Answer::with(&self.manager.borrow().status()),
             Request::Connections {} => self.connections().await?,
             Request::Push { fd, opcode, bytes } => self.push(fd, opcode, bytes).await?,

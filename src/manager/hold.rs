@@ -117,6 +117,11 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// An empty queue.
+    pub fn new(scope: Scope) -> Hold {
+        Hold { scope, ..Hold::default() }
+    }
+
     /// Adds an item of so many body bytes; `Err` gives it back when there is no room.
     pub fn add(&mut self, item: Item, body_len: usize) -> Result<(), Item> {
         let weight = body_len + ITEM_BYTES;
@@ -165,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_hold_is_bounded_and_keeps_its_order() {
-        let mut hold = Hold { scope: Scope::All, ..Hold::default() };
+        let mut hold = Hold::new(Scope::All);
         let item = |n: u64| Item::All {
             opcode: Opcode::Text,
             except: n,

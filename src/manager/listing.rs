@@ -69,7 +69,8 @@ impl Listing {
             part.extend(entry.filter(new).map(|entry| (*id, entry)));
             index += 1;
         }
-        self.at = if index < registry.capacity() { (self.at.0, index) } else { (self.at.0 + 1, 0) };
+        self.at =
+            if index < registry.capacity() { (self.at.0, index) } else { (self.at.0 + 1, 0) };
         Some(part)
     }
 }

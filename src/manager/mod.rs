@@ -25,7 +25,7 @@ mod ticks;
 mod workers;
 
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -171,11 +171,7 @@ async fn end_orphans(manager: &Shared) {
 }
 
 impl Manager {
-    fn boot(
-        master: Rc<MasterLink>,
-        boot: &ManagerBoot,
-        scoreboard: &OwnedFd,
-    ) -> Result<Shared> {
+    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, scoreboard: &OwnedFd) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
         let scoreboard = Scoreboard::open(scoreboard.as_fd())?;
         let is_successor = boot.epoch > 1;
@@ -190,7 +186,7 @@ impl Manager {
                 scoreboard,
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
-                hold: Hold { scope, ..Hold::default() },
+                hold: Hold::new(scope),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
@@ -379,8 +375,7 @@ async fn read(manager: Shared, link: Rc<Link>) {
                 return;
             }
         };
-        let read =
-            manager.borrow_mut().on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
+        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
         if let Err(error) = read {
             // A bug of ours or of its: a fresh worker is the cure.
             tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");

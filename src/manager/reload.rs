@@ -334,9 +334,7 @@ impl Reload {
                     None => self.give_up(String::new(), now),
                 }
             }
-            Phase::Moving(_) if is_new && !self.back => {
-                self.on_new_died(id, was_ready, how, now)
-            }
+            Phase::Moving(_) if is_new && !self.back => self.on_new_died(id, was_ready, how, now),
             Phase::Moving(step) if step.to == Some(id) => {
                 self.give_up(format!("Worker {id} died while it took over: {how}."), now)
             }
@@ -345,13 +343,7 @@ impl Reload {
     }
 
     /// A new worker died while connections move forward: it is started once more.
-    fn on_new_died(
-        &mut self,
-        id: WorkerId,
-        was_ready: bool,
-        how: &str,
-        now: u64,
-    ) -> Vec<Action> {
+    fn on_new_died(&mut self, id: WorkerId, was_ready: bool, how: &str, now: u64) -> Vec<Action> {
         let until = now + self.limits.boot_ms;
         if let Phase::Moving(step) = &mut self.phase {
             if step.to == Some(id) {
@@ -572,4 +564,4 @@ fn hand_over(from: WorkerId, to: WorkerId) -> Vec<Action> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

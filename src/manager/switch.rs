@@ -215,8 +215,7 @@ impl Manager {
         let scope = self.hold.scope;
         let targets = self.workers.iter().filter(|w| w.may_have_clients());
         let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
-        let (held, now): (Vec<_>, Vec<_>) =
-            targets.partition(|id| scope.holds(sender, Some(*id)));
+        let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
         let waits = scope == Scope::All || !held.is_empty();
         let reached = held.len() + now.len();
         let kept = match body {

@@ -113,8 +113,9 @@ impl Control {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ControlError> {
-    serde_json::from_str(text)
-        .map_err(|error| ControlError::Failed(format!("the manager's answer is no answer: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        ControlError::Failed(format!("the manager's answer is no answer: {error}"))
+    })
 }
 
 fn broken(error: io::Error) -> ControlError {
