@@ -10,13 +10,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::line::LINE_BYTES_MAX;
 use crate::error::{Result, Subject};
 
 /// Lines that may wait for the writer thread: with the longest lines 16 MiB.
 const QUEUE_LINES_MAX: usize = 4096;
-
-/// What the writer thread gathers into one write, in bytes.
-const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// How long the writer thread waits for room on a descriptor that does not block.
 const ROOM_WAIT_MS: u16 = 1000;
@@ -185,35 +183,36 @@ struct Writer<W> {
 
 impl<W: FnMut(&[u8]) -> io::Result<()>> Writer<W> {
     fn run(mut self) {
-        let mut batch = Vec::new();
+        let mut batch = String::new();
+        let mut lines = 0;
         while let Ok(job) = self.jobs.recv() {
             let mut next = Some(job);
-            let mut lines = 0;
-            let mut flushed = None;
-            while let Some(job) = next.take() {
+            while let Some(job) = next {
                 match job {
                     Job::Line(line) => {
-                        batch.extend_from_slice(line.as_bytes());
+                        if batch.len() + line.len() > LINE_BYTES_MAX {
+                            self.write(&mut batch, &mut lines);
+                        }
+                        batch.push_str(&line);
                         lines += 1;
                     }
-                    Job::Flush(answer) => flushed = Some(answer),
+                    Job::Flush(answer) => {
+                        self.write(&mut batch, &mut lines);
+                        let _ = answer.send(());
+                    }
                 }
-                if batch.len() < WRITE_BYTES_MAX && flushed.is_none() {
-                    next = self.jobs.try_recv().ok();
-                }
+                next = self.jobs.try_recv().ok();
             }
-            self.write(&batch, lines);
-            batch.clear();
-            if let Some(answer) = flushed {
-                let _ = answer.send(());
-            }
+            self.write(&mut batch, &mut lines);
         }
     }
 
-    fn write(&mut self, batch: &[u8], lines: u64) {
-        if (self.write)(batch).is_err() {
-            self.losses.add(lines);
-            return;
+    /// Writes the batch at once, never more than a pipe takes whole: lines of several processes
+    /// must not mix in it.
+    fn write(&mut self, batch: &mut String, lines: &mut u64) {
+        let (text, lines) = (std::mem::take(batch), std::mem::take(lines));
+        if (self.write)(text.as_bytes()).is_err() {
+            return self.losses.add(lines);
         }
         self.losses.tell(|notice| (self.write)(notice.as_bytes()));
     }

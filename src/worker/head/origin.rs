@@ -1,0 +1,245 @@
+//! Who may open a WebSocket from a browser.
+//!
+//! A browser lets any page open a WebSocket to any server and sends the user's cookies along;
+//! only the Origin tells (cross-site WebSocket hijacking). So the default is the same host, and
+//! every comparison is between parsed values: never a prefix, a suffix or a pattern.
+
+use super::Refusal;
+use crate::config::{Origin, Origins};
+
+/// The key of the configuration that this file stands for.
+const KEY: &str = "allowed_origins";
+
+/// Decides by the Origin and Host fields of a head. A client without an Origin is no browser
+/// and is let in.
+///
+/// # Errors
+///
+/// A 403 whose body and log text name the key and the value to add.
+pub fn check_origin(
+    allowed: &Origins,
+    origin: Option<&[u8]>,
+    host: Option<&[u8]>,
+) -> Result<(), Refusal> {
+    let Some(text) = origin.filter(|_| !allowed.any) else { return Ok(()) };
+    let parsed: Option<Origin> = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let Some(origin) = parsed else { return Err(not_an_origin(text)) };
+    let host = host.and_then(Authority::parse).filter(|_| allowed.same_host);
+    if allowed.lists(&origin) || host.is_some_and(|host| host.serves(&origin)) {
+        Ok(())
+    } else {
+        Err(not_allowed(&origin))
+    }
+}
+
+fn not_allowed(origin: &Origin) -> Refusal {
+    let advice = format!("Origin is {origin}; to let it in, add \"{origin}\" to {KEY}.");
+    Refusal::new(403, "the origin is not allowed").advice(advice)
+}
+
+/// What is no origin cannot be added; it is shown escaped and cut.
+fn not_an_origin(text: &[u8]) -> Refusal {
+    let shown = text[..text.len().min(100)].escape_ascii();
+    let advice = format!("Origin is \"{shown}\", which no entry of {KEY} can match but \"*\".");
+    Refusal::new(403, "the Origin is not an origin").advice(advice)
+}
+
+/// A host and its port, as in Host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    /// In lower case; an IPv6 address keeps its brackets.
+    host: String,
+    port: Option<u16>,
+}
+
+impl Authority {
+    /// `None` for anything but a name, an IPv4 address or a bracketed IPv6 address, and a port.
+    /// A trailing dot makes another name, as it does in a browser.
+    pub(super) fn parse(text: &[u8]) -> Option<Authority> {
+        // The rules are those of an origin, whose scheme here has no port of its own.
+        let origin = format!("host://{}", str::from_utf8(text).ok()?);
+        match origin.parse() {
+            Ok(Origin::Host { host, port, .. }) => Some(Authority { host, port }),
+            _ => None,
+        }
+    }
+
+    /// Whether a page of this origin came from here. Behind a proxy that ends TLS we cannot know
+    /// our own scheme, so a Host without a port has the default port of the Origin's scheme.
+    fn serves(&self, origin: &Origin) -> bool {
+        let Origin::Host { scheme, host, port } = origin else { return false };
+        let web = matches!(scheme.as_str(), "http" | "https");
+        web && self.host == *host && self.port.or(Origin::default_port(scheme)) == *port
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(entries: &[&str]) -> Origins {
+        let entries: Vec<String> = entries.iter().map(|entry| entry.to_string()).collect();
+        entries.try_into().unwrap()
+    }
+
+    fn allows(origins: &Origins, origin: &str, host: &str) -> bool {
+        check_origin(origins, Some(origin.as_bytes()), Some(host.as_bytes())).is_ok()
+    }
+
+    /// Origin, Host, and whether they are the same host.
+    const SAME_HOST: [(&str, &str, bool); 52] = [
+        ("http://example.com", "example.com", true),
+        ("https://example.com", "example.com", true),
+        ("http://example.com:80", "example.com", true),
+        ("http://example.com", "example.com:80", true),
+        ("https://example.com", "example.com:443", true),
+        ("https://example.com:443", "example.com", true),
+        ("http://EXAMPLE.com", "example.COM", true),
+        ("HTTP://example.com", "example.com", true),
+        ("http://example.com:8000", "example.com:8000", true),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", true),
+        ("http://localhost:8000", "localhost:8000", true),
+        ("http://[::1]:8000", "[::1]:8000", true),
+        ("http://[0:0:0:0:0:0:0:1]", "[::1]", false),
+        ("http://[FE80::1]", "[fe80::1]", true),
+        ("http://xn--mnchen-3ya.de", "xn--mnchen-3ya.de", true),
+        ("http://example.com.", "example.com.", true),
+        ("http://my_host:1", "my_host:1", true),
+        ("http://example.com:8000", "example.com", false),
+        ("http://example.com", "example.com:8000", false),
+        ("http://example.com", "example.com:443", false),
+        ("https://example.com", "example.com:80", false),
+        ("https://example.com:80", "example.com:443", false),
+        ("http://example.com:8001", "example.com:8000", false),
+        ("http://evil.com", "example.com", false),
+        ("http://example.com.evil.com", "example.com", false),
+        ("http://evilexample.com", "example.com", false),
+        ("http://example.com-evil.com", "example.com", false),
+        ("http://sub.example.com", "example.com", false),
+        ("http://example.co", "example.com", false),
+        ("http://example.comm", "example.com", false),
+        ("http://example.com.", "example.com", false),
+        ("http://example.com", "example.com.", false),
+        ("http://example.com@evil.com", "example.com", false),
+        ("http://evil.com@example.com", "example.com", false),
+        ("http://user:pass@example.com", "example.com", false),
+        ("http://example.com/", "example.com", false),
+        ("http://example.com/path", "example.com", false),
+        ("http://example.com?x", "example.com", false),
+        ("http://example.com#x", "example.com", false),
+        ("http://evil.com#http://example.com", "example.com", false),
+        ("http://evil.com\\@example.com", "example.com", false),
+        ("http://example.com http://evil.com", "example.com", false),
+        ("http://example.com, http://evil.com", "example.com", false),
+        ("http://example.com:", "example.com", false),
+        ("http://example.com:080", "example.com", true),
+        ("http://example.com:65616", "example.com", false),
+        ("http://example.com:+80", "example.com", false),
+        ("http://ex%61mple.com", "example.com", false),
+        ("http://münchen.de", "xn--mnchen-3ya.de", false),
+        ("http://ехample.com", "example.com", false),
+        ("http://127.0.0.1", "localhost", false),
+        ("http://[::ffff:127.0.0.1]", "127.0.0.1", false),
+    ];
+
+    #[test]
+    fn by_default_origin_and_host_are_the_same() {
+        for (origin, host, expected) in SAME_HOST {
+            assert_eq!(allows(&Origins::default(), origin, host), expected, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_web_origin_is_never_the_same_host() {
+        for origin in [
+            "",
+            " ",
+            "null",
+            "NULL",
+            "*",
+            "example.com",
+            "//example.com",
+            "http:",
+            "http://",
+            "http:example.com",
+            "http:/example.com",
+            "://example.com",
+            "ftp://example.com",
+            "ws://example.com",
+            "wss://example.com",
+            "file://",
+            "chrome-extension://example.com",
+            "http://[::1",
+            "http://::1",
+            "http://[::1]x",
+            "http://[example.com]",
+            "1http://example.com",
+            "http://example.com\u{0}",
+        ] {
+            assert!(!allows(&Origins::default(), origin, "example.com"), "{origin:?}");
+        }
+        assert!(check_origin(&Origins::default(), Some(b"http://a"), None).is_err());
+        assert!(check_origin(&Origins::default(), Some(b"http://a\xff"), Some(b"a\xff")).is_err());
+    }
+
+    #[test]
+    fn a_client_without_an_origin_is_no_browser() {
+        for origins in [Origins::default(), origins(&["*"]), origins(&["https://a"])] {
+            assert_eq!(check_origin(&origins, None, Some(b"example.com")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_listed_origin_matches_in_scheme_host_and_port() {
+        let listed = origins(&["https://Example.com", "http://a:8000", "chrome-extension://abc"]);
+        for (origin, expected) in [
+            ("https://example.com", true),
+            ("https://example.com:443", true),
+            ("https://EXAMPLE.COM", true),
+            ("http://a:8000", true),
+            ("chrome-extension://abc", true),
+            ("http://example.com", false),
+            ("https://example.com:8443", false),
+            ("https://www.example.com", false),
+            ("https://example.com.evil.com", false),
+            ("http://a", false),
+            ("null", false),
+            ("http://here", false),
+        ] {
+            assert_eq!(allows(&listed, origin, "here"), expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn null_comes_in_only_where_it_is_listed() {
+        assert!(allows(&origins(&["null"]), "null", "a"));
+        assert!(!allows(&origins(&["null"]), "http://a", "a"));
+        assert!(allows(&origins(&["https://x", "*"]), "null", "a"));
+    }
+
+    #[test]
+    fn a_list_replaces_the_same_host_unless_it_names_it() {
+        let both = origins(&["same-host", "https://example.com"]);
+        assert!(allows(&both, "http://here", "here"));
+        assert!(allows(&both, "https://example.com", "here"));
+        assert!(!allows(&both, "https://there", "here"));
+        assert!(!allows(&origins(&["https://example.com"]), "http://here", "here"));
+    }
+
+    #[test]
+    fn the_refusal_names_the_key_and_the_value_to_add() {
+        let refusal = check_origin(&Origins::default(), Some(b"HTTPS://Evil.com:443"), Some(b"a"));
+        let refusal = refusal.unwrap_err();
+        assert_eq!(refusal.status, 403);
+        let body = refusal.body();
+        assert!(body.contains("add \"https://evil.com\" to allowed_origins"), "{body}");
+    }
+
+    #[test]
+    fn the_refusal_of_garbage_shows_it_escaped_and_cut() {
+        let refusal =
+            check_origin(&Origins::default(), Some(&[0xe2; 4000]), Some(b"a")).unwrap_err();
+        assert!(refusal.body().is_ascii() && refusal.body().len() < 600);
+        assert!(refusal.body().contains("\\xe2"));
+    }
+}
