@@ -43,6 +43,7 @@ pub use upgrade::rehearse;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
+use crate::ipc::control::CONTROL_SOCKET;
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
@@ -400,7 +401,7 @@ impl Master {
 
     fn tear_down(self) -> ExitCode {
         self.listeners.unlink_paths();
-        for path in [&self.config.pid_file, &self.config.runtime_dir.join("wsd.sock")] {
+        for path in [&self.config.pid_file, &self.config.runtime_dir.join(CONTROL_SOCKET)] {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(path);
         }
@@ -415,8 +416,8 @@ impl Master {
 /// command given while the manager is being replaced only waits.
 fn control_socket(config: &Config) -> Result<OwnedFd> {
     use std::os::unix::fs::PermissionsExt;
-    let path = config.runtime_dir.join("wsd.sock");
-    let temporary = config.runtime_dir.join("wsd.sock.new");
+    let path = config.runtime_dir.join(CONTROL_SOCKET);
+    let temporary = config.runtime_dir.join(format!("{CONTROL_SOCKET}.new"));
     let subject = || format!("control socket {}", path.display());
     // The lock is ours, so whatever is there is a leftover.
     let _ = std::fs::remove_file(&temporary);

@@ -138,6 +138,21 @@ pub fn set_name(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
+/// What every child of the master does first: it leaves the master's signals alone, gives up
+/// root, and makes sure that it ends when the master does.
+pub fn settle_as_child(user: Option<&str>, group: Option<&str>) -> Result<()> {
+    let parent = nix::unistd::getppid();
+    ignore_master_signals()?;
+    drop_rights(user, group)?;
+    die_with_parent(parent)
+}
+
+/// Takes a reopened log file as the standard error, and in a daemon as the standard output too.
+pub fn take_log(log: BorrowedFd<'_>, daemon: bool) -> Result<()> {
+    redirect(log, 2)?;
+    if daemon { redirect(log, 1) } else { Ok(()) }
+}
+
 /// Asks that this process dies with its parent: a second after the parent's death it is ended
 /// by SIGALRM, unless it has left by itself before. Call it after rights were dropped, which
 /// clears the wish, and before any thread is started.
