@@ -1,1 +1,97 @@
-//! config.
+//! The configuration: one validated value from defaults, file, environment and command line.
+//!
+//! ```text
+//! built-in ◄ the program's own (`base`) ◄ TOML file ◄ environment WSD_KEY ◄ --set key=value
+//! ```
+//!
+//! [`Sources`] remembers where to look, so that a reload reads everything anew with the same
+//! overrides. [`Config::load`] reports all faults at once.
+
+mod addr;
+mod check;
+mod command;
+mod errors;
+mod keys;
+mod load;
+mod manual;
+mod origin;
+mod resolve;
+mod value;
+
+pub use addr::{ListenAddr, Net};
+pub use command::Command;
+pub use errors::{ConfigError, ConfigErrors, Source, Wrong};
+pub use keys::{
+    AppConfig, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel, OnHang, keys,
+};
+pub use load::Sources;
+pub use manual::{markdown_table, toml_manual};
+pub use origin::{NotAnOrigin, Origin, Origins};
+
+use std::time::Duration;
+
+impl Config {
+    /// The keys whose value in `new` differs though it cannot change while the server runs.
+    pub fn reload_refusals(&self, new: &Config) -> Vec<&'static str> {
+        const FIXED: [&str; 5] = ["runtime_dir", "pid_file", "user", "group", "daemonize"];
+        self.changes(new).into_iter().filter(|key| FIXED.contains(key)).collect()
+    }
+
+    /// The names of all keys whose value differs in `new`.
+    pub fn changes(&self, new: &Config) -> Vec<&'static str> {
+        keys().filter(|key| (key.show)(self) != (key.show)(new)).map(|key| key.name).collect()
+    }
+
+    /// Every key with its value as TOML, as `wsd check` may print it.
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        keys().map(|key| (key.name, (key.show)(self))).collect()
+    }
+
+    /// Whether idle clients are closed, and how: the idle time and how often to look.
+    pub fn heartbeat(&self) -> Option<(Duration, Duration)> {
+        let (idle, interval) = (self.heartbeat_idle_time, self.heartbeat_check_interval);
+        (!idle.is_zero() && !interval.is_zero()).then_some((idle, interval))
+    }
+}
+
+/// The known name that is nearest to a mistyped one; `None` where none is near.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name: Vec<char> = name.to_lowercase().chars().take(64).collect();
+    let last = |known: &'a str| known.rsplit('.').next().unwrap_or(known);
+    known
+        .map(|known| {
+            let lower = known.to_lowercase();
+            let begun = name.len() >= 4 && lower.chars().zip(&name).all(|(a, b)| a == *b);
+            let whole = if begun { 1 } else { distance(&name, &lower) };
+            (whole.min(distance(&name, last(known)) + 1), known)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= 1 + known.len().min(name.len()) / 3)
+        .map(|(_, known)| known)
+}
+
+/// Edits between two names: letters put in, left out, changed, or two swapped.
+fn distance(a: &[char], b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for j in 0..=b.len() {
+        rows[0][j] = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = changed.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Addresses: where to listen, and which networks a peer may come from.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::errors::Wrong;
+use super::value::{Item, path};
+
+/// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its NUL).
+const UNIX_PATH_MAX: usize = 107;
+
+/// One address the server accepts on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ListenAddr {
+    /// A TCP address; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A Unix stream socket at this path.
+    Unix(PathBuf),
+}
+
+const LISTEN_RIGHT: &str =
+    "write \"127.0.0.1:8000\", \"[::1]:8000\", \"*:8000\", a port alone, or \"unix:/path\"";
+
+impl ListenAddr {
+    /// Reads an address as it is written in `listen`; a relative Unix path starts at `dir`.
+    pub fn parse(text: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
+        if let Some(name) = text.strip_prefix("unix:") {
+            return unix(text, name, dir);
+        }
+        if let Ok(addr) = text.parse() {
+            return Ok(ListenAddr::Tcp(addr));
+        }
+        if let Ok(port) = text.parse() {
+            return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) => named(text, host, port),
+            None => {
+                Err(Wrong::new(format!("has {text:?}, an address without a port"), LISTEN_RIGHT))
+            }
+        }
+    }
+}
+
+fn unix(text: &str, name: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
+    if name.is_empty() {
+        return Err(Wrong::new("has \"unix:\" without a path", LISTEN_RIGHT));
+    }
+    let path = path(name, dir)?;
+    let len = path.as_os_str().len();
+    if len > UNIX_PATH_MAX {
+        return Err(Wrong::new(
+            format!("has {text:?}, a path of {len} bytes"),
+            format!("the kernel takes at most {UNIX_PATH_MAX}"),
+        ));
+    }
+    Ok(ListenAddr::Unix(path))
+}
+
+fn named(text: &str, host: &str, port: &str) -> Result<ListenAddr, Wrong> {
+    let Ok(port) = port.parse::<u16>() else {
+        return Err(Wrong::new(
+            format!("has {text:?}, whose port is no number from 0 to 65535"),
+            LISTEN_RIGHT,
+        ));
+    };
+    match host {
+        "" | "*" => Ok(ListenAddr::Tcp((Ipv4Addr::UNSPECIFIED, port).into())),
+        "localhost" => Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+        _ if host.contains(':') => Err(Wrong::new(
+            format!("has {text:?}, an IPv6 address without brackets"),
+            format!("write \"[{}]:{port}\"", host.trim_matches(['[', ']'])),
+        )),
+        _ => Err(Wrong::new(
+            format!("has {text:?}; names other than localhost are not looked up"),
+            LISTEN_RIGHT,
+        )),
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddr::Tcp(addr) => addr.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for ListenAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddr, String> {
+        ListenAddr::parse(text, Path::new("")).map_err(|fault| fault.wrong)
+    }
+}
+
+impl TryFrom<String> for ListenAddr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<ListenAddr, String> {
+        text.parse()
+    }
+}
+
+impl From<ListenAddr> for String {
+    fn from(addr: ListenAddr) -> String {
+        addr.to_string()
+    }
+}
+
+impl Item for ListenAddr {
+    const UNIT: &'static str = "list of addresses";
+
+    fn item(text: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
+        ListenAddr::parse(text, dir)
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A set of peers: a CIDR network, or everyone who comes over a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Net {
+    /// An IPv4 or IPv6 network, written `10.0.0.0/8`, or one address.
+    Inet {
+        /// Its first address.
+        addr: IpAddr,
+        /// How many leading bits count.
+        bits: u8,
+    },
+    /// Peers of a `unix:` listener, written `unix:` as in nginx.
+    Unix,
+}
+
+impl Net {
+    /// Whether `peer` is in the network. An IPv4 peer seen as `::ffff:a.b.c.d` is an IPv4 peer.
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        match (self, peer.to_canonical()) {
+            (Net::Inet { addr: IpAddr::V4(net), bits }, IpAddr::V4(peer)) => {
+                let shift = 32 - u32::from(*bits);
+                (net.to_bits() ^ peer.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (Net::Inet { addr: IpAddr::V6(net), bits }, IpAddr::V6(peer)) => {
+                let shift = 128 - u32::from(*bits);
+                (net.to_bits() ^ peer.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Net, Wrong> {
+        const RIGHT: &str = "write networks such as \"10.0.0.0/8\", \"::1\" or \"unix:\"";
+        let wrong = |why: &str| Wrong::new(format!("has {text:?}, {why}"), RIGHT);
+        if text == "unix:" {
+            return Ok(Net::Unix);
+        }
+        let (addr, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((addr, bits)) => (addr, Some(bits)),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| wrong("which is no address"))?;
+        let most = if addr.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => most,
+            Some(bits) => bits
+                .parse::<u8>()
+                .ok()
+                .filter(|bits| *bits <= most)
+                .ok_or_else(|| wrong(&format!("whose length is no number from 0 to {most}")))?,
+        };
+        let first = first_of(addr, bits);
+        if first != addr {
+            return Err(Wrong::new(
+                format!("has {text:?}, where bits beyond the first {bits} are set"),
+                format!("write \"{first}/{bits}\" for the network, or \"{addr}\" for the host"),
+            ));
+        }
+        Ok(Net::Inet { addr: first, bits })
+    }
+}
+
+fn first_of(addr: IpAddr, bits: u8) -> IpAddr {
+    match addr {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Net::Unix => f.write_str("unix:"),
+            Net::Inet { addr, bits } => write!(f, "{addr}/{bits}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Net {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Net, String> {
+        Net::parse(&text).map_err(|fault| fault.wrong)
+    }
+}
+
+impl From<Net> for String {
+    fn from(net: Net) -> String {
+        net.to_string()
+    }
+}
+
+impl Item for Net {
+    const UNIT: &'static str = "list of networks";
+
+    fn item(text: &str, _: &Path) -> Result<Net, Wrong> {
+        Net::parse(text)
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Net {
+        Net::parse(text).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_read_in_every_spelling() {
+        for (text, shown) in [
+            ("127.0.0.1:8000", "127.0.0.1:8000"),
+            ("[::1]:8000", "[::1]:8000"),
+            ("*:8000", "0.0.0.0:8000"),
+            (":8000", "0.0.0.0:8000"),
+            ("8000", "127.0.0.1:8000"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("unix:/run/x.sock", "unix:/run/x.sock"),
+            ("unix:x.sock", "unix:/etc/wsd/x.sock"),
+        ] {
+            let addr = ListenAddr::parse(text, Path::new("/etc/wsd")).unwrap();
+            assert_eq!(addr.to_string(), shown);
+            assert_eq!(addr.to_string().parse(), Ok(addr));
+        }
+    }
+
+    #[test]
+    fn wrong_addresses_are_told_the_right_spelling() {
+        for text in ["", "x", "host:80", "1.2.3.4", "1.2.3.4:70000", "unix:", "::1:8000", "[::1]"]
+        {
+            assert!(ListenAddr::parse(text, Path::new("/")).is_err(), "{text}");
+        }
+        let fault = ListenAddr::parse("::1:8000:80", Path::new("/")).unwrap_err();
+        assert_eq!(fault.right, "write \"[::1:8000]:80\"");
+        let long = format!("unix:/{}", "x".repeat(107));
+        assert!(ListenAddr::parse(&long, Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn networks_contain_their_addresses_alone() {
+        let inside = |net_text: &str, peer: &str| net(net_text).contains(peer.parse().unwrap());
+        assert!(inside("10.0.0.0/8", "10.255.0.1"));
+        assert!(!inside("10.0.0.0/8", "11.0.0.1"));
+        assert!(inside("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(inside("0.0.0.0/0", "203.0.113.9"));
+        assert!(!inside("0.0.0.0/0", "::1"));
+        assert!(inside("::/0", "2001:db8::1"));
+        assert!(inside("::1", "::1"));
+        assert!(!inside("::1", "::2"));
+        assert!(!Net::Unix.contains("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_network_with_host_bits_is_refused_with_both_readings() {
+        let fault = Net::parse("10.1.2.3/8").unwrap_err();
+        assert!(
+            fault.right.contains("10.0.0.0/8") && fault.right.contains("10.1.2.3"),
+            "{fault:?}"
+        );
+        for text in ["", "10.0.0.0/33", "::1/129", "example.com", "10.0.0.0/", "10.0.0.0/-1"] {
+            assert!(Net::parse(text).is_err(), "{text}");
+        }
+    }
+}

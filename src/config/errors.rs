@@ -1,0 +1,92 @@
+//! What is wrong with a configuration: every fault at once, each with where it was written.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value was written. Later variants win over earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nowhere: the built-in default, or what the program passed in.
+    Builtin,
+    /// The TOML file; line and column count from 1, and are 0 where the whole file is meant.
+    File {
+        /// The file as it was named.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The column, in characters.
+        column: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A `--set` of the command line, as `key=value`.
+    Set(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Builtin => f.write_str("default"),
+            Source::File { path, line: 0, .. } => write!(f, "{}", path.display()),
+            Source::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Source::Environment(name) => write!(f, "environment {name}"),
+            Source::Set(text) => write!(f, "--set {}", text.escape_debug()),
+        }
+    }
+}
+
+/// What is wrong with one value, and what would be right. Both are clauses without a full stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// The fault.
+    pub wrong: String,
+    /// The remedy.
+    pub right: String,
+}
+
+impl Wrong {
+    pub(super) fn new(wrong: impl Into<String>, right: impl Into<String>) -> Wrong {
+        Wrong { wrong: wrong.into(), right: right.into() }
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the value was written.
+    pub source: Source,
+    /// The key, with its table (`app.command`); empty where the text as a whole is at fault.
+    pub key: String,
+    /// The fault and its remedy.
+    pub what: Wrong,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key.escape_debug())?;
+        }
+        write!(f, "{}; {}", self.what.wrong, self.what.right)
+    }
+}
+
+/// All faults of a configuration, in the order of its sources. Displays one a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

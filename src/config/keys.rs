@@ -1,0 +1,382 @@
+//! Every key: its name, type, default, limits and meaning, in one table.
+//!
+//! From it come the struct, the reading of files, environment and command line, the nearest-name
+//! suggestions, `etc/wsd.toml` and the table in `docs/operations.md`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::addr::{ListenAddr, Net};
+use super::command::Command;
+use super::errors::Wrong;
+use super::origin::Origins;
+use super::value::{Raw, Setting, choices, quote, within, zero_or};
+
+/// One key of the configuration.
+pub struct Key {
+    /// The name, with its table: `app.command`.
+    pub name: &'static str,
+    /// The heading it stands under in the documents.
+    pub section: &'static str,
+    /// What it does, one line a line.
+    pub doc: &'static str,
+    /// What may be written.
+    pub unit: &'static str,
+    /// Takes a value over what is there; relative paths start at the directory given.
+    pub(super) update: fn(&mut Config, &Raw, &Path) -> Result<(), Wrong>,
+    /// The value as TOML.
+    pub(super) show: fn(&Config) -> String,
+    /// The limits of the value.
+    pub(super) check: fn(&Config) -> Result<(), Wrong>,
+}
+
+/// Makes a struct with a field a key, its defaults, and the keys themselves.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        $struct:ident, keys $keys:ident, prefix $prefix:literal, at $at:ident, $at_mut:ident;
+        $($section:literal {
+            $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr $(, $check:expr)?;)+
+        })+
+        $(plus $(#[$plus_meta:meta])* $plus:ident: $plus_type:ty;)?
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $struct {
+            $($($(#[doc = $doc])+ pub $name: $type,)+)+
+            $($(#[$plus_meta])* pub $plus: $plus_type,)?
+        }
+
+        impl Default for $struct {
+            fn default() -> $struct {
+                $struct {
+                    $($($name: $default,)+)+
+                    $($plus: <$plus_type>::default(),)?
+                }
+            }
+        }
+
+        const $keys: &[Key] = &[$($(Key {
+            name: concat!($prefix, stringify!($name)),
+            section: $section,
+            doc: concat!($($doc, "\n",)+),
+            unit: <$type as Setting>::UNIT,
+            update: |config, raw, dir| $at_mut(config).$name.update(raw, dir),
+            show: |config| $at(config).$name.show(),
+            check: |_config| {
+                $($check(&$at(_config).$name)?;)?
+                Ok(())
+            },
+        },)+)+];
+    };
+}
+
+/// Every key, in the order of the documents.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    CONFIG_KEYS.iter().chain(APP_KEYS)
+}
+
+fn root(config: &Config) -> &Config {
+    config
+}
+
+fn root_mut(config: &mut Config) -> &mut Config {
+    config
+}
+
+fn app(config: &Config) -> &AppConfig {
+    &config.app
+}
+
+fn app_mut(config: &mut Config) -> &mut AppConfig {
+    &mut config.app
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A day, the upper limit of most times.
+const DAY: Duration = secs(86_400);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+settings! {
+    /// The whole configuration, validated. Made by [`Config::load`]; travels between processes as
+    /// JSON, where unknown fields are ignored and missing ones take their default.
+    Config, keys CONFIG_KEYS, prefix "", at root, root_mut;
+
+    "Processes" {
+        /// Where to accept: "127.0.0.1:8000", "[::1]:8000", "*:8000" (every IPv4 address),
+        /// "unix:/path", or a port alone, which means 127.0.0.1. Port 0 lets the kernel choose;
+        /// `wsd status` shows the real one.
+        listen: Vec<ListenAddr> = vec![ListenAddr::Tcp(([127, 0, 0, 1], 8000).into())],
+            listen_ok;
+        /// How many worker processes serve, 1 to 256; 0 means one for each core.
+        worker_num: usize = 0, within(0..=256);
+        /// What the stock server does with connections: chat and echo are built in, app hands
+        /// them to processes of your own (see [app]).
+        handler: HandlerName = HandlerName::Chat;
+        /// The directory of the control socket, pid file and lock. Empty means
+        /// $RUNTIME_DIRECTORY, else /run/wsd as root, else $XDG_RUNTIME_DIR/wsd, else wsd-UID
+        /// under the directory for temporary files. Cannot change on reload.
+        runtime_dir: PathBuf = PathBuf::new();
+        /// The file with the master's process id. Empty means wsd.pid in runtime_dir. Cannot
+        /// change on reload.
+        pid_file: PathBuf = PathBuf::new();
+        /// Whether `wsd start` goes to the background, as with -d. Cannot change on reload.
+        daemonize: bool = false;
+        /// The user to become once the listeners are bound; needs root. Empty means stay. Cannot
+        /// change on reload.
+        user: Option<String> = None;
+        /// The group to become; empty means the group of `user`. Cannot change on reload.
+        group: Option<String> = None;
+        /// Threads of each worker for blocking jobs (`task`).
+        task_threads: usize = 4, within(1..=256);
+    }
+
+    "Log" {
+        /// The log file. Empty means stderr, or wsd.log in runtime_dir for a daemon. RTMIN opens
+        /// it anew.
+        log_file: Option<PathBuf> = None;
+        /// The least severe events that are logged.
+        log_level: LogLevel = LogLevel::Info;
+        /// One line of text an event, or one JSON object.
+        log_format: LogFormat = LogFormat::Text;
+    }
+
+    "Limits" {
+        /// Open connections of all workers together; over it a handshake gets 503 with
+        /// Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which is also the
+        /// ceiling.
+        max_connection: usize = 0, within(0..=1 << 24);
+        /// The longest message a client may send; a longer one ends its connection with 1009.
+        package_max_length: u64 = 2 * MIB, within(1..=GIB);
+        /// The most frames one message may come in; more end the connection with 1008.
+        max_fragments: usize = 4096, within(1..=1 << 20);
+        /// The time a client has to finish a message it began; after it 1008. 0 is no limit.
+        message_timeout: Duration = secs(60), zero_or(millis(100)..=DAY);
+        /// What may wait for one client behind the message being sent.
+        buffer_output_size: u64 = MIB, within(1..=GIB);
+        /// What happens over buffer_output_size: close ends the connection with 1013, drop loses
+        /// the message. Either way the pusher is told.
+        buffer_policy: BufferPolicy = BufferPolicy::Close;
+        /// The time from accept to the finished handshake.
+        handshake_timeout: Duration = secs(10), within(millis(100)..=secs(3600));
+        /// Handshakes that may be under way in one worker at once.
+        handshakes_max: usize = 4096, within(1..=1 << 20);
+        /// Of these, how many may come from one address; trusted_proxies do not count.
+        handshakes_per_ip: usize = 1024, within(1..=1 << 20);
+        /// The longest request head; a longer one gets 431.
+        head_bytes_max: u64 = 16 * KIB, within(512..=MIB);
+        /// The longest request line (over it 414) and header line (over it 431).
+        head_line_max: u64 = 8 * KIB, within(128..=MIB);
+        /// The most header fields of a request; over it 431.
+        head_fields_max: usize = 100, within(8..=1024);
+    }
+
+    "Handshake" {
+        /// Which pages may connect, by their Origin header: "same-host" (its host and port are
+        /// those the request was sent to), origins such as "https://example.com", "null", or
+        /// "*" for all. A request without Origin comes from no browser and is always allowed.
+        allowed_origins: Origins = Origins::default();
+        /// Networks whose X-Real-IP and X-Forwarded-For are believed, such as "127.0.0.1" or
+        /// "10.0.0.0/8"; "unix:" means every peer of a Unix listener.
+        trusted_proxies: Vec<Net> = Vec::new();
+        /// Subprotocols the server speaks, the preferred one first.
+        subprotocols: Vec<String> = Vec::new(), tokens_ok;
+        /// Request headers a handler can still read after the handshake. Each costs memory for
+        /// each connection.
+        keep_headers: Vec<String> = vec!["cookie".to_owned()], tokens_ok;
+    }
+
+    "Liveness" {
+        /// A client from which nothing was received for so long is closed with 1001. 0 is never.
+        heartbeat_idle_time: Duration = secs(600), zero_or(secs(1)..=DAY);
+        /// How often that is looked at. 0 is never.
+        heartbeat_check_interval: Duration = secs(60), zero_or(secs(1)..=DAY);
+        /// How often the server pings a silent client, with jitter; proxies cut silence at 60 s.
+        /// 0 is never.
+        ping_interval: Duration = secs(25), zero_or(millis(100)..=DAY);
+        /// The time a client has to answer a ping.
+        pong_timeout: Duration = secs(20), within(millis(100)..=DAY);
+        /// The age at which a connection is closed with 1012, so that clients spread anew over
+        /// servers. 0 is never.
+        max_connection_age: Duration = Duration::ZERO, zero_or(secs(1)..=secs(365 * 86_400));
+        /// A worker or manager that does not answer for so long is killed and replaced.
+        worker_timeout: Duration = secs(10), within(secs(2)..=secs(3600));
+    }
+
+    "Reload and stop" {
+        /// The time running handlers have to end, and connections that cannot move have to leave,
+        /// on reload and stop.
+        max_wait_time: Duration = secs(30), within(Duration::ZERO..=DAY);
+        /// Connections left behind are closed spread over this time, so that they do not all come
+        /// back at once.
+        reload_jitter: Duration = secs(10), within(Duration::ZERO..=secs(3600));
+    }
+
+    "TCP" {
+        /// Connections the kernel queues for each listener; net.core.somaxconn is its ceiling.
+        backlog: usize = 4096, within(1..=65_535);
+        /// Whether small messages leave at once (TCP_NODELAY).
+        tcp_nodelay: bool = true;
+        /// Silence before the kernel probes a connection (SO_KEEPALIVE). 0 is never: ping_interval
+        /// does the same and more.
+        tcp_keepalive: Duration = Duration::ZERO, zero_or(secs(1)..=secs(32_767));
+        /// How long sent data may stay unacknowledged before the kernel gives a connection up
+        /// (TCP_USER_TIMEOUT). 0 leaves it to the kernel, about 15 minutes.
+        tcp_user_timeout: Duration = secs(30), zero_or(secs(1)..=DAY);
+    }
+
+    "Compression" {
+        /// Whether permessage-deflate (RFC 7692) is offered. It costs CPU and memory, and beside
+        /// secrets it can leak them.
+        websocket_compression: bool = false;
+        /// 1 is fastest, 9 smallest.
+        compression_level: usize = 3, within(1..=9);
+        /// Messages shorter than this are sent as they are.
+        compression_threshold: u64 = KIB, within(0..=GIB);
+        /// Whether each connection keeps its own compressor between messages: smaller on the
+        /// wire, about 300 KiB of memory each.
+        compression_context_takeover: bool = false;
+        /// The largest window, 9 to 15 bits.
+        compression_window_bits: usize = 15, within(9..=15);
+        /// What the compressors of one worker may take; over it connections get none.
+        compression_memory: u64 = 64 * MIB, within(MIB..=64 * GIB);
+    }
+
+    plus
+    /// The `[app]` table: processes of an application in any language, for `handler = "app"`.
+    app: AppConfig;
+}
+
+settings! {
+    /// The `[app]` table: the application's own processes.
+    AppConfig, keys APP_KEYS, prefix "app.", at app, app_mut;
+
+    "[app]" {
+        /// The program and its arguments: "php server.php", or ["php", "server.php"]. No shell
+        /// reads it.
+        command: Command = Command::default();
+        /// Application processes for each worker.
+        processes: usize = 1, within(1..=256);
+        /// A process is replaced after so many events. 0 is never.
+        max_requests: usize = 0, within(0..=usize::MAX >> 1);
+        /// A process is replaced once it takes more memory than this. 0 is no limit.
+        memory_limit: u64 = 0, zero_or(MIB..=1024 * GIB);
+        /// The time a process has for one event; after it, it is killed and replaced.
+        event_timeout: Duration = secs(30), zero_or(millis(100)..=DAY);
+        /// What happens to the clients of a process that was killed: repin hands them to another
+        /// process, close ends them with 1011.
+        on_hang: OnHang = OnHang::Repin;
+        /// Environment variables for the processes, besides the server's own.
+        env: BTreeMap<String, String> = BTreeMap::new();
+        /// The directory the processes run in. Empty means that of the configuration file, else
+        /// where the server was started.
+        cwd: PathBuf = PathBuf::new();
+    }
+}
+
+choices! {
+    /// The values of `handler`.
+    HandlerName {
+        /// The built-in chat with its page.
+        Chat = "chat",
+        /// Every message comes back.
+        Echo = "echo",
+        /// Application processes.
+        App = "app",
+    }
+}
+
+choices! {
+    /// The values of `log_level`.
+    LogLevel {
+        /// What ends a process or loses data.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// Starts, stops, reloads.
+        Info = "info",
+        /// Each connection.
+        Debug = "debug",
+        /// Each message.
+        Trace = "trace",
+    }
+}
+
+choices! {
+    /// The values of `log_format`.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+choices! {
+    /// The values of `buffer_policy`.
+    BufferPolicy {
+        /// The slow client is closed with 1013.
+        Close = "close",
+        /// The message is dropped.
+        Drop = "drop",
+    }
+}
+
+choices! {
+    /// The values of `app.on_hang`.
+    OnHang {
+        /// Another process takes the clients.
+        Repin = "repin",
+        /// The clients are closed with 1011.
+        Close = "close",
+    }
+}
+
+fn listen_ok(listen: &[ListenAddr]) -> Result<(), Wrong> {
+    if listen.is_empty() {
+        return Err(Wrong::new("is empty", "write at least one address"));
+    }
+    if listen.len() > LISTEN_MAX {
+        let wrong = format!("has {} addresses", listen.len());
+        return Err(Wrong::new(wrong, format!("write at most {LISTEN_MAX}")));
+    }
+    let chosen_by_kernel =
+        |addr: &ListenAddr| matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
+    for (index, addr) in listen.iter().enumerate() {
+        if listen[..index].contains(addr) && !chosen_by_kernel(addr) {
+            return Err(Wrong::new(format!("names {addr} twice"), "write it once"));
+        }
+    }
+    Ok(())
+}
+
+/// The most addresses: each takes a descriptor for each worker in the master.
+const LISTEN_MAX: usize = 16;
+
+/// Names of headers and subprotocols are tokens (RFC 9110 section 5.6.2).
+fn tokens_ok(names: &[String]) -> Result<(), Wrong> {
+    let is_token = |name: &String| {
+        let char_ok = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        !name.is_empty() && name.bytes().all(char_ok)
+    };
+    match names.iter().find(|name| !is_token(name)) {
+        None => Ok(()),
+        Some(name) => Err(Wrong::new(
+            format!("has {}", quote(name)),
+            "use letters, digits and !#$%&'*+-.^_`|~ alone",
+        )),
+    }
+}

@@ -1,0 +1,288 @@
+//! Reading the sources in their order and collecting every fault.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+use super::errors::{ConfigError, ConfigErrors, Source, Wrong};
+use super::keys::{Config, Key, keys};
+use super::nearest;
+use super::value::{Raw, quote};
+
+/// Where a configuration comes from. The master keeps it, so that a reload reads the same places
+/// with the same overrides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sources {
+    /// The TOML file of `-c`.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that are not ours are ignored.
+    pub env: Vec<(String, String)>,
+    /// The `--set key=value` of the command line, in order.
+    pub set: Vec<(String, String)>,
+    /// The directory the server was started in: relative paths of `file`, environment and `--set`
+    /// start there, also after a daemon has left it.
+    pub dir: PathBuf,
+    /// The effective user id at the start; decides where `runtime_dir` is.
+    pub uid: u32,
+}
+
+/// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, and
+/// what Kubernetes sets for a service that happens to be called wsd.
+const NOT_KEYS: [&str; 3] = ["WSD_BIN", "WSD_SERVICE_", "WSD_PORT"];
+
+/// Variables from which `runtime_dir` is found.
+const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];
+
+/// The largest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The most syntax errors told of one file: after the first few, the rest tends to be echo.
+const SYNTAX_ERRORS_MAX: usize = 5;
+
+impl Sources {
+    /// The sources of a process of its own: `file` and `set` as given, and what matters of the
+    /// environment, the directory and the user of this process.
+    pub fn here(file: Option<PathBuf>, set: Vec<(String, String)>) -> Sources {
+        Sources {
+            file,
+            env: Sources::environment(std::env::vars_os()),
+            set,
+            dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            uid: nix::unistd::geteuid().as_raw(),
+        }
+    }
+
+    /// Keeps the variables that matter. Bytes that are not UTF-8 are replaced, which no key takes
+    /// for right.
+    pub fn environment(
+        vars: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Vec<(String, String)> {
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let mut kept: Vec<_> = vars
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .filter(|(name, _)| is_ours(name) || DIRECTORIES.contains(&name.as_str()))
+            .collect();
+        kept.sort();
+        kept
+    }
+
+    /// Splits the `key=value` of a `--set`.
+    pub fn parse_set(text: &str) -> Result<(String, String), String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok((key.trim().to_owned(), value.to_owned()))
+            }
+            _ => Err(format!("{text:?} is not key=value, such as worker_num=4")),
+        }
+    }
+
+    pub(super) fn var(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.env.iter().find(|(known, _)| known == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The directory that relative paths of the file start at.
+    pub(super) fn file_dir(&self) -> PathBuf {
+        let file = self.file.as_deref().map(|file| self.dir.join(file));
+        file.as_deref().and_then(Path::parent).unwrap_or(&self.dir).to_owned()
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("WSD_") && !NOT_KEYS.iter().any(|other| name.starts_with(other))
+}
+
+impl Config {
+    /// Reads all sources over `base`, fills what chooses for itself (`worker_num`, `runtime_dir`
+    /// and the like) and checks everything. `max_connection` stays 0 until
+    /// [`Config::fit_descriptors`].
+    ///
+    /// # Errors
+    /// Every fault of every source at once.
+    pub fn load(base: Config, sources: &Sources) -> Result<Config, ConfigErrors> {
+        let mut loading =
+            Loading { config: base, sources, origins: BTreeMap::new(), errors: Vec::new() };
+        if let Some(file) = &sources.file {
+            loading.read_file(file);
+        }
+        loading.read_environment();
+        loading.read_set();
+        loading.config.resolve(sources);
+        loading.check();
+        if loading.errors.is_empty() {
+            Ok(loading.config)
+        } else {
+            Err(ConfigErrors(loading.errors))
+        }
+    }
+}
+
+/// A configuration on its way.
+pub(super) struct Loading<'a> {
+    pub config: Config,
+    sources: &'a Sources,
+    /// Where each key was written last.
+    origins: BTreeMap<&'static str, Source>,
+    errors: Vec<ConfigError>,
+}
+
+impl Loading<'_> {
+    fn read_file(&mut self, file: &Path) {
+        let whole = Source::File { path: file.to_owned(), line: 0, column: 0 };
+        match read_text(&self.sources.dir.join(file)) {
+            Ok(text) => self.read_toml(file, &text),
+            Err(what) => self.fault(whole, "", what),
+        }
+    }
+
+    fn read_toml(&mut self, file: &Path, text: &str) {
+        let at = |offset: usize| {
+            let (line, column) = position(text, offset);
+            Source::File { path: file.to_owned(), line, column }
+        };
+        let (table, faults) = DeTable::parse_recoverable(text);
+        for fault in faults.iter().take(SYNTAX_ERRORS_MAX) {
+            let message = fault.message().replace('\n', ", ");
+            let offset = fault.span().map_or(0, |span| span.start);
+            self.fault(at(offset), "", Wrong::new(message, "correct the TOML"));
+        }
+        if !faults.is_empty() {
+            return;
+        }
+        let dir = self.sources.file_dir();
+        for (name, value) in in_order(table.get_ref()) {
+            let Some(entries) = value.get_ref().as_table().filter(|_| is_table(name.get_ref()))
+            else {
+                let raw = Raw::from_toml(value.get_ref());
+                self.take(at(name.span().start), name.get_ref(), &raw, &dir);
+                continue;
+            };
+            for (entry, value) in in_order(entries) {
+                let full = format!("{}.{}", name.get_ref(), entry.get_ref());
+                let raw = Raw::from_toml(value.get_ref());
+                self.take(at(entry.span().start), &full, &raw, &dir);
+            }
+        }
+    }
+
+    fn read_environment(&mut self) {
+        let sources = self.sources;
+        for (variable, value) in sources.env.iter().filter(|(name, _)| is_ours(name)) {
+            let source = Source::Environment(variable.clone());
+            let named = keys().find(|key| variable_of(key.name) == *variable);
+            match named {
+                Some(key) => self.take(source, key.name, &Raw::Bare(value.clone()), &sources.dir),
+                None => {
+                    let names: Vec<String> = keys().map(|key| variable_of(key.name)).collect();
+                    let near = nearest(variable, names.iter().map(String::as_str));
+                    self.fault(source, "", unknown(near, "no key has this name"));
+                }
+            }
+        }
+    }
+
+    fn read_set(&mut self) {
+        let sources = self.sources;
+        for (name, value) in &sources.set {
+            let source = Source::Set(format!("{name}={value}"));
+            self.take(source, name, &Raw::Bare(value.clone()), &sources.dir);
+        }
+    }
+
+    /// Takes one value, or notes what is wrong with it.
+    fn take(&mut self, source: Source, name: &str, raw: &Raw, dir: &Path) {
+        let (key, result) = match (key(name), entry_of(name)) {
+            (Some(key), _) => (key, (key.update)(&mut self.config, raw, dir)),
+            (None, Some((key, entry))) => {
+                let table = Raw::Table(vec![(entry.to_owned(), raw.clone())]);
+                (key, (key.update)(&mut self.config, &table, dir))
+            }
+            (None, None) => {
+                let near = nearest(name, keys().map(|key| key.name));
+                return self.fault(source, name, unknown(near, "there is no such key"));
+            }
+        };
+        match result {
+            Ok(()) => drop(self.origins.insert(key.name, source)),
+            Err(what) => self.fault(source, key.name, what),
+        }
+    }
+
+    pub(super) fn fault(&mut self, source: Source, key: &str, what: Wrong) {
+        self.errors.push(ConfigError { source, key: key.to_owned(), what });
+    }
+
+    /// Where the value of a key comes from.
+    pub(super) fn origin(&self, key: &str) -> Source {
+        self.origins.get(key).cloned().unwrap_or(Source::Builtin)
+    }
+
+    /// Whether a fault of this key is known already, so that it is not told twice.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        self.errors.iter().any(|error| error.key == key)
+    }
+}
+
+/// The entries of a table in the order they were written.
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t toml::Spanned<toml::de::DeString<'i>>, &'t toml::Spanned<toml::de::DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn read_text(path: &Path) -> Result<String, Wrong> {
+    let fault = |wrong: String| Wrong::new(wrong, "name a readable TOML file with -c");
+    let size =
+        std::fs::metadata(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    if size.is_dir() {
+        return Err(fault("is a directory".to_owned()));
+    }
+    if size.len() > FILE_BYTES_MAX {
+        return Err(fault(format!("has {} bytes, more than {FILE_BYTES_MAX}", size.len())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        fault(format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
+    })
+}
+
+/// Line and column of a byte, both from 1; the column counts characters.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    (line, before[line_start..].chars().count() + 1)
+}
+
+fn key(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.name == name)
+}
+
+/// `app.env.NAME` names an entry of the table `app.env`.
+fn entry_of(name: &str) -> Option<(&'static Key, &str)> {
+    let entry = name.strip_prefix("app.env.")?;
+    Some((key("app.env")?, entry))
+}
+
+fn is_table(name: &str) -> bool {
+    keys().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The environment variable of a key: `WSD_APP_COMMAND` for `app.command`.
+pub(super) fn variable_of(key: &str) -> String {
+    format!("WSD_{}", key.replace('.', "_").to_uppercase())
+}
+
+fn unknown(near: Option<&str>, wrong: &str) -> Wrong {
+    match near {
+        Some(near) => Wrong::new(wrong, format!("did you mean {}?", quote(near))),
+        None => Wrong::new(wrong, "etc/wsd.toml lists all keys"),
+    }
+}

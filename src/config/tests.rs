@@ -1,0 +1,292 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn sources(set: &[(&str, &str)]) -> Sources {
+    Sources {
+        set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        dir: PathBuf::from("/srv"),
+        uid: 1000,
+        ..Sources::default()
+    }
+}
+
+fn load(set: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    Config::load(Config::default(), &sources(set))
+}
+
+/// Loads `text` as a file; the directory is gone afterwards.
+fn load_file(text: &str, set: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("wsd.toml"), text).unwrap();
+    let file = Some(PathBuf::from("wsd.toml"));
+    let sources = Sources { file, dir: dir.path().to_owned(), ..sources(set) };
+    Config::load(Config::default(), &sources)
+}
+
+fn faults(result: Result<Config, ConfigErrors>) -> Vec<String> {
+    result.unwrap_err().to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_defaults_are_valid_and_resolved() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:8000".parse().unwrap()]);
+    assert!(config.worker_num >= 1);
+    assert_eq!(config.runtime_dir, PathBuf::from("/tmp/wsd-1000"));
+    assert_eq!(config.pid_file, PathBuf::from("/tmp/wsd-1000/wsd.pid"));
+    assert_eq!(config.log_file, None);
+    assert_eq!(config.package_max_length, 2 << 20);
+    assert_eq!(config.heartbeat(), Some((Duration::from_secs(600), Duration::from_secs(60))));
+}
+
+#[test]
+fn later_sources_win() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), "backlog = 1\ntask_threads = 1\nworker_num = 1")
+        .unwrap();
+    let base = Config { backlog: 7, reload_jitter: Duration::from_secs(7), ..Config::default() };
+    let sources = Sources {
+        file: Some("c.toml".into()),
+        env: vec![("WSD_TASK_THREADS".into(), "2".into()), ("WSD_WORKER_NUM".into(), "2".into())],
+        dir: dir.path().to_owned(),
+        ..sources(&[("worker_num", "3"), ("worker_num", "4")])
+    };
+    let config = Config::load(base, &sources).unwrap();
+    assert_eq!((config.backlog, config.task_threads, config.worker_num), (1, 2, 4));
+    assert_eq!(config.reload_jitter, Duration::from_secs(7));
+}
+
+#[test]
+fn values_are_read_from_files_and_from_bare_text_alike() {
+    let text = r#"
+        listen = ["127.0.0.1:9000", "unix:wsd.sock"]
+        ping_interval = "250ms"
+        heartbeat_idle_time = 120
+        package_max_length = "512K"
+        allowed_origins = ["https://a.example", "null"]
+        trusted_proxies = "10.0.0.0/8"
+        tcp_nodelay = false
+        handler = "app"
+        app.command = "php 'my server.php'"
+        app.env.APP_ENV = "production"
+    "#;
+    let set = [
+        ("listen", "127.0.0.1:9000, unix:wsd.sock"),
+        ("ping_interval", "0.25"),
+        ("heartbeat_idle_time", "2m"),
+        ("package_max_length", "524288"),
+        ("allowed_origins", "https://a.example,null"),
+        ("trusted_proxies", "[\"10.0.0.0/8\"]"),
+        ("tcp_nodelay", "off"),
+        ("handler", "app"),
+        ("app.command", "[\"php\", \"my server.php\"]"),
+        ("app.env.APP_ENV", "production"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), text).unwrap();
+    let place = Sources { dir: dir.path().to_owned(), ..sources(&[]) };
+    let from_file =
+        Config::load(Config::default(), &Sources { file: Some("c.toml".into()), ..place.clone() });
+    let from_set =
+        Config::load(Config::default(), &Sources { set: sources(&set).set, ..place.clone() });
+    let (from_file, from_set) = (from_file.unwrap(), from_set.unwrap());
+    assert_eq!(from_file, from_set);
+    assert_eq!(from_file.listen[1], ListenAddr::Unix(dir.path().join("wsd.sock")));
+    assert_eq!(from_file.app.cwd, dir.path());
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place_and_the_remedy() {
+    let text = "worker_num = 300\nheartbeat_idel_time = 5\n\n  backlog = \"many\"\n[app]\nx = 1\n";
+    let faults = faults(load_file(text, &[("log_level", "inof"), ("nonsense", "1")]));
+    let expected = [
+        "wsd.toml:2:1: heartbeat_idel_time: there is no such key; did you mean \
+         \"heartbeat_idle_time\"?",
+        "wsd.toml:4:3: backlog: is the text \\\"many\\\"; write a whole number, without quotes",
+        "wsd.toml:6:1: app.x: there is no such key; etc/wsd.toml lists all keys",
+        "--set log_level=inof: log_level: is inof; did you mean \"info\"? (one of \"error\", \
+         \"warn\", \"info\", \"debug\", \"trace\")",
+        "--set nonsense=1: nonsense: there is no such key; etc/wsd.toml lists all keys",
+        "wsd.toml:1:1: worker_num: is 300; write 0 to 256",
+    ];
+    assert_eq!(faults, expected);
+}
+
+#[test]
+fn broken_files_are_faults_with_a_line() {
+    assert!(faults(load_file("a = \n", &[]))[0].starts_with("wsd.toml:1:"));
+    assert!(faults(load_file("backlog = 1\nbacklog = 2", &[]))[0].starts_with("wsd.toml:2:"));
+    let missing = Sources { file: Some("none.toml".into()), ..sources(&[]) };
+    let fault = Config::load(Config::default(), &missing).unwrap_err().to_string();
+    assert!(fault.starts_with("none.toml: cannot be read: "), "{fault}");
+}
+
+#[test]
+fn an_unknown_variable_is_a_fault_but_those_of_others_are_not() {
+    let env = |name: &str| Sources { env: vec![(name.into(), "1".into())], ..sources(&[]) };
+    let load = |name: &str| Config::load(Config::default(), &env(name));
+    let fault = load("WSD_WORKERNUM").unwrap_err().to_string();
+    assert!(fault.ends_with("did you mean \"WSD_WORKER_NUM\"?"), "{fault}");
+    for other in ["WSD_BIN", "WSD_SERVICE_HOST", "WSD_PORT_8000_TCP", "PATH"] {
+        assert!(load(other).is_ok(), "{other}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for (set, key) in [
+        (vec![("heartbeat_idle_time", "30")], "heartbeat_idle_time"),
+        (vec![("heartbeat_check_interval", "601")], "heartbeat_check_interval"),
+        (vec![("ping_interval", "600")], "ping_interval"),
+        (vec![("head_bytes_max", "4K")], "head_bytes_max"),
+        (vec![("handshakes_max", "10")], "handshakes_max"),
+        (vec![("handler", "app")], "handler"),
+        (vec![("log_file", "/tmp/wsd-1000/wsd.pid")], "log_file"),
+        (vec![("listen", "unix:/tmp/wsd-1000/wsd.pid")], "listen"),
+        (vec![("log_file", "x"), ("listen", "unix:x")], "log_file"),
+    ] {
+        let errors = load(&set).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert_eq!(errors.0[0].key, key);
+    }
+    assert!(load(&[("heartbeat_check_interval", "0"), ("heartbeat_idle_time", "5")]).is_ok());
+}
+
+#[test]
+fn each_wrong_value_is_refused_by_its_key() {
+    for (key, value) in [
+        ("listen", ""),
+        ("listen", "80,80"),
+        ("worker_num", "257"),
+        ("worker_num", "-1"),
+        ("handler", "Chat"),
+        ("daemonize", "maybe"),
+        ("task_threads", "0"),
+        ("log_format", "xml"),
+        ("max_connection", "1e9"),
+        ("package_max_length", "0"),
+        ("package_max_length", "2MB"),
+        ("package_max_length", "99999999999GiB"),
+        ("handshake_timeout", "0"),
+        ("handshake_timeout", "-1s"),
+        ("ping_interval", "soon"),
+        ("ping_interval", "1e400"),
+        ("max_wait_time", "10 years"),
+        ("allowed_origins", ""),
+        ("allowed_origins", "example.com"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("subprotocols", "a b"),
+        ("keep_headers", "x:y"),
+        ("backlog", "0"),
+        ("compression_window_bits", "8"),
+        ("worker_timeout", "1s"),
+        ("runtime_dir", "a\0b"),
+        ("app.command", "'"),
+        ("app.env", "A=1"),
+        ("app.env.", "1"),
+        ("app.memory_limit", "5"),
+    ] {
+        let errors = load(&[(key, value)]).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert_eq!(errors.0[0].key, key.trim_end_matches('.'), "{errors}");
+        assert!(!errors.0[0].what.right.is_empty());
+    }
+}
+
+#[test]
+fn every_value_survives_being_shown_and_read_again() {
+    let config = load(&[("app.env.A", "1\"2"), ("handshake_timeout", "1234ms")]).unwrap();
+    let text: String =
+        keys().map(|key| format!("{} = {}\n", key.name, (key.show)(&config))).collect();
+    assert_eq!(load_file(&text, &[]).unwrap(), config);
+}
+
+#[test]
+fn the_config_travels_as_json_between_versions() {
+    let config = load(&[("handler", "app"), ("app.command", "a b"), ("listen", "[::1]:0")]);
+    let config = config.unwrap();
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+    let newer = json.replacen('{', "{\"key_of_tomorrow\":1,", 1);
+    assert_eq!(serde_json::from_str::<Config>(&newer).unwrap(), config);
+    assert_eq!(serde_json::from_str::<Config>("{\"app\":{}}").unwrap(), Config::default());
+}
+
+#[test]
+fn the_runtime_directory_is_the_first_that_fits() {
+    let at = |env: &[(&str, &str)], uid| {
+        let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let sources = Sources { env, uid, ..sources(&[]) };
+        Config::load(Config::default(), &sources).unwrap().runtime_dir.display().to_string()
+    };
+    let all = [("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("XDG_RUNTIME_DIR", "/run/user/5")];
+    assert_eq!(at(&all, 0), "/run/a");
+    assert_eq!(at(&all[1..], 0), "/run/wsd");
+    assert_eq!(at(&all[1..], 5), "/run/user/5/wsd");
+    assert_eq!(at(&[("TMPDIR", "/var/tmp")], 5), "/var/tmp/wsd-5");
+}
+
+#[test]
+fn a_daemon_logs_into_its_runtime_directory() {
+    let config = load(&[("daemonize", "true"), ("runtime_dir", "run")]).unwrap();
+    assert_eq!(config.log_file, Some("/srv/run/wsd.log".into()));
+}
+
+#[test]
+fn the_descriptor_limit_is_default_and_ceiling_of_max_connection() {
+    let fit = |asked: &str, limit| {
+        let mut config = load(&[("worker_num", "2"), ("max_connection", asked)]).unwrap();
+        let warning = config.fit_descriptors(limit);
+        (config.max_connection, warning.is_some())
+    };
+    assert_eq!(fit("0", 1034), (2000, false));
+    assert_eq!(fit("1500", 1034), (1500, false));
+    assert_eq!(fit("2001", 1034), (2000, true));
+    assert_eq!(fit("0", 64), (60, false));
+    assert_eq!(fit("0", 1), (2, false));
+    assert_eq!(fit("0", u64::MAX), (1_000_000, false));
+}
+
+#[test]
+fn a_reload_refuses_what_cannot_change_by_name() {
+    let old = load(&[]).unwrap();
+    let new = load(&[("user", "wsd"), ("pid_file", "/x"), ("backlog", "1")]).unwrap();
+    assert_eq!(old.reload_refusals(&new), ["pid_file", "user"]);
+    assert_eq!(old.changes(&new), ["pid_file", "user", "backlog"]);
+}
+
+#[test]
+fn the_nearest_key_is_found() {
+    for (typed, meant) in [
+        ("workers_num", Some("worker_num")),
+        ("heartbeat_idle", Some("heartbeat_idle_time")),
+        ("pidfile", Some("pid_file")),
+        ("max_conn", Some("max_connection")),
+        ("command", Some("app.command")),
+        ("Listen", Some("listen")),
+        ("zzzzzzzzzz", None),
+    ] {
+        assert_eq!(nearest(typed, keys().map(|key| key.name)), meant, "{typed}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loading_panic(text in "\\PC{0,200}|[a-z_ =\\[\\]{}\"'.,0-9\n]{0,200}") {
+        let _ = load_file(&text, &[]);
+    }
+
+    #[test]
+    fn no_value_of_any_key_makes_the_loading_panic(
+        index in 0..keys().count(),
+        value in "\\PC{0,40}|[0-9a-zA-Z.:/*\\[\\]{}\"'-]{0,40}",
+    ) {
+        let key = keys().nth(index).unwrap().name;
+        let _ = load(&[(key, &value)]);
+        let _ = load_file(&format!("{key} = {value}"), &[]);
+    }
+}

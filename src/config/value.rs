@@ -1,0 +1,497 @@
+//! How the value of a key is read from text, and shown again.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::errors::Wrong;
+
+/// A value as it was written, before its key says what it ought to be.
+#[derive(Debug, Clone)]
+pub enum Raw {
+    /// From an environment variable or `--set`: text without a type.
+    Bare(String),
+    /// A TOML string.
+    Text(String),
+    /// A TOML integer.
+    Integer(i128),
+    /// A TOML float.
+    Float(f64),
+    /// A TOML boolean.
+    Bool(bool),
+    /// A TOML array.
+    List(Vec<Raw>),
+    /// A TOML table.
+    Table(Vec<(String, Raw)>),
+    /// A TOML value that no key takes: a date, or a number beyond all ranges.
+    Other(String),
+}
+
+impl Raw {
+    /// Takes a parsed TOML value.
+    pub fn from_toml(value: &DeValue<'_>) -> Raw {
+        match value {
+            DeValue::String(text) => Raw::Text(text.to_string()),
+            DeValue::Integer(number) => {
+                match i128::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(integer) => Raw::Integer(integer),
+                    Err(_) => Raw::Other(number.as_str().to_owned()),
+                }
+            }
+            DeValue::Float(number) => match number.as_str().parse() {
+                Ok(float) => Raw::Float(float),
+                Err(_) => Raw::Other(number.as_str().to_owned()),
+            },
+            DeValue::Boolean(flag) => Raw::Bool(*flag),
+            DeValue::Datetime(date) => Raw::Other(date.to_string()),
+            DeValue::Array(items) => {
+                Raw::List(items.iter().map(|item| Raw::from_toml(item.get_ref())).collect())
+            }
+            DeValue::Table(table) => Raw::Table(
+                table
+                    .iter()
+                    .map(|(key, item)| (key.get_ref().to_string(), Raw::from_toml(item.get_ref())))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Bare text that starts like a TOML array or table is read as one.
+    fn structured(text: &str) -> Option<Raw> {
+        if !text.starts_with(['[', '{']) {
+            return None;
+        }
+        DeValue::parse(text).ok().map(|value| Raw::from_toml(value.get_ref()))
+    }
+
+    /// The text of a string, quoted or bare.
+    fn as_text(&self) -> Option<&str> {
+        match self {
+            Raw::Bare(text) | Raw::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as a person would point at it.
+    fn shown(&self) -> String {
+        match self {
+            Raw::Bare(text) | Raw::Other(text) => shorten(text),
+            Raw::Text(text) => format!("the text {}", shorten(&quote(text))),
+            Raw::Integer(number) => number.to_string(),
+            Raw::Float(number) => number.to_string(),
+            Raw::Bool(flag) => flag.to_string(),
+            Raw::List(_) => "a list".to_owned(),
+            Raw::Table(_) => "a table".to_owned(),
+        }
+    }
+
+    fn wrong(&self, right: impl Into<String>) -> Wrong {
+        let wrong = match self {
+            Raw::Bare(text) if text.is_empty() => "is empty".to_owned(),
+            _ => format!("is {}", self.shown()),
+        };
+        Wrong::new(wrong, right)
+    }
+}
+
+/// Keeps a message to one readable line whatever was written.
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(60).collect::<String>().escape_debug().to_string();
+    if text.chars().count() > 60 {
+        short.push('…');
+    }
+    short
+}
+
+/// A TOML string for `text`.
+pub fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A type that the value of a key can have.
+pub trait Setting: Sized {
+    /// What may be written, for the documents.
+    const UNIT: &'static str;
+
+    /// Reads a value. Relative paths start at `dir`.
+    fn read(raw: &Raw, dir: &Path) -> Result<Self, Wrong>;
+
+    /// The value as TOML.
+    fn show(&self) -> String;
+
+    /// Takes a value over an earlier one. Only a table does more than replace.
+    fn update(&mut self, raw: &Raw, dir: &Path) -> Result<(), Wrong> {
+        *self = Self::read(raw, dir)?;
+        Ok(())
+    }
+}
+
+/// A range check for a key, with both ends allowed.
+pub fn within<T: Setting + PartialOrd>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&T) -> Result<(), Wrong> {
+    move |value| {
+        if range.contains(value) {
+            return Ok(());
+        }
+        let (low, high) = (range.start().show(), range.end().show());
+        Err(Wrong::new(format!("is {}", value.show()), format!("write {low} to {high}")))
+    }
+}
+
+/// As [`within`], where 0 besides means "off" or "choose for me".
+pub fn zero_or<T: Setting + PartialOrd + Default>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&T) -> Result<(), Wrong> {
+    move |value| {
+        if *value == T::default() || range.contains(value) {
+            return Ok(());
+        }
+        let (low, high) = (range.start().show(), range.end().show());
+        Err(Wrong::new(format!("is {}", value.show()), format!("write 0, or {low} to {high}")))
+    }
+}
+
+impl Setting for bool {
+    const UNIT: &'static str = "true or false";
+
+    fn read(raw: &Raw, _: &Path) -> Result<bool, Wrong> {
+        match raw {
+            Raw::Bool(flag) => Ok(*flag),
+            Raw::Bare(text) => match text.as_str() {
+                "true" | "1" | "yes" | "on" => Ok(true),
+                "false" | "0" | "no" | "off" => Ok(false),
+                _ => Err(raw.wrong("write true or false")),
+            },
+            _ => Err(raw.wrong("write true or false, without quotes")),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for usize {
+    const UNIT: &'static str = "number";
+
+    fn read(raw: &Raw, _: &Path) -> Result<usize, Wrong> {
+        let number = match raw {
+            Raw::Integer(number) => usize::try_from(*number).ok(),
+            Raw::Bare(text) => text.parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| raw.wrong("write a whole number, without quotes"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Sizes in bytes. The letters are powers of 1024, as in Swoole and nginx.
+impl Setting for u64 {
+    const UNIT: &'static str = "bytes, or text with KiB, MiB or GiB";
+
+    fn read(raw: &Raw, _: &Path) -> Result<u64, Wrong> {
+        let size = match raw {
+            Raw::Integer(number) => u64::try_from(*number).ok(),
+            Raw::Bare(text) | Raw::Text(text) => size(text),
+            _ => None,
+        };
+        size.ok_or_else(|| raw.wrong("write a number of bytes, or a size such as \"2MiB\""))
+    }
+
+    fn show(&self) -> String {
+        match *self {
+            0 => "0".to_owned(),
+            bytes if bytes.is_multiple_of(1 << 30) => format!("\"{}GiB\"", bytes >> 30),
+            bytes if bytes.is_multiple_of(1 << 20) => format!("\"{}MiB\"", bytes >> 20),
+            bytes if bytes.is_multiple_of(1 << 10) => format!("\"{}KiB\"", bytes >> 10),
+            bytes => bytes.to_string(),
+        }
+    }
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim_start())
+}
+
+/// Times. A bare number means seconds, as in Swoole.
+impl Setting for Duration {
+    const UNIT: &'static str = "seconds, or text with ms, s, m, h or d";
+
+    fn read(raw: &Raw, _: &Path) -> Result<Duration, Wrong> {
+        let time = match raw {
+            Raw::Integer(number) => u64::try_from(*number).ok().map(Duration::from_secs),
+            Raw::Float(number) => Duration::try_from_secs_f64(*number).ok(),
+            Raw::Bare(text) | Raw::Text(text) => duration(text),
+            _ => None,
+        };
+        let time = time.filter(|time| time.as_secs() <= DURATION_SECS_MAX);
+        time.ok_or_else(|| {
+            raw.wrong("write seconds, or a time such as \"250ms\", \"10s\", \"2m\"")
+        })
+    }
+
+    fn show(&self) -> String {
+        match (self.as_secs(), self.subsec_millis()) {
+            (0, 0) => "0".to_owned(),
+            (secs, 0) => format!("\"{secs}s\""),
+            _ => format!("\"{}ms\"", self.as_millis()),
+        }
+    }
+}
+
+/// A hundred years: beyond it, adding to a clock could overflow.
+const DURATION_SECS_MAX: u64 = 100 * 365 * 86_400;
+
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(millis).map(Duration::from_millis);
+    }
+    let fraction: f64 = number.parse().ok()?;
+    Duration::try_from_secs_f64(fraction * millis as f64 / 1_000.0).ok()
+}
+
+/// A path; empty where the key chooses for itself.
+impl Setting for PathBuf {
+    const UNIT: &'static str = "path";
+
+    fn read(raw: &Raw, dir: &Path) -> Result<PathBuf, Wrong> {
+        match raw.as_text() {
+            None => Err(raw.wrong("write a path in quotes")),
+            Some("") => Ok(PathBuf::new()),
+            Some(text) => path(text, dir),
+        }
+    }
+
+    fn show(&self) -> String {
+        quote(&self.to_string_lossy())
+    }
+}
+
+/// Makes a written path absolute. It must stay UTF-8: the configuration travels as JSON.
+pub fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
+    if text.contains('\0') {
+        return Err(Wrong::new("holds a NUL byte", "write a path without one"));
+    }
+    let path = dir.join(text);
+    if path.to_str().is_none() {
+        return Err(Wrong::new(
+            format!("leads to {}, which is not UTF-8", path.to_string_lossy().escape_debug()),
+            "use a directory whose name is",
+        ));
+    }
+    Ok(path)
+}
+
+impl Setting for Option<PathBuf> {
+    const UNIT: &'static str = "path";
+
+    fn read(raw: &Raw, dir: &Path) -> Result<Option<PathBuf>, Wrong> {
+        let path = PathBuf::read(raw, dir)?;
+        Ok(if path.as_os_str().is_empty() { None } else { Some(path) })
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_default().show()
+    }
+}
+
+impl Setting for Option<String> {
+    const UNIT: &'static str = "name";
+
+    fn read(raw: &Raw, _: &Path) -> Result<Option<String>, Wrong> {
+        match raw.as_text() {
+            None => Err(raw.wrong("write a name in quotes")),
+            Some("") => Ok(None),
+            Some(text) => Ok(Some(text.to_owned())),
+        }
+    }
+
+    fn show(&self) -> String {
+        quote(self.as_deref().unwrap_or_default())
+    }
+}
+
+/// A type that can stand in a list.
+pub trait Item: Sized {
+    /// What the items are, for the documents.
+    const UNIT: &'static str;
+
+    /// Reads one item.
+    fn item(text: &str, dir: &Path) -> Result<Self, Wrong>;
+
+    /// The item as text, without quotes.
+    fn text(&self) -> String;
+}
+
+impl Item for String {
+    const UNIT: &'static str = "list of names";
+
+    fn item(text: &str, _: &Path) -> Result<String, Wrong> {
+        Ok(text.to_owned())
+    }
+
+    fn text(&self) -> String {
+        self.clone()
+    }
+}
+
+impl<T: Item> Setting for Vec<T> {
+    const UNIT: &'static str = T::UNIT;
+
+    fn read(raw: &Raw, dir: &Path) -> Result<Vec<T>, Wrong> {
+        let mut items = Vec::new();
+        for text in words(raw)? {
+            items.push(T::item(&text, dir)?);
+        }
+        Ok(items)
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<String> = self.iter().map(|item| quote(&item.text())).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+/// The items of a list: a TOML array, one string, or bare text with commas.
+pub fn words(raw: &Raw) -> Result<Vec<String>, Wrong> {
+    match raw {
+        Raw::Bare(text) => match Raw::structured(text) {
+            Some(list) => words(&list),
+            None => Ok(text
+                .split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect()),
+        },
+        Raw::List(items) => items.iter().map(word).collect(),
+        _ => Ok(vec![word(raw)?]),
+    }
+}
+
+fn word(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
+        Raw::Text(text) | Raw::Bare(text) => Ok(text.clone()),
+        Raw::Integer(number) => Ok(number.to_string()),
+        _ => Err(raw.wrong("write a list of texts, such as [\"one\", \"two\"]")),
+    }
+}
+
+impl Setting for BTreeMap<String, String> {
+    const UNIT: &'static str = "table of texts";
+
+    fn read(raw: &Raw, dir: &Path) -> Result<Self, Wrong> {
+        let mut map = BTreeMap::new();
+        map.update(raw, dir)?;
+        Ok(map)
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<String> =
+            self.iter().map(|(key, value)| format!("{} = {}", quote(key), quote(value))).collect();
+        if items.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", items.join(", ")) }
+    }
+
+    fn update(&mut self, raw: &Raw, dir: &Path) -> Result<(), Wrong> {
+        const RIGHT: &str = "write a table of texts, such as { APP_ENV = \"production\" }";
+        match raw {
+            Raw::Table(entries) => {
+                for (key, value) in entries {
+                    if key.is_empty() || key.contains(['=', '\0']) {
+                        return Err(Wrong::new(
+                            format!("has the name {}", quote(key)),
+                            "use names that are not empty and hold no =",
+                        ));
+                    }
+                    let value = value.as_text().filter(|text| !text.contains('\0'));
+                    let value = value.ok_or_else(|| raw.wrong(RIGHT))?;
+                    self.insert(key.clone(), value.to_owned());
+                }
+                Ok(())
+            }
+            Raw::Bare(text) => match Raw::structured(text) {
+                Some(table @ Raw::Table(_)) => self.update(&table, dir),
+                _ => Err(raw.wrong(RIGHT)),
+            },
+            _ => Err(raw.wrong(RIGHT)),
+        }
+    }
+}
+
+/// An enum whose variants are written as words.
+macro_rules! choices {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$doc])* #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// The word as it is written.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+
+        impl Setting for $name {
+            const UNIT: &'static str = choices!(@list $($text)+);
+
+            fn read(raw: &Raw, _: &Path) -> Result<$name, Wrong> {
+                match raw {
+                    $(Raw::Bare(text) | Raw::Text(text) if text == $text => {
+                        Ok($name::$variant)
+                    })+
+                    _ => Err(raw.choice(&[$($text),+])),
+                }
+            }
+
+            fn show(&self) -> String {
+                quote(self.as_str())
+            }
+        }
+    };
+    (@list $first:literal $($rest:literal)*) => { concat!($first $(, " | ", $rest)*) };
+}
+pub(super) use choices;
+
+impl Raw {
+    /// The fault of a value that is none of `choices`.
+    pub fn choice(&self, choices: &[&'static str]) -> Wrong {
+        let close = self.as_text().and_then(|text| super::nearest(text, choices.iter().copied()));
+        let list = choices.iter().map(|choice| quote(choice)).collect::<Vec<_>>().join(", ");
+        match close {
+            Some(close) => self.wrong(format!("did you mean {}? (one of {list})", quote(close))),
+            None => self.wrong(format!("write one of {list}")),
+        }
+    }
+}
