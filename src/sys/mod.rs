@@ -5,4 +5,5 @@ pub mod clock;
 pub mod memory;
 pub mod packet;
 pub mod process;
+pub mod socket;
 pub mod watch;
