@@ -1,2 +1,3 @@
 //! The stock server.
-fn main() {}
+use std::process::ExitCode;
+fn main() -> ExitCode { wsd::Server::new().run() }

@@ -23,3 +23,4 @@ pub mod server;
 pub mod sys;
 pub mod websocket;
 pub(crate) mod worker;
+pub use server::Server;

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
-use super::value::{Raw, Setting, words};
+use super::list::words;
+use super::value::{Raw, Setting};
 
 /// A program and its arguments; empty where there is none. No shell reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

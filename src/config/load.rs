@@ -203,6 +203,10 @@ impl Loading<'_> {
                 (key, (key.update)(&mut self.config, &table, dir))
             }
             (None, None) => {
+                if let Some(outer) = name.strip_prefix("app.").and_then(key) {
+                    let right = format!("write {} above [app]", outer.name);
+                    return self.fault(source, name, Wrong::new("is no key of [app]", right));
+                }
                 let near = nearest(name, keys().map(|key| key.name));
                 return self.fault(source, name, unknown(near, "there is no such key"));
             }

@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod errors;
 mod keys;
+mod list;
 mod load;
 mod manual;
 mod origin;
@@ -73,13 +74,9 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 /// Edits between two names: letters put in, left out, changed, or two swapped.
 fn distance(a: &[char], b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    // The first row and column count what was put in or left out; the rest is filled below.
+    let mut rows: Vec<Vec<usize>> =
+        (0..=a.len()).map(|i| (0..=b.len()).map(|j| i.max(j)).collect()).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
-use super::value::{Item, Raw, Setting, quote, words};
+use super::list::{Item, words};
+use super::value::{Raw, Setting, quote};
 
 /// An origin as browsers send it (RFC 6454 section 6.2): compared by scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -118,6 +118,11 @@ fn every_fault_is_told_at_once_with_its_place_and_the_remedy() {
 
 #[test]
 fn broken_files_are_faults_with_a_line() {
+    let below = faults(load_file("[app]\nbacklog = 1\n", &[]));
+    assert_eq!(
+        below,
+        ["wsd.toml:2:1: app.backlog: is no key of [app]; write backlog above [app]"]
+    );
     assert!(faults(load_file("a = \n", &[]))[0].starts_with("wsd.toml:1:"));
     assert!(faults(load_file("backlog = 1\nbacklog = 2", &[]))[0].starts_with("wsd.toml:2:"));
     let missing = Sources { file: Some("none.toml".into()), ..sources(&[]) };

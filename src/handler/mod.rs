@@ -1,1 +1,9 @@
-//! handler.
+//! The handlers that come with the stock server.
+
+pub mod chat;
+pub mod echo;
+#[cfg(test)]
+pub(crate) mod fake;
+
+pub use chat::Chat;
+pub use echo::Echo;

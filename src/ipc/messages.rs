@@ -20,8 +20,7 @@ pub type RequestId = u64;
 /// Master to worker, over the worker's descriptor 3.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum MasterToWorker {
-    /// The first packet. + fds: link, scoreboard, registry, the dead predecessor's registry (if
-    /// `after_crash`), one for each of `listeners`.
+    /// The first packet. + fds: link, scoreboard, registry, one for each of `listeners`.
     Boot(WorkerBoot),
     /// The next block of serials: `first` to `first + LEASE_SERIALS - 1`.
     Lease {
@@ -43,8 +42,12 @@ pub enum MasterToWorker {
     },
     /// Leave. The answer is the end of the process.
     Stop(StopMode),
-    /// The log file was reopened. + fds: the new one, to become descriptors 1 and 2.
+    /// The log file was reopened. + fds: the new one, to become descriptor 2, and in a daemon 1.
     Reopen,
+    /// A worker of your slot was killed: run `on_close` for what its registry holds open, and
+    /// answer `Mourned`. + fds: that registry. Entries that are *closing* had their `on_close`
+    /// begun already; mark those you take as closing before you call.
+    Mourn,
 }
 
 /// Worker to master, over its descriptor 3.
@@ -61,6 +64,8 @@ pub enum WorkerToMaster {
         /// The whole sentence.
         why: String,
     },
+    /// The oldest unanswered `Mourn` is done.
+    Mourned,
 }
 
 /// What every child says first.
@@ -97,8 +102,6 @@ pub struct WorkerBoot {
     pub row: u16,
     /// The first serial of its first lease.
     pub lease: u64,
-    /// Whether the slot's last worker died: its registry tells which clients need `on_close`.
-    pub after_crash: bool,
     /// The listeners of its slot.
     pub listeners: Vec<Listener>,
 }

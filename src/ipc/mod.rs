@@ -20,9 +20,6 @@ pub mod scoreboard;
 /// is ready.
 pub const IPC_VERSION: u8 = 1;
 
-/// The descriptor at which every child finds its link to the master.
-pub const MASTER_LINK_RAW_FD: i32 = 3;
-
 /// Bytes of a packet that carries several frames; the kernel's largest is 212,960.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 

@@ -1,1 +1,372 @@
-//! master.
+//! The master: one thread, no tokio, for the whole life of the server.
+//!
+//! It holds everything that must outlive a process: the lock, every listening socket, the
+//! control socket, the serials, the scoreboard, and a duplicate of every link. It starts the
+//! manager and the workers, reaps and replaces them, and ends when the last is gone. It decides
+//! nothing about connections.
+
+mod child;
+mod launch;
+mod lend;
+mod listen;
+mod lock;
+mod log_file;
+mod manager_handle;
+mod notify;
+mod places;
+mod reload;
+mod report;
+mod serials;
+mod signals;
+mod stop;
+mod throttle;
+pub mod upgrade;
+mod worker_handle;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+pub use launch::Launch;
+pub use report::READY_LINE;
+pub use lock::find_master;
+use lock::{Lock, write_pid_file};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Subject};
+use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
+use crate::ipc::scoreboard::Scoreboard;
+use crate::log;
+use crate::sys::{clock, process};
+use listen::Listeners;
+use log_file::LogFile;
+use manager_handle::ManagerPlace;
+use places::Places;
+use reload::{Image, Reload};
+use report::Report;
+use serials::Serials;
+use signals::{Request, Signals};
+use stop::Stopping;
+use worker_handle::WorkerHandle;
+
+/// Every worker has to serve within this time of the start.
+const START_MS_MAX: u64 = 30_000;
+/// How often the manager is asked for a sign of life.
+const BEAT_MS: u64 = 1_000;
+
+/// The master's whole state.
+struct Master {
+    launch: Launch,
+    config: Config,
+    arguments: Vec<CString>,
+    started_at: u64,
+    lock: Lock,
+    log_file: LogFile,
+    report: Report,
+    signals: Signals,
+    serials: Serials,
+    listeners: Listeners,
+    control: OwnedFd,
+    scoreboard: Scoreboard,
+    scoreboard_memfd: OwnedFd,
+    /// What the serving generation runs.
+    image: Image,
+    reload: Reload,
+    places: Places,
+    /// Every worker that is not reaped yet, of every generation.
+    workers: Vec<WorkerHandle>,
+    worker_restarts: u64,
+    manager: ManagerPlace,
+    stopping: Option<Stopping>,
+    /// Until every slot has served once, any failure ends the start.
+    starting_until_ms: Option<u64>,
+    /// What the manager was told last, so that it is told only of changes.
+    state_told: MasterState,
+}
+
+/// Lives the master's life. The launcher has put the launch record at descriptor 3.
+pub fn run(record: OwnedFd) -> ExitCode {
+    let launch = match Launch::read(record) {
+        Ok(launch) => launch,
+        Err(error) => {
+            eprintln!("wsd: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut report = Report::new(launch.report);
+    let Config { log_level, log_format, .. } = launch.config;
+    if let Err(error) = log::init("master", log_level, log_format, log::Output::Direct) {
+        report.failed(&error.to_string());
+        return ExitCode::FAILURE;
+    }
+    match Master::set_up(launch, &mut report) {
+        Ok(master) => master.live(),
+        Err(error) => {
+            report.failed(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Master {
+    fn set_up(launch: Launch, report: &mut Report) -> Result<Master> {
+        process::set_name(c"wsd");
+        let config = launch.config.clone();
+        let lock = Lock::take(&config.runtime_dir)?;
+        let signals = Signals::install()?;
+        let mut listeners = Listeners::default();
+        listeners.ensure(&config)?;
+        write_pid_file(&config.pid_file)?;
+        let log_file = LogFile::open(&config)?;
+        let (scoreboard, scoreboard_memfd) = Scoreboard::create()?;
+        let image = Image::open(&launch.invoked, 1)?;
+        Ok(Master {
+            arguments: process::arguments(),
+            started_at: clock::unix_ms(),
+            lock,
+            log_file,
+            report: report.take(),
+            signals,
+            serials: Serials::open(&config.runtime_dir),
+            listeners,
+            control: control_socket(&config)?,
+            scoreboard,
+            scoreboard_memfd,
+            image,
+            reload: Reload::default(),
+            places: Places::new(&config),
+            workers: Vec::new(),
+            worker_restarts: 0,
+            manager: ManagerPlace::default(),
+            stopping: None,
+            starting_until_ms: Some(clock::monotonic_ms() + START_MS_MAX),
+            state_told: MasterState::default(),
+            launch,
+            config,
+        })
+    }
+
+    /// The loop: wait, collect what happened, act on it in one written order.
+    fn live(mut self) -> ExitCode {
+        if let Err(error) = self.log_file.take_over() {
+            self.report.failed(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+        tracing::info!(
+            pid = std::process::id(),
+            workers = self.config.worker_num,
+            listen = self.listeners.addresses().join(" "),
+            "started"
+        );
+        self.act(Vec::new());
+        while !self.is_over() {
+            self.wait();
+            let signals = self.signals.take();
+            self.act(signals);
+        }
+        self.tear_down()
+    }
+
+    /// What happened last comes last: the dead are known before anybody is asked to do anything,
+    /// and what was asked is known before the clock is looked at.
+    fn act(&mut self, signals: Vec<(Request, usize)>) {
+        self.reap();
+        self.read_workers();
+        self.read_manager();
+        self.read_probe();
+        for (request, count) in signals {
+            self.answer_signal(request, count);
+        }
+        let now = clock::monotonic_ms();
+        self.keep_stopping(now);
+        self.keep_manager(now);
+        self.keep_workers(now);
+        self.keep_lending(now);
+        self.keep_starting(now);
+        self.keep_reloading(now);
+        self.tell_state(now);
+    }
+
+    fn wait(&mut self) {
+        let now = clock::monotonic_ms();
+        let timeout = self.next_deadline_ms(now).saturating_sub(now).min(BEAT_MS);
+        let timeout = PollTimeout::try_from(timeout as i32).unwrap_or(PollTimeout::ZERO);
+        let mut descriptors = vec![PollFd::new(self.signals.descriptor(), PollFlags::POLLIN)];
+        let children = self.workers.iter().map(|worker| &worker.child);
+        let children = children.chain(self.manager.child()).chain(self.reload.probe());
+        for child in children {
+            let backed_up = if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            descriptors.push(PollFd::new(child.link(), PollFlags::POLLIN | backed_up));
+        }
+        match poll(&mut descriptors, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => tracing::error!(%errno, "poll failed"),
+        }
+        for worker in &mut self.workers {
+            worker.child.flush();
+        }
+        if let Some(child) = self.manager.child_mut() {
+            child.flush();
+        }
+    }
+
+    fn next_deadline_ms(&self, now: u64) -> u64 {
+        let deadlines = [
+            Some(now + BEAT_MS),
+            self.places.next_deadline_ms(),
+            self.manager.next_deadline_ms(),
+            self.reload.next_deadline_ms(),
+            self.stopping.as_ref().map(Stopping::deadline_ms),
+            self.starting_until_ms,
+            self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
+            self.lend_deadline_ms(),
+        ];
+        deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
+    }
+
+    fn answer_signal(&mut self, request: Request, count: usize) {
+        match request {
+            Request::Reap => {}
+            Request::Kill => self.stop_at_once(),
+            Request::Quick => self.stop(StopMode::Quick, count),
+            Request::Graceful => self.stop(StopMode::Graceful, count),
+            Request::Reload => self.tell_manager(&MasterToManager::ReloadRequested, Vec::new()),
+            Request::Upgrade => self.upgrade(),
+            Request::Reopen => self.reopen_log(),
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            let (pid, how, clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, 0)) => (pid, "exit status 0".to_owned(), true),
+                Ok(WaitStatus::Exited(pid, status)) => (pid, format!("exit status {status}"), false),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("signal {signal}"), false),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(errno) => return tracing::error!(%errno, "waitpid failed"),
+            };
+            self.reaped(pid, &how, clean);
+        }
+    }
+
+    fn reaped(&mut self, pid: Pid, how: &str, clean: bool) {
+        if self.manager.is(pid) {
+            self.manager_died(how, clean);
+        } else if self.reload.probe().is_some_and(|probe| probe.pid == pid) {
+            self.probe_died(how);
+        } else if let Some(index) = self.workers.iter().position(|worker| worker.child.pid == pid) {
+            let worker = self.workers.swap_remove(index);
+            self.worker_died(worker, how, clean);
+        }
+    }
+
+    /// Once every slot has served, the start is a success; before, any failure ends it.
+    fn keep_starting(&mut self, now: u64) {
+        let Some(until) = self.starting_until_ms else { return };
+        let ready = |slot| self.ready_worker(slot, self.image.generation).is_some();
+        if self.manager.is_ready() && self.places.serving().all(ready) {
+            self.starting_until_ms = None;
+            tracing::info!("every worker serves");
+            notify::ready();
+            let addresses = self.listeners.addresses();
+            self.report.ready(&self.config, &addresses);
+        } else if now >= until {
+            self.fail_start(format!("not every worker served within {} s", START_MS_MAX / 1000));
+        }
+    }
+
+    fn fail_start(&mut self, why: String) {
+        if self.starting_until_ms.take().is_some() {
+            tracing::error!(%why, "the start failed");
+            self.report.failed(&why);
+            self.stopping = Some(Stopping::failed(clock::monotonic_ms()));
+            self.kill_everyone(Signal::SIGKILL);
+        }
+    }
+
+    fn tell_state(&mut self, _now: u64) {
+        let state = MasterState {
+            pid: std::process::id() as i32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            listen: self.listeners.addresses(),
+            generation: self.image.generation,
+            worker_num: self.worker_num(),
+            worker_restarts: self.worker_restarts,
+            manager_restarts: self.manager.restarts,
+            throttled: self.places.throttled(),
+        };
+        if state != self.state_told {
+            self.tell_manager(&MasterToManager::State(state.clone()), Vec::new());
+            self.state_told = state;
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        if let Err(error) = self.log_file.reopen(&self.config) {
+            return tracing::error!(%error, "the log file stays as it was");
+        }
+        tracing::info!("log file reopened");
+        for worker in &mut self.workers {
+            if let Some(log) = self.log_file.duplicate() {
+                let reopen = crate::ipc::messages::MasterToWorker::Reopen;
+                worker.send(&reopen, vec![log]);
+            }
+        }
+        if let Some(log) = self.log_file.duplicate() {
+            self.tell_manager(&MasterToManager::Reopen, vec![log]);
+        }
+    }
+
+    /// How many slots the serving generation has.
+    fn worker_num(&self) -> u16 {
+        u16::try_from(self.config.worker_num).unwrap_or(u16::from(u8::MAX))
+    }
+
+    fn is_over(&self) -> bool {
+        let gone = self.workers.is_empty() && self.manager.child().is_none();
+        self.stopping.is_some() && gone
+    }
+
+    fn tear_down(self) -> ExitCode {
+        self.listeners.unlink_paths();
+        for path in [&self.config.pid_file, &self.config.runtime_dir.join("wsd.sock")] {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+        let failed = self.stopping.as_ref().is_some_and(Stopping::is_failure);
+        tracing::info!("stopped");
+        drop(self.lock);
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// The socket on which the manager answers the command line. The master holds it, so that a
+/// command given while the manager is being replaced only waits.
+fn control_socket(config: &Config) -> Result<OwnedFd> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = config.runtime_dir.join("wsd.sock");
+    let temporary = config.runtime_dir.join("wsd.sock.new");
+    let subject = || format!("control socket {}", path.display());
+    // The lock is ours, so whatever is there is a leftover.
+    let _ = std::fs::remove_file(&temporary);
+    let address = socket2::SockAddr::unix(&temporary).map_err(|error| {
+        Error::io(format!("{} (choose a shorter `runtime_dir`)", subject()), error)
+    })?;
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)
+        .subject(subject)?;
+    socket.set_nonblocking(true).subject(subject)?;
+    socket.bind(&address).subject(subject)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))
+        .subject(subject)?;
+    socket.listen(128).subject(subject)?;
+    std::fs::rename(&temporary, &path).subject(subject)?;
+    Ok(socket.into())
+}

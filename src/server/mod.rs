@@ -1,1 +1,132 @@
-//! server.
+//! The server as its user builds it: handlers in, a whole daemon out.
+//!
+//! `run` gives the program the command line of a daemon (`start|stop|reload|status|…`), `start`
+//! serves in the foreground. Both are also where every process of the server begins: master,
+//! manager and workers are this same program, executed anew under another name, and the call
+//! finds out which of them it is. So call it first thing in `main`, and do nothing before it
+//! that only one process should do.
+
+mod cli;
+mod closures;
+mod launcher;
+mod role;
+mod stopper;
+
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use crate::api::Handler;
+use crate::config::Config;
+use closures::Closures;
+use role::Role;
+
+/// A server to be. Swoole's `Swoole\WebSocket\Server`.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     wsd::Server::new()
+///         .listen("127.0.0.1:8000")
+///         .on_message(|ctx, frame| {
+///             ctx.push(frame.fd, "this is server");
+///         })
+///         .run()
+/// }
+/// ```
+pub struct Server {
+    base: Config,
+    wrong: Option<String>,
+    closures: Closures,
+    handler: Option<Maker>,
+}
+
+type Maker = Box<dyn FnOnce(&Config) -> Rc<dyn Handler>>;
+
+impl Default for Server {
+    fn default() -> Server {
+        Server::new()
+    }
+}
+
+impl Server {
+    /// A server with the defaults of `etc/wsd.toml` and handlers that do nothing.
+    pub fn new() -> Server {
+        Server {
+            base: Config::default(),
+            wrong: None,
+            closures: Closures::default(),
+            handler: None,
+        }
+    }
+
+    /// Where to listen, in place of the default `127.0.0.1:8000`; see `listen` in
+    /// `etc/wsd.toml`. Called again, it adds an address. A configuration file, the environment
+    /// and `--set` win over it.
+    pub fn listen(mut self, address: &str) -> Server {
+        match address.parse() {
+            Ok(address) if self.base.listen == Config::default().listen => {
+                self.base.listen = vec![address];
+            }
+            Ok(address) => self.base.listen.push(address),
+            Err(wrong) => self.wrong = Some(format!("listen({address:?}): it {wrong}")),
+        }
+        self
+    }
+
+    /// Defaults of the program for any other key, which file, environment and `--set` win over.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Server {
+        change(&mut self.base);
+        self
+    }
+
+    /// A handler of your own, in place of closures. It is made in each worker, and only there.
+    pub fn handler<H: Handler>(mut self, make: impl FnOnce(&Config) -> H + 'static) -> Server {
+        self.handler = Some(Box::new(|config| Rc::new(make(config))));
+        self
+    }
+
+    /// As [`handler`](Self::handler), where the type is known only then.
+    pub fn boxed_handler(
+        mut self,
+        make: impl FnOnce(&Config) -> Rc<dyn Handler> + 'static,
+    ) -> Server {
+        self.handler = Some(Box::new(make));
+        self
+    }
+
+    /// Serves in the foreground, whatever the command line says, until a signal stops it.
+    pub fn start(self) -> ExitCode {
+        match self.role() {
+            Ok(Some(role)) => self.live_as(role),
+            Ok(None) => launcher::start_in_foreground(self),
+            Err(code) => code,
+        }
+    }
+
+    /// Does what the command line says: `start`, `stop`, `reload`, `status`, `push` and so on.
+    pub fn run(self) -> ExitCode {
+        match self.role() {
+            Ok(Some(role)) => self.live_as(role),
+            Ok(None) => cli::run(self),
+            Err(code) => code,
+        }
+    }
+
+    fn role(&self) -> Result<Option<Role>, ExitCode> {
+        if let Some(wrong) = &self.wrong {
+            eprintln!("wsd: {wrong}");
+            return Err(ExitCode::FAILURE);
+        }
+        Role::of_this_process().map_err(|error| {
+            eprintln!("wsd: {error}");
+            ExitCode::FAILURE
+        })
+    }
+
+    fn live_as(self, role: Role) -> ExitCode {
+        let Server { base, closures, handler, .. } = self;
+        let make = handler.unwrap_or_else(|| Box::new(|_| Rc::new(closures)));
+        role.live(base, make)
+    }
+}

@@ -87,6 +87,12 @@ pub fn write_sealed(name: &str, mut bytes: &[u8]) -> Result<OwnedFd> {
     Ok(memfd)
 }
 
+/// Reads all of a memfd made by [`write_sealed`], however long it is.
+pub fn read_sealed_whole(memfd: OwnedFd) -> Result<Bytes> {
+    let stat = fstat(&memfd).subject(|| "stat a sealed memfd".to_owned())?;
+    read_sealed(memfd, usize::try_from(stat.st_size).unwrap_or(0))
+}
+
 /// Reads the `len` bytes of a memfd made by [`write_sealed`].
 pub fn read_sealed(memfd: OwnedFd, len: usize) -> Result<Bytes> {
     let stat = fstat(&memfd).subject(|| "stat a sealed memfd".to_owned())?;

@@ -5,5 +5,9 @@ pub mod clock;
 pub mod memory;
 pub mod packet;
 pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod watch;
+
+/// The descriptor at which every process of ours finds what its launcher left it.
+pub const LINK_RAW_FD: i32 = 3;

@@ -1,14 +1,327 @@
-//! Processes: names, death signals, pidfds.
+//! Processes: starting them, naming them, and making sure that they end.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{ForkResult, Gid, Pid, Uid};
+
+use crate::error::{Error, Result, Subject};
 
 /// Opens a descriptor that names a process for good, even after its pid is reused.
 pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: a plain system call; on success the descriptor is new and ours alone.
     let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: as above.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// Signals the process a pidfd names: never another one that has its old pid.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a plain system call on a descriptor that is lent to us; a null siginfo is allowed.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, null, 0)
+    };
+    Errno::result(result).map(|_| ())
+}
+
+/// When a process was started, in clock ticks since boot: with its pid it names it for good.
+/// `None` when there is no such process.
+pub fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the fields after it do not.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(19)?.parse().ok()
+}
+
+/// What a child starts with. Everything else that is open is closed for it.
+pub struct Spawn<'a> {
+    /// The program.
+    pub image: &'a CStr,
+    /// What `ps` shows as its name.
+    pub title: &'a str,
+    /// The arguments after it.
+    pub arguments: &'a [CString],
+    /// Becomes its descriptor 3.
+    pub link: BorrowedFd<'a>,
+    /// Becomes its descriptor 1; `None`: ours.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// Becomes its descriptor 2; `None`: ours.
+    pub stderr: Option<BorrowedFd<'a>>,
+}
+
+/// Starts a child in a process group of its own (so that a terminal's Ctrl-C reaches the master
+/// alone), with no signal blocked or ignored.
+pub fn spawn(child: &Spawn<'_>) -> Result<Pid> {
+    use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+    let prepare = || -> nix::Result<(PosixSpawnFileActions, PosixSpawnAttr)> {
+        let mut actions = PosixSpawnFileActions::init()?;
+        for (descriptor, number) in [(child.stdout, 1), (child.stderr, 2)] {
+            if let Some(descriptor) = descriptor {
+                actions.add_dup2(descriptor.as_raw_fd(), number)?;
+            }
+        }
+        actions.add_dup2(child.link.as_raw_fd(), crate::sys::LINK_RAW_FD)?;
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+        )?;
+        attributes.set_pgroup(Pid::from_raw(0))?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        attributes.set_sigdefault(&SigSet::all())?;
+        Ok((actions, attributes))
+    };
+    let subject = || format!("start {} as `{}`", child.image.to_string_lossy(), child.title);
+    let (actions, attributes) = prepare().subject(subject)?;
+    let title = CString::new(child.title).map_err(|_| Error::new("a title has a NUL"))?;
+    let arguments = [&title].into_iter().chain(child.arguments).map(CString::as_c_str);
+    let arguments: Vec<&CStr> = arguments.collect();
+    let environment = environment();
+    posix_spawn(child.image, &actions, &attributes, &arguments, &environment).subject(subject)
+}
+
+/// The environment as `exec` takes it.
+pub fn environment() -> Vec<CString> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
+            CString::new(pair).ok()
+        })
+        .collect()
+}
+
+/// The arguments of this process after its name, as `exec` takes them.
+pub fn arguments() -> Vec<CString> {
+    std::env::args_os().skip(1).filter_map(|a| CString::new(a.as_bytes()).ok()).collect()
+}
+
+/// A path as `exec` takes it.
+pub fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new(format!("{}: a path with a NUL", path.display())))
+}
+
+/// The path by which `exec` reaches the file a descriptor of ours names, wherever it has been
+/// moved to meanwhile.
+pub fn descriptor_path(descriptor: BorrowedFd<'_>) -> CString {
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    CString::new(path).unwrap_or_default()
+}
+
+/// Replaces this process by `image` with `title` for a name. Returns only if that failed.
+pub fn exec(image: &CStr, title: &str, arguments: &[CString]) -> Error {
+    let Ok(title) = CString::new(title) else { return Error::new("a title has a NUL") };
+    let arguments: Vec<&CString> = [&title].into_iter().chain(arguments).collect();
+    match nix::unistd::execve(image, &arguments, &environment()) {
+        Ok(never) => match never {},
+        Err(errno) => Error::io(format!("execute {}", image.to_string_lossy()), errno),
+    }
+}
+
+/// Names this process for `top` and `pgrep`, at most 15 bytes.
+pub fn set_name(name: &CStr) {
+    // Only cosmetic: an old kernel may go without.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// Asks that this process dies with its parent: a second after the parent's death it is ended
+/// by SIGALRM, unless it has left by itself before. Call it after rights were dropped, which
+/// clears the wish, and before any thread is started.
+pub fn die_with_parent(parent: Pid) -> Result<()> {
+    extern "C" fn parent_died(_: libc::c_int) {
+        // SAFETY: alarm is async-signal-safe, and SIGALRM has its default action.
+        unsafe { libc::alarm(1) };
+    }
+    let action = nix::sys::signal::SigAction::new(
+        nix::sys::signal::SigHandler::Handler(parent_died),
+        nix::sys::signal::SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler calls one async-signal-safe function and touches nothing else.
+    unsafe { nix::sys::signal::sigaction(PARENT_DEATH, &action) }
+        .subject(|| "handle the parent's death".to_owned())?;
+    nix::sys::prctl::set_pdeathsig(PARENT_DEATH).subject(|| "PR_SET_PDEATHSIG".to_owned())?;
+    if nix::unistd::getppid() != parent {
+        return Err(Error::new("the master died before this process was set up"));
+    }
+    Ok(())
+}
+
+/// The signal that tells of the parent's death. One that nobody else sends.
+const PARENT_DEATH: Signal = Signal::SIGVTALRM;
+
+/// Leaves signals meant for the master alone: a `kill` of the whole group, or a terminal's
+/// Ctrl-C, must not end a worker behind the master's back.
+pub fn ignore_master_signals() -> Result<()> {
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+    ] {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }
+            .subject(|| format!("ignore {signal}"))?;
+    }
+    Ok(())
+}
+
+/// Gives up root for good, and with it every way back. Nothing happens where both are `None`.
+pub fn drop_rights(user: Option<&str>, group: Option<&str>) -> Result<()> {
+    let unknown = |kind: &str, name: &str| Error::new(format!("there is no {kind} `{name}`"));
+    let account = match user {
+        None => None,
+        Some(name) => {
+            let found =
+                nix::unistd::User::from_name(name).subject(|| format!("look up {name}"))?;
+            Some(found.ok_or_else(|| unknown("user", name))?)
+        }
+    };
+    let group = match group {
+        None => account.as_ref().map(|account| account.gid),
+        Some(name) => {
+            let found =
+                nix::unistd::Group::from_name(name).subject(|| format!("look up {name}"))?;
+            Some(found.ok_or_else(|| unknown("group", name))?.gid)
+        }
+    };
+    if let Some(gid) = group {
+        nix::unistd::setgroups(&[gid]).subject(|| format!("setgroups to {gid}"))?;
+        nix::unistd::setresgid(gid, gid, gid).subject(|| format!("setresgid to {gid}"))?;
+    }
+    if let Some(account) = &account {
+        let uid = account.uid;
+        nix::unistd::setresuid(uid, uid, uid).subject(|| format!("setresuid to {uid}"))?;
+    }
+    verify_rights(account.map(|account| account.uid), group)?;
+    nix::sys::prctl::set_no_new_privs().subject(|| "PR_SET_NO_NEW_PRIVS".to_owned())
+}
+
+fn verify_rights(uid: Option<Uid>, gid: Option<Gid>) -> Result<()> {
+    let uid_is =
+        uid.is_none_or(|uid| nix::unistd::getuid() == uid && nix::unistd::geteuid() == uid);
+    let gid_is =
+        gid.is_none_or(|gid| nix::unistd::getgid() == gid && nix::unistd::getegid() == gid);
+    let no_way_back = uid.is_none_or(|uid| {
+        uid.is_root() || nix::unistd::setresuid(uid, Uid::from_raw(0), uid).is_err()
+    });
+    match uid_is && gid_is && no_way_back {
+        true => Ok(()),
+        false => Err(Error::new("the rights were not dropped as `user` and `group` ask")),
+    }
+}
+
+/// Marks every descriptor from 3 on as close-on-exec: what the shell or a supervisor left open
+/// is not for our children.
+pub fn close_inherited_on_exec() {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: a plain system call which only sets flags. Kernels before 5.11 refuse it, and then
+    // the descriptors of whoever started us stay open in our children, as they would anywhere.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+/// Goes on in a child that has left the terminal and the session; the answer in the parent is
+/// the child's pid. Only for a process with one thread, before anything else exists.
+pub fn fork_away() -> Result<Option<Pid>> {
+    // SAFETY: the caller has one thread, so the child's memory is whole.
+    match unsafe { nix::unistd::fork() }.subject(|| "fork".to_owned())? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => {
+            nix::unistd::setsid().subject(|| "setsid".to_owned())?;
+            Ok(None)
+        }
+    }
+}
+
+/// Makes `from` this process's descriptor `number` (0, 1 or 2), and keeps it over an exec.
+pub fn redirect(from: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+    // SAFETY: dup2 onto a standard stream: whatever was there is replaced on purpose, and no
+    // OwnedFd of ours ever names 0, 1 or 2.
+    Errno::result(unsafe { libc::dup2(from.as_raw_fd(), number) })
+        .map(|_| ())
+        .subject(|| format!("redirect descriptor {number}"))
+}
+
+/// Puts `from` at descriptor 3, over an exec, whatever was there before. The caller execs next.
+pub fn place_link(from: OwnedFd) -> Result<()> {
+    let number = crate::sys::LINK_RAW_FD;
+    // SAFETY: the caller is about to exec, so that nothing that owned 3 is used again; when
+    // `from` is 3 itself, dup2 would keep its close-on-exec flag, so that is cleared apart.
+    let result = unsafe {
+        match from.as_raw_fd() == number {
+            true => libc::fcntl(number, libc::F_SETFD, 0),
+            false => libc::dup2(from.as_raw_fd(), number),
+        }
+    };
+    // Its place at 3 has to outlive the value.
+    std::mem::forget(from);
+    Errno::result(result).map(|_| ()).subject(|| "place the link at descriptor 3".to_owned())
+}
+
+/// Takes descriptor 3, which our launcher put there, as ours. Call it once, first of all.
+pub fn take_link() -> Result<OwnedFd> {
+    let number = crate::sys::LINK_RAW_FD;
+    // SAFETY: F_GETFD and F_SETFD on any number are harmless; they tell whether it is open.
+    let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(open).subject(|| "descriptor 3 (the launcher's link)".to_owned())?;
+    // SAFETY: the launcher opened it for us and nothing in this process has taken it yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes a descriptor that whoever executed us left open and named by its number.
+pub fn adopt_descriptor(number: RawFd) -> OwnedFd {
+    // SAFETY: F_SETFD on any number is harmless. The launch record names each descriptor once,
+    // and this is the only place that takes them.
+    unsafe {
+        libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+        OwnedFd::from_raw_fd(number)
+    }
+}
+
+/// Lets a descriptor outlive the next exec; the answer is its number.
+pub fn keep_over_exec(descriptor: BorrowedFd<'_>) -> Result<RawFd> {
+    let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+    nix::fcntl::fcntl(descriptor, keep).subject(|| "keep a descriptor over exec".to_owned())?;
+    Ok(descriptor.as_raw_fd())
+}
+
+/// Takes that back.
+pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> Result<()> {
+    let close = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(descriptor, close).subject(|| "close a descriptor on exec".to_owned())?;
+    Ok(())
+}
+
+/// Raises the soft limit of descriptors to the hard one. The answer is what is allowed now.
+pub fn raise_descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time() {
+        let own = nix::unistd::getpid();
+        assert!(start_time(own).unwrap() > 0);
+        assert_eq!(start_time(own), start_time(own));
+        assert_eq!(start_time(Pid::from_raw(i32::MAX)), None);
+    }
 }

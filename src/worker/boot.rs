@@ -20,8 +20,6 @@ pub(super) struct Boot {
     pub link: OwnedFd,
     pub scoreboard: OwnedFd,
     pub registry: OwnedFd,
-    /// The registry of the slot's last process, if that one died.
-    pub dead: Option<OwnedFd>,
     pub listeners: Vec<(Listener, OwnedFd)>,
 }
 
@@ -55,7 +53,7 @@ fn wait(master: &OwnedFd) -> Result<()> {
 }
 
 fn take(is: WorkerBoot, master: OwnedFd, fds: Vec<OwnedFd>) -> Result<Boot> {
-    let want = 3 + usize::from(is.after_crash) + is.listeners.len();
+    let want = 3 + is.listeners.len();
     let got = fds.len();
     let mut fds = fds.into_iter();
     let mut next = || {
@@ -63,10 +61,9 @@ fn take(is: WorkerBoot, master: OwnedFd, fds: Vec<OwnedFd>) -> Result<Boot> {
         fds.next().ok_or_else(missing)
     };
     let (link, scoreboard, registry) = (next()?, next()?, next()?);
-    let dead = if is.after_crash { Some(next()?) } else { None };
     let mut listeners = Vec::new();
     for listener in &is.listeners {
         listeners.push((listener.clone(), next()?));
     }
-    Ok(Boot { is, master, link, scoreboard, registry, dead, listeners })
+    Ok(Boot { is, master, link, scoreboard, registry, listeners })
 }

@@ -54,6 +54,23 @@ impl Worker {
         }
     }
 
+    /// Is that far.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.leaving.changed.notify_waiters();
+    }
+
+    /// Waits until `on_worker_start` has ended.
+    pub(super) async fn started(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.phase.get() != Phase::Starting {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// The master says to leave.
     pub(super) fn stop(self: &Rc<Self>, mode: StopMode) {
         if mode == StopMode::Quick && self.leaving.hasty.replace(true) {
@@ -63,7 +80,7 @@ impl Worker {
             return;
         }
         self.stop_accepting();
-        self.phase.set(Phase::Leaving);
+        self.enter(Phase::Leaving);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             match mode {
@@ -132,7 +149,7 @@ impl Worker {
     pub(super) fn drain(self: &Rc<Self>, jitter_ms: u64, deadline_ms: u64) {
         self.stop_accepting();
         if self.phase.get() == Phase::Serving {
-            self.phase.set(Phase::HandedOver);
+            self.enter(Phase::HandedOver);
         }
         let worker = self.clone();
         tokio::task::spawn_local(async move {

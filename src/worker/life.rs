@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use tokio::io::Interest;
@@ -20,13 +21,18 @@ use super::{Board, Worker, heartbeat, reactor};
 use crate::api::{Context, Handler};
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
+use crate::fd::WorkerId;
 use crate::ipc::link::Link;
 use crate::ipc::messages::{Listener, WorkerToMaster};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Scoreboard;
-use crate::sys::clock;
+use crate::log::{self, Output};
+use crate::sys::{clock, process};
 use crate::sys::watch::watch;
 use crate::websocket::Codec;
+
+/// How long the exit waits for the log's writer.
+const LOG_FLUSH_TIME: Duration = Duration::from_millis(200);
 
 /// How far a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,30 +50,44 @@ pub(super) enum Phase {
 /// Serves as a worker until the master says to leave, or is gone.
 ///
 /// `master` is the link to the master, whose first packet is `Boot`. `make` is then given the
-/// resolved configuration and which slot this is, and makes the handler; it is the place to set
-/// up what needs either.
+/// resolved configuration and makes the handler.
 pub(crate) fn run(
     master: OwnedFd,
-    make: impl FnOnce(&Config, crate::fd::WorkerId) -> Result<Rc<dyn Handler>>,
+    make: impl FnOnce(&Config) -> Rc<dyn Handler>,
 ) -> ExitCode {
-    let boot = match boot::receive(master) {
-        Ok(boot) => boot,
-        Err(error) => {
-            tracing::error!(%error, "the worker was not started by a master");
-            return ExitCode::FAILURE;
-        }
-    };
-    let master = boot.master.try_clone();
-    match live(boot, make) {
+    let served = settle().and_then(|()| {
+        live(master, |config, id| {
+            let role = format!("worker {}", id.slot);
+            log::init(&role, config.log_level, config.log_format, Output::Queued)?;
+            Ok(make(config))
+        })
+    });
+    log::flush(LOG_FLUSH_TIME);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the worker cannot serve");
-            if let Ok(master) = master {
-                tell_fatal(master, error.to_string());
-            }
-            ExitCode::FAILURE
-        }
+        Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Becomes a process that leaves signals and its own end to the master.
+fn settle() -> Result<()> {
+    process::ignore_master_signals()?;
+    process::die_with_parent(nix::unistd::getppid())
+}
+
+/// Lives a worker's life in whatever thread this is. An error is logged, and told to the master.
+pub(super) fn live(
+    master: OwnedFd,
+    make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
+) -> Result<()> {
+    let boot = boot::receive(master)?;
+    let master = boot.master.try_clone();
+    serve_booted(boot, make).inspect_err(|error| {
+        tracing::error!(%error, "the worker cannot serve");
+        if let Ok(master) = master {
+            tell_fatal(master, error.to_string());
+        }
+    })
 }
 
 /// The master logs it too; if even this fails, our own log has it.
@@ -78,9 +98,9 @@ fn tell_fatal(master: OwnedFd, why: String) {
     }
 }
 
-fn live(
+fn serve_booted(
     boot: Boot,
-    make: impl FnOnce(&Config, crate::fd::WorkerId) -> Result<Rc<dyn Handler>>,
+    make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
 ) -> Result<()> {
     let config: Config = serde_json::from_str(&boot.is.config)
         .map_err(|error| Error::new(format!("the configuration of Boot: {error}")))?;
@@ -95,7 +115,6 @@ fn live(
 
 async fn serve(mut boot: Boot, config: Config, handler: Rc<dyn Handler>) -> Result<()> {
     let listeners = std::mem::take(&mut boot.listeners);
-    let dead = boot.dead.take();
     let (worker, watched) = build(boot, config, handler)?;
     let context = Context::new(Rc::new(Port(Rc::downgrade(&worker))));
     // It is new, so nothing is there yet.
@@ -106,7 +125,7 @@ async fn serve(mut boot: Boot, config: Config, handler: Rc<dyn Handler>) -> Resu
         spawn_local(links::write_manager(worker.clone())),
         spawn_local(heartbeat::turn_wheel(worker.clone())),
     ];
-    let served = start_and_serve(&worker, watched, listeners, dead).await;
+    let served = start_and_serve(&worker, watched, listeners).await;
     for task in tasks {
         task.abort();
     }
@@ -117,17 +136,13 @@ async fn start_and_serve(
     worker: &Rc<Worker>,
     watched: tokio::io::unix::AsyncFd<OwnedFd>,
     listeners: Vec<(Listener, OwnedFd)>,
-    dead: Option<OwnedFd>,
 ) -> Result<()> {
     let handler = worker.handler.clone();
     let started = worker.call_alone("on_worker_start", |context| handler.on_worker_start(context));
     started.await.map_err(|_| Error::new("on_worker_start panicked"))?;
-    if let Some(dead) = dead {
-        worker.bury(dead)?;
-    }
     worker.listen(worker.slot(), listeners)?;
     if worker.phase.get() == Phase::Starting {
-        worker.phase.set(Phase::Serving);
+        worker.enter(Phase::Serving);
         worker.set_accepting(true)?;
         worker.master.send(&WorkerToMaster::Ready);
     }

@@ -19,9 +19,10 @@ use crate::ipc::messages::{
     ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
 };
 use crate::ipc::packet::{Body, Frames};
+use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::{PACKET_BYTES_MAX, codec};
-use crate::sys::packet;
+use crate::sys::{packet, process};
 use crate::sys::watch::watch;
 
 /// Packets of the manager handled before what they pushed is written.
@@ -138,11 +139,17 @@ impl Worker {
                 self.stop(mode);
                 Ok(())
             }
+            MasterToWorker::Mourn => {
+                let dead = fds.first().ok_or_else(|| Error::new("Mourn without a registry"))?;
+                self.mourn(Registry::open(dead.as_fd())?);
+                Ok(())
+            }
             MasterToWorker::Reopen => {
                 let log = fds.first().ok_or_else(|| Error::new("Reopen without a log"))?;
-                let subject = || "take over the log file".to_owned();
-                nix::unistd::dup2_stdout(log).subject(subject)?;
-                nix::unistd::dup2_stderr(log).subject(subject)
+                if self.settings.config.daemonize {
+                    process::redirect(log.as_fd(), 1)?;
+                }
+                process::redirect(log.as_fd(), 2)
             }
         }
     }

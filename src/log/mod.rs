@@ -1,0 +1,227 @@
+//! The log: one line for each event, on descriptor 2, whatever bytes a client sent.
+//!
+//! The master writes directly and has no thread for it; managers and workers hand their lines to a
+//! bounded queue with one writer thread, so that a slow disk or a full pipe never stops a reactor.
+//! What cannot be written is dropped and counted, and the count is logged once there is room.
+
+mod line;
+mod sink;
+
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::config::{LogFormat, LogLevel};
+use crate::error::{Error, Result};
+use line::Style;
+use sink::{Direct, Queued, Sink};
+
+/// How the lines of a process reach descriptor 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// By the thread that logs; a line that would have to wait is dropped. For the master.
+    Direct,
+    /// By a thread of their own, through a bounded queue. For everyone with a reactor.
+    Queued,
+}
+
+/// The least severe level that is logged, as its number in `LEVELS`.
+static LEVEL: AtomicU8 = AtomicU8::new(2);
+static SINK: OnceLock<&'static dyn Sink> = OnceLock::new();
+
+const LEVELS: [LevelFilter; 5] = [
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+/// Makes the log of this process. `role` stands in each line: `master`, `manager`, `worker 0`.
+/// Panics become one line as well.
+///
+/// # Errors
+/// When it was made before, or the writer thread cannot be started.
+pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> Result<()> {
+    set_level(level);
+    let style = Style { role: role.to_owned(), format, journal: sink::stderr_is_journal() };
+    let told = style.clone();
+    let notice = Box::new(move |lines| told.dropped(lines));
+    let sink: &'static dyn Sink = match output {
+        Output::Direct => Box::leak(Box::new(Direct::new(notice))),
+        Output::Queued => Box::leak(Box::new(Queued::start(notice, sink::write_stderr)?)),
+    };
+    let subscriber = tracing_subscriber::registry().with(Lines { style, sink });
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|_| Error::new("the log of this process was made twice"))?;
+    let _ = SINK.set(sink);
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Changes the level while running, as a reload does.
+pub fn set_level(level: LogLevel) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// Waits until everything logged so far was written, for at most `deadline`. Returns whether it
+/// was. Call it before the process ends.
+pub fn flush(deadline: Duration) -> bool {
+    SINK.get().is_none_or(|sink| sink.flush(deadline))
+}
+
+/// How many lines of this process were dropped since it started.
+pub fn dropped() -> u64 {
+    SINK.get().map_or(0, |sink| sink.dropped())
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(at = %place, "panic: {text}");
+}
+
+/// The layer that turns events into lines.
+struct Lines {
+    style: Style,
+    sink: &'static dyn Sink,
+}
+
+impl Lines {
+    fn level(&self) -> LevelFilter {
+        LEVELS[usize::from(LEVEL.load(Ordering::Relaxed)).min(LEVELS.len() - 1)]
+    }
+
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level() && (*metadata.level() <= Level::INFO || ours(metadata))
+    }
+}
+
+/// The machinery below is not asked for its chatter; programs built on the crate are.
+fn ours(metadata: &Metadata<'_>) -> bool {
+    const QUIET: [&str; 3] = ["hyper", "mio", "tokio"];
+    !QUIET.iter().any(|name| metadata.target().starts_with(name))
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level())
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.sink.write(self.style.line(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Memory(Mutex<Vec<String>>);
+
+    impl Sink for Memory {
+        fn write(&self, line: String) {
+            self.0.lock().unwrap().push(line);
+        }
+
+        fn flush(&self, _: Duration) -> bool {
+            true
+        }
+
+        fn dropped(&self) -> u64 {
+            0
+        }
+    }
+
+    /// The lines that `work` logs, each without its time.
+    fn logged(format: LogFormat, work: impl FnOnce()) -> Vec<String> {
+        let memory: &'static Memory = Box::leak(Box::default());
+        let style = Style { role: "worker 0".to_owned(), format, journal: false };
+        let subscriber = tracing_subscriber::registry().with(Lines { style, sink: memory });
+        tracing::subscriber::with_default(subscriber, work);
+        std::mem::take(&mut *memory.0.lock().unwrap())
+    }
+
+    fn text(work: impl FnOnce()) -> String {
+        let lines = logged(LogFormat::Text, work);
+        assert_eq!(lines.len(), 1);
+        let (time, rest) = lines[0].split_at(25);
+        assert!(time.ends_with("Z ") && time.as_bytes()[10] == b'T', "{time:?}");
+        rest.to_owned()
+    }
+
+    const NASTY: &str = "a\x1b[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\0g\x7f";
+    const SAFE: &str = r"a\u{1b}[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\u{0}g\u{7f}";
+
+    #[test]
+    fn a_line_has_level_role_message_and_fields() {
+        let line = text(|| tracing::warn!(fd = 7, ok = true, name = "x y", "slow {}", 1));
+        assert_eq!(line, "WARN  worker 0: slow 1 fd=7 ok=true name=\"x y\"\n");
+    }
+
+    #[test]
+    fn one_event_is_one_line_whatever_a_client_sent() {
+        let line =
+            text(|| tracing::info!(shown = %NASTY, debugged = ?NASTY, plain = NASTY, "{NASTY}"));
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.starts_with(&format!("INFO  worker 0: {SAFE} shown={SAFE} debugged=\"a")));
+        assert!(line.ends_with(&format!("plain={SAFE}\n")), "{line}");
+        assert!(line.trim_end().chars().all(|c| !c.is_control() && c != '\u{2028}'), "{line}");
+    }
+
+    #[test]
+    fn a_value_cannot_pass_for_another_field() {
+        let line = text(|| tracing::info!(path = %"/ fd=9", odd = %"\" fd=9 \"x", "m"));
+        assert_eq!(line, "INFO  worker 0: m path=\"/ fd=9\" odd=\"\\\" fd=9 \\\"x\"\n");
+    }
+
+    #[test]
+    fn json_lines_are_json_and_lines() {
+        let work =
+            || tracing::error!(fd = 7u64, half = 0.5, nasty = %NASTY, role = "r", "{NASTY}");
+        let lines = logged(LogFormat::Json, work);
+        assert_eq!(lines[0].matches('\n').count(), 1);
+        assert!(!lines[0].contains(['\u{2028}', '\x1b', '\u{85}']));
+        let json: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!((&json["level"], &json["role"]), (&"error".into(), &"worker 0".into()));
+        assert_eq!((&json["fd"], &json["half"]), (&7.into(), &0.5.into()));
+        assert_eq!((&json["message"], &json["nasty"]), (&NASTY.into(), &NASTY.into()));
+        assert_eq!(json["role_"], "r");
+    }
+
+    #[test]
+    fn a_line_never_outgrows_what_a_pipe_takes_at_once() {
+        let long = "\u{1b}ü".repeat(5000);
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let lines = logged(format, || tracing::info!(a = %long, b = %long, c = 1, "{long}"));
+            assert!(lines[0].len() <= line::LINE_BYTES_MAX, "{}", lines[0].len());
+            assert!(lines[0].ends_with('\n'));
+            if format == LogFormat::Json {
+                serde_json::from_str::<serde_json::Value>(&lines[0]).unwrap();
+            }
+        }
+    }
+}

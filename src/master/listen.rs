@@ -1,0 +1,285 @@
+//! Listening sockets: one SO_REUSEPORT socket for each slot and TCP address, one for each
+//! `unix:` path, made here, given to every worker of the slot, and closed only when the address
+//! leaves the configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::config::{Config, ListenAddr};
+use crate::error::{Error, Result, Subject};
+use crate::fd::Slot;
+use crate::ipc::messages::Listener;
+
+/// One listening socket.
+#[derive(Debug)]
+struct Held {
+    listener: Listener,
+    socket: OwnedFd,
+}
+
+/// Every listening socket, by the entry of `listen` and then the slot. A `unix:` entry has one
+/// socket, under slot 0, that all slots share.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    entries: BTreeMap<String, BTreeMap<u8, Held>>,
+}
+
+impl Listeners {
+    /// Makes whatever `config` asks for and is not there yet. The answer names what was made, so
+    /// that it can be taken back.
+    ///
+    /// # Errors
+    /// When an address is taken or not ours; then nothing is left half made.
+    pub fn ensure(&mut self, config: &Config) -> Result<Vec<(String, u8)>> {
+        let mut made = Vec::new();
+        for addr in &config.listen {
+            if let Err(error) = self.ensure_entry(addr, config, &mut made) {
+                self.remove(&made);
+                return Err(error);
+            }
+        }
+        Ok(made)
+    }
+
+    fn ensure_entry(
+        &mut self,
+        addr: &ListenAddr,
+        config: &Config,
+        made: &mut Vec<(String, u8)>,
+    ) -> Result<()> {
+        let entry = addr.to_string();
+        let slots = match addr {
+            ListenAddr::Tcp(_) => config.worker_num,
+            ListenAddr::Unix(_) => 1,
+        };
+        for slot in (0..slots).filter_map(|slot| u8::try_from(slot).ok()) {
+            let held = self.entries.entry(entry.clone()).or_default();
+            if held.contains_key(&slot) {
+                continue;
+            }
+            let (socket, address) = match addr {
+                ListenAddr::Unix(path) => (unix(path, config)?, entry.clone()),
+                ListenAddr::Tcp(addr) => {
+                    // Port 0: the first slot's choice is everyone's.
+                    let chosen = held.get(&0).and_then(|held| held.listener.address.parse().ok());
+                    tcp(chosen.unwrap_or(*addr), held.is_empty(), config)?
+                }
+            };
+            let listener = Listener { entry: entry.clone(), address };
+            held.insert(slot, Held { listener, socket });
+            made.push((entry.clone(), slot));
+        }
+        Ok(())
+    }
+
+    /// Closes these.
+    pub fn remove(&mut self, which: &[(String, u8)]) {
+        for (entry, slot) in which {
+            if let Some(held) = self.entries.get_mut(entry) {
+                held.remove(slot);
+            }
+        }
+        self.entries.retain(|_, held| !held.is_empty());
+    }
+
+    /// Closes the sockets of entries that `config` does not have any more. Those of removed
+    /// slots stay: their queues may hold clients, and a live worker accepts on them.
+    pub fn retain(&mut self, config: &Config) {
+        let wanted: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        for (entry, _) in self.entries.iter().filter(|(entry, _)| !wanted.contains(entry)) {
+            unlink(entry);
+        }
+        self.entries.retain(|entry, _| wanted.contains(entry));
+    }
+
+    /// What a worker of `slot` accepts on, as far as `config` has it: descriptions and sockets.
+    pub fn of_slot(&self, slot: Slot, config: &Config) -> (Vec<Listener>, Vec<BorrowedFd<'_>>) {
+        let wanted = config.listen.iter().filter_map(|addr| self.entries.get(&addr.to_string()));
+        wanted
+            .filter_map(|held| held.get(&slot.0).or_else(|| shared(held)))
+            .map(|held| (held.listener.clone(), held.socket.as_fd()))
+            .unzip()
+    }
+
+    /// The sockets of `slot` that no other slot shares: those that somebody has to take over when
+    /// the slot has no worker.
+    pub fn own_of_slot(&self, slot: Slot) -> (Vec<Listener>, Vec<BorrowedFd<'_>>) {
+        let own = self.entries.values().filter(|held| shared(held).is_none());
+        own.filter_map(|held| held.get(&slot.0))
+            .map(|held| (held.listener.clone(), held.socket.as_fd()))
+            .unzip()
+    }
+
+    /// The real addresses, as `status` shows them.
+    pub fn addresses(&self) -> Vec<String> {
+        let firsts = self.entries.values().filter_map(|held| held.values().next());
+        firsts.map(|held| held.listener.address.clone()).collect()
+    }
+
+    /// Every socket with its place, for an upgrade.
+    pub fn all(&self) -> impl Iterator<Item = (u8, &Listener, BorrowedFd<'_>)> {
+        let sockets = self.entries.values().flatten();
+        sockets.map(|(slot, held)| (*slot, &held.listener, held.socket.as_fd()))
+    }
+
+    /// Takes over a socket from the image before this one.
+    pub fn adopt(&mut self, slot: u8, listener: Listener, socket: OwnedFd) {
+        let held = self.entries.entry(listener.entry.clone()).or_default();
+        held.insert(slot, Held { listener, socket });
+    }
+
+    /// Removes the `unix:` paths, when the server has ended.
+    pub fn unlink_paths(&self) {
+        for entry in self.entries.keys() {
+            unlink(entry);
+        }
+    }
+}
+
+fn shared(held: &BTreeMap<u8, Held>) -> Option<&Held> {
+    held.get(&0).filter(|held| held.listener.entry.starts_with("unix:"))
+}
+
+fn unlink(entry: &str) {
+    if let Some(path) = entry.strip_prefix("unix:") {
+        // It may be gone already.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, String)> {
+    if first && addr.port() != 0 {
+        probe(addr)?;
+    }
+    let subject = || format!("listen on {addr}");
+    let socket = socket_for(addr).subject(subject)?;
+    socket.set_reuse_port(true).subject(subject)?;
+    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+    socket.listen(backlog(config)).subject(subject)?;
+    let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
+    Ok((socket.into(), real.to_string()))
+}
+
+/// With SO_REUSEPORT alone a second server of the same user would bind silently beside a first
+/// and take half of its clients. A plain bind tells.
+fn probe(addr: SocketAddr) -> Result<()> {
+    let socket = socket_for(addr).subject(|| format!("listen on {addr}"))?;
+    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))
+}
+
+fn socket_for(addr: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        // `[::]:8000` and `0.0.0.0:8000` are two entries, as in nginx.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
+    let cure = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "something else listens there; `ss -ltnp` tells what, `listen` chooses another"
+        }
+        Some(libc::EACCES) => {
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE; `listen` chooses another"
+        }
+        Some(libc::EADDRNOTAVAIL) => "no interface of this machine has that address",
+        _ => "see `listen`",
+    };
+    Error::io(format!("cannot listen on {addr} ({cure})"), error)
+}
+
+fn unix(path: &Path, config: &Config) -> Result<OwnedFd> {
+    let subject = || format!("listen on unix:{}", path.display());
+    let addr = SockAddr::unix(path).subject(subject)?;
+    remove_stale(path, &addr)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).subject(subject)?;
+    socket.set_nonblocking(true).subject(subject)?;
+    socket.bind(&addr).subject(subject)?;
+    // As nginx does: who may connect is decided by the directory.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .subject(subject)?;
+    socket.listen(backlog(config)).subject(subject)?;
+    Ok(socket.into())
+}
+
+/// A socket file that nobody listens on is a leftover; anything else is somebody's.
+fn remove_stale(path: &Path, addr: &SockAddr) -> Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let taken = |what: &str| {
+        Err(Error::new(format!(
+            "cannot listen on unix:{}: {what}; remove it or choose another path in `listen`",
+            path.display()
+        )))
+    };
+    if !metadata.file_type().is_socket() {
+        return taken("the path exists and is no socket");
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)
+        .subject(|| format!("probe unix:{}", path.display()))?;
+    match socket.connect(addr) {
+        Ok(()) => taken("another server listens there"),
+        Err(_) => {
+            fs::remove_file(path).subject(|| format!("remove the stale {}", path.display()))
+        }
+    }
+}
+
+fn backlog(config: &Config) -> i32 {
+    i32::try_from(config.backlog).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &[&str], worker_num: usize) -> Config {
+        let listen = listen.iter().map(|text| text.parse().unwrap()).collect();
+        Config { listen, worker_num, ..Config::default() }
+    }
+
+    #[test]
+    fn every_slot_has_its_own_socket_on_the_port_that_slot_0_was_given() {
+        let mut listeners = Listeners::default();
+        let config = config(&["127.0.0.1:0", "[::1]:0"], 3);
+        assert_eq!(listeners.ensure(&config).unwrap().len(), 6);
+        assert_eq!(listeners.addresses().len(), 2);
+        let (first, _) = listeners.of_slot(Slot(0), &config);
+        let (last, sockets) = listeners.of_slot(Slot(2), &config);
+        assert_eq!((first, sockets.len()), (last, 2));
+        assert_eq!(listeners.ensure(&config).unwrap(), []);
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_that_leaves_nothing_behind() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap().to_string();
+        let mut listeners = Listeners::default();
+        let error = listeners.ensure(&config(&["127.0.0.1:0", &addr], 2)).unwrap_err().to_string();
+        assert!(error.contains("something else listens there"), "{error}");
+        assert_eq!(listeners.addresses(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let config = config(&[&format!("unix:{}", path.display())], 4);
+        let mut listeners = Listeners::default();
+        assert_eq!(listeners.ensure(&config).unwrap().len(), 1);
+        assert_eq!(listeners.of_slot(Slot(3), &config).1.len(), 1);
+        assert_eq!(listeners.own_of_slot(Slot(0)).1.len(), 0);
+        let error = Listeners::default().ensure(&config).unwrap_err().to_string();
+        assert!(error.contains("another server listens there"), "{error}");
+    }
+}

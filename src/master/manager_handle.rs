@@ -1,0 +1,221 @@
+//! The manager as the master sees it: started, asked for signs of life, replaced at once.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::child::{Birth, Child, duplicate};
+use super::throttle::{Throttle, YOUNG_MS};
+use super::worker_handle::ABORT_MS;
+use super::{BEAT_MS, Master, notify};
+use crate::error::Result;
+use crate::ipc::IPC_VERSION;
+use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
+use crate::sys::clock;
+
+/// The place of the manager.
+#[derive(Default)]
+pub struct ManagerPlace {
+    child: Option<Child>,
+    epoch: u32,
+    ready_ms: Option<u64>,
+    throttle: Throttle,
+    start_at_ms: Option<u64>,
+    beat: u64,
+    next_beat_ms: u64,
+    answered_ms: u64,
+    /// Managers started again after a crash.
+    pub restarts: u64,
+}
+
+impl ManagerPlace {
+    /// Its process, if it lives.
+    pub fn child(&self) -> Option<&Child> {
+        self.child.as_ref()
+    }
+
+    /// Its process, if it lives.
+    pub fn child_mut(&mut self) -> Option<&mut Child> {
+        self.child.as_mut()
+    }
+
+    /// Whether it serves.
+    pub fn is_ready(&self) -> bool {
+        self.ready_ms.is_some()
+    }
+
+    /// Whether this is its pid.
+    pub fn is(&self, pid: Pid) -> bool {
+        self.child.as_ref().is_some_and(|child| child.pid == pid)
+    }
+
+    /// When it has to be looked at again.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let kill = self.child.as_ref().and_then(|child| child.kill_at_ms);
+        let beat = self.child.as_ref().map(|_| self.next_beat_ms);
+        [self.start_at_ms, kill, beat].into_iter().flatten().min()
+    }
+}
+
+impl Master {
+    /// Sends the manager a message. Without a manager it is lost: the next one is told the whole
+    /// state at its start.
+    pub(super) fn tell_manager(&mut self, message: &MasterToManager, fds: Vec<OwnedFd>) {
+        let Some(child) = self.manager.child_mut() else { return };
+        if let Err(error) = child.send(message, fds) {
+            tracing::warn!(%error, "message to the manager not sent");
+        }
+    }
+
+    pub(super) fn keep_manager(&mut self, now: u64) {
+        let timeout = self.config.worker_timeout.as_millis() as u64;
+        let manager = &mut self.manager;
+        let Some(child) = manager.child.as_mut() else {
+            let due = manager.start_at_ms.unwrap_or(now) <= now;
+            if due && self.stopping.is_none() {
+                self.start_manager(now);
+            }
+            return;
+        };
+        if child.kill_at_ms.is_some_and(|at| at <= now) {
+            child.kill_at_ms = None;
+            child.signal(Signal::SIGKILL);
+        }
+        if now < manager.next_beat_ms {
+            return;
+        }
+        manager.next_beat_ms = now + BEAT_MS;
+        if child.kill_at_ms.is_none() && now.saturating_sub(manager.answered_ms) > timeout {
+            tracing::error!(timeout_ms = timeout, "the manager does not answer: killed");
+            child.signal(Signal::SIGABRT);
+            child.kill_at_ms = Some(now + ABORT_MS);
+        }
+        manager.beat += 1;
+        let beat = MasterToManager::Beat(manager.beat);
+        self.tell_manager(&beat, Vec::new());
+    }
+
+    fn start_manager(&mut self, now: u64) {
+        self.manager.start_at_ms = None;
+        self.manager.epoch += 1;
+        match self.try_start_manager(now) {
+            Ok(()) => {
+                for index in 0..self.workers.len() {
+                    self.attach(index);
+                }
+                if let Some(mode) = self.stopping.as_ref().and_then(super::Stopping::mode) {
+                    self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot start the manager");
+                self.fail_start(error.to_string());
+                let delay = self.manager.throttle.died(true).max(100);
+                self.manager.start_at_ms = Some(now + delay);
+            }
+        }
+    }
+
+    fn try_start_manager(&mut self, now: u64) -> Result<()> {
+        let fds = [&self.control, &self.scoreboard_memfd].map(|fd| duplicate(fd.as_fd()));
+        let fds = fds.into_iter().collect::<Result<Vec<_>>>()?;
+        let boot = ManagerBoot {
+            epoch: self.manager.epoch,
+            config: serde_json::to_string(&self.config).unwrap_or_default(),
+            generation: self.image.generation,
+            pending: self.reload.pending_generation(),
+            state: self.state_told.clone(),
+        };
+        let mut child = Child::start(&Birth {
+            image: &self.image.path(),
+            title: "wsd: manager",
+            arguments: &self.arguments,
+            stdout: None,
+            stderr: self.log_file.for_child(),
+        })?;
+        tracing::info!(pid = child.pid.as_raw(), "manager started");
+        child.send(&MasterToManager::Boot(boot), fds)?;
+        self.manager.child = Some(child);
+        self.manager.answered_ms = now;
+        self.manager.next_beat_ms = now + BEAT_MS;
+        Ok(())
+    }
+
+    pub(super) fn read_manager(&mut self) {
+        while let Some(child) = self.manager.child_mut() {
+            match child.receive() {
+                Ok(Some((message, _))) => self.manager_said(message),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the manager is killed for what it said");
+                    return child.signal(Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    fn manager_said(&mut self, message: ManagerToMaster) {
+        let now = clock::monotonic_ms();
+        self.manager.answered_ms = now;
+        match message {
+            ManagerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
+            ManagerToMaster::Hello(hello) => {
+                tracing::error!(version = hello.version, "a manager of another IPC version");
+                self.kill_manager();
+            }
+            ManagerToMaster::Ready => self.manager.ready_ms = Some(now),
+            ManagerToMaster::Beat(_) => self.manager_is_alive(),
+            ManagerToMaster::KillHung(id) => {
+                tracing::error!(worker = %id, "does not answer: killed");
+                self.kill_worker(id, true);
+            }
+            ManagerToMaster::Kill(id) => {
+                tracing::warn!(worker = %id, "outlived its deadline: killed");
+                self.kill_worker(id, false);
+            }
+            ManagerToMaster::Prepare => self.prepare(),
+            ManagerToMaster::Spawn(slot) => self.spawn_pending(slot),
+            ManagerToMaster::Commit => self.commit(),
+            ManagerToMaster::Abort => self.abort("the reload failed"),
+            ManagerToMaster::Stop(mode) => self.stop(mode, 1),
+            ManagerToMaster::Upgrade => self.upgrade(),
+            ManagerToMaster::Reopen => self.reopen_log(),
+        }
+    }
+
+    /// The manager answers, and it would not if a worker's silence had been overlooked: the
+    /// service manager may know that all is well.
+    fn manager_is_alive(&mut self) {
+        use crate::ipc::scoreboard::Counter;
+        notify::watchdog();
+        let ready = self.workers.iter().filter(|worker| worker.ready_ms.is_some()).count();
+        let open = self.scoreboard.sum(Counter::Connections);
+        let throttled = match self.places.throttled().len() {
+            0 => String::new(),
+            slots => format!(", {slots} in a crash loop"),
+        };
+        notify::status(&format!("{ready} workers, {open} connections{throttled}"));
+    }
+
+    fn kill_manager(&mut self) {
+        if let Some(child) = self.manager.child() {
+            child.signal(Signal::SIGKILL);
+        }
+    }
+
+    pub(super) fn manager_died(&mut self, how: &str, clean: bool) {
+        let now = clock::monotonic_ms();
+        self.manager.child = None;
+        let ready_ms = self.manager.ready_ms.take();
+        if self.stopping.is_some() && clean {
+            return tracing::info!(how, "manager ended");
+        }
+        tracing::error!(how, "manager died");
+        self.fail_start(format!("the manager died at its start: {how}"));
+        let young = ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
+        let delay = self.manager.throttle.died(young);
+        self.manager.restarts += 1;
+        self.manager.start_at_ms = Some(now + delay);
+    }
+}

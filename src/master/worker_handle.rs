@@ -1,0 +1,313 @@
+//! Workers as the master sees them: starting, greeting, replacing and mourning them.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::Signal;
+
+use super::child::{Birth, Child, duplicate};
+use super::throttle::YOUNG_MS;
+use super::{Image, Master};
+use crate::config::Config;
+use crate::error::Result;
+use crate::fd::{Slot, WorkerId};
+use crate::ipc::IPC_VERSION;
+use crate::ipc::messages::{
+    Generation, MasterToManager, MasterToWorker, WorkerBoot, WorkerRecord, WorkerToMaster,
+};
+use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::ROWS;
+use crate::sys::{clock, packet};
+
+/// KILL follows ABRT after this time.
+pub const ABORT_MS: u64 = 2_000;
+/// Entries of a registry beyond `max_connection`: pending handshakes share its indices.
+const REGISTRY_SPARE: usize = 8192;
+
+/// A worker process, of whichever generation.
+pub struct WorkerHandle {
+    /// Which.
+    pub id: WorkerId,
+    /// Of which generation.
+    pub generation: Generation,
+    /// Its process and link.
+    pub child: Child,
+    /// Its row of the scoreboard.
+    pub row: u16,
+    /// The manager's end of its link, kept for the next manager.
+    pub manager_end: OwnedFd,
+    /// Its registry, kept for its replacement.
+    pub registry: OwnedFd,
+    /// When it said `Ready`.
+    pub ready_ms: Option<u64>,
+    /// Its last words.
+    pub fatal: Option<String>,
+    /// How many registries it was given to mourn and has not answered for.
+    pub mourning: usize,
+}
+
+impl WorkerHandle {
+    /// Sends it a message. A worker that takes none is dead or hung, and its end is on the way.
+    pub fn send(&mut self, message: &MasterToWorker, fds: Vec<OwnedFd>) {
+        if let Err(error) = self.child.send(message, fds) {
+            tracing::warn!(worker = %self.id, %error, "message not sent");
+        }
+    }
+
+    fn record(&self) -> WorkerRecord {
+        WorkerRecord {
+            id: self.id,
+            generation: self.generation,
+            pid: self.child.pid.as_raw(),
+            row: self.row,
+            ready: self.ready_ms.is_some(),
+        }
+    }
+}
+
+impl Master {
+    /// The ready worker of a slot and generation.
+    pub(super) fn ready_worker(&self, slot: Slot, generation: Generation) -> Option<&WorkerHandle> {
+        let mut workers = self.workers.iter().filter(|w| w.id.slot == slot && w.ready_ms.is_some());
+        workers.find(|worker| worker.generation == generation)
+    }
+
+    /// The newest ready worker of a slot.
+    fn newest_ready(&mut self, slot: Slot) -> Option<&mut WorkerHandle> {
+        let workers = self.workers.iter_mut();
+        let ready = workers.filter(|worker| worker.id.slot == slot && worker.ready_ms.is_some());
+        ready.max_by_key(|worker| worker.id.epoch)
+    }
+
+    /// Starts a worker of the serving generation wherever one is due.
+    pub(super) fn keep_workers(&mut self, now: u64) {
+        for worker in &mut self.workers {
+            if worker.child.kill_at_ms.is_some_and(|at| at <= now) {
+                worker.child.kill_at_ms = None;
+                worker.child.signal(Signal::SIGKILL);
+            }
+        }
+        if self.stopping.is_some() {
+            return;
+        }
+        for slot in self.places.due(now) {
+            self.places.at(slot).start_at_ms = None;
+            let (config, generation) = (self.config.clone(), self.image.generation);
+            if let Err(error) = self.start_worker(slot, generation, &config) {
+                tracing::error!(%slot, %error, "cannot start a worker");
+                self.fail_start(error.to_string());
+                let place = self.places.at(slot);
+                place.start_at_ms = Some(now + place.throttle.died(true).max(100));
+            }
+        }
+    }
+
+    /// Starts a worker of the serving or the pending generation.
+    pub(super) fn start_worker(
+        &mut self,
+        slot: Slot,
+        generation: Generation,
+        config: &Config,
+    ) -> Result<()> {
+        let place = self.places.at(slot);
+        place.epoch += 1;
+        let id = WorkerId { slot, epoch: place.epoch };
+        let (manager_end, worker_end) = packet::pair()?;
+        let (_, registry) = Registry::create(config.max_connection + REGISTRY_SPARE)?;
+        let row = self.free_row();
+        let (listeners, sockets) = self.listeners.of_slot(slot, config);
+        let boot = WorkerBoot {
+            id,
+            generation,
+            config: serde_json::to_string(config).unwrap_or_default(),
+            worker_num: u16::try_from(config.worker_num).unwrap_or(256),
+            row,
+            lease: self.serials.lease(slot)?,
+            listeners,
+        };
+        let mut fds = vec![worker_end, duplicate(self.scoreboard_memfd.as_fd())?];
+        fds.push(duplicate(registry.as_fd())?);
+        for socket in sockets {
+            fds.push(duplicate(socket)?);
+        }
+        let image = self.image_of(generation);
+        let child = Child::start(&Birth {
+            image: &image.path(),
+            title: &format!("wsd: worker {slot}"),
+            arguments: &self.arguments,
+            stdout: None,
+            stderr: self.log_file.for_child(),
+        })?;
+        tracing::info!(worker = %id, pid = child.pid.as_raw(), generation, "worker started");
+        let mut worker = WorkerHandle {
+            id,
+            generation,
+            child,
+            row,
+            manager_end,
+            registry,
+            ready_ms: None,
+            fatal: None,
+            mourning: 0,
+        };
+        worker.send(&MasterToWorker::Boot(boot), fds);
+        self.workers.push(worker);
+        self.attach(self.workers.len() - 1);
+        Ok(())
+    }
+
+    fn image_of(&self, generation: Generation) -> &Image {
+        self.reload.pending_image(generation).unwrap_or(&self.image)
+    }
+
+    /// Tells the manager of a worker, with the descriptors that lead to it.
+    pub(super) fn attach(&mut self, index: usize) {
+        let Some(worker) = self.workers.get(index) else { return };
+        let record = worker.record();
+        let fds = [&worker.manager_end, &worker.registry].map(|fd| duplicate(fd.as_fd()));
+        match fds.into_iter().collect::<Result<Vec<_>>>() {
+            Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
+            Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
+        }
+    }
+
+    /// A row of the scoreboard that no live worker has. Row 0 is of the departed.
+    fn free_row(&self) -> u16 {
+        let taken = |row: &u16| self.workers.iter().any(|worker| worker.row == *row);
+        (1..ROWS as u16).find(|row| !taken(row)).unwrap_or(ROWS as u16 - 1)
+    }
+
+    pub(super) fn read_workers(&mut self) {
+        for index in 0..self.workers.len() {
+            loop {
+                match self.workers[index].child.receive() {
+                    Ok(Some((message, fds))) => self.worker_said(index, message, fds),
+                    Ok(None) => break,
+                    Err(error) => {
+                        let worker = &mut self.workers[index];
+                        tracing::error!(worker = %worker.id, %error, "killed for what it said");
+                        worker.child.signal(Signal::SIGKILL);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn worker_said(&mut self, index: usize, message: WorkerToMaster, _fds: Vec<OwnedFd>) {
+        match message {
+            WorkerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
+            WorkerToMaster::Hello(hello) => {
+                let worker = &mut self.workers[index];
+                worker.fatal = Some(format!(
+                    "the image (version {}) speaks IPC version {}, this master {IPC_VERSION}: \
+                     use `wsd upgrade`",
+                    hello.version, hello.ipc_version
+                ));
+                worker.child.signal(Signal::SIGKILL);
+            }
+            WorkerToMaster::Ready => self.worker_ready(index),
+            WorkerToMaster::NeedLease => {
+                let slot = self.workers[index].id.slot;
+                match self.serials.lease(slot) {
+                    Ok(first) => {
+                        self.workers[index].send(&MasterToWorker::Lease { first }, Vec::new());
+                    }
+                    Err(error) => tracing::error!(%slot, %error, "no serials to lease"),
+                }
+            }
+            WorkerToMaster::Fatal { why } => self.workers[index].fatal = Some(why),
+            WorkerToMaster::Mourned => {
+                let worker = &mut self.workers[index];
+                worker.mourning = worker.mourning.saturating_sub(1);
+                let slot = worker.id.slot;
+                let place = self.places.at(slot);
+                if !place.mourning.is_empty() {
+                    place.mourning.remove(0);
+                }
+            }
+        }
+    }
+
+    fn worker_ready(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        worker.ready_ms = Some(clock::monotonic_ms());
+        let (id, slot) = (worker.id, worker.id.slot);
+        self.places.at(slot).idle_since_ms = None;
+        self.unlend(slot);
+        self.tell_manager(&MasterToManager::WorkerReady(id), Vec::new());
+        self.mourn(slot);
+    }
+
+    /// Has the newest worker of a slot run the `on_close` that a killed one owes.
+    fn mourn(&mut self, slot: Slot) {
+        let owed = self.places.at(slot).mourning.iter();
+        let owed: Vec<_> = owed.filter_map(|registry| registry.try_clone().ok()).collect();
+        let Some(worker) = self.newest_ready(slot) else { return };
+        for registry in owed.into_iter().skip(worker.mourning) {
+            worker.send(&MasterToWorker::Mourn, vec![registry]);
+            worker.mourning += 1;
+        }
+    }
+
+    pub(super) fn worker_died(&mut self, worker: WorkerHandle, how: &str, clean: bool) {
+        let now = clock::monotonic_ms();
+        self.scoreboard.retire(worker.row);
+        let slot = worker.id.slot;
+        let wanted = self.is_wanted(&worker);
+        let expected = clean || self.stopping.is_some();
+        match expected {
+            true => tracing::info!(worker = %worker.id, how, "worker ended"),
+            false => {
+                let last_words = worker.fatal.as_deref().unwrap_or_default();
+                tracing::error!(worker = %worker.id, how, last_words, "worker died");
+            }
+        }
+        if !clean {
+            let heir = self.places.stand_in(slot);
+            self.places.at(heir).mourning.push(worker.registry);
+            self.mourn(heir);
+        }
+        self.unlend_from(worker.id);
+        let respawn_ms = wanted.then(|| {
+            let young = worker.ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
+            self.worker_restarts += 1;
+            let place = self.places.at(slot);
+            let delay = place.throttle.died(young);
+            place.start_at_ms = Some(now + delay);
+            place.idle_since_ms.get_or_insert(now);
+            delay
+        });
+        let how = match &worker.fatal {
+            Some(why) => format!("{how}: {why}"),
+            None => how.to_owned(),
+        };
+        self.worker_of_reload_died(&worker.id, worker.generation, &how);
+        let exited = MasterToManager::Exited { id: worker.id, how: how.clone(), respawn_ms };
+        self.tell_manager(&exited, Vec::new());
+        if wanted {
+            self.fail_start(format!("worker {slot} died at its start: {how}"));
+        }
+    }
+
+    /// Whether a dead worker is to be replaced: it was of the serving generation, its slot still
+    /// serves, and no newer worker stands there.
+    fn is_wanted(&self, dead: &WorkerHandle) -> bool {
+        let newer = |worker: &WorkerHandle| {
+            worker.id.slot == dead.id.slot && worker.id.epoch > dead.id.epoch
+        };
+        self.stopping.is_none()
+            && dead.generation == self.image.generation
+            && self.places.serves(dead.id.slot)
+            && !self.workers.iter().any(newer)
+    }
+
+    pub(super) fn kill_worker(&mut self, id: WorkerId, abort_first: bool) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
+        if abort_first {
+            worker.child.signal(Signal::SIGABRT);
+            worker.child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
+        } else {
+            worker.child.signal(Signal::SIGKILL);
+        }
+    }
+}

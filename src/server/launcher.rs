@@ -1,0 +1,144 @@
+//! Starting: everything is checked while there is still a terminal to complain on, then this
+//! process becomes the master, in the foreground or as a daemon.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::wait::waitpid;
+
+use super::Server;
+use crate::config::{Config, Sources};
+use crate::error::{Error, Result, Subject};
+use crate::master::{Launch, READY_LINE};
+use crate::sys::process;
+
+/// Serves in the foreground with the program's own configuration, environment included.
+pub fn start_in_foreground(server: Server) -> ExitCode {
+    let sources = Sources::here(None, Vec::new());
+    match load(&server, &sources) {
+        Ok(config) => start(sources, Config { daemonize: false, ..config }),
+        Err(code) => code,
+    }
+}
+
+/// The configuration from its sources; what is wrong with it goes to stderr.
+pub fn load(server: &Server, sources: &Sources) -> Result<Config, ExitCode> {
+    Config::load(server.base.clone(), sources).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Becomes the master. Returns only in the launcher of a daemon, or if that failed.
+pub fn start(sources: Sources, mut config: Config) -> ExitCode {
+    if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
+        eprintln!("wsd: {note}");
+    }
+    let launched = match config.daemonize {
+        true => daemonize(sources, config),
+        false => Err(become_master(sources, config, None)),
+    };
+    launched.unwrap_or_else(|error| {
+        eprintln!("wsd: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn become_master(sources: Sources, config: Config, report: Option<File>) -> Error {
+    process::close_inherited_on_exec();
+    let kept = report.as_ref().map(|pipe| process::keep_over_exec(pipe.as_fd())).transpose();
+    let launch = kept.map(|report| Launch {
+        invoked: invoked_path(),
+        sources,
+        config,
+        report,
+        takeover: None,
+    });
+    // Descriptor 3 is the record's: the pipe has to be out of its way.
+    match launch.and_then(|launch| launch.write()).and_then(process::place_link) {
+        Ok(()) => process::exec(c"/proc/self/exe", "wsd: master", &process::arguments()),
+        Err(error) => error,
+    }
+}
+
+/// Leaves the terminal twice over, so that the daemon can never get one again, and waits for
+/// its word. In the daemon itself this returns only if it could not become the master.
+fn daemonize(sources: Sources, config: Config) -> Result<ExitCode> {
+    let (reader, writer) = std::io::pipe().subject(|| "pipe".to_owned())?;
+    if let Some(child) = process::fork_away()? {
+        drop(writer);
+        // It leaves at once, and its own child is the daemon.
+        let _ = waitpid(child, None);
+        return Ok(await_verdict(File::from(std::os::fd::OwnedFd::from(reader))));
+    }
+    if process::fork_away()?.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    drop(reader);
+    let mut writer = away_from_link(File::from(std::os::fd::OwnedFd::from(writer)))?;
+    let told = away_from_link(writer.try_clone().subject(|| "duplicate the pipe".to_owned())?)?;
+    let become_daemon = || -> Result<()> {
+        std::env::set_current_dir("/").subject(|| "chdir /".to_owned())?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let null = null.subject(|| "open /dev/null".to_owned())?;
+        (0..3).try_for_each(|number| process::redirect(null.as_fd(), number))
+    };
+    let error = match become_daemon() {
+        Ok(()) => become_master(sources, config, Some(told)),
+        Err(error) => error,
+    };
+    // The launcher may be gone already; there is nobody else to tell.
+    let _ = std::io::Write::write_all(&mut writer, error.to_string().as_bytes());
+    Ok(ExitCode::FAILURE)
+}
+
+/// Moves a pipe off descriptor 3, where the launch record is about to go.
+fn away_from_link(pipe: File) -> Result<File> {
+    if pipe.as_raw_fd() > 9 {
+        return Ok(pipe);
+    }
+    let moved = nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10))
+        .subject(|| "move the pipe".to_owned())?;
+    Ok(File::from(process::adopt_descriptor(moved)))
+}
+
+fn await_verdict(mut pipe: File) -> ExitCode {
+    let mut verdict = String::new();
+    let read = pipe.read_to_string(&mut verdict);
+    match (read, verdict.as_str()) {
+        (Ok(_), READY_LINE) => ExitCode::SUCCESS,
+        (Ok(_), "") => {
+            eprintln!("wsd: the master died at its start without a word; see the log");
+            ExitCode::FAILURE
+        }
+        (Ok(_), why) => {
+            eprintln!("wsd: {why}");
+            ExitCode::FAILURE
+        }
+        (Err(error), _) => {
+            eprintln!("wsd: cannot hear from the master: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The path this program was invoked by, absolute, symbolic links and all: a deployment that
+/// turns a link is followed by the next reload.
+fn invoked_path() -> PathBuf {
+    let name = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    let by_name = match name.components().count() {
+        0 => None,
+        1 if !name.is_absolute() => on_path(&name),
+        _ => std::env::current_dir().ok().map(|directory| directory.join(&name)),
+    };
+    let known = by_name.filter(|path| path.is_file());
+    known.or_else(|| std::env::current_exe().ok()).unwrap_or(name)
+}
+
+fn on_path(name: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
+}

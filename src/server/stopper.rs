@@ -1,0 +1,84 @@
+//! Stopping: a signal to the master that the lock names, a wait until all are gone, and harder
+//! means on named deadlines. It needs neither the manager nor the control socket.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::config::Config;
+use crate::error::{Result, Subject};
+use crate::master::find_master;
+use crate::sys::process;
+
+/// What the master takes at most for a graceful stop beyond `max_wait_time`: 5 s for answers to
+/// close frames, and 2 s twice to kill what is left.
+const GRACE: Duration = Duration::from_secs(10);
+/// Children of a killed master end within this time by themselves.
+const ORPHANS: Duration = Duration::from_secs(5);
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nothing ran.
+    NotRunning,
+    /// It ended as asked.
+    Gracefully,
+    /// It had to be killed.
+    Killed,
+}
+
+/// Stops the server of `config`'s runtime directory, and returns when all of it is gone.
+pub fn stop(config: &Config) -> Result<Stopped> {
+    let Some((pid, pidfd)) = find_master(&config.runtime_dir)? else {
+        return Ok(Stopped::NotRunning);
+    };
+    signal(pid, pidfd.as_fd(), Signal::SIGTERM)?;
+    if ended(pidfd.as_fd(), config.max_wait_time + GRACE)? {
+        return Ok(Stopped::Gracefully);
+    }
+    eprintln!("wsd: the master (pid {pid}) did not stop in time: killing it");
+    let children = children(pid);
+    signal(pid, pidfd.as_fd(), Signal::SIGKILL)?;
+    ended(pidfd.as_fd(), ORPHANS)?;
+    for child in children {
+        if !ended(child.as_fd(), ORPHANS)? {
+            // It may end between the look and the signal, which is as good.
+            let _ = process::pidfd_signal(child.as_fd(), Signal::SIGKILL);
+        }
+    }
+    Ok(Stopped::Killed)
+}
+
+fn signal(pid: Pid, pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {
+    match process::pidfd_signal(pidfd, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).subject(|| format!("send {signal} to the master (pid {pid})")),
+    }
+}
+
+/// Waits until a process has ended, for at most `patience`.
+fn ended(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut descriptors = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        match poll(&mut descriptors, timeout) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).subject(|| "wait for a process to end".to_owned()),
+        }
+    }
+}
+
+fn children(pid: Pid) -> Vec<OwnedFd> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.unwrap_or_default();
+    let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+    pids.filter_map(|pid| process::pidfd_open(pid).ok()).collect()
+}

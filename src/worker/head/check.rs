@@ -1,0 +1,102 @@
+//! The strict checks, on raw lines, before httparse sees them.
+//!
+//! Everything here is something two parsers on one path have been known to read differently.
+
+use super::{RawHead, Refusal};
+
+/// Fields that decide what a request means: to have one twice is to have two requests in one.
+const SINGLETONS: [(&str, &str); 8] = [
+    ("host", "more than one Host"),
+    ("content-length", "more than one Content-Length"),
+    ("transfer-encoding", "more than one Transfer-Encoding"),
+    ("sec-websocket-key", "more than one Sec-WebSocket-Key"),
+    ("sec-websocket-version", "more than one Sec-WebSocket-Version"),
+    ("origin", "more than one Origin"),
+    ("authorization", "more than one Authorization"),
+    ("content-type", "more than one Content-Type"),
+];
+
+/// Checks the request line and each field line.
+///
+/// # Errors
+///
+/// 400, 501 for CONNECT, and 505 for a version other than HTTP/1.0 and HTTP/1.1.
+pub(super) fn check(head: &RawHead<'_>) -> Result<(), Refusal> {
+    let mut lines = head.lines();
+    check_request_line(lines.next().unwrap_or_default())?;
+    let mut seen = [false; SINGLETONS.len()];
+    for line in lines {
+        let name = check_field_line(line)?;
+        for ((singleton, why), seen) in SINGLETONS.iter().zip(&mut seen) {
+            if name.eq_ignore_ascii_case(singleton.as_bytes()) && std::mem::replace(seen, true) {
+                return Err(Refusal::bad(why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `method SP target SP version`, with single spaces (RFC 9112 section 3).
+fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
+    let mut words = line.split(|&byte| byte == b' ');
+    let words = (words.next(), words.next(), words.next(), words.next());
+    let (Some(method), Some(target), Some(version), None) = words else {
+        return Err(Refusal::bad("the request line is not method, target and version"));
+    };
+    if !is_token(method) {
+        return Err(Refusal::bad("the method is not a token"));
+    }
+    check_version(version)?;
+    if method == b"CONNECT" {
+        return Err(Refusal::new(501, "CONNECT is for proxies"));
+    }
+    check_target(method, target)
+}
+
+fn check_version(version: &[u8]) -> Result<(), Refusal> {
+    match version {
+        b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Refusal::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"))
+        }
+        _ => Err(Refusal::bad("the request line does not end in an HTTP version")),
+    }
+}
+
+/// Origin form, or `*` for OPTIONS (RFC 9112 section 3.2). The absolute form is for proxies: a
+/// host in the target besides the one in Host invites two readings.
+fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+    if !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Refusal::bad("the target has a character that must be percent-encoded"));
+    }
+    if target.contains(&b'#') {
+        return Err(Refusal::bad("the target has a fragment"));
+    }
+    match target.first() {
+        Some(b'/') => Ok(()),
+        Some(b'*') if target.len() == 1 && method == b"OPTIONS" => Ok(()),
+        _ => Err(Refusal::bad("the target is not a path")),
+    }
+}
+
+/// `name: value`; gives the name.
+fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
+    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+        return Err(Refusal::bad("a header line without a colon"));
+    };
+    let name = &line[..colon];
+    match name {
+        [] => Err(Refusal::bad("a header line without a name")),
+        [.., b' ' | b'\t'] => Err(Refusal::bad("white space before a colon")),
+        name if !is_token(name) => Err(Refusal::bad("a header name is not a token")),
+        name => Ok(name),
+    }
+}
+
+/// A token (RFC 9110 section 5.6.2).
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
+}

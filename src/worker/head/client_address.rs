@@ -1,0 +1,162 @@
+//! Whose connection it is, where a proxy stands in between.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// The client's address.
+///
+/// `peer` is the other end of the connection, `None` on a `unix:` listener. `trusts` says
+/// whether a hop is in `trusted_proxies`, and is asked with `None` about a `unix:` peer.
+/// `forwarded_for` and `real_ip` are the values of the X-Forwarded-For and X-Real-IP fields.
+///
+/// Only a trusted peer is believed, for anyone can write these fields. X-Forwarded-For is read
+/// from the right, where the nearest proxy wrote, to the first address that is no trusted hop;
+/// what stands left of it is the client's own text. An entry that is no address ends the walk
+/// at the hop before it. X-Real-IP counts where the walk found nothing, and only if it is
+/// there once. So a proxy must set (or clear) both, as `etc/nginx/wsd.conf` does. IPv4 in
+/// IPv6 (`::ffff:1.2.3.4`) is given as IPv4.
+pub fn client_address<'a>(
+    peer: Option<IpAddr>,
+    trusts: impl Fn(Option<IpAddr>) -> bool,
+    forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+    real_ip: impl Iterator<Item = &'a [u8]>,
+) -> Option<IpAddr> {
+    let peer = peer.map(|address| address.to_canonical());
+    if !trusts(peer) {
+        return peer;
+    }
+    walk(&trusts, forwarded_for).or_else(|| single(real_ip)).or(peer)
+}
+
+/// The last address reached, from the right, over trusted hops.
+fn walk<'a>(
+    trusts: impl Fn(Option<IpAddr>) -> bool,
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+) -> Option<IpAddr> {
+    let mut reached = None;
+    for entry in lines.rev().flat_map(|line| line.rsplit(|&byte| byte == b',')) {
+        let Some(address) = address(entry) else { return reached };
+        reached = Some(address);
+        if !trusts(reached) {
+            return reached;
+        }
+    }
+    reached
+}
+
+fn single<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<IpAddr> {
+    let value = values.next()?;
+    if values.next().is_some() { None } else { address(value) }
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match bare {
+        Some(inner) => IpAddr::V6(inner.parse().ok()?),
+        None => text
+            .parse()
+            .or_else(|_| text.parse().map(|with_port: SocketAddr| with_port.ip()))
+            .ok()?,
+    };
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10.0.0.0/8, ::1 and, where a case says so, `unix:` are trusted.
+    fn trusts(unix: bool) -> impl Fn(Option<IpAddr>) -> bool {
+        move |hop| match hop {
+            None => unix,
+            Some(IpAddr::V4(address)) => address.octets()[0] == 10,
+            Some(IpAddr::V6(address)) => address.is_loopback(),
+        }
+    }
+
+    struct Case {
+        peer: &'static str,
+        forwarded_for: &'static [&'static str],
+        real_ip: &'static [&'static str],
+        client: &'static str,
+    }
+
+    const fn case(
+        peer: &'static str,
+        forwarded_for: &'static [&'static str],
+        real_ip: &'static [&'static str],
+        client: &'static str,
+    ) -> Case {
+        Case { peer, forwarded_for, real_ip, client }
+    }
+
+    const MATRIX: [Case; 36] = [
+        // A stranger is never believed.
+        case("9.9.9.9", &[], &[], "9.9.9.9"),
+        case("9.9.9.9", &["1.1.1.1"], &[], "9.9.9.9"),
+        case("9.9.9.9", &[], &["1.1.1.1"], "9.9.9.9"),
+        case("9.9.9.9", &["1.1.1.1"], &["2.2.2.2"], "9.9.9.9"),
+        case("9.9.9.9", &["10.0.0.1"], &["10.0.0.1"], "9.9.9.9"),
+        case("2001:db8::1", &["1.1.1.1"], &[], "2001:db8::1"),
+        case("::ffff:9.9.9.9", &["1.1.1.1"], &[], "9.9.9.9"),
+        case("11.0.0.1", &["10.0.0.1, 1.1.1.1"], &[], "11.0.0.1"),
+        // A trusted proxy is, from the right.
+        case("10.0.0.1", &[], &[], "10.0.0.1"),
+        case("10.0.0.1", &["1.1.1.1"], &[], "1.1.1.1"),
+        case("10.0.0.1", &[], &["1.1.1.1"], "1.1.1.1"),
+        case("::ffff:10.0.0.1", &["1.1.1.1"], &[], "1.1.1.1"),
+        case("::1", &["1.1.1.1"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["1.1.1.1, 2.2.2.2"], &[], "2.2.2.2"),
+        case("10.0.0.1", &["1.1.1.1, 10.0.0.2"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.0.0.3, 10.0.0.2"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["10.0.0.4, 1.1.1.1, 10.0.0.3"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &[], "10.0.0.3"),
+        case("10.0.0.1", &["6.6.6.6", "1.1.1.1"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["6.6.6.6, 1.1.1.1", "10.0.0.2"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["1.1.1.1"], &["2.2.2.2"], "1.1.1.1"),
+        // Spellings.
+        case("10.0.0.1", &["1.1.1.1:5678"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["2001:db8::2"], &[], "2001:db8::2"),
+        case("10.0.0.1", &["[2001:db8::2]"], &[], "2001:db8::2"),
+        case("10.0.0.1", &["[2001:db8::2]:80"], &[], "2001:db8::2"),
+        case("10.0.0.1", &["::ffff:1.1.1.1"], &[], "1.1.1.1"),
+        case("10.0.0.1", &["1.1.1.1,::1,\t10.0.0.2 "], &[], "1.1.1.1"),
+        // Garbage ends the walk where it stands.
+        case("10.0.0.1", &["1.1.1.1, unknown"], &[], "10.0.0.1"),
+        case("10.0.0.1", &["unknown"], &["1.1.1.1"], "1.1.1.1"),
+        case("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.2"], &[], "10.0.0.2"),
+        case("10.0.0.1", &["1.1.1.1, , 10.0.0.2"], &[], "10.0.0.2"),
+        case("10.0.0.1", &[""], &["x"], "10.0.0.1"),
+        case("10.0.0.1", &["01.1.1.1"], &["1.1.1.1, 2.2.2.2"], "10.0.0.1"),
+        case("10.0.0.1", &[], &["1.1.1.1", "2.2.2.2"], "10.0.0.1"),
+        case("10.0.0.1", &["[1.1.1.1]"], &["[::1"], "10.0.0.1"),
+        case("10.0.0.1", &["localhost"], &["1.1.1.1\u{a0}"], "10.0.0.1"),
+    ];
+
+    #[test]
+    fn only_trusted_hops_are_believed() {
+        for Case { peer, forwarded_for, real_ip, client } in MATRIX {
+            let found = client_address(
+                Some(peer.parse().unwrap()),
+                trusts(false),
+                forwarded_for.iter().map(|line| line.as_bytes()),
+                real_ip.iter().map(|line| line.as_bytes()),
+            );
+            let name = format!("{peer} with {forwarded_for:?} and {real_ip:?}");
+            assert_eq!(found, Some(client.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_unix_peer_is_believed_only_where_unix_is_listed() {
+        let found = |unix, line: &'static str| {
+            let lines = [line.as_bytes()];
+            client_address(None, trusts(unix), lines.into_iter(), std::iter::empty())
+        };
+        assert_eq!(found(false, "1.1.1.1"), None);
+        assert_eq!(found(true, "1.1.1.1"), Some("1.1.1.1".parse().unwrap()));
+        assert_eq!(found(true, "unknown"), None);
+        assert_eq!(found(true, "6.6.6.6, 1.1.1.1, 10.1.1.1"), Some("1.1.1.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,111 @@
+//! Taking a checked head apart.
+
+use std::str;
+
+use super::origin::Authority;
+use super::{RawHead, Refusal, check};
+
+/// How the body after a head is framed (RFC 9112 section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    Empty,
+    /// So many bytes, at least one.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// A parsed head.
+#[derive(Debug)]
+pub struct Head<'a> {
+    /// The method, a token in the case it came.
+    pub method: &'a str,
+    /// Path and query, visible ASCII; `*` for an OPTIONS about the server itself.
+    pub target: &'a str,
+    /// The minor version: 0 or 1.
+    pub minor: u8,
+    /// The body's framing.
+    pub body: Body,
+    fields: Vec<httparse::Header<'a>>,
+}
+
+impl<'a> Head<'a> {
+    /// Name (as it came) and value of each field, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
+    }
+
+    /// The value of the first field of that name, in any case.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// The values of all fields of that name, in any case.
+    pub fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let wanted = self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+        wanted.map(|field| field.value)
+    }
+
+    /// The elements of a list field, over all its lines, empty ones left out (RFC 9110 section
+    /// 5.6.1).
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let elements = self.all(name).flat_map(|line| line.split(|&byte| byte == b','));
+        elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+    }
+}
+
+/// Checks and parses a head.
+///
+/// # Errors
+///
+/// 400, 501 (CONNECT, or a transfer coding other than chunked) and 505.
+pub fn parse<'a>(raw: &RawHead<'a>) -> Result<Head<'a>, Refusal> {
+    check::check(raw)?;
+    let mut fields = vec![httparse::EMPTY_HEADER; raw.field_count()];
+    let mut request = httparse::Request::new(&mut fields);
+    let parsed = request.parse(raw.bytes());
+    let (Ok(httparse::Status::Complete(_)), Some(method), Some(target), Some(minor)) =
+        (parsed, request.method, request.path, request.version)
+    else {
+        return Err(Refusal::bad("the head does not parse"));
+    };
+    let mut head = Head { method, target, minor, body: Body::Empty, fields };
+    check_host(&head)?;
+    head.body = body(&head)?;
+    Ok(head)
+}
+
+/// RFC 9112 section 3.2: 400 where Host is missing in HTTP/1.1, or is not a host.
+fn check_host(head: &Head<'_>) -> Result<(), Refusal> {
+    match head.get("host") {
+        None if head.minor == 0 => Ok(()),
+        None => Err(Refusal::bad("no Host")),
+        Some(host) if Authority::parse(host).is_some() => Ok(()),
+        Some(_) => Err(Refusal::bad("the Host is not a host and port")),
+    }
+}
+
+/// The framing; where it could be read in two ways there is none (RFC 9112 section 6.3).
+fn body(head: &Head<'_>) -> Result<Body, Refusal> {
+    match (head.get("transfer-encoding"), head.get("content-length")) {
+        (None, None) => Ok(Body::Empty),
+        (Some(_), Some(_)) => Err(Refusal::bad("both Transfer-Encoding and Content-Length")),
+        (Some(_), None) if head.minor == 0 => {
+            Err(Refusal::bad("Transfer-Encoding in an HTTP/1.0 request"))
+        }
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Body::Chunked),
+        (Some(_), None) => Err(Refusal::new(501, "a transfer coding other than chunked")),
+        (None, Some(length)) => content_length(length),
+    }
+}
+
+fn content_length(value: &[u8]) -> Result<Body, Refusal> {
+    let digits =
+        str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(0) => Ok(Body::Empty),
+        Some(length) => Ok(Body::Length(length)),
+        None => Err(Refusal::bad("the Content-Length is not a number")),
+    }
+}

@@ -1,0 +1,67 @@
+//! Agreeing on a subprotocol (RFC 6455 section 4.2.2).
+
+use super::check::is_token;
+use super::{Head, Refusal};
+
+/// What the client offers, in its order, over all lines of Sec-WebSocket-Protocol.
+///
+/// # Errors
+///
+/// 400 where one is not a token or comes twice (RFC 6455 section 4.1).
+pub(super) fn offered<'a>(head: &Head<'a>) -> Result<Vec<&'a str>, Refusal> {
+    let mut offered: Vec<&str> = Vec::new();
+    for element in head.list("sec-websocket-protocol") {
+        let name = str::from_utf8(element).ok().filter(|_| is_token(element));
+        let name = name.ok_or_else(|| Refusal::bad("a subprotocol is not a token"))?;
+        if offered.contains(&name) {
+            return Err(Refusal::bad("a subprotocol is offered twice"));
+        }
+        offered.push(name);
+    }
+    Ok(offered)
+}
+
+/// The handler chose a subprotocol the client did not offer: a bug in the handler, a 500.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotOffered(pub String);
+
+/// The subprotocol to answer with: the handler's choice where it made one, else the first of
+/// the server's own list that is offered. `None` leaves the field out, and the client decides
+/// whether it can live without.
+///
+/// # Errors
+///
+/// The handler's choice is not among those offered.
+pub fn choose<'a>(
+    offered: &[&'a str],
+    configured: &[String],
+    handler: Option<&str>,
+) -> Result<Option<&'a str>, NotOffered> {
+    let find = |name: &str| offered.iter().copied().find(|&offer| offer == name);
+    match handler {
+        None => Ok(configured.iter().find_map(|name| find(name))),
+        Some(choice) => find(choice).map(Some).ok_or_else(|| NotOffered(choice.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_order_decides() {
+        let configured = ["mqtt".to_owned(), "chat".to_owned()];
+        assert_eq!(choose(&["chat", "mqtt"], &configured, None), Ok(Some("mqtt")));
+        assert_eq!(choose(&["chat"], &configured, None), Ok(Some("chat")));
+        assert_eq!(choose(&["CHAT"], &configured, None), Ok(None));
+        assert_eq!(choose(&[], &configured, None), Ok(None));
+        assert_eq!(choose(&["chat"], &[], None), Ok(None));
+    }
+
+    #[test]
+    fn the_handler_may_choose_only_what_is_offered() {
+        let configured = ["mqtt".to_owned()];
+        assert_eq!(choose(&["chat", "mqtt"], &configured, Some("chat")), Ok(Some("chat")));
+        assert_eq!(choose(&["mqtt"], &[], Some("chat")), Err(NotOffered("chat".to_owned())));
+    }
+}

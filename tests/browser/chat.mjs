@@ -1,0 +1,149 @@
+// Two tabs of a real Chromium chat across two workers of a running wsd.
+//
+//   node chat.mjs URL [--screenshot FILE] [--kill] [--tabs N]
+//
+// Tabs are opened until two of them sit on different workers, at most N (20). They chat both
+// ways and each sees the other in its list. With --kill it then prints "ready FD WORKER" with
+// the fd and the worker of the first tab, waits for a line "killed" on stdin, and checks that
+// this tab comes back by itself, that the other never lost its connection, that the list forgets
+// the old fd, and that both chat again. Prints "ok …" and exits 0, or tells what was wrong and
+// exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
+
+import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    screenshot: { type: "string" },
+    kill: { type: "boolean", default: false },
+    tabs: { type: "string", default: "20" },
+  },
+});
+const [url] = positionals;
+if (!url) {
+  console.error("usage: node chat.mjs URL [--screenshot FILE] [--kill] [--tabs N]");
+  process.exit(2);
+}
+const DEADLINE_MS = 20_000;
+const complaints = [];
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  headless: true,
+  args: [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  ],
+});
+try {
+  const [ada, bob] = await twoWorkers();
+  await chat(ada, bob, "Hello from worker", "And hello back from worker");
+  await sayMarkup(ada, bob);
+  if (options.screenshot) await ada.page.screenshot({ path: options.screenshot });
+  if (options.kill) await surviveKill(ada, bob);
+  check(complaints.length === 0, `the console said: ${complaints.join("; ")}`);
+  console.log(`ok workers ${ada.worker} and ${bob.worker}`);
+} catch (error) {
+  console.error(`chat.mjs: ${error.message}`);
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+// An open stdin would keep the process.
+process.exit();
+
+// --- the steps
+
+async function twoWorkers() {
+  const ada = await openTab("Ada");
+  for (let tab = 1; tab < Number(options.tabs); tab += 1) {
+    const bob = await openTab("Bob");
+    if (bob.worker !== ada.worker) return [ada, bob];
+    await bob.context.close();
+  }
+  throw new Error(`${options.tabs} tabs all sat on worker ${ada.worker}`);
+}
+
+// Each tab has a context, and so a localStorage, of its own: it is another person.
+async function openTab(nick) {
+  const context = await browser.newContext({ viewport: { width: 1180, height: 760 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE_MS);
+  page.on("pageerror", (error) => complaints.push(`${nick}: ${error.message}`));
+  page.on("console", (message) => {
+    // A refused connection is what a reconnecting page must live with.
+    const expected = message.text().includes("WebSocket connection to");
+    if (message.type() === "error" && !expected) complaints.push(`${nick}: ${message.text()}`);
+  });
+  await page.goto(url);
+  await page.getByLabel("Name", { exact: true }).fill(nick);
+  await page.getByRole("button", { name: "Join" }).click();
+  await connected(page);
+  return { nick, context, page, ...(await place(page)) };
+}
+
+async function chat(ada, bob, ...words) {
+  for (const [from, to, text] of [[ada, bob, words[0]], [bob, ada, words[1]]]) {
+    const line = `${text} ${from.worker}`;
+    await from.page.getByLabel("Message", { exact: true }).fill(line);
+    await from.page.getByRole("button", { name: "Send" }).click();
+    const shown = to.page.locator(`.message[data-fd="${from.fd}"] .text`, { hasText: line });
+    await shown.waitFor();
+    const own = from.page.locator(".message.mine .text", { hasText: line });
+    await own.waitFor();
+  }
+  for (const [one, other] of [[ada, bob], [bob, ada]]) {
+    await one.page.locator(`#people li[data-fd="${other.fd}"]`, { hasText: other.nick }).waitFor();
+    await one.page.locator(`#people li.self[data-fd="${one.fd}"]`).waitFor();
+  }
+}
+
+async function sayMarkup(from, to) {
+  const markup = "<img src=x onerror=alert(1)> is shown as it was typed";
+  await from.page.getByLabel("Message", { exact: true }).fill(markup);
+  await from.page.keyboard.press("Enter");
+  await to.page.locator(".message .text", { hasText: markup }).waitFor();
+  const elements = await to.page.locator("#log img").count();
+  check(elements === 0, "markup of a message became an element");
+}
+
+async function surviveKill(ada, bob) {
+  console.log(`ready ${ada.fd} ${ada.worker}`);
+  await line("killed");
+  const old = ada.fd;
+  await ada.page.waitForFunction((fd) => document.body.dataset.fd !== fd, old);
+  await connected(ada.page);
+  Object.assign(ada, await place(ada.page));
+  check((await place(bob.page)).fd === bob.fd, "the other tab lost its connection");
+  for (const tab of [ada, bob]) {
+    const ghost = tab.page.locator(`#people li[data-fd="${old}"]`);
+    await ghost.waitFor({ state: "detached" });
+  }
+  await chat(ada, bob, "Back again, on worker", "Never left worker");
+}
+
+// --- the means
+
+async function connected(page) {
+  await page.waitForFunction(() => document.body.dataset.state === "open");
+}
+
+async function place(page) {
+  return page.evaluate(() => ({
+    fd: document.body.dataset.fd,
+    worker: document.body.dataset.worker,
+  }));
+}
+
+async function line(wanted) {
+  for await (const text of createInterface({ input: process.stdin })) {
+    if (text.trim() === wanted) return;
+  }
+  throw new Error(`stdin ended before "${wanted}"`);
+}
+
+function check(holds, otherwise) {
+  if (!holds) throw new Error(otherwise);
+}
