@@ -7,6 +7,7 @@ pub mod memory;
 pub mod packet;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod watch;
 
 /// The descriptor at which every process of ours finds what its launcher left it.

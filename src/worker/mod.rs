@@ -1,55 +1,107 @@
-//! worker.
+//! The worker: one listener, its connections, the handler.
+//!
+//! Its life, top to bottom: [`boot`] reads who it is from the master; [`serve`](life::serve)
+//! starts the handler, accepts, and lives in [`reactor`] until it is told to leave. All of it is
+//! one thread. State stands in cells of [`Worker`], borrowed only for short operations and never
+//! while a handler runs, so a handler may call whatever it likes.
 
-pub mod head;
-pub mod http;
-use nix::poll::*;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
-fn lifeloop<T: serde::de::DeserializeOwned + std::fmt::Debug>(
-    link: OwnedFd,
-    hello: Vec<Vec<u8>>,
-    mut f: impl FnMut(T) -> (Option<Vec<u8>>, bool),
-) -> ExitCode {
-    for h in hello {
-        crate::sys::packet::send(link.as_fd(), &h, &[]).ok();
+mod accept;
+mod boot;
+mod connection;
+mod crash;
+mod dispatch;
+mod ending;
+mod frames;
+mod handover;
+mod head;
+mod heartbeat;
+mod http;
+mod leave;
+mod life;
+mod links;
+mod listeners;
+mod open;
+mod outbox;
+mod plain;
+mod push;
+mod reactor;
+mod requests;
+mod serials;
+mod settings;
+mod table;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod travel;
+
+pub(crate) use life::run;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use crate::api::{Context, Handler};
+use crate::fd::{Slot, WorkerId};
+use crate::ipc::link::Link;
+use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::{Counter, Scoreboard};
+use crate::websocket::Codec;
+
+/// The worker's state. Each field belongs to the file of its name.
+pub(crate) struct Worker {
+    id: WorkerId,
+    worker_num: Cell<u16>,
+    settings: settings::Settings,
+    handler: Rc<dyn Handler>,
+    context: OnceCell<Context>,
+    phase: Cell<life::Phase>,
+    now_ms: Cell<u64>,
+    table: RefCell<table::Table>,
+    wheel: RefCell<timers::Wheel>,
+    codec: RefCell<Codec>,
+    epoll: nix::sys::epoll::Epoll,
+    turn: reactor::Turn,
+    pool: RefCell<Vec<Box<outbox::Outbox>>>,
+    gate: accept::Gatekeeper,
+    listeners: RefCell<listeners::Listeners>,
+    serials: RefCell<serials::Serials>,
+    requests: requests::Requests,
+    handover: RefCell<handover::Handover>,
+    leaving: leave::Leaving,
+    jobs: tasks::Jobs,
+    link: Link,
+    master: links::MasterLink,
+    registry: Registry,
+    board: Board,
+}
+
+impl Worker {
+    fn slot(&self) -> Slot {
+        self.id.slot
     }
-    loop {
-        let mut p = [PollFd::new(link.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut p, PollTimeout::NONE);
-        let mut b = vec![0; 300000];
-        let got = crate::sys::packet::receive(link.as_fd(), &mut b).unwrap();
-        if got.len == 0 {
-            return ExitCode::FAILURE;
-        }
-        let (ans, end) = f(crate::ipc::codec::decode(&b[..got.len]).unwrap());
-        if let Some(a) = ans {
-            crate::sys::packet::send(link.as_fd(), &a, &[]).ok();
-        }
-        if end {
-            return ExitCode::SUCCESS;
-        }
+
+    /// What handlers are given. Set before the first of them is called.
+    fn context(&self) -> Option<&Context> {
+        self.context.get()
+    }
+
+    fn add(&self, counter: Counter, n: u64) {
+        self.board.add(counter, n);
     }
 }
-fn enc<T: serde::Serialize>(t: &T) -> Vec<u8> {
-    let mut v = vec![];
-    crate::ipc::codec::encode(t, &mut v).unwrap();
-    v
+
+/// This worker's row of the scoreboard.
+struct Board {
+    scoreboard: Scoreboard,
+    row: u16,
 }
-use crate::ipc::messages::*;
-pub fn run(
-    link: OwnedFd,
-    _m: impl FnOnce(&crate::config::Config) -> std::rc::Rc<dyn crate::api::Handler>,
-) -> ExitCode {
-    crate::sys::process::ignore_master_signals().unwrap();
-    lifeloop::<MasterToWorker>(
-        link,
-        vec![enc(&WorkerToMaster::Hello(Hello::ours())), enc(&WorkerToMaster::Ready)],
-        |m| match m {
-            MasterToWorker::Stop(_) => (None, true),
-            m => {
-                eprintln!("{m:?}");
-                (None, false)
-            }
-        },
-    )
+
+impl Board {
+    fn add(&self, counter: Counter, n: u64) {
+        self.scoreboard.add(self.row, counter, n);
+    }
+
+    fn sub(&self, counter: Counter, n: u64) {
+        self.scoreboard.sub(self.row, counter, n);
+    }
 }

@@ -1,0 +1,128 @@
+//! Sockets of clients: accept, read, write, and the options they inherit from their listener.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, getsockname, recv, send,
+    sendmsg, setsockopt, shutdown, sockopt,
+};
+
+/// Accepts one connection, non-blocking and close-on-exec. The address is the client's; `None`
+/// for a Unix socket.
+pub fn accept(listener: BorrowedFd<'_>) -> nix::Result<(OwnedFd, Option<SocketAddr>)> {
+    let mut address = MaybeUninit::<libc::sockaddr_in6>::zeroed();
+    let mut len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let start = address.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` bytes to `address`, which has that many.
+    let raw = unsafe { libc::accept4(listener.as_raw_fd(), start, &raw mut len, flags) };
+    let raw = Errno::result(raw)?;
+    // SAFETY: on success the descriptor is new and ours alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: zeroed is a valid sockaddr_in6, and so is whatever the kernel wrote over it.
+    let v6 = unsafe { address.assume_init() };
+    let peer = match i32::from(v6.sin6_family) {
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into())
+        }
+        libc::AF_INET => {
+            // SAFETY: the family says that a sockaddr_in was written, which is the smaller.
+            let v4 = unsafe { &*address.as_ptr().cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddr::new(ip.into(), u16::from_be(v4.sin_port)))
+        }
+        _ => None,
+    };
+    Ok((socket, peer))
+}
+
+/// Reads what there is, at most the buffer full. 0 means that the client shut its end; `EAGAIN`
+/// that there is nothing.
+pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Writes pieces as one, and says how many bytes the kernel took. `EAGAIN` when it takes none.
+pub fn write(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> nix::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        let result = match pieces {
+            [piece] => send(socket.as_raw_fd(), piece, flags),
+            pieces => sendmsg::<()>(socket.as_raw_fd(), pieces, &[], flags, None),
+        };
+        match result {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Says that nothing more will be sent. The client may be gone already, which is as good.
+pub fn finish_writing(socket: BorrowedFd<'_>) {
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+}
+
+/// Whether it is an AF_UNIX socket.
+pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
+    getsockname::<SockaddrStorage>(socket.as_raw_fd())
+        .is_ok_and(|address| address.family() == Some(AddressFamily::Unix))
+}
+
+/// Options that accepted connections inherit, so that they cost no system call each.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpOptions {
+    /// TCP_NODELAY.
+    pub nodelay: bool,
+    /// SO_KEEPALIVE with TCP_KEEPIDLE; zero: off.
+    pub keepalive: Duration,
+    /// TCP_USER_TIMEOUT; zero: the kernel's own.
+    pub user_timeout: Duration,
+}
+
+/// Sets the options of a TCP listener.
+pub fn tune(listener: BorrowedFd<'_>, options: TcpOptions) -> nix::Result<()> {
+    setsockopt(&listener, sockopt::TcpNoDelay, &options.nodelay)?;
+    setsockopt(&listener, sockopt::KeepAlive, &!options.keepalive.is_zero())?;
+    if !options.keepalive.is_zero() {
+        setsockopt(&listener, sockopt::TcpKeepIdle, &(options.keepalive.as_secs() as u32))?;
+    }
+    setsockopt(&listener, sockopt::TcpUserTimeout, &(options.user_timeout.as_millis() as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn an_accepted_client_has_its_address_and_the_listeners_options() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(host).unwrap();
+            let second = Duration::from_secs(1);
+            let options = TcpOptions { nodelay: true, keepalive: second, user_timeout: second };
+            tune(listener.as_fd(), options).unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, peer) = accept(listener.as_fd()).unwrap();
+            assert_eq!(peer, Some(client.local_addr().unwrap()));
+            let nodelay = nix::sys::socket::getsockopt(&socket, sockopt::TcpNoDelay).unwrap();
+            assert!(nodelay);
+            assert_eq!(read(socket.as_fd(), &mut [0; 8]), Err(Errno::EAGAIN));
+            client.write_all(b"x").unwrap();
+            write(socket.as_fd(), &[IoSlice::new(b"a"), IoSlice::new(b"b")]).unwrap();
+        }
+    }
+}

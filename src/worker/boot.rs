@@ -1,0 +1,69 @@
+//! The first packet: who this process is and what it was given.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::{Error, Result, Subject};
+use crate::ipc::codec;
+use crate::ipc::messages::{Hello, Listener, MasterToWorker, WorkerBoot, WorkerToMaster};
+use crate::sys::packet;
+
+/// Bytes of the largest message of the master; the configuration is most of `Boot`.
+pub(super) const MASTER_BYTES_MAX: usize = 256 * 1024;
+
+/// What the master gave.
+pub(super) struct Boot {
+    pub is: WorkerBoot,
+    pub master: OwnedFd,
+    pub link: OwnedFd,
+    pub scoreboard: OwnedFd,
+    pub registry: OwnedFd,
+    pub listeners: Vec<(Listener, OwnedFd)>,
+}
+
+/// Waits for `Boot` and answers `Hello`. Blocks: there is no runtime yet.
+pub(super) fn receive(master: OwnedFd) -> Result<Boot> {
+    let mut buffer = vec![0; MASTER_BYTES_MAX];
+    let (len, fds) = loop {
+        match packet::receive(master.as_fd(), &mut buffer) {
+            Ok(got) if got.len > 0 => break (got.len, got.fds),
+            Ok(_) => return Err(Error::new("the master is gone before it said anything")),
+            Err(Errno::EAGAIN) => wait(&master)?,
+            Err(error) => return Err(Error::io("receive from the master", error)),
+        }
+    };
+    let hello = WorkerToMaster::Hello(Hello::ours());
+    let mut bytes = Vec::new();
+    codec::encode(&hello, &mut bytes)?;
+    packet::send(master.as_fd(), &bytes, &[]).subject(|| "greet the master".to_owned())?;
+    match codec::decode(&buffer[..len])? {
+        MasterToWorker::Boot(is) => take(is, master, fds),
+        other => Err(Error::new(format!("the master said {other:?} before Boot"))),
+    }
+}
+
+fn wait(master: &OwnedFd) -> Result<()> {
+    let mut polled = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(Error::io("wait for the master", error)),
+    }
+}
+
+fn take(is: WorkerBoot, master: OwnedFd, fds: Vec<OwnedFd>) -> Result<Boot> {
+    let want = 3 + is.listeners.len();
+    let got = fds.len();
+    let mut fds = fds.into_iter();
+    let mut next = || {
+        let missing = || Error::new(format!("Boot came with {got} descriptors, not {want}"));
+        fds.next().ok_or_else(missing)
+    };
+    let (link, scoreboard, registry) = (next()?, next()?, next()?);
+    let mut listeners = Vec::new();
+    for listener in &is.listeners {
+        listeners.push((listener.clone(), next()?));
+    }
+    Ok(Boot { is, master, link, scoreboard, registry, listeners })
+}

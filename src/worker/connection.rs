@@ -1,0 +1,225 @@
+//! One client: an entry of the table, small while it is idle.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::epoll::EpollFlags;
+
+use super::head::{Kept, Reader};
+use super::outbox::Outbox;
+use super::timers::{NEVER, Tick};
+use crate::api::Info;
+use crate::close::Close;
+use crate::fd::{Fd, Slot};
+use crate::websocket::{Engine, Role};
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The head of its request is being read.
+    Head,
+    /// `on_handshake` is at work.
+    Handshaking,
+    /// It is a WebSocket.
+    Open,
+    /// We sent a close frame and wait for the client's.
+    Closing,
+    /// Nothing more is to come from either side but what the outbox holds.
+    Parting,
+    /// Our last bytes go out; what still comes is thrown away. Closing at once would reset the
+    /// connection, and the client might lose what we said.
+    Lingering,
+    /// It is on its way to another process, which has not said yet that it has it.
+    Moving,
+    /// It has ended: the socket is closed, and `on_close` runs or is about to.
+    Ended,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub socket: Option<OwnedFd>,
+    /// Which use of its place in the table it is.
+    pub turn: u32,
+    pub stage: Stage,
+    /// A handler of it has not ended: no other event of it is delivered.
+    pub busy: bool,
+    /// It counts as a pending handshake.
+    pub pending: bool,
+    /// It is in the list of those that are flushed at the end of the turn.
+    pub dirty: bool,
+    /// The kernel takes no more of its bytes for now; the epoll set tells when it does.
+    pub blocked: bool,
+    /// The epoll set does not tell that there is something to read.
+    pub paused: bool,
+    /// It is not in the epoll set.
+    pub deaf: bool,
+    /// `on_open` was called, here or where it came from, so `on_close` will be.
+    pub opened: bool,
+    /// Pushes of this worker's own handlers to it go by the manager, behind those that are on
+    /// that way already.
+    pub by_manager: bool,
+    /// Its number; it gets one when its request was read.
+    pub fd: Option<Fd>,
+    pub engine: Engine,
+    pub kept: Option<Kept>,
+    pub outbox: Option<Box<Outbox>>,
+    pub extra: Option<Box<Extra>>,
+    /// Milliseconds since 1970.
+    pub opened_at: u64,
+    /// Milliseconds of the monotonic clock.
+    pub received_at: u64,
+    pub bytes_in: u64,
+    /// Begins below 0 (it wraps) by the size of the answer to the handshake.
+    pub bytes_out: u64,
+    /// When the wheel looks at it next.
+    pub look_at: Tick,
+    /// When its stage must have ended: the handshake's or the close's deadline, or its age.
+    pub deadline: Tick,
+    pub ping_at: Tick,
+    /// When the answer to a ping must be there.
+    pub pong_by: Tick,
+    /// When a message that was begun must be whole.
+    pub message_by: Tick,
+}
+
+/// What few connections have, and none for long.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Bytes that were read and wait for a handler to end.
+    pub tail: Vec<u8>,
+    /// How it ends, once that is decided.
+    pub close: Option<Close>,
+    /// Its request, before it is open.
+    pub opening: Option<Opening>,
+}
+
+/// A connection before it is open.
+pub(super) struct Opening {
+    pub reader: Reader,
+    pub bytes: Vec<u8>,
+    pub peer: Option<SocketAddr>,
+}
+
+impl Connection {
+    /// A client that was just accepted.
+    pub fn accepted(socket: OwnedFd, peer: Option<SocketAddr>, turn: u32, now_ms: u64) -> Self {
+        let opening = Opening { reader: Reader::new(), bytes: Vec::new(), peer };
+        let extra = Extra { opening: Some(opening), ..Extra::default() };
+        Connection {
+            socket: Some(socket),
+            turn,
+            stage: Stage::Head,
+            busy: false,
+            pending: false,
+            dirty: false,
+            blocked: false,
+            paused: false,
+            deaf: true,
+            opened: false,
+            by_manager: false,
+            fd: None,
+            engine: Engine::new(Role::Server, None),
+            kept: None,
+            outbox: None,
+            extra: Some(Box::new(extra)),
+            opened_at: 0,
+            received_at: now_ms,
+            bytes_in: 0,
+            bytes_out: 0,
+            look_at: NEVER,
+            deadline: NEVER,
+            ping_at: NEVER,
+            pong_by: NEVER,
+            message_by: NEVER,
+        }
+    }
+
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The other end of the TCP connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
+        match (opening, &self.kept) {
+            (Some(opening), _) => opening.peer,
+            (None, kept) => kept.as_ref().and_then(Kept::peer),
+        }
+    }
+
+    /// Whether a message may be pushed to it.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// What the epoll set is to tell of it.
+    pub fn interest(&self) -> EpollFlags {
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, !self.paused);
+        interest.set(EpollFlags::EPOLLOUT, self.blocked);
+        interest
+    }
+
+    /// The earliest moment at which something may be due.
+    pub fn next_look(&self) -> Tick {
+        self.deadline.min(self.ping_at).min(self.pong_by).min(self.message_by)
+    }
+
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Decides how it ends, unless that was decided before.
+    pub fn decide(&mut self, close: Close) {
+        self.extra().close.get_or_insert(close);
+    }
+
+    /// Bytes that were read and wait.
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        let tail = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.tail));
+        self.drop_empty_extra();
+        tail.unwrap_or_default()
+    }
+
+    pub fn has_tail(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.tail.is_empty())
+    }
+
+    /// Gives memory back that nothing needs.
+    pub fn drop_empty_extra(&mut self) {
+        let needed = self.extra.as_ref().is_some_and(|extra| {
+            !extra.tail.is_empty() || extra.close.is_some() || extra.opening.is_some()
+        });
+        if !needed {
+            self.extra = None;
+        }
+    }
+
+    /// What is known of it; `None` unless it is open.
+    pub fn info(&self, worker: Slot, now_ms: u64) -> Option<Info> {
+        let fd = self.fd.filter(|_| self.is_open())?;
+        let kept = self.kept.as_ref()?;
+        let peer = kept.peer().map_or_else(|| "unix:".to_owned(), |peer| peer.to_string());
+        Some(Info {
+            fd,
+            worker,
+            peer,
+            client: kept.client(),
+            connected_at: self.opened_at,
+            idle_ms: now_ms.saturating_sub(self.received_at),
+            bytes_in: self.bytes_in,
+            // The answer to the handshake was taken off in advance, and may not be sent yet.
+            bytes_out: (self.bytes_out as i64).max(0) as u64,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,37 @@
+//! After a crash: the clients of the dead process get their `on_close` here.
+
+use std::rc::Rc;
+
+use super::Worker;
+use crate::close::{Cause, Close};
+use crate::ipc::messages::WorkerToMaster;
+use crate::ipc::registry::Registry;
+
+impl Worker {
+    /// Calls `on_close` for each client of the dead process whose `on_close` had not begun, one
+    /// after the other and not before `on_worker_start` has ended. Tells the master when done.
+    pub(super) fn mourn(self: &Rc<Self>, dead: Registry) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            worker.started().await;
+            let mut count = 0u64;
+            for index in 0..dead.capacity() {
+                let Some(entry) = dead.entry(index).filter(|entry| !entry.closing) else {
+                    continue;
+                };
+                // Should this process die as well, nobody hears of it twice.
+                dead.closing(index);
+                count += 1;
+                let (handler, fd) = (worker.handler.clone(), entry.fd);
+                let close = Close::because(Cause::WorkerCrashed);
+                let told =
+                    worker.call_alone("on_close", |context| handler.on_close(context, fd, close));
+                // A panic was logged, and there is no connection for it to cost.
+                let _ = told.await;
+                dead.closed(index);
+            }
+            tracing::info!(count, "told of the clients of a worker that died");
+            worker.master.send(&WorkerToMaster::Mourned);
+        });
+    }
+}

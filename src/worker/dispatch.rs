@@ -1,0 +1,173 @@
+//! Calling the handler: one event of a connection at a time, and no panic gets out.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use super::Worker;
+use super::connection::Stage;
+use super::table::Key;
+use crate::api::{Context, Flow};
+use crate::close::{Cause, Close};
+use crate::fd::Fd;
+use crate::ipc::scoreboard::Counter;
+
+/// A handler panicked; it was logged and counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panicked;
+
+/// A future whose panic is an answer.
+struct Guarded<T>(Pin<Box<dyn Future<Output = T>>>);
+
+impl<T> Future for Guarded<T> {
+    type Output = Result<T, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+impl Worker {
+    /// Calls a handler about a connection, and goes on with `then` when it has ended: at once,
+    /// or later in a task of its own. Until then the connection is busy.
+    pub(super) fn call<T: 'static>(
+        self: &Rc<Self>,
+        key: Key,
+        fd: Fd,
+        event: &'static str,
+        handler: impl FnOnce(&Context) -> Flow<T>,
+        then: impl FnOnce(&Rc<Worker>, Key, Result<T, Panicked>) + 'static,
+    ) {
+        match self.begin(event, Some(fd), handler) {
+            Begun::Done(answer) => then(self, key, answer),
+            Begun::Goes(future) => {
+                if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+                    connection.busy = true;
+                }
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    let answer = worker.answer(event, Some(fd), future.await);
+                    if let Some(connection) = worker.table.borrow_mut().get_mut(key) {
+                        connection.busy = false;
+                    }
+                    then(&worker, key, answer);
+                    worker.resume(key);
+                });
+            }
+        }
+    }
+
+    /// Calls a handler about no connection, and waits for it.
+    pub(super) async fn call_alone<T>(
+        self: &Rc<Self>,
+        event: &'static str,
+        handler: impl FnOnce(&Context) -> Flow<T>,
+    ) -> Result<T, Panicked> {
+        match self.begin(event, None, handler) {
+            Begun::Done(answer) => answer,
+            Begun::Goes(future) => self.answer(event, None, future.await),
+        }
+    }
+
+    /// Calls a handler about no connection, and lets it go on by itself.
+    pub(super) fn call_aside(
+        self: &Rc<Self>,
+        event: &'static str,
+        handler: impl FnOnce(&Context) -> Flow,
+    ) {
+        if let Begun::Goes(future) = self.begin(event, None, handler) {
+            let worker = self.clone();
+            tokio::task::spawn_local(async move {
+                // Logged and counted there; there is no connection to end.
+                let _ = worker.answer(event, None, future.await);
+            });
+        }
+    }
+
+    /// Calls a handler and polls what it returns once.
+    fn begin<T>(
+        &self,
+        event: &'static str,
+        fd: Option<Fd>,
+        handler: impl FnOnce(&Context) -> Flow<T>,
+    ) -> Begun<T> {
+        let Some(context) = self.context() else { return Begun::Done(Err(Panicked)) };
+        let flow = catch_unwind(AssertUnwindSafe(|| handler(context)));
+        let future = match flow {
+            Ok(Flow::Ready(answer)) => return Begun::Done(Ok(answer)),
+            Ok(Flow::Pending(future)) => future,
+            Err(panic) => return Begun::Done(self.answer(event, fd, Err(panic))),
+        };
+        let mut future = Guarded(future);
+        // Whoever is still pending after this is polled again by its task, so no wake is lost.
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        match Pin::new(&mut future).poll(&mut cx) {
+            Poll::Ready(answer) => Begun::Done(self.answer(event, fd, answer)),
+            Poll::Pending => Begun::Goes(future),
+        }
+    }
+
+    fn answer<T>(
+        &self,
+        event: &'static str,
+        fd: Option<Fd>,
+        answer: Result<T, Box<dyn Any + Send>>,
+    ) -> Result<T, Panicked> {
+        answer.map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let fd = fd.map_or(0, Fd::as_u64);
+            let text = text.unwrap_or("no text");
+            tracing::error!(fd, event, panic = ?text, "a handler panicked");
+            self.add(Counter::Panics, 1);
+            Panicked
+        })
+    }
+
+    /// What follows every event of an open connection: a panic costs it.
+    pub(super) fn panic_closes(self: &Rc<Self>, key: Key, answer: Result<(), Panicked>) {
+        if answer.is_err() {
+            self.start_close(key, Close::because(Cause::HandlerPanic));
+        }
+    }
+
+    /// Goes on with a connection whose handler has ended.
+    pub(super) fn resume(self: &Rc<Self>, key: Key) {
+        loop {
+            let mut tail = {
+                let mut table = self.table.borrow_mut();
+                let Some(connection) = table.get_mut(key) else { return };
+                if connection.busy || connection.stage == Stage::Moving {
+                    return;
+                }
+                if connection.stage == Stage::Ended {
+                    drop(table);
+                    return self.finish(key);
+                }
+                connection.take_tail()
+            };
+            if tail.is_empty() {
+                break;
+            }
+            self.feed(key, &mut tail);
+        }
+        let mut table = self.table.borrow_mut();
+        if let Some(connection) = table.get_mut(key)
+            && !connection.busy
+            && std::mem::replace(&mut connection.paused, false)
+        {
+            self.rewatch(key, connection);
+        }
+    }
+}
+
+enum Begun<T> {
+    Done(Result<T, Panicked>),
+    Goes(Guarded<T>),
+}

@@ -1,0 +1,231 @@
+//! How connections end: the close handshake, what follows it, and `on_close`.
+//!
+//! ```text
+//! Open ─ start_close ─► Closing ─ their close ─► Parting ─ flushed ─► Ended ─► on_close
+//!   ├─ their close, ours queued ─────────────────►┘                    ▲
+//!   ├─ a fault ─► Lingering ─ their end, or 2 s ────────────────────────┤
+//!   └─ the network, a pong that never came ─────────────────────────────┘
+//! ```
+
+use std::rc::Rc;
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::dispatch::Panicked;
+use super::table::Key;
+use super::timers::{Tick, tick};
+use crate::close::{Cause, Close, Initiator};
+use crate::ipc::scoreboard::Counter;
+use crate::websocket::frame;
+
+/// How long a client has to answer a close frame: 5 s.
+const CLOSE_TICKS: Tick = 5_000 / super::timers::TICK_MS as Tick;
+/// How long what a refused client still sends is thrown away: 2 s.
+const LINGER_TICKS: Tick = 2_000 / super::timers::TICK_MS as Tick;
+
+impl Worker {
+    /// Closes an open connection from our side: a close frame, then up to 5 s for the client's.
+    /// What was pushed before is sent first, unless the client is too slow for it.
+    pub(super) fn start_close(self: &Rc<Self>, key: Key, close: Close) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        if connection.is_open() {
+            self.say_close(key, connection, close);
+        }
+    }
+
+    /// As `start_close`, with the table borrowed already.
+    pub(super) fn say_close(&self, key: Key, connection: &mut Connection, close: Close) {
+        let fault = matches!(
+            close.cause,
+            Cause::ProtocolError
+                | Cause::InvalidText
+                | Cause::MessageTooBig
+                | Cause::TooManyFragments
+        );
+        if close.cause == Cause::SlowReader
+            && let Some(outbox) = &mut connection.outbox
+        {
+            self.add(Counter::PushLost, outbox.cut() as u64);
+        }
+        let mut bytes = Vec::with_capacity(32);
+        frame::put_close(&mut bytes, Some(close.code), &close.reason);
+        self.queue_control(key, connection, &bytes);
+        connection.decide(close);
+        connection.stage = if fault { Stage::Lingering } else { Stage::Closing };
+        let time = if fault { LINGER_TICKS } else { CLOSE_TICKS };
+        self.set_deadline(key, connection, time);
+    }
+
+    /// The client sent a close frame.
+    pub(super) fn closed_by_client(self: &Rc<Self>, key: Key, code: Option<u16>, reason: String) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        if connection.is_open() {
+            let mut bytes = Vec::with_capacity(32);
+            frame::put_close(&mut bytes, code, "");
+            self.queue_control(key, connection, &bytes);
+            let code = code.unwrap_or(Cause::ClientClosed.code());
+            connection.decide(Close { code, reason, cause: Cause::ClientClosed });
+        }
+        connection.stage = Stage::Parting;
+        self.set_deadline(key, connection, CLOSE_TICKS);
+        self.turn.flush_later(key, connection);
+        if connection.outbox.is_none() {
+            drop(table);
+            self.end(key, Close::because(Cause::ClientVanished));
+        }
+    }
+
+    /// Answers a client that does not come in, and leaves it time to read that.
+    pub(super) fn refuse(self: &Rc<Self>, key: Key, status: u16, why: &str, answer: &[u8]) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        let peer = connection.peer();
+        tracing::info!(status, why, peer = peer.map(tracing::field::display), "refused");
+        self.add(Counter::Refused, 1);
+        self.no_longer_pending(connection);
+        connection.extra = None;
+        connection.stage = Stage::Lingering;
+        self.queue_control(key, connection, answer);
+        self.set_deadline(key, connection, LINGER_TICKS);
+    }
+
+    /// A client that left before it was in.
+    pub(super) fn drop_pending(self: &Rc<Self>, key: Key) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        if connection.busy {
+            // Its `on_handshake` runs still; what it answers will find nobody.
+            connection.stage = Stage::Ended;
+            connection.socket = None;
+            return;
+        }
+        self.no_longer_pending(connection);
+        table.remove(key);
+    }
+
+    /// The connection has ended, with `close` unless how was decided before. Closes the socket
+    /// now; `on_close` follows at the end of the turn, or when the running handler has ended.
+    pub(super) fn end(self: &Rc<Self>, key: Key, close: Close) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        if connection.stage == Stage::Ended {
+            return;
+        }
+        connection.decide(close);
+        connection.stage = Stage::Ended;
+        connection.paused = false;
+        self.unwatch_shared(connection);
+        connection.socket = None;
+        connection.deadline = super::timers::NEVER;
+        connection.ping_at = super::timers::NEVER;
+        connection.pong_by = super::timers::NEVER;
+        connection.message_by = super::timers::NEVER;
+        if let Some(outbox) = connection.outbox.take() {
+            self.add(Counter::PushLost, outbox.messages() as u64);
+        }
+        let fd = connection.fd;
+        if let Some(fd) = fd {
+            table.unname(fd);
+        }
+        self.turn.finish_later(key);
+    }
+
+    /// Tells the handler that a connection has ended, once.
+    pub(super) fn finish(self: &Rc<Self>, key: Key) {
+        let (fd, close) = {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return };
+            if connection.busy || connection.stage != Stage::Ended {
+                return;
+            }
+            let close = connection.extra.as_mut().and_then(|extra| extra.close.take());
+            let Some(fd) = connection.fd.filter(|_| connection.opened) else {
+                self.no_longer_pending(connection);
+                table.remove(key);
+                return;
+            };
+            let close = close.unwrap_or_else(|| Close::because(Cause::ClientVanished));
+            self.codec.borrow_mut().release(connection.engine.params());
+            (fd, close)
+        };
+        tracing::debug!(
+            fd = fd.as_u64(),
+            code = close.code,
+            cause = close.cause.as_str(),
+            reason = ?close.reason,
+            "closed"
+        );
+        self.registry.closing(key.index as usize);
+        self.board.sub(Counter::Connections, 1);
+        self.add(Counter::Closed, 1);
+        let handler = self.handler.clone();
+        self.call(
+            key,
+            fd,
+            "on_close",
+            move |context| handler.on_close(context, fd, close),
+            |worker, key, _: Result<(), Panicked>| {
+                worker.registry.closed(key.index as usize);
+                worker.table.borrow_mut().remove(key);
+                worker.left();
+            },
+        );
+    }
+
+    /// Ends what has passed the deadline of its stage.
+    pub(super) fn past_deadline(self: &Rc<Self>, key: Key, stage: Stage) {
+        match stage {
+            Stage::Head => self.refuse_head(key, super::head::Refusal::timeout()),
+            Stage::Handshaking => self.drop_pending(key),
+            Stage::Open => self.start_close(key, Close::because(Cause::MaxAge)),
+            Stage::Closing | Stage::Parting => {
+                self.end(key, Close::because(Cause::ClientVanished));
+            }
+            Stage::Lingering => {
+                let pending = self.table.borrow().get(key).is_some_and(|it| !it.opened);
+                if pending {
+                    self.table.borrow_mut().remove(key);
+                } else {
+                    self.end(key, Close::because(Cause::ProtocolError));
+                }
+            }
+            Stage::Moving | Stage::Ended => {}
+        }
+    }
+
+    /// Queues a frame of ours.
+    pub(super) fn queue_control(&self, key: Key, connection: &mut Connection, bytes: &[u8]) {
+        connection.outbox.get_or_insert_with(|| self.fresh_outbox()).add_control(bytes);
+        if !connection.blocked {
+            self.turn.flush_later(key, connection);
+        }
+    }
+
+    fn set_deadline(&self, key: Key, connection: &mut Connection, time: Tick) {
+        connection.ping_at = super::timers::NEVER;
+        connection.pong_by = super::timers::NEVER;
+        connection.message_by = super::timers::NEVER;
+        connection.deadline = tick(self.now_ms.get()) + time;
+        self.look_again(key, connection);
+    }
+
+    /// Another process may have a duplicate of the socket, and then closing ours would not take
+    /// it out of the epoll set.
+    fn unwatch_shared(&self, connection: &mut Connection) {
+        if connection.by_manager || connection.stage == Stage::Moving {
+            self.unwatch(connection);
+        }
+    }
+}
+
+/// The close that a person asked for: a code that may not be sent becomes 1000, a long reason is
+/// cut.
+pub(super) fn asked_close(code: u16, reason: &str, cause: Cause) -> Close {
+    let code =
+        if crate::close::code_may_be_sent(code) { code } else { Cause::HandlerClosed.code() };
+    let end = reason.floor_char_boundary(crate::close::REASON_BYTES_MAX);
+    debug_assert_eq!(cause.initiator(), Initiator::Server);
+    Close { code, reason: reason[..end].to_owned(), cause }
+}

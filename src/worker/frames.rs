@@ -1,0 +1,128 @@
+//! What an open connection sends: frames in, events out.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::table::Key;
+use super::timers::{NEVER, tick};
+use crate::api::{Frame, Opcode};
+use crate::close::Close;
+use crate::fd::Fd;
+use crate::ipc::scoreboard::Counter;
+use crate::websocket::{Event, frame};
+
+/// What one step of the engine asks for.
+enum Next {
+    Nothing,
+    Deliver(Fd, Frame),
+    Close(Option<u16>, String),
+    Fault(Close),
+}
+
+impl Worker {
+    /// More bytes of frames. They are used up, or kept aside behind a handler that runs.
+    pub(super) fn feed_frames(self: &Rc<Self>, key: Key, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let (used, next) = match self.step(key, &mut bytes[at..]) {
+                Some(step) => step,
+                None => return self.keep_tail(key, &bytes[at..]),
+            };
+            at += used;
+            match next {
+                Next::Nothing => {}
+                Next::Deliver(fd, frame) => self.deliver(key, fd, frame),
+                Next::Close(code, reason) => return self.closed_by_client(key, code, reason),
+                Next::Fault(close) => return self.start_close(key, close),
+            }
+        }
+    }
+
+    /// One step of the engine: how many bytes it used, and what they said. `None` while a
+    /// handler of the connection runs.
+    fn step(&self, key: Key, bytes: &mut [u8]) -> Option<(usize, Next)> {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else {
+            return Some((bytes.len(), Next::Nothing));
+        };
+        if connection.busy {
+            return None;
+        }
+        if !matches!(connection.stage, Stage::Open | Stage::Closing) {
+            return Some((bytes.len(), Next::Nothing));
+        }
+        let limits = &self.settings.message;
+        let step = match connection.engine.next(bytes, limits, &mut self.codec.borrow_mut()) {
+            Ok(step) => step,
+            Err(fault) => {
+                let close = Close::from(fault);
+                if connection.stage == Stage::Closing {
+                    // It breaks rules while it is asked to leave: then without its goodbye.
+                    connection.stage = Stage::Lingering;
+                }
+                return Some((bytes.len(), Next::Fault(close)));
+            }
+        };
+        self.mind_message(key, connection);
+        let next = match step.event {
+            None | Some(Event::Pong(_)) => Next::Nothing,
+            Some(Event::Ping(payload)) => {
+                self.pong(key, connection, payload.bytes(bytes));
+                Next::Nothing
+            }
+            Some(Event::Message { opcode, data }) => {
+                self.message(connection, opcode, data.into_bytes(bytes))
+            }
+            Some(Event::Close { code, reason }) => Next::Close(code, reason),
+        };
+        Some((step.used, next))
+    }
+
+    fn message(&self, connection: &Connection, opcode: Opcode, data: Bytes) -> Next {
+        match connection.fd {
+            Some(fd) if connection.is_open() => {
+                self.add(Counter::MessagesIn, 1);
+                Next::Deliver(fd, Frame { fd, opcode, data })
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    fn deliver(self: &Rc<Self>, key: Key, fd: Fd, frame: Frame) {
+        let handler = self.handler.clone();
+        self.call(
+            key,
+            fd,
+            "on_message",
+            move |context| handler.on_message(context, frame),
+            |worker, key, answer| worker.panic_closes(key, answer),
+        );
+    }
+
+    /// Starts or stops the clock of a message that was begun.
+    fn mind_message(&self, key: Key, connection: &mut Connection) {
+        let Some(time) = self.settings.message_time else { return };
+        if !connection.engine.is_mid_message() {
+            connection.message_by = NEVER;
+        } else if connection.message_by == NEVER && connection.is_open() {
+            connection.message_by = tick(self.now_ms.get()) + time;
+            self.look_again(key, connection);
+        }
+    }
+
+    fn pong(&self, key: Key, connection: &mut Connection, payload: &[u8]) {
+        if !connection.is_open() {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(2 + payload.len());
+        frame::put_pong(&mut bytes, payload);
+        let blocked = connection.blocked;
+        connection.outbox.get_or_insert_with(|| self.fresh_outbox()).add_pong(&bytes, blocked);
+        if !blocked {
+            self.turn.flush_later(key, connection);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Deadlines: what the wheel brings up, and the manager's sweep for idle clients.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::table::Key;
+use super::timers::{NEVER, TICK_MS, tick};
+use crate::close::{Cause, Close};
+use crate::ipc::scoreboard::Counter;
+use crate::sys::clock;
+use crate::websocket::frame;
+
+/// Connections looked at in a sweep before others get to run.
+const SWEEP_SLICE: usize = 4096;
+
+/// What is due on a connection.
+enum Due {
+    Nothing,
+    Pong,
+    Message,
+    Stage(Stage),
+}
+
+/// Turns the wheel, for ever.
+pub(super) async fn turn_wheel(worker: Rc<Worker>) {
+    let mut ticks = interval(Duration::from_millis(TICK_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        worker.now_ms.set(clock::monotonic_ms());
+        let due = worker.wheel.borrow_mut().advance(tick(worker.now_ms.get()));
+        for key in due {
+            worker.look(key);
+        }
+        worker.add(Counter::Tasks, worker.jobs.newly_done());
+    }
+}
+
+impl Worker {
+    /// Has the wheel bring a connection up when its next deadline comes.
+    pub(super) fn look_again(&self, key: Key, connection: &mut Connection) {
+        let next = connection.next_look();
+        if next < connection.look_at {
+            connection.look_at = self.wheel.borrow_mut().set(key, next);
+        }
+    }
+
+    /// The wheel has brought a connection up.
+    fn look(self: &Rc<Self>, key: Key) {
+        let now = tick(self.now_ms.get());
+        let due = {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return };
+            if connection.look_at > now {
+                // It was set anew since.
+                return;
+            }
+            connection.look_at = NEVER;
+            let due = self.due(key, connection, now);
+            self.look_again(key, connection);
+            due
+        };
+        match due {
+            Due::Nothing => {}
+            Due::Pong => self.end(key, Close::because(Cause::PongTimeout)),
+            Due::Message => self.start_close(key, Close::because(Cause::MessageTimeout)),
+            Due::Stage(stage) => self.past_deadline(key, stage),
+        }
+    }
+
+    fn due(&self, key: Key, connection: &mut Connection, now: u32) -> Due {
+        if connection.deadline <= now {
+            connection.deadline = NEVER;
+            return Due::Stage(connection.stage);
+        }
+        if !connection.is_open() {
+            return Due::Nothing;
+        }
+        if connection.pong_by <= now {
+            connection.pong_by = NEVER;
+            // While its handler runs it is not read, so the answer may lie there unread.
+            return if connection.busy { Due::Nothing } else { Due::Pong };
+        }
+        if connection.message_by <= now {
+            connection.message_by = NEVER;
+            return Due::Message;
+        }
+        if connection.ping_at <= now {
+            self.ping(key, connection, now);
+        }
+        Due::Nothing
+    }
+
+    fn ping(&self, key: Key, connection: &mut Connection, now: u32) {
+        let Some(interval) = self.settings.ping else {
+            connection.ping_at = NEVER;
+            return;
+        };
+        connection.ping_at = now + interval;
+        if connection.pong_by == NEVER {
+            let mut bytes = Vec::with_capacity(2);
+            frame::put_ping(&mut bytes, &[]);
+            self.queue_control(key, connection, &bytes);
+            connection.pong_by = now + self.settings.pong;
+        }
+    }
+
+    /// Closes every client that has sent nothing for `idle_ms`.
+    pub(super) fn sweep(self: &Rc<Self>, idle_ms: u64) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let keys = worker.table.borrow().keys();
+            for slice in keys.chunks(SWEEP_SLICE) {
+                let now = clock::monotonic_ms();
+                for &key in slice {
+                    let idle = worker.table.borrow().get(key).is_some_and(|connection| {
+                        connection.is_open()
+                            && !connection.busy
+                            && now.saturating_sub(connection.received_at) >= idle_ms
+                    });
+                    if idle {
+                        worker.start_close(key, Close::because(Cause::IdleTimeout));
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+}

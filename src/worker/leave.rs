@@ -1,0 +1,208 @@
+//! Leaving: on stop, when the master died, and when a reload has left connections behind.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::head::Refusal;
+use super::life::Phase;
+use super::table::Key;
+use crate::close::{Cause, Close};
+use crate::ipc::messages::{StopMode, WorkerToManager};
+
+/// How long clients have to answer our close frames.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long a hasty exit may take: what fits is written, and handlers hear of it.
+const HASTE: Duration = Duration::from_millis(800);
+
+/// What the rest of the worker watches while it leaves.
+pub(super) struct Leaving {
+    /// Told when a connection is gone or a handler has ended.
+    pub changed: Notify,
+    /// Tells plain HTTP connections to end after the running request. Each has a receiver, so
+    /// its closing tells when the last is gone.
+    pub stop_http: watch::Sender<bool>,
+    hasty: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+impl Default for Leaving {
+    fn default() -> Leaving {
+        let (stop_http, _) = watch::channel(false);
+        Leaving {
+            changed: Notify::new(),
+            stop_http,
+            hasty: Cell::new(false),
+            stopped: Cell::new(false),
+        }
+    }
+}
+
+impl Worker {
+    /// A connection is gone for good.
+    pub(super) fn left(&self) {
+        if self.phase.get() != Phase::Serving {
+            if self.table.borrow().is_empty() {
+                self.table.borrow_mut().shrink();
+            }
+            self.leaving.changed.notify_waiters();
+        }
+    }
+
+    /// Is that far.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.leaving.changed.notify_waiters();
+    }
+
+    /// Waits until `on_worker_start` has ended.
+    pub(super) async fn started(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.phase.get() != Phase::Starting {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The master says to leave.
+    pub(super) fn stop(self: &Rc<Self>, mode: StopMode) {
+        if mode == StopMode::Quick && self.leaving.hasty.replace(true) {
+            return;
+        }
+        if mode == StopMode::Graceful && self.phase.get() == Phase::Leaving {
+            return;
+        }
+        self.stop_accepting();
+        self.enter(Phase::Leaving);
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            match mode {
+                StopMode::Graceful => worker.leave_gracefully().await,
+                StopMode::Quick => worker.leave_hastily(Cause::ServerStop).await,
+            }
+        });
+    }
+
+    /// Nobody is left to ask: 1001 to all, and out within a second.
+    pub(super) fn master_died(self: &Rc<Self>) {
+        tracing::error!("the master has died; leaving");
+        self.stop(StopMode::Quick);
+    }
+
+    fn stop_accepting(&self) {
+        if let Err(error) = self.set_accepting(false) {
+            tracing::error!(%error, "cannot stop accepting");
+        }
+    }
+
+    async fn leave_gracefully(self: &Rc<Self>) {
+        let patience = self.settings.config.max_wait_time;
+        self.leaving.stop_http.send_replace(true);
+        self.refuse_pending();
+        // Whatever is still at work after that is closed upon.
+        let _ = timeout(patience, self.until(|it| !it.busy)).await;
+        self.close_all(Cause::ServerStop);
+        let _ = timeout(ANSWER_TIME, async {
+            self.until(|_| false).await;
+            self.leaving.stop_http.closed().await;
+        })
+        .await;
+        self.leave_hastily(Cause::ServerStop).await;
+    }
+
+    /// Ends everything now, within a second.
+    async fn leave_hastily(self: &Rc<Self>, cause: Cause) {
+        let deadline = Instant::now() + HASTE;
+        self.leaving.stop_http.send_replace(true);
+        self.close_all(cause);
+        // One turn writes the close frames; then nobody is waited for.
+        self.end_turn();
+        for key in self.keys(|_| true) {
+            self.end(key, Close::because(cause));
+        }
+        self.end_turn();
+        let _ = timeout_at(deadline, self.until(|_| false)).await;
+        self.leave(deadline).await;
+    }
+
+    /// Says goodbye to the handler and the manager, and ends the reactor.
+    async fn leave(self: &Rc<Self>, deadline: Instant) {
+        if !self.leaving.stopped.replace(true) {
+            let handler = self.handler.clone();
+            let stop =
+                self.call_alone("on_worker_stop", |context| handler.on_worker_stop(context));
+            let _ = timeout_at(deadline, stop).await;
+        }
+        self.say(&WorkerToManager::Drained);
+        let _ = timeout_at(deadline, self.link.flush()).await;
+        self.turn.leave();
+    }
+
+    /// A reload has left these behind: 1012 to each, spread over the jitter.
+    pub(super) fn drain(self: &Rc<Self>, jitter_ms: u64, deadline_ms: u64) {
+        self.stop_accepting();
+        if self.phase.get() == Phase::Serving {
+            self.enter(Phase::HandedOver);
+        }
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            worker.leaving.stop_http.send_replace(true);
+            let start = Instant::now();
+            let deadline = start + Duration::from_millis(deadline_ms);
+            let spread = Duration::from_millis(jitter_ms.min(deadline_ms));
+            worker.close_spread(start, spread).await;
+            let _ = timeout_at(deadline, async {
+                worker.until(|_| false).await;
+                worker.leaving.stop_http.closed().await;
+            })
+            .await;
+            worker.leave_hastily(Cause::ServerDrain).await;
+        });
+    }
+
+    async fn close_spread(self: &Rc<Self>, start: Instant, spread: Duration) {
+        let keys = self.keys(Connection::is_open);
+        let count = keys.len() as u32;
+        for (index, key) in keys.into_iter().enumerate() {
+            sleep_until(start + spread * index as u32 / count).await;
+            self.start_close(key, Close::because(Cause::ServerDrain));
+        }
+    }
+
+    /// Waits until `done` holds for everybody who is left.
+    async fn until(&self, done: impl Fn(&Connection) -> bool) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.keys(|connection| !done(connection)).is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Clients on their way in are told to come again.
+    fn refuse_pending(self: &Rc<Self>) {
+        for key in self.keys(|it| it.stage == Stage::Head) {
+            self.refuse_head(key, Refusal::overloaded("the server is about to stop", 1));
+        }
+    }
+
+    fn close_all(self: &Rc<Self>, cause: Cause) {
+        self.refuse_pending();
+        for key in self.keys(Connection::is_open) {
+            self.start_close(key, Close::because(cause));
+        }
+    }
+
+    pub(super) fn keys(&self, which: impl Fn(&Connection) -> bool) -> Vec<Key> {
+        let table = self.table.borrow();
+        table.iter().filter(|(_, it)| which(it)).map(|(key, _)| key).collect()
+    }
+}

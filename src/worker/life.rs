@@ -1,0 +1,190 @@
+//! The life of a worker, from its first packet to its exit.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use tokio::io::Interest;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::boot::{self, Boot};
+use super::links::{self, MasterLink};
+use super::push::Port;
+use super::serials::Serials;
+use super::settings::Settings;
+use super::tasks::Jobs;
+use super::timers::{Wheel, tick};
+use super::{Board, Worker, heartbeat, reactor};
+use crate::api::{Context, Handler};
+use crate::config::Config;
+use crate::error::{Error, Result, Subject};
+use crate::fd::WorkerId;
+use crate::ipc::link::Link;
+use crate::ipc::messages::{Listener, WorkerToMaster};
+use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::Scoreboard;
+use crate::log::{self, Output};
+use crate::sys::watch::watch;
+use crate::sys::{clock, process};
+use crate::websocket::Codec;
+
+/// How long the exit waits for the log's writer.
+const LOG_FLUSH_TIME: Duration = Duration::from_millis(200);
+
+/// How far a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// `on_worker_start` has not ended.
+    Starting,
+    /// It accepts and serves.
+    Serving,
+    /// A newer process accepts; what is still here moves there, or leaves.
+    HandedOver,
+    /// It is about to exit.
+    Leaving,
+}
+
+/// Serves as a worker until the master says to leave, or is gone.
+///
+/// `master` is the link to the master, whose first packet is `Boot`. `make` is then given the
+/// resolved configuration and makes the handler.
+pub(crate) fn run(master: OwnedFd, make: impl FnOnce(&Config) -> Rc<dyn Handler>) -> ExitCode {
+    let served = settle().and_then(|()| {
+        live(master, |config, id| {
+            let role = format!("worker {}", id.slot);
+            log::init(&role, config.log_level, config.log_format, Output::Queued)?;
+            Ok(make(config))
+        })
+    });
+    log::flush(LOG_FLUSH_TIME);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Becomes a process that leaves signals and its own end to the master.
+fn settle() -> Result<()> {
+    process::ignore_master_signals()?;
+    process::die_with_parent(nix::unistd::getppid())
+}
+
+/// Lives a worker's life in whatever thread this is. An error is logged, and told to the master.
+pub(super) fn live(
+    master: OwnedFd,
+    make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
+) -> Result<()> {
+    let boot = boot::receive(master)?;
+    let master = boot.master.try_clone();
+    serve_booted(boot, make).inspect_err(|error| {
+        tracing::error!(%error, "the worker cannot serve");
+        if let Ok(master) = master {
+            tell_fatal(master, error.to_string());
+        }
+    })
+}
+
+/// The master logs it too; if even this fails, our own log has it.
+fn tell_fatal(master: OwnedFd, why: String) {
+    let mut bytes = Vec::new();
+    if crate::ipc::codec::encode(&WorkerToMaster::Fatal { why }, &mut bytes).is_ok() {
+        let _ = crate::sys::packet::send(master.as_fd(), &bytes, &[]);
+    }
+}
+
+fn serve_booted(
+    boot: Boot,
+    make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
+) -> Result<()> {
+    let config: Config = serde_json::from_str(&boot.is.config)
+        .map_err(|error| Error::new(format!("the configuration of Boot: {error}")))?;
+    let handler = make(&config, boot.is.id)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .subject(|| "start the runtime".to_owned())?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(boot, config, handler))
+}
+
+async fn serve(mut boot: Boot, config: Config, handler: Rc<dyn Handler>) -> Result<()> {
+    let listeners = std::mem::take(&mut boot.listeners);
+    let (worker, watched) = build(boot, config, handler)?;
+    let context = Context::new(Rc::new(Port(Rc::downgrade(&worker))));
+    // It is new, so nothing is there yet.
+    let _ = worker.context.set(context);
+    let tasks = [
+        spawn_local(links::read_master(worker.clone())),
+        spawn_local(links::read_manager(worker.clone())),
+        spawn_local(links::write_manager(worker.clone())),
+        spawn_local(heartbeat::turn_wheel(worker.clone())),
+    ];
+    let served = start_and_serve(&worker, watched, listeners).await;
+    for task in tasks {
+        task.abort();
+    }
+    served
+}
+
+async fn start_and_serve(
+    worker: &Rc<Worker>,
+    watched: tokio::io::unix::AsyncFd<OwnedFd>,
+    listeners: Vec<(Listener, OwnedFd)>,
+) -> Result<()> {
+    let handler = worker.handler.clone();
+    let started = worker.call_alone("on_worker_start", |context| handler.on_worker_start(context));
+    started.await.map_err(|_| Error::new("on_worker_start panicked"))?;
+    worker.listen(worker.slot(), listeners)?;
+    if worker.phase.get() == Phase::Starting {
+        worker.enter(Phase::Serving);
+        worker.set_accepting(true)?;
+        worker.master.send(&WorkerToMaster::Ready);
+    }
+    reactor::run(worker, watched).await
+}
+
+fn build(
+    boot: Boot,
+    config: Config,
+    handler: Rc<dyn Handler>,
+) -> Result<(Rc<Worker>, tokio::io::unix::AsyncFd<OwnedFd>)> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        .subject(|| "create an epoll set".to_owned())?;
+    let watched = epoll
+        .0
+        .try_clone()
+        .and_then(|epoll| watch(epoll, Interest::READABLE))
+        .subject(|| "watch the epoll set".to_owned())?;
+    let settings = Settings::new(config);
+    let now_ms = clock::monotonic_ms();
+    let worker = Worker {
+        id: boot.is.id,
+        worker_num: Cell::new(boot.is.worker_num),
+        handler,
+        context: OnceCell::new(),
+        phase: Cell::new(Phase::Starting),
+        now_ms: Cell::new(now_ms),
+        table: RefCell::default(),
+        wheel: RefCell::new(Wheel::new(tick(now_ms))),
+        codec: RefCell::new(Codec::new(settings.deflate())),
+        epoll,
+        turn: reactor::Turn::default(),
+        pool: RefCell::default(),
+        gate: super::accept::Gatekeeper::default(),
+        listeners: RefCell::default(),
+        serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
+        requests: super::requests::Requests::default(),
+        handover: RefCell::default(),
+        leaving: super::leave::Leaving::default(),
+        jobs: Jobs::new(settings.config.task_threads),
+        link: Link::new(boot.link, boot.is.id)?,
+        master: MasterLink::new(boot.master)?,
+        registry: Registry::open(boot.registry.as_fd())?,
+        board: Board { scoreboard: Scoreboard::open(boot.scoreboard.as_fd())?, row: boot.is.row },
+        settings,
+    };
+    Ok((Rc::new(worker), watched))
+}

@@ -1,0 +1,257 @@
+//! The two links: to the master, whose end means the end, and to the manager, who comes and
+//! goes.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Worker;
+use super::boot::MASTER_BYTES_MAX;
+use super::table::Key;
+use crate::api::Verdict;
+use crate::close::Cause;
+use crate::error::{Error, Result, Subject};
+use crate::fd::{Fd, Slot};
+use crate::ipc::messages::{
+    ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
+};
+use crate::ipc::packet::{Body, Frames};
+use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::Counter;
+use crate::ipc::{PACKET_BYTES_MAX, codec};
+use crate::sys::watch::watch;
+use crate::sys::{packet, process};
+
+/// Packets of the manager handled before what they pushed is written.
+const PACKETS_PER_TURN: usize = 4;
+
+/// The link to the master: plain messages, one a packet.
+pub(super) struct MasterLink(AsyncFd<OwnedFd>);
+
+impl MasterLink {
+    pub fn new(socket: OwnedFd) -> Result<MasterLink> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched =
+            watch(socket, interest).subject(|| "watch the link of the master".to_owned());
+        watched.map(MasterLink)
+    }
+
+    /// Says something to the master, who reads all the time: a full queue is out of the
+    /// question, and a master that is gone is noticed by the reader.
+    pub fn send(&self, message: &WorkerToMaster) {
+        let mut bytes = Vec::new();
+        let sent = codec::encode(message, &mut bytes).and_then(|_| {
+            packet::send(self.0.get_ref().as_fd(), &bytes, &[])
+                .subject(|| "send to the master".to_owned())
+        });
+        if let Err(error) = sent {
+            tracing::error!(%error, "the master was not told");
+        }
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> Result<packet::Datagram> {
+        let receive = |socket: &OwnedFd| Ok(packet::receive(socket.as_fd(), &mut *buffer)?);
+        let got = self.0.async_io(Interest::READABLE, receive).await;
+        got.subject(|| "receive from the master".to_owned())
+    }
+}
+
+/// Reads the master until it is gone.
+pub(super) async fn read_master(worker: Rc<Worker>) {
+    let mut buffer = vec![0; MASTER_BYTES_MAX];
+    loop {
+        let got = match worker.master.receive(&mut buffer).await {
+            Ok(got) if got.len > 0 => got,
+            Ok(_) => break,
+            Err(error) => {
+                tracing::error!(%error, "the master cannot be heard");
+                break;
+            }
+        };
+        let done = codec::decode(&buffer[..got.len])
+            .and_then(|message| worker.master_says(message, got.fds));
+        if let Err(error) = done {
+            tracing::error!(%error, "a message of the master was not understood");
+        }
+    }
+    worker.master_died();
+}
+
+/// Reads the manager, and each who follows it on the same link.
+pub(super) async fn read_manager(worker: Rc<Worker>) {
+    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+    let mut packets = 0;
+    loop {
+        match worker.link.receive(&mut buffer).await {
+            Ok(Some(mut arrival)) => {
+                if let Err(error) = worker.packet(&buffer[..arrival.len], &mut arrival.fds) {
+                    tracing::error!(%error, "a packet of the manager was not understood");
+                }
+            }
+            Ok(None) => return,
+            Err(error) if error.errno() == Some(Errno::EMSGSIZE as i32) => {
+                tracing::error!(%error, "a packet of the manager was cut");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the manager cannot be heard");
+                return;
+            }
+        }
+        packets += 1;
+        if packets % PACKETS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Sends to the manager what is queued for it.
+pub(super) async fn write_manager(worker: Rc<Worker>) {
+    let error = worker.link.flush_forever().await;
+    tracing::warn!(%error, "the manager's link has ended");
+}
+
+impl Worker {
+    /// Says something to the manager that must arrive.
+    pub(super) fn say(&self, message: &WorkerToManager) {
+        if let Err(error) = self.link.control(message) {
+            tracing::error!(%error, "the manager was not told");
+        }
+    }
+
+    fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
+        match message {
+            MasterToWorker::Boot(_) => Err(Error::new("Boot came twice")),
+            MasterToWorker::Lease { first } => {
+                self.leased(first);
+                Ok(())
+            }
+            MasterToWorker::Lend { slot, listeners } => {
+                self.listen(slot, listeners.into_iter().zip(fds).collect())
+            }
+            MasterToWorker::Unlend { slot } => {
+                self.unlisten(slot);
+                Ok(())
+            }
+            MasterToWorker::Stop(mode) => {
+                self.stop(mode);
+                Ok(())
+            }
+            MasterToWorker::Mourn => {
+                let dead = fds.first().ok_or_else(|| Error::new("Mourn without a registry"))?;
+                self.mourn(Registry::open(dead.as_fd())?);
+                Ok(())
+            }
+            MasterToWorker::AppStarted { .. } | MasterToWorker::AppExited { .. } => Ok(()),
+            MasterToWorker::Reopen => {
+                let log = fds.first().ok_or_else(|| Error::new("Reopen without a log"))?;
+                if self.settings.config.daemonize {
+                    process::redirect(log.as_fd(), 1)?;
+                }
+                process::redirect(log.as_fd(), 2)
+            }
+        }
+    }
+
+    /// One packet of the manager.
+    fn packet(self: &Rc<Self>, packet: &[u8], fds: &mut Vec<OwnedFd>) -> Result<()> {
+        let mut frames = Frames::new(packet)?;
+        if frames.id != self.id {
+            self.add(Counter::StalePackets, 1);
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<ManagerToWorker>(fds)? {
+            self.manager_says(frame.message, frame.body, fds)?;
+        }
+        Ok(())
+    }
+
+    fn manager_says(
+        self: &Rc<Self>,
+        message: ManagerToWorker,
+        body: Body<'_>,
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<()> {
+        match message {
+            ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
+            ManagerToWorker::WhoAreYou => self.say_owns(),
+            ManagerToWorker::Push { origin, id, fd, opcode } => {
+                let data = body.into_bytes()?;
+                let verdict = match self.routed(fd) {
+                    Ok(key) => self.push_here(key, opcode, &data),
+                    Err(verdict) => self.count_verdict(verdict),
+                };
+                self.tell_verdict(origin, id, verdict);
+            }
+            ManagerToWorker::Broadcast { opcode, except } => {
+                self.broadcast_here(opcode, &body.into_bytes()?, Fd::try_from(except).ok());
+            }
+            ManagerToWorker::Close { origin, id, fd, code, operator } => {
+                let reason = body.into_bytes()?;
+                let reason = String::from_utf8_lossy(&reason);
+                let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };
+                let verdict = match self.routed(fd) {
+                    Ok(key) => self.close_here(key, code, &reason, cause),
+                    Err(verdict) => verdict,
+                };
+                self.tell_verdict(origin, id, verdict);
+            }
+            ManagerToWorker::Info { origin, id, fd } => {
+                let info = Fd::try_from(fd).ok().and_then(|fd| self.info_here(fd));
+                self.say(&WorkerToManager::InfoAnswer { origin, id, info });
+            }
+            ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
+            // Each was relayed, and is now known not to have been queued.
+            ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
+            ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
+            ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
+            ManagerToWorker::WorkerMessage { from } => {
+                self.worker_message(from, body.into_bytes()?);
+            }
+            ManagerToWorker::Sweep { idle_ms } => self.sweep(idle_ms),
+            ManagerToWorker::HandOver { to } => self.hand_over(to),
+            ManagerToWorker::Adopt { from, fds: numbers } => {
+                self.adopt(from, &numbers, &body.into_bytes()?, std::mem::take(fds))?;
+            }
+            ManagerToWorker::Adopted { fds } => self.let_go(&fds),
+            ManagerToWorker::Own { ranges } => self.own(&ranges),
+            ManagerToWorker::Drain { jitter_ms, deadline_ms } => {
+                self.drain(jitter_ms, deadline_ms);
+            }
+            ManagerToWorker::WorkerNum(num) => self.worker_num.set(num),
+        }
+        Ok(())
+    }
+
+    /// Whom a routed push or close is for. One that is on its way elsewhere can take nothing
+    /// now: nothing was queued, so the pusher may try again.
+    fn routed(&self, fd: u64) -> std::result::Result<Key, Verdict> {
+        let fd = Fd::try_from(fd).map_err(|_| Verdict::Gone)?;
+        match self.table.borrow().find(fd) {
+            Some(key) => Ok(key),
+            None if self.handover.borrow().is_moving(fd) => Err(Verdict::Full),
+            None => Err(Verdict::Gone),
+        }
+    }
+
+    fn tell_verdict(&self, origin: Origin, id: RequestId, verdict: Verdict) {
+        if id != 0 {
+            self.say(&WorkerToManager::Verdict { origin, id, verdict });
+        }
+    }
+
+    fn worker_message(self: &Rc<Self>, from: Slot, data: bytes::Bytes) {
+        let handler = self.handler.clone();
+        self.call_aside("on_worker_message", move |context| {
+            handler.on_worker_message(context, from, data)
+        });
+    }
+
+    /// `send_to_worker` to itself: after the running handler, as if it came from elsewhere.
+    pub(super) fn message_self(self: &Rc<Self>, data: bytes::Bytes) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
+    }
+}

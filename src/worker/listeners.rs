@@ -1,0 +1,93 @@
+//! The listening sockets: the slot's own, and those lent by slots without a worker.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+
+use super::Worker;
+use super::table::Key;
+use crate::error::{Result, Subject};
+use crate::fd::Slot;
+use crate::ipc::messages::Listener;
+use crate::sys::socket;
+
+/// The sockets this worker accepts on.
+#[derive(Default)]
+pub(super) struct Listeners {
+    /// An index never changes, since the epoll set knows it; what was given back leaves a hole.
+    sockets: Vec<Option<Listening>>,
+    /// Whether they are in the epoll set.
+    armed: bool,
+}
+
+struct Listening {
+    socket: OwnedFd,
+    slot: Slot,
+}
+
+impl Listeners {
+    /// A listener's descriptor, to accept on.
+    pub fn get(&self, index: u32) -> Option<&OwnedFd> {
+        self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)
+    }
+
+    pub fn is_armed(&self) -> bool {
+        self.armed
+    }
+}
+
+impl Worker {
+    /// Takes listeners of a slot, and accepts on them if this worker accepts.
+    pub(super) fn listen(&self, slot: Slot, listeners: Vec<(Listener, OwnedFd)>) -> Result<()> {
+        for (listener, socket) in listeners {
+            if !socket::is_unix(socket.as_fd()) {
+                socket::tune(socket.as_fd(), self.settings.tcp)
+                    .subject(|| format!("set the options of {}", listener.address))?;
+            }
+            let mut all = self.listeners.borrow_mut();
+            let index = all.sockets.len() as u32;
+            if all.armed {
+                self.arm(index, &socket).subject(|| format!("watch {}", listener.address))?;
+            }
+            all.sockets.push(Some(Listening { socket, slot }));
+        }
+        Ok(())
+    }
+
+    /// Stops accepting for another slot.
+    pub(super) fn unlisten(&self, slot: Slot) {
+        let mut all = self.listeners.borrow_mut();
+        let armed = all.armed;
+        for entry in &mut all.sockets {
+            if let Some(gone) = entry.take_if(|listening| listening.slot == slot)
+                && armed
+            {
+                // The master holds the same socket, so closing ours would leave it in the set.
+                let _ = self.epoll.delete(&gone.socket);
+            }
+        }
+    }
+
+    /// Accepts on all listeners, or on none.
+    pub(super) fn set_accepting(&self, accepting: bool) -> Result<()> {
+        let mut all = self.listeners.borrow_mut();
+        if std::mem::replace(&mut all.armed, accepting) == accepting {
+            return Ok(());
+        }
+        for (index, listening) in all.sockets.iter().enumerate() {
+            let Some(listening) = listening else { continue };
+            if accepting {
+                self.arm(index as u32, &listening.socket)
+                    .subject(|| "watch a listener".to_owned())?;
+            } else {
+                let _ = self.epoll.delete(&listening.socket);
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&self, index: u32, socket: &OwnedFd) -> nix::Result<()> {
+        let key = Key { index, turn: 0 };
+        self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key.to_u64()))
+    }
+}

@@ -1,0 +1,280 @@
+//! From the first byte of a request to an open WebSocket.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use super::Worker;
+use super::connection::Stage;
+use super::dispatch::Panicked;
+use super::head::{self, Kept, Kind, Refusal, response, subprotocol};
+use super::table::Key;
+use super::timers::{Tick, tick};
+use crate::api::{Accept, Handshake, Request};
+use crate::ipc::registry::Entry;
+use crate::ipc::scoreboard::Counter;
+use crate::sys::clock;
+use crate::websocket::{Engine, Params, Role};
+
+/// What the answer to a handshake needs of its request besides what handlers see.
+struct Asked {
+    key: String,
+    protocols: Vec<String>,
+    extensions: Vec<String>,
+}
+
+/// What a whole head turned out to be.
+enum Verdict {
+    More,
+    Refused(Refusal),
+    Plain,
+    Upgrade(Box<(Request, Asked)>),
+}
+
+impl Worker {
+    /// More bytes of a request.
+    pub(super) fn feed_head(self: &Rc<Self>, key: Key, bytes: &[u8]) {
+        let mut received = {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return };
+            let Some(opening) = &mut connection.extra().opening else { return };
+            let mut received = std::mem::take(&mut opening.bytes);
+            received.extend_from_slice(bytes);
+            received
+        };
+        let (verdict, rest) = self.judge(key, &received);
+        match verdict {
+            Verdict::More => {
+                received.shrink_to_fit();
+                let mut table = self.table.borrow_mut();
+                let opening = table.get_mut(key).and_then(|it| it.extra().opening.as_mut());
+                if let Some(opening) = opening {
+                    opening.bytes = received;
+                }
+            }
+            Verdict::Refused(refusal) => self.refuse_head(key, refusal),
+            Verdict::Plain => self.hand_to_http(key, received),
+            Verdict::Upgrade(upgrade) => {
+                let (request, asked) = *upgrade;
+                self.keep_tail(key, &received[rest..]);
+                drop(received);
+                self.handshake(key, request, asked);
+                self.resume(key);
+            }
+        }
+    }
+
+    /// Says what the bytes so far are, and how many of them are the head.
+    fn judge(&self, key: Key, received: &[u8]) -> (Verdict, usize) {
+        let mut table = self.table.borrow_mut();
+        let opening = table.get_mut(key).and_then(|it| it.extra().opening.as_mut());
+        let Some(opening) = opening else { return (Verdict::More, 0) };
+        let peer = opening.peer;
+        let raw = match opening.reader.advance(received, &self.settings.head) {
+            Ok(Some(raw)) => raw,
+            Ok(None) => return (Verdict::More, 0),
+            Err(refusal) => return (Verdict::Refused(refusal), 0),
+        };
+        drop(table);
+        let verdict = self.judge_whole(&raw, peer).unwrap_or_else(Verdict::Refused);
+        (verdict, raw.len())
+    }
+
+    fn judge_whole(
+        &self,
+        raw: &head::RawHead<'_>,
+        peer: Option<SocketAddr>,
+    ) -> Result<Verdict, Refusal> {
+        let head = head::parse(raw)?;
+        let upgrade = match head::classify(&head)? {
+            Kind::Plain => return Ok(Verdict::Plain),
+            Kind::Upgrade(upgrade) => upgrade,
+        };
+        self.check_origin(&head)?;
+        if !self.accepts_more() {
+            return Err(Refusal::overloaded("the server is about to stop", 1));
+        }
+        let fd = self.next_fd().ok_or_else(|| Refusal::overloaded("no number is free", 1))?;
+        let client = self.client_address(&head, peer);
+        let request = head::request(&head, fd, None, peer, client);
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let asked = Asked {
+            key: upgrade.key.to_owned(),
+            protocols: upgrade.protocols.iter().map(|name| (*name).to_owned()).collect(),
+            extensions: head.all("sec-websocket-extensions").map(text).collect(),
+        };
+        Ok(Verdict::Upgrade(Box::new((request, asked))))
+    }
+
+    fn check_origin(&self, head: &head::Head<'_>) -> Result<(), Refusal> {
+        let (origin, host) = (head.get("origin"), head.get("host"));
+        let mut answer = Ok(());
+        for origins in &self.settings.origins {
+            answer = origins.check(origin, host);
+            if answer.is_ok() {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// The client's address: the peer's, or what a trusted proxy says.
+    fn client_address(&self, head: &head::Head<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
+        head::client_address(
+            peer.map(|peer| peer.ip()),
+            |hop| self.settings.trusts(hop),
+            head.all("x-forwarded-for"),
+            head.all("x-real-ip"),
+        )
+    }
+
+    fn handshake(self: &Rc<Self>, key: Key, request: Request, asked: Asked) {
+        let fd = request.fd;
+        if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+            connection.stage = Stage::Handshaking;
+            connection.fd = Some(fd);
+        }
+        let request = Rc::new(request);
+        let (handler, shown) = (self.handler.clone(), request.clone());
+        self.call(
+            key,
+            fd,
+            "on_handshake",
+            move |context| handler.on_handshake(context, &shown),
+            move |worker, key, answer| worker.handshaken(key, request, asked, answer),
+        );
+    }
+
+    /// The handler has decided.
+    fn handshaken(
+        self: &Rc<Self>,
+        key: Key,
+        request: Rc<Request>,
+        asked: Asked,
+        answer: Result<Handshake, Panicked>,
+    ) {
+        let here = self.table.borrow().get(key).map(|connection| connection.stage);
+        match (here, answer) {
+            (Some(Stage::Handshaking), Ok(Ok(accept))) => self.let_in(key, request, asked, accept),
+            (Some(Stage::Handshaking), Ok(Err(refuse))) => {
+                match response::refuse(&refuse, SystemTime::now()) {
+                    Ok(bytes) => self.refuse(key, refuse.status, "by the handler", &bytes),
+                    Err(bad) => self.refuse_bug(key, &bad.to_string()),
+                }
+            }
+            (Some(Stage::Handshaking), Err(Panicked)) => self.refuse_bug(key, "it panicked"),
+            // The client left meanwhile; `resume` clears up.
+            _ => {}
+        }
+    }
+
+    fn let_in(self: &Rc<Self>, key: Key, request: Rc<Request>, asked: Asked, accept: Accept) {
+        let offered: Vec<&str> = asked.protocols.iter().map(String::as_str).collect();
+        let configured = &self.settings.config.subprotocols;
+        let chosen = subprotocol::choose(&offered, configured, accept.subprotocol.as_deref());
+        let subprotocol = match chosen {
+            Ok(chosen) => chosen,
+            Err(not) => return self.refuse_bug(key, &format!("{:?} was not offered", not.0)),
+        };
+        let offers = asked.extensions.iter().map(String::as_str);
+        let agreed = self.codec.borrow_mut().negotiate(offers);
+        let (params, extensions) = agreed.map_or((None, None), |(p, e)| (Some(p), Some(e)));
+        let with = response::Acceptance {
+            subprotocol,
+            extensions: extensions.as_deref(),
+            headers: &accept.headers,
+        };
+        let answer = match response::accept(&asked.key, &with) {
+            Ok(answer) => answer,
+            Err(bad) => {
+                self.codec.borrow_mut().release(params);
+                return self.refuse_bug(key, &bad.to_string());
+            }
+        };
+        let mut request = request;
+        Rc::make_mut(&mut request).subprotocol = subprotocol.map(str::to_owned);
+        self.open(key, request, params, &answer);
+    }
+
+    /// The connection is a WebSocket from here on.
+    fn open(
+        self: &Rc<Self>,
+        key: Key,
+        request: Rc<Request>,
+        params: Option<Params>,
+        answer: &[u8],
+    ) {
+        let fd = request.fd;
+        {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return };
+            self.no_longer_pending(connection);
+            connection.stage = Stage::Open;
+            connection.opened = true;
+            connection.engine = Engine::new(Role::Server, params);
+            connection.kept = Some(Kept::new(&request, &self.settings.config.keep_headers));
+            connection.opened_at = clock::unix_ms();
+            connection.received_at = self.now_ms.get();
+            if let Some(extra) = &mut connection.extra {
+                extra.opening = None;
+            }
+            connection.bytes_out = 0u64.wrapping_sub(answer.len() as u64);
+            self.queue_control(key, connection, answer);
+            self.start_timers(key, connection, fd);
+            table.name(fd, key);
+        }
+        self.registry.opened(
+            key.index as usize,
+            &Entry {
+                fd,
+                closing: false,
+                connected_at: clock::unix_ms(),
+                received_at: self.now_ms.get(),
+                peer: request.peer,
+            },
+        );
+        self.add(Counter::Connections, 1);
+        self.add(Counter::Opened, 1);
+        let peer = request.peer.map(tracing::field::display);
+        tracing::debug!(fd = fd.as_u64(), peer, target = ?request.target, "opened");
+        let handler = self.handler.clone();
+        self.call(
+            key,
+            fd,
+            "on_open",
+            move |context| handler.on_open(context, request),
+            |worker, key, answer| worker.panic_closes(key, answer),
+        );
+    }
+
+    /// Sets the clocks of an open connection. Pings are spread over the interval by the number,
+    /// so a crowd that came at once is not pinged at once.
+    pub(super) fn start_timers(
+        &self,
+        key: Key,
+        connection: &mut super::connection::Connection,
+        fd: crate::fd::Fd,
+    ) {
+        let now = tick(self.now_ms.get());
+        let spread = |time: Tick| {
+            let jitter = (fd.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as Tick;
+            now + time - jitter % (time / 4 + 1)
+        };
+        let never = super::timers::NEVER;
+        connection.ping_at = self.settings.ping.map_or(never, spread);
+        connection.deadline = self.settings.age.map_or(never, spread);
+        self.look_again(key, connection);
+    }
+
+    /// A head that cannot be let in.
+    pub(super) fn refuse_head(self: &Rc<Self>, key: Key, refusal: Refusal) {
+        let answer = refusal.to_bytes(SystemTime::now());
+        self.refuse(key, refusal.status, refusal.why, &answer);
+    }
+
+    /// A handler's answer that cannot be sent.
+    fn refuse_bug(self: &Rc<Self>, key: Key, bug: &str) {
+        tracing::error!(bug = ?bug, "the answer of on_handshake cannot be sent");
+        self.refuse_head(key, Refusal::new(500, "the server made a mistake"));
+    }
+}

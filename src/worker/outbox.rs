@@ -1,0 +1,385 @@
+//! What waits to be sent to one client.
+//!
+//! A connection has an outbox only while something waits; an empty one goes back to the worker's
+//! pool with its memory, so that an echo allocates nothing. Small frames share one buffer, large
+//! payloads are shared with whoever else is sent them.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::socket;
+
+/// Pieces in one write; the kernel takes up to 1024.
+const GATHER_MAX: usize = 64;
+/// A payload up to this is copied into the shared buffer, a larger one is referred to.
+const COPY_BYTES_MAX: usize = 4096;
+/// The size at which a new buffer is begun.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// A spare buffer larger than this is not kept.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// One frame, or other bytes that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Unit {
+    /// Bytes of it that the kernel does not have yet.
+    left: u32,
+    /// Whether it is a message of the handler's, which is counted when it is sent or lost.
+    message: bool,
+}
+
+/// The queue of one client.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that the kernel has.
+    sent: usize,
+    /// Bytes that the kernel does not have.
+    bytes: usize,
+    units: VecDeque<Unit>,
+    /// Whether the kernel has the beginning of the first unit.
+    begun: bool,
+    /// The newest pong, while the client does not read: it replaces older ones (RFC 6455 section
+    /// 5.5.3).
+    pong: Option<Box<[u8]>>,
+    spare: Vec<u8>,
+}
+
+/// What a write brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flushed {
+    /// Bytes the kernel took.
+    pub bytes: usize,
+    /// Messages whose last byte it took.
+    pub messages: usize,
+    /// Whether something is left: the kernel takes no more now.
+    pub blocked: bool,
+}
+
+/// An outbox on its way to another process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Unsent {
+    bytes: Vec<u8>,
+    units: Vec<Unit>,
+    begun: bool,
+    pong: Option<Vec<u8>>,
+}
+
+impl Outbox {
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether a message of `len` bytes may be queued: what waits behind the frame being sent
+    /// stays within `limit`.
+    pub fn has_room(&self, len: usize, limit: usize) -> bool {
+        let Some(first) = self.units.front() else { return true };
+        self.bytes - first.left as usize + len <= limit
+    }
+
+    /// Queues a message as one frame. Whether there is room is the caller's to ask.
+    pub fn add_message(&mut self, head: &[u8], payload: &Bytes) {
+        let len = head.len() + payload.len();
+        if payload.len() <= COPY_BYTES_MAX {
+            let buffer = self.buffer(len);
+            buffer.extend_from_slice(head);
+            buffer.extend_from_slice(payload);
+        } else {
+            self.buffer(head.len()).extend_from_slice(head);
+            self.pieces.push_back(Piece::Shared(payload.clone()));
+        }
+        self.count(len, true);
+    }
+
+    /// Queues a control frame, or the answer to a handshake. These have room always: there are
+    /// few of them.
+    pub fn add_control(&mut self, bytes: &[u8]) {
+        self.buffer(bytes.len()).extend_from_slice(bytes);
+        self.count(bytes.len(), false);
+    }
+
+    /// Queues a pong, or keeps it in the place of the last one while the client does not read.
+    pub fn add_pong(&mut self, frame: &[u8], blocked: bool) {
+        if blocked {
+            self.pong = Some(frame.into());
+        } else {
+            self.add_control(frame);
+        }
+    }
+
+    /// Gives the kernel as much as it takes.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> nix::Result<Flushed> {
+        let mut flushed = Flushed::default();
+        if let Some(pong) = self.pong.take() {
+            self.add_control(&pong);
+        }
+        while self.bytes > 0 {
+            let (wrote, wanted) = match self.write(socket) {
+                Ok(result) => result,
+                Err(Errno::EAGAIN) => (0, 1),
+                Err(error) => return Err(error),
+            };
+            flushed.bytes += wrote;
+            flushed.messages += self.consume(wrote);
+            if wrote < wanted {
+                flushed.blocked = true;
+                break;
+            }
+        }
+        Ok(flushed)
+    }
+
+    fn write(&self, socket: BorrowedFd<'_>) -> nix::Result<(usize, usize)> {
+        let mut slices = [IoSlice::new(&[]); GATHER_MAX];
+        let (mut count, mut wanted) = (0, 0);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            let skip = if count == 0 { self.sent } else { 0 };
+            *slice = IoSlice::new(&piece.bytes()[skip..]);
+            wanted += slice.len();
+            count += 1;
+        }
+        Ok((socket::write(socket, &slices[..count])?, wanted))
+    }
+
+    /// Forgets `n` bytes that the kernel took; the answer is how many messages that ended.
+    fn consume(&mut self, n: usize) -> usize {
+        self.bytes -= n;
+        self.sent += n;
+        while let Some(piece) = self.pieces.front() {
+            let len = piece.bytes().len();
+            if len > self.sent {
+                break;
+            }
+            self.sent -= len;
+            if let Some(Piece::Own(buffer)) = self.pieces.pop_front() {
+                self.keep_spare(buffer);
+            }
+        }
+        let (mut left, mut messages) = (n as u64, 0);
+        while let Some(unit) = self.units.front_mut() {
+            if u64::from(unit.left) > left {
+                unit.left -= left as u32;
+                self.begun |= left > 0;
+                break;
+            }
+            left -= u64::from(unit.left);
+            messages += usize::from(unit.message);
+            self.begun = false;
+            self.units.pop_front();
+        }
+        messages
+    }
+
+    /// Drops all but the frame being sent, so that a close frame may follow it at once; the
+    /// answer is how many messages were lost.
+    pub fn cut(&mut self) -> usize {
+        let keep = if self.begun { self.units.front().copied() } else { None };
+        let lost = self.messages() - usize::from(keep.is_some_and(|unit| unit.message));
+        let mut room = keep.map_or(0, |unit| unit.left as usize);
+        self.bytes = room;
+        self.units.truncate(usize::from(keep.is_some()));
+        self.pong = None;
+        let mut skip = self.sent;
+        self.pieces.retain_mut(|piece| {
+            let take = room.min(piece.bytes().len() - skip);
+            match piece {
+                Piece::Own(bytes) => bytes.truncate(skip + take),
+                Piece::Shared(bytes) => bytes.truncate(skip + take),
+            }
+            room -= take;
+            skip = 0;
+            take > 0
+        });
+        if self.pieces.is_empty() {
+            self.sent = 0;
+        }
+        lost
+    }
+
+    /// How many messages wait, the one being sent included.
+    pub fn messages(&self) -> usize {
+        self.units.iter().filter(|unit| unit.message).count()
+    }
+
+    /// Takes everything out, to be put into another process's outbox.
+    pub fn freeze(&self) -> Unsent {
+        let mut bytes = Vec::with_capacity(self.bytes);
+        let mut skip = self.sent;
+        for piece in &self.pieces {
+            bytes.extend_from_slice(&piece.bytes()[skip..]);
+            skip = 0;
+        }
+        let units = self.units.iter().copied().collect();
+        let pong = self.pong.as_ref().map(|pong| pong.to_vec());
+        Unsent { bytes, units, begun: self.begun, pong }
+    }
+
+    /// Puts back what [`freeze`](Self::freeze) took out. `None` if the numbers do not fit.
+    pub fn thaw(unsent: Unsent) -> Option<Outbox> {
+        let total: u64 = unsent.units.iter().map(|unit| u64::from(unit.left)).sum();
+        if total != unsent.bytes.len() as u64 {
+            return None;
+        }
+        Some(Outbox {
+            bytes: unsent.bytes.len(),
+            pieces: VecDeque::from([Piece::Own(unsent.bytes)]),
+            units: unsent.units.into(),
+            begun: unsent.begun,
+            pong: unsent.pong.map(Vec::into_boxed_slice),
+            ..Outbox::default()
+        })
+    }
+
+    /// The buffer to append `len` bytes to.
+    fn buffer(&mut self, len: usize) -> &mut Vec<u8> {
+        let fits = match self.pieces.back() {
+            Some(Piece::Own(last)) => last.len() + len <= BUFFER_BYTES_MAX,
+            _ => false,
+        };
+        if !fits {
+            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.spare)));
+        }
+        match self.pieces.back_mut() {
+            Some(Piece::Own(last)) => last,
+            // The lines above have just put one there.
+            _ => &mut self.spare,
+        }
+    }
+
+    fn count(&mut self, len: usize, message: bool) {
+        self.bytes += len;
+        // A frame is at most package_max_length (1 GiB) and a head.
+        self.units.push_back(Unit { left: len as u32, message });
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SPARE_BYTES_MAX && buffer.capacity() > self.spare.capacity() {
+            buffer.clear();
+            self.spare = buffer;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SockFlag::SOCK_NONBLOCK;
+        socketpair(AddressFamily::Unix, SockType::Stream, None, flags).unwrap()
+    }
+
+    fn read_all(socket: &OwnedFd) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while let Ok(n) = socket::read(socket.as_fd(), &mut buffer) {
+            all.extend_from_slice(&buffer[..n]);
+        }
+        all
+    }
+
+    fn payload(n: usize, len: usize) -> Bytes {
+        Bytes::from(vec![n as u8; len])
+    }
+
+    #[test]
+    fn small_and_large_messages_leave_in_order_and_are_counted_once() {
+        let (ours, theirs) = pair();
+        let mut outbox = Outbox::default();
+        let (mut want, mut got, mut messages) = (Vec::new(), Vec::new(), 0);
+        for n in 0..200 {
+            let payload = payload(n, if n % 3 == 0 { 9_000 } else { n });
+            outbox.add_message(b"hd", &payload);
+            want.extend_from_slice(b"hd");
+            want.extend_from_slice(&payload);
+        }
+        while !outbox.is_empty() {
+            messages += outbox.flush(ours.as_fd()).unwrap().messages;
+            got.extend(read_all(&theirs));
+        }
+        assert!(got == want);
+        assert_eq!((messages, outbox.messages()), (200, 0));
+    }
+
+    #[test]
+    fn the_limit_is_for_what_waits_behind_the_message_being_sent() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.has_room(1_000, 10), "nothing is sent yet, so nothing waits");
+        outbox.add_message(b"", &payload(0, 1_000));
+        assert!(outbox.has_room(10, 10));
+        outbox.add_message(b"", &payload(1, 6));
+        assert!(outbox.has_room(4, 10));
+        assert!(!outbox.has_room(5, 10));
+    }
+
+    #[test]
+    fn a_cut_keeps_exactly_the_frame_that_was_begun() {
+        let (ours, theirs) = pair();
+        let mut outbox = Outbox::default();
+        for n in 0..50 {
+            outbox.add_message(b"hd", &payload(n, 20_000));
+        }
+        let flushed = outbox.flush(ours.as_fd()).unwrap();
+        assert!(flushed.blocked);
+        let whole = flushed.messages + usize::from(flushed.bytes % 20_002 > 0);
+        assert_eq!(outbox.cut(), 50 - whole);
+        outbox.add_control(b"close");
+        let mut got = read_all(&theirs);
+        while !outbox.is_empty() {
+            outbox.flush(ours.as_fd()).unwrap();
+            got.extend(read_all(&theirs));
+        }
+        assert_eq!(got.len(), whole * 20_002 + 5);
+        assert!(got.ends_with(b"close"));
+    }
+
+    #[test]
+    fn an_outbox_frozen_mid_frame_goes_on_elsewhere() {
+        let (ours, theirs) = pair();
+        let mut outbox = Outbox::default();
+        for n in 0..50 {
+            outbox.add_message(b"hd", &payload(n, 20_000));
+        }
+        let sent = outbox.flush(ours.as_fd()).unwrap();
+        let unsent = outbox.freeze();
+        let mut other = Outbox::thaw(unsent.clone()).unwrap();
+        assert_eq!(other.freeze(), unsent);
+        let (mut got, mut messages) = (read_all(&theirs), sent.messages);
+        while !other.is_empty() {
+            messages += other.flush(ours.as_fd()).unwrap().messages;
+            got.extend(read_all(&theirs));
+        }
+        assert_eq!((got.len(), messages), (50 * 20_002, 50));
+        assert!(Outbox::thaw(Unsent { bytes: vec![1], ..Unsent::default() }).is_none());
+    }
+
+    #[test]
+    fn of_the_pongs_that_wait_only_the_newest_is_sent() {
+        let (ours, theirs) = pair();
+        let mut outbox = Outbox::default();
+        outbox.add_pong(b"a", false);
+        outbox.add_pong(b"b", true);
+        outbox.add_pong(b"c", true);
+        outbox.flush(ours.as_fd()).unwrap();
+        assert_eq!(read_all(&theirs), b"ac");
+    }
+}

@@ -1,0 +1,131 @@
+//! Plain HTTP: a connection leaves the table and becomes a task with hyper in it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::Worker;
+use super::http::{self, End, Limits};
+use super::table::Key;
+use crate::api::{HttpRequest, HttpResponse};
+use crate::ipc::scoreboard::Counter;
+
+/// The handler as the HTTP side calls it.
+struct Plain(Rc<Worker>);
+
+impl http::Service for Plain {
+    async fn answer(&self, request: HttpRequest) -> Option<HttpResponse> {
+        let handler = self.0.handler.clone();
+        self.0.add(Counter::HttpRequests, 1);
+        let answer =
+            self.0.call_alone("on_request", |context| handler.on_request(context, request));
+        answer.await.unwrap_or_else(|_| {
+            let mut broken = HttpResponse::new(Bytes::from_static(b"the server made a mistake"));
+            *broken.status_mut() = ::http::StatusCode::INTERNAL_SERVER_ERROR;
+            Some(broken)
+        })
+    }
+
+    fn is_websocket_path(&self, path: &str) -> bool {
+        self.0.handler.is_websocket_path(path)
+    }
+
+    fn trusts(&self, hop: Option<IpAddr>) -> bool {
+        self.0.settings.trusts(hop)
+    }
+}
+
+impl Worker {
+    /// Gives a connection whose first request is no upgrade to hyper, with what was read of it.
+    pub(super) fn hand_to_http(self: &Rc<Self>, key: Key, received: Vec<u8>) {
+        let taken = {
+            let mut table = self.table.borrow_mut();
+            if let Some(connection) = table.get_mut(key) {
+                self.no_longer_pending(connection);
+                self.unwatch(connection);
+            }
+            table.remove(key)
+        };
+        let Some(mut connection) = taken else { return };
+        let peer = connection.peer();
+        let Some(socket) = connection.socket.take() else { return };
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let served = match peer {
+                Some(_) => worker.serve_tcp(socket, received, peer).await,
+                None => worker.serve_unix(socket, received).await,
+            };
+            match served {
+                Ok(Some((socket, received))) => worker.admit_again(socket, peer, received),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "a plain connection ended"),
+            }
+        });
+    }
+
+    async fn serve_tcp(
+        self: &Rc<Self>,
+        socket: OwnedFd,
+        received: Vec<u8>,
+        peer: Option<SocketAddr>,
+    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        let stream = TcpStream::from_std(socket.into())?;
+        let Some((stream, received)) = self.serve_http(stream, received, peer).await else {
+            return Ok(None);
+        };
+        Ok(Some((stream.into_std()?.into(), received)))
+    }
+
+    async fn serve_unix(
+        self: &Rc<Self>,
+        socket: OwnedFd,
+        received: Vec<u8>,
+    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        let stream = UnixStream::from_std(socket.into())?;
+        let Some((stream, received)) = self.serve_http(stream, received, None).await else {
+            return Ok(None);
+        };
+        Ok(Some((stream.into_std()?.into(), received)))
+    }
+
+    /// Serves plain requests; an upgrade that follows them comes back out.
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Rc<Self>,
+        stream: S,
+        received: Vec<u8>,
+        peer: Option<SocketAddr>,
+    ) -> Option<(S, Vec<u8>)> {
+        let mut stop = self.leaving.stop_http.subscribe();
+        // The sender lives as long as the worker.
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let limits = self.http_limits();
+        let service = Plain(self.clone());
+        match http::serve(stream, received, peer, &service, &limits, stopped).await {
+            End::Closed => None,
+            End::Refused(refusal) => {
+                let peer = peer.map(tracing::field::display);
+                tracing::info!(status = refusal.status, why = refusal.why, peer, "refused");
+                self.add(Counter::Refused, 1);
+                None
+            }
+            End::Upgrade(stream, received) => Some((stream, received)),
+        }
+    }
+
+    fn http_limits(&self) -> Limits {
+        let config = &self.settings.config;
+        Limits {
+            head: self.settings.head,
+            body_bytes_max: config.package_max_length as usize,
+            head_timeout: config.handshake_timeout,
+            body_timeout: config.handshake_timeout.max(std::time::Duration::from_secs(30)),
+            idle_timeout: std::time::Duration::from_secs(75),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The reactor: waits for the worker's own epoll set, and turns what it tells into calls.
+//!
+//! tokio watches the set through one descriptor. A turn takes one batch of events; each
+//! connection gets at most one receive buffer of bytes read, and what all of them were pushed is
+//! written once, at the turn's end. The set is level-triggered, so what a turn leaves undone
+//! comes again.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::unix::AsyncFd;
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::table::Key;
+use crate::api::Verdict;
+use crate::close::{Cause, Close};
+use crate::error::{Result, Subject};
+use crate::ipc::scoreboard::Counter;
+use crate::sys::{clock, socket};
+
+/// The one receive buffer of a worker.
+const RECEIVE_BYTES: usize = 128 * 1024;
+/// Events of one turn.
+const BATCH: usize = 256;
+/// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
+const ROUNDS_MAX: usize = 8;
+
+/// What is to be done at the end of a turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    dirty: RefCell<Vec<Key>>,
+    ended: RefCell<Vec<Key>>,
+    waker: RefCell<Option<Waker>>,
+    leaving: Cell<bool>,
+}
+
+impl Turn {
+    /// Has a connection flushed at the end of the turn.
+    pub fn flush_later(&self, key: Key, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.dirty, true) {
+            self.dirty.borrow_mut().push(key);
+            self.wake();
+        }
+    }
+
+    /// Has a connection that has ended told to the handler.
+    pub fn finish_later(&self, key: Key) {
+        self.ended.borrow_mut().push(key);
+        self.wake();
+    }
+
+    /// Ends the reactor after this turn.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.wake();
+    }
+
+    fn has_work(&self) -> bool {
+        !self.dirty.borrow().is_empty() || !self.ended.borrow().is_empty() || self.leaving.get()
+    }
+
+    /// The reactor runs after all tasks that are ready now, so what they push leaves together.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Serves until the worker is told to leave.
+pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Result<()> {
+    let mut buffer = vec![0; RECEIVE_BYTES];
+    let mut events = vec![EpollEvent::empty(); BATCH];
+    loop {
+        let ready = poll_fn(|cx| {
+            if worker.turn.has_work() {
+                return Poll::Ready(Ok(None));
+            }
+            *worker.turn.waker.borrow_mut() = Some(cx.waker().clone());
+            watched.poll_read_ready(cx).map_ok(Some)
+        });
+        let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
+        worker.now_ms.set(clock::monotonic_ms());
+        let mut more = false;
+        if let Some(mut ready) = ready {
+            let count = worker.epoll.wait(&mut events, EpollTimeout::ZERO);
+            let count = match count {
+                Err(nix::errno::Errno::EINTR) => continue,
+                count => count.subject(|| "wait for the epoll set".to_owned())?,
+            };
+            more = count == events.len();
+            for event in &events[..count] {
+                more |= worker.handle(*event, &mut buffer);
+            }
+            // What is new after this wakes tokio again; what was left undone would not.
+            if !more {
+                ready.clear_ready();
+            }
+        }
+        worker.end_turn();
+        if worker.turn.leaving.get() {
+            return Ok(());
+        }
+        if more {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Worker {
+    /// Handles one event; true if it may have left something undone.
+    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) -> bool {
+        let key = Key::from_u64(event.data());
+        if key.turn == 0 {
+            return self.accept_all(key.index);
+        }
+        let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return false };
+            if event.events().contains(EpollFlags::EPOLLOUT) {
+                self.turn.flush_later(key, connection);
+            }
+            if !event.events().intersects(readable) {
+                return false;
+            }
+            if connection.busy {
+                self.pause(key, connection, event.events());
+                return false;
+            }
+        }
+        self.read(key, buffer)
+    }
+
+    /// Stops reading a connection whose handler is at work.
+    fn pause(&self, key: Key, connection: &mut Connection, events: EpollFlags) {
+        connection.paused = true;
+        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            // These are told whether one asks or not.
+            self.unwatch(connection);
+        } else {
+            self.rewatch(key, connection);
+        }
+    }
+
+    /// Reads a connection once; true if there may be more.
+    fn read(self: &Rc<Self>, key: Key, buffer: &mut [u8]) -> bool {
+        let n = {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { return false };
+            let Some(socket) = connection.socket() else { return false };
+            match socket::read(socket, buffer) {
+                Ok(n) => {
+                    if n > 0 {
+                        self.received(key, connection, n);
+                    }
+                    n
+                }
+                Err(nix::errno::Errno::EAGAIN) => return false,
+                Err(_) => 0,
+            }
+        };
+        if n == 0 {
+            self.vanished(key);
+            return false;
+        }
+        self.feed(key, &mut buffer[..n]);
+        n == buffer.len()
+    }
+
+    fn received(&self, key: Key, connection: &mut Connection, n: usize) {
+        let now = self.now_ms.get();
+        connection.pong_by = super::timers::NEVER;
+        if connection.opened {
+            connection.bytes_in += n as u64;
+            if connection.received_at != now {
+                self.registry.received(key.index as usize, now);
+            }
+        }
+        connection.received_at = now;
+        self.add(Counter::BytesIn, n as u64);
+    }
+
+    /// What bytes mean depends on where their connection stands.
+    pub(super) fn feed(self: &Rc<Self>, key: Key, bytes: &mut [u8]) {
+        let stage = self.table.borrow().get(key).map(|connection| connection.stage);
+        match stage {
+            Some(Stage::Head) => self.feed_head(key, bytes),
+            Some(Stage::Handshaking) => self.keep_tail(key, bytes),
+            Some(Stage::Open | Stage::Closing) => self.feed_frames(key, bytes),
+            Some(Stage::Parting | Stage::Lingering | Stage::Moving | Stage::Ended) | None => {}
+        }
+    }
+
+    /// Keeps bytes aside until a handler has ended.
+    pub(super) fn keep_tail(&self, key: Key, bytes: &[u8]) {
+        if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+            connection.extra().tail.extend_from_slice(bytes);
+        }
+    }
+
+    /// The client shut its end, or the network did.
+    fn vanished(self: &Rc<Self>, key: Key) {
+        let stage = self.table.borrow().get(key).map(|connection| connection.stage);
+        match stage {
+            Some(Stage::Head | Stage::Handshaking) => self.drop_pending(key),
+            Some(_) => self.end(key, Close::because(Cause::ClientVanished)),
+            None => {}
+        }
+    }
+
+    /// Writes what the turn has queued, and tells of connections that ended in it.
+    pub(super) fn end_turn(self: &Rc<Self>) {
+        for _ in 0..ROUNDS_MAX {
+            let mut dirty = self.turn.dirty.take();
+            for key in dirty.drain(..) {
+                self.flush(key);
+            }
+            // Its memory serves the next turn.
+            if self.turn.dirty.borrow().is_empty() {
+                self.turn.dirty.replace(dirty);
+            }
+            for key in self.turn.ended.take() {
+                self.finish(key);
+            }
+            if self.turn.dirty.borrow().is_empty() && self.turn.ended.borrow().is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Gives a connection's outbox to the kernel.
+    pub(super) fn flush(self: &Rc<Self>, key: Key) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        connection.dirty = false;
+        if connection.stage == Stage::Moving {
+            return;
+        }
+        let Connection { outbox: Some(outbox), socket: Some(socket), .. } = connection else {
+            return;
+        };
+        let Ok(flushed) = outbox.flush(std::os::fd::AsFd::as_fd(socket)) else {
+            drop(table);
+            return self.end(key, Close::because(Cause::ClientVanished));
+        };
+        connection.bytes_out = connection.bytes_out.wrapping_add(flushed.bytes as u64);
+        self.add(Counter::BytesOut, flushed.bytes as u64);
+        if flushed.messages > 0 {
+            self.add(Counter::MessagesOut, flushed.messages as u64);
+        }
+        if !flushed.blocked
+            && let Some(outbox) = connection.outbox.take()
+        {
+            self.recycle(outbox);
+        }
+        if flushed.blocked != connection.blocked {
+            connection.blocked = flushed.blocked;
+            self.rewatch(key, connection);
+        }
+        if connection.blocked {
+            return;
+        }
+        match connection.stage {
+            Stage::Parting => {
+                drop(table);
+                // How was decided when it began to part.
+                self.end(key, Close::because(Cause::ClientVanished));
+            }
+            Stage::Lingering => {
+                if let Some(socket) = connection.socket() {
+                    socket::finish_writing(socket);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An outbox with some memory, for a connection that has none.
+    pub(super) fn fresh_outbox(&self) -> Box<super::outbox::Outbox> {
+        self.pool.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn recycle(&self, outbox: Box<super::outbox::Outbox>) {
+        const SPARES_MAX: usize = 64;
+        let mut pool = self.pool.borrow_mut();
+        if pool.len() < SPARES_MAX && outbox.is_empty() {
+            pool.push(outbox);
+        }
+    }
+
+    /// Puts a connection into the epoll set.
+    pub(super) fn watch(&self, key: Key, connection: &mut Connection) -> nix::Result<()> {
+        let Some(socket) = connection.socket() else { return Ok(()) };
+        self.epoll.add(socket, EpollEvent::new(connection.interest(), key.to_u64()))?;
+        connection.deaf = false;
+        Ok(())
+    }
+
+    /// Tells the epoll set what is of interest now.
+    pub(super) fn rewatch(&self, key: Key, connection: &mut Connection) {
+        if connection.deaf {
+            // It fails only for want of kernel memory; the deadline of the connection ends it.
+            let _ = self.watch(key, connection);
+            return;
+        }
+        let Some(socket) = connection.socket() else { return };
+        let mut event = EpollEvent::new(connection.interest(), key.to_u64());
+        let _ = self.epoll.modify(socket, &mut event);
+    }
+
+    /// Takes a connection out of the epoll set.
+    pub(super) fn unwatch(&self, connection: &mut Connection) {
+        if let (false, Some(socket)) = (connection.deaf, connection.socket()) {
+            // It is in the set, so this cannot fail.
+            let _ = self.epoll.delete(socket);
+        }
+        connection.deaf = true;
+    }
+
+    /// A verdict that nobody waits for is still counted.
+    pub(super) fn count_verdict(&self, verdict: Verdict) -> Verdict {
+        let counter = match verdict {
+            Verdict::Queued => Counter::PushQueued,
+            Verdict::Relayed => Counter::PushRelayed,
+            Verdict::Full => Counter::PushFull,
+            Verdict::Gone => Counter::PushGone,
+            Verdict::TooBig => Counter::PushTooBig,
+            Verdict::Unknown => return verdict,
+        };
+        self.add(counter, 1);
+        verdict
+    }
+}

@@ -1,0 +1,126 @@
+//! Every connection of this worker: by its place in the slab, and by its global number.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use slab::Slab;
+
+use super::connection::Connection;
+use crate::fd::Fd;
+
+/// Names a connection for as long as it is in the table, and nobody else after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// Its place in the slab, and in the registry.
+    pub index: u32,
+    /// Which use of that place.
+    pub turn: u32,
+}
+
+impl Key {
+    /// As the epoll set carries it.
+    pub fn to_u64(self) -> u64 {
+        u64::from(self.turn) << 32 | u64::from(self.index)
+    }
+
+    pub fn from_u64(data: u64) -> Key {
+        Key { index: data as u32, turn: (data >> 32) as u32 }
+    }
+}
+
+/// The table.
+#[derive(Default)]
+pub(super) struct Table {
+    slab: Slab<Connection>,
+    by_fd: HashMap<Fd, Key, BuildHasherDefault<FdHasher>>,
+    turns: u32,
+}
+
+impl Table {
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// Puts in what `make` makes of its key.
+    pub fn insert(&mut self, make: impl FnOnce(Key) -> Connection) -> Key {
+        let entry = self.slab.vacant_entry();
+        // The turn of a listener's key is 0, so a connection's never is.
+        self.turns = self.turns.wrapping_add(1).max(1);
+        let key = Key { index: entry.key() as u32, turn: self.turns };
+        entry.insert(make(key));
+        key
+    }
+
+    pub fn get(&self, key: Key) -> Option<&Connection> {
+        self.slab.get(key.index as usize).filter(|connection| connection.turn == key.turn)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
+        let connection = self.slab.get_mut(key.index as usize)?;
+        (connection.turn == key.turn).then_some(connection)
+    }
+
+    pub fn remove(&mut self, key: Key) -> Option<Connection> {
+        self.get(key)?;
+        self.slab.try_remove(key.index as usize)
+    }
+
+    /// Makes a number lead to a connection.
+    pub fn name(&mut self, fd: Fd, key: Key) {
+        self.by_fd.insert(fd, key);
+    }
+
+    /// Makes a number lead nowhere.
+    pub fn unname(&mut self, fd: Fd) {
+        self.by_fd.remove(&fd);
+    }
+
+    #[inline]
+    pub fn find(&self, fd: Fd) -> Option<Key> {
+        self.by_fd.get(&fd).copied()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
+        self.slab.iter().map(|(index, connection)| {
+            (Key { index: index as u32, turn: connection.turn }, connection)
+        })
+    }
+
+    /// Everyone, for work that needs the table again for each.
+    pub fn keys(&self) -> Vec<Key> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Gives memory back after a crowd has left.
+    pub fn shrink(&mut self) {
+        self.slab.shrink_to_fit();
+        self.by_fd.shrink_to_fit();
+    }
+}
+
+/// Numbers are handed out by us, so nobody can choose them to collide.
+#[derive(Default)]
+pub(super) struct FdHasher(u64);
+
+impl Hasher for FdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio spreads consecutive numbers over the high bits, which the map uses.
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}

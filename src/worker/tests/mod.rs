@@ -1,0 +1,4 @@
+//! The whole worker, driven over its real sockets.
+
+mod harness;
+mod serving;
