@@ -69,8 +69,8 @@ pub(super) struct Connection {
     /// Milliseconds of the monotonic clock.
     pub received_at: u64,
     pub bytes_in: u64,
-    /// Begins below 0 (it wraps) by the size of the answer to the handshake.
-    pub bytes_out: u64,
+    /// Begins below 0 by the size of the answer to the handshake, which does not count.
+    pub bytes_out: i64,
     /// When the wheel looks at it next.
     pub look_at: Tick,
     /// When its stage must have ended: the handshake's or the close's deadline, or its age.
@@ -208,8 +208,7 @@ impl Connection {
             connected_at: self.opened_at,
             idle_ms: now_ms.saturating_sub(self.received_at),
             bytes_in: self.bytes_in,
-            // The answer to the handshake was taken off in advance, and may not be sent yet.
-            bytes_out: (self.bytes_out as i64).max(0) as u64,
+            bytes_out: self.bytes_out.max(0) as u64,
         })
     }
 }
