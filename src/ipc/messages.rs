@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Info, Opcode, Verdict};
+use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
 
 /// Which image and configuration a process runs: counted from 1, one more for each reload.
@@ -51,14 +51,14 @@ pub enum MasterToWorker {
     /// The application process you asked for runs.
     AppStarted {
         /// Which.
-        id: AppId,
+        id: ProcessId,
         /// Its process.
         pid: i32,
     },
     /// An application process ended, or could not be started.
     AppExited {
         /// Which.
-        id: AppId,
+        id: ProcessId,
         /// How, as a phrase.
         how: String,
     },
@@ -84,28 +84,13 @@ pub enum WorkerToMaster {
     /// output unless that is the server's own.
     StartApp {
         /// Which it will be.
-        id: AppId,
+        id: ProcessId,
     },
     /// KILL an application process.
     KillApp {
         /// Which.
-        id: AppId,
+        id: ProcessId,
     },
-}
-
-/// One application process of a worker: the `epoch`th that was started for `place`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct AppId {
-    /// 0 to `app.processes` - 1.
-    pub place: u16,
-    /// Counts the processes of a place from 1.
-    pub epoch: u32,
-}
-
-impl std::fmt::Display for AppId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.place, self.epoch)
-    }
 }
 
 /// What every child says first.

@@ -8,10 +8,11 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::Master;
+use crate::api::ProcessId;
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
-use crate::ipc::messages::{AppId, MasterToWorker};
+use crate::ipc::messages::MasterToWorker;
 use crate::sys::{memory, process};
 
 /// An application process.
@@ -20,7 +21,7 @@ pub struct App {
     /// Whose it is.
     worker: WorkerId,
     /// Which of its.
-    id: AppId,
+    id: ProcessId,
     pid: i32,
 }
 
@@ -42,7 +43,7 @@ const APP_SOCKET: (&str, i32) = ("WSD_APP_FD", 3);
 impl Master {
     /// A worker asks for an application process. Beside it: its socket, its standard error, and
     /// its standard output unless that is to be ours.
-    pub(super) fn start_app(&mut self, worker: WorkerId, id: AppId, fds: Vec<OwnedFd>) {
+    pub(super) fn start_app(&mut self, worker: WorkerId, id: ProcessId, fds: Vec<OwnedFd>) {
         let answer = match self.try_start_app(worker, id, fds) {
             Ok(pid) => MasterToWorker::AppStarted { id, pid: pid.as_raw() },
             Err(error) => {
@@ -55,7 +56,12 @@ impl Master {
         }
     }
 
-    fn try_start_app(&mut self, worker: WorkerId, id: AppId, fds: Vec<OwnedFd>) -> Result<Pid> {
+    fn try_start_app(
+        &mut self,
+        worker: WorkerId,
+        id: ProcessId,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Pid> {
         let mut fds = fds.into_iter();
         let missing = || Error::new("a worker asked for a process without its descriptors");
         let socket = fds.next().ok_or_else(missing)?;
@@ -79,7 +85,7 @@ impl Master {
     }
 
     /// A worker wants one of its application processes gone.
-    pub(super) fn kill_app(&mut self, worker: WorkerId, id: AppId) {
+    pub(super) fn kill_app(&mut self, worker: WorkerId, id: ProcessId) {
         let found = self.apps.iter().find(|app| app.worker == worker && app.id == id);
         if let Some(app) = found {
             signal(app, Signal::SIGKILL);
