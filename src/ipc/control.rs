@@ -23,7 +23,7 @@ use crate::api::{Opcode, Verdict};
 use crate::fd::Fd;
 
 /// The control socket's name in `runtime_dir`.
-pub const CONTROL_SOCKET: &str = "control.sock";
+pub const CONTROL_SOCKET: &str = "wsd.sock";
 /// Bytes of a request line, its end included.
 pub const LINE_BYTES_MAX: usize = 4096;
 /// Bytes of a body.

@@ -105,7 +105,7 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match LocalSet::new().block_on(&runtime, live(master)) {
+    match LocalSet::new().block_on(&runtime, live(master, settle)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the manager cannot go on");
@@ -114,8 +114,11 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
     }
 }
 
-/// Boot, serve, leave.
-pub(crate) async fn live(master: OwnedFd) -> Result<()> {
+/// Boot, serve, leave. `settle` is what only a process of its own does first.
+pub(crate) async fn live(
+    master: OwnedFd,
+    settle: impl FnOnce(&ManagerBoot) -> Result<()>,
+) -> Result<()> {
     let link = Rc::new(MasterLink::new(master)?);
     let Some((MasterToManager::Boot(boot), fds)) = link.receive().await? else {
         return Err(Error::new("the first packet of the master is not Boot"));
@@ -188,7 +191,7 @@ impl Manager {
     fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, scoreboard: &OwnedFd) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
         let scoreboard = Scoreboard::open(scoreboard.as_fd())?;
-        let is_successor = boot.epoch > 1;
+        let is_successor = boot.epoch > 1 || boot.begin_with_reload;
         let now = monotonic_ms();
         let scope = if is_successor { Scope::All } else { Scope::Open };
         Ok(Rc::new_cyclic(|me| {

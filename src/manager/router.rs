@@ -80,10 +80,9 @@ impl Router {
         self.worker_num = worker_num.max(1);
     }
 
-    /// A worker says what it owns: this replaces what it owned before. Where another claims the
-    /// same, a single client beats a range, and the younger worker beats the older.
+    /// A worker says what it owns, in addition to what is known. Where another claims the same,
+    /// a single client beats a range, and the younger worker beats the older.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
-        self.forget_claims(id);
         for &(first, last) in ranges {
             if first == last {
                 self.singles.insert(first, id);
@@ -114,11 +113,7 @@ impl Router {
 
     /// A worker is no more: what it owned is gone.
     pub fn forget(&mut self, id: WorkerId) {
-        self.forget_claims(id);
         self.serving.retain(|_, serving| *serving != id);
-    }
-
-    fn forget_claims(&mut self, id: WorkerId) {
         for list in &mut self.ranges {
             list.retain(|range| range.owner != id);
         }
