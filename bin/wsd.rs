@@ -1,3 +1,5 @@
 //! The stock server.
 use std::process::ExitCode;
-fn main() -> ExitCode { wsd::Server::new().run() }
+fn main() -> ExitCode {
+    wsd::Server::new().run()
+}

@@ -31,7 +31,9 @@ impl Master {
         let idle: Vec<Slot> = self
             .places
             .iter()
-            .filter(|(_, place)| place.lent_to.is_none() && place.idle_since_ms.is_some_and(waited))
+            .filter(|(_, place)| {
+                place.lent_to.is_none() && place.idle_since_ms.is_some_and(waited)
+            })
             .map(|(slot, _)| slot)
             .collect();
         for slot in idle {

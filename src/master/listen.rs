@@ -228,9 +228,7 @@ fn remove_stale(path: &Path, addr: &SockAddr) -> Result<()> {
         .subject(|| format!("probe unix:{}", path.display()))?;
     match socket.connect(addr) {
         Ok(()) => taken("another server listens there"),
-        Err(_) => {
-            fs::remove_file(path).subject(|| format!("remove the stale {}", path.display()))
-        }
+        Err(_) => fs::remove_file(path).subject(|| format!("remove the stale {}", path.display())),
     }
 }
 

@@ -34,9 +34,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 pub use launch::Launch;
-pub use report::READY_LINE;
 pub use lock::find_master;
 use lock::{Lock, write_pid_file};
+pub use report::READY_LINE;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
@@ -201,7 +201,8 @@ impl Master {
         let children = self.workers.iter().map(|worker| &worker.child);
         let children = children.chain(self.manager.child()).chain(self.reload.probe());
         for child in children {
-            let backed_up = if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            let backed_up =
+                if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
             descriptors.push(PollFd::new(child.link(), PollFlags::POLLIN | backed_up));
         }
         match poll(&mut descriptors, timeout) {
@@ -246,8 +247,12 @@ impl Master {
         loop {
             let (pid, how, clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, 0)) => (pid, "exit status 0".to_owned(), true),
-                Ok(WaitStatus::Exited(pid, status)) => (pid, format!("exit status {status}"), false),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("signal {signal}"), false),
+                Ok(WaitStatus::Exited(pid, status)) => {
+                    (pid, format!("exit status {status}"), false)
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    (pid, format!("signal {signal}"), false)
+                }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(errno) => return tracing::error!(%errno, "waitpid failed"),
@@ -261,7 +266,8 @@ impl Master {
             self.manager_died(how, clean);
         } else if self.reload.probe().is_some_and(|probe| probe.pid == pid) {
             self.probe_died(how);
-        } else if let Some(index) = self.workers.iter().position(|worker| worker.child.pid == pid) {
+        } else if let Some(index) = self.workers.iter().position(|worker| worker.child.pid == pid)
+        {
             let worker = self.workers.swap_remove(index);
             self.worker_died(worker, how, clean);
         }

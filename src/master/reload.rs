@@ -237,7 +237,12 @@ impl Master {
         }
     }
 
-    pub(super) fn worker_of_reload_died(&mut self, id: &WorkerId, generation: Generation, how: &str) {
+    pub(super) fn worker_of_reload_died(
+        &mut self,
+        id: &WorkerId,
+        generation: Generation,
+        how: &str,
+    ) {
         if self.reload.pending_generation() == Some(generation) {
             let why = format!("the new worker {} died: {how}", id.slot);
             self.tell_manager(&MasterToManager::SpawnFailed { slot: id.slot, why }, Vec::new());
@@ -268,8 +273,12 @@ impl Master {
         for id in olds.map(|worker| worker.id).collect::<Vec<_>>() {
             self.unlend_from(id);
         }
-        let removed: Vec<Slot> =
-            self.places.iter().map(|(slot, _)| slot).filter(|slot| !self.places.serves(*slot)).collect();
+        let removed: Vec<Slot> = self
+            .places
+            .iter()
+            .map(|(slot, _)| slot)
+            .filter(|slot| !self.places.serves(*slot))
+            .collect();
         for slot in removed {
             let place = self.places.at(slot);
             place.idle_since_ms.get_or_insert(0);

@@ -60,7 +60,8 @@ impl Master {
         };
         let deadline_ms = now + patience + GRACE_MS;
         let failed = self.starting_until_ms.is_some();
-        self.stopping = Some(Stopping { mode: Some(mode), deadline_ms, manager_told: false, failed });
+        self.stopping =
+            Some(Stopping { mode: Some(mode), deadline_ms, manager_told: false, failed });
         self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
         for worker in &mut self.workers {
             worker.send(&MasterToWorker::Stop(mode), Vec::new());

@@ -38,8 +38,7 @@ mod tests {
     fn early_deaths_double_the_delay_and_service_ends_it() {
         let mut throttle = Throttle::default();
         let delays: Vec<u64> = (0..12).map(|_| throttle.died(true)).collect();
-        let expected =
-            [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000];
+        let expected = [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000];
         assert_eq!(delays, expected);
         assert_eq!(throttle.died(false), 0);
         assert_eq!(throttle.died(true), 0);

@@ -66,8 +66,13 @@ impl WorkerHandle {
 
 impl Master {
     /// The ready worker of a slot and generation.
-    pub(super) fn ready_worker(&self, slot: Slot, generation: Generation) -> Option<&WorkerHandle> {
-        let mut workers = self.workers.iter().filter(|w| w.id.slot == slot && w.ready_ms.is_some());
+    pub(super) fn ready_worker(
+        &self,
+        slot: Slot,
+        generation: Generation,
+    ) -> Option<&WorkerHandle> {
+        let mut workers =
+            self.workers.iter().filter(|w| w.id.slot == slot && w.ready_ms.is_some());
         workers.find(|worker| worker.generation == generation)
     }
 

@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use super::Server;
 use crate::api::{
-    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, IntoFlow,
-    Request,
+    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, IntoFlow, Request,
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};

@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub stage: Stage,
     /// A handler of it has not ended: no other event of it is delivered.
     pub busy: bool,
+    /// It is to move once its handler has ended: until then it is not read.
+    pub held: bool,
     /// It counts as a pending handshake.
     pub pending: bool,
     /// It is in the list of those that are flushed at the end of the turn.
@@ -69,8 +71,8 @@ pub(super) struct Connection {
     /// Milliseconds of the monotonic clock.
     pub received_at: u64,
     pub bytes_in: u64,
-    /// Begins below 0 (it wraps) by the size of the answer to the handshake.
-    pub bytes_out: u64,
+    /// Begins below 0 by the size of the answer to the handshake, which does not count.
+    pub bytes_out: i64,
     /// When the wheel looks at it next.
     pub look_at: Tick,
     /// When its stage must have ended: the handshake's or the close's deadline, or its age.
@@ -110,6 +112,7 @@ impl Connection {
             turn,
             stage: Stage::Head,
             busy: false,
+            held: false,
             pending: false,
             dirty: false,
             blocked: false,
@@ -181,10 +184,6 @@ impl Connection {
         tail.unwrap_or_default()
     }
 
-    pub fn has_tail(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| !extra.tail.is_empty())
-    }
-
     /// Gives memory back that nothing needs.
     pub fn drop_empty_extra(&mut self) {
         let needed = self.extra.as_ref().is_some_and(|extra| {
@@ -208,8 +207,7 @@ impl Connection {
             connected_at: self.opened_at,
             idle_ms: now_ms.saturating_sub(self.received_at),
             bytes_in: self.bytes_in,
-            // The answer to the handshake was taken off in advance, and may not be sent yet.
-            bytes_out: (self.bytes_out as i64).max(0) as u64,
+            bytes_out: self.bytes_out.max(0) as u64,
         })
     }
 }

@@ -24,8 +24,8 @@ impl Worker {
                 count += 1;
                 let (handler, fd) = (worker.handler.clone(), entry.fd);
                 let close = Close::because(Cause::WorkerCrashed);
-                let told = worker
-                    .call_alone("on_close", |context| handler.on_close(context, fd, close));
+                let told =
+                    worker.call_alone("on_close", |context| handler.on_close(context, fd, close));
                 // A panic was logged, and there is no connection for it to cost.
                 let _ = told.await;
                 dead.closed(index);

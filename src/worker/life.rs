@@ -27,8 +27,8 @@ use crate::ipc::messages::{Listener, WorkerToMaster};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log::{self, Output};
-use crate::sys::{clock, process};
 use crate::sys::watch::watch;
+use crate::sys::{clock, process};
 use crate::websocket::Codec;
 
 /// How long the exit waits for the log's writer.
@@ -51,10 +51,7 @@ pub(super) enum Phase {
 ///
 /// `master` is the link to the master, whose first packet is `Boot`. `make` is then given the
 /// resolved configuration and makes the handler.
-pub(crate) fn run(
-    master: OwnedFd,
-    make: impl FnOnce(&Config) -> Rc<dyn Handler>,
-) -> ExitCode {
+pub(crate) fn run(master: OwnedFd, make: impl FnOnce(&Config) -> Rc<dyn Handler>) -> ExitCode {
     let served = settle().and_then(|()| {
         live(master, |config, id| {
             let role = format!("worker {}", id.slot);

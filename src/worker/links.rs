@@ -22,8 +22,8 @@ use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::{PACKET_BYTES_MAX, codec};
-use crate::sys::{packet, process};
 use crate::sys::watch::watch;
+use crate::sys::{packet, process};
 
 /// Packets of the manager handled before what they pushed is written.
 const PACKETS_PER_TURN: usize = 4;

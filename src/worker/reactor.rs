@@ -129,7 +129,7 @@ impl Worker {
             if !event.events().intersects(readable) {
                 return false;
             }
-            if connection.busy {
+            if connection.busy || connection.held {
                 self.pause(key, connection, event.events());
                 return false;
             }
@@ -249,7 +249,7 @@ impl Worker {
             drop(table);
             return self.end(key, Close::because(Cause::ClientVanished));
         };
-        connection.bytes_out += flushed.bytes as u64;
+        connection.bytes_out += flushed.bytes as i64;
         self.add(Counter::BytesOut, flushed.bytes as u64);
         if flushed.messages > 0 {
             self.add(Counter::MessagesOut, flushed.messages as u64);

@@ -35,7 +35,7 @@ impl Serials {
         }
         let fd = Fd::new(0, self.slot, self.next)?;
         self.next += 1;
-        let half_used = self.last - self.next < LEASE_SERIALS / 2;
+        let half_used = self.next + LEASE_SERIALS / 2 > self.last;
         let ask =
             half_used && self.waiting.is_empty() && !std::mem::replace(&mut self.asked, true);
         Some((fd, ask))
