@@ -103,7 +103,11 @@ impl Worker {
     }
 
     /// A client was accepted.
-    fn admit(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>) -> Option<Key> {
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+    ) -> Option<Key> {
         if let Err(refusal) = self.check_room(peer) {
             self.add(Counter::Refused, 1);
             tracing::info!(

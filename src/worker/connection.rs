@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub stage: Stage,
     /// A handler of it has not ended: no other event of it is delivered.
     pub busy: bool,
+    /// It is to move once its handler has ended: until then it is not read.
+    pub held: bool,
     /// It counts as a pending handshake.
     pub pending: bool,
     /// It is in the list of those that are flushed at the end of the turn.
@@ -110,6 +112,7 @@ impl Connection {
             turn,
             stage: Stage::Head,
             busy: false,
+            held: false,
             pending: false,
             dirty: false,
             blocked: false,
@@ -179,10 +182,6 @@ impl Connection {
         let tail = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.tail));
         self.drop_empty_extra();
         tail.unwrap_or_default()
-    }
-
-    pub fn has_tail(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| !extra.tail.is_empty())
     }
 
     /// Gives memory back that nothing needs.

@@ -58,6 +58,7 @@ impl Worker {
                     }
                     then(&worker, key, answer);
                     worker.resume(key);
+                    worker.leaving.changed.notify_waiters();
                 });
             }
         }
@@ -149,6 +150,9 @@ impl Worker {
                 if connection.stage == Stage::Ended {
                     drop(table);
                     return self.finish(key);
+                }
+                if connection.held {
+                    return;
                 }
                 connection.take_tail()
             };

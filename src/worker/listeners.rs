@@ -30,10 +30,6 @@ impl Listeners {
     pub fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)
     }
-
-    pub fn is_armed(&self) -> bool {
-        self.armed
-    }
 }
 
 impl Worker {

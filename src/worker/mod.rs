@@ -6,6 +6,7 @@
 //! while a handler runs, so a handler may call whatever it likes.
 
 mod accept;
+mod adopt;
 mod boot;
 mod connection;
 mod crash;

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::Worker;
-use super::connection::Stage;
+use super::connection::{Connection, Stage};
 use super::dispatch::Panicked;
 use super::head::{self, Kept, Kind, Refusal, response, subprotocol};
 use super::table::Key;
 use super::timers::{Tick, tick};
 use crate::api::{Accept, Handshake, Request};
+use crate::fd::Fd;
 use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::clock;
@@ -67,8 +68,9 @@ impl Worker {
     /// Says what the bytes so far are, and how many of them are the head.
     fn judge(&self, key: Key, received: &[u8]) -> (Verdict, usize) {
         let mut table = self.table.borrow_mut();
-        let opening = table.get_mut(key).and_then(|it| it.extra().opening.as_mut());
-        let Some(opening) = opening else { return (Verdict::More, 0) };
+        let Some(connection) = table.get_mut(key) else { return (Verdict::More, 0) };
+        let assigned = connection.fd;
+        let Some(opening) = &mut connection.extra().opening else { return (Verdict::More, 0) };
         let peer = opening.peer;
         let raw = match opening.reader.advance(received, &self.settings.head) {
             Ok(Some(raw)) => raw,
@@ -76,7 +78,7 @@ impl Worker {
             Err(refusal) => return (Verdict::Refused(refusal), 0),
         };
         drop(table);
-        let verdict = self.judge_whole(&raw, peer).unwrap_or_else(Verdict::Refused);
+        let verdict = self.judge_whole(&raw, peer, assigned).unwrap_or_else(Verdict::Refused);
         (verdict, raw.len())
     }
 
@@ -84,6 +86,7 @@ impl Worker {
         &self,
         raw: &head::RawHead<'_>,
         peer: Option<SocketAddr>,
+        assigned: Option<Fd>,
     ) -> Result<Verdict, Refusal> {
         let head = head::parse(raw)?;
         let upgrade = match head::classify(&head)? {
@@ -95,7 +98,9 @@ impl Worker {
         if !self.accepts_more() {
             return Err(Refusal::overloaded("the server is about to stop", 1));
         }
-        let fd = self.next_fd().ok_or_else(|| Refusal::overloaded("no number is free", 1))?;
+        // One that came over from another process in mid-request has its number already.
+        let fd = assigned.or_else(|| self.next_fd());
+        let fd = fd.ok_or_else(|| Refusal::overloaded("no number is free", 1))?;
         let client = self.client_address(&head, peer);
         let request = head::request(&head, fd, None, peer, client);
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -238,12 +243,7 @@ impl Worker {
 
     /// Sets the clocks of an open connection. Pings are spread over the interval by the number,
     /// so a crowd that came at once is not pinged at once.
-    pub(super) fn start_timers(
-        &self,
-        key: Key,
-        connection: &mut super::connection::Connection,
-        fd: crate::fd::Fd,
-    ) {
+    pub(super) fn start_timers(&self, key: Key, connection: &mut Connection, fd: Fd) {
         let now = tick(self.now_ms.get());
         let spread = |time: Tick| {
             let jitter = (fd.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as Tick;

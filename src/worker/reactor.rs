@@ -129,7 +129,7 @@ impl Worker {
             if !event.events().intersects(readable) {
                 return false;
             }
-            if connection.busy {
+            if connection.busy || connection.held {
                 self.pause(key, connection, event.events());
                 return false;
             }

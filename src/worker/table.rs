@@ -37,10 +37,6 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub fn len(&self) -> usize {
-        self.slab.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }

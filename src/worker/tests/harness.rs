@@ -33,6 +33,37 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub type Client = WebSocketStream<TcpStream>;
 
+/// Passes everything that belongs to a handover from `old` to `new` and back, as the manager
+/// does. Ends when `old` has said that all is under way and all of it was taken over.
+pub async fn pass_over(old: &mut Tested, new: &mut Tested) -> (u64, u64) {
+    let (mut on_the_way, mut done) = (0, None);
+    loop {
+        let (message, body, fds) = old.hears_all().await;
+        match message {
+            WorkerToManager::Moving { fds: numbers } => {
+                on_the_way += numbers.len();
+                let adopt = ManagerToWorker::Adopt { from: old.id, fds: numbers };
+                new.says_with(&adopt, &body, fds).await;
+            }
+            WorkerToManager::HandedOver { moved, stayed } => done = Some((moved, stayed)),
+            _ => {}
+        }
+        while on_the_way > 0 {
+            let taken = new
+                .hears(|(message, _, _)| match message {
+                    WorkerToManager::Adopted { fds, .. } => Some(fds.clone()),
+                    _ => None,
+                })
+                .await;
+            on_the_way -= taken.len();
+            old.says(ManagerToWorker::Adopted { fds: taken }, &[]).await;
+        }
+        if let Some(done) = done {
+            return done;
+        }
+    }
+}
+
 /// What the manager hears, with its body and descriptors.
 pub type Heard = (WorkerToManager, Bytes, Vec<OwnedFd>);
 

@@ -22,7 +22,7 @@ use crate::ipc::registry::{Entry, Registry};
 use crate::ipc::scoreboard::Counter;
 
 /// Does what the text says, and tells the test of what happened.
-struct Obedient(Sender<String>);
+pub struct Obedient(pub Sender<String>);
 
 impl Obedient {
     fn tell(&self, what: impl Into<String>) {
@@ -113,13 +113,24 @@ impl Handler for Obedient {
         Flow::Ready(ours.then(|| HttpResponse::new("a page".into())))
     }
 
+    fn freeze(&self, _: &Context, fd: Fd) -> Option<bytes::Bytes> {
+        Some(format!("kept of {fd}").into())
+    }
+
+    fn on_attach(&self, _: &Context, request: Rc<Request>, frozen: Option<bytes::Bytes>) -> Flow {
+        let frozen = frozen.unwrap_or_default();
+        let frozen = String::from_utf8_lossy(&frozen);
+        self.tell(format!("attach {} {} {frozen}", request.fd, request.target));
+        Flow::default()
+    }
+
     fn on_worker_message(&self, _: &Context, from: crate::fd::Slot, data: bytes::Bytes) -> Flow {
         self.tell(format!("note {from} {}", String::from_utf8_lossy(&data)));
         Flow::default()
     }
 }
 
-fn config() -> Config {
+pub fn config() -> Config {
     Config { ping_interval: Duration::ZERO, ..Config::default() }
 }
 
@@ -128,7 +139,7 @@ async fn obedient(server: &Server, config: Config) -> (Tested, Receiver<String>)
     (server.start(FIRST, config, move || Obedient(tell)).await, told)
 }
 
-async fn told(told: &Receiver<String>) -> String {
+pub async fn told(told: &Receiver<String>) -> String {
     for _ in 0..5_000 {
         if let Ok(what) = told.try_recv() {
             return what;

@@ -1,0 +1,197 @@
+//! Taking over connections from another process.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Worker;
+use super::connection::{Connection, Stage};
+use super::head::Kept;
+use super::outbox::Outbox;
+use super::table::Key;
+use super::timers::NEVER;
+use super::travel::{OpenV1, Traveller};
+use crate::error::{Error, Result};
+use crate::fd::{Fd, WorkerId};
+use crate::ipc::messages::WorkerToManager;
+use crate::ipc::registry::Entry;
+use crate::ipc::scoreboard::Counter;
+use crate::websocket::Engine;
+
+impl Worker {
+    /// A batch has come. What is here already (the batch was sent twice) is only acknowledged;
+    /// what cannot be read is not, and stays where it was.
+    pub(super) fn adopt(
+        self: &Rc<Self>,
+        from: WorkerId,
+        numbers: &[u64],
+        mut batch: &[u8],
+        sockets: Vec<OwnedFd>,
+    ) -> Result<()> {
+        if numbers.len() != sockets.len() {
+            return Err(Error::new(format!(
+                "{} descriptors came for {} connections",
+                sockets.len(),
+                numbers.len()
+            )));
+        }
+        let mut taken = Vec::with_capacity(numbers.len());
+        let mut begun = Vec::with_capacity(numbers.len());
+        for (&number, socket) in numbers.iter().zip(sockets) {
+            let traveller = Traveller::unpack(&mut batch)?;
+            match self.adopt_one(number, traveller, socket) {
+                Ok(attached) => {
+                    taken.push(number);
+                    begun.extend(attached);
+                }
+                Err(error) => tracing::error!(fd = number, %error, "not adopted"),
+            }
+        }
+        // The sooner they are ours for everyone, the shorter their pushes wait.
+        self.say_in_order(&WorkerToManager::Adopted { from, fds: taken });
+        for (key, fd, frozen) in begun {
+            self.attach(key, fd, frozen);
+        }
+        Ok(())
+    }
+
+    /// Puts a connection into the table. `None` if it was there.
+    fn adopt_one(
+        self: &Rc<Self>,
+        number: u64,
+        traveller: Traveller,
+        socket: OwnedFd,
+    ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
+        let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
+        if self.table.borrow().find(fd).is_some() {
+            return Ok(None);
+        }
+        match traveller {
+            Traveller::PendingV1 { bytes, peer, deadline } => {
+                self.adopt_pending(fd, socket, bytes, peer, deadline);
+                Ok(None)
+            }
+            Traveller::OpenV1(open) => self.adopt_open(fd, socket, *open).map(Some),
+        }
+    }
+
+    fn adopt_pending(
+        self: &Rc<Self>,
+        fd: Fd,
+        socket: OwnedFd,
+        mut bytes: Vec<u8>,
+        peer: Option<std::net::SocketAddr>,
+        deadline: super::timers::Tick,
+    ) {
+        let Some(key) = self.admit(socket, peer) else { return };
+        if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+            connection.fd = Some(fd);
+            connection.deadline = deadline;
+            self.look_again(key, connection);
+        }
+        self.feed(key, &mut bytes);
+    }
+
+    fn adopt_open(
+        self: &Rc<Self>,
+        fd: Fd,
+        socket: OwnedFd,
+        open: OpenV1,
+    ) -> Result<(Key, Fd, Option<Bytes>)> {
+        let bad = |what: &str| Error::new(format!("its {what} cannot be read"));
+        let kept = Kept::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
+        let engine = Engine::thaw(open.engine).map_err(|error| Error::new(error.to_string()))?;
+        let outbox = match open.unsent {
+            Some(unsent) => Some(Outbox::thaw(unsent).ok_or_else(|| bad("outbox"))?),
+            None => None,
+        };
+        let entry = Entry {
+            fd,
+            closing: false,
+            connected_at: open.opened_at,
+            received_at: open.received_at,
+            peer: kept.peer(),
+        };
+        let mut table = self.table.borrow_mut();
+        let key = table.insert(|key| {
+            let mut connection = Connection::accepted(socket, None, key.turn, open.received_at);
+            connection.stage = Stage::Open;
+            connection.opened = true;
+            connection.by_manager = true;
+            connection.fd = Some(fd);
+            connection.kept = Some(kept);
+            connection.outbox = outbox.map(Box::new);
+            connection.extra().opening = None;
+            connection.extra().tail = open.tail;
+            connection.opened_at = open.opened_at;
+            connection.bytes_in = open.bytes_in;
+            connection.bytes_out = open.bytes_out;
+            (connection.deadline, connection.ping_at) = (open.deadline, open.ping_at);
+            (connection.pong_by, connection.message_by) = (open.pong_by, open.message_by);
+            connection
+        });
+        self.codec.borrow_mut().book(engine.params());
+        let Some(connection) = table.get_mut(key) else { return Err(bad("place")) };
+        connection.engine = engine;
+        connection.drop_empty_extra();
+        if let Err(error) = self.watch(key, connection) {
+            table.remove(key);
+            return Err(Error::io("watch an adopted connection", error));
+        }
+        self.mind_settings(connection);
+        self.look_again(key, connection);
+        if connection.outbox.is_some() {
+            self.turn.flush_later(key, connection);
+        }
+        table.name(fd, key);
+        drop(table);
+        self.registry.opened(key.index as usize, &entry);
+        self.add(Counter::Connections, 1);
+        self.add(Counter::Adopted, 1);
+        Ok((key, fd, open.frozen.map(Bytes::from)))
+    }
+
+    /// The new configuration may have pings where the old had none, or the other way round.
+    fn mind_settings(&self, connection: &mut Connection) {
+        let now = super::timers::tick(self.now_ms.get());
+        match self.settings.ping {
+            None => connection.ping_at = NEVER,
+            Some(interval) => connection.ping_at = connection.ping_at.min(now + interval),
+        }
+        if self.settings.age.is_none() {
+            connection.deadline = NEVER;
+        }
+    }
+
+    /// Tells the handler, and goes on where the old process stopped.
+    fn attach(self: &Rc<Self>, key: Key, fd: Fd, frozen: Option<Bytes>) {
+        let request = {
+            let table = self.table.borrow();
+            let kept = table.get(key).and_then(|it| it.kept.as_ref());
+            let Some(request) = kept.map(|kept| Rc::new(kept.request(fd))) else { return };
+            request
+        };
+        let handler = self.handler.clone();
+        self.call(
+            key,
+            fd,
+            "on_attach",
+            move |context| handler.on_attach(context, request, frozen),
+            |worker, key, answer| worker.panic_closes(key, answer),
+        );
+        self.resume(key);
+    }
+
+    /// What was pushed to these by the long way has come, so ours may go the short way.
+    pub(super) fn own(&self, ranges: &[(u64, u64)]) {
+        for key in self.keys(|it| it.by_manager) {
+            let mut table = self.table.borrow_mut();
+            let Some(connection) = table.get_mut(key) else { continue };
+            let fd = connection.fd.map_or(0, Fd::as_u64);
+            if ranges.iter().any(|&(first, last)| (first..=last).contains(&fd)) {
+                connection.by_manager = false;
+            }
+        }
+    }
+}
