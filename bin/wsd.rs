@@ -1,5 +1,20 @@
-//! The stock server.
+//! The stock server: its handler is one of the configuration's choice.
+
 use std::process::ExitCode;
+use std::rc::Rc;
+
+use wsd::Server;
+use wsd::api::Handler;
+use wsd::config::{Config, HandlerName};
+use wsd::handler::{Chat, Echo};
+
 fn main() -> ExitCode {
-    wsd::Server::new().run()
+    Server::new().boxed_handler(handler).run()
+}
+
+fn handler(config: &Config) -> Rc<dyn Handler> {
+    match config.handler {
+        HandlerName::Chat => Rc::new(Chat::new()),
+        HandlerName::Echo | HandlerName::App => Rc::new(Echo),
+    }
 }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Message, Verdict};
+use super::{Message, ProcessEvent, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -64,6 +65,13 @@ pub trait Reactor {
     /// Runs a job on the worker's blocking threads; the answer is `Err` if it panicked or the
     /// queue of jobs is full.
     fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError>;
+    /// Starts a process of the application. `descriptors`: its socket, its standard error, and
+    /// its standard output unless that is to be the server's own.
+    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>);
+    /// Ends a process of the application at once.
+    fn kill_process(&self, id: ProcessId);
+    /// What became of the processes, one event after the other. One caller at a time.
+    fn process_event(&self) -> LocalFuture<ProcessEvent>;
 }
 
 /// Why a blocking job gave no result.
@@ -216,6 +224,11 @@ impl Context {
             queued?;
             receiver.await.map_err(|_| TaskError::Panicked)
         }
+    }
+
+    /// The worker itself, for handlers that start processes.
+    pub fn reactor(&self) -> &Rc<dyn Reactor> {
+        &self.reactor
     }
 
     /// Keeps a value for this worker, one of each type: a database pool opened in

@@ -8,6 +8,7 @@ mod flow;
 mod handler;
 mod http;
 mod message;
+mod process;
 mod request;
 mod verdict;
 
@@ -16,5 +17,6 @@ pub use flow::{Flow, IntoFlow};
 pub use handler::Handler;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
+pub use process::{ProcessEvent, ProcessId};
 pub use request::{Accept, Handshake, Headers, Refuse, Request};
 pub use verdict::Verdict;

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::api::{Context, Info, LocalFuture, Message, Reactor, TaskError, Verdict};
+use crate::api::{
+    Context, Info, LocalFuture, Message, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
+};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// One thing the handler asked for.
@@ -95,5 +97,13 @@ impl Reactor for Fake {
     fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError> {
         job();
         Ok(())
+    }
+
+    fn start_process(&self, _: ProcessId, _: Vec<std::os::fd::OwnedFd>) {}
+
+    fn kill_process(&self, _: ProcessId) {}
+
+    fn process_event(&self) -> LocalFuture<ProcessEvent> {
+        Box::pin(std::future::pending())
     }
 }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -99,15 +100,34 @@ impl Link {
         body: Body<'_>,
         fds: Vec<OwnedFd>,
     ) -> Result<Sent> {
-        let mut queue = self.queue(lane).borrow_mut();
-        if lane == Lane::Data && queue.bytes > 0 && queue.bytes + body.len() > DATA_LANE_BYTES_MAX
-        {
+        let waiting = self.queue(lane).borrow().bytes;
+        if lane == Lane::Data && waiting > 0 && waiting + body.len() > DATA_LANE_BYTES_MAX {
             return Ok(Sent::Full);
         }
-        let packed = queue.pack(self.id, message, body, fds);
-        drop(queue);
+        self.queue_up(lane, message, body, fds).map(|()| Sent::Queued)
+    }
+
+    /// Queues a message in the data lane, in its order there, also beyond the limit: for what
+    /// may not be lost and is bounded elsewhere, such as connections that move.
+    pub fn insist<T: Serialize>(
+        &self,
+        message: &T,
+        body: Body<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        self.queue_up(Lane::Data, message, body, fds)
+    }
+
+    fn queue_up<T: Serialize>(
+        &self,
+        lane: Lane,
+        message: &T,
+        body: Body<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let packed = self.queue(lane).borrow_mut().pack(self.id, message, body, fds);
         self.wake.notify_one();
-        packed.map(|()| Sent::Queued)
+        packed
     }
 
     /// Bytes that wait in the data lane.
@@ -162,6 +182,25 @@ impl Link {
             queue.bytes -= packet.weight();
             queue.packets.pop_front();
         }
+    }
+
+    /// Takes a packet that is there already. `None` when there is none or the peer is gone.
+    pub fn try_receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
+        match packet::receive(self.socket.get_ref().as_fd(), buffer) {
+            Ok(got) if got.len > 0 => Ok(Some(Arrival { len: got.len, fds: got.fds })),
+            Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET) => Ok(None),
+            Err(error) => {
+                Err(Error::io(format!("receive from the link of worker {}", self.id), error))
+            }
+        }
+    }
+
+    /// Whether the other end was closed.
+    pub fn peer_is_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::empty())];
+        // An error here would be a bad descriptor, which this is not.
+        let _ = poll(&mut polled, PollTimeout::ZERO);
+        polled[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
     }
 
     /// Waits for the next packet. `None` when the peer is gone.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Info, Opcode, Verdict};
+use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
 
 /// Which image and configuration a process runs: counted from 1, one more for each reload.
@@ -48,6 +48,20 @@ pub enum MasterToWorker {
     /// answer `Mourned`. + fds: that registry. Entries that are *closing* had their `on_close`
     /// begun already; mark those you take as closing before you call.
     Mourn,
+    /// The application process you asked for runs.
+    AppStarted {
+        /// Which.
+        id: ProcessId,
+        /// Its process.
+        pid: i32,
+    },
+    /// An application process ended, or could not be started.
+    AppExited {
+        /// Which.
+        id: ProcessId,
+        /// How, as a phrase.
+        how: String,
+    },
 }
 
 /// Worker to master, over its descriptor 3.
@@ -66,6 +80,17 @@ pub enum WorkerToMaster {
     },
     /// The oldest unanswered `Mourn` is done.
     Mourned,
+    /// Start an application process. + fds: its socket, its standard error, and its standard
+    /// output unless that is the server's own.
+    StartApp {
+        /// Which it will be.
+        id: ProcessId,
+    },
+    /// KILL an application process.
+    KillApp {
+        /// Which.
+        id: ProcessId,
+    },
 }
 
 /// What every child says first.
@@ -185,11 +210,6 @@ pub enum MasterToManager {
         /// Whole sentences, one a line.
         why: String,
     },
-    /// The answer to `Upgrade`, from the new image's first manager: a reload is to follow.
-    Upgraded {
-        /// The version of the new image.
-        version: String,
-    },
 }
 
 /// Everything the manager needs to begin.
@@ -203,6 +223,9 @@ pub struct ManagerBoot {
     pub generation: Generation,
     /// A generation whose reload the last manager left unfinished.
     pub pending: Option<Generation>,
+    /// Whether the image is new: begin with a reload, and keep its verdict for whoever asked for
+    /// the upgrade.
+    pub begin_with_reload: bool,
     /// The state of the master.
     pub state: MasterState,
 }

@@ -5,11 +5,12 @@
 //! - [`packet`]: how frames share a datagram.
 //! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
 //! - [`registry`] and [`scoreboard`]: shared memory that outlives its writer.
-//! - `control`: what the command line says to the manager.
+//! - [`control`]: what the command line says to the manager.
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
 
 pub mod codec;
+pub mod control;
 pub mod link;
 pub mod messages;
 pub mod packet;

@@ -1,46 +1,406 @@
-use nix::poll::*;
+//! The manager: brings messages between workers, ticks heartbeats, conducts reloads and answers
+//! control commands. One thread, and no state that its successor could not learn anew.
+//!
+//! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, settle
+//! (a successor hears first who owns what), serve until told to leave.
+//!
+//! - [`router`] says who owns a client, [`switch`] brings it there, [`hold`] is where messages
+//!   wait meanwhile.
+//! - [`reload`] decides a reload, [`mover`] does what it decides.
+//! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
+//! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
+
+mod beats;
+mod control;
+mod hold;
+mod listing;
+mod master_link;
+mod mover;
+mod reload;
+mod router;
+mod settings;
+mod status;
+mod switch;
+mod ticks;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-fn lifeloop<T: serde::de::DeserializeOwned + std::fmt::Debug>(
-    link: OwnedFd,
-    hello: Vec<Vec<u8>>,
-    mut f: impl FnMut(T) -> (Option<Vec<u8>>, bool),
-) -> ExitCode {
-    for h in hello {
-        crate::sys::packet::send(link.as_fd(), &h, &[]).ok();
-    }
-    loop {
-        let mut p = [PollFd::new(link.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut p, PollTimeout::NONE);
-        let mut b = vec![0; 300000];
-        let got = crate::sys::packet::receive(link.as_fd(), &mut b).unwrap();
-        if got.len == 0 {
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Subject};
+use crate::fd::WorkerId;
+use crate::ipc::PACKET_BYTES_MAX;
+use crate::ipc::link::Link;
+use crate::ipc::messages::{
+    Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
+};
+use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::Scoreboard;
+use crate::log;
+use crate::sys::clock::monotonic_ms;
+use crate::sys::process;
+
+use hold::{Hold, Scope};
+use master_link::MasterLink;
+use mover::Reloads;
+use router::Router;
+use settings::Settings;
+use switch::{Reply, Traffic};
+use workers::{WorkerHandle, Workers};
+
+/// After so many packets of one worker the others get their turn.
+const PACKETS_IN_A_TURN: u32 = 4;
+/// The longest that a new manager waits to hear who owns what, in milliseconds.
+const SETTLE_MS: u64 = 1000;
+/// How long workers have to leave by themselves once the master is dead.
+const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
+
+/// Everything the manager knows.
+pub(crate) struct Manager {
+    master: Rc<MasterLink>,
+    settings: Settings,
+    epoch: u32,
+    state: MasterState,
+    scoreboard: Scoreboard,
+    workers: Workers,
+    router: Router,
+    hold: Hold,
+    traffic: Traffic,
+    reloads: Reloads,
+    /// Control commands that wait for a worker's answer.
+    asked: HashMap<RequestId, oneshot::Sender<Reply>>,
+    last_asked: RequestId,
+    /// Control commands that wait for an upgrade to fail.
+    upgrading: Vec<oneshot::Sender<String>>,
+    control_clients: u64,
+    stopping: bool,
+    /// Until when a successor waits for the workers to introduce themselves.
+    settle_until: Option<u64>,
+    /// Whether the image is new and its workers are not.
+    begin_with_reload: bool,
+    /// Ourselves, for the tasks that an event starts.
+    me: std::rc::Weak<RefCell<Manager>>,
+}
+
+/// The manager as its tasks share it. None of them keeps it borrowed while it waits.
+pub(crate) type Shared = Rc<RefCell<Manager>>;
+
+/// The whole life of the manager process. `master` is the descriptor of the link to the master.
+pub(crate) fn run(master: OwnedFd) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the manager cannot start its reactor");
             return ExitCode::FAILURE;
         }
-        let (ans, end) = f(crate::ipc::codec::decode(&b[..got.len]).unwrap());
-        if let Some(a) = ans {
-            crate::sys::packet::send(link.as_fd(), &a, &[]).ok();
-        }
-        if end {
-            return ExitCode::SUCCESS;
+    };
+    match LocalSet::new().block_on(&runtime, live(master, settle)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the manager cannot go on");
+            ExitCode::FAILURE
         }
     }
 }
-fn enc<T: serde::Serialize>(t: &T) -> Vec<u8> {
-    let mut v = vec![];
-    crate::ipc::codec::encode(t, &mut v).unwrap();
-    v
+
+/// Boot, serve, leave. `settle` is what only a process of its own does first.
+pub(crate) async fn live(
+    master: OwnedFd,
+    settle: impl FnOnce(&ManagerBoot) -> Result<()>,
+) -> Result<()> {
+    let link = Rc::new(MasterLink::new(master)?);
+    let Some((MasterToManager::Boot(boot), fds)) = link.receive().await? else {
+        return Err(Error::new("the first packet of the master is not Boot"));
+    };
+    link.send(&ManagerToMaster::Hello(Hello::ours()));
+    let [control, scoreboard] = <[OwnedFd; 2]>::try_from(fds)
+        .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
+    settle(&boot)?;
+    let manager = Manager::boot(Rc::clone(&link), &boot, &scoreboard)?;
+    let control = tokio::net::UnixListener::from_std(control.into())
+        .subject(|| "watch the control socket".to_owned())?;
+    let flusher = {
+        let link = Rc::clone(&link);
+        spawn_local(async move { link.flush_forever().await })
+    };
+    spawn_local(control::serve(Rc::clone(&manager), control));
+    spawn_local(ticks::run(Rc::clone(&manager)));
+    link.send(&ManagerToMaster::Ready);
+    tracing::info!(epoch = boot.epoch, "the manager serves");
+    let left = obey(&manager, &link).await;
+    flusher.abort();
+    match left {
+        Ok(true) => link.flush().await,
+        // Whether it ended or broke: without a master nobody may go on.
+        Ok(false) | Err(_) => {
+            end_orphans(&manager).await;
+            left.map(|_| ())
+        }
+    }
 }
-use crate::ipc::messages::*;
-pub fn run(link: OwnedFd) -> ExitCode {
-    crate::sys::process::ignore_master_signals().unwrap();
-    lifeloop::<MasterToManager>(
-        link,
-        vec![enc(&ManagerToMaster::Hello(Hello::ours())), enc(&ManagerToMaster::Ready)],
-        |m| match m {
-            MasterToManager::Beat(n) => (Some(enc(&ManagerToMaster::Beat(n))), false),
-            MasterToManager::Leave => (None, true),
-            _ => (None, false),
-        },
-    )
+
+/// Becomes a child as any other: rights, signals, log.
+fn settle(boot: &ManagerBoot) -> Result<()> {
+    let config: Config = serde_json::from_str(&boot.config)
+        .map_err(|error| Error::new(format!("cannot read the configuration: {error}")))?;
+    process::settle_as_child(config.user.as_deref(), config.group.as_deref())?;
+    log::init("manager", config.log_level, config.log_format, log::Output::Queued)
+}
+
+/// Does what the master says, until it says to leave (true) or is gone (false).
+async fn obey(manager: &Shared, link: &MasterLink) -> Result<bool> {
+    while let Some((message, fds)) = link.receive().await? {
+        if let MasterToManager::Leave = message {
+            return Ok(true);
+        }
+        manager.borrow_mut().on_master(message, fds)?;
+    }
+    Ok(false)
+}
+
+/// The master is dead. The workers know it too, and leave; those that have not are killed.
+async fn end_orphans(manager: &Shared) {
+    tracing::error!("the master is gone: the server ends");
+    let links: Vec<(i32, Rc<Link>)> = {
+        let manager = manager.borrow();
+        manager.workers.iter().map(|w| (w.record.pid, Rc::clone(&w.link))).collect()
+    };
+    tokio::time::sleep(ORPHAN_GRACE).await;
+    for (pid, link) in links {
+        // Only the worker holds the other end, so while that is open its pid is its own.
+        if !link.peer_is_gone() {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let killed = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            tracing::warn!(worker = %link.id(), %pid, ?killed, "killed a worker without master");
+        }
+    }
+}
+
+impl Manager {
+    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, scoreboard: &OwnedFd) -> Result<Shared> {
+        let settings = Settings::from_json(&boot.config)?;
+        let scoreboard = Scoreboard::open(scoreboard.as_fd())?;
+        let is_successor = boot.epoch > 1 || boot.begin_with_reload;
+        let now = monotonic_ms();
+        let scope = if is_successor { Scope::All } else { Scope::Open };
+        Ok(Rc::new_cyclic(|me| {
+            RefCell::new(Manager {
+                master,
+                settings,
+                epoch: boot.epoch,
+                state: boot.state.clone(),
+                scoreboard,
+                workers: Workers::default(),
+                router: Router::new(boot.state.worker_num),
+                hold: Hold::new(scope),
+                traffic: Traffic::default(),
+                reloads: Reloads::new(boot.generation, boot.pending),
+                asked: HashMap::new(),
+                // Answers to what our predecessor asked are not for us.
+                last_asked: u64::from(boot.epoch) << 32,
+                upgrading: Vec::new(),
+                control_clients: 0,
+                stopping: false,
+                settle_until: is_successor.then_some(now + SETTLE_MS),
+                begin_with_reload: boot.begin_with_reload,
+                me: me.clone(),
+            })
+        }))
+    }
+
+    fn on_master(&mut self, message: MasterToManager, fds: Vec<OwnedFd>) -> Result<()> {
+        use reload::Event;
+        match message {
+            MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
+            MasterToManager::Beat(number) => self.master.send(&ManagerToMaster::Beat(number)),
+            MasterToManager::Attach(record) => self.attach(record, fds)?,
+            MasterToManager::WorkerReady(id) => self.on_ready(id),
+            MasterToManager::Exited { id, how, respawn_ms } => self.on_exited(id, how, respawn_ms),
+            MasterToManager::Prepared { generation, config, worker_num } => {
+                self.on_prepared(generation, &config, worker_num);
+            }
+            MasterToManager::PrepareFailed { why } => self.reload_event(Event::PrepareFailed(why)),
+            MasterToManager::SpawnFailed { slot, why } => {
+                self.reload_event(Event::SpawnFailed { slot, why });
+            }
+            MasterToManager::ReloadRequested => self.request_reload(None),
+            MasterToManager::State(state) => self.state = state,
+            MasterToManager::Stopping(mode) => self.on_stopping(mode),
+            MasterToManager::Reopen => {
+                if let Some(log) = fds.first() {
+                    process::take_log(log.as_fd(), self.settings.daemonize)?;
+                }
+            }
+            MasterToManager::Leave => {}
+            MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, record: WorkerRecord, fds: Vec<OwnedFd>) -> Result<()> {
+        let [link, registry] = <[OwnedFd; 2]>::try_from(fds)
+            .map_err(|fds| Error::new(format!("Attach came with {} descriptors", fds.len())))?;
+        let (id, generation) = (record.id, record.generation);
+        let link = Link::new(link, id)?;
+        let registry = Registry::open(registry.as_fd())?;
+        let mut worker = WorkerHandle::new(record, link, registry, monotonic_ms());
+        if let Some(me) = self.me.upgrade() {
+            let link = Rc::clone(&worker.link);
+            worker.keep(spawn_local(async move {
+                let error = link.flush_forever().await;
+                tracing::debug!(worker = %link.id(), %error, "the link is gone");
+            }));
+            worker.keep(spawn_local(read(me, Rc::clone(&worker.link))));
+        }
+        worker.who_are_you();
+        if generation < self.reloads.generation() {
+            let until = monotonic_ms() + self.drain_ms();
+            worker.phase = workers::Phase::Draining { until };
+        }
+        self.workers.insert(worker);
+        let serves = self.router.serving_here(id.slot);
+        let replaces = generation == self.reloads.generation()
+            && serves.is_none_or(|serving| serving.epoch < id.epoch);
+        if replaces || serves.is_none() {
+            self.router.serve(id);
+        }
+        self.reload_event(reload::Event::Attached { id, generation });
+        Ok(())
+    }
+
+    fn on_ready(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.record.ready = true;
+            if let workers::Phase::Starting { .. } = worker.phase {
+                worker.phase = workers::Phase::Serving;
+            }
+        }
+        self.reload_event(reload::Event::Ready(id));
+    }
+
+    fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {
+        tracing::info!(worker = %id, %how, ?respawn_ms, "a worker ended");
+        // What it still said before it ended counts.
+        self.drain_link(id);
+        self.workers.remove(id);
+        self.router.forget(id);
+        let heir = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
+        if let Some(heir) = heir.map(|w| w.id()).max_by_key(|heir| heir.epoch) {
+            if self.router.serving_here(id.slot).is_none() {
+                self.router.serve(heir);
+            }
+        }
+        self.reload_event(reload::Event::Exited { id, how });
+        self.settle_if_all_known();
+    }
+
+    fn on_owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
+        self.router.owns(id, ranges);
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.introduced = true;
+        }
+        self.settle_if_all_known();
+    }
+
+    /// Ends the wait of a successor once every worker that may have clients has said what it
+    /// owns.
+    fn settle_if_all_known(&mut self) {
+        if self.settle_until.is_none() {
+            return;
+        }
+        let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
+        let all_here = (0..self.state.worker_num)
+            .all(|slot| self.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
+        if all_here && self.workers.iter().all(known) {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.settle_until = None;
+        self.release(&[]);
+        self.resume_reload();
+        if std::mem::take(&mut self.begin_with_reload) {
+            self.request_reload(None);
+        }
+    }
+
+    fn on_stopping(&mut self, mode: crate::ipc::messages::StopMode) {
+        tracing::info!(?mode, "the server stops");
+        self.stopping = true;
+        self.cancel_reloads("The server stops.");
+    }
+
+    fn on_upgrade_failed(&mut self, why: &str) {
+        tracing::error!(%why, "the upgrade failed");
+        if self.upgrading.is_empty() {
+            self.reloads.note_failure(why);
+        }
+        for waiter in self.upgrading.drain(..) {
+            // A command that has given up waits no more.
+            let _ = waiter.send(why.to_owned());
+        }
+    }
+
+    /// A number for a control command's question, and where its answer will come.
+    fn ask(&mut self) -> (RequestId, oneshot::Receiver<Reply>) {
+        self.last_asked += 1;
+        let (sender, receiver) = oneshot::channel();
+        self.asked.insert(self.last_asked, sender);
+        (self.last_asked, receiver)
+    }
+
+    /// Reads what is left in the link of a worker that has ended.
+    fn drain_link(&mut self, id: WorkerId) {
+        let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
+            return;
+        };
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        while let Ok(Some(arrival)) = link.try_receive(&mut buffer) {
+            if let Err(error) = self.on_packet(id, &buffer[..arrival.len], arrival.fds) {
+                tracing::warn!(worker = %id, %error, "the last words of a worker are garbled");
+                return;
+            }
+        }
+    }
+}
+
+/// Reads a worker's link until its end, a few packets at a time, so that all get their turn.
+async fn read(manager: Shared, link: Rc<Link>) {
+    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+    let mut turn = 0;
+    loop {
+        let arrival = match link.receive(&mut buffer).await {
+            Ok(Some(arrival)) => arrival,
+            // The master will tell how it ended.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(worker = %link.id(), %error, "a link broke");
+                return;
+            }
+        };
+        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
+        if let Err(error) = read {
+            // A bug of ours or of its: a fresh worker is the cure.
+            tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");
+            manager.borrow().master.send(&ManagerToMaster::Kill(link.id()));
+            return;
+        }
+        turn += 1;
+        if turn == PACKETS_IN_A_TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
 }

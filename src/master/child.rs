@@ -57,6 +57,7 @@ impl Child {
             title: birth.title,
             arguments: birth.arguments,
             link: theirs.as_fd(),
+            socket: None,
             stdout: birth.stdout,
             stderr: birth.stderr,
         })?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::upgrade::Takeover;
 use crate::config::{Config, Sources};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 use crate::sys::memory;
 
 /// Everything the master needs to begin.
@@ -36,7 +36,8 @@ impl Launch {
     }
 
     /// Reads it from the memfd at descriptor 3.
-    pub fn read(memfd: OwnedFd) -> Result<Launch> {
+    pub fn read(memfd: &OwnedFd) -> Result<Launch> {
+        let memfd = memfd.try_clone().subject(|| "duplicate the launch record".to_owned())?;
         let bytes = memory::read_sealed_whole(memfd)?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::new(format!("not a launch record of this version: {error}")))

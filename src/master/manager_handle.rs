@@ -1,12 +1,14 @@
 //! The manager as the master sees it: started, asked for signs of life, replaced at once.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::child::{Birth, Child, duplicate};
 use super::throttle::{Throttle, YOUNG_MS};
+use super::upgrade::{Leaving, adopt_child};
 use super::worker_handle::ABORT_MS;
 use super::{BEAT_MS, Master, notify};
 use crate::error::Result;
@@ -25,11 +27,61 @@ pub struct ManagerPlace {
     beat: u64,
     next_beat_ms: u64,
     answered_ms: u64,
+    /// Whether the living one is on its way out, for a new image's.
+    replaced: bool,
+    /// Whether the next one is to begin with a reload.
+    begin_with_reload: bool,
     /// Managers started again after a crash.
     pub restarts: u64,
 }
 
+/// The manager, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ManagerLeft {
+    process: Option<(i32, RawFd)>,
+    epoch: u32,
+    ready: bool,
+    restarts: u64,
+}
+
 impl ManagerPlace {
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<ManagerLeft> {
+        let child = self.child.as_ref();
+        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.lend(child.link())?)));
+        Ok(ManagerLeft {
+            process: process.transpose()?,
+            epoch: self.epoch,
+            ready: self.ready_ms.is_some(),
+            restarts: self.restarts,
+        })
+    }
+
+    /// Takes it over from the image before this one.
+    pub fn adopt(left: ManagerLeft) -> Result<ManagerPlace> {
+        let now = clock::monotonic_ms();
+        let process = left.process.map(|(pid, link)| adopt_child(pid, now, link));
+        Ok(ManagerPlace {
+            child: process.transpose()?,
+            epoch: left.epoch,
+            ready_ms: left.ready.then_some(now),
+            answered_ms: now,
+            restarts: left.restarts,
+            ..ManagerPlace::default()
+        })
+    }
+
+    /// The image is new: the old manager leaves, and the next one begins with a reload.
+    pub fn upgraded(&mut self) {
+        self.begin_with_reload = true;
+        if let Some(child) = &mut self.child {
+            self.replaced = true;
+            // One of another version may not understand; it is killed when its time is over.
+            let _ = child.send(&MasterToManager::Leave, Vec::new());
+            child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
+        }
+    }
+
     /// Its process, if it lives.
     pub fn child(&self) -> Option<&Child> {
         self.child.as_ref()
@@ -125,7 +177,8 @@ impl Master {
             config: serde_json::to_string(&self.config).unwrap_or_default(),
             generation: self.image.generation,
             pending: self.reload.pending_generation(),
-            state: self.state_told.clone(),
+            begin_with_reload: self.manager.begin_with_reload,
+            state: self.state(),
         };
         let mut child = Child::start(&Birth {
             image: &self.image.path(),
@@ -136,6 +189,7 @@ impl Master {
         })?;
         tracing::info!(pid = child.pid.as_raw(), "manager started");
         child.send(&MasterToManager::Boot(boot), fds)?;
+        self.manager.begin_with_reload = false;
         self.manager.child = Some(child);
         self.manager.answered_ms = now;
         self.manager.next_beat_ms = now + BEAT_MS;
@@ -208,6 +262,10 @@ impl Master {
         let now = clock::monotonic_ms();
         self.manager.child = None;
         let ready_ms = self.manager.ready_ms.take();
+        if std::mem::take(&mut self.manager.replaced) {
+            self.manager.start_at_ms = Some(now);
+            return tracing::info!(how, "the old image's manager ended");
+        }
         if self.stopping.is_some() && clean {
             return tracing::info!(how, "manager ended");
         }

@@ -5,6 +5,7 @@
 //! manager and the workers, reaps and replaces them, and ends when the last is gone. It decides
 //! nothing about connections.
 
+mod apps;
 mod child;
 mod launch;
 mod lend;
@@ -33,17 +34,21 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub use apps::become_app;
 pub use launch::Launch;
 pub use lock::find_master;
 use lock::{Lock, write_pid_file};
 pub use report::READY_LINE;
+pub use upgrade::rehearse;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
+use crate::ipc::control::CONTROL_SOCKET;
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
-use crate::sys::{clock, process};
+use crate::sys::{clock, guard, process};
+use apps::App;
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
@@ -53,6 +58,7 @@ use report::Report;
 use serials::Serials;
 use signals::{Request, Signals};
 use stop::Stopping;
+use upgrade::Rehearsal;
 use worker_handle::WorkerHandle;
 
 /// Every worker has to serve within this time of the start.
@@ -78,9 +84,11 @@ struct Master {
     /// What the serving generation runs.
     image: Image,
     reload: Reload,
+    rehearsal: Option<Rehearsal>,
     places: Places,
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
+    apps: Vec<App>,
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
@@ -88,24 +96,31 @@ struct Master {
     starting_until_ms: Option<u64>,
     /// What the manager was told last, so that it is told only of changes.
     state_told: MasterState,
+    /// Keeps descriptor 3 taken for life, so that nothing long-lived stands where the next
+    /// image's launch record will be put.
+    _record: OwnedFd,
 }
 
 /// Lives the master's life. The launcher has put the launch record at descriptor 3.
 pub fn run(record: OwnedFd) -> ExitCode {
-    let launch = match Launch::read(record) {
+    let launch = match Launch::read(&record) {
         Ok(launch) => launch,
         Err(error) => {
             eprintln!("wsd: {error}");
             return ExitCode::FAILURE;
         }
     };
+    if let Some(takeover) = &launch.takeover {
+        let why = takeover.why();
+        return take_over(launch, record, why);
+    }
     let mut report = Report::new(launch.report);
     let Config { log_level, log_format, .. } = launch.config;
     if let Err(error) = log::init("master", log_level, log_format, log::Output::Direct) {
         report.failed(&error.to_string());
         return ExitCode::FAILURE;
     }
-    match Master::set_up(launch, &mut report) {
+    match Master::set_up(launch, record, &mut report) {
         Ok(master) => master.live(),
         Err(error) => {
             report.failed(&error.to_string());
@@ -114,9 +129,38 @@ pub fn run(record: OwnedFd) -> ExitCode {
     }
 }
 
+/// Goes on where the image before this one stood, or back to it.
+fn take_over(launch: Launch, record: OwnedFd, why: std::os::fd::RawFd) -> ExitCode {
+    let Config { log_level, log_format, .. } = launch.config;
+    let adopted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        log::init("master", log_level, log_format, log::Output::Direct)?;
+        upgrade::adopt(launch, record)
+    }));
+    let error = match adopted {
+        Ok(Ok(master)) => {
+            guard::disarm();
+            if let Err(error) = process::reserve(guard::OLD_IMAGE_RAW_FD) {
+                tracing::error!(%error, "the next upgrade may fail");
+            }
+            // The old image had blocked them all for the exec.
+            let none = nix::sys::signal::SigSet::empty();
+            let how = nix::sys::signal::SigmaskHow::SIG_SETMASK;
+            if let Err(errno) = nix::sys::signal::sigprocmask(how, Some(&none), None) {
+                tracing::error!(%errno, "signals stay blocked");
+            }
+            return master.live();
+        }
+        Ok(Err(error)) => error,
+        Err(_) => Error::new("the new image panicked while it adopted the server"),
+    };
+    let error = upgrade::give_up(why, &error.to_string());
+    eprintln!("wsd: {error}");
+    ExitCode::FAILURE
+}
+
 impl Master {
-    fn set_up(launch: Launch, report: &mut Report) -> Result<Master> {
-        process::set_name(c"wsd");
+    fn set_up(launch: Launch, record: OwnedFd, report: &mut Report) -> Result<Master> {
+        process::reserve(guard::OLD_IMAGE_RAW_FD)?;
         let config = launch.config.clone();
         let lock = Lock::take(&config.runtime_dir)?;
         let signals = Signals::install()?;
@@ -142,11 +186,14 @@ impl Master {
             reload: Reload::default(),
             places: Places::new(&config),
             workers: Vec::new(),
+            apps: Vec::new(),
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
             starting_until_ms: Some(clock::monotonic_ms() + START_MS_MAX),
             state_told: MasterState::default(),
+            rehearsal: None,
+            _record: record,
             launch,
             config,
         })
@@ -190,7 +237,8 @@ impl Master {
         self.keep_lending(now);
         self.keep_starting(now);
         self.keep_reloading(now);
-        self.tell_state(now);
+        self.keep_rehearsing(now);
+        self.tell_state();
     }
 
     fn wait(&mut self) {
@@ -205,6 +253,8 @@ impl Master {
                 if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
             descriptors.push(PollFd::new(child.link(), PollFlags::POLLIN | backed_up));
         }
+        let verdict = self.rehearsal.as_ref().map(Rehearsal::descriptor);
+        descriptors.extend(verdict.map(|verdict| PollFd::new(verdict, PollFlags::POLLIN)));
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => tracing::error!(%errno, "poll failed"),
@@ -224,6 +274,7 @@ impl Master {
             self.manager.next_deadline_ms(),
             self.reload.next_deadline_ms(),
             self.stopping.as_ref().map(Stopping::deadline_ms),
+            self.rehearsal.as_ref().map(Rehearsal::deadline_ms),
             self.starting_until_ms,
             self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
             self.lend_deadline_ms(),
@@ -270,6 +321,8 @@ impl Master {
         {
             let worker = self.workers.swap_remove(index);
             self.worker_died(worker, how, clean);
+        } else {
+            self.app_died(pid, how);
         }
     }
 
@@ -297,8 +350,8 @@ impl Master {
         }
     }
 
-    fn tell_state(&mut self, _now: u64) {
-        let state = MasterState {
+    fn state(&self) -> MasterState {
+        MasterState {
             pid: std::process::id() as i32,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
@@ -308,7 +361,11 @@ impl Master {
             worker_restarts: self.worker_restarts,
             manager_restarts: self.manager.restarts,
             throttled: self.places.throttled(),
-        };
+        }
+    }
+
+    fn tell_state(&mut self) {
+        let state = self.state();
         if state != self.state_told {
             self.tell_manager(&MasterToManager::State(state.clone()), Vec::new());
             self.state_told = state;
@@ -337,13 +394,14 @@ impl Master {
     }
 
     fn is_over(&self) -> bool {
-        let gone = self.workers.is_empty() && self.manager.child().is_none();
+        let gone =
+            self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
         self.stopping.is_some() && gone
     }
 
     fn tear_down(self) -> ExitCode {
         self.listeners.unlink_paths();
-        for path in [&self.config.pid_file, &self.config.runtime_dir.join("wsd.sock")] {
+        for path in [&self.config.pid_file, &self.config.runtime_dir.join(CONTROL_SOCKET)] {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(path);
         }
@@ -358,8 +416,8 @@ impl Master {
 /// command given while the manager is being replaced only waits.
 fn control_socket(config: &Config) -> Result<OwnedFd> {
     use std::os::unix::fs::PermissionsExt;
-    let path = config.runtime_dir.join("wsd.sock");
-    let temporary = config.runtime_dir.join("wsd.sock.new");
+    let path = config.runtime_dir.join(CONTROL_SOCKET);
+    let temporary = config.runtime_dir.join(format!("{CONTROL_SOCKET}.new"));
     let subject = || format!("control socket {}", path.display());
     // The lock is ours, so whatever is there is a leftover.
     let _ = std::fs::remove_file(&temporary);

@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -41,6 +41,16 @@ impl Image {
         Ok(Image { generation, descriptor: file.into() })
     }
 
+    /// Takes it over from the image before this one.
+    pub fn adopt(generation: Generation, descriptor: OwnedFd) -> Image {
+        Image { generation, descriptor }
+    }
+
+    /// The descriptor, for an upgrade.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
     /// The path by which it is executed.
     pub fn path(&self) -> CString {
         process::descriptor_path(self.descriptor.as_fd())
@@ -68,6 +78,21 @@ pub struct Reload {
 }
 
 impl Reload {
+    /// Goes on from where the image before this one stood.
+    pub fn adopt(last_generation: Generation) -> Reload {
+        Reload { last_generation, ..Reload::default() }
+    }
+
+    /// The highest number that was ever given to a generation.
+    pub fn last_generation(&self) -> Generation {
+        self.last_generation
+    }
+
+    /// Whether there is a generation that does not serve yet.
+    pub fn is_under_way(&self) -> bool {
+        self.probing.is_some() || self.pending.is_some()
+    }
+
     /// The probe, while there is one.
     pub fn probe(&self) -> Option<&Child> {
         self.probing.as_ref().map(|probing| &probing.child)
@@ -82,6 +107,12 @@ impl Reload {
     pub fn pending_image(&self, generation: Generation) -> Option<&Image> {
         let image = self.pending.as_ref().map(|pending| &pending.image)?;
         (image.generation == generation).then_some(image)
+    }
+
+    /// The configuration of the pending generation, if that is its number.
+    pub fn pending_config(&self, generation: Generation) -> Option<&Config> {
+        let pending = self.pending.as_ref()?;
+        (pending.image.generation == generation).then_some(&pending.config)
     }
 
     /// The number of the pending generation.

@@ -89,6 +89,7 @@ impl Master {
         for worker in &self.workers {
             worker.child.signal(signal);
         }
+        self.kill_all_apps();
         for child in self.manager.child().into_iter().chain(self.reload.probe()) {
             child.signal(signal);
         }

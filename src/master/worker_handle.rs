@@ -1,11 +1,13 @@
 //! Workers as the master sees them: starting, greeting, replacing and mourning them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use super::child::{Birth, Child, duplicate};
 use super::throttle::YOUNG_MS;
+use super::upgrade::{Leaving, adopt_child, check_link};
 use super::{Image, Master};
 use crate::config::Config;
 use crate::error::Result;
@@ -16,7 +18,7 @@ use crate::ipc::messages::{
 };
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::ROWS;
-use crate::sys::{clock, packet};
+use crate::sys::{clock, packet, process};
 
 /// KILL follows ABRT after this time.
 pub const ABORT_MS: u64 = 2_000;
@@ -45,12 +47,62 @@ pub struct WorkerHandle {
     pub mourning: usize,
 }
 
+/// A worker, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerLeft {
+    record: WorkerRecord,
+    started_ms: u64,
+    ready_ms: Option<u64>,
+    mourning: usize,
+    link: RawFd,
+    manager_end: RawFd,
+    registry: RawFd,
+}
+
+impl WorkerLeft {
+    /// Whether it could be taken over; everything is dropped again.
+    pub fn check(self) -> Result<()> {
+        check_link(self.link)?;
+        check_link(self.manager_end)?;
+        Registry::open(process::duplicate_number(self.registry)?.as_fd()).map(|_| ())
+    }
+}
+
 impl WorkerHandle {
     /// Sends it a message. A worker that takes none is dead or hung, and its end is on the way.
     pub fn send(&mut self, message: &MasterToWorker, fds: Vec<OwnedFd>) {
         if let Err(error) = self.child.send(message, fds) {
             tracing::warn!(worker = %self.id, %error, "message not sent");
         }
+    }
+
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<WorkerLeft> {
+        Ok(WorkerLeft {
+            record: self.record(),
+            started_ms: self.child.started_ms,
+            ready_ms: self.ready_ms,
+            mourning: self.mourning,
+            link: leaving.lend(self.child.link())?,
+            manager_end: leaving.lend(self.manager_end.as_fd())?,
+            registry: leaving.lend(self.registry.as_fd())?,
+        })
+    }
+
+    /// Takes it over from the image before this one.
+    pub fn adopt(left: WorkerLeft) -> Result<WorkerHandle> {
+        let record = left.record;
+        Ok(WorkerHandle {
+            id: record.id,
+            generation: record.generation,
+            child: adopt_child(record.pid, left.started_ms, left.link)?,
+            row: record.row,
+            manager_end: process::duplicate_number(left.manager_end)?,
+            registry: process::duplicate_number(left.registry)?,
+            ready_ms: left.ready_ms,
+            fatal: None,
+            mourning: left.mourning,
+        })
     }
 
     fn record(&self) -> WorkerRecord {
@@ -160,7 +212,11 @@ impl Master {
         Ok(())
     }
 
-    fn image_of(&self, generation: Generation) -> &Image {
+    pub(super) fn config_of(&self, generation: Generation) -> &Config {
+        self.reload.pending_config(generation).unwrap_or(&self.config)
+    }
+
+    pub(super) fn image_of(&self, generation: Generation) -> &Image {
         self.reload.pending_image(generation).unwrap_or(&self.image)
     }
 
@@ -198,7 +254,7 @@ impl Master {
         }
     }
 
-    fn worker_said(&mut self, index: usize, message: WorkerToMaster, _fds: Vec<OwnedFd>) {
+    fn worker_said(&mut self, index: usize, message: WorkerToMaster, fds: Vec<OwnedFd>) {
         match message {
             WorkerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
             WorkerToMaster::Hello(hello) => {
@@ -220,6 +276,8 @@ impl Master {
                     Err(error) => tracing::error!(%slot, %error, "no serials to lease"),
                 }
             }
+            WorkerToMaster::StartApp { id } => self.start_app(self.workers[index].id, id, fds),
+            WorkerToMaster::KillApp { id } => self.kill_app(self.workers[index].id, id),
             WorkerToMaster::Fatal { why } => self.workers[index].fatal = Some(why),
             WorkerToMaster::Mourned => {
                 let worker = &mut self.workers[index];
@@ -273,6 +331,7 @@ impl Master {
             self.mourn(heir);
         }
         self.unlend_from(worker.id);
+        self.kill_apps_of(worker.id);
         let respawn_ms = wanted.then(|| {
             let young = worker.ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
             self.worker_restarts += 1;

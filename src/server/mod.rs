@@ -8,6 +8,7 @@
 
 mod cli;
 mod closures;
+mod command;
 mod launcher;
 mod role;
 mod stopper;

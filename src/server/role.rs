@@ -23,6 +23,10 @@ pub enum Role {
     Manager(OwnedFd),
     /// `wsd: worker 0`.
     Worker(OwnedFd),
+    /// `wsd: rehearsal`: says whether this image can take a server over, and leaves.
+    Rehearsal(OwnedFd),
+    /// `wsd: app 0/1`: about to become the application.
+    App(OwnedFd),
     /// `wsd: probe`: says whether this image can serve, and leaves.
     Probe(OwnedFd),
 }
@@ -43,6 +47,8 @@ impl Role {
             Some("manager") => Ok(Some(Role::Manager(link))),
             Some("worker") => Ok(Some(Role::Worker(link))),
             Some("probe") => Ok(Some(Role::Probe(link))),
+            Some("app") => Ok(Some(Role::App(link))),
+            Some("rehearsal") => Ok(Some(Role::Rehearsal(link))),
             _ => Err(Error::new(format!("`{name}` is no process of this version"))),
         }
     }
@@ -58,13 +64,19 @@ impl Role {
             Role::Master(record) => master::run(record),
             Role::Manager(link) => manager::run(link),
             Role::Worker(link) => worker::run(link, make),
-            Role::Probe(link) => match probe(&link, base) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("wsd: probe: {error}");
-                    ExitCode::FAILURE
-                }
-            },
+            Role::Probe(link) => code(probe(&link, base)),
+            Role::App(record) => code(Err(master::become_app(record))),
+            Role::Rehearsal(record) => code(master::rehearse(record, base)),
+        }
+    }
+}
+
+fn code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wsd: {error}");
+            ExitCode::FAILURE
         }
     }
 }

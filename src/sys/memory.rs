@@ -66,6 +66,11 @@ impl Drop for Shared {
     }
 }
 
+/// An empty memfd, to be written by whoever holds it.
+pub fn open_memfd(name: &str) -> Result<OwnedFd> {
+    memfd(name)
+}
+
 fn memfd(name: &str) -> Result<OwnedFd> {
     let c_name = CString::new(name).map_err(|_| Error::new("a memfd's name has a NUL"))?;
     memfd_create(c_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod guard;
 pub mod memory;
 pub mod packet;
 pub mod process;

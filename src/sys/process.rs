@@ -39,6 +39,9 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     fields.split(' ').nth(19)?.parse().ok()
 }
 
+/// The descriptor at which a process that becomes an application finds its socket.
+pub const APP_SOCKET_RAW_FD: RawFd = 4;
+
 /// What a child starts with. Everything else that is open is closed for it.
 pub struct Spawn<'a> {
     /// The program.
@@ -49,6 +52,8 @@ pub struct Spawn<'a> {
     pub arguments: &'a [CString],
     /// Becomes its descriptor 3.
     pub link: BorrowedFd<'a>,
+    /// Becomes its descriptor 4, if there is one.
+    pub socket: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 1; `None`: ours.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 2; `None`: ours.
@@ -61,7 +66,9 @@ pub fn spawn(child: &Spawn<'_>) -> Result<Pid> {
     use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
     let prepare = || -> nix::Result<(PosixSpawnFileActions, PosixSpawnAttr)> {
         let mut actions = PosixSpawnFileActions::init()?;
-        for (descriptor, number) in [(child.stdout, 1), (child.stderr, 2)] {
+        // 4 before 3: a socket that stands at 3 is moved before it is overwritten.
+        let given = [(child.stdout, 1), (child.stderr, 2), (child.socket, APP_SOCKET_RAW_FD)];
+        for (descriptor, number) in given {
             if let Some(descriptor) = descriptor {
                 actions.add_dup2(descriptor.as_raw_fd(), number)?;
             }
@@ -131,6 +138,21 @@ pub fn set_name(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
+/// What every child of the master does first: it leaves the master's signals alone, gives up
+/// root, and makes sure that it ends when the master does.
+pub fn settle_as_child(user: Option<&str>, group: Option<&str>) -> Result<()> {
+    let parent = nix::unistd::getppid();
+    ignore_master_signals()?;
+    drop_rights(user, group)?;
+    die_with_parent(parent)
+}
+
+/// Takes a reopened log file as the standard error, and in a daemon as the standard output too.
+pub fn take_log(log: BorrowedFd<'_>, daemon: bool) -> Result<()> {
+    redirect(log, 2)?;
+    if daemon { redirect(log, 1) } else { Ok(()) }
+}
+
 /// Asks that this process dies with its parent: a second after the parent's death it is ended
 /// by SIGALRM, unless it has left by itself before. Call it after rights were dropped, which
 /// clears the wish, and before any thread is started.
@@ -152,6 +174,15 @@ pub fn die_with_parent(parent: Pid) -> Result<()> {
         return Err(Error::new("the master died before this process was set up"));
     }
     Ok(())
+}
+
+/// As [`die_with_parent`], for a process that is to become a foreign program: KILL, at once.
+pub fn kill_with_parent(parent: Pid) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).subject(|| "PR_SET_PDEATHSIG".to_owned())?;
+    match nix::unistd::getppid() == parent {
+        true => Ok(()),
+        false => Err(Error::new("the master died before this process was set up")),
+    }
 }
 
 /// The signal that tells of the parent's death. One that nobody else sends.
@@ -255,7 +286,12 @@ pub fn redirect(from: BorrowedFd<'_>, number: RawFd) -> Result<()> {
 
 /// Puts `from` at descriptor 3, over an exec, whatever was there before. The caller execs next.
 pub fn place_link(from: OwnedFd) -> Result<()> {
-    let number = crate::sys::LINK_RAW_FD;
+    place(from, crate::sys::LINK_RAW_FD)
+}
+
+/// Puts `from` at a descriptor of that number, over an exec, whatever was there before. The
+/// caller execs next.
+pub fn place(from: OwnedFd, number: RawFd) -> Result<()> {
     // SAFETY: the caller is about to exec, so that nothing that owned 3 is used again; when
     // `from` is 3 itself, dup2 would keep its close-on-exec flag, so that is cleared apart.
     let result = unsafe {
@@ -266,7 +302,23 @@ pub fn place_link(from: OwnedFd) -> Result<()> {
     };
     // Its place at 3 has to outlive the value.
     std::mem::forget(from);
-    Errno::result(result).map(|_| ()).subject(|| "place the link at descriptor 3".to_owned())
+    Errno::result(result).map(|_| ()).subject(|| format!("place descriptor {number}"))
+}
+
+/// Keeps descriptor `number` taken, by a duplicate of descriptor 3 that closes on exec, so that
+/// nothing long-lived ever stands where [`place`] will put something.
+pub fn reserve(number: RawFd) -> Result<()> {
+    // SAFETY: the caller vouches that nobody owns what stands there.
+    let reserved = unsafe { libc::dup3(crate::sys::LINK_RAW_FD, number, libc::O_CLOEXEC) };
+    Errno::result(reserved).map(|_| ()).subject(|| format!("reserve descriptor {number}"))
+}
+
+/// Closes a descriptor that no value owns: one that [`place`] put there, or that the image before
+/// this one left and that was duplicated since.
+pub fn close_number(number: RawFd) {
+    // SAFETY: the caller vouches that nobody owns it; closing a number that is not open is
+    // harmless.
+    unsafe { libc::close(number) };
 }
 
 /// Takes descriptor 3, which our launcher put there, as ours. Call it once, first of all.
@@ -287,6 +339,15 @@ pub fn adopt_descriptor(number: RawFd) -> OwnedFd {
         libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
         OwnedFd::from_raw_fd(number)
     }
+}
+
+/// A duplicate of a descriptor known by its number only. Whatever it names, the original stays.
+pub fn duplicate_number(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: duplicating any number is harmless: it fails where nothing is open.
+    let raw = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10) };
+    let raw = Errno::result(raw).subject(|| format!("duplicate descriptor {number}"))?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Lets a descriptor outlive the next exec; the answer is its number.

@@ -253,3 +253,122 @@ impl Inflating<'_> {
 fn bad_data() -> Fault {
     Fault::protocol("bad compressed data")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::close::Cause;
+
+    fn codec() -> Codec {
+        Codec::new(DeflateOptions { enabled: true, threshold: 0, ..DeflateOptions::default() })
+    }
+
+    fn pack(data: &[u8]) -> Bytes {
+        codec().compress(data, Variant::new(15)).unwrap()
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_inflate() {
+        // RFC 7692 sections 7.2.3.1 to 7.2.3.5.
+        let hello: [&[u8]; 4] = [
+            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
+            &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
+            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
+            &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
+        ];
+        for packed in hello {
+            assert_eq!(codec().inflate(packed, &[], 5).unwrap(), b"Hello", "{packed:x?}");
+        }
+        let again = [0xf2, 0x00, 0x11, 0x00, 0x00];
+        assert_eq!(codec().inflate(&again, b"Hello", 5).unwrap(), b"Hello");
+        assert_eq!(codec().inflate(&[0x00], b"Hello", 5).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_limit_and_allocates_no_more() {
+        let limit = 64 << 10;
+        let bomb = pack(&vec![0; 4 << 20]);
+        let mut inflater = Decompress::new(false);
+        for window in [&b""[..], &[0; 1 << 15]] {
+            let (streams, out) = (0, Vec::new());
+            let mut inflating = Inflating { inflater: &mut inflater, window, limit, streams, out };
+            inflating.begin().unwrap();
+            let fault = inflating.feed(&bomb).unwrap_err();
+            assert_eq!(fault.cause, Cause::MessageTooBig);
+            assert_eq!(inflating.out.capacity(), limit + 1);
+            assert!(inflating.inflater.total_in() < 1024, "most of the bomb was never read");
+        }
+    }
+
+    #[test]
+    fn a_message_of_exactly_the_limit_passes() {
+        let packed = pack(&[7; 5000]);
+        assert_eq!(codec().inflate(&packed, &[], 5000).unwrap().len(), 5000);
+        let fault = codec().inflate(&packed, &[], 4999).unwrap_err();
+        assert_eq!(fault.cause, Cause::MessageTooBig);
+    }
+
+    #[test]
+    fn streams_within_a_message_are_counted() {
+        // An empty final block, again and again: two bytes that would each cost a window.
+        let message = |count| [3, 0].repeat(count);
+        assert_eq!(codec().inflate(&message(15), &[1; 1 << 15], 10).unwrap(), b"");
+        let fault = codec().inflate(&message(16), &[1; 1 << 15], 10).unwrap_err();
+        assert_eq!(fault.cause, Cause::ProtocolError);
+    }
+
+    #[test]
+    fn bad_data_is_a_protocol_error() {
+        for bad in [&[0x07][..], &[0xff, 0xff, 0xff], &[0x00, 1, 2, 3, 4, 5], &[0xf2, 0x00, 0x11]]
+        {
+            let fault = codec().inflate(bad, &[], 100).unwrap_err();
+            assert_eq!(fault.cause, Cause::ProtocolError, "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_or_is_short_is_sent_plain() {
+        let noise: Vec<u8> =
+            (0..4000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let mut codec = codec();
+        assert_eq!(codec.compress(b"", Variant::new(15)), None);
+        assert_eq!(codec.compress(b"short", Variant::new(15)), None);
+        let packed = codec.compress(&noise, Variant::new(15));
+        assert!(packed.is_none_or(|packed| packed.len() < noise.len()));
+        let mut codec = Codec::new(DeflateOptions { threshold: 100, ..codec.options });
+        assert_eq!(codec.compress(&[7; 99], Variant::new(15)), None);
+        assert!(codec.compress(&[7; 100], Variant::new(15)).is_some());
+    }
+
+    #[test]
+    fn a_client_with_a_smaller_window_reads_what_was_compressed_for_it() {
+        let data: Vec<u8> = (0..20_000u32).flat_map(|i| (i % 700).to_le_bytes()).collect();
+        let mut codec = codec();
+        for bits in 9..=15 {
+            let mut packed = codec.compress(&data, Variant::new(bits)).unwrap().to_vec();
+            packed.extend_from_slice(&TAIL);
+            let mut inflater = Decompress::new_with_window_bits(false, bits);
+            let mut out = Vec::with_capacity(data.len() + 1);
+            inflater.decompress_vec(&packed, &mut out, FlushDecompress::Sync).unwrap();
+            assert_eq!(out, data, "{bits} bits");
+        }
+    }
+
+    #[test]
+    fn when_the_memory_for_contexts_is_given_away_new_connections_get_none() {
+        let mut codec = Codec::new(DeflateOptions {
+            enabled: true,
+            client_no_context_takeover: false,
+            memory: 3 << 15,
+            ..DeflateOptions::default()
+        });
+        let agree = |codec: &mut Codec| codec.negotiate(["permessage-deflate"]).unwrap().0;
+        let first = agree(&mut codec);
+        let second = agree(&mut codec);
+        let third = agree(&mut codec);
+        let takeovers = [first, second, third].map(|params| params.decompress.takeover);
+        assert_eq!(takeovers, [true, true, false]);
+        codec.release(Some(first));
+        assert!(agree(&mut codec).decompress.takeover);
+    }
+}

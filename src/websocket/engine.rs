@@ -111,12 +111,11 @@ impl Engine {
         codec: &mut Codec,
     ) -> Result<Step, Fault> {
         if self.pending.is_none()
-            && self.role == Role::Server
             && !self.done
-            && let Some(small) = Small::of(buf)
-            && small.len <= limits.message_bytes
+            && let Some(whole) = Whole::of(buf, self.role)
+            && whole.len <= limits.message_bytes
         {
-            return small.take(buf).inspect_err(|_| self.done = true);
+            return whole.take(buf).inspect_err(|_| self.done = true);
         }
         let step = self.next_any(buf, limits, codec);
         if step.is_err() {
@@ -351,45 +350,56 @@ impl Engine {
     }
 }
 
-/// A whole, short, unfragmented, uncompressed message at the start of the buffer: nearly all
-/// that a server ever sees.
-struct Small {
+/// An unfragmented, uncompressed message below 64 KiB that lies whole at the start of the buffer:
+/// nearly all that ever comes. Whatever this does not know goes the long way.
+struct Whole {
     opcode: Opcode,
+    key: Option<[u8; 4]>,
+    /// Where the payload begins.
+    at: usize,
     len: usize,
 }
 
-impl Small {
-    const HEAD_BYTES: usize = 6;
-
+impl Whole {
     #[inline]
-    fn of(buf: &[u8]) -> Option<Small> {
-        let head: &[u8; Small::HEAD_BYTES] = buf.first_chunk()?;
-        let opcode = match head[0] {
+    fn of(buf: &[u8], role: Role) -> Option<Whole> {
+        let &[first, second] = buf.first_chunk()?;
+        let opcode = match first {
             0x81 => Opcode::Text,
             0x82 => Opcode::Binary,
             _ => return None,
         };
-        let len = usize::from(head[1] ^ 0x80);
-        let whole = len < 126 && buf.len() >= Small::HEAD_BYTES + len;
-        whole.then_some(Small { opcode, len })
+        let masked = role == Role::Server;
+        // A mask bit that is not as it must be makes a number above 127.
+        let (len, at) = match second ^ (u8::from(masked) << 7) {
+            short @ 0..126 => (usize::from(short), 2),
+            126 => match u16::from_be_bytes(*buf[2..].first_chunk()?) {
+                0..126 => return None,
+                len => (usize::from(len), 4),
+            },
+            _ => return None,
+        };
+        let (key, at) =
+            if masked { (Some(*buf[at..].first_chunk()?), at + 4) } else { (None, at) };
+        (buf.len() - at >= len).then_some(Whole { opcode, key, at, len })
     }
 
     #[inline]
     fn take(self, buf: &mut [u8]) -> Result<Step, Fault> {
-        let key = [buf[2], buf[3], buf[4], buf[5]];
-        let range = Small::HEAD_BYTES..Small::HEAD_BYTES + self.len;
-        let payload = &mut buf[range.clone()];
-        mask::apply(payload, key);
+        let used = self.at + self.len;
+        let payload = &mut buf[self.at..used];
+        if let Some(key) = self.key {
+            mask::apply(payload, key);
+        }
         check_text(self.opcode, payload)?;
-        let used = range.end;
-        let event = Event::Message { opcode: self.opcode, data: Data::Here(range) };
+        let event = Event::Message { opcode: self.opcode, data: Data::Here(self.at..used) };
         Ok(Step { used, event: Some(event) })
     }
 }
 
 #[inline]
 fn check_text(opcode: Opcode, data: &[u8]) -> Result<(), Fault> {
-    if opcode == Opcode::Text && std::str::from_utf8(data).is_err() {
+    if opcode == Opcode::Text && simdutf8::basic::from_utf8(data).is_err() {
         return Err(Fault::text());
     }
     Ok(())

@@ -19,8 +19,6 @@ pub mod frame;
 mod head;
 mod mask;
 mod state;
-#[cfg(test)]
-mod tests;
 
 pub use deflate::{Codec, DeflateOptions, Variant};
 pub use engine::{Engine, Limits, Role};

@@ -117,7 +117,7 @@ impl Assembly {
         self.make_room(piece.len(), frame);
         self.data.extend_from_slice(piece);
         if self.opcode == Opcode::Text && !self.compressed {
-            match std::str::from_utf8(&self.data[self.checked..]) {
+            match simdutf8::compat::from_utf8(&self.data[self.checked..]) {
                 Ok(_) => self.checked = self.data.len(),
                 Err(error) if error.error_len().is_none() => {
                     self.checked += error.valid_up_to();

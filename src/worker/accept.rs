@@ -177,7 +177,7 @@ impl Worker {
     /// The address a pending handshake counts for; a trusted proxy's is nobody's own.
     fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
         let ip = peer?.ip().to_canonical();
-        (!self.settings.trusts(Some(ip))).then_some(ip)
+        (!self.settings.trusts(ip)).then_some(ip)
     }
 
     /// A connection left the handshake, one way or the other.

@@ -179,6 +179,7 @@ fn build(
         requests: super::requests::Requests::default(),
         handover: RefCell::default(),
         leaving: super::leave::Leaving::default(),
+        processes: Default::default(),
         jobs: Jobs::new(settings.config.task_threads),
         link: Link::new(boot.link, boot.is.id)?,
         master: MasterLink::new(boot.master)?,

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use super::Worker;
 use super::boot::MASTER_BYTES_MAX;
 use super::table::Key;
-use crate::api::Verdict;
+use crate::api::{ProcessEvent, Verdict};
 use crate::close::Cause;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{Fd, Slot};
@@ -42,9 +42,15 @@ impl MasterLink {
     /// Says something to the master, who reads all the time: a full queue is out of the
     /// question, and a master that is gone is noticed by the reader.
     pub fn send(&self, message: &WorkerToMaster) {
+        self.send_with(message, &[]);
+    }
+
+    /// As [`send`](Self::send), with descriptors beside it.
+    pub fn send_with(&self, message: &WorkerToMaster, fds: &[OwnedFd]) {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let mut bytes = Vec::new();
         let sent = codec::encode(message, &mut bytes).and_then(|_| {
-            packet::send(self.0.get_ref().as_fd(), &bytes, &[])
+            packet::send(self.0.get_ref().as_fd(), &bytes, &fds)
                 .subject(|| "send to the master".to_owned())
         });
         if let Err(error) = sent {
@@ -142,6 +148,15 @@ impl Worker {
             MasterToWorker::Mourn => {
                 let dead = fds.first().ok_or_else(|| Error::new("Mourn without a registry"))?;
                 self.mourn(Registry::open(dead.as_fd())?);
+                Ok(())
+            }
+            MasterToWorker::AppStarted { id, pid } => {
+                let pid = u32::try_from(pid).unwrap_or(0);
+                self.processes.happened(ProcessEvent::Started { id, pid });
+                Ok(())
+            }
+            MasterToWorker::AppExited { id, how } => {
+                self.processes.happened(ProcessEvent::Exited { id, how });
                 Ok(())
             }
             MasterToWorker::Reopen => {

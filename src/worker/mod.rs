@@ -24,6 +24,7 @@ mod listeners;
 mod open;
 mod outbox;
 mod plain;
+mod processes;
 mod push;
 mod reactor;
 mod requests;
@@ -70,6 +71,7 @@ pub(crate) struct Worker {
     handover: RefCell<handover::Handover>,
     leaving: leave::Leaving,
     jobs: tasks::Jobs,
+    processes: processes::Processes,
     link: Link,
     master: links::MasterLink,
     registry: Registry,

@@ -93,7 +93,8 @@ impl Worker {
             Kind::Plain => return Ok(Verdict::Plain),
             Kind::Upgrade(upgrade) => upgrade,
         };
-        self.check_origin(&head)?;
+        let allowed = &self.settings.config.allowed_origins;
+        head::check_origin(allowed, head.get("origin"), head.get("host"))?;
         if !self.accepts_more() {
             return Err(Refusal::overloaded("the server is about to stop", 1));
         }
@@ -111,23 +112,11 @@ impl Worker {
         Ok(Verdict::Upgrade(Box::new((request, asked))))
     }
 
-    fn check_origin(&self, head: &head::Head<'_>) -> Result<(), Refusal> {
-        let (origin, host) = (head.get("origin"), head.get("host"));
-        let mut answer = Ok(());
-        for origins in &self.settings.origins {
-            answer = origins.check(origin, host);
-            if answer.is_ok() {
-                break;
-            }
-        }
-        answer
-    }
-
     /// The client's address: the peer's, or what a trusted proxy says.
     fn client_address(&self, head: &head::Head<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
         head::client_address(
             peer.map(|peer| peer.ip()),
-            |hop| self.settings.trusts(hop),
+            &self.settings.config.trusted_proxies,
             head.all("x-forwarded-for"),
             head.all("x-real-ip"),
         )

@@ -1,6 +1,6 @@
 //! Plain HTTP: a connection leaves the table and becomes a task with hyper in it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use super::Worker;
 use super::http::{self, End, Limits};
 use super::table::Key;
 use crate::api::{HttpRequest, HttpResponse};
+use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
 
 /// The handler as the HTTP side calls it.
@@ -34,8 +35,8 @@ impl http::Service for Plain {
         self.0.handler.is_websocket_path(path)
     }
 
-    fn trusts(&self, hop: Option<IpAddr>) -> bool {
-        self.0.settings.trusts(hop)
+    fn trusted_proxies(&self) -> &[Net] {
+        &self.0.settings.config.trusted_proxies
     }
 }
 

@@ -1,6 +1,7 @@
 //! Push, broadcast, close and their questions: to clients here by the outbox, to all others by
 //! the manager.
 
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use super::connection::Connection;
 use super::ending::asked_close;
 use super::life::Phase;
 use super::table::{Key, Table};
-use crate::api::{Info, LocalFuture, Message, Opcode, Reactor, TaskError, Verdict};
+use crate::api::{
+    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
+};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::link::{Lane, Sent};
@@ -297,6 +300,21 @@ impl Reactor for Port {
 
     fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError> {
         self.with(Err(TaskError::Full), |worker| worker.jobs.run(job))
+    }
+
+    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
+        self.with((), |worker| worker.start_process(id, &descriptors));
+    }
+
+    fn kill_process(&self, id: ProcessId) {
+        self.with((), |worker| worker.kill_process(id));
+    }
+
+    fn process_event(&self) -> LocalFuture<ProcessEvent> {
+        match self.0.upgrade() {
+            Some(worker) => Box::pin(worker.process_event()),
+            None => Box::pin(std::future::pending()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::head;
 use super::timers::{Tick, ticks};
-use crate::config::{BufferPolicy, Config, Net};
+use crate::config::{BufferPolicy, Config};
 use crate::sys::socket::TcpOptions;
 use crate::websocket::{DeflateOptions, Limits};
 
@@ -13,8 +13,6 @@ pub(super) struct Settings {
     pub config: Config,
     pub message: Limits,
     pub head: head::Limits,
-    /// An origin is let in if one of these does.
-    pub origins: Vec<head::Origins>,
     pub buffer_bytes: usize,
     pub close_slow: bool,
     pub handshake: Tick,
@@ -41,7 +39,6 @@ impl Settings {
                 line_bytes_max: config.head_line_max as usize,
                 fields_max: config.head_fields_max,
             },
-            origins: origins(&config),
             buffer_bytes: config.buffer_output_size as usize,
             close_slow: config.buffer_policy == BufferPolicy::Close,
             handshake: ticks(config.handshake_timeout),
@@ -72,29 +69,8 @@ impl Settings {
         }
     }
 
-    /// Whether a peer is in `trusted_proxies`; `None` is a Unix socket's.
-    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        self.config.trusted_proxies.iter().any(|net| match peer {
-            Some(peer) => net.contains(peer),
-            None => *net == Net::Unix,
-        })
+    /// Whether a TCP peer is in `trusted_proxies`.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.config.trusted_proxies.iter().any(|net| net.contains(peer))
     }
-}
-
-fn origins(config: &Config) -> Vec<head::Origins> {
-    let allowed = &config.allowed_origins;
-    if allowed.any {
-        return vec![head::Origins::Any];
-    }
-    let mut origins = Vec::new();
-    if allowed.same_host || allowed.listed.is_empty() {
-        origins.push(head::Origins::SameHost);
-    }
-    let listed: Vec<String> = allowed.listed.iter().map(ToString::to_string).collect();
-    if !listed.is_empty() {
-        // The configuration has checked each; one the head cannot read lets nobody in.
-        let listed = head::Origins::new(&listed).unwrap_or(head::Origins::List(Vec::new()));
-        origins.push(listed);
-    }
-    origins
 }

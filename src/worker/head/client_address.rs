@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::Net;
+
 /// The client's address.
 ///
-/// `peer` is the other end of the connection, `None` on a `unix:` listener. `trusts` says
-/// whether a hop is in `trusted_proxies`, and is asked with `None` about a `unix:` peer.
-/// `forwarded_for` and `real_ip` are the values of the X-Forwarded-For and X-Real-IP fields.
+/// `peer` is the other end of the connection, `None` on a `unix:` listener; `trusted` is
+/// `trusted_proxies`; `forwarded_for` and `real_ip` are the values of the X-Forwarded-For and
+/// X-Real-IP fields.
 ///
 /// Only a trusted peer is believed, for anyone can write these fields. X-Forwarded-For is read
 /// from the right, where the nearest proxy wrote, to the first address that is no trusted hop;
@@ -16,27 +18,32 @@ use std::net::{IpAddr, SocketAddr};
 /// IPv6 (`::ffff:1.2.3.4`) is given as IPv4.
 pub fn client_address<'a>(
     peer: Option<IpAddr>,
-    trusts: impl Fn(Option<IpAddr>) -> bool,
+    trusted: &[Net],
     forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
     real_ip: impl Iterator<Item = &'a [u8]>,
 ) -> Option<IpAddr> {
     let peer = peer.map(|address| address.to_canonical());
-    if !trusts(peer) {
+    if !trusts(trusted, peer) {
         return peer;
     }
-    walk(&trusts, forwarded_for).or_else(|| single(real_ip)).or(peer)
+    walk(trusted, forwarded_for).or_else(|| single(real_ip)).or(peer)
+}
+
+/// Whether a hop is in `trusted_proxies`; a `unix:` peer, which has no address, if `unix:` is.
+fn trusts(trusted: &[Net], hop: Option<IpAddr>) -> bool {
+    trusted.iter().any(|net| match hop {
+        Some(address) => net.contains(address),
+        None => *net == Net::Unix,
+    })
 }
 
 /// The last address reached, from the right, over trusted hops.
-fn walk<'a>(
-    trusts: impl Fn(Option<IpAddr>) -> bool,
-    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
-) -> Option<IpAddr> {
+fn walk<'a>(trusted: &[Net], lines: impl DoubleEndedIterator<Item = &'a [u8]>) -> Option<IpAddr> {
     let mut reached = None;
     for entry in lines.rev().flat_map(|line| line.rsplit(|&byte| byte == b',')) {
         let Some(address) = address(entry) else { return reached };
         reached = Some(address);
-        if !trusts(reached) {
+        if !trusts(trusted, reached) {
             return reached;
         }
     }
@@ -66,13 +73,8 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    /// 10.0.0.0/8, ::1 and, where a case says so, `unix:` are trusted.
-    fn trusts(unix: bool) -> impl Fn(Option<IpAddr>) -> bool {
-        move |hop| match hop {
-            None => unix,
-            Some(IpAddr::V4(address)) => address.octets()[0] == 10,
-            Some(IpAddr::V6(address)) => address.is_loopback(),
-        }
+    fn nets(texts: &[&str]) -> Vec<Net> {
+        texts.iter().map(|text| Net::try_from(text.to_string()).unwrap()).collect()
     }
 
     struct Case {
@@ -139,7 +141,7 @@ mod tests {
         for Case { peer, forwarded_for, real_ip, client } in MATRIX {
             let found = client_address(
                 Some(peer.parse().unwrap()),
-                trusts(false),
+                &nets(&["10.0.0.0/8", "::1"]),
                 forwarded_for.iter().map(|line| line.as_bytes()),
                 real_ip.iter().map(|line| line.as_bytes()),
             );
@@ -152,7 +154,8 @@ mod tests {
     fn a_unix_peer_is_believed_only_where_unix_is_listed() {
         let found = |unix, line: &'static str| {
             let lines = [line.as_bytes()];
-            client_address(None, trusts(unix), lines.into_iter(), std::iter::empty())
+            let trusted = nets(if unix { &["unix:", "10.0.0.0/8"] } else { &["0.0.0.0/0"] });
+            client_address(None, &trusted, lines.into_iter(), std::iter::empty())
         };
         assert_eq!(found(false, "1.1.1.1"), None);
         assert_eq!(found(true, "1.1.1.1"), Some("1.1.1.1".parse().unwrap()));

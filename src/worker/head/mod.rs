@@ -6,7 +6,7 @@
 //! 2. [`parse`] checks the lines, which hyper would accept in shapes that proxies read
 //!    differently (bare LF, doubled Host), and only then lets httparse take them apart.
 //! 3. [`classify`] says whether it is plain HTTP, for hyper, or an upgrade, for us.
-//! 4. [`Origins`], [`client_address`] and [`subprotocol`] decide about an upgrade.
+//! 4. [`check_origin`], [`client_address`] and [`subprotocol`] decide about an upgrade.
 //! 5. [`Kept`] is what an open connection keeps of it; [`response`] writes the answer.
 //!
 //! Whatever is refused is answered and closed: no byte after it is ever parsed.
@@ -27,7 +27,7 @@ mod table;
 pub use classify::{Kind, Upgrade, classify};
 pub use client_address::client_address;
 pub use keep::{Kept, request};
-pub use origin::{BadOrigin, Origins};
+pub use origin::check_origin;
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
 pub use refusal::Refusal;

@@ -1,6 +1,7 @@
 //! Finding the end of the head while its bytes arrive.
 
 use super::Refusal;
+use crate::config::Config;
 
 /// How much of a head is read before the client is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub struct Limits {
     pub line_bytes_max: usize,
     /// Field lines; more is a 431.
     pub fields_max: usize,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Limits {
+        Limits {
+            head_bytes_max: config.head_bytes_max as usize,
+            line_bytes_max: config.head_line_max as usize,
+            fields_max: config.head_fields_max,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -157,6 +168,11 @@ mod tests {
         assert_eq!(read(bytes, &Limits::default()), Ok(Some(bytes.len() - 3)));
         assert_eq!(read(&bytes[..20], &Limits::default()), Ok(None));
         assert_eq!(read(b"", &Limits::default()), Ok(None));
+    }
+
+    #[test]
+    fn the_limits_of_a_default_configuration_are_the_default_limits() {
+        assert_eq!(Limits::from(&Config::default()), Limits::default());
     }
 
     #[test]

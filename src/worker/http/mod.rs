@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use self::gate::{Exit, Gate};
 use super::head::{self, Refusal, client_address};
 use crate::api::{HttpRequest, HttpResponse};
+use crate::config::Net;
 
 /// How much a plain HTTP connection may send, and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +55,8 @@ pub trait Service {
     /// Whether a plain request for `path` deserves 426 instead of 404.
     fn is_websocket_path(&self, path: &str) -> bool;
 
-    /// Whether a hop (`None`: a `unix:` peer) is in `trusted_proxies`.
-    fn trusts(&self, hop: Option<IpAddr>) -> bool;
+    /// Whose X-Forwarded-For is believed.
+    fn trusted_proxies(&self) -> &[Net];
 }
 
 /// How a plain HTTP connection ended.
@@ -198,7 +199,7 @@ fn client<V: Service>(
 ) -> Option<IpAddr> {
     client_address(
         peer.map(|peer| peer.ip()),
-        |hop| service.trusts(hop),
+        service.trusted_proxies(),
         headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes),
         headers.get_all("x-real-ip").iter().map(HeaderValue::as_bytes),
     )

@@ -1,5 +1,6 @@
 use std::cell::RefCell;
 use std::future::pending;
+use std::net::Ipv4Addr;
 
 use tokio::io::{DuplexStream, duplex};
 
@@ -36,8 +37,8 @@ impl Service for Site {
         path == "/ws"
     }
 
-    fn trusts(&self, hop: Option<IpAddr>) -> bool {
-        hop.is_some_and(|hop| hop.is_loopback())
+    fn trusted_proxies(&self) -> &[Net] {
+        &[Net::Inet { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), bits: 8 }]
     }
 }
 

@@ -2,71 +2,25 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::api::Opcode;
-use crate::close::Cause;
+use wsd::api::Opcode;
+use wsd::close::Cause;
+use wsd::websocket::{
+    BadState, Data, Direction, Engine, EngineState, Event, Head, Limits, Op, Params, Role, Step,
+    frame,
+};
+
+#[path = "../fuzz/src/oracle.rs"]
+mod oracle;
+#[path = "../fuzz/src/said.rs"]
+mod said;
+
+use said::{Said, codec, events, feed};
 
 const LIMITS: Limits = Limits { message_bytes: 1 << 20, fragments: 64 };
 
-/// An event with its payload, wherever that lay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
-    Message(Opcode, Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<u16>, String),
-    Fault(Cause),
-}
-
-fn codec() -> Codec {
-    Codec::new(DeflateOptions { enabled: true, threshold: 0, ..DeflateOptions::default() })
-}
-
-/// Feeds one read and appends what was said.
-fn feed(
-    engine: &mut Engine,
-    read: &[u8],
-    limits: &Limits,
-    codec: &mut Codec,
-    out: &mut Vec<Said>,
-) {
-    let mut read = read.to_vec();
-    let mut at = 0;
-    while at < read.len() {
-        let buf = &mut read[at..];
-        match engine.next(buf, limits, codec) {
-            Ok(Step { used, event }) => {
-                assert!(event.is_some() || used == buf.len(), "a step without an event uses all");
-                at += used;
-                let buf = &*buf;
-                out.extend(event.map(|event| match event {
-                    Event::Message { opcode, data } => {
-                        Said::Message(opcode, data.bytes(buf).to_vec())
-                    }
-                    Event::Ping(data) => Said::Ping(data.bytes(buf).to_vec()),
-                    Event::Pong(data) => Said::Pong(data.bytes(buf).to_vec()),
-                    Event::Close { code, reason } => Said::Close(code, reason),
-                }));
-            }
-            Err(fault) => {
-                out.push(Said::Fault(fault.cause));
-                return;
-            }
-        }
-    }
-}
-
-fn said(role: Role, params: Option<Params>, reads: &[&[u8]], limits: &Limits) -> Vec<Said> {
-    let (mut engine, mut codec, mut out) = (Engine::new(role, params), codec(), Vec::new());
-    for read in reads {
-        feed(&mut engine, read, limits, &mut codec, &mut out);
-    }
-    out
-}
-
 /// What a server says to `reads` with the default test limits.
 fn server(reads: &[&[u8]]) -> Vec<Said> {
-    said(Role::Server, None, reads, &LIMITS)
+    events(Role::Server, None, reads, &LIMITS)
 }
 
 fn masked(op: Op, fin: bool, payload: &[u8]) -> Vec<u8> {
@@ -189,7 +143,7 @@ fn too_many_fragments_are_refused_also_if_they_are_empty() {
     for _ in 0..4095 {
         wire.extend(masked(Op::Continuation, false, b""));
     }
-    let wire = |more: &[u8]| said(Role::Server, None, &[&wire, more], &limits);
+    let wire = |more: &[u8]| events(Role::Server, None, &[&wire, more], &limits);
     assert_eq!(wire(&[]), []);
     let one_more = masked(Op::Continuation, true, b"");
     assert_eq!(wire(&one_more), [Said::Fault(Cause::TooManyFragments)]);
@@ -281,6 +235,14 @@ proptest! {
             }
         }
         prop_assert_eq!(out, whole);
+    }
+
+    #[test]
+    fn what_we_accept_tungstenite_accepts_alike(
+        frames in proptest::collection::vec(any_frame(), 1..12),
+        noise in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        oracle::compare(&[wire_of(&frames), noise].concat());
     }
 
     #[test]

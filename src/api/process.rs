@@ -1,0 +1,39 @@
+//! Processes of the application, which a worker owns and the master starts.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One application process: the `epoch`th that was started for `place` of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// 0 to `app.processes` - 1.
+    pub place: u16,
+    /// Counts the processes of a place from 1.
+    pub epoch: u32,
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "app {}.{}", self.place, self.epoch)
+    }
+}
+
+/// What became of a process that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// It runs.
+    Started {
+        /// Which.
+        id: ProcessId,
+        /// Its pid.
+        pid: u32,
+    },
+    /// It ended, or could not be started.
+    Exited {
+        /// Which.
+        id: ProcessId,
+        /// How, as a phrase.
+        how: String,
+    },
+}

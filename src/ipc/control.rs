@@ -1,0 +1,297 @@
+//! The control protocol: what the command line, or any program in any language, says to the
+//! manager over the control socket.
+//!
+//! A request is one JSON object on a line; `push` and `broadcast` are followed by exactly `bytes`
+//! bytes of body. The answer is one JSON object on a line that has `ok`; a list sends its objects
+//! first, one a line, none of which has `ok`. A connection may carry any number of requests, one
+//! after the other. `docs/ipc.md` shows it in use.
+
+mod client;
+mod report;
+
+pub use client::{Control, ControlError, Item};
+pub use report::{
+    Connection, ManagerReport, ReloadReport, ReloadState, ReloadVerdict, Restarts, SlotVerdict,
+    Status, Throttled, WorkerReport, WorkerState,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::messages::StopMode;
+use crate::api::{Opcode, Verdict};
+use crate::fd::Fd;
+
+/// The control socket's name in `runtime_dir`.
+pub const CONTROL_SOCKET: &str = "wsd.sock";
+/// Bytes of a request line, its end included.
+pub const LINE_BYTES_MAX: usize = 4096;
+/// Bytes of a body.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Is anybody there? Answers with `pid` and `version` of the manager.
+    Ping {},
+    /// Everything in [`Status`].
+    Status {},
+    /// Streams a [`Connection`] for each open connection, then `ok` with their `count`.
+    Connections {},
+    /// Pushes the body to a client. Answers with the owner's `verdict`.
+    Push {
+        /// To whom.
+        fd: Fd,
+        /// As what.
+        #[serde(default)]
+        opcode: BodyKind,
+        /// How long the body is.
+        bytes: usize,
+    },
+    /// Pushes the body to every client. Answers with the number of `workers` it went to.
+    Broadcast {
+        /// As what.
+        #[serde(default)]
+        opcode: BodyKind,
+        /// How long the body is.
+        bytes: usize,
+        /// A client to leave out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        except: Option<Fd>,
+    },
+    /// Closes a client's connection. Answers with the owner's `verdict`.
+    Close {
+        /// Whose.
+        fd: Fd,
+        /// The close code (RFC 6455 section 7.4).
+        #[serde(default = "normal_close")]
+        code: u16,
+        /// The reason, at most 123 bytes.
+        #[serde(default)]
+        reason: String,
+    },
+    /// What the owner knows of a client, as `info`.
+    Info {
+        /// Whom.
+        fd: Fd,
+    },
+    /// Reloads and answers with the [`ReloadVerdict`] when the new generation serves.
+    Reload {},
+    /// Answers with the verdict of the reload or upgrade that runs, or else with the last one,
+    /// or else with the next one.
+    Wait {},
+    /// Stops the server. Answers as soon as the master was asked.
+    Stop {
+        /// How.
+        #[serde(default)]
+        mode: StopKind,
+    },
+    /// Opens the log file anew.
+    Reopen {},
+    /// Asks the master to become the image now installed. A failure is the answer; on success
+    /// the connection ends with the old manager, and `wait` on a new one tells the rest.
+    Upgrade {},
+}
+
+/// Text or binary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyKind {
+    /// UTF-8, which is checked.
+    #[default]
+    Text,
+    /// Bytes.
+    Binary,
+}
+
+impl From<BodyKind> for Opcode {
+    fn from(kind: BodyKind) -> Opcode {
+        match kind {
+            BodyKind::Text => Opcode::Text,
+            BodyKind::Binary => Opcode::Binary,
+        }
+    }
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopKind {
+    /// As TERM.
+    #[default]
+    Graceful,
+    /// As INT.
+    Quick,
+}
+
+impl From<StopKind> for StopMode {
+    fn from(kind: StopKind) -> StopMode {
+        match kind {
+            StopKind::Graceful => StopMode::Graceful,
+            StopKind::Quick => StopMode::Quick,
+        }
+    }
+}
+
+fn normal_close() -> u16 {
+    1000
+}
+
+/// The line that ends an answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not: a whole sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What became of a push or close.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// What else the command answers.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Answer {
+    /// Done.
+    pub fn ok() -> Answer {
+        Answer { ok: true, ..Answer::default() }
+    }
+
+    /// Done, with the fields of a value that serializes to an object.
+    pub fn with(value: &impl Serialize) -> Answer {
+        match serde_json::to_value(value) {
+            Ok(Value::Object(more)) => Answer { more, ..Answer::ok() },
+            Ok(_) => Answer::failed("the answer is not an object"),
+            Err(error) => Answer::failed(format!("cannot write the answer: {error}")),
+        }
+    }
+
+    /// Done, and one thing more to say.
+    pub fn and(mut self, key: &str, value: impl Into<Value>) -> Answer {
+        self.more.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Not done, and why.
+    pub fn failed(error: impl Into<String>) -> Answer {
+        Answer { error: Some(error.into()), ..Answer::default() }
+    }
+
+    /// What became of a push or close to `fd`.
+    pub fn verdict(fd: Fd, verdict: Verdict) -> Answer {
+        let error = match verdict {
+            Verdict::Queued | Verdict::Relayed => None,
+            Verdict::Gone => Some(format!("there is no client {fd} any more")),
+            Verdict::Full => Some(format!("what waits for client {fd} is at its limit")),
+            Verdict::TooBig => Some("the message is larger than a message may be".to_owned()),
+            Verdict::Unknown => Some(format!(
+                "the worker of client {fd} did not answer in time; it may have been done or not"
+            )),
+        };
+        Answer { ok: verdict.is_ok(), error, verdict: Some(verdict), more: Map::new() }
+    }
+
+    /// As a line, its end included.
+    pub fn line(&self) -> String {
+        line(self)
+    }
+
+    /// The fields of the answer as a value of their own.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_value(Value::Object(self.more.clone()))
+    }
+}
+
+/// A value as a JSON line, its end included.
+pub fn line(value: &impl Serialize) -> String {
+    // Nothing in this protocol has keys that are not text, the one thing JSON cannot hold.
+    let mut line = serde_json::to_string(value)
+        .unwrap_or_else(|error| format!(r#"{{"ok":false,"error":"{error}"}}"#));
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+
+    fn fd(number: u64) -> Fd {
+        Fd::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn requests_stay_what_they_are_on_the_wire() {
+        let golden = [
+            (r#"{"cmd":"ping"}"#, Request::Ping {}),
+            (r#"{"cmd":"status"}"#, Request::Status {}),
+            (r#"{"cmd":"connections"}"#, Request::Connections {}),
+            (
+                r#"{"cmd":"push","fd":123,"opcode":"text","bytes":5}"#,
+                Request::Push { fd: fd(123), opcode: BodyKind::Text, bytes: 5 },
+            ),
+            (
+                r#"{"cmd":"broadcast","opcode":"binary","bytes":2,"except":9}"#,
+                Request::Broadcast { opcode: BodyKind::Binary, bytes: 2, except: Some(fd(9)) },
+            ),
+            (
+                r#"{"cmd":"close","fd":123,"code":4000,"reason":"bye"}"#,
+                Request::Close { fd: fd(123), code: 4000, reason: "bye".to_owned() },
+            ),
+            (r#"{"cmd":"info","fd":123}"#, Request::Info { fd: fd(123) }),
+            (r#"{"cmd":"reload"}"#, Request::Reload {}),
+            (r#"{"cmd":"wait"}"#, Request::Wait {}),
+            (r#"{"cmd":"stop","mode":"quick"}"#, Request::Stop { mode: StopKind::Quick }),
+            (r#"{"cmd":"reopen"}"#, Request::Reopen {}),
+            (r#"{"cmd":"upgrade"}"#, Request::Upgrade {}),
+        ];
+        for (text, request) in golden {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_request_has_a_default() {
+        let close: Request = serde_json::from_str(r#"{"cmd":"close","fd":1}"#).unwrap();
+        assert_eq!(close, Request::Close { fd: fd(1), code: 1000, reason: String::new() });
+        let push: Request = serde_json::from_str(r#"{"cmd":"push","fd":1,"bytes":0}"#).unwrap();
+        assert_eq!(push, Request::Push { fd: fd(1), opcode: BodyKind::Text, bytes: 0 });
+    }
+
+    #[test]
+    fn wrong_requests_are_errors() {
+        for text in [
+            "",
+            "{}",
+            r#"{"cmd":"dance"}"#,
+            r#"{"cmd":"push","fd":0,"bytes":1}"#,
+            r#"{"cmd":"push","fd":1,"bytes":-1}"#,
+            r#"{"cmd":"status","fd":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_stay_what_they_are_on_the_wire() {
+        let client = Fd::new(0, Slot(0), 5).unwrap();
+        let golden = [
+            (Answer::ok(), "{\"ok\":true}\n"),
+            (Answer::ok().and("count", 3), "{\"ok\":true,\"count\":3}\n"),
+            (Answer::verdict(client, Verdict::Queued), "{\"ok\":true,\"verdict\":\"queued\"}\n"),
+            (
+                Answer::verdict(client, Verdict::Gone),
+                "{\"ok\":false,\"error\":\"there is no client 5 any more\",\"verdict\":\"gone\"}\n",
+            ),
+            (Answer::failed("no"), "{\"ok\":false,\"error\":\"no\"}\n"),
+        ];
+        for (answer, line) in golden {
+            assert_eq!(answer.line(), line);
+            assert_eq!(serde_json::from_str::<Answer>(line).unwrap(), answer);
+        }
+    }
+}

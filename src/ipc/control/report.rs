@@ -1,0 +1,221 @@
+//! What the answers of the control protocol say: the contract of `--json`. Fields may be added,
+//! never renamed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fd::{Fd, Slot};
+use crate::ipc::messages::Generation;
+
+/// The answer to `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The package version of the master's image.
+    pub version: String,
+    /// The master's pid.
+    pub master_pid: i32,
+    /// The manager's pid.
+    pub manager_pid: i32,
+    /// When the master was started, milliseconds since 1970.
+    pub started_at: u64,
+    /// How long ago that is, in milliseconds.
+    pub uptime_ms: u64,
+    /// The real addresses.
+    pub listen: Vec<String>,
+    /// The generation that serves.
+    pub generation: Generation,
+    /// How many slots serve.
+    pub worker_num: u16,
+    /// Open connections of all workers together.
+    pub connections: u64,
+    /// Every worker process, those that drain included, by slot and epoch.
+    pub workers: Vec<WorkerReport>,
+    /// Totals since the master was started, those of dead workers included.
+    pub counters: BTreeMap<String, u64>,
+    /// The reload that runs or ran last.
+    pub reload: ReloadReport,
+    /// Slots whose worker keeps dying young.
+    pub throttled: Vec<Throttled>,
+    /// Processes started again after a crash.
+    pub restarts: Restarts,
+    /// The manager itself.
+    pub manager: ManagerReport,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its place.
+    pub slot: Slot,
+    /// Its process.
+    pub pid: i32,
+    /// The how many-th process of its place it is.
+    pub epoch: u32,
+    /// Which image and configuration it runs.
+    pub generation: Generation,
+    /// What it does.
+    pub state: WorkerState,
+    /// Open connections.
+    pub connections: u64,
+    /// How long a beat of the manager has been waiting for its answer, in milliseconds.
+    pub silent_ms: u64,
+    /// Bytes that wait in the manager on their way to it.
+    pub lane_bytes: u64,
+    /// What it counts.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Not ready yet.
+    Starting,
+    /// Ready.
+    Serving,
+    /// Handing its connections over.
+    Handing,
+    /// Of an old generation; the last of its connections are to leave.
+    Draining,
+    /// Does not answer, and is being killed.
+    Hung,
+}
+
+impl WorkerState {
+    /// The name in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Starting => "starting",
+            WorkerState::Serving => "serving",
+            WorkerState::Handing => "handing",
+            WorkerState::Draining => "draining",
+            WorkerState::Hung => "hung",
+        }
+    }
+}
+
+/// The reload that runs or ran last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Where it stands.
+    pub state: ReloadState,
+    /// Whether another was asked for meanwhile.
+    pub waiting: bool,
+    /// What came of the last one since this manager started.
+    pub last: Option<ReloadVerdict>,
+}
+
+/// Where a reload stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadState {
+    /// None runs.
+    #[default]
+    Idle,
+    /// The master checks image and configuration.
+    Preparing,
+    /// New workers start.
+    Spawning,
+    /// Connections move.
+    Handing,
+}
+
+impl ReloadState {
+    /// The name in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReloadState::Idle => "idle",
+            ReloadState::Preparing => "preparing",
+            ReloadState::Spawning => "spawning",
+            ReloadState::Handing => "handing",
+        }
+    }
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadVerdict {
+    /// The generation that serves now.
+    pub generation: Generation,
+    /// Why nothing changed, or what went wrong: whole sentences, one a line.
+    pub failure: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Every place that had connections to move.
+    pub slots: Vec<SlotVerdict>,
+}
+
+impl ReloadVerdict {
+    /// Whether all went as it should.
+    pub fn is_ok(&self) -> bool {
+        self.failure.is_none() && self.slots.iter().all(|slot| slot.failed.is_none())
+    }
+}
+
+/// What came of a reload for one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotVerdict {
+    /// The place.
+    pub slot: Slot,
+    /// The place that has its connections now.
+    pub to: Slot,
+    /// Connections that moved to the new worker.
+    pub moved: u64,
+    /// Connections that stayed on the old one, to be closed with 1012 in time.
+    pub stayed: u64,
+    /// What went wrong: a whole sentence.
+    pub failed: Option<String>,
+}
+
+/// A slot whose worker keeps dying young.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttled {
+    /// Which.
+    pub slot: Slot,
+    /// The delay before the next try, in milliseconds.
+    pub retry_ms: u64,
+}
+
+/// Processes started again after a crash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Workers.
+    pub workers: u64,
+    /// Managers.
+    pub managers: u64,
+}
+
+/// The manager itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerReport {
+    /// How many managers there were before it, plus one.
+    pub epoch: u32,
+    /// Messages it brought from one worker to another.
+    pub relayed: u64,
+    /// Messages it refused, since the lane to their worker was full.
+    pub refused: u64,
+    /// Messages to clients of workers that are no more.
+    pub gone: u64,
+    /// Bytes of messages that wait for a handover to end.
+    pub held_bytes: u64,
+    /// Control connections that are open.
+    pub control_clients: u64,
+}
+
+/// An open connection, in the answer to `connections`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Its number.
+    pub fd: Fd,
+    /// The slot of the worker that serves it.
+    pub worker: Slot,
+    /// The epoch of that worker.
+    pub epoch: u32,
+    /// The other end of the TCP connection as `address:port`, or `unix:`.
+    pub peer: String,
+    /// When it was opened, milliseconds since 1970.
+    pub connected_at: u64,
+    /// How long nothing was received, in milliseconds.
+    pub idle_ms: u64,
+}

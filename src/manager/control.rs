@@ -1,0 +1,303 @@
+//! Serves the control socket: one task for each connection, each with its own deadlines, so a
+//! slow command never holds up another.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::timeout;
+
+use super::Shared;
+use super::listing::connection;
+use super::switch::{Address, Errand, Reply};
+use crate::api::Verdict;
+use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
+use crate::fd::Fd;
+use crate::ipc::control::{
+    Answer, BODY_BYTES_MAX, BodyKind, LINE_BYTES_MAX, ReloadVerdict, Request, line,
+};
+use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
+use crate::ipc::packet::Body;
+use crate::sys::clock::monotonic_ms;
+
+/// Connections at once.
+const CLIENTS_MAX: u64 = 64;
+/// For a client to send a body, or to take a part of an answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// A connection on which nothing is asked for so long is ended.
+const IDLE_PATIENCE: Duration = Duration::from_secs(300);
+/// For a worker to answer.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// After a failed accept, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts for ever.
+pub async fn serve(manager: Shared, listener: UnixListener) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let manager = Rc::clone(&manager);
+        spawn_local(async move {
+            let refusal = refusal(&manager, &stream);
+            manager.borrow_mut().control_clients += 1;
+            let (reader, writer) = stream.into_split();
+            let mut client =
+                Client { manager: Rc::clone(&manager), reader: BufReader::new(reader), writer };
+            match refusal {
+                Some(answer) => client.say(&answer.line()).await.unwrap_or_default(),
+                None => client.live().await,
+            }
+            manager.borrow_mut().control_clients -= 1;
+        });
+    }
+}
+
+/// Why a connection is not served: only root and the server's own user may command it.
+fn refusal(manager: &Shared, stream: &UnixStream) -> Option<Answer> {
+    if manager.borrow().control_clients >= CLIENTS_MAX {
+        return Some(Answer::failed("too many control connections are open"));
+    }
+    let ours = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == ours => None,
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "a control connection of another user is refused");
+            Some(Answer::failed(format!(
+                "user {} may not control this server: only root and user {ours} may",
+                peer.uid()
+            )))
+        }
+        Err(error) => Some(Answer::failed(format!("cannot tell who is asking: {error}"))),
+    }
+}
+
+struct Client {
+    manager: Shared,
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+/// The client is gone, or breaks the protocol: its connection ends.
+struct Hangup;
+
+impl Client {
+    /// Request after request, until the client leaves.
+    async fn live(&mut self) {
+        while let Ok(Ok(Some(request))) = timeout(IDLE_PATIENCE, self.read_request()).await {
+            let Ok(answer) = self.obey(request).await else { return };
+            if self.say(&answer.line()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn read_request(&mut self) -> Result<Option<Request>, Hangup> {
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.reader).take(LINE_BYTES_MAX as u64);
+        limited.read_until(b'\n', &mut bytes).await.map_err(|_| Hangup)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let wrong = match bytes.ends_with(b"\n") {
+            false if bytes.len() == LINE_BYTES_MAX => {
+                "the request is longer than 4096 bytes".into()
+            }
+            false => return Ok(None),
+            true => match serde_json::from_slice(&bytes) {
+                Ok(request) => return Ok(Some(request)),
+                Err(error) => format!("not a request: {error}"),
+            },
+        };
+        // What follows may be the body of this request, so the connection cannot go on.
+        self.say(&Answer::failed(wrong).line()).await?;
+        Err(Hangup)
+    }
+
+    async fn read_body(&mut self, len: usize) -> Result<Vec<u8>, Hangup> {
+        let mut body = Vec::with_capacity(len.min(64 * 1024));
+        let mut limited = (&mut self.reader).take(len as u64);
+        match timeout(CLIENT_PATIENCE, limited.read_to_end(&mut body)).await {
+            Ok(Ok(got)) if got == len => Ok(body),
+            _ => Err(Hangup),
+        }
+    }
+
+    async fn say(&mut self, text: &str) -> Result<(), Hangup> {
+        match timeout(CLIENT_PATIENCE, self.writer.write_all(text.as_bytes())).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Hangup),
+        }
+    }
+
+    async fn obey(&mut self, request: Request) -> Result<Answer, Hangup> {
+        Ok(match request {
+            Request::Ping {} => Answer::ok()
+                .and("pid", std::process::id())
+                .and("version", env!("CARGO_PKG_VERSION")),
+            Request::Status {} => Answer::with(&self.manager.borrow().status()),
+            Request::Connections {} => self.connections().await?,
+            Request::Push { fd, opcode, bytes } => self.push(fd, opcode, bytes).await?,
+            Request::Broadcast { opcode, bytes, except } => {
+                self.broadcast(opcode, bytes, except).await?
+            }
+            Request::Close { fd, code, reason } => self.close(fd, code, &reason).await,
+            Request::Info { fd } => self.info(fd).await,
+            Request::Reload {} => {
+                let (sender, verdict) = oneshot::channel();
+                self.manager.borrow_mut().request_reload(Some(sender));
+                reload_answer(verdict.await)
+            }
+            Request::Wait {} => {
+                let (sender, verdict) = oneshot::channel();
+                self.manager.borrow_mut().await_reload(sender);
+                reload_answer(verdict.await)
+            }
+            Request::Stop { mode } => {
+                self.tell_master(&ManagerToMaster::Stop(StopMode::from(mode)))
+            }
+            Request::Reopen {} => self.tell_master(&ManagerToMaster::Reopen),
+            Request::Upgrade {} => {
+                let (sender, failed) = oneshot::channel();
+                self.manager.borrow_mut().upgrading.push(sender);
+                self.tell_master(&ManagerToMaster::Upgrade);
+                // Where it succeeds, this process ends and the connection with it.
+                failed.await.map_or_else(|_| Err(Hangup), |why| Ok(Answer::failed(why)))?
+            }
+        })
+    }
+
+    fn tell_master(&self, message: &ManagerToMaster) -> Answer {
+        self.manager.borrow().master.send(message);
+        Answer::ok()
+    }
+
+    async fn connections(&mut self) -> Result<Answer, Hangup> {
+        let mut listing = self.manager.borrow().listing();
+        let mut count = 0u64;
+        while let Some(part) = listing.next_part() {
+            let now = monotonic_ms();
+            let lines = part.iter().map(|(id, entry)| line(&connection(*id, entry, now)));
+            let lines: String = lines.collect();
+            count += part.len() as u64;
+            self.say(&lines).await?;
+            yield_now().await;
+        }
+        Ok(Answer::ok().and("count", count))
+    }
+
+    /// Reads the body of a message; `Err` within holds the answer to a body that may not be.
+    async fn message(
+        &mut self,
+        opcode: BodyKind,
+        bytes: usize,
+    ) -> Result<Result<Vec<u8>, Answer>, Hangup> {
+        if bytes > BODY_BYTES_MAX {
+            let mut answer = Answer::failed(format!("a body has at most {BODY_BYTES_MAX} bytes"));
+            answer.verdict = Some(Verdict::TooBig);
+            self.say(&answer.line()).await?;
+            return Err(Hangup);
+        }
+        let body = self.read_body(bytes).await?;
+        if opcode == BodyKind::Text && std::str::from_utf8(&body).is_err() {
+            return Ok(Err(Answer::failed("a text message must be UTF-8")));
+        }
+        Ok(Ok(body))
+    }
+
+    async fn push(&mut self, fd: Fd, opcode: BodyKind, bytes: usize) -> Result<Answer, Hangup> {
+        let body = match self.message(opcode, bytes).await? {
+            Ok(body) => body,
+            Err(answer) => return Ok(answer),
+        };
+        let opcode = opcode.into();
+        let errand = |id| Errand::Push { origin: Origin::Control, id, opcode };
+        Ok(self.verdict(fd, errand, &body).await)
+    }
+
+    async fn broadcast(
+        &mut self,
+        opcode: BodyKind,
+        bytes: usize,
+        except: Option<Fd>,
+    ) -> Result<Answer, Hangup> {
+        let body = match self.message(opcode, bytes).await? {
+            Ok(body) => body,
+            Err(answer) => return Ok(answer),
+        };
+        let except = except.map_or(0, Fd::as_u64);
+        let mut manager = self.manager.borrow_mut();
+        let workers = manager.broadcast(None, opcode.into(), except, Body::Inline(&body));
+        Ok(Answer::ok().and("workers", workers))
+    }
+
+    async fn close(&mut self, fd: Fd, code: u16, reason: &str) -> Answer {
+        if !code_may_be_sent(code) {
+            return Answer::failed(format!(
+                "{code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            ));
+        }
+        if reason.len() > REASON_BYTES_MAX {
+            return Answer::failed(format!("a reason has at most {REASON_BYTES_MAX} bytes"));
+        }
+        let errand = |id| Errand::Close { origin: Origin::Control, id, code };
+        self.verdict(fd, errand, reason.as_bytes()).await
+    }
+
+    async fn info(&mut self, fd: Fd) -> Answer {
+        let errand = |id| Errand::Info { origin: Origin::Control, id };
+        match self.errand(fd, errand, &[]).await {
+            Some(Reply::Info(info)) => match *info {
+                Some(info) => Answer::with(&info),
+                None => Answer::verdict(fd, Verdict::Gone),
+            },
+            Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
+            None => Answer::verdict(fd, Verdict::Unknown),
+        }
+    }
+
+    async fn verdict(&self, fd: Fd, errand: impl FnOnce(u64) -> Errand, body: &[u8]) -> Answer {
+        match self.errand(fd, errand, body).await {
+            Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
+            Some(Reply::Info(_)) | None => Answer::verdict(fd, Verdict::Unknown),
+        }
+    }
+
+    async fn errand(
+        &self,
+        fd: Fd,
+        errand: impl FnOnce(u64) -> Errand,
+        body: &[u8],
+    ) -> Option<Reply> {
+        let (id, reply) = self.manager.borrow_mut().ask();
+        let to = Address::Client(fd.as_u64());
+        self.manager.borrow_mut().deliver(to, errand(id), Body::Inline(body));
+        let reply = timeout(WORKER_PATIENCE, reply).await;
+        self.manager.borrow_mut().asked.remove(&id);
+        reply.ok()?.ok()
+    }
+}
+
+fn reload_answer(verdict: Result<ReloadVerdict, oneshot::error::RecvError>) -> Answer {
+    match verdict {
+        Ok(verdict) => {
+            let mut answer = Answer::with(&verdict);
+            answer.ok = verdict.is_ok();
+            if !answer.ok {
+                let partly = || "not every slot could hand its connections over".to_owned();
+                answer.error = Some(verdict.failure.unwrap_or_else(partly));
+            }
+            answer
+        }
+        Err(_) => Answer::failed("the manager ended before the reload did"),
+    }
+}

@@ -1,0 +1,197 @@
+//! What waits while connections move, or while a new manager learns who owns what: bounded, in
+//! the order it came, and sent again through the same doors when the hold ends.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::Bytes;
+
+use super::switch::{Address, Errand};
+use crate::api::Opcode;
+use crate::fd::WorkerId;
+use crate::ipc::packet::Body;
+
+/// Bytes that may wait; beyond, the answer is `full`.
+pub const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a message weighs besides its body.
+const ITEM_BYTES: usize = 128;
+
+/// For whom messages wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Nobody.
+    #[default]
+    Open,
+    /// Everybody: this manager is new and has not heard yet who owns what.
+    All,
+    /// Both ends of a handover. What the giver itself sends does not wait: it goes the same way
+    /// as the connections it gives, so its place among them says who has had it already.
+    Handover {
+        /// The old owner.
+        from: WorkerId,
+        /// The new one.
+        to: WorkerId,
+    },
+}
+
+impl Scope {
+    /// Whether what `sender` sends to `target` waits.
+    pub fn holds(self, sender: Option<WorkerId>, target: Option<WorkerId>) -> bool {
+        match self {
+            Scope::Open => false,
+            Scope::All => true,
+            Scope::Handover { from, to } => {
+                sender != Some(from) && (target == Some(from) || target == Some(to))
+            }
+        }
+    }
+}
+
+/// A body that was kept.
+#[derive(Debug)]
+pub enum Kept {
+    /// Copied.
+    Bytes(Bytes),
+    /// Where it was.
+    Memfd(OwnedFd, usize),
+}
+
+impl Kept {
+    /// Keeps a body: bytes are copied, a memfd is taken.
+    pub fn new(body: Body<'_>) -> Kept {
+        match body {
+            Body::Inline(bytes) => Kept::Bytes(Bytes::copy_from_slice(bytes)),
+            Body::Beside(memfd, len) => Kept::Memfd(memfd, len),
+        }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Kept::Bytes(bytes) => bytes.len(),
+            Kept::Memfd(_, len) => *len,
+        }
+    }
+
+    /// As a body again.
+    pub fn body(&self) -> std::io::Result<Body<'_>> {
+        Ok(match self {
+            Kept::Bytes(bytes) => Body::Inline(bytes),
+            Kept::Memfd(memfd, len) => Body::Beside(dup(memfd.as_fd())?, *len),
+        })
+    }
+}
+
+fn dup(memfd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    memfd.try_clone_to_owned()
+}
+
+/// What waits.
+#[derive(Debug)]
+pub enum Item {
+    /// A message to one.
+    One(Address, Errand, Kept),
+    /// A message to all.
+    All {
+        /// Text or binary.
+        opcode: Opcode,
+        /// A client to leave out; 0: none.
+        except: u64,
+        /// The worker that sent it and has served its own clients.
+        sender: Option<WorkerId>,
+        /// How many connections the new owner had taken over when this came: later ones have
+        /// not had it, where the new owner itself is the sender.
+        adopted: usize,
+        /// The payload.
+        body: Kept,
+    },
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// For whom.
+    pub scope: Scope,
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+impl Hold {
+    /// An empty queue.
+    pub fn new(scope: Scope) -> Hold {
+        Hold { scope, ..Hold::default() }
+    }
+
+    /// Adds an item of so many body bytes; `Err` gives it back when there is no room.
+    pub fn add(&mut self, item: Item, body_len: usize) -> Result<(), Item> {
+        let weight = body_len + ITEM_BYTES;
+        if self.bytes + weight > HELD_BYTES_MAX {
+            return Err(item);
+        }
+        self.bytes += weight;
+        self.items.push_back(item);
+        Ok(())
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Ends the hold and gives out all that waited.
+    pub fn release(&mut self) -> VecDeque<Item> {
+        self.scope = Scope::Open;
+        self.bytes = 0;
+        std::mem::take(&mut self.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+
+    fn id(slot: u8, epoch: u32) -> WorkerId {
+        WorkerId { slot: Slot(slot), epoch }
+    }
+
+    #[test]
+    fn a_handover_holds_both_ends_but_not_what_the_giver_sends() {
+        let (from, to, other) = (id(0, 1), id(0, 2), id(1, 1));
+        let scope = Scope::Handover { from, to };
+        assert!(scope.holds(None, Some(from)));
+        assert!(scope.holds(Some(other), Some(to)));
+        assert!(scope.holds(Some(to), Some(from)));
+        assert!(!scope.holds(Some(from), Some(to)));
+        assert!(!scope.holds(Some(other), Some(other)));
+        assert!(!Scope::Open.holds(None, Some(from)));
+        assert!(Scope::All.holds(Some(other), None));
+    }
+
+    #[test]
+    fn a_hold_is_bounded_and_keeps_its_order() {
+        let mut hold = Hold::new(Scope::All);
+        let item = |n: u64| Item::All {
+            opcode: Opcode::Text,
+            except: n,
+            sender: None,
+            adopted: 0,
+            body: Kept::Bytes(Bytes::new()),
+        };
+        let mut held = 0;
+        while hold.add(item(held), 1_000_000).is_ok() {
+            held += 1;
+        }
+        assert_eq!(held, 8);
+        let order: Vec<u64> = hold
+            .release()
+            .into_iter()
+            .map(|item| match item {
+                Item::All { except, .. } => except,
+                Item::One(..) => unreachable!(),
+            })
+            .collect();
+        assert_eq!(order, (0..8).collect::<Vec<_>>());
+        assert_eq!((hold.scope, hold.bytes()), (Scope::Open, 0));
+    }
+}

@@ -1,0 +1,349 @@
+//! Does what the reload decides, and tells it what happens.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use tokio::sync::oneshot;
+
+use super::Manager;
+use super::hold::Scope;
+use super::reload::{Action, Event, Limits, Reload};
+use super::settings::Settings;
+use super::ticks::BOOT_MS;
+use super::workers::Phase;
+use crate::fd::WorkerId;
+use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
+use crate::ipc::messages::{Generation, ManagerToMaster};
+use crate::ipc::packet::Body;
+use crate::sys::clock::monotonic_ms;
+
+/// For the master to check a new image and configuration.
+const PREPARE_MS: u64 = 60_000;
+/// What a handover may take besides `max_wait_time` for running handlers.
+const HAND_OVER_GRACE_MS: u64 = 15_000;
+/// What a drain may take beyond its own deadline before the worker is killed.
+const DRAIN_GRACE_MS: u64 = 5_000;
+/// Old generations that may linger.
+const OLD_GENERATIONS_MAX: usize = 4;
+
+/// A place to send the verdict to.
+pub type Waiter = oneshot::Sender<ReloadVerdict>;
+
+/// The reload that runs, and who waits for it or for the next.
+pub struct Reloads {
+    generation: Generation,
+    current: Option<Reload>,
+    /// A generation our predecessor left unfinished.
+    left_over: Option<(Generation, Option<u16>)>,
+    next_settings: Option<Settings>,
+    waiters: Vec<Waiter>,
+    /// Another was asked for while one runs.
+    waiting: bool,
+    next_waiters: Vec<Waiter>,
+    last: Option<ReloadVerdict>,
+}
+
+impl Reloads {
+    /// None yet; the master says which generation serves and whether one is pending.
+    pub fn new(generation: Generation, pending: Option<Generation>) -> Reloads {
+        Reloads {
+            generation,
+            current: None,
+            left_over: pending.map(|generation| (generation, None)),
+            next_settings: None,
+            waiters: Vec::new(),
+            waiting: false,
+            next_waiters: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// The generation that serves.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What `status` says.
+    pub fn report(&self) -> ReloadReport {
+        let state = match (&self.current, self.left_over) {
+            (Some(reload), _) => reload.state(),
+            (None, Some(_)) => ReloadState::Spawning,
+            (None, None) => ReloadState::Idle,
+        };
+        ReloadReport { state, waiting: self.waiting, last: self.last.clone() }
+    }
+
+    /// Keeps a failure that came from elsewhere for whoever asks.
+    pub fn note_failure(&mut self, why: &str) {
+        let verdict = ReloadVerdict {
+            generation: self.generation,
+            failure: Some(why.to_owned()),
+            ..ReloadVerdict::default()
+        };
+        self.tell(verdict);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.current.is_some() || self.left_over.is_some()
+    }
+
+    fn tell(&mut self, verdict: ReloadVerdict) {
+        for waiter in self.waiters.drain(..) {
+            // A command that has given up waits no more.
+            let _ = waiter.send(verdict.clone());
+        }
+        self.last = Some(verdict);
+    }
+}
+
+impl Manager {
+    /// Reloads, now or after the one that runs. The verdict goes to `waiter`.
+    pub fn request_reload(&mut self, waiter: Option<Waiter>) {
+        if self.stopping {
+            self.reloads.waiters.extend(waiter);
+            self.reloads.note_failure("The server stops.");
+        } else if self.reloads.is_busy() {
+            self.reloads.waiting = true;
+            self.reloads.next_waiters.extend(waiter);
+        } else {
+            self.reloads.waiters.extend(waiter);
+            self.begin_reload();
+        }
+    }
+
+    /// Sends the verdict of the reload that runs, or else of the last, or else of the next.
+    pub fn await_reload(&mut self, waiter: Waiter) {
+        match &self.reloads.last {
+            Some(last) if !self.reloads.is_busy() => {
+                // A command that has given up waits no more.
+                let _ = waiter.send(last.clone());
+            }
+            _ => self.reloads.waiters.push(waiter),
+        }
+    }
+
+    fn begin_reload(&mut self) {
+        tracing::info!(generation = self.reloads.generation, "a reload begins");
+        let (limits, now) = (self.limits(), monotonic_ms());
+        let (reload, actions) = Reload::begin(self.of_generation(|g, now| g == now), limits, now);
+        self.reloads.current = Some(reload);
+        self.act(actions);
+    }
+
+    /// The workers of some generations that are not on their way out, and whether each is ready.
+    fn of_generation(
+        &self,
+        wanted: impl Fn(Generation, Generation) -> bool,
+    ) -> Vec<(WorkerId, bool)> {
+        let serving = self.reloads.generation;
+        let wanted = self.workers.iter().filter(|worker| {
+            wanted(worker.record.generation, serving)
+                && !matches!(worker.phase, Phase::Draining { .. })
+        });
+        wanted.map(|worker| (worker.id(), worker.is_ready())).collect()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            prepare_ms: PREPARE_MS,
+            boot_ms: BOOT_MS,
+            hand_over_ms: self.settings.max_wait_ms + HAND_OVER_GRACE_MS,
+        }
+    }
+
+    /// How long a worker that drains may live, in milliseconds.
+    pub fn drain_ms(&self) -> u64 {
+        self.settings.max_wait_ms.max(self.settings.jitter_ms) + DRAIN_GRACE_MS
+    }
+
+    /// The master is ready to spawn a new generation.
+    pub fn on_prepared(&mut self, generation: Generation, config: &str, worker_num: u16) {
+        match Settings::from_json(config) {
+            Ok(settings) => self.reloads.next_settings = Some(settings),
+            Err(error) => {
+                // The master has resolved it with the same code: only a bug leads here.
+                tracing::error!(%error, "the new configuration cannot be read");
+            }
+        }
+        if let Some(left_over) = &mut self.reloads.left_over {
+            *left_over = (generation, Some(worker_num));
+            return;
+        }
+        self.reload_event(Event::Prepared { generation, worker_num });
+    }
+
+    /// Goes on with what our predecessor had begun, once we know who owns what.
+    pub fn resume_reload(&mut self) {
+        let Some((generation, worker_num)) = self.reloads.left_over.take() else { return };
+        tracing::info!(generation, "going on with the reload of the last manager");
+        let old = self.of_generation(|g, serving| g == serving);
+        let new = self.of_generation(|g, _| g == generation);
+        let limits = self.limits();
+        let worker_num = worker_num.unwrap_or(self.state.worker_num);
+        let now = monotonic_ms();
+        let (reload, actions) = Reload::resume(generation, worker_num, old, new, limits, now);
+        self.reloads.current = Some(reload);
+        self.act(actions);
+    }
+
+    /// Ends whatever runs or waits.
+    pub fn cancel_reloads(&mut self, why: &str) {
+        let next = std::mem::take(&mut self.reloads.next_waiters);
+        self.reloads.waiters.extend(next);
+        self.reloads.waiting = false;
+        self.reloads.left_over = None;
+        if self.reloads.current.take().is_some() {
+            self.release(&[]);
+        }
+        if !self.reloads.waiters.is_empty() {
+            self.reloads.note_failure(why);
+        }
+    }
+
+    /// Tells the reload, if one runs, what has happened.
+    pub fn reload_event(&mut self, event: Event) {
+        let Some(reload) = &mut self.reloads.current else { return };
+        let actions = reload.on(event, monotonic_ms());
+        self.act(actions);
+    }
+
+    /// How many connections the new owner in the current handover has taken.
+    pub fn adopted_so_far(&self) -> usize {
+        self.reloads.current.as_ref().map_or(0, Reload::adopted)
+    }
+
+    /// Connections on their way.
+    pub fn on_moving(
+        &mut self,
+        from: WorkerId,
+        fds: Vec<u64>,
+        state: Body<'_>,
+        sockets: Vec<OwnedFd>,
+    ) {
+        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
+        let to = moving.filter(|(giver, _)| *giver == from).map(|(_, to)| to);
+        let Some(to) = to.and_then(|to| self.workers.get(to)) else {
+            // Their worker keeps its own descriptors until somebody has adopted them.
+            tracing::warn!(worker = %from, count = fds.len(), "connections move to nobody");
+            return;
+        };
+        if fds.len() != sockets.len() {
+            tracing::error!(worker = %from, "a batch of connections is incomplete");
+            self.master.send(&ManagerToMaster::Kill(from));
+            return;
+        }
+        to.adopt(from, fds.clone(), state, sockets);
+        self.reload_event(Event::Moving { from, fds });
+    }
+
+    /// Connections that stay where they are.
+    pub fn on_stays(&mut self, from: WorkerId, fds: Vec<(u64, String)>) {
+        for (fd, why) in &fds {
+            tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
+        }
+        let fds = fds.into_iter().map(|(fd, _)| fd).collect();
+        self.reload_event(Event::Stays { from, fds });
+    }
+
+    /// The old worker has nothing more to give.
+    pub fn on_handed_over(&mut self, from: WorkerId, moved: u64, stayed: u64) {
+        tracing::info!(worker = %from, moved, stayed, "the worker has handed over");
+        self.reload_event(Event::HandedOver { from });
+    }
+
+    /// The new owner has these; the old one lets go of them.
+    pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>) {
+        if let Some(old) = self.workers.get(from) {
+            old.let_go(fds.clone());
+        }
+        self.reload_event(Event::Adopted { by, fds });
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            tracing::debug!(?action, "reload");
+            match action {
+                Action::Prepare => self.master.send(&ManagerToMaster::Prepare),
+                Action::Spawn(slot) => self.master.send(&ManagerToMaster::Spawn(slot)),
+                Action::Abort => self.master.send(&ManagerToMaster::Abort),
+                Action::Commit { worker_num } => self.commit(worker_num),
+                Action::Hold { from, to } => self.hold.scope = Scope::Handover { from, to },
+                Action::HandOver { from, to } => {
+                    if let Some(worker) = self.workers.get_mut(from) {
+                        worker.hand_over(to);
+                    }
+                }
+                Action::Flip { from, to, stay, adopted } => {
+                    let got = self.router.hand_over(from, to, stay);
+                    self.router.serve(to);
+                    self.release(&adopted);
+                    if let Some(worker) = self.workers.get(to) {
+                        worker.own(&got);
+                    }
+                }
+                Action::FlipSome { to, moved } => self.router.hand_over_some(to, moved),
+                Action::Release => self.release(&[]),
+                Action::Drain(id) => self.drain(id),
+                Action::Finished(verdict) => self.finish(verdict),
+            }
+        }
+    }
+
+    fn drain(&mut self, id: WorkerId) {
+        let (jitter_ms, deadline_ms) = (self.settings.jitter_ms, self.settings.max_wait_ms);
+        let until = monotonic_ms() + self.drain_ms();
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.drain(jitter_ms, deadline_ms.max(jitter_ms), until);
+        }
+    }
+
+    fn commit(&mut self, worker_num: u16) {
+        self.master.send(&ManagerToMaster::Commit);
+        if let Some(settings) = self.reloads.next_settings.take() {
+            self.settings = settings;
+        }
+        self.router.resize(worker_num);
+        for worker in self.workers.iter() {
+            worker.worker_num(worker_num);
+        }
+        // New slots had nobody to take over from.
+        let heirs: Vec<WorkerId> =
+            self.of_generation(|g, serving| g > serving).into_iter().map(|(id, _)| id).collect();
+        for id in heirs {
+            self.router.serve(id);
+        }
+    }
+
+    fn finish(&mut self, mut verdict: ReloadVerdict) {
+        self.reloads.current = None;
+        self.reloads.next_settings = None;
+        if verdict.failure.is_some() {
+            verdict.generation = self.reloads.generation;
+        }
+        self.reloads.generation = verdict.generation;
+        let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
+        tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
+        self.kill_oldest();
+        self.reloads.tell(verdict);
+        if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
+            self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
+            self.begin_reload();
+        }
+    }
+
+    /// At most four old generations linger.
+    fn kill_oldest(&mut self) {
+        let serving = self.reloads.generation;
+        let old = self.workers.iter().map(|worker| worker.record.generation);
+        let old: BTreeSet<Generation> = old.filter(|generation| *generation < serving).collect();
+        let too_many = old.len().saturating_sub(OLD_GENERATIONS_MAX);
+        let doomed: BTreeSet<Generation> = old.into_iter().take(too_many).collect();
+        for worker in self.workers.iter_mut() {
+            if doomed.contains(&worker.record.generation) && !worker.killed {
+                worker.killed = true;
+                tracing::warn!(worker = %worker.record.id, "too many old generations linger");
+                self.master.send(&ManagerToMaster::Kill(worker.record.id));
+            }
+        }
+    }
+}

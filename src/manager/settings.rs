@@ -1,0 +1,40 @@
+//! What of the configuration concerns the manager.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Times in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// After which a silent worker is hung.
+    pub worker_timeout_ms: u64,
+    /// The idle time after which clients are closed, and how often to look; `None`: never.
+    pub heartbeat: Option<(u64, u64)>,
+    /// For running handlers, and for what stayed behind in a reload.
+    pub max_wait_ms: u64,
+    /// Over which closes are spread.
+    pub jitter_ms: u64,
+    /// Whether the log is the standard output's place too.
+    pub daemonize: bool,
+}
+
+impl Settings {
+    /// From the resolved configuration as the master sends it.
+    pub fn from_json(json: &str) -> Result<Settings> {
+        let config: Config = serde_json::from_str(json)
+            .map_err(|error| Error::new(format!("cannot read the configuration: {error}")))?;
+        Ok(Settings {
+            worker_timeout_ms: ms(config.worker_timeout),
+            heartbeat: config.heartbeat().map(|(idle, interval)| (ms(idle), ms(interval))),
+            max_wait_ms: ms(config.max_wait_time),
+            jitter_ms: ms(config.reload_jitter),
+            daemonize: config.daemonize,
+        })
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}

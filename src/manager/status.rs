@@ -1,0 +1,80 @@
+//! The answer to `status`: from the scoreboard, so it also tells of workers that hang.
+
+use std::collections::BTreeMap;
+
+use super::Manager;
+use super::workers::WorkerHandle;
+use crate::ipc::control::{ManagerReport, Restarts, Status, Throttled, WorkerReport};
+use crate::ipc::scoreboard::Counter;
+use crate::sys::clock::{monotonic_ms, unix_ms};
+
+impl Manager {
+    /// The whole status.
+    pub fn status(&self) -> Status {
+        let now = monotonic_ms();
+        let state = &self.state;
+        Status {
+            version: state.version.clone(),
+            master_pid: state.pid,
+            manager_pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            started_at: state.started_at,
+            uptime_ms: unix_ms().saturating_sub(state.started_at),
+            listen: state.listen.clone(),
+            generation: self.reloads.generation(),
+            worker_num: state.worker_num,
+            connections: self.scoreboard.sum(Counter::Connections),
+            workers: self.workers.sorted().iter().map(|w| self.report(w, now)).collect(),
+            counters: self.totals(),
+            reload: self.reloads.report(),
+            throttled: state
+                .throttled
+                .iter()
+                .map(|(slot, retry_ms)| Throttled { slot: *slot, retry_ms: *retry_ms })
+                .collect(),
+            restarts: Restarts {
+                workers: state.worker_restarts,
+                managers: state.manager_restarts,
+            },
+            manager: ManagerReport {
+                epoch: self.epoch,
+                relayed: self.traffic.relayed,
+                refused: self.traffic.refused,
+                gone: self.traffic.gone,
+                held_bytes: self.hold.bytes() as u64,
+                control_clients: self.control_clients,
+            },
+        }
+    }
+
+    fn report(&self, worker: &WorkerHandle, now: u64) -> WorkerReport {
+        let row = worker.record.row;
+        WorkerReport {
+            slot: worker.id().slot,
+            pid: worker.record.pid,
+            epoch: worker.id().epoch,
+            generation: worker.record.generation,
+            state: worker.state(),
+            connections: self.scoreboard.get(row, Counter::Connections),
+            silent_ms: worker.beats.silent_ms(now),
+            lane_bytes: worker.link.data_bytes() as u64,
+            counters: counters(|counter| self.scoreboard.get(row, counter)),
+        }
+    }
+
+    /// The scoreboard's totals, with what the manager itself refused on the way.
+    fn totals(&self) -> BTreeMap<String, u64> {
+        counters(|counter| {
+            let sum = self.scoreboard.sum(counter);
+            match counter {
+                Counter::PushGone => sum + self.traffic.gone,
+                Counter::LaneFull => sum + self.traffic.refused,
+                Counter::StalePackets => sum + self.traffic.stale,
+                _ => sum,
+            }
+        })
+    }
+}
+
+fn counters(count: impl Fn(Counter) -> u64) -> BTreeMap<String, u64> {
+    Counter::ALL.iter().map(|counter| (counter.as_str().to_owned(), count(*counter))).collect()
+}

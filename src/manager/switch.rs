@@ -1,0 +1,381 @@
+//! The switch: brings messages from whoever sent them to the worker that owns their client.
+//!
+//! Each packet is read once, and a body is copied once, into the packet of its target; a body in
+//! a memfd goes on as the memfd. Nothing here waits: what finds no room is refused, told and
+//! counted.
+
+use std::os::fd::AsFd;
+
+use bytes::Bytes;
+
+use super::Manager;
+use super::hold::{Item, Kept, Scope};
+use crate::api::{Info, Opcode, Verdict};
+use crate::error::{Error, Result};
+use crate::fd::{Fd, Slot, WorkerId};
+use crate::ipc::link::{Lane, Sent};
+use crate::ipc::messages::{ManagerToWorker, Origin, RequestId, WorkerToManager};
+use crate::ipc::packet::{Body, Frames};
+
+/// For whom a message is.
+#[derive(Debug, Clone, Copy)]
+pub enum Address {
+    /// A client.
+    Client(u64),
+    /// The handler of the worker in this slot.
+    Slot(Slot),
+}
+
+/// What is to be brought there, its body apart.
+#[derive(Debug, Clone, Copy)]
+pub enum Errand {
+    /// A push.
+    Push { origin: Origin, id: RequestId, opcode: Opcode },
+    /// A close.
+    Close { origin: Origin, id: RequestId, code: u16 },
+    /// A question.
+    Info { origin: Origin, id: RequestId },
+    /// A worker's bytes for another.
+    Message { from: WorkerId },
+}
+
+impl Errand {
+    fn sender(self) -> Option<WorkerId> {
+        match self {
+            Errand::Message { from } => Some(from),
+            Errand::Push { origin, .. }
+            | Errand::Close { origin, .. }
+            | Errand::Info { origin, .. } => sender(origin),
+        }
+    }
+
+    fn message(self, address: Address) -> ManagerToWorker {
+        let fd = match address {
+            Address::Client(fd) => fd,
+            Address::Slot(_) => 0,
+        };
+        match self {
+            Errand::Push { origin, id, opcode } => {
+                ManagerToWorker::Push { origin, id, fd, opcode }
+            }
+            Errand::Close { origin, id, code } => {
+                let operator = origin == Origin::Control;
+                ManagerToWorker::Close { origin, id, fd, code, operator }
+            }
+            Errand::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
+            Errand::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
+        }
+    }
+}
+
+fn sender(origin: Origin) -> Option<WorkerId> {
+    match origin {
+        Origin::Worker(id) => Some(id),
+        Origin::Control => None,
+    }
+}
+
+/// The answer to a control command's errand.
+#[derive(Debug)]
+pub enum Reply {
+    /// To a push or close.
+    Verdict(Verdict),
+    /// To a question.
+    Info(Box<Option<Info>>),
+}
+
+/// What the switch counts; it starts anew with each manager.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Messages brought to a worker.
+    pub relayed: u64,
+    /// Messages refused since the lane to their worker, or the hold, was full.
+    pub refused: u64,
+    /// Messages to clients of workers that are no more.
+    pub gone: u64,
+    /// Packets of a dead epoch.
+    pub stale: u64,
+}
+
+impl Manager {
+    /// A packet of a worker.
+    pub fn on_packet(
+        &mut self,
+        from: WorkerId,
+        packet: &[u8],
+        mut fds: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<()> {
+        let mut frames = Frames::new(packet)?;
+        if frames.id != from {
+            self.traffic.stale += 1;
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<WorkerToManager>(&mut fds)? {
+            self.on_message(from, frame.message, frame.body, &mut fds);
+        }
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.tell_refused();
+        }
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        from: WorkerId,
+        message: WorkerToManager,
+        body: Body<'_>,
+        fds: &mut Vec<std::os::fd::OwnedFd>,
+    ) {
+        let origin = Origin::Worker(from);
+        match message {
+            WorkerToManager::Push { id, fd, opcode } => {
+                self.deliver(Address::Client(fd), Errand::Push { origin, id, opcode }, body);
+            }
+            WorkerToManager::Close { id, fd, code } => {
+                self.deliver(Address::Client(fd), Errand::Close { origin, id, code }, body);
+            }
+            WorkerToManager::Info { id, fd } => {
+                self.deliver(Address::Client(fd), Errand::Info { origin, id }, body);
+            }
+            WorkerToManager::WorkerMessage { to } => {
+                self.deliver(Address::Slot(to), Errand::Message { from }, body);
+            }
+            WorkerToManager::Broadcast { opcode, except } => {
+                self.broadcast(Some(from), opcode, except, body);
+            }
+            WorkerToManager::Verdict { origin, id, verdict } => {
+                self.answer(origin, id, Reply::Verdict(verdict));
+            }
+            WorkerToManager::InfoAnswer { origin, id, info } => {
+                self.answer(origin, id, Reply::Info(Box::new(info)));
+            }
+            WorkerToManager::List { id } => self.list(from, id),
+            WorkerToManager::Beat(number) => self.on_beat(from, number),
+            WorkerToManager::Owns { ranges } => self.on_owns(from, &ranges),
+            WorkerToManager::Moving { fds: numbers } => {
+                self.on_moving(from, numbers, body, std::mem::take(fds));
+            }
+            WorkerToManager::Stays { fds } => self.on_stays(from, fds),
+            WorkerToManager::HandedOver { moved, stayed } => {
+                self.on_handed_over(from, moved, stayed);
+            }
+            WorkerToManager::Adopted { from: old, fds } => self.on_adopted(from, old, fds),
+            WorkerToManager::Drained => {
+                tracing::debug!(worker = %from, "the worker has no connections left");
+            }
+        }
+    }
+
+    /// Brings a message to one. The verdict goes to whoever sent it.
+    pub fn deliver(&mut self, address: Address, errand: Errand, body: Body<'_>) {
+        let sender = errand.sender();
+        let mut target = match address {
+            Address::Client(number) => {
+                Fd::try_from(number).ok().and_then(|fd| self.router.owner(fd))
+            }
+            Address::Slot(slot) => self.router.serving(slot),
+        };
+        if self.hold.scope.holds(sender, target) {
+            let len = body.len();
+            let item = Item::One(address, errand, Kept::new(body));
+            if self.hold.add(item, len).is_err() {
+                self.refuse(errand, Verdict::Full);
+            }
+            return;
+        }
+        if let Scope::Handover { from, to } = self.hold.scope {
+            // The giver writes to a client it has given already: it goes the way of the client.
+            if sender == Some(from) && target == Some(from) {
+                target = Some(to);
+            }
+        }
+        let Some(worker) = target.and_then(|id| self.workers.get(id)) else {
+            self.refuse(errand, Verdict::Gone);
+            return;
+        };
+        match worker.link.send(Lane::Data, &errand.message(address), body, Vec::new()) {
+            Ok(Sent::Queued) => self.traffic.relayed += 1,
+            Ok(Sent::Full) => self.refuse(errand, Verdict::Full),
+            Err(error) => {
+                tracing::error!(worker = %worker.id(), %error, "a message could not be passed on");
+                self.refuse(errand, Verdict::Full);
+            }
+        }
+    }
+
+    /// Brings a message to the clients of all workers but the sender. Answers with how many
+    /// workers that is.
+    pub fn broadcast(
+        &mut self,
+        sender: Option<WorkerId>,
+        opcode: Opcode,
+        except: u64,
+        body: Body<'_>,
+    ) -> usize {
+        let scope = self.hold.scope;
+        let targets = self.workers.iter().filter(|w| w.may_have_clients());
+        let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
+        let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
+        let waits = scope == Scope::All || !held.is_empty();
+        let reached = held.len() + now.len();
+        let kept = match body {
+            Body::Inline(bytes) => {
+                self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
+                if !waits {
+                    return reached;
+                }
+                Kept::Bytes(Bytes::copy_from_slice(bytes))
+            }
+            Body::Beside(memfd, len) => {
+                self.broadcast_to(&now, opcode, except, |_| {
+                    Ok(Body::Beside(memfd.as_fd().try_clone_to_owned()?, len))
+                });
+                Kept::Memfd(memfd, len)
+            }
+        };
+        if waits {
+            let (adopted, len) = (self.adopted_so_far(), kept.len());
+            let item = Item::All { opcode, except, sender, adopted, body: kept };
+            if self.hold.add(item, len).is_err() {
+                self.refuse_broadcast(sender, 1);
+            }
+        }
+        reached
+    }
+
+    /// Sends a broadcast to these; `body` makes the body for each.
+    fn broadcast_to<'a>(
+        &mut self,
+        targets: &[WorkerId],
+        opcode: Opcode,
+        except: u64,
+        body: impl Fn(WorkerId) -> std::io::Result<Body<'a>>,
+    ) {
+        let message = ManagerToWorker::Broadcast { opcode, except };
+        for id in targets {
+            let Some(worker) = self.workers.get(*id) else { continue };
+            let sent = body(*id)
+                .map_err(|error| Error::io("dup a message's memfd", error))
+                .and_then(|body| worker.link.send(Lane::Data, &message, body, Vec::new()));
+            match sent {
+                Ok(Sent::Queued) => self.traffic.relayed += 1,
+                Ok(Sent::Full) => self.traffic.refused += 1,
+                Err(error) => {
+                    tracing::error!(worker = %id, %error, "a broadcast could not be passed on");
+                    self.traffic.refused += 1;
+                }
+            }
+        }
+    }
+
+    fn refuse_broadcast(&mut self, sender: Option<WorkerId>, count: u64) {
+        self.traffic.refused += count;
+        if let Some(worker) = sender.and_then(|id| self.workers.get_mut(id)) {
+            worker.refused += count;
+        }
+    }
+
+    fn refuse(&mut self, errand: Errand, verdict: Verdict) {
+        if verdict == Verdict::Gone {
+            self.traffic.gone += 1;
+        } else {
+            self.traffic.refused += 1;
+        }
+        match errand {
+            Errand::Push { origin, id, .. } | Errand::Close { origin, id, .. } => {
+                if id != 0 {
+                    self.answer(origin, id, Reply::Verdict(verdict));
+                } else if verdict != Verdict::Gone {
+                    self.count_refused(origin);
+                }
+            }
+            Errand::Info { origin, id } => {
+                // `None` means gone. Where the lane is full nobody knows; the asker's deadline
+                // says so.
+                if verdict == Verdict::Gone || origin == Origin::Control {
+                    self.answer(origin, id, Reply::Info(Box::new(None)));
+                }
+            }
+            Errand::Message { from } => self.count_refused(Origin::Worker(from)),
+        }
+    }
+
+    fn count_refused(&mut self, origin: Origin) {
+        if let Some(worker) = sender(origin).and_then(|id| self.workers.get_mut(id)) {
+            worker.refused += 1;
+        }
+    }
+
+    fn answer(&mut self, origin: Origin, id: RequestId, reply: Reply) {
+        match origin {
+            Origin::Worker(worker) => {
+                let Some(worker) = self.workers.get(worker) else { return };
+                match reply {
+                    Reply::Verdict(verdict) => worker.verdict(id, verdict),
+                    Reply::Info(info) => worker.info(id, *info),
+                }
+            }
+            Origin::Control => {
+                if let Some(asker) = self.asked.remove(&id) {
+                    // A command that has given up waits no more.
+                    let _ = asker.send(reply);
+                }
+            }
+        }
+    }
+
+    /// Ends the hold: all that waited goes through the same doors again. `adopted` is what the
+    /// new owner took over, in order.
+    pub fn release(&mut self, adopted: &[u64]) {
+        let scope = self.hold.scope;
+        for item in self.hold.release() {
+            match item {
+                Item::One(address, errand, kept) => match kept.body() {
+                    Ok(body) => self.deliver(address, errand, body),
+                    Err(_) => self.refuse(errand, Verdict::Full),
+                },
+                Item::All { opcode, except, sender, adopted: had, body } => {
+                    let late = adopted.get(had..).unwrap_or_default();
+                    self.release_broadcast(scope, sender, late, opcode, except, &body);
+                }
+            }
+        }
+        for worker in self.workers.iter_mut() {
+            worker.tell_refused();
+        }
+    }
+
+    /// A broadcast that waited for a handover: each client is now at one end of it.
+    fn release_broadcast(
+        &mut self,
+        scope: Scope,
+        sender: Option<WorkerId>,
+        late: &[u64],
+        opcode: Opcode,
+        except: u64,
+        kept: &Kept,
+    ) {
+        let Scope::Handover { from, to } = scope else {
+            match kept.body() {
+                Ok(body) => {
+                    self.broadcast(sender, opcode, except, body);
+                }
+                Err(_) => self.refuse_broadcast(sender, 1),
+            }
+            return;
+        };
+        let ends: Vec<_> = [from, to].into_iter().filter(|id| Some(*id) != sender).collect();
+        self.broadcast_to(&ends, opcode, except, |_| kept.body());
+        if sender == Some(to) {
+            // The new owner has served the clients it had then, and not those that came later.
+            for fd in late.iter().filter(|fd| **fd != except) {
+                let origin = Origin::Worker(to);
+                let errand = Errand::Push { origin, id: 0, opcode };
+                match kept.body() {
+                    Ok(body) => self.deliver(Address::Client(*fd), errand, body),
+                    Err(_) => self.refuse(errand, Verdict::Full),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! The manager between a master and workers that are played by the test, over real sockets.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::api::{Opcode, Verdict};
+use crate::config::Config;
+use crate::fd::{Fd, Slot};
+use crate::ipc::codec;
+use crate::ipc::control::Answer;
+use crate::ipc::link::{Lane, Sent};
+use crate::ipc::messages::{ManagerToWorker, Origin, StopMode, WorkerToManager};
+use crate::ipc::packet::{Body, Frames};
+use crate::ipc::registry::Entry;
+use crate::ipc::scoreboard::Counter;
+use crate::sys::packet;
+
+fn id(slot: u8, epoch: u32) -> WorkerId {
+    WorkerId { slot: Slot(slot), epoch }
+}
+
+fn fd(slot: u8, serial: u64) -> u64 {
+    Fd::new(0, Slot(slot), serial).unwrap().as_u64()
+}
+
+/// The master's part.
+struct Master {
+    socket: OwnedFd,
+    link: tokio::io::unix::AsyncFd<OwnedFd>,
+    board: Scoreboard,
+    socket_path: PathBuf,
+    _dir: tempfile::TempDir,
+    config: String,
+}
+
+impl Master {
+    /// Boots a manager for two slots.
+    async fn boot(epoch: u32, pending: Option<u32>) -> Master {
+        let dir = tempfile::tempdir().unwrap();
+        let socket_path = dir.path().join("control.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (board, memfd) = Scoreboard::create().unwrap();
+        let (ours, theirs) = packet::pair().unwrap();
+        let link =
+            crate::sys::watch::watch(ours.try_clone().unwrap(), tokio::io::Interest::READABLE)
+                .unwrap();
+        let config = serde_json::to_string(&Config::default()).unwrap();
+        let master = Master { socket: ours, link, board, socket_path, _dir: dir, config };
+        let state = MasterState {
+            pid: 4242,
+            version: "1.2.3".to_owned(),
+            listen: vec!["127.0.0.1:8000".to_owned()],
+            worker_num: 2,
+            ..MasterState::default()
+        };
+        let config = master.config.clone();
+        let boot = ManagerBoot {
+            epoch,
+            config,
+            generation: 1,
+            pending,
+            begin_with_reload: false,
+            state,
+        };
+        let fds = [OwnedFd::from(listener), memfd];
+        master.tell(&MasterToManager::Boot(boot), &fds);
+        spawn_local(async move { live(theirs, |_| Ok(())).await.unwrap() });
+        assert!(matches!(master.hear().await, ManagerToMaster::Hello(_)));
+        assert!(matches!(master.hear().await, ManagerToMaster::Ready));
+        master
+    }
+
+    fn tell(&self, message: &MasterToManager, fds: &[OwnedFd]) {
+        let mut bytes = Vec::new();
+        codec::encode(message, &mut bytes).unwrap();
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        packet::send(self.socket.as_fd(), &bytes, &fds).unwrap();
+    }
+
+    async fn hear(&self) -> ManagerToMaster {
+        let mut buffer = vec![0; 65_536];
+        let got = self
+            .link
+            .async_io(tokio::io::Interest::READABLE, |s| {
+                Ok(packet::receive(s.as_fd(), &mut buffer)?)
+            })
+            .await
+            .unwrap();
+        codec::decode(&buffer[..got.len]).unwrap()
+    }
+
+    fn attach(&self, id: WorkerId, generation: u32, row: u16, ready: bool) -> FakeWorker {
+        let (ours, theirs) = packet::pair().unwrap();
+        let (registry, memfd) = Registry::create(64).unwrap();
+        let record = WorkerRecord { id, generation, pid: 1, row, ready };
+        self.tell(&MasterToManager::Attach(record), &[theirs, memfd]);
+        let link = Rc::new(Link::new(ours, id).unwrap());
+        let flusher = Rc::clone(&link);
+        let flusher = spawn_local(async move {
+            flusher.flush_forever().await;
+        });
+        FakeWorker { link, registry, heard: Vec::new(), flusher }
+    }
+
+    /// A worker that serves and owns the serials 1 to 1000 of its slot.
+    async fn serving(&self, id: WorkerId, generation: u32) -> FakeWorker {
+        let row = id.slot.0 as u16 * 10 + id.epoch as u16;
+        let mut worker = self.attach(id, generation, row, false);
+        self.tell(&MasterToManager::WorkerReady(id), &[]);
+        assert!(matches!(worker.hear().await.0, ManagerToWorker::WhoAreYou));
+        let base = u64::from(id.epoch - 1) * 1000;
+        let ranges = vec![(fd(id.slot.0, base + 1), fd(id.slot.0, base + 1000))];
+        worker.say(&WorkerToManager::Owns { ranges });
+        worker
+    }
+
+    async fn control(&self) -> Commander {
+        let stream = UnixStream::connect(&self.socket_path).await.unwrap();
+        Commander { stream: BufReader::new(stream) }
+    }
+}
+
+/// A worker's part.
+struct FakeWorker {
+    link: Rc<Link>,
+    registry: Registry,
+    heard: Vec<(ManagerToWorker, Bytes, Vec<OwnedFd>)>,
+    flusher: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for FakeWorker {
+    fn drop(&mut self) {
+        self.flusher.abort();
+    }
+}
+
+impl FakeWorker {
+    fn say(&self, message: &WorkerToManager) {
+        self.say_with(message, b"");
+    }
+
+    fn say_with(&self, message: &WorkerToManager, body: &[u8]) {
+        let sent = self.link.send(Lane::Data, message, Body::Inline(body), vec![]).unwrap();
+        assert_eq!(sent, Sent::Queued);
+    }
+
+    fn push(&self, id: u64, fd: u64, body: &str) {
+        self.say_with(&WorkerToManager::Push { id, fd, opcode: Opcode::Text }, body.as_bytes());
+    }
+
+    /// The next message but beats.
+    async fn hear(&mut self) -> (ManagerToWorker, Bytes) {
+        let (message, body, _) = self.hear_with_fds().await;
+        (message, body)
+    }
+
+    async fn hear_with_fds(&mut self) -> (ManagerToWorker, Bytes, Vec<OwnedFd>) {
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        while self.heard.is_empty() {
+            let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
+            let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+            while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
+                let body = frame.body.into_bytes().unwrap();
+                let fds = std::mem::take(&mut arrival.fds);
+                match frame.message {
+                    ManagerToWorker::Beat(n) => self.say(&WorkerToManager::Beat(n)),
+                    message => self.heard.push((message, body, fds)),
+                }
+            }
+        }
+        self.heard.remove(0)
+    }
+
+    async fn hear_push(&mut self) -> (u64, Bytes) {
+        match self.hear().await {
+            (ManagerToWorker::Push { fd, .. }, body) => (fd, body),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A control client's part.
+struct Commander {
+    stream: BufReader<UnixStream>,
+}
+
+impl Commander {
+    async fn send(&mut self, text: &str) {
+        self.stream.get_mut().write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    async fn answer(&mut self) -> Answer {
+        serde_json::from_str(&self.line().await).unwrap()
+    }
+
+    async fn ask(&mut self, text: &str) -> Answer {
+        self.send(text).await;
+        self.answer().await
+    }
+}
+
+/// Runs a story on a reactor of its own, within a minute.
+fn story(tale: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tale = async { tokio::time::timeout(Duration::from_secs(60), tale).await.unwrap() };
+    LocalSet::new().block_on(&runtime, tale);
+}
+
+#[test]
+fn a_push_finds_its_owner_and_the_verdict_its_sender() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let mut b = master.serving(id(1, 1), 1).await;
+        a.push(7, fd(1, 5), "hello");
+        let (ManagerToWorker::Push { origin, id: asked, fd: to, .. }, body) = b.hear().await
+        else {
+            panic!()
+        };
+        assert_eq!((asked, to, &body[..]), (7, fd(1, 5), &b"hello"[..]));
+        b.say(&WorkerToManager::Verdict { origin, id: asked, verdict: Verdict::Queued });
+        let told = a.hear().await.0;
+        assert!(matches!(told, ManagerToWorker::Verdict { id: 7, verdict: Verdict::Queued }));
+    });
+}
+
+#[test]
+fn clients_of_a_worker_that_died_are_gone_at_once() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let b = master.serving(id(1, 1), 1).await;
+        drop(b);
+        let how = "signal SIGKILL".to_owned();
+        master.tell(&MasterToManager::Exited { id: id(1, 1), how, respawn_ms: Some(0) }, &[]);
+        // Beats are answered in order, so the manager has read of the death after this one.
+        master.tell(&MasterToManager::Beat(9), &[]);
+        assert!(matches!(master.hear().await, ManagerToMaster::Beat(9)));
+        a.push(1, fd(1, 5), "anybody?");
+        let told = a.hear().await.0;
+        assert!(matches!(told, ManagerToWorker::Verdict { id: 1, verdict: Verdict::Gone }));
+    });
+}
+
+#[test]
+fn a_broadcast_reaches_all_but_its_sender_and_large_bodies_too() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let mut b = master.serving(id(1, 1), 1).await;
+        let mut c = master.serving(id(1, 2), 1).await;
+        let large = "x".repeat(1_000_000);
+        let message = WorkerToManager::Broadcast { opcode: Opcode::Text, except: 3 };
+        // The others must have introduced themselves before.
+        b.push(0, fd(0, 1), "b");
+        c.push(0, fd(0, 1), "c");
+        a.hear_push().await;
+        a.hear_push().await;
+        a.say_with(&message, large.as_bytes());
+        for worker in [&mut b, &mut c] {
+            let (heard, body) = worker.hear().await;
+            assert!(matches!(heard, ManagerToWorker::Broadcast { except: 3, .. }));
+            assert_eq!(body, large);
+        }
+        a.push(0, fd(1, 1), "after");
+        assert_eq!(b.hear_push().await.1, "after");
+    });
+}
+
+#[test]
+fn a_full_lane_is_told_to_the_sender_and_status_still_answers() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let _b = master.serving(id(1, 1), 1).await;
+        let body = "x".repeat(30_000);
+        // Twice what the lane and the kernel's queue take, and nobody reads it.
+        for _ in 0..1200 {
+            a.push(0, fd(1, 5), &body);
+            a.link.flush().await.unwrap();
+        }
+        a.push(5, fd(1, 5), &body);
+        let mut refused = 0;
+        loop {
+            match a.hear().await.0 {
+                ManagerToWorker::Refused { count } => refused += count,
+                ManagerToWorker::Verdict { id: 5, verdict: Verdict::Full } => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 0);
+        let mut control = master.control().await;
+        let status = control.ask("{\"cmd\":\"status\"}\n").await;
+        let refused_in_all = status.more["manager"]["refused"].as_u64().unwrap();
+        assert!(refused_in_all > refused);
+    });
+}
+
+#[test]
+fn control_commands_push_and_tell_what_became_of_it() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let mut control = master.control().await;
+        let pid = control.ask("{\"cmd\":\"ping\"}\n").await.more["pid"].clone();
+        assert_eq!(pid, std::process::id());
+        let line = format!("{{\"cmd\":\"push\",\"fd\":{},\"bytes\":5}}\nhello", fd(0, 5));
+        control.send(&line).await;
+        let (ManagerToWorker::Push { origin, id, .. }, body) = a.hear().await else { panic!() };
+        assert_eq!((origin, &body[..]), (Origin::Control, &b"hello"[..]));
+        a.say(&WorkerToManager::Verdict { origin, id, verdict: Verdict::Gone });
+        let answer = control.answer().await;
+        assert_eq!((answer.ok, answer.verdict), (false, Some(Verdict::Gone)));
+        let line = format!("{{\"cmd\":\"push\",\"fd\":{},\"bytes\":2}}\n", fd(0, 5));
+        control.stream.get_mut().write_all(line.as_bytes()).await.unwrap();
+        control.stream.get_mut().write_all(&[0xff, 0xff]).await.unwrap();
+        assert!(control.answer().await.error.unwrap().contains("UTF-8"));
+        let line = format!("{{\"cmd\":\"close\",\"fd\":{},\"code\":1005}}\n", fd(0, 5));
+        assert!(control.ask(&line).await.error.unwrap().contains("1005"));
+        let answer = control.ask("{\"cmd\":\"stop\"}\n").await;
+        assert!(answer.ok);
+        let asked = master.hear().await;
+        assert!(matches!(asked, ManagerToMaster::Stop(StopMode::Graceful)));
+        assert!(control.ask("nonsense\n").await.error.unwrap().contains("not a request"));
+        assert_eq!(control.line().await, "");
+    });
+}
+
+#[test]
+fn connections_come_from_the_registries_and_status_from_the_scoreboard() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let a = master.serving(id(0, 1), 1).await;
+        let mut b = master.serving(id(1, 1), 1).await;
+        let entry = |number: u64| Entry {
+            fd: Fd::try_from(number).unwrap(),
+            closing: false,
+            connected_at: 5,
+            received_at: monotonic_ms(),
+            peer: "1.2.3.4:80".parse().ok(),
+        };
+        a.registry.opened(3, &entry(fd(0, 7)));
+        b.registry.opened(0, &entry(fd(1, 8)));
+        master.board.add(1, Counter::Connections, 1);
+        master.board.add(11, Counter::Connections, 1);
+        let mut control = master.control().await;
+        control.send("{\"cmd\":\"connections\"}\n").await;
+        for (number, worker) in [(fd(0, 7), 0), (fd(1, 8), 1)] {
+            let line: serde_json::Value = serde_json::from_str(&control.line().await).unwrap();
+            assert_eq!((&line["fd"], &line["worker"]), (&number.into(), &worker.into()));
+            assert_eq!(line["peer"], "1.2.3.4:80");
+        }
+        assert_eq!(control.line().await, "{\"ok\":true,\"count\":2}\n");
+        let status = control.ask("{\"cmd\":\"status\"}\n").await;
+        let status: crate::ipc::control::Status = status.read().unwrap();
+        assert_eq!((status.connections, status.workers.len()), (2, 2));
+        assert_eq!((status.master_pid, status.version.as_str()), (4242, "1.2.3"));
+        b.say(&WorkerToManager::List { id: 3 });
+        let ManagerToWorker::ListAnswer { id: 3, part, .. } = b.hear().await.0 else { panic!() };
+        assert_eq!(part[0].fd.as_u64(), fd(0, 7));
+    });
+}
+
+#[test]
+fn a_successor_holds_pushes_until_it_knows_who_owns_what() {
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut a = master.attach(id(0, 1), 1, 1, true);
+        let mut b = master.attach(id(1, 1), 1, 2, true);
+        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou));
+        a.say(&WorkerToManager::Owns { ranges: vec![(fd(0, 1), fd(0, 100))] });
+        // Slot 1's worker has taken over a client of slot 0, which only it knows.
+        a.push(0, fd(0, 200), "for b");
+        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou));
+        b.say(&WorkerToManager::Owns { ranges: vec![(fd(0, 200), fd(0, 300))] });
+        assert_eq!(b.hear_push().await, (fd(0, 200), "for b".into()));
+    });
+}
+
+#[test]
+fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut old = master.serving(id(0, 1), 1).await;
+        let mut other = master.serving(id(1, 1), 1).await;
+        let mut control = master.control().await;
+        control.send("{\"cmd\":\"reload\"}\n").await;
+        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
+        let config = master.config.clone();
+        let prepared = MasterToManager::Prepared { generation: 2, config, worker_num: 1 };
+        master.tell(&prepared, &[]);
+        assert!(matches!(master.hear().await, ManagerToMaster::Spawn(Slot(0))));
+        let mut new = master.serving(id(0, 2), 2).await;
+
+        // Slot 0 hands over: one client moves, one stays.
+        let order = old.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+        other.push(9, fd(0, 5), "held");
+        other.say_with(&WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 }, b"to all");
+        let (socket, _peer) = packet::pair().unwrap();
+        let moving = WorkerToManager::Moving { fds: vec![fd(0, 5)] };
+        let body = Body::Inline(b"state");
+        assert_eq!(old.link.send(Lane::Data, &moving, body, vec![socket]).unwrap(), Sent::Queued);
+        // The giver's own word to the client it gave goes the client's way.
+        old.push(0, fd(0, 5), "from the old");
+        old.say(&WorkerToManager::Stays { fds: vec![(fd(0, 6), "stuck".to_owned())] });
+        old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 1 });
+
+        let (adopt, state, sockets) = new.hear_with_fds().await;
+        assert!(matches!(adopt, ManagerToWorker::Adopt { from, .. } if from == id(0, 1)));
+        assert_eq!((&state[..], sockets.len()), (&b"state"[..], 1));
+        assert_eq!(new.hear_push().await, (fd(0, 5), "from the old".into()));
+        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 5)] });
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
+
+        // What was held comes before the new owner may go the short way.
+        assert_eq!(new.hear_push().await, (fd(0, 5), "held".into()));
+        assert!(matches!(new.hear().await.0, ManagerToWorker::Broadcast { .. }));
+        let ManagerToWorker::Own { ranges } = new.hear().await.0 else { panic!() };
+        assert_eq!(ranges, [(fd(0, 1), fd(0, 5)), (fd(0, 7), fd(0, 1000))]);
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Broadcast { .. }));
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Drain { .. }));
+
+        // Slot 1 is no more: its clients go to slot 0.
+        let order = other.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+        other.say(&WorkerToManager::HandedOver { moved: 0, stayed: 0 });
+        assert!(matches!(master.hear().await, ManagerToMaster::Commit));
+        let answer = control.answer().await;
+        let verdict: crate::ipc::control::ReloadVerdict = answer.read().unwrap();
+        assert!(answer.ok && verdict.is_ok(), "{verdict:?}");
+        assert_eq!((verdict.slots[0].moved, verdict.slots[0].stayed), (1, 1));
+        assert_eq!(verdict.slots[1].to, Slot(0));
+
+        // Routes have flipped, for the one that stayed as well.
+        let mut control = master.control().await;
+        for (number, worker) in [(fd(0, 5), &mut new), (fd(0, 6), &mut old)] {
+            let line = format!("{{\"cmd\":\"push\",\"fd\":{number},\"bytes\":1}}\n!");
+            control.send(&line).await;
+            let (origin, id) = loop {
+                match worker.hear().await.0 {
+                    ManagerToWorker::Push { origin, id, .. } => break (origin, id),
+                    ManagerToWorker::Own { .. } | ManagerToWorker::WorkerNum(1) => {}
+                    other => panic!("{other:?}"),
+                }
+            };
+            worker.say(&WorkerToManager::Verdict { origin, id, verdict: Verdict::Queued });
+            assert!(control.answer().await.ok);
+        }
+    });
+}
+
+#[test]
+fn a_reload_that_is_refused_says_why_and_the_next_one_runs() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let _worker = master.serving(id(0, 1), 1).await;
+        let (mut first, mut second) = (master.control().await, master.control().await);
+        first.send("{\"cmd\":\"reload\"}\n").await;
+        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
+        second.send("{\"cmd\":\"reload\"}\n").await;
+        // Only once the second waits is the first refused.
+        while !first_waits(&master).await {}
+        let why = "No such key.".to_owned();
+        master.tell(&MasterToManager::PrepareFailed { why: why.clone() }, &[]);
+        assert_eq!(first.answer().await.error, Some(why.clone()));
+        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
+        master.tell(&MasterToManager::PrepareFailed { why: why.clone() }, &[]);
+        assert_eq!(second.answer().await.error, Some(why));
+    });
+}
+
+async fn first_waits(master: &Master) -> bool {
+    let status = master.control().await.ask("{\"cmd\":\"status\"}\n").await;
+    status.more["reload"]["waiting"].as_bool().unwrap()
+}
+
+/// A measurement, not a test: `cargo test --release --lib -- --ignored --nocapture relay`.
+#[test]
+#[ignore = "a measurement"]
+fn relay_of_small_pushes() {
+    const PUSHES: usize = 2_000_000;
+    let (to_sender, sender_end) = packet::pair().unwrap();
+    let (to_receiver, receiver_end) = packet::pair().unwrap();
+    let on_reactor = |work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work);
+    };
+    let sender = std::thread::spawn(move || {
+        on_reactor(Box::pin(async move {
+            let link = Link::new(sender_end, id(0, 1)).unwrap();
+            let message = WorkerToManager::Push { id: 0, fd: fd(1, 5), opcode: Opcode::Text };
+            for _ in 0..PUSHES {
+                let body = Body::Inline(&[b'x'; 100]);
+                let _ = link.send(Lane::Data, &message, body, vec![]).unwrap();
+                if link.data_bytes() > 256 * 1024 {
+                    link.flush().await.unwrap();
+                }
+            }
+            link.flush().await.unwrap();
+            std::future::pending::<()>().await;
+        }));
+    });
+    let (done, finished) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        on_reactor(Box::pin(async move {
+            let link = Link::new(receiver_end, id(1, 1)).unwrap();
+            let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+            let mut got = 0;
+            let ranges = vec![(fd(1, 1), fd(1, 1000))];
+            link.control(&WorkerToManager::Owns { ranges }).unwrap();
+            link.flush().await.unwrap();
+            let begun = std::time::Instant::now();
+            while got < PUSHES {
+                let Ok(arrival) =
+                    tokio::time::timeout(Duration::from_secs(2), link.receive(&mut buffer)).await
+                else {
+                    break;
+                };
+                let mut arrival = arrival.unwrap().unwrap();
+                let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+                while let Some(frame) = frames.next::<ManagerToWorker>(&mut arrival.fds).unwrap() {
+                    got += usize::from(matches!(frame.message, ManagerToWorker::Push { .. }));
+                }
+            }
+            let _ = done.send((got, begun.elapsed()));
+        }));
+    });
+    story(async {
+        let master = Master::boot(1, None).await;
+        for (id, end) in [(id(0, 1), to_sender), (id(1, 1), to_receiver)] {
+            let (_, registry) = Registry::create(64).unwrap();
+            let record = WorkerRecord { id, generation: 1, pid: 1, row: 1, ready: true };
+            master.tell(&MasterToManager::Attach(record), &[end, registry]);
+        }
+        let (got, took) = finished.await.unwrap();
+        let rate = got as f64 / took.as_secs_f64();
+        println!("{got} of {PUSHES} pushes of 100 bytes in {took:?}: {rate:.0} a second");
+    });
+    drop(sender);
+}

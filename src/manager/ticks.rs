@@ -1,0 +1,109 @@
+//! The clock of the manager: beats, heartbeat sweeps and deadlines, once a second.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::beats::Pulse;
+use super::reload::Event;
+use super::workers::Phase;
+use super::{Manager, Shared};
+use crate::fd::WorkerId;
+use crate::ipc::messages::ManagerToMaster;
+use crate::sys::clock::monotonic_ms;
+
+/// Between two beats.
+const TICK_MS: u64 = 1000;
+/// A tick that comes so late says that we ourselves were stopped.
+const LATE_MS: u64 = 3000;
+/// For a worker to be ready, before it counts as hung.
+pub const BOOT_MS: u64 = 30_000;
+
+/// Ticks for ever.
+pub async fn run(manager: Shared) {
+    let mut ticks = interval(Duration::from_millis(TICK_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = monotonic_ms();
+    let mut swept = last;
+    // Weak: the manager's end must not wait for its clock.
+    let manager = Rc::downgrade(&manager);
+    loop {
+        ticks.tick().await;
+        let Some(manager) = manager.upgrade() else { return };
+        let now = monotonic_ms();
+        let mut manager = manager.borrow_mut();
+        if now.saturating_sub(last) > LATE_MS {
+            manager.forgive(now);
+        }
+        last = now;
+        manager.beat(now);
+        if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat {
+            if now.saturating_sub(swept) >= interval_ms {
+                swept = now;
+                manager.sweep(idle_ms);
+            }
+        }
+        manager.check_deadlines(now);
+    }
+}
+
+impl Manager {
+    /// A worker has answered a beat.
+    pub fn on_beat(&mut self, from: WorkerId, number: u64) {
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.beats.answered(number);
+        }
+    }
+
+    fn forgive(&mut self, now: u64) {
+        for worker in self.workers.iter_mut() {
+            worker.beats.forgive(now);
+        }
+    }
+
+    fn beat(&mut self, now: u64) {
+        let timeout = self.settings.worker_timeout_ms;
+        let mut hung = Vec::new();
+        for worker in self.workers.iter_mut() {
+            // Until it is ready, user code may hold its reactor; that has a deadline of its own.
+            if let Phase::Starting { since } = worker.phase {
+                if now.saturating_sub(since) >= BOOT_MS && !worker.killed {
+                    worker.killed = true;
+                    hung.push(worker.id());
+                }
+                continue;
+            }
+            match worker.beats.tick(now, timeout) {
+                Pulse::Send(number) => worker.beat(number),
+                Pulse::Wait => {}
+                Pulse::Hung => hung.push(worker.id()),
+            }
+        }
+        for id in hung {
+            tracing::error!(worker = %id, "the worker does not answer: it is killed");
+            self.master.send(&ManagerToMaster::KillHung(id));
+        }
+    }
+
+    fn sweep(&mut self, idle_ms: u64) {
+        for worker in self.workers.iter().filter(|worker| worker.may_have_clients()) {
+            worker.sweep(idle_ms);
+        }
+    }
+
+    fn check_deadlines(&mut self, now: u64) {
+        if self.settle_until.is_some_and(|until| now >= until) {
+            self.settle();
+        }
+        for worker in self.workers.iter_mut() {
+            let Phase::Draining { until } = worker.phase else { continue };
+            if now >= until && !worker.killed {
+                worker.killed = true;
+                tracing::warn!(worker = %worker.id(), "the worker outlived its drain");
+                self.master.send(&ManagerToMaster::Kill(worker.record.id));
+            }
+        }
+        self.reload_event(Event::Tick);
+    }
+}

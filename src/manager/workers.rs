@@ -1,0 +1,242 @@
+//! The workers as the manager sees them: one handle each, with verbs for what it is told.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tokio::task::JoinHandle;
+
+use super::beats::Beats;
+use crate::api::{Info, Verdict};
+use crate::error::Result;
+use crate::fd::WorkerId;
+use crate::ipc::control::WorkerState;
+use crate::ipc::link::Link;
+use crate::ipc::messages::{ManagerToWorker, RequestId, WorkerRecord};
+use crate::ipc::packet::Body;
+use crate::ipc::registry::Registry;
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not ready yet; `since` in monotonic milliseconds.
+    Starting { since: u64 },
+    /// Ready.
+    Serving,
+    /// Gives its connections to another.
+    Handing,
+    /// Has until then to leave, in monotonic milliseconds.
+    Draining { until: u64 },
+}
+
+/// One worker process.
+pub struct WorkerHandle {
+    /// As the master told it.
+    pub record: WorkerRecord,
+    /// The way to it.
+    pub link: Rc<Link>,
+    /// Its open connections.
+    pub registry: Rc<Registry>,
+    /// What it does.
+    pub phase: Phase,
+    /// Whether it answers.
+    pub beats: Beats,
+    /// Whether it has said what it owns.
+    pub introduced: bool,
+    /// Whether it was told to be killed.
+    pub killed: bool,
+    /// Its pushes that were refused and not yet told.
+    pub refused: u64,
+    /// The tasks that read and flush its link.
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// A worker the master told us of.
+    pub fn new(record: WorkerRecord, link: Link, registry: Registry, now: u64) -> WorkerHandle {
+        let phase = if record.ready { Phase::Serving } else { Phase::Starting { since: now } };
+        WorkerHandle {
+            record,
+            link: Rc::new(link),
+            registry: Rc::new(registry),
+            phase,
+            beats: Beats::default(),
+            introduced: false,
+            killed: false,
+            refused: 0,
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Runs a task for as long as the handle lives.
+    pub fn keep(&mut self, task: JoinHandle<()>) {
+        self.tasks.push(task);
+    }
+
+    /// Which.
+    pub fn id(&self) -> WorkerId {
+        self.record.id
+    }
+
+    /// Whether it can have clients: ready, or at least reading what it is sent.
+    pub fn may_have_clients(&self) -> bool {
+        self.introduced || !matches!(self.phase, Phase::Starting { .. })
+    }
+
+    /// Whether it is ready and not on its way out.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Handing)
+    }
+
+    /// What `status` says.
+    pub fn state(&self) -> WorkerState {
+        match self.phase {
+            _ if self.beats.is_hung() => WorkerState::Hung,
+            Phase::Starting { .. } => WorkerState::Starting,
+            Phase::Serving => WorkerState::Serving,
+            Phase::Handing => WorkerState::Handing,
+            Phase::Draining { .. } => WorkerState::Draining,
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub fn beat(&self, number: u64) {
+        self.tell(&ManagerToWorker::Beat(number));
+    }
+
+    /// Asks what it owns.
+    pub fn who_are_you(&self) {
+        self.tell(&ManagerToWorker::WhoAreYou);
+    }
+
+    /// Has it close clients that were silent for so long.
+    pub fn sweep(&self, idle_ms: u64) {
+        self.tell(&ManagerToWorker::Sweep { idle_ms });
+    }
+
+    /// Tells how many slots serve.
+    pub fn worker_num(&self, worker_num: u16) {
+        self.tell(&ManagerToWorker::WorkerNum(worker_num));
+    }
+
+    /// Tells what became of its push or close. In the control lane, since an answer may not be
+    /// lost; there are never more of them than the worker has asked for.
+    pub fn verdict(&self, id: RequestId, verdict: Verdict) {
+        self.tell(&ManagerToWorker::Verdict { id, verdict });
+    }
+
+    /// Answers its question about a client.
+    pub fn info(&self, id: RequestId, info: Option<Info>) {
+        self.tell(&ManagerToWorker::InfoAnswer { id, info });
+    }
+
+    /// Tells it what was refused since the last time.
+    pub fn tell_refused(&mut self) {
+        let count = std::mem::take(&mut self.refused);
+        if count > 0 {
+            self.tell(&ManagerToWorker::Refused { count });
+        }
+    }
+
+    /// Lets it go of connections another has taken over.
+    pub fn let_go(&self, fds: Vec<u64>) {
+        self.tell(&ManagerToWorker::Adopted { fds });
+    }
+
+    /// Has it give its connections to `to`. In the data lane: pushes that were sent before must
+    /// arrive before, while their clients are still there.
+    pub fn hand_over(&mut self, to: WorkerId) {
+        self.phase = Phase::Handing;
+        self.insist(&ManagerToWorker::HandOver { to }, Body::Inline(&[]), Vec::new());
+    }
+
+    /// Gives it connections.
+    pub fn adopt(&self, from: WorkerId, fds: Vec<u64>, state: Body<'_>, sockets: Vec<OwnedFd>) {
+        self.insist(&ManagerToWorker::Adopt { from, fds }, state, sockets);
+    }
+
+    /// Tells it what it owns from now on.
+    pub fn own(&self, ranges: &[(u64, u64)]) {
+        // A frame's message has at most 65,535 bytes.
+        const RANGES_MAX: usize = 2000;
+        for ranges in ranges.chunks(RANGES_MAX) {
+            let message = ManagerToWorker::Own { ranges: ranges.to_vec() };
+            self.insist(&message, Body::Inline(&[]), Vec::new());
+        }
+    }
+
+    /// Has it close what it has left, and leave.
+    pub fn drain(&mut self, jitter_ms: u64, deadline_ms: u64, until: u64) {
+        self.phase = Phase::Draining { until };
+        let message = ManagerToWorker::Drain { jitter_ms, deadline_ms };
+        self.insist(&message, Body::Inline(&[]), Vec::new());
+    }
+
+    fn tell(&self, message: &ManagerToWorker) {
+        self.note(self.link.control(message));
+    }
+
+    fn insist(&self, message: &ManagerToWorker, body: Body<'_>, fds: Vec<OwnedFd>) {
+        self.note(self.link.insist(message, body, fds));
+    }
+
+    /// Queueing fails only where a memfd cannot be made, for want of memory or descriptors.
+    fn note(&self, queued: Result<()>) {
+        if let Err(error) = queued {
+            tracing::error!(worker = %self.id(), %error, "a message to a worker is lost");
+        }
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Workers {
+    by_id: HashMap<WorkerId, WorkerHandle>,
+}
+
+impl Workers {
+    /// Adds one.
+    pub fn insert(&mut self, handle: WorkerHandle) {
+        self.by_id.insert(handle.id(), handle);
+    }
+
+    /// Removes one; its tasks end.
+    pub fn remove(&mut self, id: WorkerId) -> Option<WorkerHandle> {
+        self.by_id.remove(&id)
+    }
+
+    /// One of them.
+    pub fn get(&self, id: WorkerId) -> Option<&WorkerHandle> {
+        self.by_id.get(&id)
+    }
+
+    /// One of them, to change.
+    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerHandle> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// All, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &WorkerHandle> {
+        self.by_id.values()
+    }
+
+    /// All, to change, in no order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
+        self.by_id.values_mut()
+    }
+
+    /// All, by slot and epoch.
+    pub fn sorted(&self) -> Vec<&WorkerHandle> {
+        let mut workers: Vec<_> = self.by_id.values().collect();
+        workers.sort_by_key(|worker| worker.id());
+        workers
+    }
+}

@@ -1,0 +1,115 @@
+//! `connections` and `info`.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::paint::{Paint, Table, Tone, bytes, duration, safe};
+use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
+use crate::api::Info;
+use crate::fd::Fd;
+use crate::ipc::control::{Connection, Control, ControlError, Request};
+use crate::sys::clock::unix_ms;
+
+/// Lists every open connection: as a table for people, or as one JSON array. Each line is
+/// written when it comes, so a list of any length takes no memory here.
+pub(crate) fn connections(runtime_dir: &Path, json: bool) -> ExitStatus {
+    let mut control = match connect(runtime_dir) {
+        Ok(control) => control,
+        Err(status) => return status,
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let listed =
+        if json { as_json(&mut control, &mut out) } else { as_table(&mut control, &mut out) };
+    let flushed = out.flush();
+    match listed {
+        // Nobody reads any more, as with `wsd connections | head`.
+        Err(_) if flushed.is_err() => ExitStatus::Done,
+        Err(error) => complain(&error),
+        Ok(status) => status,
+    }
+}
+
+fn as_json(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
+    let mut before = "[\n";
+    let answer = control.ask_list(&Request::Connections {}, b"", |item| {
+        write!(out, "{before}  {item}")?;
+        before = ",\n";
+        Ok(())
+    })?;
+    let end = if before == "[\n" { "[]\n" } else { "\n]\n" };
+    out.write_all(end.as_bytes()).map_err(|error| ControlError::Failed(error.to_string()))?;
+    Ok(verdict(&answer))
+}
+
+fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
+    let paint = Paint::for_stdout();
+    let now = unix_ms();
+    let heading = row("fd", "worker", "since", "idle", "peer");
+    let mut any = false;
+    let answer = control.ask_list(&Request::Connections {}, b"", |item| {
+        let connection: Connection = serde_json::from_str(item)?;
+        if !std::mem::replace(&mut any, true) {
+            writeln!(out, "{}", paint.text(Tone::Faint, &heading))?;
+        }
+        let since = duration(now.saturating_sub(connection.connected_at));
+        let worker = format!("{}.{}", connection.worker, connection.epoch);
+        let fd = connection.fd.to_string();
+        let idle = duration(connection.idle_ms);
+        writeln!(out, "{}", row(&fd, &worker, &since, &idle, &safe(&connection.peer)))
+    })?;
+    if answer.ok {
+        let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
+        let s = if count == 1 { "" } else { "s" };
+        let total = format!("{} connection{s}", super::paint::number(count));
+        writeln!(out, "{}", paint.text(Tone::Bold, &total))
+            .map_err(|error| ControlError::Failed(error.to_string()))?;
+    }
+    Ok(verdict(&answer))
+}
+
+/// Columns wide enough for any fd, so that the list can stream.
+fn row(fd: &str, worker: &str, since: &str, idle: &str, peer: &str) -> String {
+    format!("{fd:>16}  {worker:>8}  {since:>9}  {idle:>9}  {peer}")
+}
+
+/// Shows what is known of one client.
+pub(crate) fn info(runtime_dir: &Path, fd: Fd, json: bool) -> ExitStatus {
+    let request = Request::Info { fd };
+    let answer =
+        connect(runtime_dir).map(|mut control| ask_again(runtime_dir, &mut control, &request));
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return complain(&error),
+        Err(status) => return status,
+    };
+    if json {
+        verdict(&answer);
+        return print_json(&answer);
+    }
+    if let (true, Ok(info)) = (answer.ok, answer.read::<Info>()) {
+        // It was asked; whether anybody reads the answer is theirs.
+        let _ = print(&card(&info, unix_ms()));
+    }
+    verdict(&answer)
+}
+
+fn card(info: &Info, now: u64) -> String {
+    let client = info.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
+    let mut table = Table::new(&["client", ""]);
+    let fields = [
+        ("fd", info.fd.to_string()),
+        ("worker", info.worker.to_string()),
+        ("address", client),
+        ("peer", safe(&info.peer)),
+        ("connected", format!("{} ago", duration(now.saturating_sub(info.connected_at)))),
+        ("idle", duration(info.idle_ms)),
+        ("received", bytes(info.bytes_in)),
+        ("sent", bytes(info.bytes_out)),
+    ];
+    for (name, value) in fields {
+        table.row(vec![(name.to_owned(), Tone::Faint), (value, Tone::Plain)]);
+    }
+    let lines = table.lines(Paint::for_stdout());
+    // The fields name themselves.
+    lines.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
+}

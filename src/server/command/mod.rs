@@ -1,0 +1,96 @@
+//! What the command line asks of a running server, over its control socket: each command is one
+//! function that prints its answer and says with which status to exit.
+
+mod exit;
+mod list;
+mod paint;
+mod push;
+mod reload;
+mod status;
+
+pub(crate) use exit::ExitStatus;
+pub(crate) use list::{connections, info};
+pub(crate) use push::{broadcast, close, push};
+pub(crate) use reload::{reload, upgrade};
+pub(crate) use status::{reopen, status};
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::ipc::control::{Answer, CONTROL_SOCKET, Control, ControlError, Request};
+
+/// For the manager to answer; one that was killed is back well before.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries to connect again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Connects to the server whose runtime directory this is.
+pub(crate) fn connect(runtime_dir: &Path) -> Result<Control, ExitStatus> {
+    Control::connect(&runtime_dir.join(CONTROL_SOCKET), PATIENCE).map_err(|error| complain(&error))
+}
+
+/// Asks for something that may be asked twice: where the manager dies meanwhile, its successor
+/// is asked again.
+fn ask_again(
+    runtime_dir: &Path,
+    control: &mut Control,
+    request: &Request,
+) -> Result<Answer, ControlError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match control.ask(request, b"") {
+            Err(ControlError::Ended) if Instant::now() < deadline => {
+                std::thread::sleep(RETRY);
+                *control = Control::connect(&runtime_dir.join(CONTROL_SOCKET), PATIENCE)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Says on stderr why there is no answer.
+fn complain(error: &ControlError) -> ExitStatus {
+    match error {
+        ControlError::NotRunning(what) => {
+            say_wrong(&format!("the server does not run ({what})"));
+            ExitStatus::NotRunning
+        }
+        ControlError::TimedOut(what) => {
+            say_wrong(what);
+            ExitStatus::TimedOut
+        }
+        ControlError::Ended | ControlError::Failed(_) => {
+            say_wrong(&error.to_string());
+            ExitStatus::Failed
+        }
+    }
+}
+
+/// Says on stderr what an answer complains of; its status says the kind.
+fn verdict(answer: &Answer) -> ExitStatus {
+    if !answer.ok {
+        say_wrong(answer.error.as_deref().unwrap_or("the manager refused without a reason"));
+    }
+    ExitStatus::of(answer)
+}
+
+fn say_wrong(what: &str) {
+    for line in what.lines() {
+        eprintln!("wsd: {line}");
+    }
+}
+
+/// Prints to stdout; a reader that has gone away is no failure of ours to speak of.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints an answer as JSON, as it came.
+fn print_json(answer: &Answer) -> ExitStatus {
+    // `print` fails only where nobody reads.
+    let _ = print(&answer.line());
+    ExitStatus::of(answer)
+}

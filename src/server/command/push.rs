@@ -1,0 +1,71 @@
+//! `push`, `broadcast` and `close`.
+
+use std::path::Path;
+
+use super::{ExitStatus, complain, connect, print, print_json, verdict};
+use crate::fd::Fd;
+use crate::ipc::control::{Answer, BodyKind, Request};
+
+/// Pushes to a client, and tells what became of it.
+pub(crate) fn push(
+    runtime_dir: &Path,
+    fd: Fd,
+    opcode: BodyKind,
+    body: &[u8],
+    json: bool,
+) -> ExitStatus {
+    let request = Request::Push { fd, opcode, bytes: body.len() };
+    told(runtime_dir, &request, body, json, |_| format!("queued for client {fd}\n"))
+}
+
+/// Pushes to every client.
+pub(crate) fn broadcast(
+    runtime_dir: &Path,
+    opcode: BodyKind,
+    except: Option<Fd>,
+    body: &[u8],
+    json: bool,
+) -> ExitStatus {
+    let request = Request::Broadcast { opcode, bytes: body.len(), except };
+    told(runtime_dir, &request, body, json, |answer| {
+        let workers = answer.more.get("workers").and_then(|n| n.as_u64()).unwrap_or_default();
+        let s = if workers == 1 { "" } else { "s" };
+        format!("sent to the clients of {workers} worker{s}\n")
+    })
+}
+
+/// Closes a client's connection.
+pub(crate) fn close(
+    runtime_dir: &Path,
+    fd: Fd,
+    code: u16,
+    reason: &str,
+    json: bool,
+) -> ExitStatus {
+    let request = Request::Close { fd, code, reason: reason.to_owned() };
+    told(runtime_dir, &request, b"", json, |_| format!("client {fd} is being closed\n"))
+}
+
+fn told(
+    runtime_dir: &Path,
+    request: &Request,
+    body: &[u8],
+    json: bool,
+    done: impl FnOnce(&Answer) -> String,
+) -> ExitStatus {
+    // Asked once: after a broken connection nobody knows whether it was done.
+    let answer = match connect(runtime_dir).map(|mut control| control.ask(request, body)) {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return complain(&error),
+        Err(status) => return status,
+    };
+    if json {
+        verdict(&answer);
+        return print_json(&answer);
+    }
+    if answer.ok {
+        // It was done, whether or not anybody reads so.
+        let _ = print(&done(&answer));
+    }
+    verdict(&answer)
+}

@@ -1,0 +1,154 @@
+//! `reload` and `upgrade`: they wait for the verdict and print it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::paint::{Paint, Table, Tone, duration, number};
+use super::{ExitStatus, RETRY, ask_again, complain, connect, print, print_json, verdict};
+use crate::ipc::control::{
+    Answer, CONTROL_SOCKET, Control, ControlError, ReloadVerdict, Request, Status,
+};
+
+/// The longest a reload may take: preparing, starting, and the handover of 256 slots.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(600);
+/// For an upgraded master to have its new manager.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reloads, and tells what moved, stayed and failed.
+pub(crate) fn reload(runtime_dir: &Path, json: bool) -> ExitStatus {
+    let mut control = match connect(runtime_dir) {
+        Ok(control) => control,
+        Err(status) => return status,
+    };
+    let answer = control
+        .set_patience(RELOAD_PATIENCE)
+        .and_then(|()| control.ask(&Request::Reload {}, b""))
+        .or_else(|error| match error {
+            // The manager died; its successor goes on with the reload it finds.
+            ControlError::Ended => wait_anew(runtime_dir, RELOAD_PATIENCE),
+            error => Err(error),
+        });
+    match answer {
+        Ok(answer) => tell(&answer, json),
+        Err(error) => complain(&error),
+    }
+}
+
+/// Upgrades: the master becomes the image now installed, and then reloads.
+pub(crate) fn upgrade(runtime_dir: &Path, json: bool) -> ExitStatus {
+    let mut control = match connect(runtime_dir) {
+        Ok(control) => control,
+        Err(status) => return status,
+    };
+    let before = version(runtime_dir, &mut control);
+    let answer = control
+        .set_patience(RELOAD_PATIENCE)
+        .and_then(|()| control.ask(&Request::Upgrade {}, b""))
+        .or_else(|error| match error {
+            // The old manager has left: the new one has the verdict.
+            ControlError::Ended => wait_anew(runtime_dir, RELOAD_PATIENCE),
+            error => Err(error),
+        });
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return complain(&error),
+    };
+    if let (true, false, Ok(mut control)) = (answer.ok, json, connect(runtime_dir)) {
+        if let (Some(before), Some(now)) = (before, version(runtime_dir, &mut control)) {
+            // It was done, whether or not anybody reads so.
+            let _ = print(&format!("upgraded from {before} to {now}\n"));
+        }
+    }
+    tell(&answer, json)
+}
+
+fn version(runtime_dir: &Path, control: &mut Control) -> Option<String> {
+    let answer = ask_again(runtime_dir, control, &Request::Status {}).ok()?;
+    answer.read::<Status>().ok().map(|status| status.version)
+}
+
+/// Connects to the next manager, as soon as there is one, and waits for its verdict.
+fn wait_anew(runtime_dir: &Path, patience: Duration) -> Result<Answer, ControlError> {
+    let deadline = Instant::now() + UPGRADE_PATIENCE;
+    loop {
+        let answer = Control::connect(&runtime_dir.join(CONTROL_SOCKET), patience)
+            .and_then(|mut control| control.ask(&Request::Wait {}, b""));
+        match answer {
+            Err(ControlError::Ended | ControlError::NotRunning(_))
+                if Instant::now() < deadline =>
+            {
+                std::thread::sleep(RETRY);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn tell(answer: &Answer, json: bool) -> ExitStatus {
+    if json {
+        verdict(answer);
+        return print_json(answer);
+    }
+    if let Ok(reloaded) = answer.read::<ReloadVerdict>() {
+        // It was done, whether or not anybody reads so.
+        let _ = print(&render(&reloaded, Paint::for_stdout()));
+    }
+    verdict(answer)
+}
+
+fn render(verdict: &ReloadVerdict, paint: Paint) -> String {
+    let took = duration(verdict.took_ms);
+    let generation = verdict.generation;
+    if verdict.failure.is_some() {
+        let text = format!("reload failed after {took}: generation {generation} still serves");
+        return paint.text(Tone::Bad, &text) + "\n";
+    }
+    let tone = if verdict.is_ok() { Tone::Good } else { Tone::Odd };
+    let text = format!("generation {generation} serves after {took}");
+    let mut text = paint.text(tone, &text) + "\n";
+    if verdict.slots.is_empty() {
+        return text;
+    }
+    let mut table = Table::new(&["slot", "to", ">moved", ">stayed", "failed"]);
+    for slot in &verdict.slots {
+        let failed = slot.failed.clone().unwrap_or_else(|| "-".to_owned());
+        table.row(vec![
+            (slot.slot.to_string(), Tone::Plain),
+            (slot.to.to_string(), Tone::Plain),
+            (number(slot.moved), Tone::Plain),
+            (number(slot.stayed), if slot.stayed > 0 { Tone::Odd } else { Tone::Plain }),
+            (failed, if slot.failed.is_some() { Tone::Bad } else { Tone::Faint }),
+        ]);
+    }
+    text.push_str(&table.lines(paint));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+    use crate::ipc::control::SlotVerdict;
+
+    #[test]
+    fn a_verdict_names_what_moved_stayed_and_failed() {
+        let slot = |slot, failed: Option<&str>| SlotVerdict {
+            slot: Slot(slot),
+            to: Slot(0),
+            moved: 1500,
+            stayed: 2,
+            failed: failed.map(str::to_owned),
+        };
+        let verdict = ReloadVerdict {
+            generation: 3,
+            failure: None,
+            took_ms: 212,
+            slots: vec![slot(0, None), slot(1, Some("It died."))],
+        };
+        let text = "generation 3 serves after 212 ms\n  \
+                    slot  to  moved  stayed  failed\n  \
+                    0     0   1,500       2  -\n  \
+                    1     0   1,500       2  It died.\n";
+        assert_eq!(render(&verdict, Paint::none()), text);
+    }
+}

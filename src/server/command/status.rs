@@ -1,0 +1,230 @@
+//! `status`: the page an operator looks at first.
+
+use std::path::Path;
+
+use super::paint::{Paint, Table, Tone, bytes, duration, number, safe};
+use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
+use crate::ipc::control::{ReloadState, Request, Status, WorkerReport, WorkerState};
+
+/// Shows the state of the whole server.
+pub(crate) fn status(runtime_dir: &Path, json: bool) -> ExitStatus {
+    let answer = connect(runtime_dir)
+        .map(|mut control| ask_again(runtime_dir, &mut control, &Request::Status {}));
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return complain(&error),
+        Err(status) => return status,
+    };
+    if json {
+        return print_json(&answer);
+    }
+    match answer.read::<Status>() {
+        Ok(status) => {
+            // It was asked; whether anybody reads the answer is theirs.
+            let _ = print(&render(&status, Paint::for_stdout()));
+            verdict(&answer)
+        }
+        Err(_) => verdict(&answer),
+    }
+}
+
+/// Has the server open its log file anew.
+pub(crate) fn reopen(runtime_dir: &Path) -> ExitStatus {
+    let answer = connect(runtime_dir)
+        .map(|mut control| ask_again(runtime_dir, &mut control, &Request::Reopen {}));
+    match answer {
+        Ok(Ok(answer)) => verdict(&answer),
+        Ok(Err(error)) => complain(&error),
+        Err(status) => status,
+    }
+}
+
+fn render(status: &Status, paint: Paint) -> String {
+    let total = |name: &str| status.counters.get(name).copied().unwrap_or_default();
+    let name = paint.text(Tone::Bold, &format!("wsd {}", safe(&status.version)));
+    let mut text = format!(
+        "{name}  up {}  generation {}  {} connections\n",
+        duration(status.uptime_ms),
+        status.generation,
+        paint.text(Tone::Bold, &number(status.connections)),
+    );
+    let mut line = |label: &str, value: String| {
+        text.push_str(&format!(
+            "  {}  {value}\n",
+            paint.text(Tone::Faint, &format!("{label:<9}"))
+        ));
+    };
+    line("listen", safe(&status.listen.join("  ")));
+    line("master", format!("pid {}", status.master_pid));
+    line("manager", format!("pid {}{}", status.manager_pid, restarts(status.restarts.managers)));
+    let held = status.manager.held_bytes;
+    match status.reload.state {
+        ReloadState::Idle => {}
+        state if held > 0 => line("reload", format!("{} ({} held)", state.as_str(), bytes(held))),
+        state => line("reload", state.as_str().to_owned()),
+    }
+    text.push('\n');
+    text.push_str(&workers(&status.workers).lines(paint));
+    text.push('\n');
+    let mut line = |label: &str, value: String| {
+        text.push_str(&format!(
+            "  {}  {value}\n",
+            paint.text(Tone::Faint, &format!("{label:<9}"))
+        ));
+    };
+    line(
+        "clients",
+        format!(
+            "{} opened  {} closed  {} refused",
+            number(total("opened")),
+            number(total("closed")),
+            number(total("refused"))
+        ),
+    );
+    line(
+        "messages",
+        format!(
+            "{} in ({})  {} out ({})",
+            number(total("messages_in")),
+            bytes(total("bytes_in")),
+            number(total("messages_out")),
+            bytes(total("bytes_out"))
+        ),
+    );
+    line(
+        "pushes",
+        format!(
+            "{} queued  {} gone  {} full  {} relayed",
+            number(total("push_queued")),
+            number(total("push_gone")),
+            number(total("push_full") + total("lane_full")),
+            number(total("push_relayed"))
+        ),
+    );
+    for (name, what) in TROUBLES {
+        if total(name) > 0 {
+            let trouble = format!("{} {what}", number(total(name)));
+            line("trouble", paint.text(Tone::Odd, &trouble));
+        }
+    }
+    if status.restarts.workers > 0 {
+        let text = format!("{} workers started again after a crash", status.restarts.workers);
+        line("trouble", paint.text(Tone::Odd, &text));
+    }
+    for slot in &status.throttled {
+        let text =
+            format!("slot {} keeps dying; next try in {}", slot.slot, duration(slot.retry_ms));
+        line("trouble", paint.text(Tone::Bad, &text));
+    }
+    if let Some(failure) = status.reload.last.as_ref().and_then(|last| last.failure.as_deref()) {
+        for part in failure.lines() {
+            line("reload", paint.text(Tone::Bad, &safe(part)));
+        }
+    }
+    text
+}
+
+/// Counters that are shown only where they are not 0.
+const TROUBLES: [(&str, &str); 4] = [
+    ("push_lost", "queued messages lost with their connection"),
+    ("panics", "handlers panicked"),
+    ("stale_packets", "packets of dead workers dropped"),
+    ("log_dropped", "log lines dropped"),
+];
+
+fn restarts(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        1 => "  started again once".to_owned(),
+        n => format!("  started again {n} times"),
+    }
+}
+
+fn workers(workers: &[WorkerReport]) -> Table {
+    let mut table = Table::new(&[
+        "worker",
+        "state",
+        ">pid",
+        ">gen",
+        ">open",
+        ">msgs in",
+        ">msgs out",
+        ">bytes out",
+        ">lane",
+        ">silent",
+    ]);
+    for worker in workers {
+        let count = |name: &str| worker.counters.get(name).copied().unwrap_or_default();
+        let tone = match worker.state {
+            WorkerState::Serving => Tone::Good,
+            WorkerState::Starting | WorkerState::Handing | WorkerState::Draining => Tone::Odd,
+            WorkerState::Hung => Tone::Bad,
+        };
+        let quiet = |shown: bool, text: String| {
+            if shown { (text, Tone::Odd) } else { ("-".to_owned(), Tone::Faint) }
+        };
+        table.row(vec![
+            (format!("{}.{}", worker.slot, worker.epoch), Tone::Plain),
+            (worker.state.as_str().to_owned(), tone),
+            (worker.pid.to_string(), Tone::Plain),
+            (worker.generation.to_string(), Tone::Plain),
+            (number(worker.connections), Tone::Bold),
+            (number(count("messages_in")), Tone::Plain),
+            (number(count("messages_out")), Tone::Plain),
+            (bytes(count("bytes_out")), Tone::Plain),
+            quiet(worker.lane_bytes > 0, bytes(worker.lane_bytes)),
+            quiet(worker.silent_ms >= 1000, duration(worker.silent_ms)),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_page_shows_every_worker_and_every_trouble() {
+        let worker = |slot, state, silent_ms| WorkerReport {
+            slot: Slot(slot),
+            pid: 4100 + i32::from(slot),
+            epoch: 1,
+            generation: 2,
+            state,
+            connections: 1204,
+            silent_ms,
+            lane_bytes: 0,
+            counters: BTreeMap::from([("messages_in".to_owned(), 5_000_000)]),
+        };
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            master_pid: 4000,
+            manager_pid: 4001,
+            uptime_ms: 725_000,
+            listen: vec!["127.0.0.1:8000".to_owned()],
+            generation: 2,
+            connections: 2408,
+            workers: vec![worker(0, WorkerState::Serving, 0), worker(1, WorkerState::Hung, 4000)],
+            counters: BTreeMap::from([("panics".to_owned(), 3)]),
+            ..Status::default()
+        };
+        let page = "\
+wsd 0.1.0  up 12m 5s  generation 2  2,408 connections
+  listen     127.0.0.1:8000
+  master     pid 4000
+  manager    pid 4001
+
+  worker  state     pid  gen   open    msgs in  msgs out  bytes out  lane  silent
+  0.1     serving  4100    2  1,204  5,000,000         0        0 B     -       -
+  1.1     hung     4101    2  1,204  5,000,000         0        0 B     -      4s
+
+  clients    0 opened  0 closed  0 refused
+  messages   0 in (0 B)  0 out (0 B)
+  pushes     0 queued  0 gone  0 full  0 relayed
+  trouble    3 handlers panicked
+";
+        assert_eq!(render(&status, Paint::none()), page);
+    }
+}
