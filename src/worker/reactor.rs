@@ -36,6 +36,7 @@ pub(super) struct Turn {
     dirty: RefCell<Vec<Key>>,
     ended: RefCell<Vec<Key>>,
     waker: RefCell<Option<Waker>>,
+    rescan: Cell<bool>,
     leaving: Cell<bool>,
 }
 
@@ -54,6 +55,13 @@ impl Turn {
         self.wake();
     }
 
+    /// Has the epoll set asked again, though tokio tells nothing. A connection that is in the
+    /// set's ready list wakes nobody when its interest changes.
+    pub fn scan_again(&self) {
+        self.rescan.set(true);
+        self.wake();
+    }
+
     /// Ends the reactor after this turn.
     pub fn leave(&self) {
         self.leaving.set(true);
@@ -61,7 +69,10 @@ impl Turn {
     }
 
     fn has_work(&self) -> bool {
-        !self.dirty.borrow().is_empty() || !self.ended.borrow().is_empty() || self.leaving.get()
+        !self.dirty.borrow().is_empty()
+            || !self.ended.borrow().is_empty()
+            || self.rescan.get()
+            || self.leaving.get()
     }
 
     /// The reactor runs after all tasks that are ready now, so what they push leaves together.
@@ -87,7 +98,8 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
         let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
         worker.now_ms.set(clock::monotonic_ms());
         let mut more = false;
-        if let Some(mut ready) = ready {
+        let rescan = worker.turn.rescan.take();
+        if ready.is_some() || rescan {
             let count = worker.epoll.wait(&mut events, EpollTimeout::ZERO);
             let count = match count {
                 Err(nix::errno::Errno::EINTR) => continue,
@@ -98,7 +110,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
                 more |= worker.handle(*event, &mut buffer);
             }
             // What is new after this wakes tokio again; what was left undone would not.
-            if !more {
+            if let (false, Some(mut ready)) = (more, ready) {
                 ready.clear_ready();
             }
         }
@@ -312,6 +324,7 @@ impl Worker {
         let Some(socket) = connection.socket() else { return };
         let mut event = EpollEvent::new(connection.interest(), key.to_u64());
         let _ = self.epoll.modify(socket, &mut event);
+        self.turn.scan_again();
     }
 
     /// Takes a connection out of the epoll set.

@@ -131,6 +131,16 @@ impl Server {
         self.scoreboard.sum(counter)
     }
 
+    /// Waits until a counter has come to a value.
+    pub async fn counts_to(&self, counter: Counter, want: u64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.count(counter) != want {
+            let count = self.count(counter);
+            assert!(tokio::time::Instant::now() < deadline, "{counter:?} is {count}, not {want}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     pub async fn connect(&self) -> Client {
         self.try_connect("/ws").await.unwrap()
     }
@@ -209,6 +219,12 @@ impl Tested {
                 self.heard.push((frame.message, body, std::mem::take(&mut got.fds)));
             }
         }
+    }
+
+    /// Waits until the worker has done all it was told.
+    pub async fn beats(&mut self) {
+        self.says(ManagerToWorker::Beat(7), &[]).await;
+        self.hears(|heard| matches!(heard.0, WorkerToManager::Beat(7)).then_some(())).await;
     }
 
     /// The next thing the manager hears, with what belongs to it.
