@@ -25,7 +25,8 @@ async fn several_addresses_serve_and_status_tells_the_real_ones() {
     let stream = UnixStream::connect(&socket).await.unwrap();
     let (_stream, response) = client_async("ws://localhost/", stream).await.unwrap();
     assert_eq!(response.status(), 101);
-    let peers: Vec<String> = server.connections().await.iter().map(|c| c["peer"].to_string()).collect();
+    let peers: Vec<String> =
+        server.connections().await.iter().map(|c| c["peer"].to_string()).collect();
     assert!(peers.contains(&r#""unix:""#.to_owned()), "{peers:?}");
 }
 

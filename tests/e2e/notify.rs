@@ -19,7 +19,8 @@ async fn systemd_hears_of_start_reload_and_stop() {
     server.wsd(["stop"]).await.ok();
     let mut start = server.starter();
     start.env("NOTIFY_SOCKET", socket.path()).env("WATCHDOG_USEC", "1000000");
-    let mut foreground = start.arg("start").stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut foreground =
+        start.arg("start").stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     let master = foreground.id().unwrap() as i32;
 
     let (_, before) = socket.wait_for("READY=1").await;

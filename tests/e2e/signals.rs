@@ -35,10 +35,7 @@ async fn a_second_term_does_not_wait_for_handlers() {
     client.send("sleep 600000").await;
     let master = server.master().await;
     kill(master, SIGTERM);
-    until("the stop to begin", || async {
-        server.log().contains("stopping").then_some(())
-    })
-    .await;
+    until("the stop to begin", || async { server.log().contains("stopping").then_some(()) }).await;
     kill(master, SIGTERM);
     server.is_gone().await;
 }

@@ -11,7 +11,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wsd::api::{Accept, Context, Frame, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict};
+use wsd::api::{
+    Accept, Context, Frame, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict,
+};
 use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
 

@@ -42,11 +42,7 @@ pub async fn command(command: &mut Command) -> Ran {
     let command = command.stdin(Stdio::null()).kill_on_drop(true);
     let output = soon("a command to end", command.output()).await.expect("run the command");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran {
-        code: output.status.code(),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
+    Ran { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 impl Setup {
@@ -298,7 +294,8 @@ impl Server {
 
     /// Waits until no process of it is left.
     pub async fn is_gone(&self) {
-        until("every process to end", || async { self.processes().is_empty().then_some(()) }).await;
+        until("every process to end", || async { self.processes().is_empty().then_some(()) })
+            .await;
     }
 
     /// Its log so far.
@@ -312,7 +309,8 @@ impl Server {
         let masters = processes.iter().filter(|process| process.name == "wsd: master");
         for master in masters {
             // It may be ending by itself.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.pid), Signal::SIGQUIT);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.pid), Signal::SIGQUIT);
         }
         let deadline = Instant::now() + Duration::from_secs(10);
         while processes.iter().any(|process| is_alive(process.pid)) && Instant::now() < deadline {
