@@ -52,6 +52,8 @@ const PLACES: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "src/api/",
+            "src/ipc/link.rs",
+            "src/sys/watch.rs",
             "src/manager/",
             "src/worker/",
             "src/handler/",
@@ -73,8 +75,16 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Without the unit tests at its end.
 const FILE_LINES_MAX: usize = 400;
 /// One noun that is longer, and why.
-const LONG_FILES: &[(&str, &str)] =
-    &[("src/ipc/messages.rs", "every message of every direction, read side by side")];
+const LONG_FILES: &[(&str, &str)] = &[
+    ("src/ipc/messages.rs", "every message of every direction, read side by side"),
+    ("src/manager/mod.rs", "the manager's state and its loop"),
+    ("src/manager/reload.rs", "one state machine"),
+    ("src/master/mod.rs", "the master's state and its loop"),
+    ("src/master/upgrade.rs", "one transaction: what is written, rehearsed and read back"),
+    ("src/websocket/engine.rs", "one state machine"),
+];
+/// Tests read as lists; they may be longer.
+const TEST_FILE_LINES_MAX: usize = 600;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -268,7 +278,8 @@ fn nothing_that_ships_unwraps() {
 #[test]
 fn lines_are_at_most_100_columns_wide() {
     let mut faults = Vec::new();
-    let wide = [".md", ".html", ".json", ".lock", "LICENSE", "LICENSE-APACHE", "LICENSE-MIT"];
+    let wide =
+        [".md", ".toml", ".html", ".json", ".lock", "LICENSE", "LICENSE-APACHE", "LICENSE-MIT"];
     let binary = [".png", ".ico", ".bin"];
     for path in files() {
         if wide.iter().chain(&binary).any(|end| path.ends_with(end)) || is_generated(&path) {
@@ -333,7 +344,10 @@ fn a_file_is_one_noun_of_at_most_400_lines() {
         let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
         let listed = LONG_FILES.iter().any(|(long, _)| *long == path);
         let count = body.lines().count();
-        match (count > FILE_LINES_MAX, listed) {
+        let tests =
+            path.starts_with("tests/") || path.contains("/tests") || path.contains("table");
+        let max = if tests { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX };
+        match (count > max, listed) {
             (true, false) => faults.push(format!("{path}: {count} lines")),
             (false, true) => faults.push(format!("{path}: not long any more")),
             _ => {}
