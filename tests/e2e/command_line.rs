@@ -4,12 +4,18 @@ use serde_json::Value;
 
 use crate::harness::*;
 
+/// What a command prints with `--json`.
+async fn printed(server: &Server, command: &str) -> Value {
+    let text = server.wsd([command, "--json"]).await.ok();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
 #[tokio::test]
 async fn status_tells_what_scripts_rely_on() {
     let server = Setup::testbed().start().await;
     let _client = server.client_on(1).await;
     server.has_connections(1).await;
-    let status = server.status().await;
+    let status = printed(&server, "status").await;
     for key in ["master_pid", "manager_pid", "connections"] {
         assert!(status[key].is_u64(), "{key} in {status:#}");
     }
@@ -33,11 +39,12 @@ async fn status_tells_what_scripts_rely_on() {
 #[tokio::test]
 async fn connections_lists_every_client() {
     let server = Setup::testbed().start().await;
-    assert_eq!(server.connections().await, Vec::<Value>::new());
+    assert_eq!(printed(&server, "connections").await, Value::Array(Vec::new()));
     let mut one = server.client_on(0).await;
     let mut other = server.client_on(1).await;
     server.has_connections(2).await;
-    let connections = server.connections().await;
+    let connections = printed(&server, "connections").await;
+    let connections = connections.as_array().unwrap();
     assert_eq!(connections.len(), 2);
     for who in [one.who().await, other.who().await] {
         let listed = connections.iter().find(|listed| listed["fd"] == who.fd).unwrap();

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use super::{Client, Process, is_alive, kill, marked, soon, until};
@@ -211,16 +213,32 @@ impl Server {
         command(program.args(arguments).arg("-c").arg(self.config_file())).await
     }
 
-    /// What `status --json` says.
+    /// What the manager says of everything; `status --json` prints the same.
     pub async fn status(&self) -> Value {
-        let text = self.wsd(["status", "--json"]).await.ok();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+        until("the status", async || self.control(r#"{"cmd":"status"}"#).await?.pop()).await
     }
 
-    /// What `connections --json` says.
+    /// What the manager says of each connection; `connections --json` prints the same.
     pub async fn connections(&self) -> Vec<Value> {
-        let text = self.wsd(["connections", "--json"]).await.ok();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+        let mut lines =
+            until("the list", async || self.control(r#"{"cmd":"connections"}"#).await).await;
+        lines.pop();
+        lines
+    }
+
+    /// Asks over the control socket: the lines of the answer, the last of which has `ok`. `None`
+    /// where the manager died meanwhile.
+    async fn control(&self, request: &str) -> Option<Vec<Value>> {
+        let stream = UnixStream::connect(self.runtime().join("control.sock")).await.ok()?;
+        let (reader, mut writer) = stream.into_split();
+        writer.write_all(format!("{request}\n").as_bytes()).await.ok()?;
+        let mut lines = BufReader::new(reader).lines();
+        let mut answer: Vec<Value> = Vec::new();
+        while answer.last().is_none_or(|line| line["ok"].is_null()) {
+            let line = soon("the manager", lines.next_line()).await.ok()??;
+            answer.push(serde_json::from_str(&line).expect("JSON"));
+        }
+        Some(answer)
     }
 
     pub async fn master(&self) -> i32 {
