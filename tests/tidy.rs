@@ -44,7 +44,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("socket2", &["src/master/listen.rs", "src/master/mod.rs", "tests/", "bin/wsd-bench"]),
     ("crossbeam_channel", &["src/worker/", "src/log/"]),
     ("hyper", &["src/worker/", "tests/"]),
-    ("httparse", &["src/worker/", "tests/", "fuzz/", "benches/"]),
+    ("httparse", &["src/worker/", "tests/", "examples/", "fuzz/", "benches/"]),
     ("clap", &["src/server/", "bin/"]),
     ("sd_notify", &["src/master/notify.rs"]),
     ("flate2", &["src/websocket/", "tests/", "fuzz/", "benches/"]),

@@ -198,7 +198,7 @@ async fn stop_returns_when_all_are_gone_and_says_goodbye() {
     ran.ok();
     assert_eq!(server.processes().len(), 0);
     assert!(matches!(closed, Closed::Frame(1001, _)), "{closed:?}");
-    for name in ["wsd.pid", "control.sock", "wsd.sock"] {
+    for name in ["wsd.pid", "wsd.sock"] {
         assert!(!server.runtime().join(name).exists(), "{name} is left");
     }
     let again = server.wsd(["stop"]).await;

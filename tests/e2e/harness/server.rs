@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
+use wsd::ipc::control::CONTROL_SOCKET;
 
 use super::{Client, Process, is_alive, kill, marked, soon, until};
 
@@ -229,7 +230,7 @@ impl Server {
     /// Asks over the control socket: the lines of the answer, the last of which has `ok`. `None`
     /// where the manager died meanwhile.
     async fn control(&self, request: &str) -> Option<Vec<Value>> {
-        let stream = UnixStream::connect(self.runtime().join("control.sock")).await.ok()?;
+        let stream = UnixStream::connect(self.runtime().join(CONTROL_SOCKET)).await.ok()?;
         let (reader, mut writer) = stream.into_split();
         writer.write_all(format!("{request}\n").as_bytes()).await.ok()?;
         let mut lines = BufReader::new(reader).lines();
