@@ -60,14 +60,8 @@ impl Master {
             ..MasterState::default()
         };
         let config = master.config.clone();
-        let boot = ManagerBoot {
-            epoch,
-            config,
-            generation: 1,
-            pending,
-            begin_with_reload: false,
-            state,
-        };
+        let boot =
+            ManagerBoot { epoch, config, generation: 1, pending, begin_with_reload: false, state };
         let fds = [OwnedFd::from(listener), memfd];
         master.tell(&MasterToManager::Boot(boot), &fds);
         spawn_local(async move { live(theirs, |_| Ok(())).await.unwrap() });
