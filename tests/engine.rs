@@ -213,6 +213,13 @@ fn wire_of(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
     wire
 }
 
+#[test]
+fn a_close_code_that_was_registered_later_is_taken() {
+    let wire = masked(Op::Close, true, &1014u16.to_be_bytes());
+    assert_eq!(server(&[&wire]), [Said::Close(Some(1014), String::new())]);
+    oracle::compare(&wire);
+}
+
 proptest! {
     #[test]
     fn events_do_not_depend_on_how_the_bytes_are_cut_or_where_the_state_was_moved(

@@ -10,8 +10,9 @@ const HEAD: &str = "\
 # once, and changes nothing. Over this file go the environment (WSD_WORKER_NUM=4, and
 # WSD_APP_COMMAND for tables) and --set worker_num=4.
 #
-# Times: a number is seconds; \"250ms\", \"10s\", \"2m\", \"1h\" and \"1d\" are texts. Sizes: a number is
-# bytes; \"64KiB\", \"2MiB\" and \"1GiB\" are texts. Relative paths start at this file.
+# Times: a number is seconds; \"250ms\", \"10s\", \"2m\", \"1h\" and \"1d\" are texts.
+# Sizes: a number is bytes; \"64KiB\", \"2MiB\" and \"1GiB\" are texts.
+# Relative paths start at this file.
 ";
 
 /// The text of `etc/wsd.toml`: every key with its meaning and default, commented out.

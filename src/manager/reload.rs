@@ -10,7 +10,7 @@
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::control::{ReloadState, ReloadVerdict, SlotVerdict};
@@ -115,12 +115,33 @@ struct Move {
     slot: Slot,
     to: Option<WorkerId>,
     until: u64,
-    in_flight: HashSet<u64>,
+    /// Batches, in the order they went, which is the order of their answers.
+    in_flight: VecDeque<Vec<u64>>,
     adopted: Vec<u64>,
     stay: Vec<u64>,
     handed: bool,
     from_died: bool,
     failed: Option<String>,
+}
+
+impl Move {
+    /// The new owner has answered a batch. What it left out, and batches it passed over, it
+    /// could not take: those are still with the old worker.
+    fn arrived(&mut self, fds: Vec<u64>) {
+        let first = fds.first();
+        let answered = |batch: &Vec<u64>| first.is_none_or(|fd| batch.contains(fd));
+        // One that was not under way is the echo of an older try.
+        let Some(index) = self.in_flight.iter().position(answered) else { return };
+        let missing = self.in_flight.drain(..=index).flatten().filter(|fd| !fds.contains(fd));
+        let before = self.stay.len();
+        self.stay.extend(missing);
+        let refused = self.stay.len() - before;
+        if refused > 0 {
+            let said = format!("The new worker could not take {refused} connections.");
+            self.failed.get_or_insert(said);
+        }
+        self.adopted.extend(fds);
+    }
 }
 
 /// One reload.
@@ -227,7 +248,7 @@ impl Reload {
             Event::Tick => self.on_tick(now),
             Event::Moving { from, fds } => {
                 if let Some(step) = self.step_from(from) {
-                    step.in_flight.extend(fds);
+                    step.in_flight.push_back(fds);
                 }
                 Vec::new()
             }
@@ -246,9 +267,7 @@ impl Reload {
             Event::Adopted { by, fds } => {
                 if let Phase::Moving(step) = &mut self.phase {
                     if step.to == Some(by) {
-                        // Those that were not under way are the echo of an older try.
-                        let arrived = fds.into_iter().filter(|fd| step.in_flight.remove(fd));
-                        step.adopted.extend(arrived);
+                        step.arrived(fds);
                     }
                 }
                 self.complete_if_all_arrived(now)
@@ -349,7 +368,7 @@ impl Reload {
             if step.to == Some(id) {
                 step.failed = Some(format!(
                     "The new worker {id} died while it took over, with {} connections: {how}.",
-                    step.adopted.len() + step.in_flight.len(),
+                    step.adopted.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
                 ));
                 step.to = None;
                 step.until = until;
@@ -462,7 +481,7 @@ impl Reload {
                 slot: target,
                 to,
                 until: now + patience,
-                in_flight: HashSet::new(),
+                in_flight: VecDeque::new(),
                 adopted: Vec::new(),
                 stay: Vec::new(),
                 handed: false,

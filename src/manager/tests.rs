@@ -397,7 +397,6 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         master.tell(&prepared, &[]);
         assert!(matches!(master.hear().await, ManagerToMaster::Spawn(Slot(0))));
         let mut new = master.serving(id(0, 2), 2).await;
-
         // Slot 0 hands over: one client moves, one stays.
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));

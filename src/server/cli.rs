@@ -1,16 +1,37 @@
-//! The command line of a daemon: parsed here, carried out elsewhere.
+//! The command line of a daemon: parsed here, carried out elsewhere. A contract that others
+//! script against; `docs/operations.md` has the exit statuses.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::command::{self, ExitStatus};
 use super::stopper::{Stopped, stop};
 use super::{Server, launcher};
 use crate::config::{Config, Sources};
+use crate::fd::Fd;
+use crate::ipc::control::BodyKind;
+
+const EXAMPLES: &str = "\
+Examples:
+  wsd start                      serve in the foreground; then open http://127.0.0.1:8000/
+  wsd start -d -c wsd.toml       serve as a daemon; returns when every worker serves
+  wsd status                     the processes, what they do, and how much of it
+  wsd connections                who is connected
+  wsd push 14450488833 'hello'   a message to one client, from anywhere on this machine
+  wsd reload                     new code and configuration; nobody is disconnected
+  wsd stop                       returns when all of it is gone
+
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 not running, 4 client gone,
+5 refused (queue full, message too big), 6 no answer in time.";
 
 #[derive(Parser)]
-#[command(name = "wsd", version, about = "A multi-process WebSocket application server")]
+#[command(version, about = "A multi-process WebSocket application server.")]
+#[command(after_help = EXAMPLES, propagate_version = true, max_term_width = 98)]
 struct Cli {
     #[command(flatten)]
     options: Options,
@@ -20,10 +41,11 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// Read this configuration file.
+    /// Read this configuration file; etc/wsd.toml documents every key.
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Override a key of the configuration; may be given again.
+    /// Override a key of the configuration; may be given again. Wins over the file and over the
+    /// environment (WSD_KEY).
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = Sources::parse_set)]
     set: Vec<(String, String)>,
     /// Print data as JSON.
@@ -34,38 +56,183 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Serve, in the foreground unless told otherwise.
-    Start {
-        /// Go to the background once every worker serves.
-        #[arg(short, long)]
-        daemon: bool,
-    },
+    Start(Start),
     /// Stop the server, and return when all of it is gone.
+    ///
+    /// It stops accepting, lets running handlers end (at most max_wait_time), closes every
+    /// connection with 1001, and kills what does not end in time.
     Stop,
+    /// Stop the server if it runs, and start it.
+    Restart(Start),
+    /// Load new code and configuration without disconnecting anybody, and print the verdict.
+    ///
+    /// Where the configuration or the program is bad, nothing changes and the status is 1.
+    Reload,
+    /// As reload, but the master itself becomes the program that is installed now.
+    Upgrade,
+    /// Show the processes and what they do.
+    Status,
+    /// List the open connections.
+    Connections,
+    /// Show what is known of one client.
+    Info {
+        /// The client's number, as `connections` shows it.
+        fd: Fd,
+    },
+    /// Push a text message to one client; status 4 when it is gone.
+    Push {
+        /// The client's number, as `connections` shows it.
+        fd: Fd,
+        /// The message; `-` reads it from standard input.
+        text: OsString,
+        /// Send it as a binary message.
+        #[arg(long)]
+        binary: bool,
+    },
+    /// Push a text message to every client.
+    Broadcast {
+        /// The message; `-` reads it from standard input.
+        text: OsString,
+        /// Send it as a binary message.
+        #[arg(long)]
+        binary: bool,
+        /// Leave this client out.
+        #[arg(long, value_name = "FD")]
+        except: Option<Fd>,
+    },
+    /// Close one client's connection; status 4 when it is gone.
+    Close {
+        /// The client's number, as `connections` shows it.
+        fd: Fd,
+        /// The close code: 1000 to 1003, 1007 to 1014, 3000 to 4999.
+        #[arg(long, default_value_t = 1000, value_parser = close_code)]
+        code: u16,
+        /// The reason, at most 123 bytes.
+        #[arg(long, default_value = "", value_parser = close_reason)]
+        reason: String,
+    },
+    /// Check the configuration and report every error in it. Binds nothing.
+    Check,
+    /// Open the log file anew, after it was rotated.
+    Reopen,
 }
 
+#[derive(Args)]
+struct Start {
+    /// Go to the background; returns once every worker serves, or says why not.
+    #[arg(short, long)]
+    daemon: bool,
+}
+
+/// Does what the command line says.
 pub fn run(server: Server) -> ExitCode {
     let Cli { options, command } = Cli::parse();
     let mut sources = Sources::here(options.config, options.set);
+    if let Command::Start(Start { daemon: true }) | Command::Restart(Start { daemon: true }) =
+        command
+    {
+        sources.set.push(("daemonize".to_owned(), "true".to_owned()));
+    }
+    let config = match launcher::load(&server, &sources) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     match command {
-        Command::Start { daemon } => {
-            if daemon {
-                sources.set.push(("daemonize".to_owned(), "true".to_owned()));
+        Command::Start(_) => launcher::start(sources, config),
+        Command::Restart(_) => match end(&config) {
+            ExitStatus::Done | ExitStatus::NotRunning => launcher::start(sources, config),
+            status => status.into(),
+        },
+        command => carry_out(command, &config, options.json).into(),
+    }
+}
+
+fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
+    let dir: &Path = &config.runtime_dir;
+    match command {
+        Command::Stop => match end(config) {
+            ExitStatus::NotRunning => {
+                eprintln!("wsd: no server runs in {}", dir.display());
+                ExitStatus::NotRunning
             }
-            match launcher::load(&server, &sources) {
-                Ok(config) => launcher::start(sources, config),
-                Err(code) => code,
+            status => status,
+        },
+        Command::Reload => command::reload(dir, json),
+        Command::Upgrade => command::upgrade(dir, json),
+        Command::Status => command::status(dir, json),
+        Command::Connections => command::connections(dir, json),
+        Command::Info { fd } => command::info(dir, fd, json),
+        Command::Push { fd, text, binary } => match message(text) {
+            Ok(text) => command::push(dir, fd, kind(binary), &text, json),
+            Err(status) => status,
+        },
+        Command::Broadcast { text, binary, except } => match message(text) {
+            Ok(text) => command::broadcast(dir, kind(binary), except, &text, json),
+            Err(status) => status,
+        },
+        Command::Close { fd, code, reason } => command::close(dir, fd, code, &reason, json),
+        Command::Check => check(config, json),
+        Command::Reopen => command::reopen(dir),
+        // These were taken care of before.
+        Command::Start(_) | Command::Restart(_) => ExitStatus::Usage,
+    }
+}
+
+fn kind(binary: bool) -> BodyKind {
+    if binary { BodyKind::Binary } else { BodyKind::Text }
+}
+
+fn end(config: &Config) -> ExitStatus {
+    match stop(config) {
+        Ok(Stopped::NotRunning) => ExitStatus::NotRunning,
+        Ok(Stopped::Gracefully | Stopped::Killed) => ExitStatus::Done,
+        Err(error) => {
+            eprintln!("wsd: {error}");
+            ExitStatus::Failed
+        }
+    }
+}
+
+/// The configuration was read already, which is the check.
+fn check(config: &Config, json: bool) -> ExitStatus {
+    if json {
+        match serde_json::to_string(config) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("wsd: cannot print the configuration: {error}");
+                return ExitStatus::Failed;
             }
         }
-        Command::Stop => match launcher::load(&server, &sources) {
-            Ok(config) => match stop(&config) {
-                Ok(Stopped::NotRunning) => ExitCode::from(3),
-                Ok(_) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("wsd: {error}");
-                    ExitCode::FAILURE
-                }
-            },
-            Err(code) => code,
-        },
+    } else {
+        println!("the configuration is good");
+    }
+    ExitStatus::Done
+}
+
+fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {
+    if text != "-" {
+        return Ok(text.into_vec());
+    }
+    let mut bytes = Vec::new();
+    match std::io::stdin().lock().read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            eprintln!("wsd: cannot read the message from standard input: {error}");
+            Err(ExitStatus::Failed)
+        }
+    }
+}
+
+fn close_code(text: &str) -> Result<u16, String> {
+    let wrong = "write 1000 to 1003, 1007 to 1014, or 3000 to 4999";
+    let code: u16 = text.parse().map_err(|_| wrong.to_owned())?;
+    if crate::close::code_may_be_sent(code) { Ok(code) } else { Err(wrong.to_owned()) }
+}
+
+fn close_reason(text: &str) -> Result<String, String> {
+    let most = crate::close::REASON_BYTES_MAX;
+    match text.len() <= most {
+        true => Ok(text.to_owned()),
+        false => Err(format!("it has {} bytes, a close frame takes {most}", text.len())),
     }
 }

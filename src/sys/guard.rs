@@ -36,6 +36,7 @@ type Constructor = extern "C" fn(c_int, *mut *const c_char, *mut *const c_char);
 
 /// Run by the loader before `main`.
 #[used]
+// SAFETY: .init_array holds pointers to functions of exactly this type.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: Constructor = arm;
 

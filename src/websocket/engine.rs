@@ -10,6 +10,7 @@ use super::extension::Params;
 use super::head::{self, Op, Parsed};
 use super::mask;
 use super::state::{Partial, Pending, Windows};
+use super::whole::{Whole, check_text};
 use crate::api::Opcode;
 use crate::close::code_may_be_sent;
 
@@ -348,61 +349,6 @@ impl Engine {
             slide(&mut windows.outgoing, plain, params.compress.window_bytes());
         }
     }
-}
-
-/// An unfragmented, uncompressed message below 64 KiB that lies whole at the start of the buffer:
-/// nearly all that ever comes. Whatever this does not know goes the long way.
-struct Whole {
-    opcode: Opcode,
-    key: Option<[u8; 4]>,
-    /// Where the payload begins.
-    at: usize,
-    len: usize,
-}
-
-impl Whole {
-    #[inline]
-    fn of(buf: &[u8], role: Role) -> Option<Whole> {
-        let &[first, second] = buf.first_chunk()?;
-        let opcode = match first {
-            0x81 => Opcode::Text,
-            0x82 => Opcode::Binary,
-            _ => return None,
-        };
-        let masked = role == Role::Server;
-        // A mask bit that is not as it must be makes a number above 127.
-        let (len, at) = match second ^ (u8::from(masked) << 7) {
-            short @ 0..126 => (usize::from(short), 2),
-            126 => match u16::from_be_bytes(*buf[2..].first_chunk()?) {
-                0..126 => return None,
-                len => (usize::from(len), 4),
-            },
-            _ => return None,
-        };
-        let (key, at) =
-            if masked { (Some(*buf[at..].first_chunk()?), at + 4) } else { (None, at) };
-        (buf.len() - at >= len).then_some(Whole { opcode, key, at, len })
-    }
-
-    #[inline]
-    fn take(self, buf: &mut [u8]) -> Result<Step, Fault> {
-        let used = self.at + self.len;
-        let payload = &mut buf[self.at..used];
-        if let Some(key) = self.key {
-            mask::apply(payload, key);
-        }
-        check_text(self.opcode, payload)?;
-        let event = Event::Message { opcode: self.opcode, data: Data::Here(self.at..used) };
-        Ok(Step { used, event: Some(event) })
-    }
-}
-
-#[inline]
-fn check_text(opcode: Opcode, data: &[u8]) -> Result<(), Fault> {
-    if opcode == Opcode::Text && simdutf8::basic::from_utf8(data).is_err() {
-        return Err(Fault::text());
-    }
-    Ok(())
 }
 
 /// The most bytes of a message on the wire. Deflate may add five bytes a block to what it cannot

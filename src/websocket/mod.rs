@@ -19,6 +19,7 @@ pub mod frame;
 mod head;
 mod mask;
 mod state;
+mod whole;
 
 pub use deflate::{Codec, DeflateOptions, Variant};
 pub use engine::{Engine, Limits, Role};

@@ -88,7 +88,7 @@ fn a_reload_moves_slot_by_slot_and_commits() {
     assert_eq!(story.take(), []);
     story.ready(0, 2);
     assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
-    story.moving(id(0, 1), &[1, 2]).adopted(id(0, 2), &[1]);
+    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
     story.on(Event::HandedOver { from: id(0, 1) });
     assert_eq!(story.take(), [], "one is still on its way");
     story.adopted(id(0, 2), &[2]);
@@ -191,10 +191,27 @@ fn an_old_worker_that_dies_has_given_what_it_gave() {
 }
 
 #[test]
+fn what_the_new_worker_could_not_take_stays_and_is_told() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2);
+    story.moving(id(0, 1), &[1, 2]).moving(id(0, 1), &[3]).moving(id(0, 1), &[4]);
+    // One of the first batch, nothing said of the second, all of the third.
+    story.adopted(id(0, 2), &[2]).adopted(id(0, 2), &[4]);
+    story.take();
+    story.on(Event::HandedOver { from: id(0, 1) });
+    let verdict = story.verdict();
+    assert_eq!((verdict.slots[0].moved, verdict.slots[0].stayed), (2, 2));
+    assert!(verdict.slots[0].failed.is_some());
+    let flip =
+        Action::Flip { from: id(0, 1), to: id(0, 2), stay: vec![1, 3], adopted: vec![2, 4] };
+    assert_eq!(story.take()[0], flip);
+}
+
+#[test]
 fn a_new_worker_that_dies_is_started_once_more_and_the_rest_moves() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1, 2]).adopted(id(0, 2), &[1]);
+    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
     story.take();
     story.exited(id(0, 2));
     assert_eq!(story.take(), [Action::Spawn(Slot(0))]);
@@ -245,7 +262,7 @@ fn a_new_worker_that_dies_before_its_turn_is_back_for_it() {
 fn a_handover_that_does_not_end_keeps_what_arrived() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1, 2]).adopted(id(0, 2), &[1]);
+    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
     story.take();
     story.now = LIMITS.hand_over_ms;
     story.on(Event::Tick);

@@ -101,27 +101,35 @@ fn render(status: &Status, paint: Paint) -> String {
             number(total("push_relayed"))
         ),
     );
+    for (label, tone, what) in troubles(status) {
+        line(label, paint.text(tone, &what));
+    }
+    text
+}
+
+/// What an operator would want to know of first.
+fn troubles(status: &Status) -> Vec<(&'static str, Tone, String)> {
+    let mut troubles = Vec::new();
     for (name, what) in TROUBLES {
-        if total(name) > 0 {
-            let trouble = format!("{} {what}", number(total(name)));
-            line("trouble", paint.text(Tone::Odd, &trouble));
+        let total = status.counters.get(name).copied().unwrap_or_default();
+        if total > 0 {
+            troubles.push(("trouble", Tone::Odd, format!("{} {what}", number(total))));
         }
     }
     if status.restarts.workers > 0 {
         let text = format!("{} workers started again after a crash", status.restarts.workers);
-        line("trouble", paint.text(Tone::Odd, &text));
+        troubles.push(("trouble", Tone::Odd, text));
     }
     for slot in &status.throttled {
         let text =
             format!("slot {} keeps dying; next try in {}", slot.slot, duration(slot.retry_ms));
-        line("trouble", paint.text(Tone::Bad, &text));
+        troubles.push(("trouble", Tone::Bad, text));
     }
-    if let Some(failure) = status.reload.last.as_ref().and_then(|last| last.failure.as_deref()) {
-        for part in failure.lines() {
-            line("reload", paint.text(Tone::Bad, &safe(part)));
-        }
+    let failure = status.reload.last.as_ref().and_then(|last| last.failure.as_deref());
+    for part in failure.into_iter().flat_map(str::lines) {
+        troubles.push(("reload", Tone::Bad, safe(part)));
     }
-    text
+    troubles
 }
 
 /// Counters that are shown only where they are not 0.

@@ -1,0 +1,135 @@
+//! The command line as a contract: what it prints for scripts, and how it exits.
+
+use serde_json::Value;
+
+use crate::harness::*;
+
+/// What a command prints with `--json`.
+async fn printed(server: &Server, command: &str) -> Value {
+    let text = server.wsd([command, "--json"]).await.ok();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+#[tokio::test]
+async fn status_tells_what_scripts_rely_on() {
+    let server = Setup::testbed().start().await;
+    let _client = server.client_on(1).await;
+    server.has_connections(1).await;
+    let status = printed(&server, "status").await;
+    for key in ["master_pid", "manager_pid", "connections"] {
+        assert!(status[key].is_u64(), "{key} in {status:#}");
+    }
+    assert!(status["counters"].is_object(), "{status:#}");
+    assert_eq!(status["listen"][0], server.address.as_str());
+    let workers = status["workers"].as_array().unwrap();
+    assert_eq!(workers.len(), 2);
+    for (slot, worker) in workers.iter().enumerate() {
+        assert_eq!(worker["slot"], slot);
+        assert_eq!(worker["state"], "serving");
+        assert_eq!(worker["connections"], slot);
+        assert!(worker["pid"].is_u64() && worker["epoch"].is_u64(), "{worker:#}");
+    }
+    let shown = server.wsd(["status"]).await.ok();
+    for pid in server.processes().iter().map(|process| process.pid.to_string()) {
+        assert!(shown.contains(&pid), "{pid} is not in\n{shown}");
+    }
+    assert!(shown.contains(&server.address), "{shown}");
+}
+
+#[tokio::test]
+async fn connections_lists_every_client() {
+    let server = Setup::testbed().start().await;
+    assert_eq!(printed(&server, "connections").await, Value::Array(Vec::new()));
+    let mut one = server.client_on(0).await;
+    let mut other = server.client_on(1).await;
+    server.has_connections(2).await;
+    let connections = printed(&server, "connections").await;
+    let connections = connections.as_array().unwrap();
+    assert_eq!(connections.len(), 2);
+    for who in [one.who().await, other.who().await] {
+        let listed = connections.iter().find(|listed| listed["fd"] == who.fd).unwrap();
+        assert_eq!(listed["worker"], who.slot);
+        assert!(listed["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{listed}");
+        assert!(listed["connected_at"].as_u64().unwrap() > 1_700_000_000_000, "{listed}");
+        assert!(listed["idle_ms"].is_u64(), "{listed}");
+        assert!(server.wsd(["connections"]).await.ok().contains(&who.fd.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn push_broadcast_and_close_reach_clients_from_the_shell() {
+    let server = Setup::testbed().start().await;
+    for slot in 0..2 {
+        let mut client = server.client_on(slot).await;
+        let fd = client.who().await.fd.to_string();
+        server.wsd(["push", &fd, "from the shell ✓"]).await.ok();
+        assert_eq!(client.receive().await, "from the shell ✓");
+        server.wsd(["broadcast", "to all"]).await.ok();
+        assert_eq!(client.receive().await, "to all");
+        server.wsd(["close", &fd, "--code", "4001", "--reason", "see you"]).await.ok();
+        assert_eq!(client.closed().await, Closed::Frame(4001, "see you".to_owned()));
+        drop(client);
+        server.has_connections(0).await;
+        for words in [vec!["push", &fd, "late"], vec!["close", &fd]] {
+            let ran = server.wsd(&words).await;
+            assert_ne!(ran.code, Some(0), "{words:?}");
+            assert!(ran.stderr.contains(&fd), "{ran:?}");
+        }
+    }
+    for wrong in ["0", "-1", "nonsense", "18446744073709551615"] {
+        let ran = server.wsd(["push", wrong, "x"]).await;
+        assert_ne!(ran.code, Some(0), "{wrong}");
+        assert!(!ran.stderr.is_empty(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_runs_every_command_says_so() {
+    let server = Setup::stock().start().await;
+    server.wsd(["stop"]).await.ok();
+    for words in [
+        vec!["status"],
+        vec!["connections"],
+        vec!["reload"],
+        vec!["push", "1", "x"],
+        vec!["broadcast", "x"],
+        vec!["close", "1"],
+        vec!["stop"],
+    ] {
+        let ran = server.wsd(&words).await;
+        assert_ne!(ran.code, Some(0), "{words:?}");
+        assert!(!ran.stderr.is_empty(), "{words:?}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_names_every_command_and_the_exit_codes_are_told() {
+    let server = Setup::stock().start().await;
+    let help = server.wsd(["--help"]).await.ok();
+    for name in [
+        "start",
+        "stop",
+        "restart",
+        "reload",
+        "status",
+        "connections",
+        "push",
+        "broadcast",
+        "close",
+    ] {
+        assert!(help.contains(&format!("  {name} ")), "{name} is not in\n{help}");
+        assert!(!server.wsd([name, "--help"]).await.ok().is_empty());
+    }
+    let unknown = server.wsd(["dance"]).await;
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_command_given_while_the_manager_is_away_waits_for_the_next_one() {
+    let server = Setup::stock().start().await;
+    for _ in 0..5 {
+        kill(server.manager().await, nix::sys::signal::SIGKILL);
+        // Nothing in between: this command meets the gap.
+        server.wsd(["status"]).await.ok();
+    }
+}

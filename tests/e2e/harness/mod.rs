@@ -1,0 +1,38 @@
+//! What the tests are written in: a real server, real clients, and waiting for what is told.
+
+mod client;
+mod notify;
+mod processes;
+mod raw;
+mod server;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Closed};
+pub use notify::NotifySocket;
+pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
+pub use raw::{Raw, handshake};
+pub use server::{Ran, Server, Setup, Worker, command};
+
+/// Nothing that a test waits for takes this long on a machine that works.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The answer of a future that has to come.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited {} s for {what}", PATIENCE.as_secs()))
+}
+
+/// Asks again and again until the answer is a value.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = ask().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {} s for {what}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

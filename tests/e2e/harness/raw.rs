@@ -1,0 +1,102 @@
+//! A client that sends any bytes, for what no library would send.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::soon;
+
+/// A bare TCP connection.
+pub struct Raw {
+    pub stream: TcpStream,
+}
+
+impl Raw {
+    pub async fn connect(address: &str) -> Raw {
+        let stream = soon("a TCP connection", TcpStream::connect(address)).await;
+        Raw { stream: stream.expect("connect") }
+    }
+
+    /// One that has finished its handshake, so that frames follow.
+    pub async fn upgraded(address: &str) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        raw.send(handshake(address, "")).await;
+        let head = raw.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw
+    }
+
+    /// Sends what the peer may refuse to take, which is no error here.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = soon("a write", self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// An answer's head, with the blank line.
+    pub async fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match soon("an answer", self.stream.read_u8()).await {
+                Ok(byte) => head.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&head).into_owned()
+    }
+
+    /// Exactly so many bytes.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        soon("bytes", self.stream.read_exact(&mut bytes)).await.expect("bytes");
+        bytes
+    }
+
+    /// Everything up to the end, which has to come; a reset is an end too.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            match soon("the end", self.stream.read(&mut chunk)).await {
+                Ok(0) | Err(_) => return bytes,
+                Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+
+    /// The close code that the server sends before it ends the connection; `None` without one.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        let bytes = self.rest().await;
+        let mut rest = bytes.as_slice();
+        loop {
+            let (opcode, payload, behind) = frame(rest)?;
+            if opcode == 8 {
+                let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
+                return Some(code.unwrap_or(1005));
+            }
+            rest = behind;
+        }
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("an address")
+    }
+}
+
+/// Splits one unmasked frame off.
+fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
+    let (length, rest) = match second {
+        126 => rest.split_first_chunk::<2>().map(|(n, r)| (u16::from_be_bytes(*n) as usize, r))?,
+        127 => rest.split_first_chunk::<8>().map(|(n, r)| (u64::from_be_bytes(*n) as usize, r))?,
+        length => (usize::from(length), rest),
+    };
+    Some((first & 0x0f, rest.get(..length)?, &rest[length..]))
+}
+
+/// A good handshake, with more header lines, each with its CRLF.
+pub fn handshake(host: &str, more: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}

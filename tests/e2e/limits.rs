@@ -1,0 +1,124 @@
+//! Every limit, reached.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::harness::*;
+
+async fn answer(server: &Server, request: impl AsRef<[u8]>) -> String {
+    let mut raw = Raw::connect(&server.address).await;
+    raw.send(request).await;
+    String::from_utf8_lossy(&raw.rest().await).into_owned()
+}
+
+#[tokio::test]
+async fn heads_that_are_too_long_are_told_so() {
+    let server = Setup::stock()
+        .set("head_line_max", 1024)
+        .set("head_bytes_max", 4096)
+        .set("head_fields_max", 20)
+        .start()
+        .await;
+    let long = "x".repeat(2000);
+    let target = format!("GET /{long} HTTP/1.1\r\nHost: server\r\n\r\n");
+    assert!(answer(&server, target).await.starts_with("HTTP/1.1 414 "));
+    let line = handshake("server", &format!("X-Long: {long}\r\n"));
+    assert!(answer(&server, line).await.starts_with("HTTP/1.1 431 "));
+    let fields = handshake("server", &"X: y\r\n".repeat(30));
+    assert!(answer(&server, fields).await.starts_with("HTTP/1.1 431 "));
+    let head = handshake("server", &format!("X: {}\r\n", "y".repeat(900)).repeat(5));
+    assert!(answer(&server, head).await.starts_with("HTTP/1.1 431 "));
+    let _client = server.client().await;
+}
+
+#[tokio::test]
+async fn half_a_handshake_is_not_waited_for() {
+    let server = Setup::stock().set("handshake_timeout", r#""300ms""#).start().await;
+    let good = handshake("server", "");
+    for length in [1, 20, good.len() - 1] {
+        let answer = answer(&server, &good[..length]).await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{length} bytes: {answer:?}");
+    }
+    // One that says nothing at all is owed nothing.
+    let said = answer(&server, "").await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{said:?}");
+    let _client = server.client().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_decide_is_not_waited_for() {
+    let server = Setup::testbed().set("handshake_timeout", r#""300ms""#).start().await;
+    let request = handshake("server", "").replace("GET / ", "GET /never ");
+    let answer = answer(&server, request).await;
+    assert!(answer.starts_with("HTTP/1.1 5"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn over_max_connection_a_client_is_told_to_come_back() {
+    let server = Setup::testbed().set("max_connection", 3).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(server.client().await);
+    }
+    server.has_connections(3).await;
+    let refused = answer(&server, handshake("server", "")).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.to_ascii_lowercase().contains("retry-after: "), "{refused}");
+    clients.pop().unwrap().close(1000, "").await;
+    server.has_connections(2).await;
+    let _client = server.client().await;
+}
+
+/// Jiffies of processor time a process has used.
+fn processor_time(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn out_of_descriptors_a_worker_neither_spins_nor_dies() {
+    let server = Setup::testbed().set("worker_num", 1).descriptors(64).start().await;
+    let worker = server.serving(0, None).await.pid;
+    let mut bystander = server.client().await;
+    let who = bystander.who().await;
+    let mut crowd = Vec::new();
+    for _ in 0..500 {
+        if let Ok(stream) = soon("a connection", TcpStream::connect(&server.address)).await {
+            crowd.push(stream);
+        }
+    }
+    assert!(open_descriptors(worker).len() <= 64);
+    let before = processor_time(worker);
+    // A length to measure over, not something to wait for: a spin would fill it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = processor_time(worker) - before;
+    assert!(used < 50, "{used} of 100 jiffies");
+    assert_eq!(bystander.who().await, who);
+    drop(crowd);
+    let mut next = until("room for a client", async || {
+        Client::connect_with(&server.address, "/", &[]).await.ok()
+    })
+    .await;
+    assert_eq!(next.who().await.pid, worker);
+    assert_eq!(bystander.who().await, who);
+}
+
+#[tokio::test]
+async fn pending_handshakes_of_one_address_are_limited() {
+    let server = Setup::stock().set("worker_num", 1).set("handshakes_per_ip", 4).start().await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        let mut raw = Raw::connect(&server.address).await;
+        raw.send("GET / HTTP/1.1\r\n").await;
+        waiting.push(raw);
+    }
+    let refused = answer(&server, handshake("server", "")).await;
+    assert!(!refused.starts_with("HTTP/1.1 101 "), "{refused}");
+    drop(waiting);
+    until("room for a client", async || {
+        Client::connect_with(&server.address, "/", &[]).await.ok()
+    })
+    .await;
+}

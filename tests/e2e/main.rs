@@ -1,0 +1,29 @@
+//! The real binary, driven from outside: processes, sockets, signals and clients as they are.
+//!
+//! Each test starts a server of its own. Nothing here sleeps to wait for something, and nothing
+//! asserts how fast it was; what is measured is in the tests that `scripts/soak` runs.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+mod browser;
+mod command_line;
+mod configuration;
+mod examples;
+mod frames;
+mod handlers;
+mod handshake;
+mod kills;
+mod limits;
+mod listeners;
+mod liveness;
+mod notify;
+mod origins;
+mod processes;
+mod proxy;
+mod push;
+mod reload;
+mod signals;
+mod soak;

@@ -1,0 +1,174 @@
+//! New workers take over; what is wrong changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::harness::*;
+
+async fn pids(server: &Server) -> Vec<i32> {
+    let mut pids: Vec<i32> = server
+        .workers()
+        .await
+        .into_iter()
+        .filter(|worker| worker.state == "serving")
+        .map(|worker| worker.pid)
+        .collect();
+    pids.sort();
+    pids
+}
+
+#[tokio::test]
+async fn a_reload_brings_new_workers_under_the_same_master() {
+    let server = Setup::testbed().start().await;
+    let (master, before) = (server.master().await, pids(&server).await);
+    let said = server.wsd(["reload"]).await.ok();
+    assert!(!said.is_empty(), "the verdict is printed");
+    let after = pids(&server).await;
+    assert_eq!(after.len(), 2);
+    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} and {after:?}");
+    assert_eq!(server.master().await, master);
+    let _client = server.client().await;
+    until("the old ones to leave", || async {
+        before.iter().all(|pid| !is_alive(*pid)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_signal_reloads_too() {
+    let server = Setup::stock().start().await;
+    for signal in [nix::sys::signal::SIGHUP, nix::sys::signal::SIGUSR1] {
+        let before = pids(&server).await;
+        kill(server.master().await, signal);
+        until("new workers", || async {
+            let after = pids(&server).await;
+            (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_reload_takes_the_configuration_as_it_is_now() {
+    let mut server = Setup::testbed().start().await;
+    server.configure("subprotocols", r#"["soap"]"#);
+    server.wsd(["reload"]).await.ok();
+    let headers = [("sec-websocket-protocol", "soap")];
+    let client = Client::connect_with(&server.address, "/", &headers).await.unwrap();
+    assert_eq!(client.response.headers()["sec-websocket-protocol"], "soap");
+}
+
+#[tokio::test]
+async fn overrides_of_the_start_survive_a_reload() {
+    let (mut server, ran) = Setup::stock().env("WSD_TASK_THREADS", "3").try_start().await;
+    assert_eq!(ran.code, Some(0));
+    server.wsd(["stop"]).await.ok();
+    let mut start = server.starter();
+    command(start.args(["start", "-d", "--set", "worker_num=3"])).await.ok();
+    server.configure("worker_num", 1);
+    server.wsd(["reload"]).await.ok();
+    assert_eq!(pids(&server).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_changes_nothing() {
+    let mut server = Setup::testbed().start().await;
+    let mut client = server.client().await;
+    let (who, before) = (client.who().await, pids(&server).await);
+    server.configure("worker_nmu", 3);
+    let ran = server.wsd(["reload"]).await;
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("worker_nmu") && said.contains("worker_num"), "{said}");
+    assert_eq!(pids(&server).await, before);
+    assert_eq!(client.who().await, who);
+}
+
+#[tokio::test]
+async fn what_cannot_change_is_refused_by_name() {
+    let mut server = Setup::stock().start().await;
+    let before = pids(&server).await;
+    let elsewhere = format!("{:?}", server.path().join("other.pid").display().to_string());
+    server.configure("pid_file", elsewhere);
+    let ran = server.wsd(["reload"]).await;
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(format!("{}{}", ran.stdout, ran.stderr).contains("pid_file"), "{ran:?}");
+    assert_eq!(pids(&server).await, before);
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_with_a_reload() {
+    let mut server = Setup::testbed().start().await;
+    let socket = server.path().join("http.sock");
+    server.configure("listen", format!(r#"["127.0.0.1:0", "unix:{}"]"#, socket.display()));
+    server.wsd(["reload"]).await.ok();
+    assert_eq!(server.status().await["listen"].as_array().unwrap().len(), 2);
+    tokio::net::UnixStream::connect(&socket).await.expect("the new listener");
+    let _client = server.client().await;
+    server.configure("listen", r#"["127.0.0.1:0"]"#);
+    server.wsd(["reload"]).await.ok();
+    until("the listener to go", || async {
+        tokio::net::UnixStream::connect(&socket).await.is_err().then_some(())
+    })
+    .await;
+    let _client = server.client().await;
+}
+
+/// What connects and asks, over and over, until it is told to stop.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    pub fn start(address: &str, clients: usize) -> Load {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let tasks = (0..clients).map(|_| {
+            let (address, stop, done) = (address.to_owned(), stop.clone(), done.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    // A handshake that fails ends this task, and the test with it.
+                    drop(Client::connect(&address, "/").await);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Load { stop, done, tasks }
+    }
+
+    /// Handshakes so far; all of them went well.
+    pub fn done(&self) -> usize {
+        assert!(!self.tasks.iter().any(tokio::task::JoinHandle::is_finished), "one failed");
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were done.
+    pub async fn more(&self, count: usize) {
+        let wanted = self.done() + count;
+        until("more handshakes", || async { (self.done() >= wanted).then_some(()) }).await;
+    }
+
+    /// Stops it; the number of handshakes.
+    pub async fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("every handshake to succeed");
+        }
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_under_connect_load_fail_no_handshake() {
+    let mut server = Setup::stock().start().await;
+    let load = Load::start(&server.address, 8);
+    for worker_num in [1, 8, 8, 2, 2, 1, 3] {
+        server.configure("worker_num", worker_num);
+        server.wsd(["reload"]).await.ok();
+        assert_eq!(server.status().await["worker_num"], worker_num);
+        load.more(50).await;
+    }
+    assert!(load.end().await > 300);
+}

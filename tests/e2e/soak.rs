@@ -1,0 +1,172 @@
+//! The claims at full scale, with their figures. `scripts/soak` runs them; each prints what it
+//! saw.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::*;
+use crate::proxy::{Nginx, stays_silent};
+use crate::push::orderly_flood;
+use crate::reload::Load;
+
+/// The middle and the worst of some times.
+fn figures(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    let worst = times[times.len() - 1];
+    println!(
+        "{what}: {} times, median {:?}, worst {worst:?}",
+        times.len(),
+        times[times.len() / 2]
+    );
+    worst
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn fifty_kills_of_a_worker() {
+    let server = Setup::testbed().start().await;
+    let mut bystanders = Vec::new();
+    for _ in 0..100 {
+        let mut client = server.client_on(1).await;
+        bystanders.push((client.who().await, client));
+    }
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let worker = server.serving(0, None).await;
+        // A worker that dies within a second of its readiness is held back, as it should be.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let killed = Instant::now();
+        kill(worker.pid, Signal::SIGKILL);
+        let mut next = server.client_on(0).await;
+        times.push(killed.elapsed());
+        assert_ne!(next.who().await.pid, worker.pid);
+    }
+    for (who, client) in &mut bystanders {
+        assert_eq!(client.who().await, *who);
+    }
+    let worst = figures("a killed worker's slot accepts again", times);
+    assert!(worst < Duration::from_millis(500));
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn fifty_kills_of_the_manager() {
+    let server = Setup::testbed().start().await;
+    let mut one = server.client_on(0).await;
+    let mut other = server.client_on(1).await;
+    let fd = other.who().await.fd;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let manager = server.manager().await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let killed = Instant::now();
+        kill(manager, Signal::SIGKILL);
+        while one.ask(format!("confirmed {fd} back")).await != "confirmed queued" {}
+        times.push(killed.elapsed());
+        assert_eq!(other.receive().await, "back");
+    }
+    assert_eq!(server.connections().await.len(), 2);
+    let worst = figures("pushes are back after the manager was killed", times);
+    assert!(worst < Duration::from_secs(1));
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn fifty_kills_of_the_master() {
+    let mut server = Setup::testbed().start().await;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let _client = server.client().await;
+        let master = server.master().await;
+        let killed = Instant::now();
+        kill(master, Signal::SIGKILL);
+        server.is_gone().await;
+        times.push(killed.elapsed());
+        let ran = server.start_again().await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let worst = figures("nothing is left after the master was killed", times);
+    assert!(worst < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; scripts/soak"]
+async fn a_hundred_reloads_under_connect_load() {
+    let mut server = Setup::stock().start().await;
+    let load = Load::start(&server.address, 16);
+    for round in 0..100 {
+        server.configure("worker_num", [1, 8, 2, 2][round % 4]);
+        server.wsd(["reload"]).await.ok();
+        load.more(200).await;
+    }
+    let done = load.end().await;
+    println!("100 reloads, {done} handshakes, none failed");
+    assert!(done >= 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; scripts/soak"]
+async fn a_million_pushes_across_workers() {
+    let server = Setup::testbed().set("worker_num", 3).start().await;
+    let began = Instant::now();
+    orderly_flood(&server, 333_334).await;
+    println!("1,000,002 pushes in {:?}: {:#}", began.elapsed(), server.status().await["manager"]);
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn status_answers_while_stalled_clients_are_flooded() {
+    let server = Setup::testbed().set("buffer_policy", r#""drop""#).start().await;
+    let mut pushers = [server.client_on(0).await, server.client_on(1).await];
+    let mut stalled = Vec::new();
+    for slot in [1, 0] {
+        let mut client = server.client_on(slot).await;
+        stalled.push((client.who().await.fd, client));
+    }
+    for (pusher, (fd, _)) in pushers.iter_mut().zip(&stalled) {
+        pusher.send(format!("flood {fd} 10000000")).await;
+    }
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let asked = Instant::now();
+        server.wsd(["status", "--json"]).await.ok();
+        times.push(asked.elapsed());
+    }
+    let worst = figures("status during the flood", times);
+    assert!(worst < Duration::from_millis(100));
+}
+
+#[tokio::test]
+#[ignore = "takes three minutes; scripts/soak"]
+async fn a_silent_client_stays_three_minutes_through_nginx_with_its_defaults() {
+    let server = Setup::testbed().start().await;
+    let nginx = Nginx::start(server.path(), &server.address, "").await;
+    let mut client = Client::connect(&nginx.address, "/ws").await;
+    let who = client.who().await;
+    stays_silent(&mut client, Duration::from_secs(180)).await;
+    assert_eq!(client.who().await, who);
+    println!("a silent client stayed 180 s behind nginx's 60 s");
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn no_number_repeats_over_20_restarts_and_20_kills() {
+    let mut server = Setup::testbed().start().await;
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..40 {
+        let mut pid = 0;
+        for _ in 0..50 {
+            let who = server.client().await.who().await;
+            assert!(seen.insert(who.fd), "{} came twice", who.fd);
+            pid = who.pid;
+        }
+        if round % 2 == 0 {
+            kill(pid, Signal::SIGKILL);
+        } else {
+            server.wsd(["stop"]).await.ok();
+            assert_eq!(server.start_again().await.code, Some(0));
+        }
+    }
+    println!("{} numbers, none twice", seen.len());
+}

@@ -1,0 +1,179 @@
+//! A server whose clients command it: each text message is a command for the worker that holds
+//! the connection, and is answered with one text that begins with the same word.
+//!
+//! Opens and closes are noted in the file that TESTBED_EVENTS names, one line each.
+//! TESTBED_FAIL=start makes `on_worker_start` panic.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wsd::api::{
+    Accept, Context, Frame, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict,
+};
+use wsd::close::Close;
+use wsd::fd::{Fd, Slot};
+
+fn main() -> ExitCode {
+    wsd::Server::new()
+        .on_worker_start(worker_start)
+        .on_handshake(handshake)
+        .on_open(|_, request: Rc<Request>| note(format_args!("open {}", request.fd)))
+        .on_message(|ctx, frame| async move { message(ctx, frame).await })
+        .on_close(|_, fd, close: Close| {
+            note(format_args!("close {fd} {} {} {:?}", close.cause, close.code, close.by()));
+        })
+        .on_request(request)
+        .on_worker_message(worker_message)
+        .run()
+}
+
+fn worker_start(ctx: Context) {
+    ctx.set_state(Instant::now());
+    assert!(std::env::var("TESTBED_FAIL").as_deref() != Ok("start"), "told to fail");
+}
+
+fn note(event: std::fmt::Arguments<'_>) {
+    let Some(path) = std::env::var_os("TESTBED_EVENTS") else { return };
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    // One write is one line, whoever else writes.
+    let line = format!("{event}\n");
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("note an event");
+}
+
+async fn handshake(_: Context, request: Rc<Request>) -> Handshake {
+    match request.path() {
+        "/refused" => Err(Refuse::new(418, "no coffee here")),
+        "/panic" => panic!("told to panic"),
+        "/never" => std::future::pending().await,
+        "/chosen" => Ok(Accept {
+            subprotocol: Some("second".to_owned()),
+            headers: vec![("set-cookie".to_owned(), "seat=7".to_owned())],
+        }),
+        _ => Ok(Accept::default()),
+    }
+}
+
+fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
+    let client = request.client.map_or_else(|| "unix".to_owned(), |client| client.to_string());
+    let answer = match request.request.uri().path() {
+        "/client" => client,
+        "/panic" => panic!("told to panic"),
+        "/body" => format!("{} bytes", request.request.body().len()),
+        _ => return None,
+    };
+    Some(HttpResponse::new(Bytes::from(answer)))
+}
+
+/// The other end of `send`: pushes the text to the client whose number comes before it.
+fn worker_message(ctx: Context, from: Slot, data: Bytes) {
+    let text = String::from_utf8_lossy(&data);
+    let Some((fd, text)) = text.split_once(' ') else { return };
+    let fd: Fd = fd.parse().expect("a client's number");
+    ctx.push(fd, format!("sent from {from} by way of {}: {text}", ctx.worker().slot));
+}
+
+async fn message(ctx: Context, frame: Frame) {
+    let me = frame.fd;
+    let Some(text) = frame.text() else {
+        ctx.push(me, frame);
+        return;
+    };
+    let (command, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let answer = match command {
+        "panic" => panic!("told to panic"),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "quiet" => return,
+        "sleep" => {
+            tokio::time::sleep(Duration::from_millis(number(rest))).await;
+            "slept".to_owned()
+        }
+        "who" => format!("{me} {} {}", ctx.worker().slot, std::process::id()),
+        "echo" => rest.to_owned(),
+        "task" => {
+            let job = number(rest);
+            format!("{:?}", ctx.task(move || job * 2).await)
+        }
+        "task-panic" => format!("{:?}", ctx.task(told_to_panic).await),
+        "after" => {
+            let later = ctx.clone();
+            ctx.after(Duration::from_millis(number(rest)), move || {
+                later.push(me, "the timer ran");
+            });
+            "set".to_owned()
+        }
+        _ => about_others(&ctx, me, command, rest).await,
+    };
+    ctx.push(me, format!("{command} {answer}"));
+}
+
+async fn about_others(ctx: &Context, me: Fd, command: &str, rest: &str) -> String {
+    let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+    let fd = || first.parse::<Fd>().expect("a client's number");
+    match command {
+        "push" => ctx.push(fd(), more).to_string(),
+        "confirmed" => ctx.push_confirmed(fd(), more).await.to_string(),
+        "big" => ctx.push_confirmed(fd(), vec![7; number(more) as usize]).await.to_string(),
+        "flood" => flood(ctx, me, fd(), number(more)).await,
+        "broadcast" => {
+            ctx.broadcast(rest);
+            "done".to_owned()
+        }
+        "close" => {
+            let (code, reason) = more.split_once(' ').unwrap_or((more, ""));
+            ctx.close(fd(), code.parse().expect("a code"), reason).to_string()
+        }
+        "exists" => ctx.exists(fd()).await.to_string(),
+        "info" => serde_json::to_string(&ctx.info(fd()).await).expect("JSON"),
+        "connections" => {
+            let fds = ctx.connections().await.into_iter().map(|info| info.fd.as_u64());
+            serde_json::to_string(&fds.collect::<Vec<_>>()).expect("JSON")
+        }
+        "send" => {
+            let to = Slot(number(first) as u8);
+            ctx.send_to_worker(to, format!("{me} {more}")).to_string()
+        }
+        _ => "what?".to_owned(),
+    }
+}
+
+/// Pushes `count` numbered messages to a client, and says what became of them. A lane that is
+/// full is waited out, so that what is missing in the end was lost behind it. The last word is
+/// `end`, which is sure to arrive.
+async fn flood(ctx: &Context, me: Fd, to: Fd, count: u64) -> String {
+    let (mut sent, mut full, mut gone) = (0, 0, 0);
+    for number in 0..count {
+        loop {
+            match ctx.push(to, format!("{me} {number}")) {
+                verdict if verdict.is_ok() => sent += 1,
+                Verdict::Full => {
+                    full += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    continue;
+                }
+                _ => gone += 1,
+            }
+            break;
+        }
+        if number % 64 == 63 {
+            tokio::task::yield_now().await;
+        }
+    }
+    while ctx.push_confirmed(to, format!("{me} end")).await == Verdict::Full {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    format!("sent={sent} full={full} gone={gone}")
+}
+
+fn told_to_panic() {
+    panic!("told to panic");
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("a number")
+}
