@@ -36,6 +36,8 @@ pub(super) struct Gatekeeper {
     credit: Cell<u64>,
     /// A descriptor to give up when there are no others, so that a client can be told.
     reserve: RefCell<Option<OwnedFd>>,
+    /// When the log last told that there were none, in milliseconds of the monotonic clock.
+    warned_at: Cell<u64>,
 }
 
 impl Default for Gatekeeper {
@@ -45,6 +47,7 @@ impl Default for Gatekeeper {
             by_ip: RefCell::default(),
             credit: Cell::new(0),
             reserve: RefCell::new(open_reserve()),
+            warned_at: Cell::new(0),
         }
     }
 }
@@ -237,6 +240,8 @@ impl Worker {
             let Some(Ok((socket, _))) = accepted else { break };
             self.add(Counter::Accepted, 1);
             self.add(Counter::Refused, 1);
+            // What it sent is read first: closing over unread bytes would reset the answer.
+            let _ = socket::read(socket.as_fd(), &mut [0; 4096]);
             let _ = socket::write(socket.as_fd(), &[IoSlice::new(&answer)]);
             drop(socket);
             self.gate.reserve.replace(open_reserve());
@@ -244,7 +249,7 @@ impl Worker {
         if self.gate.reserve.borrow().is_none() {
             self.gate.reserve.replace(open_reserve());
         }
-        tracing::warn!("no descriptor is left; accepting rests for {} ms", PAUSE.as_millis());
+        self.warn_of_descriptors();
         if self.set_accepting(false).is_err() {
             return;
         }
@@ -257,6 +262,18 @@ impl Worker {
                 tracing::error!(%error, "cannot accept again");
             }
         });
+    }
+
+    /// Once a while, not each time.
+    fn warn_of_descriptors(&self) {
+        const SILENCE_MS: u64 = 10_000;
+        let now_ms = self.now_ms.get();
+        let last = self.gate.warned_at.get();
+        if last == 0 || now_ms - last >= SILENCE_MS {
+            self.gate.warned_at.set(now_ms);
+            let pause_ms = PAUSE.as_millis() as u64;
+            tracing::warn!(pause_ms, "no descriptor is left; accepting rests again and again");
+        }
     }
 
     /// Whether a handshake may still be finished here.

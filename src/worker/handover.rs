@@ -314,11 +314,8 @@ impl Worker {
 
     /// Says something behind all that was said before.
     pub(super) fn say_in_order(&self, message: &WorkerToManager) {
-        match self.link.send(Lane::Data, message, Body::Inline(&[]), Vec::new()) {
-            Ok(Sent::Queued) => {}
-            // It is small and must arrive: it overtakes what fills the lane.
-            Ok(Sent::Full) => self.say(message),
-            Err(error) => tracing::error!(%error, "the manager was not told"),
+        if let Err(error) = self.link.insist(message, Body::Inline(&[]), Vec::new()) {
+            tracing::error!(%error, "the manager was not told");
         }
     }
 

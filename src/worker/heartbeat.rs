@@ -29,6 +29,7 @@ enum Due {
 pub(super) async fn turn_wheel(worker: Rc<Worker>) {
     let mut ticks = interval(Duration::from_millis(TICK_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut dropped = 0;
     loop {
         ticks.tick().await;
         worker.now_ms.set(clock::monotonic_ms());
@@ -37,6 +38,8 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
             worker.look(key);
         }
         worker.add(Counter::Tasks, worker.jobs.newly_done());
+        let lines = crate::log::dropped();
+        worker.add(Counter::LogDropped, lines - std::mem::replace(&mut dropped, lines));
     }
 }
 

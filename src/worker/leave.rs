@@ -71,6 +71,17 @@ impl Worker {
         }
     }
 
+    /// Waits until it is told to leave.
+    pub(super) async fn leaving(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.phase.get() == Phase::Leaving {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// The master says to leave.
     pub(super) fn stop(self: &Rc<Self>, mode: StopMode) {
         if mode == StopMode::Quick && self.leaving.hasty.replace(true) {

@@ -136,7 +136,10 @@ async fn start_and_serve(
 ) -> Result<()> {
     let handler = worker.handler.clone();
     let started = worker.call_alone("on_worker_start", |context| handler.on_worker_start(context));
-    started.await.map_err(|_| Error::new("on_worker_start panicked"))?;
+    tokio::select! {
+        started = started => started.map_err(|_| Error::new("on_worker_start panicked"))?,
+        () = worker.leaving() => {}
+    }
     worker.listen(worker.slot(), listeners)?;
     if worker.phase.get() == Phase::Starting {
         worker.enter(Phase::Serving);

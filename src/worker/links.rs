@@ -72,6 +72,11 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
         let got = match worker.master.receive(&mut buffer).await {
             Ok(got) if got.len > 0 => got,
             Ok(_) => break,
+            // There was no descriptor left for what came beside it.
+            Err(error) if error.errno() == Some(Errno::EMSGSIZE as i32) => {
+                tracing::error!(%error, "a message of the master was cut");
+                continue;
+            }
             Err(error) => {
                 tracing::error!(%error, "the master cannot be heard");
                 break;

@@ -84,6 +84,9 @@ impl Worker {
             return Verdict::Full;
         }
         outbox.add_message(&head, &payload);
+        if compressed {
+            connection.engine.sent_compressed(message.plain);
+        }
         if !connection.blocked {
             self.turn.flush_later(key, connection);
         }
@@ -179,7 +182,7 @@ impl Worker {
 
 impl Encoded<'_> {
     /// The payload for one peer, and whether it is compressed.
-    fn for_peer(&mut self, worker: &Worker, connection: &mut Connection) -> (bool, Bytes) {
+    fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, Bytes) {
         let Some(variant) = connection.engine.variant() else {
             return (false, self.plain.clone());
         };
@@ -187,10 +190,7 @@ impl Encoded<'_> {
         let compressed =
             slot.get_or_insert_with(|| worker.codec.borrow_mut().compress(self.plain, variant));
         match compressed {
-            Some(payload) => {
-                connection.engine.sent_compressed(self.plain);
-                (true, payload.clone())
-            }
+            Some(payload) => (true, payload.clone()),
             None => (false, self.plain.clone()),
         }
     }

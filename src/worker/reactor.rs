@@ -96,6 +96,8 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             watched.poll_read_ready(cx).map_ok(Some)
         });
         let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
+        // Whatever is queued in a turn is seen at its end: it need not wake us again.
+        worker.turn.waker.take();
         worker.now_ms.set(clock::monotonic_ms());
         let mut more = false;
         let rescan = worker.turn.rescan.take();
