@@ -29,7 +29,7 @@ final class Channel
     public static function ofEnvironment(): ?self
     {
         $number = getenv('WSD_APP_FD');
-        if ($number === false || !ctype_digit($number)) {
+        if ($number === false || (string) (int) $number !== $number) {
             return null;
         }
         $socket = @fopen("php://fd/$number", 'r+');

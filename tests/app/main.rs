@@ -1,0 +1,6 @@
+//! Application processes, real ones, driven through the handler: `docs/app-protocol.md`.
+//!
+//! Needs `php` (8.1 or later, no extension) and `python3`.
+
+mod processes;
+mod support;
