@@ -2,5 +2,7 @@
 //!
 //! Needs `php` (8.1 or later, no extension) and `python3`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod processes;
 mod support;
