@@ -6,3 +6,4 @@
 
 mod processes;
 mod support;
+mod swoole;
