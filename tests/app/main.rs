@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod laravel;
 mod processes;
 mod support;
 mod swoole;

@@ -113,7 +113,7 @@ final class Server extends SwooleServer
         // There need be no route for the path, so "not found" says nothing about the client.
         if ($status >= 300 && $status !== 404 && $status !== 405) {
             $answer = new \Wsd\Response($status, Http::body($response), Http::fields($response));
-            $this->finish($illuminate, $response);
+            $this->complete($illuminate, $response);
             return $answer;
         }
         $fields = Http::cookies($response);
@@ -122,7 +122,7 @@ final class Server extends SwooleServer
             $own = new SwooleResponse();
             $this->handler()->onHandShake($swoole, $own);
             if ($own->statusCode !== 101) {
-                $this->finish($illuminate, $response);
+                $this->complete($illuminate, $response);
                 return new \Wsd\Response(max(300, $own->statusCode), $own->body, $own->fields);
             }
             $subprotocol = $own->get('sec-websocket-protocol') ?? '';
@@ -144,7 +144,7 @@ final class Server extends SwooleServer
         if ($illuminate->hasSession()) {
             $this->attempt(fn () => $illuminate->session()->save());
         }
-        $this->finish($illuminate, $response);
+        $this->complete($illuminate, $response);
     }
 
     private function page(Request $request): \Wsd\Response
@@ -161,7 +161,7 @@ final class Server extends SwooleServer
             $echoed = (string) ob_get_clean();
         }
         $answer = new \Wsd\Response($response->getStatusCode(), $echoed . $body, Http::fields($response));
-        $this->finish($illuminate, $response);
+        $this->complete($illuminate, $response);
         return $answer;
     }
 
@@ -179,7 +179,7 @@ final class Server extends SwooleServer
     }
 
     /** Ends a request: terminable middleware, cleaners, and everything as it was. */
-    private function finish(IlluminateRequest $request, Response $response): void
+    private function complete(IlluminateRequest $request, Response $response): void
     {
         $this->attempt(fn () => $this->kernel->terminate($request, $response));
         // A route keeps its controller, which may keep the request.

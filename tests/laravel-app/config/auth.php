@@ -2,7 +2,7 @@
 
 return [
     'defaults' => ['guard' => 'token', 'passwords' => 'users'],
-    'guards' => ['token' => ['driver' => 'token', 'provider' => null]],
+    'guards' => ['token' => ['driver' => 'query']],
     'providers' => [],
     'passwords' => [],
 ];
