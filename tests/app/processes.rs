@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wsd::api::{Opcode, Reactor, Verdict};
-use wsd::handler::app::{AppSettings, OnCrash, Why};
+use wsd::handler::app::{AppSettings, OnCrash};
 
 use crate::support::*;
 
@@ -236,7 +236,7 @@ fn a_hung_process_is_ended_and_its_other_clients_go_on() {
         worker.say(b, "echo still here").await;
         assert_eq!(worker.hear(a).await, Did::Close(1011, "the application failed".into()));
         assert_eq!(worker.hear(b).await, said("still here"));
-        assert_eq!(worker.source.kills.borrow()[0].1, Why::EventTimeout);
+        assert_eq!(worker.reactor.killed.borrow().len(), 1);
     });
 }
 
@@ -291,7 +291,7 @@ fn a_process_is_replaced_after_max_requests_without_a_gap() {
             }
         }
         assert_ne!(first, later);
-        assert!(worker.source.kills.borrow().is_empty());
+        assert!(worker.reactor.killed.borrow().is_empty());
     });
 }
 
@@ -314,7 +314,7 @@ fn clients_of_a_place_that_stays_empty_move() {
         worker.hear(a).await;
         worker.hear(b).await;
         let other = worker.ask(b, "pid").await;
-        worker.source.stop_respawning();
+        worker.reactor.stop_starting();
         worker.kill(0);
         worker.say(a, "pid").await;
         assert_eq!(worker.hear(a).await.text(), other);

@@ -4,18 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use wsd::api::*;
 use wsd::close::{Cause, Close};
@@ -42,14 +40,73 @@ pub fn said(text: &str) -> Did {
     Did::Push(Opcode::Text, Bytes::copy_from_slice(text.as_bytes()))
 }
 
-#[derive(Default)]
 pub struct FakeReactor {
     clients: RefCell<BTreeMap<Fd, VecDeque<Did>>>,
     changed: Notify,
     pub relayed: RefCell<Vec<(Slot, Bytes)>>,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+    sender: mpsc::UnboundedSender<ProcessEvent>,
+    receiver: Rc<tokio::sync::Mutex<mpsc::UnboundedReceiver<ProcessEvent>>>,
+    running: Arc<Mutex<HashMap<ProcessId, Pid>>>,
+    starts: Cell<bool>,
+    pub killed: RefCell<Vec<ProcessId>>,
 }
 
+/// A descriptor is inherited by whatever is started between `F_SETFD` and its closing.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
 impl FakeReactor {
+    fn new(command: &[&str], env: &[(&str, &str)]) -> FakeReactor {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        FakeReactor {
+            clients: RefCell::default(),
+            changed: Notify::new(),
+            relayed: RefCell::default(),
+            command: command.iter().map(|part| part.to_string()).collect(),
+            env: env.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            sender,
+            receiver: Rc::new(tokio::sync::Mutex::new(receiver)),
+            running: Arc::default(),
+            starts: Cell::new(true),
+            killed: RefCell::default(),
+        }
+    }
+
+    fn launch(&self, descriptors: Vec<OwnedFd>) -> Child {
+        let mut descriptors = descriptors.into_iter();
+        let socket = descriptors.next().unwrap();
+        let mut command = Command::new(&self.command[0]);
+        command
+            .args(&self.command[1..])
+            .envs(self.env.iter().cloned())
+            .env("WSD_APP_FD", socket.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stderr(descriptors.next().unwrap());
+        if let Some(stdout) = descriptors.next() {
+            command.stdout(stdout);
+        }
+        let _alone = SPAWNING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let child = command.spawn().unwrap();
+        drop(socket);
+        child
+    }
+
+    pub fn pid(&self, place: u16) -> Pid {
+        let running = self.running.lock().unwrap();
+        *running
+            .iter()
+            .filter(|(id, _)| id.place == place)
+            .max_by_key(|(id, _)| id.epoch)
+            .unwrap()
+            .1
+    }
+
+    pub fn stop_starting(&self) {
+        self.starts.set(false);
+    }
+
     fn did(&self, fd: Fd, did: Did) -> Verdict {
         let mut clients = self.clients.borrow_mut();
         let Some(client) = clients.get_mut(&fd) else { return Verdict::Gone };
@@ -116,96 +173,30 @@ impl Reactor for FakeReactor {
         job();
         Ok(())
     }
-}
-
-/// Spawns processes on a socketpair each, and again when they end.
-pub struct TestSource(Rc<SourceState>);
-
-pub struct SourceState {
-    command: Vec<String>,
-    env: Vec<(String, String)>,
-    sender: mpsc::UnboundedSender<Started>,
-    receiver: RefCell<Option<mpsc::UnboundedReceiver<Started>>>,
-    children: RefCell<HashMap<u16, Vec<(u32, Child)>>>,
-    epochs: RefCell<HashMap<u16, u32>>,
-    respawn: Cell<bool>,
-    pub kills: RefCell<Vec<(ProcessId, Why)>>,
-}
-
-static SPAWNING: Mutex<()> = Mutex::new(());
-
-impl SourceState {
-    fn start(&self, place: u16) {
-        let epoch = {
-            let mut epochs = self.epochs.borrow_mut();
-            *epochs.entry(place).and_modify(|epoch| *epoch += 1).or_insert(1)
-        };
-        let (ours, theirs) = StdStream::pair().unwrap();
-        let child = {
-            // Another thread that forks meanwhile would inherit this end as well.
-            let _alone = SPAWNING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-            Command::new(&self.command[0])
-                .args(&self.command[1..])
-                .envs(self.env.iter().cloned())
-                .env("WSD_APP_FD", theirs.as_raw_fd().to_string())
-                .stdin(Stdio::null())
-                .spawn()
-                .unwrap()
-        };
-        drop(theirs);
-        ours.set_nonblocking(true).unwrap();
-        let stream = UnixStream::from_std(ours).unwrap();
-        let id = ProcessId { place, epoch };
-        let pid = Some(child.id());
-        self.children.borrow_mut().entry(place).or_default().push((epoch, child));
-        let _ = self.sender.send(Started { id, pid, stream });
-    }
-
-    pub fn pid(&self, place: u16) -> Pid {
-        let children = self.children.borrow();
-        Pid::from_raw(children[&place].last().unwrap().1.id() as i32)
-    }
-
-    pub fn stop_respawning(&self) {
-        self.respawn.set(false);
-    }
-}
-
-impl AppSource for TestSource {
-    fn next(&self) -> LocalFuture<Option<Started>> {
-        let state = self.0.clone();
-        Box::pin(async move {
-            let mut receiver = state.receiver.borrow_mut().take().unwrap();
-            let started = receiver.recv().await;
-            *state.receiver.borrow_mut() = Some(receiver);
-            started
-        })
-    }
-    fn kill(&self, id: ProcessId, why: &Why) {
-        self.0.kills.borrow_mut().push((id, why.clone()));
-        if let Some(children) = self.0.children.borrow_mut().get_mut(&id.place) {
-            for (_, child) in children.iter_mut().filter(|(epoch, _)| *epoch == id.epoch) {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
+        if !self.starts.get() {
+            return;
         }
-        // A fixture that cannot start at all would go on for ever.
-        if self.0.respawn.get() && id.epoch < 60 {
-            self.0.start(id.place);
+        let mut child = self.launch(descriptors);
+        let pid = child.id();
+        self.running.lock().unwrap().insert(id, Pid::from_raw(pid as i32));
+        let (sender, running) = (self.sender.clone(), self.running.clone());
+        let _ = sender.send(ProcessEvent::Started { id, pid });
+        std::thread::spawn(move || {
+            let how = child.wait().map_or_else(|error| error.to_string(), |how| how.to_string());
+            running.lock().unwrap().remove(&id);
+            let _ = sender.send(ProcessEvent::Exited { id, how });
+        });
+    }
+    fn kill_process(&self, id: ProcessId) {
+        self.killed.borrow_mut().push(id);
+        if let Some(pid) = self.running.lock().unwrap().get(&id) {
+            let _ = kill(*pid, Signal::SIGKILL);
         }
     }
-    fn replace(&self, id: ProcessId, _why: &Why) {
-        self.0.start(id.place);
-    }
-}
-
-impl Drop for SourceState {
-    fn drop(&mut self) {
-        for (_, child) in self.children.borrow_mut().values_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    fn process_event(&self) -> LocalFuture<ProcessEvent> {
+        let receiver = self.receiver.clone();
+        Box::pin(async move { receiver.lock().await.recv().await.unwrap() })
     }
 }
 
@@ -214,7 +205,6 @@ pub struct Worker {
     pub handler: AppHandler,
     pub ctx: Context,
     pub reactor: Rc<FakeReactor>,
-    pub source: Rc<SourceState>,
     serial: Cell<u64>,
 }
 
@@ -228,22 +218,10 @@ impl Worker {
         env: &[(&str, &str)],
         settings: AppSettings,
     ) -> Worker {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let source = Rc::new(SourceState {
-            command: command.iter().map(|part| part.to_string()).collect(),
-            env: env.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-            sender,
-            receiver: RefCell::new(Some(receiver)),
-            children: RefCell::default(),
-            epochs: RefCell::default(),
-            respawn: Cell::new(true),
-            kills: RefCell::default(),
-        });
-        (0..settings.processes).for_each(|place| source.start(place));
-        let reactor = Rc::new(FakeReactor::default());
+        let reactor = Rc::new(FakeReactor::new(command, env));
         let ctx = Context::new(reactor.clone());
-        let handler = AppHandler::new(settings, TestSource(source.clone()));
-        let worker = Worker { handler, ctx, reactor, source, serial: Cell::new(0) };
+        let handler = AppHandler::new(settings);
+        let worker = Worker { handler, ctx, reactor, serial: Cell::new(0) };
         wait("processes", flow(worker.handler.on_worker_start(&worker.ctx))).await;
         worker
     }
@@ -318,8 +296,9 @@ impl Worker {
         wait("a response", flow(self.handler.on_request(&self.ctx, request))).await
     }
 
+    /// Kills a process as it stands, unlike what the handler does.
     pub fn kill(&self, place: u16) {
-        kill(self.source.pid(place), Signal::SIGKILL).unwrap();
+        kill(self.reactor.pid(place), Signal::SIGKILL).unwrap();
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::codec::{ANSWER, Kind, Packet, wants};
-use super::source::ProcessId;
+use crate::api::ProcessId;
 
 /// An event on its way.
 #[derive(Debug)]

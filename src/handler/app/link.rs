@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use super::codec::{Broken, Kind, Packet, VERSION, decode};
 use super::commands;
 use super::shared::Shared;
-use super::source::{ProcessId, Started, Why};
-use crate::api::{Context, Timer, Verdict};
+use super::spawner::{Started, Why};
+use crate::api::{Context, ProcessId, Timer, Verdict};
 
 /// What one read takes at most.
 const READ_BYTES: usize = 64 << 10;
@@ -25,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Our side of one process.
 pub struct Link {
     pub id: ProcessId,
-    pub pid: Option<u32>,
+    pub pid: u32,
     pub shared: Rc<Shared>,
     /// Answers and control frames on their way out; events are encoded when there is space.
     out: RefCell<BytesMut>,
@@ -130,6 +130,7 @@ impl Link {
         if packet.code != VERSION {
             return Err(Broken::Value(Kind::Ready));
         }
+        self.shared.spawner.ready(self.id);
         self.shared.wants.set(Some(packet.flags));
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
         if let Some(old) = old {
@@ -156,7 +157,7 @@ impl Link {
     pub fn replace(&self, why: &Why) {
         if !self.replaced.replace(true) {
             tracing::info!(app = %self.id, pid = self.pid, %why, "to be replaced");
-            self.shared.source.replace(self.id, why);
+            self.shared.spawner.start(&self.ctx, self.id.place);
         }
     }
 
@@ -213,13 +214,9 @@ impl Link {
             "start": self.id.epoch.saturating_sub(1),
             "frame_max": settings.frame_max,
             "window": settings.window,
+            "master_pid": std::os::unix::process::parent_id(),
             "worker_pid": std::process::id(),
-            "settings": settings.facts,
         });
-        let mut facts = facts;
-        for name in ["master_pid", "manager_pid"] {
-            facts[name] = settings.facts.get(name).cloned().unwrap_or_default();
-        }
         let body = Bytes::from(facts.to_string());
         Packet { code: VERSION, body, ..Packet::new(Kind::Hello) }
     }

@@ -2,16 +2,17 @@
 //!
 //! `codec` and `pool` are pure. `link` owns the socket to one process, `commands` carries out
 //! what comes from it, and this file is the handler that turns a worker's events into packets.
-//! Where processes come from is behind [`AppSource`].
+//! `spawner` asks the worker for processes, which the master starts.
 
 pub mod codec;
 mod commands;
 mod lane;
 mod link;
+mod output;
 pub mod pool;
 mod settings;
 mod shared;
-mod source;
+mod spawner;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,7 +21,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
-pub use self::source::{AppSource, ProcessId, Started, Why};
 
 use self::codec::{ANSWER, Kind, Packet, wants};
 use self::link::Link;
@@ -28,6 +28,7 @@ use self::pool::Loss;
 use self::shared::{
     Answer, Opening, OpeningGuard, Shared, handshake_packet, http_body, request_body,
 };
+use self::spawner::{Started, Why};
 use crate::api::{
     Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Refuse, Request,
 };
@@ -45,9 +46,9 @@ pub struct AppHandler {
 }
 
 impl AppHandler {
-    /// A handler whose processes come from `source`.
-    pub fn new(settings: AppSettings, source: impl AppSource + 'static) -> AppHandler {
-        AppHandler { shared: Rc::new(Shared::new(settings, Box::new(source))) }
+    /// A handler with these settings; its processes start with the worker.
+    pub fn new(settings: AppSettings) -> AppHandler {
+        AppHandler { shared: Rc::new(Shared::new(settings)) }
     }
 }
 
@@ -55,7 +56,14 @@ impl Handler for AppHandler {
     /// Ready when every place has a process that is ready.
     fn on_worker_start(&self, ctx: &Context) -> Flow {
         let shared = self.shared.clone();
-        ctx.spawn(supervise(shared.clone(), ctx.clone()));
+        let (server, context) = (shared.clone(), ctx.clone());
+        let serve = move |started| serve(&server, &context, started);
+        ctx.spawn(spawner::keep(
+            shared.spawner.clone(),
+            ctx.clone(),
+            shared.settings.processes,
+            serve,
+        ));
         let swept = shared.clone();
         // Runs as long as the worker.
         let _ = ctx.tick(SWEEP, move || sweep(&swept));
@@ -71,9 +79,20 @@ impl Handler for AppHandler {
         })
     }
 
-    /// Lets the processes finish what they have, then tells them to exit. The worker must have
-    /// stopped reading its clients before, and must not freeze any before this is over.
-    fn on_worker_stop(&self, _ctx: &Context) -> Flow {
+    /// Tells the processes to exit, when they have finished what they have.
+    fn on_worker_stop(&self, ctx: &Context) -> Flow {
+        let (shared, drained) = (self.shared.clone(), self.on_drain(ctx));
+        Flow::later(async move {
+            if let Flow::Pending(drained) = drained {
+                drained.await;
+            }
+            shared.spawner.stop();
+            shared.links.all().iter().for_each(|link| link.shut_down(2));
+        })
+    }
+
+    /// Lets the processes finish what they have.
+    fn on_drain(&self, _ctx: &Context) -> Flow {
         let shared = self.shared.clone();
         Flow::later(async move {
             let idle = async {
@@ -89,8 +108,6 @@ impl Handler for AppHandler {
                 let events = shared.pool.borrow().events();
                 tracing::warn!(events, "the application did not finish these events in time");
             }
-            shared.leaving.set(true);
-            shared.links.all().iter().for_each(|link| link.shut_down(2));
         })
     }
 
@@ -236,13 +253,11 @@ async fn queue_request(
     }
 }
 
-/// Takes the processes as they come.
-async fn supervise(shared: Rc<Shared>, ctx: Context) {
-    while let Some(started) = shared.source.next().await {
-        let link = Link::new(shared.clone(), ctx.clone(), &started);
-        shared.links.add(link.clone());
-        ctx.spawn(attend(shared.clone(), ctx.clone(), link, started));
-    }
+/// Serves a process that was started.
+fn serve(shared: &Rc<Shared>, ctx: &Context, started: Started) {
+    let link = Link::new(shared.clone(), ctx.clone(), &started);
+    shared.links.add(link.clone());
+    ctx.spawn(attend(shared.clone(), ctx.clone(), link, started));
 }
 
 /// Serves one process until its end, and cleans up after it.
@@ -255,10 +270,10 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     match &why {
         Some(why) => {
             tracing::warn!(app = %id, pid = link.pid, %why, "killed");
-            shared.source.kill(id, why);
+            shared.spawner.kill(&ctx, id);
         }
         None if link.is_leaving() => {}
-        None => shared.source.kill(id, &Why::Closed),
+        None => shared.spawner.kill(&ctx, id),
     }
     let loss = shared.pool.borrow_mut().lost(id, hung, shared.now_ms());
     if !link.is_leaving() {
@@ -296,7 +311,7 @@ fn sweep(shared: &Rc<Shared>) {
         return;
     }
     for link in shared.links.all() {
-        match link.pid.and_then(resident_bytes) {
+        match resident_bytes(link.pid) {
             Some(bytes) if bytes > limit => link.replace(&Why::Memory(bytes)),
             _ => {}
         }

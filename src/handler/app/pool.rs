@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use super::codec::{AGAIN, ANSWER, Kind, Packet, wants};
 use super::lane::{Event, Lane, Process};
 use super::settings::{AppSettings, OnCrash};
-use super::source::ProcessId;
+use crate::api::ProcessId;
 
 /// How long clients wait for a new process in the place of a dead one before they are moved to
 /// another place, in milliseconds.

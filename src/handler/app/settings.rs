@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::{Config, OnHang};
+
 /// What becomes of the clients of a process that died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCrash {
@@ -34,8 +36,8 @@ pub struct AppSettings {
     pub frame_max: usize,
     /// Header fields of a client's request that ATTACH shows, in lower case.
     pub keep_headers: Vec<String>,
-    /// What the application is told as `settings` in HELLO, a JSON object.
-    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// Whether the processes write to the server's standard output; else to the log.
+    pub own_stdout: bool,
 }
 
 impl Default for AppSettings {
@@ -51,7 +53,37 @@ impl Default for AppSettings {
             on_crash: OnCrash::Repin,
             frame_max: (2 << 20) + (128 << 10),
             keep_headers: vec!["cookie".to_owned()],
-            facts: serde_json::Map::new(),
+            own_stdout: true,
+        }
+    }
+}
+
+/// Room in a frame for what stands around a message: the head of a request.
+const HEAD_BYTES: u64 = 128 << 10;
+
+impl From<&Config> for AppSettings {
+    fn from(config: &Config) -> AppSettings {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        AppSettings {
+            processes: u16::try_from(config.app.processes).unwrap_or(u16::MAX),
+            max_requests: config.app.max_requests as u64,
+            memory_limit: config.app.memory_limit,
+            event_timeout: match config.app.event_timeout {
+                Duration::ZERO => Duration::MAX,
+                timeout => timeout,
+            },
+            on_crash: match config.app.on_hang {
+                OnHang::Repin => OnCrash::Repin,
+                OnHang::Close => OnCrash::Close,
+            },
+            // One message must always fit, or its client would wait for ever.
+            queue_bytes: bytes(config.package_max_length).max(8 << 20),
+            frame_max: bytes(
+                config.package_max_length.max(config.buffer_output_size) + HEAD_BYTES,
+            ),
+            keep_headers: config.keep_headers.iter().map(|name| name.to_lowercase()).collect(),
+            own_stdout: !config.daemonize,
+            ..AppSettings::default()
         }
     }
 }

@@ -12,8 +12,10 @@ use super::codec::{ANSWER, Kind, Packet, RequestBody, put_string};
 use super::link::Links;
 use super::pool::{Pin, Pool};
 use super::settings::AppSettings;
-use super::source::{AppSource, ProcessId};
-use crate::api::{Accept, Context, Handshake, HttpRequest, HttpResponse, Refuse, Request};
+use super::spawner::Spawner;
+use crate::api::{
+    Accept, Context, Handshake, HttpRequest, HttpResponse, ProcessId, Refuse, Request,
+};
 use crate::close::{Cause, Close, Initiator};
 use crate::fd::{Fd, Slot};
 
@@ -42,7 +44,7 @@ pub struct Opening {
 /// One value for each worker.
 pub struct Shared {
     pub settings: AppSettings,
-    pub source: Box<dyn AppSource>,
+    pub spawner: Rc<Spawner>,
     pub pool: RefCell<Pool>,
     pub links: Links,
     /// Wakes whoever waits for room in a queue, or for processes to be ready or idle.
@@ -51,24 +53,21 @@ pub struct Shared {
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
-    /// Whether the processes are being told to end.
-    pub leaving: Cell<bool>,
     begun: Instant,
 }
 
 impl Shared {
-    pub fn new(settings: AppSettings, source: Box<dyn AppSource>) -> Shared {
+    pub fn new(settings: AppSettings) -> Shared {
         let pool = Pool::new(&settings);
         Shared {
             links: Links::default(),
             pool: RefCell::new(pool),
+            spawner: Rc::new(Spawner::new(settings.own_stdout)),
             settings,
-            source,
             changed: Notify::new(),
             answers: RefCell::default(),
             opening: RefCell::default(),
             wants: Cell::new(None),
-            leaving: Cell::new(false),
             begun: Instant::now(),
         }
     }
