@@ -17,18 +17,25 @@ use Illuminate\Support\Facades\Facade;
  */
 final class Sandbox
 {
-    /** Resolved at the start, to stay. */
-    private const KEPT = ['cache', 'db', 'encrypter', 'events', 'files', 'filesystem', 'hash', 'log', 'queue',
-        'router', 'routes', 'translator', 'validator', 'view'];
+    /** Resolved at the start, to stay: costly, or set up by providers (Auth::extend and the like). */
+    private const KEPT = ['auth', 'cache', 'cookie', 'db', 'encrypter', 'events', 'files', 'filesystem', 'hash',
+        'log', 'queue', 'router', 'routes', 'session', 'translator', 'url', 'validator', 'view'];
     /** Never kept, even if a provider resolved them at the start. */
-    private const DROPPED = ['request', 'session', 'session.store', 'auth', 'auth.driver', 'auth.password',
-        'cookie', 'redirect', 'url', 'Illuminate\Session\Middleware\StartSession'];
-    /** Properties of kept services that a request may change. */
+    private const DROPPED = ['session.store', 'auth.driver', 'redirect',
+        'Illuminate\Session\Middleware\StartSession'];
+    /** Properties of kept services that a request may change, put back to what they were. */
     private const CHANGED = [
         'config' => ['items'],
         'events' => ['listeners', 'wildcards', 'wildcardsCache'],
         'view' => ['shared', 'sections', 'sectionStack', 'renderCount'],
         'translator' => ['locale', 'fallback'],
+        'url' => ['forcedRoot', 'forceScheme', 'cachedRoot', 'cachedScheme'],
+    ];
+    /** Properties of kept services that belong to one request, emptied. */
+    private const EMPTIED = [
+        'auth' => ['guards'],
+        'session' => ['drivers'],
+        'cookie' => ['queued'],
     ];
 
     /** @var array<string, mixed> the container's properties */
@@ -44,9 +51,7 @@ final class Sandbox
             }
         }
         foreach (self::DROPPED as $name) {
-            if ($name !== 'request') {
-                $app->forgetInstance($name);
-            }
+            $app->forgetInstance($name);
         }
         foreach (self::CHANGED as $name => $properties) {
             if ($app->resolved($name)) {
@@ -54,7 +59,13 @@ final class Sandbox
                 $this->services[] = [$service, self::read($service, $properties)];
             }
         }
+        foreach (self::EMPTIED as $name => $properties) {
+            if ($app->resolved($name)) {
+                $this->services[] = [$app->make($name), array_fill_keys($properties, [])];
+            }
+        }
         $this->container = self::read($app, null);
+        $this->restore();
     }
 
     /** Forgets everything of the last request. */
