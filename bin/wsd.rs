@@ -6,7 +6,8 @@ use std::rc::Rc;
 use wsd::Server;
 use wsd::api::Handler;
 use wsd::config::{Config, HandlerName};
-use wsd::handler::{Chat, Echo};
+use wsd::handler::app::AppSettings;
+use wsd::handler::{AppHandler, Chat, Echo};
 
 fn main() -> ExitCode {
     Server::new().boxed_handler(handler).run()
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
 fn handler(config: &Config) -> Rc<dyn Handler> {
     match config.handler {
         HandlerName::Chat => Rc::new(Chat::new()),
-        HandlerName::Echo | HandlerName::App => Rc::new(Echo),
+        HandlerName::Echo => Rc::new(Echo),
+        HandlerName::App => Rc::new(AppHandler::new(AppSettings::from(config))),
     }
 }

@@ -26,6 +26,13 @@ pub trait Handler: 'static {
         Flow::default()
     }
 
+    /// The worker reads nothing any more and is about to hand its connections over: what was
+    /// begun has to end first, or it would be lost or out of order. Ends before the first
+    /// `freeze`.
+    fn on_drain(&self, ctx: &Context) -> Flow {
+        Flow::default()
+    }
+
     /// A client asks to come in. The default lets everyone in.
     fn on_handshake(&self, ctx: &Context, request: &Rc<Request>) -> Flow<Handshake> {
         Flow::Ready(Ok(Accept::default()))

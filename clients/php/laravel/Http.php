@@ -1,0 +1,125 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd\Laravel;
+
+use Illuminate\Http\Request as IlluminateRequest;
+use Swoole\Http\Request as SwooleRequest;
+use Symfony\Component\HttpFoundation\BinaryFileResponse;
+use Symfony\Component\HttpFoundation\Request as SymfonyRequest;
+use Symfony\Component\HttpFoundation\Response;
+use Symfony\Component\HttpFoundation\StreamedResponse;
+use Wsd\Request;
+
+/** Requests and responses, from wsd's to Laravel's and back. */
+final class Http
+{
+    /** Fields of a response that the server writes itself. */
+    private const OF_THE_SERVER = ['connection', 'transfer-encoding', 'content-length', 'keep-alive', 'upgrade'];
+
+    public static function request(Request $request, SwooleRequest $swoole, string $public): IlluminateRequest
+    {
+        $server = self::server($request, $swoole, $public);
+        $base = new SymfonyRequest(
+            $swoole->get ?? [],
+            $swoole->post ?? [],
+            [],
+            $swoole->cookie ?? [],
+            $swoole->files ?? [],
+            $server,
+            $swoole->rawContent(),
+        );
+        if ($swoole->post === null && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
+            && str_starts_with($swoole->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
+            parse_str($swoole->rawContent(), $form);
+            $base->request->replace($form);
+        }
+        return IlluminateRequest::createFromBase($base);
+    }
+
+    /** @return list<array{0: string, 1: string}> the header fields of a response */
+    public static function fields(Response $response): array
+    {
+        $fields = [];
+        foreach ($response->headers->allPreserveCaseWithoutCookies() as $name => $values) {
+            $name = strtolower((string) $name);
+            if (in_array($name, self::OF_THE_SERVER, true)) {
+                continue;
+            }
+            foreach ($values as $value) {
+                $fields[] = [$name, strtr((string) $value, "\r\n\0", '   ')];
+            }
+        }
+        return [...$fields, ...self::cookies($response)];
+    }
+
+    /** @return list<array{0: string, 1: string}> the cookies of a response as fields */
+    public static function cookies(Response $response): array
+    {
+        return array_map(
+            fn ($cookie) => ['set-cookie', (string) $cookie],
+            array_values($response->headers->getCookies()),
+        );
+    }
+
+    public static function body(Response $response): string
+    {
+        if (!$response instanceof StreamedResponse && !$response instanceof BinaryFileResponse) {
+            return (string) $response->getContent();
+        }
+        $level = ob_get_level();
+        ob_start();
+        try {
+            $response->sendContent();
+            // What the callback opened and left open belongs to it.
+            while (ob_get_level() > $level + 1) {
+                ob_end_flush();
+            }
+            return (string) ob_get_contents();
+        } finally {
+            while (ob_get_level() > $level) {
+                ob_end_clean();
+            }
+        }
+    }
+
+    /** @return array<string, mixed> what PHP has in $_SERVER under a web server */
+    private static function server(Request $request, SwooleRequest $swoole, string $public): array
+    {
+        $server = [];
+        foreach ($swoole->header as $name => $value) {
+            $server['HTTP_' . strtoupper(strtr($name, '-', '_'))] = $value;
+        }
+        foreach (['CONTENT_TYPE', 'CONTENT_LENGTH'] as $name) {
+            if (isset($server["HTTP_$name"])) {
+                $server[$name] = $server["HTTP_$name"];
+            }
+        }
+        $server += [
+            'REQUEST_METHOD' => $request->method,
+            'REQUEST_URI' => $request->target,
+            'QUERY_STRING' => $request->queryString(),
+            'REQUEST_TIME' => $swoole->server['request_time'],
+            'REQUEST_TIME_FLOAT' => $swoole->server['request_time_float'],
+            'REMOTE_ADDR' => $swoole->server['remote_addr'],
+            'REMOTE_PORT' => $swoole->server['remote_port'],
+            'SERVER_PROTOCOL' => 'HTTP/1.1',
+            'SERVER_NAME' => explode(':', $swoole->header['host'] ?? 'localhost')[0],
+            'SERVER_PORT' => $swoole->server['server_port'],
+            'SERVER_SOFTWARE' => 'wsd',
+            'SCRIPT_NAME' => '/index.php',
+            'SCRIPT_FILENAME' => "$public/index.php",
+            'DOCUMENT_ROOT' => $public,
+            'PHP_SELF' => '/index.php',
+        ];
+        // LaravelS's headers of nginx count only where wsd trusts the proxy that sent them.
+        $trusted = $request->client !== '' && !str_starts_with($request->peer, $request->client . ':');
+        if ($trusted && isset($swoole->header['scheme'])) {
+            $server['REQUEST_SCHEME'] = $swoole->header['scheme'];
+            $server['HTTPS'] = $swoole->header['scheme'] === 'https' ? 'on' : 'off';
+            $server['SERVER_PORT'] = (int) ($swoole->header['server-port'] ?? $server['SERVER_PORT']);
+        }
+        return $server;
+    }
+}

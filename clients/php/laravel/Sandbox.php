@@ -1,0 +1,111 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd\Laravel;
+
+use Illuminate\Container\Container;
+use Illuminate\Contracts\Foundation\Application;
+use Illuminate\Support\Facades\Facade;
+
+/**
+ * Puts an application back to how it was after its start, so that no request sees another's.
+ *
+ * What the container holds is remembered once and set again after each request, which drops what
+ * was resolved meanwhile: session, guards, the application's own singletons. Services that are
+ * costly and hold nothing of a request are resolved before, and stay.
+ */
+final class Sandbox
+{
+    /** Resolved at the start, to stay: costly, or set up by providers (Auth::extend and the like). */
+    private const KEPT = ['auth', 'cache', 'cookie', 'db', 'encrypter', 'events', 'files', 'filesystem', 'hash',
+        'log', 'queue', 'router', 'routes', 'session', 'translator', 'url', 'validator', 'view'];
+    /** Never kept, even if a provider resolved them at the start. */
+    private const DROPPED = ['session.store', 'auth.driver', 'redirect',
+        'Illuminate\Session\Middleware\StartSession'];
+    /** Properties of kept services that a request may change, put back to what they were. */
+    private const CHANGED = [
+        'config' => ['items'],
+        'events' => ['listeners', 'wildcards', 'wildcardsCache'],
+        'view' => ['shared', 'sections', 'sectionStack', 'renderCount'],
+        'translator' => ['locale', 'fallback'],
+        'url' => ['forcedRoot', 'forceScheme', 'cachedRoot', 'cachedScheme'],
+    ];
+    /** Properties of kept services that belong to one request, emptied. */
+    private const EMPTIED = [
+        'auth' => ['guards'],
+        'session' => ['drivers'],
+        'cookie' => ['queued'],
+    ];
+
+    /** @var array<string, mixed> the container's properties */
+    private array $container;
+    /** @var list<array{0: object, 1: array<string, mixed>}> */
+    private array $services = [];
+
+    public function __construct(private Application $app)
+    {
+        foreach (self::KEPT as $name) {
+            if ($app->bound($name)) {
+                $app->make($name);
+            }
+        }
+        foreach (self::DROPPED as $name) {
+            $app->forgetInstance($name);
+        }
+        foreach (self::CHANGED as $name => $properties) {
+            if ($app->resolved($name)) {
+                $service = $app->make($name);
+                $this->services[] = [$service, self::read($service, $properties)];
+            }
+        }
+        foreach (self::EMPTIED as $name => $properties) {
+            if ($app->resolved($name)) {
+                $this->services[] = [$app->make($name), array_fill_keys($properties, [])];
+            }
+        }
+        $this->container = self::read($app, null);
+        $this->restore();
+    }
+
+    /** Forgets everything of the last request. */
+    public function restore(): void
+    {
+        self::rollBack($this->app);
+        self::write($this->app, $this->container);
+        foreach ($this->services as [$service, $properties]) {
+            self::write($service, $properties);
+        }
+        Container::setInstance($this->app);
+        Facade::clearResolvedInstances();
+    }
+
+    /** A transaction that a request left open must not take the next one's writes. */
+    private static function rollBack(Application $app): void
+    {
+        if (!$app->resolved('db')) {
+            return;
+        }
+        foreach ($app->make('db')->getConnections() as $connection) {
+            if ($connection->transactionLevel() > 0) {
+                $connection->rollBack(0);
+            }
+        }
+    }
+
+    /** @param list<string>|null $names null for all */
+    private static function read(object $of, ?array $names): array
+    {
+        $all = (fn (): array => get_object_vars($this))->call($of);
+        return $names === null ? $all : array_intersect_key($all, array_flip($names));
+    }
+
+    private static function write(object $of, array $values): void
+    {
+        (function () use ($values): void {
+            foreach ($values as $name => $value) {
+                $this->$name = $value;
+            }
+        })->call($of);
+    }
+}

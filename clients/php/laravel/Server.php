@@ -1,0 +1,270 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd\Laravel;
+
+use Illuminate\Contracts\Debug\ExceptionHandler;
+use Illuminate\Contracts\Foundation\Application;
+use Illuminate\Contracts\Http\Kernel as HttpKernel;
+use Illuminate\Http\Request as IlluminateRequest;
+use Swoole\Http\Request as SwooleRequest;
+use Swoole\Http\Response as SwooleResponse;
+use Swoole\WebSocket\Server as SwooleServer;
+use Symfony\Component\HttpFoundation\Response;
+use Wsd\Accept;
+use Wsd\App;
+use Wsd\Close;
+use Wsd\Request;
+
+/** One application process of a Laravel server: HTTP and WebSocket through the same kernel. */
+final class Server extends SwooleServer
+{
+    private Application $laravel;
+    private HttpKernel $kernel;
+    private Sandbox $sandbox;
+    private array $config;
+    private ?object $handler = null;
+    private string $public;
+    /** @var array{0: IlluminateRequest, 1: Response}|null a handshake that was let in */
+    private ?array $admitted = null;
+
+    public function __construct(private string $base)
+    {
+        $this->boot();
+        $this->config = Settings::of($this->laravel);
+        parent::__construct((string) $this->config['listen_ip'], (int) $this->config['listen_port']);
+        $this->set($this->config['swoole']);
+    }
+
+    /** Serves until wsd says to end; gives the exit code. */
+    public function serve(): int
+    {
+        $this->laravel->instance('swoole', $this);
+        foreach ([SwooleServer::class, \Swoole\Http\Server::class, \Swoole\Server::class] as $name) {
+            $this->laravel->instance($name, $this);
+        }
+        $this->sandbox = new Sandbox($this->laravel);
+        $this->register('WorkerStart', 'workerstart');
+        $this->register('WorkerStop', 'workerstop');
+        $this->register('ServerStart', 'start');
+        if (!empty($this->config['websocket']['enable'])) {
+            $this->websocket();
+        }
+        $this->bind();
+        $this->app->on('request', fn (App $app, Request $request) => $this->page($request));
+        return $this->app->run();
+    }
+
+    /** The handler, built when it is needed first; one for each process. */
+    public function handler(): object
+    {
+        $class = $this->config['websocket']['handler'] ?? throw new \RuntimeException(
+            'laravels.websocket.handler names no class'
+        );
+        return $this->handler ??= $this->laravel->make($class);
+    }
+
+    protected function check(): void
+    {
+    }
+
+    protected function bind(): void
+    {
+        $this->handlers['message'] ??= static fn () => null;
+        $websocket = isset($this->handlers['open']);
+        parent::bind();
+        if ($websocket) {
+            $this->app->on('handshake', fn (App $app, Request $request) => $this->admit($request));
+            $this->app->on('open', fn (App $app, Request $request) => $this->opened($request));
+        }
+        $this->jobs();
+    }
+
+    private function boot(): void
+    {
+        // Laravel takes the command line for artisan otherwise.
+        $_ENV['APP_RUNNING_IN_CONSOLE'] = $_SERVER['APP_RUNNING_IN_CONSOLE'] = 'false';
+        putenv('APP_RUNNING_IN_CONSOLE=false');
+        $this->laravel = require $this->base . '/bootstrap/app.php';
+        $this->laravel->instance('request', IlluminateRequest::create('http://localhost'));
+        $this->kernel = $this->laravel->make(HttpKernel::class);
+        $this->kernel->bootstrap();
+        $this->public = $this->laravel->make('path.public');
+    }
+
+    private function websocket(): void
+    {
+        $this->on('open', static fn () => null);
+        $this->on('message', function (SwooleServer $server, $frame): void {
+            $this->attempt(fn () => $this->handler()->onMessage($server, $frame));
+        });
+        $this->on('close', function (SwooleServer $server, int $fd, int $reactor): void {
+            $this->attempt(fn () => $this->handler()->onClose($server, $fd, $reactor));
+        });
+    }
+
+    /** The upgrade request goes through the kernel; a response that refuses refuses the client. */
+    private function admit(Request $request): Accept|\Wsd\Response
+    {
+        $swoole = SwooleRequest::of($request, $this->port);
+        [$illuminate, $response] = $this->handle($request, $swoole);
+        $status = $response->getStatusCode();
+        // There need be no route for the path, so "not found" says nothing about the client.
+        if ($status >= 300 && $status !== 404 && $status !== 405) {
+            $answer = new \Wsd\Response($status, Http::body($response), Http::fields($response));
+            $this->complete($illuminate, $response);
+            return $answer;
+        }
+        $fields = Http::cookies($response);
+        $subprotocol = '';
+        if (method_exists($this->handler(), 'onHandShake')) {
+            $own = new SwooleResponse();
+            $this->handler()->onHandShake($swoole, $own);
+            if ($own->statusCode !== 101) {
+                $this->complete($illuminate, $response);
+                return new \Wsd\Response(max(300, $own->statusCode), $own->body, $own->fields);
+            }
+            $subprotocol = $own->get('sec-websocket-protocol') ?? '';
+        }
+        $this->admitted = [$illuminate, $response];
+        return new Accept($subprotocol, $fields);
+    }
+
+    /** onOpen, with session and user of the upgrade request at hand. */
+    private function opened(Request $request): void
+    {
+        $swoole = SwooleRequest::of($request, $this->port);
+        $this->attempt(fn () => $this->handler()->onOpen($this, $swoole));
+        [$illuminate, $response] = $this->admitted ?? [null, null];
+        $this->admitted = null;
+        if ($illuminate === null) {
+            return;
+        }
+        if ($illuminate->hasSession()) {
+            $this->attempt(fn () => $illuminate->session()->save());
+        }
+        $this->complete($illuminate, $response);
+    }
+
+    private function page(Request $request): \Wsd\Response
+    {
+        if ($this->config['handle_static'] && ($file = $this->file($request)) !== null) {
+            return $file;
+        }
+        $swoole = SwooleRequest::of($request, $this->port);
+        ob_start();
+        try {
+            [$illuminate, $response] = $this->handle($request, $swoole);
+            $body = Http::body($response);
+        } finally {
+            $echoed = (string) ob_get_clean();
+        }
+        $answer = new \Wsd\Response($response->getStatusCode(), $echoed . $body, Http::fields($response));
+        $this->complete($illuminate, $response);
+        return $answer;
+    }
+
+    /** @return array{0: IlluminateRequest, 1: Response} */
+    private function handle(Request $request, SwooleRequest $swoole): array
+    {
+        foreach ($this->config['register_providers'] as $provider) {
+            if (class_exists($provider)) {
+                $this->laravel->register($provider, true);
+            }
+        }
+        $illuminate = Http::request($request, $swoole, $this->public);
+        $illuminate->enableHttpMethodParameterOverride();
+        return [$illuminate, $this->kernel->handle($illuminate)];
+    }
+
+    /** Ends a request: terminable middleware, cleaners, and everything as it was. */
+    private function complete(IlluminateRequest $request, Response $response): void
+    {
+        $this->attempt(fn () => $this->kernel->terminate($request, $response));
+        // A route keeps its controller, which may keep the request.
+        $route = $request->route();
+        if (is_object($route) && property_exists($route, 'controller')) {
+            $route->controller = null;
+        }
+        foreach ($this->config['cleaners'] as $cleaner) {
+            $this->attempt(fn () => (new $cleaner())->clean($this->laravel, $this->laravel));
+        }
+        $this->attempt(fn () => $this->sandbox->restore());
+    }
+
+    /** A file below public/, where handle_static asks for it. */
+    private function file(Request $request): ?\Wsd\Response
+    {
+        if ($request->method !== 'GET' && $request->method !== 'HEAD') {
+            return null;
+        }
+        $path = realpath($this->public . rawurldecode($request->path()));
+        $inside = $path !== false && str_starts_with($path, realpath($this->public) . '/');
+        if (!$inside || !is_file($path) || str_ends_with(strtolower($path), '.php')
+            || str_starts_with(basename($path), '.')) {
+            return null;
+        }
+        $response = new SwooleResponse();
+        $response->sendfile($path);
+        return new \Wsd\Response(200, $response->body, $response->fields);
+    }
+
+    /** Runs the classes of laravels.event_handlers. */
+    private function register(string $key, string $event): void
+    {
+        $classes = (array) ($this->config['event_handlers'][$key] ?? []);
+        if ($classes !== []) {
+            $this->on($event, function (...$arguments) use ($classes): void {
+                foreach ($classes as $class) {
+                    $this->attempt(fn () => (new $class())->handle(...$arguments));
+                }
+            });
+        }
+    }
+
+    /** LaravelS's timer jobs, in the first process alone. */
+    private function jobs(): void
+    {
+        if (empty($this->config['timer']['enable'])) {
+            return;
+        }
+        $this->app->timers->add(1, function (): void {
+            if ($this->worker_id !== 0) {
+                return;
+            }
+            foreach ($this->config['timer']['jobs'] as $entry) {
+                [$class, $arguments] = is_array($entry) ? [$entry[0], $entry[1] ?? []] : [$entry, []];
+                $this->job(new $class(...$arguments));
+            }
+        }, false);
+    }
+
+    private function job(object $job): void
+    {
+        $run = function () use ($job): void {
+            $this->attempt(fn () => $job->run());
+            if ($job->stopped ?? false) {
+                $this->app->timers->clear((int) $job->timer);
+            }
+        };
+        $job->timer = $this->app->timers->add(max(1, (int) $job->interval()), $run, true);
+        if ($job->isImmediate()) {
+            $run();
+        }
+    }
+
+    /** What throws is reported by Laravel, and the connection stays: LaravelS's rule. */
+    private function attempt(callable $call): void
+    {
+        try {
+            $call();
+        } catch (\Throwable $error) {
+            try {
+                $this->laravel->make(ExceptionHandler::class)->report($error);
+            } catch (\Throwable $second) {
+                fwrite(STDERR, "$error\nand reporting it: $second\n");
+            }
+        }
+    }
+}

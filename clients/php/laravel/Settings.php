@@ -1,0 +1,65 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd\Laravel;
+
+use Illuminate\Contracts\Foundation\Application;
+use Wsd\SwooleSettings;
+
+/** config/laravels.php over the defaults, and what wsd is given for it. */
+final class Settings
+{
+    /** Keys of LaravelS that have no counterpart, with what to do instead. */
+    private const NOT_HERE = [
+        'sockets' => 'more ports: name more addresses in wsd.listen',
+        'processes' => 'custom processes: run them under systemd or Supervisor',
+        'swoole_tables' => 'Swoole\Table: use the cache or Redis, or $server->wsd()->keep()',
+        'inotify_reload' => 'reload on change: run `php bin/laravels reload` from your watcher',
+    ];
+
+    /** @return array<string, mixed> the user's keys over the defaults */
+    public static function of(Application $app): array
+    {
+        $defaults = require __DIR__ . '/resources/laravels.php';
+        return array_replace_recursive($defaults, (array) $app['config']->get('laravels', []));
+    }
+
+    /** @return list<string> what the user should know of keys that do nothing */
+    public static function notices(array $config): array
+    {
+        $notices = [];
+        foreach (self::NOT_HERE as $key => $instead) {
+            $value = $config[$key] ?? [];
+            if (is_array($value) && array_key_exists('enable', $value) ? $value['enable'] : $value) {
+                $notices[] = "laravels.$key does not apply here. $instead";
+            }
+        }
+        return $notices;
+    }
+
+    public static function swoole(array $config): SwooleSettings
+    {
+        $set = $config['swoole'];
+        $set['worker_num'] = (int) ($set['worker_num'] ?? 0) ?: 2 * SwooleSettings::cpus();
+        foreach (['dispatch_mode', 'open_websocket_protocol'] as $key) {
+            unset($set[$key]);
+        }
+        $set['runtime_dir'] ??= self::directory($config);
+        $ip = (string) $config['listen_ip'];
+        $loopback = in_array($ip, ['127.0.0.1', 'localhost', '::1'], true) || str_starts_with($ip, '/');
+        // Who listens on loopback has a proxy on this machine before it.
+        $proxies = $loopback ? ['trusted_proxies' => ['127.0.0.0/8', '::1/128', 'unix:']] : [];
+        $set['wsd'] = ($config['wsd'] ?? []) + ($set['wsd'] ?? []) + $proxies;
+        return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
+    }
+
+    /** Where pid file and control socket are. A socket's path has at most 107 bytes. */
+    private static function directory(array $config): string
+    {
+        $directory = storage_path('wsd');
+        return strlen($directory) < 80
+            ? $directory
+            : sys_get_temp_dir() . '/wsd-' . substr(sha1($directory), 0, 16);
+    }
+}

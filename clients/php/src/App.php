@@ -1,0 +1,403 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/**
+ * An application process: takes events from its worker and sends commands back.
+ *
+ *     $app = new Wsd\App();
+ *     $app->on('message', fn (Wsd\App $app, int $fd, string $data, int $opcode) => $app->push($fd, $data));
+ *     exit($app->run());
+ *
+ * Events and the arguments of their handlers, after the App itself:
+ *  - start()                              once, before the first event
+ *  - handshake(Request): Accept|Response|null   a Response keeps the client out, null lets it in
+ *  - open(Request)                        the client is in
+ *  - message(int $fd, string $data, int $opcode)
+ *  - close(int $fd, Close $close)
+ *  - request(Request): ?Response          plain HTTP; null is wsd's own 404
+ *  - attach(Request)                      the client was opened in another process
+ *  - pipe(int $from, int $tag, string $data)
+ *  - stop()                               once, after the last event
+ */
+final class App
+{
+    public const TEXT = 1;
+    public const BINARY = 2;
+
+    /** An event that takes longer than this is no quick one: what it sent leaves at once. */
+    private const QUICK_NS = 500_000;
+    /** After so many quick events in a row, what they send is gathered to one write. */
+    private const QUICK_EVENTS = 32;
+
+    private ?Channel $channel = null;
+    /** @var array<string, callable> */
+    private array $handlers = [];
+    /** @var array<string, mixed> what HELLO said */
+    private array $facts = [];
+    /** @var array<int, true> clients of this process */
+    private array $mine = [];
+    /** @var list<array<string, mixed>> events that came while an answer was waited for */
+    private array $backlog = [];
+    private int $asked = 0;
+    private int $undone = 0;
+    private int $quick = 0;
+    private bool $ending = false;
+    private int $handled = 0;
+    public readonly Timers $timers;
+
+    public function __construct()
+    {
+        $this->timers = new Timers();
+    }
+
+    /** Sets the handler of an event. */
+    public function on(string $event, callable $handler): self
+    {
+        $names = ['start', 'handshake', 'open', 'message', 'close', 'request', 'attach', 'pipe', 'stop'];
+        if (!in_array($event, $names, true)) {
+            throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
+        }
+        $this->handlers[$event] = $handler;
+        return $this;
+    }
+
+    /** Whether this process was started by wsd as an application process. */
+    public static function isAppProcess(): bool
+    {
+        return getenv('WSD_APP_FD') !== false;
+    }
+
+    /**
+     * Serves until wsd says to end.
+     *
+     * @return int 0 after a proper end, 1 when the worker was lost before it
+     */
+    public function run(?Channel $channel = null): int
+    {
+        $this->channel = $channel ?? Channel::ofEnvironment()
+            ?? throw new \RuntimeException('not started by wsd: WSD_APP_FD names no socket');
+        if (!$this->hello()) {
+            return 1;
+        }
+        while (!$this->ending) {
+            if ($this->next() === null && !$this->wait()) {
+                break;
+            }
+        }
+        $this->settle();
+        $this->guard(fn () => $this->call('stop'));
+        $this->channel->flush();
+        return $this->ending ? 0 : 1;
+    }
+
+    /** What the worker said of itself at the start: see HELLO in docs/app-protocol.md. */
+    public function fact(string $name): mixed
+    {
+        return $this->facts[$name] ?? null;
+    }
+
+    /** How many events this process handled. */
+    public function handled(): int
+    {
+        return $this->handled;
+    }
+
+    /** Queues a message for a client, wherever it is. For the truth of it see pushConfirmed(). */
+    public function push(int $fd, string $data, int $opcode = self::TEXT): void
+    {
+        $this->channel->write(pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data);
+    }
+
+    /** Pushes and waits for the verdict: one of Protocol::VERDICTS. */
+    public function pushConfirmed(int $fd, string $data, int $opcode = self::TEXT): string
+    {
+        $answer = $this->ask(Protocol::PUSH, $fd, $opcode, $data, Protocol::FLAG_VERDICT);
+        return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+    }
+
+    /** Queues a message for every client of the server, except one where given. */
+    public function broadcast(string $data, int $opcode = self::TEXT, int $except = 0): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::BROADCAST, 0, $opcode, 0, $except, $data));
+    }
+
+    /** Closes a client's connection, after what was pushed to it. */
+    public function close(int $fd, int $code = 1000, string $reason = ''): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::DISCONNECT, 0, $code, 0, $fd, $reason));
+    }
+
+    /** As close(), and waits for the verdict. */
+    public function closeConfirmed(int $fd, int $code = 1000, string $reason = ''): string
+    {
+        $answer = $this->ask(Protocol::DISCONNECT, $fd, $code, $reason, Protocol::FLAG_VERDICT);
+        return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+    }
+
+    /** Whether the client is there. */
+    public function exists(int $fd): bool
+    {
+        return $this->ask(Protocol::EXISTS, $fd)['code'] === 1;
+    }
+
+    /** @return array<string, mixed>|null what is known of a client; null when it is gone */
+    public function info(int $fd): ?array
+    {
+        $answer = $this->ask(Protocol::INFO, $fd);
+        return $answer['code'] === 1 ? json_decode($answer['payload'], true) : null;
+    }
+
+    /** @return list<int> clients of the whole server, greater than $after; $count 0 is all */
+    public function list(int $after = 0, int $count = 0): array
+    {
+        $answer = $this->ask(Protocol::LIST, $after, min($count, 65535));
+        return $answer['payload'] === '' ? [] : array_values(unpack('P*', $answer['payload']));
+    }
+
+    /** @return array<string, mixed> counts of the worker; 'connections' is of the whole server */
+    public function stats(): array
+    {
+        return json_decode($this->ask(Protocol::STATS, 0)['payload'] ?: '[]', true);
+    }
+
+    /** Keeps up to 65,535 bytes that the client's next process is given in `attach`. */
+    public function keep(int $fd, string $bytes): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::KEEP, fd: $fd, payload: $bytes));
+    }
+
+    /** Sends bytes to the application of another worker, which gets them as `pipe`. */
+    public function send(int $worker, string $data, int $tag = 0): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::SEND, 0, $worker, 0, $tag, $data));
+    }
+
+    /** Whether the client is served by this process, as far as this process knows. */
+    public function owns(int $fd): bool
+    {
+        return isset($this->mine[$fd]);
+    }
+
+    /** Sends what is queued now, and not at the end of the event. */
+    public function flush(): void
+    {
+        $this->channel?->flush();
+    }
+
+    /** Ends run() after the event at hand. wsd starts a new process in this one's place. */
+    public function stop(): void
+    {
+        $this->ending = true;
+    }
+
+    private function hello(): bool
+    {
+        while (($hello = $this->channel->next()) === null) {
+            if (!$this->channel->read()) {
+                return false;
+            }
+        }
+        $this->facts = json_decode($hello['payload'], true) ?: [];
+        $this->guard(fn () => $this->call('start'));
+        // CLOSE is wanted always: it keeps the list of this process's clients true.
+        $wants = Protocol::IN_ORDER | Protocol::WANT_CLOSE;
+        $kinds = [
+            'handshake' => Protocol::WANT_HANDSHAKE | Protocol::WANT_OPEN,
+            'open' => Protocol::WANT_OPEN,
+            'message' => Protocol::WANT_MESSAGE,
+            'request' => Protocol::WANT_REQUEST,
+            'attach' => Protocol::WANT_ATTACH,
+        ];
+        foreach ($kinds as $name => $bits) {
+            $wants |= isset($this->handlers[$name]) ? $bits : 0;
+        }
+        $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION));
+        $this->channel->flush();
+        return true;
+    }
+
+    /** Handles one event that is here already; null where there is none. */
+    private function next(): ?bool
+    {
+        $event = $this->backlog === [] ? $this->channel->next() : array_shift($this->backlog);
+        if ($event === null) {
+            return null;
+        }
+        if ($event['kind'] >= Protocol::VERDICT) {
+            return true; // An answer nobody waits for any more.
+        }
+        $begun = hrtime(true);
+        if ($begun >= $this->timers->due) {
+            $this->tick();
+        }
+        $this->dispatch($event);
+        if ($event['id'] !== 0) {
+            $this->undone = $event['id'];
+            $this->handled++;
+        }
+        if (hrtime(true) - $begun > self::QUICK_NS) {
+            $this->quick = 0;
+        }
+        // Slow handlers send at once, so that one event never keeps another's answers waiting.
+        if (++$this->quick < self::QUICK_EVENTS) {
+            $this->settle();
+        }
+        return true;
+    }
+
+    private function dispatch(array $event): void
+    {
+        switch ($event['kind']) {
+            case Protocol::MESSAGE:
+                $fd = $event['fd'];
+                $this->mine[$fd] = true;
+                try {
+                    ($this->handlers['message'])($this, $fd, $event['payload'], $event['code']);
+                } catch (\Throwable $error) {
+                    $this->failed($error, $fd);
+                }
+                break;
+            case Protocol::OPEN:
+                $this->opened($event);
+                break;
+            case Protocol::CLOSE:
+                $this->closed($event);
+                break;
+            case Protocol::REQUEST:
+                $this->requested($event);
+                break;
+            case Protocol::ATTACH:
+                $this->mine[$event['fd']] = true;
+                $request = Protocol::request($event['fd'], $event['payload']);
+                $this->guard(fn () => $this->call('attach', $request), $event['fd']);
+                break;
+            case Protocol::PIPE:
+                $this->guard(fn () => $this->call('pipe', $event['code'], $event['fd'], $event['payload']));
+                break;
+            case Protocol::SHUTDOWN:
+                $this->ending = true;
+                break;
+        }
+    }
+
+    private function opened(array $event): void
+    {
+        $request = Protocol::request($event['fd'], $event['payload']);
+        if (($event['flags'] & Protocol::FLAG_ANSWER) !== 0) {
+            $verdict = new Response(500);
+            $this->guard(function () use (&$verdict, $request) {
+                $verdict = $this->call('handshake', $request) ?? new Accept();
+            });
+            if (!$verdict instanceof Accept) {
+                $payload = Protocol::fields($verdict->fields) . $verdict->body;
+                $this->answer(Protocol::REFUSE, $event, $verdict->status, $payload);
+                return;
+            }
+            $payload = Protocol::string($verdict->subprotocol) . Protocol::fields($verdict->fields);
+            $this->answer(Protocol::ACCEPT, $event, 0, $payload);
+        }
+        $this->mine[$event['fd']] = true;
+        $this->guard(fn () => $this->call('open', $request), $event['fd']);
+    }
+
+    private function closed(array $event): void
+    {
+        $known = isset($this->mine[$event['fd']]);
+        unset($this->mine[$event['fd']]);
+        if (!isset($this->handlers['close'])) {
+            return;
+        }
+        $at = 0;
+        $cause = Protocol::readString($event['payload'], $at);
+        $by = ['nobody', 'client', 'server'][$event['flags'] & 3] ?? 'nobody';
+        $close = new Close($event['code'], substr($event['payload'], $at), $by, $cause);
+        $this->guard(fn () => $this->call('close', $event['fd'], $close));
+    }
+
+    private function requested(array $event): void
+    {
+        $response = new Response(500);
+        $this->guard(function () use (&$response, $event) {
+            $response = $this->call('request', Protocol::request(0, $event['payload']));
+        });
+        $payload = $response === null ? '' : Protocol::fields($response->fields) . $response->body;
+        $this->answer(Protocol::RESPONSE, $event, $response->status ?? 0, $payload);
+    }
+
+    private function answer(int $kind, array $event, int $code, string $payload): void
+    {
+        $this->channel->write(Protocol::frame($kind, 0, $code, $event['id'], $event['fd'], $payload));
+    }
+
+    private function call(string $event, mixed ...$arguments): mixed
+    {
+        $handler = $this->handlers[$event] ?? null;
+        return $handler === null ? null : $handler($this, ...$arguments);
+    }
+
+    /** An exception costs the connection it happened on (1011), not the process. */
+    private function guard(callable $call, int $fd = 0): void
+    {
+        try {
+            $call();
+        } catch (\Throwable $error) {
+            $this->failed($error, $fd);
+        }
+    }
+
+    private function failed(\Throwable $error, int $fd): void
+    {
+        file_put_contents('php://stderr', "Uncaught $error\n");
+        if ($fd !== 0) {
+            $this->close($fd, 1011, 'the handler failed');
+        }
+    }
+
+    /** Says that every event so far is done, together with all that they sent. */
+    private function settle(): void
+    {
+        if ($this->undone !== 0) {
+            $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, Protocol::FLAG_ALL, 0, $this->undone, 0));
+            $this->undone = 0;
+        }
+        $this->channel->flush();
+    }
+
+    /** Waits for the next event or timer. False when the worker is gone. */
+    private function wait(): bool
+    {
+        $this->settle();
+        $alive = $this->channel->read($this->timers->wait());
+        $this->tick();
+        return $alive;
+    }
+
+    private function tick(): void
+    {
+        $this->timers->run(fn (callable $call) => $this->guard($call));
+    }
+
+    /** Sends a question and waits for its answer; events that come meanwhile are kept. */
+    private function ask(int $kind, int $fd, int $code = 0, string $payload = '', int $flags = 0): array
+    {
+        $id = $this->asked = $this->asked % 0xffffffff + 1;
+        $this->channel->write(Protocol::frame($kind, $flags, $code, $id, $fd, $payload));
+        $this->channel->flush();
+        while (true) {
+            $frame = $this->channel->next();
+            if ($frame === null) {
+                if (!$this->channel->read()) {
+                    $this->ending = true;
+                    return ['code' => 0, 'payload' => ''];
+                }
+            } elseif ($frame['kind'] < Protocol::VERDICT) {
+                $this->backlog[] = $frame;
+            } elseif ($frame['id'] === $id) {
+                return $frame;
+            }
+        }
+    }
+}

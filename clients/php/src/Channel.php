@@ -1,0 +1,124 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/** The socket to the worker: whole frames in, bytes out in few writes. */
+final class Channel
+{
+    private const READ_BYTES = 65536;
+    private const FLUSH_BYTES = 65536;
+
+    /** @var resource */
+    private $socket;
+    private string $input = '';
+    private int $at = 0;
+    private string $output = '';
+
+    /** @param resource $socket a blocking stream socket */
+    public function __construct($socket)
+    {
+        stream_set_blocking($socket, true);
+        stream_set_read_buffer($socket, 0);
+        stream_set_write_buffer($socket, 0);
+        $this->socket = $socket;
+    }
+
+    /** The channel of a process that wsd started, or null in any other. */
+    public static function ofEnvironment(): ?self
+    {
+        $number = getenv('WSD_APP_FD');
+        if ($number === false || (string) (int) $number !== $number) {
+            return null;
+        }
+        $socket = @fopen("php://fd/$number", 'r+');
+        return $socket === false ? null : new self($socket);
+    }
+
+    /** Queues bytes. They leave with flush(), or at once where they are many. */
+    public function write(string $bytes): void
+    {
+        $this->output .= $bytes;
+        if (strlen($this->output) >= self::FLUSH_BYTES) {
+            $this->flush();
+        }
+    }
+
+    /** Sends what is queued; blocks where the worker is slow. */
+    public function flush(): void
+    {
+        $bytes = $this->output;
+        $this->output = '';
+        while ($bytes !== '') {
+            $sent = @fwrite($this->socket, $bytes);
+            if ($sent === false || $sent === 0) {
+                return; // The worker is gone, as the next read will say.
+            }
+            $bytes = $sent === strlen($bytes) ? '' : substr($bytes, $sent);
+        }
+    }
+
+    /**
+     * The next whole frame that was read already, with its 'payload'; null for none.
+     *
+     * @return array{length: int, kind: int, flags: int, code: int, id: int, fd: int, payload: string}|null
+     */
+    public function next(): ?array
+    {
+        $have = strlen($this->input) - $this->at;
+        if ($have < Protocol::HEADER_BYTES) {
+            return null;
+        }
+        $frame = unpack(Protocol::HEADER, $this->input, $this->at);
+        $whole = Protocol::HEADER_BYTES + $frame['length'];
+        if ($have < $whole) {
+            return null;
+        }
+        $frame['payload'] = substr($this->input, $this->at + Protocol::HEADER_BYTES, $frame['length']);
+        $this->at += $whole;
+        return $frame;
+    }
+
+    /** Waits for bytes. False when the worker is gone. */
+    public function read(?float $seconds = null): bool
+    {
+        if ($seconds !== null && !$this->readable($seconds)) {
+            return true;
+        }
+        for ($failures = 0; $failures < 8; $failures++) {
+            $bytes = @stream_socket_recvfrom($this->socket, self::READ_BYTES);
+            if ($bytes === '') {
+                return false;
+            }
+            if ($bytes !== false) {
+                $this->append($bytes);
+                return true;
+            }
+            // A signal broke the call; its handler, if any, runs before the next turn.
+        }
+        return false;
+    }
+
+    private function append(string $bytes): void
+    {
+        if ($this->at === strlen($this->input)) {
+            $this->input = $bytes;
+        } else {
+            if ($this->at > 0) {
+                $this->input = substr($this->input, $this->at);
+            }
+            $this->input .= $bytes;
+        }
+        $this->at = 0;
+    }
+
+    private function readable(float $seconds): bool
+    {
+        $read = [$this->socket];
+        $none = null;
+        $whole = (int) $seconds;
+        $micros = (int) (($seconds - $whole) * 1e6);
+        return (bool) @stream_select($read, $none, $none, $whole, $micros);
+    }
+}

@@ -1,0 +1,112 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/** Numbers and payloads of the app protocol, version 1: docs/app-protocol.md. */
+final class Protocol
+{
+    public const VERSION = 1;
+    public const HEADER_BYTES = 20;
+    public const HEADER = 'Vlength/Ckind/Cflags/vcode/Vid/Pfd';
+
+    public const HELLO = 1;
+    public const OPEN = 2;
+    public const MESSAGE = 3;
+    public const CLOSE = 4;
+    public const REQUEST = 5;
+    public const ATTACH = 6;
+    public const TICK = 7;
+    public const PIPE = 8;
+    public const SHUTDOWN = 9;
+
+    public const READY = 32;
+    public const DONE = 33;
+    public const PUSH = 34;
+    public const BROADCAST = 35;
+    public const DISCONNECT = 36;
+    public const ACCEPT = 37;
+    public const REFUSE = 38;
+    public const RESPONSE = 39;
+    public const INFO = 40;
+    public const EXISTS = 41;
+    public const LIST = 42;
+    public const KEEP = 43;
+    public const EVERY = 44;
+    public const SEND = 45;
+    public const STATS = 46;
+
+    public const VERDICT = 64;
+
+    public const FLAG_ANSWER = 1;
+    public const FLAG_ALL = 1;
+    public const FLAG_VERDICT = 1;
+    public const FLAG_AGAIN = 128;
+
+    public const WANT_HANDSHAKE = 1;
+    public const WANT_OPEN = 2;
+    public const WANT_MESSAGE = 4;
+    public const WANT_CLOSE = 8;
+    public const WANT_REQUEST = 16;
+    public const WANT_ATTACH = 32;
+    public const IN_ORDER = 64;
+
+    public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text'];
+
+    /** One frame as bytes. */
+    public static function frame(
+        int $kind,
+        int $flags = 0,
+        int $code = 0,
+        int $id = 0,
+        int $fd = 0,
+        string $payload = '',
+    ): string {
+        return pack('VCCvVP', strlen($payload), $kind, $flags, $code, $id, $fd) . $payload;
+    }
+
+    public static function string(string $text): string
+    {
+        return pack('V', strlen($text)) . $text;
+    }
+
+    /** @param list<array{0: string, 1: string}> $fields names and values */
+    public static function fields(array $fields): string
+    {
+        $bytes = pack('V', count($fields));
+        foreach ($fields as [$name, $value]) {
+            $bytes .= pack('V', strlen($name)) . $name . pack('V', strlen($value)) . $value;
+        }
+        return $bytes;
+    }
+
+    /** Reads a string at $at and moves $at behind it. */
+    public static function readString(string $payload, int &$at): string
+    {
+        $length = unpack('V', $payload, $at)[1];
+        $text = substr($payload, $at + 4, $length);
+        $at += 4 + $length;
+        return $text;
+    }
+
+    /** Reads the payload of OPEN, REQUEST and ATTACH. */
+    public static function request(int $fd, string $payload): Request
+    {
+        $at = 0;
+        $method = self::readString($payload, $at);
+        $target = self::readString($payload, $at);
+        $subprotocol = self::readString($payload, $at);
+        $peer = self::readString($payload, $at);
+        $client = self::readString($payload, $at);
+        $count = unpack('V', $payload, $at)[1];
+        $at += 4;
+        $fields = [];
+        for ($i = 0; $i < $count; $i++) {
+            $name = self::readString($payload, $at);
+            $fields[] = [$name, self::readString($payload, $at)];
+        }
+        $rest = substr($payload, $at);
+        return new Request($fd, $method, $target, $subprotocol, $peer, $client, $fields, $rest);
+    }
+}

@@ -1,0 +1,85 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/** The request that opened a connection, or a plain HTTP request ($fd is 0 then). */
+final class Request
+{
+    /**
+     * @param list<array{0: string, 1: string}> $fields header fields, names in lower case
+     * @param string $peer   the other end of the TCP connection, "address:port"; empty on unix:
+     * @param string $client the client's address: the peer's, or what a trusted proxy says
+     * @param string $body   of an HTTP request; in `attach` what `keep` last gave
+     */
+    public function __construct(
+        public readonly int $fd,
+        public readonly string $method,
+        public readonly string $target,
+        public readonly string $subprotocol,
+        public readonly string $peer,
+        public readonly string $client,
+        public readonly array $fields,
+        public readonly string $body,
+    ) {
+    }
+
+    public function path(): string
+    {
+        return explode('?', $this->target, 2)[0];
+    }
+
+    public function queryString(): string
+    {
+        return explode('?', $this->target, 2)[1] ?? '';
+    }
+
+    /** @return array<array-key, mixed> the query's parameters, as PHP's $_GET has them */
+    public function query(): array
+    {
+        parse_str($this->queryString(), $parameters);
+        return $parameters;
+    }
+
+    /** The first header field of that name. */
+    public function header(string $name): ?string
+    {
+        $name = strtolower($name);
+        foreach ($this->fields as [$key, $value]) {
+            if ($key === $name) {
+                return $value;
+            }
+        }
+        return null;
+    }
+
+    /** @return array<string, string> every header field; several of one name are joined */
+    public function headers(): array
+    {
+        $headers = [];
+        foreach ($this->fields as [$name, $value]) {
+            $glue = $name === 'cookie' ? '; ' : ', ';
+            $headers[$name] = isset($headers[$name]) ? $headers[$name] . $glue . $value : $value;
+        }
+        return $headers;
+    }
+
+    /** @return array<string, string> cookies, percent-decoded as PHP's $_COOKIE has them */
+    public function cookies(): array
+    {
+        $cookies = [];
+        foreach ($this->fields as [$name, $line]) {
+            if ($name !== 'cookie') {
+                continue;
+            }
+            foreach (explode(';', $line) as $pair) {
+                [$key, $value] = explode('=', ltrim($pair), 2) + [1 => null];
+                if ($value !== null && $key !== '' && !isset($cookies[$key])) {
+                    $cookies[$key] = urldecode($value);
+                }
+            }
+        }
+        return $cookies;
+    }
+}

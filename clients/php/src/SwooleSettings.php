@@ -1,0 +1,202 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/** What the keys of Swoole's set() are in wsd: docs/swoole.md has the same as a table. */
+final class SwooleSettings
+{
+    /** Keys that need nothing, since wsd is always so or has no such part. */
+    private const NOTHING_TO_DO = [
+        'enable_reuse_port', 'dispatch_mode', 'reload_async', 'enable_coroutine', 'hook_flags',
+        'open_websocket_protocol', 'open_http_protocol', 'enable_unsafe_event', 'task_ipc_mode',
+        'task_max_request', 'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
+        'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
+        'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
+        'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
+        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame',
+        'enable_static_handler', 'document_root', 'task_use_object', 'task_object', 'wsd',
+        'buffer_output_size', 'output_buffer_size', 'enable_delay_receive', 'tcp_keepinterval',
+        'tcp_keepcount', 'socket_type', 'process_prefix',
+    ];
+    /** Of these, those a script may rely on: they are said when set. */
+    private const SAID = [
+        'enable_static_handler' => 'static files are nginx\'s work here',
+        'enable_coroutine' => 'there are no coroutines: a handler blocks its own process only',
+        'buffer_output_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
+        'output_buffer_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
+        'enable_delay_receive' => 'connections are read at once',
+    ];
+    private const LOG_LEVELS = ['debug', 'trace', 'info', 'info', 'warn', 'error', 'error'];
+
+    /** @var array<string, scalar|list<string>> keys of wsd */
+    public array $wsd = [];
+    /** @var list<string> what the user should know */
+    public array $notices = [];
+
+    /** @param array<string, mixed> $set what was given to set() */
+    public function __construct(private array $set, string $host, int $port, int $type)
+    {
+        $this->refuseTls($type);
+        $this->listen($host, $port, $type);
+        $this->processes();
+        $this->liveness();
+        $this->limits();
+        $this->log();
+        $this->rest();
+        foreach ((array) ($set['wsd'] ?? []) as $key => $value) {
+            $this->wsd[$key] = $value;
+        }
+        if (!isset($this->wsd['allowed_origins'])) {
+            $this->wsd['allowed_origins'] = ['*'];
+            $this->notices[] = 'pages of every origin may connect, as with Swoole; to change that: '
+                . '$server->set([\'wsd\' => [\'allowed_origins\' => [\'https://example.com\']]])';
+        }
+        $this->sayTheRest();
+    }
+
+    public static function cpus(): int
+    {
+        $list = @file_get_contents('/proc/self/status');
+        if ($list !== false && preg_match('/^Cpus_allowed_list:\s*(\S+)/m', $list, $found)) {
+            $count = 0;
+            foreach (explode(',', $found[1]) as $range) {
+                [$first, $last] = explode('-', $range) + [1 => null];
+                $count += (int) ($last ?? $first) - (int) $first + 1;
+            }
+            return max(1, $count);
+        }
+        return 1;
+    }
+
+    private function refuseTls(int $type): void
+    {
+        foreach (array_keys($this->set) as $key) {
+            if (str_starts_with((string) $key, 'ssl_')) {
+                throw new \RuntimeException("wsd does no TLS itself yet ($key): put nginx before it");
+            }
+        }
+        if (($type & SWOOLE_SSL) !== 0) {
+            throw new \RuntimeException('wsd does no TLS itself yet (SWOOLE_SSL): put nginx before it');
+        }
+    }
+
+    private function listen(string $host, int $port, int $type): void
+    {
+        if (($type & ~SWOOLE_SSL) === SWOOLE_SOCK_UNIX_STREAM || str_starts_with($host, '/')) {
+            $this->wsd['listen'] = ["unix:$host"];
+            return;
+        }
+        $address = match (true) {
+            $host === 'localhost' => '127.0.0.1',
+            $host === '::1', $host === '::', str_contains($host, ':') => "[$host]",
+            default => $host,
+        };
+        $this->wsd['listen'] = ["$address:$port"];
+    }
+
+    /** Swoole's workers run PHP; wsd's serve sockets, and each has PHP processes of its own. */
+    private function processes(): void
+    {
+        $cpus = self::cpus();
+        $php = max(1, (int) ($this->set['worker_num'] ?? $cpus));
+        $workers = max(1, min($php, (int) ($this->set['reactor_num'] ?? $cpus), 256));
+        $this->wsd['worker_num'] = $workers;
+        $this->wsd['app.processes'] = (int) ceil($php / $workers);
+        $this->copy(['max_request' => 'app.max_requests', 'user' => 'user', 'group' => 'group']);
+        if (isset($this->set['max_wait_time'])) {
+            $this->wsd['max_wait_time'] = $this->set['max_wait_time'] . 's';
+        }
+        if (!empty($this->set['task_worker_num'])) {
+            $this->notices[] = 'task_worker_num: tasks run in the process that gives them, when its '
+                . 'events are done; raise worker_num if they take long';
+        }
+    }
+
+    /** Swoole closes nobody who is silent unless told so. */
+    private function liveness(): void
+    {
+        $idle = (int) ($this->set['heartbeat_idle_time'] ?? 0);
+        $interval = (int) ($this->set['heartbeat_check_interval'] ?? 0);
+        $idle = $idle ?: 2 * $interval;
+        $interval = $interval ?: max(1, intdiv($idle, 2));
+        $this->wsd['heartbeat_idle_time'] = $idle . 's';
+        $this->wsd['heartbeat_check_interval'] = ($idle > 0 ? $interval : 0) . 's';
+    }
+
+    private function limits(): void
+    {
+        $this->copy([
+            'max_conn' => 'max_connection',
+            'max_connection' => 'max_connection',
+            'package_max_length' => 'package_max_length',
+            'backlog' => 'backlog',
+            'open_tcp_nodelay' => 'tcp_nodelay',
+            'websocket_compression' => 'websocket_compression',
+        ]);
+        $this->wsd['buffer_output_size'] = (int) ($this->set['socket_buffer_size'] ?? 8 << 20);
+        if (!empty($this->set['open_tcp_keepalive'])) {
+            $this->wsd['tcp_keepalive'] = ($this->set['tcp_keepidle'] ?? 3600) . 's';
+        }
+        if (!empty($this->set['tcp_user_timeout'])) {
+            $this->wsd['tcp_user_timeout'] = $this->set['tcp_user_timeout'] . 'ms';
+        }
+        if (!empty($this->set['websocket_subprotocol'])) {
+            $this->wsd['subprotocols'] = [(string) $this->set['websocket_subprotocol']];
+        }
+    }
+
+    private function log(): void
+    {
+        $this->copy(['daemonize' => 'daemonize', 'pid_file' => 'pid_file', 'log_file' => 'log_file']);
+        if (isset($this->set['log_level'])) {
+            $this->wsd['log_level'] = self::LOG_LEVELS[(int) $this->set['log_level']] ?? 'info';
+        }
+    }
+
+    /** Two scripts on one machine must not share a directory for pid file and control socket. */
+    private function rest(): void
+    {
+        $directory = $this->set['runtime_dir'] ?? (getenv('WSD_RUNTIME_DIR') ?: null);
+        if ($directory === null) {
+            $parent = getenv('XDG_RUNTIME_DIR') ?: sys_get_temp_dir();
+            $name = preg_replace('/[^0-9A-Za-z.]+/', '-', $this->wsd['listen'][0]);
+            $user = function_exists('posix_getuid') ? posix_getuid() : getmyuid();
+            $directory = "$parent/wsd-$user-" . trim($name, '-');
+        }
+        $this->wsd['runtime_dir'] = $directory;
+    }
+
+    private function sayTheRest(): void
+    {
+        $known = [
+            'worker_num', 'reactor_num', 'max_request', 'user', 'group', 'max_wait_time',
+            'task_worker_num', 'heartbeat_idle_time', 'heartbeat_check_interval', 'max_conn',
+            'max_connection', 'package_max_length', 'backlog', 'open_tcp_nodelay',
+            'websocket_compression', 'socket_buffer_size', 'open_tcp_keepalive', 'tcp_keepidle',
+            'tcp_user_timeout', 'websocket_subprotocol', 'daemonize', 'pid_file', 'log_file',
+            'log_level', 'runtime_dir', ...self::NOTHING_TO_DO,
+        ];
+        foreach ($this->set as $key => $value) {
+            if (isset(self::SAID[$key]) && $value) {
+                $this->notices[] = "$key: " . self::SAID[$key];
+            } elseif (!in_array($key, $known, true)) {
+                $this->notices[] = "$key: does not apply here and is ignored";
+            }
+        }
+    }
+
+    /** @param array<string, string> $keys */
+    private function copy(array $keys): void
+    {
+        foreach ($keys as $swoole => $wsd) {
+            if (isset($this->set[$swoole])) {
+                $value = $this->set[$swoole];
+                $this->wsd[$wsd] = in_array($wsd, ['daemonize', 'tcp_nodelay', 'websocket_compression'], true)
+                    ? (bool) $value
+                    : $value;
+            }
+        }
+    }
+}

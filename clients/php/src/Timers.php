@@ -1,0 +1,93 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Wsd;
+
+/** Timers of one process, run between events. */
+final class Timers
+{
+    /** @var array<int, array{due: int, period: int, call: callable}> times in nanoseconds */
+    private array $timers = [];
+    private \SplMinHeap $heap;
+    private int $last = 0;
+    /** When the next one may be due, in nanoseconds; never later than it is. */
+    public int $due = PHP_INT_MAX;
+
+    public function __construct()
+    {
+        $this->heap = new \SplMinHeap();
+    }
+
+    /** Calls $call(id) after $ms, and each $ms again where $repeat. */
+    public function add(int $ms, callable $call, bool $repeat): int
+    {
+        $id = ++$this->last;
+        $due = hrtime(true) + $ms * 1_000_000;
+        $this->timers[$id] = ['due' => $due, 'period' => $repeat ? $ms * 1_000_000 : 0, 'call' => $call];
+        $this->heap->insert([$due, $id]);
+        $this->due = min($this->due, $due);
+        return $id;
+    }
+
+    public function clear(int $id): bool
+    {
+        $known = isset($this->timers[$id]);
+        unset($this->timers[$id]);
+        return $known;
+    }
+
+    public function exists(int $id): bool
+    {
+        return isset($this->timers[$id]);
+    }
+
+    /** @return list<int> */
+    public function list(): array
+    {
+        return array_keys($this->timers);
+    }
+
+    /** Seconds until the next one is due; null where there is none. */
+    public function wait(): ?float
+    {
+        $this->settle();
+        return $this->due === PHP_INT_MAX ? null : max(0, $this->due - hrtime(true)) / 1e9;
+    }
+
+    /** Runs what is due. Late ticks are skipped, not made up for. */
+    public function run(callable $guard): void
+    {
+        $now = hrtime(true);
+        while (!$this->heap->isEmpty() && $this->heap->top()[0] <= $now) {
+            [$due, $id] = $this->heap->extract();
+            $timer = $this->timers[$id] ?? null;
+            if ($timer === null || $timer['due'] !== $due) {
+                continue;
+            }
+            if ($timer['period'] > 0) {
+                $next = $due + (intdiv($now - $due, $timer['period']) + 1) * $timer['period'];
+                $this->timers[$id]['due'] = $next;
+                $this->heap->insert([$next, $id]);
+            } else {
+                unset($this->timers[$id]);
+            }
+            $guard(fn () => ($timer['call'])($id));
+        }
+        $this->settle();
+    }
+
+    /** Forgets timers that were cleared, and sees when the next one is due. */
+    private function settle(): void
+    {
+        while (!$this->heap->isEmpty()) {
+            [$due, $id] = $this->heap->top();
+            if (($this->timers[$id]['due'] ?? null) === $due) {
+                $this->due = $due;
+                return;
+            }
+            $this->heap->extract();
+        }
+        $this->due = PHP_INT_MAX;
+    }
+}

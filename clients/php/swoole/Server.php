@@ -1,0 +1,441 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Swoole;
+
+use Wsd\App;
+use Wsd\Launcher;
+use Wsd\SwooleSettings;
+
+/** What Swoole's servers have in common. See docs/swoole.md for what works and what differs. */
+#[\AllowDynamicProperties]
+class Server
+{
+    /** Events that wsd has; the others of Swoole are accepted, and said at the start. */
+    protected const EVENTS = ['start', 'workerstart', 'workerstop', 'open', 'message', 'close', 'request',
+        'handshake', 'beforehandshakeresponse', 'pipemessage', 'task', 'finish', 'connect', 'disconnect',
+        'attach'];
+    protected const SILENT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'workererror',
+        'workerexit', 'beforereload', 'afterreload', 'bufferfull', 'bufferempty', 'receive', 'packet'];
+
+    public $setting = [];
+    public $connections;
+    public $host = '';
+    public $port = 0;
+    public $type = 0;
+    public $mode = 0;
+    public $ports = [];
+    public $master_pid = 0;
+    public $manager_pid = 0;
+    public $worker_id = -1;
+    public $taskworker = false;
+    public $worker_pid = 0;
+    public $ssl = false;
+
+    protected App $app;
+    /** @var array<string, callable> */
+    protected array $handlers = [];
+    protected int $lastError = 0;
+    private int $tasks = 0;
+    private ?array $task = null;
+    private float $started = 0;
+    private int $requests = 0;
+
+    public function __construct(
+        string $host = '0.0.0.0',
+        int $port = 0,
+        int $mode = SWOOLE_BASE,
+        int $sock_type = SWOOLE_SOCK_TCP,
+    ) {
+        $this->host = $host;
+        $this->port = $port;
+        $this->mode = $mode;
+        $this->type = $sock_type;
+        $this->ports = [$this];
+        $this->app = new App();
+        $this->connections = new Connection\Iterator($this->app);
+        Timer::bind($this->app->timers);
+    }
+
+    public function set(array $settings): bool
+    {
+        $this->setting = array_merge($this->setting ?? [], $settings);
+        return true;
+    }
+
+    public function on(string $event_name, callable $callback): bool
+    {
+        $name = strtolower($event_name);
+        if (!in_array($name, static::EVENTS, true) && !in_array($name, self::SILENT, true)) {
+            return $this->warn('on', "unknown event types[$event_name]");
+        }
+        $this->handlers[$name] = $callback;
+        return true;
+    }
+
+    public function getCallback(string $event_name): ?callable
+    {
+        return $this->handlers[strtolower($event_name)] ?? null;
+    }
+
+    /** Serves. In the process that the user started, wsd takes its place. */
+    public function start(): bool
+    {
+        $this->check();
+        if (App::isAppProcess()) {
+            $this->bind();
+            exit($this->app->run());
+        }
+        $settings = new SwooleSettings($this->setting ?? [], $this->host, $this->port, $this->type);
+        foreach ($settings->notices as $notice) {
+            fwrite(STDERR, "wsd: $notice\n");
+        }
+        foreach (array_intersect(self::SILENT, array_keys($this->handlers)) as $event) {
+            fwrite(STDERR, "wsd: on('$event') is never called: see docs/swoole.md\n");
+        }
+        return Launcher::start([
+            'handler' => 'app',
+            'app.command' => Launcher::command(),
+            'app.cwd' => getcwd() ?: '/',
+            ...$settings->wsd,
+        ]) === 0;
+    }
+
+    /** Starts new processes with the code as it is on disk now; clients stay connected. */
+    public function reload(bool $only_task = false): bool
+    {
+        return $this->signal('USR1');
+    }
+
+    public function shutdown(): bool
+    {
+        return $this->signal('TERM');
+    }
+
+    /** Ends this worker's process; another takes its place and its clients. */
+    public function stop(int $worker_id = -1, bool $wait_event = false): bool
+    {
+        if ($worker_id !== -1 && $worker_id !== $this->worker_id) {
+            return $this->warn('stop', 'only the process itself can be stopped here');
+        }
+        $this->app->stop();
+        return true;
+    }
+
+    public function close(int $fd, bool $reset = false): bool
+    {
+        if (!$this->owns($fd) && !$this->app->exists($fd)) {
+            return $this->gone('close', $fd);
+        }
+        $this->app->close($fd);
+        return true;
+    }
+
+    public function exist(int $fd): bool
+    {
+        return $this->app->exists($fd);
+    }
+
+    public function exists(int $fd): bool
+    {
+        return $this->app->exists($fd);
+    }
+
+    public function getClientInfo(int $fd, int $reactor_id = -1, bool $ignore_error = false): array|false
+    {
+        $info = $this->app->info($fd);
+        if ($info === null) {
+            $this->lastError = SWOOLE_ERROR_SESSION_NOT_EXIST;
+            return false;
+        }
+        $colon = strrpos($info['peer'], ':');
+        $last = microtime(true) - $info['idle_ms'] / 1000;
+        return [
+            'websocket_status' => WEBSOCKET_STATUS_ACTIVE,
+            'server_port' => $this->port,
+            'server_fd' => 0,
+            'socket_fd' => 0,
+            'socket_type' => $this->type,
+            'remote_port' => (int) substr($info['peer'], $colon + 1),
+            'remote_ip' => $info['client'] ?? trim(substr($info['peer'], 0, $colon), '[]'),
+            'reactor_id' => $info['worker'],
+            'worker_id' => $info['worker'],
+            'connect_time' => intdiv($info['connected_at'], 1000),
+            'last_time' => (int) $last,
+            'last_recv_time' => $last,
+            'last_send_time' => $last,
+            'last_dispatch_time' => $last,
+            'close_errno' => 0,
+            'recv_queued_bytes' => 0,
+            'send_queued_bytes' => 0,
+        ];
+    }
+
+    public function connection_info(int $fd, int $reactor_id = -1, bool $ignore_error = false): array|false
+    {
+        return $this->getClientInfo($fd, $reactor_id, $ignore_error);
+    }
+
+    public function getClientList(int $start_fd = 0, int $find_count = 10): array|false
+    {
+        if ($find_count > 100) {
+            return $this->warn('getClientList', 'swoole connection list max_find_count=100');
+        }
+        return $this->app->list($start_fd, max(1, $find_count)) ?: false;
+    }
+
+    public function connection_list(int $start_fd = 0, int $find_count = 10): array|false
+    {
+        return $this->getClientList($start_fd, $find_count);
+    }
+
+    public function stats(): array
+    {
+        $stats = $this->app->stats();
+        return [
+            'start_time' => (int) $this->started,
+            'connection_num' => $stats['connections'] ?? 0,
+            'worker_num' => $this->workers(),
+            'task_worker_num' => 0,
+            'tasking_num' => 0,
+            'request_count' => $this->app->handled(),
+            'worker_request_count' => $this->app->handled(),
+            'pushes_refused' => $stats['pushes_refused'] ?? 0,
+            'events_queued' => $stats['events_queued'] ?? 0,
+        ];
+    }
+
+    public function tick(int $ms, callable $callback, mixed ...$params): int|false
+    {
+        return Timer::tick($ms, $callback, ...$params);
+    }
+
+    public function after(int $ms, callable $callback, mixed ...$params): int|false
+    {
+        return Timer::after($ms, $callback, ...$params);
+    }
+
+    public function clearTimer(int $timer_id): bool
+    {
+        return Timer::clear($timer_id);
+    }
+
+    public function defer(callable $callback): void
+    {
+        $this->app->timers->add(0, fn () => $callback(), false);
+    }
+
+    /** Runs onTask in this process, once the event at hand is done. */
+    public function task(mixed $data, int $worker_id = -1, ?callable $finish_callback = null): int|false
+    {
+        if (!isset($this->handlers['task'])) {
+            return $this->warn('task', 'require onTask callback');
+        }
+        $id = $this->tasks++;
+        $this->app->timers->add(0, function () use ($id, $data, $finish_callback): void {
+            $this->runTask($id, $data, $finish_callback);
+        }, false);
+        return $id;
+    }
+
+    /** Runs onTask at once and gives its result. */
+    public function taskwait(mixed $data, float $timeout = 0.5, int $worker_id = -1): mixed
+    {
+        if (!isset($this->handlers['task'])) {
+            return $this->warn('taskwait', 'require onTask callback');
+        }
+        $result = false;
+        $this->runTask($this->tasks++, $data, function ($server, $id, $data) use (&$result): void {
+            $result = $data;
+        });
+        return $result;
+    }
+
+    /** @return array<int, mixed> */
+    public function taskWaitMulti(array $tasks, float $timeout = 0.5): array|false
+    {
+        return array_map(fn ($task) => $this->taskwait($task, $timeout), $tasks);
+    }
+
+    public function finish(mixed $data): bool
+    {
+        if ($this->task === null) {
+            return $this->warn('finish', 'can only be used in the task callback');
+        }
+        $this->task['result'] = $data;
+        $this->task['finished'] = true;
+        return true;
+    }
+
+    /** Sends something to another worker's onPipeMessage; what is no string is serialized. */
+    public function sendMessage(mixed $message, int $dst_worker_id): bool
+    {
+        if ($dst_worker_id === $this->worker_id) {
+            return $this->warn('sendMessage', "can't send messages to self");
+        }
+        if ($dst_worker_id < 0 || $dst_worker_id >= $this->workers()) {
+            return $this->warn('sendMessage', "worker_id[$dst_worker_id] is invalid");
+        }
+        if (!isset($this->handlers['pipemessage'])) {
+            return $this->warn('sendMessage', 'onPipeMessage is null, can\'t use sendMessage');
+        }
+        $processes = (int) $this->app->fact('processes');
+        // The number says both where to and from whom: see SEND in docs/app-protocol.md.
+        $tag = $this->worker_id * $processes + $dst_worker_id % $processes;
+        $bytes = is_string($message) ? "s$message" : 'o' . serialize($message);
+        $this->app->send(intdiv($dst_worker_id, $processes), $bytes, $tag);
+        return true;
+    }
+
+    public function getLastError(): int
+    {
+        return $this->lastError;
+    }
+
+    public function getWorkerId(): int|false
+    {
+        return $this->worker_id < 0 ? false : $this->worker_id;
+    }
+
+    public function getWorkerPid(int $worker_id = -1): int|false
+    {
+        return $worker_id === -1 || $worker_id === $this->worker_id ? getmypid() : false;
+    }
+
+    public function getMasterPid(): int
+    {
+        return $this->master_pid;
+    }
+
+    public function getManagerPid(): int
+    {
+        return $this->manager_pid;
+    }
+
+    public function protect(int $fd, bool $is_protected = true): bool
+    {
+        return $this->warn('protect', 'wsd pings silent clients, so there is nothing to protect from');
+    }
+
+    public function addListener(string $host, int $port, int $sock_type): never
+    {
+        throw new \RuntimeException('wsd serves one kind of thing on all its addresses: '
+            . "give more of them with set(['wsd' => ['listen' => [...]]])");
+    }
+
+    public function listen(string $host, int $port, int $sock_type): never
+    {
+        $this->addListener($host, $port, $sock_type);
+    }
+
+    public function addProcess(mixed $process): never
+    {
+        throw new \RuntimeException('addProcess has no counterpart: run it as a service of its own');
+    }
+
+    /** @internal the native application behind this server */
+    public function wsd(): App
+    {
+        return $this->app;
+    }
+
+    /** Sets the handlers of the native application. */
+    protected function bind(): void
+    {
+        $this->app->on('start', function (App $app): void {
+            $processes = (int) $app->fact('processes');
+            $this->worker_id = $app->fact('worker') * $processes + $app->fact('process');
+            $this->worker_pid = getmypid();
+            $this->master_pid = (int) $app->fact('master_pid');
+            $this->manager_pid = (int) $app->fact('manager_pid');
+            $this->started = microtime(true);
+            $this->setting['worker_num'] = $this->workers();
+            $first = $this->worker_id === 0 && $app->fact('start') === 0 && $app->fact('epoch') === 1;
+            if ($first && isset($this->handlers['start'])) {
+                ($this->handlers['start'])($this);
+            }
+            $this->call('workerstart', $this->worker_id);
+        });
+        $this->app->on('stop', fn () => $this->call('workerstop', $this->worker_id));
+        $this->app->on('pipe', function (App $app, int $from, int $tag, string $data): void {
+            $message = $data[0] === 's' ? substr($data, 1) : unserialize(substr($data, 1));
+            $this->call('pipemessage', intdiv($tag, (int) $app->fact('processes')), $message);
+        });
+        if (isset($this->handlers['request'])) {
+            $this->app->on('request', fn (App $app, \Wsd\Request $request) => $this->request($request));
+        }
+    }
+
+    protected function check(): void
+    {
+    }
+
+    protected function call(string $event, mixed ...$arguments): mixed
+    {
+        $handler = $this->handlers[$event] ?? null;
+        return $handler === null ? null : $handler($this, ...$arguments);
+    }
+
+    protected function owns(int $fd): bool
+    {
+        return $this->app->owns($fd);
+    }
+
+    protected function gone(string $method, int $fd): bool
+    {
+        $this->lastError = SWOOLE_ERROR_SESSION_NOT_EXIST;
+        return $this->warn($method, "session#$fd does not exists");
+    }
+
+    protected function warn(string $method, string $message): bool
+    {
+        trigger_error(static::class . "::$method(): $message", E_USER_WARNING);
+        return false;
+    }
+
+    private function request(\Wsd\Request $request): \Wsd\Response
+    {
+        $response = new Http\Response();
+        ($this->handlers['request'])(Http\Request::of($request, $this->port), $response);
+        return new \Wsd\Response($response->statusCode, $response->body, self::typed($response));
+    }
+
+    /** @return list<array{0: string, 1: string}> */
+    private static function typed(Http\Response $response): array
+    {
+        $typed = $response->get('content-type') !== null;
+        return $typed ? $response->fields : [...$response->fields, ['content-type', 'text/html']];
+    }
+
+    private function runTask(int $id, mixed $data, ?callable $finish): void
+    {
+        [$outer, $this->task] = [$this->task, ['finished' => false, 'result' => null]];
+        try {
+            $result = $this->call('task', $id, $this->worker_id, $data);
+            $finished = $this->task['finished'] || $result !== null;
+            $result = $this->task['finished'] ? $this->task['result'] : $result;
+        } finally {
+            $this->task = $outer;
+        }
+        if ($finished && $finish !== null) {
+            $finish($this, $id, $result);
+        } elseif ($finished) {
+            $this->call('finish', $id, $result);
+        }
+    }
+
+    private function workers(): int
+    {
+        return (int) $this->app->fact('worker_num') * (int) $this->app->fact('processes');
+    }
+
+    private function signal(string $name): bool
+    {
+        if ($this->master_pid <= 1) {
+            return $this->warn(strtolower($name), 'the server is not running');
+        }
+        exec("kill -$name " . $this->master_pid, $output, $code);
+        return $code === 0;
+    }
+}

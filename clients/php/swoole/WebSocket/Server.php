@@ -1,0 +1,211 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Swoole\WebSocket;
+
+use Swoole\Http\Request;
+use Swoole\Http\Response;
+use Wsd\Accept;
+use Wsd\App;
+use Wsd\Close;
+
+/** WebSocket, and plain HTTP on the same port where there is onRequest. */
+class Server extends \Swoole\Http\Server
+{
+    /** Header fields of a 101 that wsd writes itself. */
+    private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
+        'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
+
+    /** @var array<int, string> unfinished messages that are pushed in pieces */
+    private array $pieces = [];
+    private bool $pingSaid = false;
+
+    /** Queues a message. True means queued, not delivered; false, with a warning, that it is not. */
+    public function push(
+        int $fd,
+        Frame|string $data,
+        int $opcode = WEBSOCKET_OPCODE_TEXT,
+        int $flags = WEBSOCKET_FLAG_FIN,
+    ): bool {
+        if ($data instanceof Frame) {
+            if ($data instanceof CloseFrame) {
+                return $this->disconnect($fd, $data->code, $data->reason);
+            }
+            [$opcode, $flags, $data] = [$data->opcode, $data->flags, (string) $data->data];
+        }
+        if (($flags & WEBSOCKET_FLAG_FIN) === 0 || $opcode === WEBSOCKET_OPCODE_CONTINUATION) {
+            return $this->piece($fd, $data, $opcode, $flags);
+        }
+        if ($opcode !== WEBSOCKET_OPCODE_TEXT && $opcode !== WEBSOCKET_OPCODE_BINARY) {
+            return $this->control($fd, $data, $opcode);
+        }
+        if ($this->app->owns($fd)) {
+            $this->app->push($fd, $data, $opcode);
+            return true;
+        }
+        return $this->confirmed($fd, $data, $opcode);
+    }
+
+    /** Sends a close frame; the connection ends when the client has answered it. */
+    public function disconnect(int $fd, int $code = WEBSOCKET_CLOSE_NORMAL, string $reason = ''): bool
+    {
+        if (strlen($reason) > 123) {
+            return $this->warn('disconnect', 'the maximum length of close reason is 123');
+        }
+        if (!$this->app->owns($fd) && !$this->app->exists($fd)) {
+            return $this->gone('disconnect', $fd);
+        }
+        $this->app->close($fd, $code, $reason);
+        return true;
+    }
+
+    public function isEstablished(int $fd): bool
+    {
+        return $this->app->exists($fd);
+    }
+
+    /** wsd pings by itself (ping_interval) and needs no help. */
+    public function ping(int $fd, string $data = ''): bool
+    {
+        return $this->control($fd, $data, WEBSOCKET_OPCODE_PING);
+    }
+
+    public static function pack(
+        Frame|string $data,
+        int $opcode = WEBSOCKET_OPCODE_TEXT,
+        int $flags = WEBSOCKET_FLAG_FIN,
+    ): string {
+        return Frame::pack($data, $opcode, $flags);
+    }
+
+    public static function unpack(string $data): Frame|false
+    {
+        return Frame::unpack($data);
+    }
+
+    protected function check(): void
+    {
+        if (!isset($this->handlers['message'])) {
+            throw new \Swoole\Exception('require onMessage callback');
+        }
+    }
+
+    protected function bind(): void
+    {
+        parent::bind();
+        $message = $this->handlers['message'];
+        $this->app->on('message', function (App $app, int $fd, string $data, int $opcode) use ($message): void {
+            $frame = new Frame();
+            $frame->fd = $fd;
+            $frame->data = $data;
+            $frame->opcode = $opcode;
+            $message($this, $frame);
+        });
+        $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
+        $decides = isset($this->handlers['handshake']) || isset($this->handlers['beforehandshakeresponse']);
+        if ($decides) {
+            $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->handshake($request));
+        }
+        // With a handshake of its own, a server gets no open: Swoole's rule.
+        if (isset($this->handlers['open']) && !isset($this->handlers['handshake'])) {
+            $this->app->on('open', function (App $app, \Wsd\Request $request): void {
+                ($this->handlers['open'])($this, Request::of($request, $this->port));
+            });
+        }
+        if (isset($this->handlers['attach'])) {
+            $this->app->on('attach', function (App $app, \Wsd\Request $request): void {
+                ($this->handlers['attach'])($this, Request::of($request, $this->port));
+            });
+        }
+    }
+
+    private function closed(int $fd, Close $close): void
+    {
+        unset($this->pieces[$fd]);
+        if (!empty($this->setting['open_websocket_close_frame']) && $close->by === 'client') {
+            $frame = new CloseFrame();
+            $frame->fd = $fd;
+            $frame->code = $close->code;
+            $frame->reason = $close->reason;
+            $frame->data = pack('n', $close->code) . $close->reason;
+            ($this->handlers['message'])($this, $frame);
+        }
+        // Swoole tells a server's own close by a reactor of -1.
+        $this->call('close', $fd, $close->by === 'server' ? -1 : intdiv($fd, 2 ** 39) % 256);
+    }
+
+    private function handshake(\Wsd\Request $request): Accept|\Wsd\Response
+    {
+        $response = new Response();
+        $response->fd = $request->fd;
+        $seen = Request::of($request, $this->port);
+        if (!isset($this->handlers['handshake'])) {
+            $this->call('beforehandshakeresponse', $seen, $response);
+            return new Accept($response->get('sec-websocket-protocol') ?? '', self::others($response));
+        }
+        $kept = ($this->handlers['handshake'])($seen, $response) !== false;
+        if ($response->statusCode === 101 && $kept) {
+            return new Accept($response->get('sec-websocket-protocol') ?? '', self::others($response));
+        }
+        $status = $response->statusCode < 300 ? 403 : $response->statusCode;
+        return new \Wsd\Response($status, $response->body, $response->fields);
+    }
+
+    /** @return list<array{0: string, 1: string}> */
+    private static function others(Response $response): array
+    {
+        $other = fn (array $field): bool => !in_array($field[0], self::OF_THE_101, true);
+        return array_values(array_filter($response->fields, $other));
+    }
+
+    private function confirmed(int $fd, string $data, int $opcode): bool
+    {
+        $verdict = $this->app->pushConfirmed($fd, $data, $opcode);
+        switch ($verdict) {
+            case 'queued':
+            case 'relayed':
+                return true;
+            case 'gone':
+                return $this->gone('push', $fd);
+            case 'full':
+                $this->lastError = SWOOLE_ERROR_OUTPUT_BUFFER_OVERFLOW;
+                return $this->warn('push', "connection[fd=$fd] output buffer overflow");
+            default:
+                $this->lastError = SWOOLE_ERROR_WEBSOCKET_PACK_FAILED;
+                return $this->warn('push', "session#$fd: $verdict");
+        }
+    }
+
+    /** Gathers a message that is pushed in pieces, since wsd sends whole ones. */
+    private function piece(int $fd, string $data, int $opcode, int $flags): bool
+    {
+        $opcode = $opcode === WEBSOCKET_OPCODE_CONTINUATION
+            ? ord(($this->pieces[$fd] ?? "\x01")[0])
+            : $opcode;
+        $whole = ($this->pieces[$fd] ?? chr($opcode)) . $data;
+        if (($flags & WEBSOCKET_FLAG_FIN) === 0) {
+            $this->pieces[$fd] = $whole;
+            return true;
+        }
+        unset($this->pieces[$fd]);
+        return $this->push($fd, substr($whole, 1), $opcode);
+    }
+
+    private function control(int $fd, string $data, int $opcode): bool
+    {
+        if ($opcode === WEBSOCKET_OPCODE_CLOSE) {
+            $code = strlen($data) >= 2 ? unpack('n', $data)[1] : WEBSOCKET_CLOSE_NORMAL;
+            return $this->disconnect($fd, $code, substr($data, 2));
+        }
+        if ($opcode !== WEBSOCKET_OPCODE_PING && $opcode !== WEBSOCKET_OPCODE_PONG) {
+            $this->lastError = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
+            return $this->warn('push', "the opcode [$opcode] is invalid");
+        }
+        if (!$this->pingSaid) {
+            $this->pingSaid = true;
+            fwrite(STDERR, "wsd: pings and pongs of the application are not sent: wsd does that itself\n");
+        }
+        return $this->app->owns($fd) || $this->app->exists($fd);
+    }
+}

@@ -1,0 +1,254 @@
+"""A small client of wsd's app protocol (docs/app-protocol.md). Standard library only.
+
+    from wsd_app import App
+    app = App()
+
+    @app.on("message")
+    def message(app, fd, data, opcode):
+        app.push(fd, data, opcode)
+
+    app.run()
+
+Handlers: start(app), handshake(app, request) -> None | Refuse | Accept, open(app, request),
+message(app, fd, data, opcode), close(app, fd, code, reason, by, cause),
+request(app, request) -> Response | None, attach(app, request), tick(app),
+pipe(app, worker, tag, data), stop(app). Data are bytes; opcode is 1 for text, 2 for binary.
+"""
+
+import json
+import os
+import socket
+import struct
+import sys
+import traceback
+from collections import deque
+from dataclasses import dataclass, field
+
+VERSION = 1
+HEADER = struct.Struct("<IBBHIQ")
+U32 = struct.Struct("<I")
+
+HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
+(READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
+ EVERY, SEND, STATS) = range(32, 47)
+VERDICT = 64
+VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text")
+WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
+IN_ORDER = 64
+
+
+def frame(kind, flags=0, code=0, id=0, fd=0, payload=b""):
+    return HEADER.pack(len(payload), kind, flags, code, id, fd) + payload
+
+
+def string(data):
+    return U32.pack(len(data)) + data
+
+
+def fields(pairs):
+    return U32.pack(len(pairs)) + b"".join(
+        string(name.encode()) + string(value.encode()) for name, value in pairs)
+
+
+def take(data, at):
+    (length,) = U32.unpack_from(data, at)
+    end = at + 4 + length
+    return data[at + 4:end], end
+
+
+@dataclass
+class Request:
+    fd: int
+    method: str
+    target: str
+    subprotocol: str
+    peer: str
+    client: str
+    fields: list
+    body: bytes
+
+    @classmethod
+    def read(cls, fd, payload):
+        texts, at = [], 0
+        for _ in range(5):
+            text, at = take(payload, at)
+            texts.append(text.decode("utf-8", "surrogateescape"))
+        (count,) = U32.unpack_from(payload, at)
+        at += 4
+        pairs = []
+        for _ in range(count):
+            name, at = take(payload, at)
+            value, at = take(payload, at)
+            pairs.append((name.decode(), value.decode("utf-8", "surrogateescape")))
+        return cls(fd, *texts, pairs, payload[at:])
+
+    def header(self, name):
+        return next((value for key, value in self.fields if key == name.lower()), None)
+
+
+@dataclass
+class Accept:
+    subprotocol: str = ""
+    fields: list = field(default_factory=list)
+
+
+@dataclass
+class Response:
+    status: int = 200
+    body: bytes = b""
+    fields: list = field(default_factory=list)
+
+
+Refuse = Response
+
+
+class App:
+    def __init__(self):
+        self.handlers, self.facts = {}, {}
+        self._socket, self._input, self._output = None, bytearray(), bytearray()
+        self._backlog, self._asked = deque(), 0
+
+    def on(self, name):
+        def keep(handler):
+            self.handlers[name] = handler
+            return handler
+        return keep
+
+    # Commands.
+
+    def push(self, fd, data, opcode=1):
+        self._send(PUSH, code=opcode, fd=fd, payload=data)
+
+    def push_confirmed(self, fd, data, opcode=1):
+        return VERDICTS[self._ask(PUSH, flags=1, code=opcode, fd=fd, payload=data)[1]]
+
+    def broadcast(self, data, opcode=1, but=0):
+        self._send(BROADCAST, code=opcode, fd=but, payload=data)
+
+    def close(self, fd, code=1000, reason=""):
+        self._send(DISCONNECT, code=code, fd=fd, payload=reason.encode())
+
+    def exists(self, fd):
+        return self._ask(EXISTS, fd=fd)[1] == 1
+
+    def info(self, fd):
+        _, code, payload = self._ask(INFO, fd=fd)
+        return json.loads(payload) if code else None
+
+    def list(self, after=0, count=0):
+        payload = self._ask(LIST, fd=after, code=count)[2]
+        return list(struct.unpack(f"<{len(payload) // 8}Q", payload))
+
+    def stats(self):
+        return json.loads(self._ask(STATS)[2])
+
+    def keep(self, fd, data):
+        self._send(KEEP, fd=fd, payload=data)
+
+    def every(self, milliseconds):
+        self._send(EVERY, id=milliseconds)
+
+    def send(self, worker, data, tag=0):
+        self._send(SEND, code=worker, fd=tag, payload=data)
+
+    # The loop.
+
+    def run(self):
+        self._socket = socket.socket(fileno=int(os.environ["WSD_APP_FD"]))
+        hello = self._read()
+        if hello is None:
+            return
+        self.facts = json.loads(hello[-1])
+        self._call("start")
+        wants = IN_ORDER
+        for name, bits in WANTS.items():
+            wants |= bits if name in self.handlers else 0
+        self._send(READY, flags=wants, code=VERSION)
+        self._flush()
+        while (event := self._next()) is not None and event[0] != SHUTDOWN:
+            self._dispatch(*event)
+            if event[3]:
+                self._send(DONE, id=event[3])
+            self._flush()
+        self._call("stop")
+        self._flush()
+
+    def _dispatch(self, kind, flags, code, id, fd, payload):
+        if kind == OPEN:
+            self._open(flags, id, Request.read(fd, payload))
+        elif kind == MESSAGE:
+            self._guarded(fd, "message", fd, payload, code)
+        elif kind == CLOSE:
+            cause, at = take(payload, 0)
+            by = ("nobody", "client", "server")[flags & 3]
+            self._guarded(0, "close", fd, code, payload[at:].decode(), by, cause.decode())
+        elif kind == REQUEST:
+            answer = self._guarded(0, "request", Request.read(0, payload), failed=Response(500))
+            body = fields(answer.fields) + answer.body if answer else b""
+            self._send(RESPONSE, code=answer.status if answer else 0, id=id, payload=body)
+        elif kind == ATTACH:
+            self._guarded(fd, "attach", Request.read(fd, payload))
+        elif kind == TICK:
+            self._guarded(0, "tick")
+        elif kind == PIPE:
+            self._guarded(0, "pipe", code, fd, payload)
+
+    def _open(self, flags, id, request):
+        if flags & 1:
+            answer = self._guarded(0, "handshake", request, failed=Refuse(500)) or Accept()
+            if isinstance(answer, Refuse):
+                body = fields(answer.fields) + answer.body
+                return self._send(REFUSE, code=answer.status, id=id, fd=request.fd, payload=body)
+            body = string(answer.subprotocol.encode()) + fields(answer.fields)
+            self._send(ACCEPT, id=id, fd=request.fd, payload=body)
+        self._guarded(request.fd, "open", request)
+
+    def _call(self, name, *arguments):
+        handler = self.handlers.get(name)
+        return handler(self, *arguments) if handler else None
+
+    def _guarded(self, fd, name, *arguments, failed=None):
+        """An exception costs the connection it happened on (1011), not the process."""
+        try:
+            return self._call(name, *arguments)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            if fd:
+                self.close(fd, 1011, "the handler failed")
+            return failed
+
+    def _ask(self, kind, **rest):
+        self._asked = self._asked % 0xFFFFFFFF + 1
+        self._send(kind, id=self._asked, **rest)
+        self._flush()
+        while (answer := self._read()) is not None:
+            if answer[0] < VERDICT:
+                self._backlog.append(answer)
+            elif answer[3] == self._asked:
+                return answer[0], answer[2], answer[5]
+        raise ConnectionError("the worker is gone")
+
+    def _next(self):
+        return self._backlog.popleft() if self._backlog else self._read()
+
+    def _read(self):
+        """The next frame (kind, flags, code, id, fd, payload), or None when the worker is gone."""
+        while True:
+            if len(self._input) >= HEADER.size:
+                length, *head = HEADER.unpack_from(self._input)
+                end = HEADER.size + length
+                if len(self._input) >= end:
+                    payload = bytes(self._input[HEADER.size:end])
+                    del self._input[:end]
+                    return (*head, payload)
+            data = self._socket.recv(65536)
+            if not data:
+                return None
+            self._input += data
+
+    def _send(self, kind, **rest):
+        self._output += frame(kind, **rest)
+
+    def _flush(self):
+        self._socket.sendall(self._output)
+        self._output.clear()

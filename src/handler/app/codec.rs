@@ -1,0 +1,297 @@
+//! Bytes to frames of the app protocol (`docs/app-protocol.md`) and back. Pure.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The version of the protocol spoken here.
+pub const VERSION: u16 = 1;
+/// Bytes of a frame before its payload.
+pub const HEADER_BYTES: usize = 20;
+/// The most bytes KEEP may carry.
+pub const KEEP_BYTES_MAX: usize = 65_535;
+
+/// Flag of an event that was sent before, to a process that died.
+pub const AGAIN: u8 = 128;
+/// Flag of OPEN: ACCEPT or REFUSE is waited for.
+pub const ANSWER: u8 = 1;
+/// Flag of DONE: every event sent before is done as well.
+pub const ALL: u8 = 1;
+/// Flag of PUSH and DISCONNECT: VERDICT is waited for.
+pub const VERDICT: u8 = 1;
+
+/// What a process wants to be told, the flags of READY.
+pub mod wants {
+    /// OPEN that waits for its answer.
+    pub const HANDSHAKE: u8 = 1;
+    /// OPEN of clients that are in already.
+    pub const OPEN: u8 = 2;
+    /// MESSAGE.
+    pub const MESSAGE: u8 = 4;
+    /// CLOSE.
+    pub const CLOSE: u8 = 8;
+    /// REQUEST.
+    pub const REQUEST: u8 = 16;
+    /// ATTACH.
+    pub const ATTACH: u8 = 32;
+    /// Not a wish but a promise: one event is handled after the other.
+    pub const IN_ORDER: u8 = 64;
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        /// The kind of a frame.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $name = $number,)* }
+
+        impl Kind {
+            /// Every kind, in the order of the numbers.
+            pub const ALL: &[Kind] = &[$(Kind::$name,)*];
+
+            /// The kind of that number.
+            pub fn from_number(number: u8) -> Option<Kind> {
+                match number { $($number => Some(Kind::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Facts a process starts with.
+    Hello = 1,
+    /// A client came.
+    Open = 2,
+    /// A client sent a message.
+    Message = 3,
+    /// A client is gone.
+    Close = 4,
+    /// A plain HTTP request.
+    Request = 5,
+    /// A client was taken over.
+    Attach = 6,
+    /// A period is over.
+    Tick = 7,
+    /// Another worker's application sent something.
+    Pipe = 8,
+    /// Finish and exit.
+    Shutdown = 9,
+    /// The application is loaded.
+    Ready = 32,
+    /// An event was handled.
+    Done = 33,
+    /// A message for one client.
+    Push = 34,
+    /// A message for all clients.
+    Broadcast = 35,
+    /// Close a client's connection.
+    Disconnect = 36,
+    /// Let a client in.
+    Accept = 37,
+    /// Keep a client out.
+    Refuse = 38,
+    /// The answer to a plain HTTP request.
+    Response = 39,
+    /// Ask what is known of a client.
+    Info = 40,
+    /// Ask whether a client is there.
+    Exists = 41,
+    /// Ask for the clients.
+    List = 42,
+    /// Keep bytes for the next process of a client.
+    Keep = 43,
+    /// Ask for ticks.
+    Every = 44,
+    /// Send bytes to another worker's application.
+    Send = 45,
+    /// Ask for counts.
+    Stats = 46,
+    /// What became of a push or a disconnect.
+    Verdict = 64,
+    /// The answer to `Info`.
+    InfoAnswer = 65,
+    /// The answer to `Exists`.
+    ExistsAnswer = 66,
+    /// The answer to `List`.
+    ListAnswer = 67,
+    /// The answer to `Stats`.
+    StatsAnswer = 68,
+}
+
+/// One frame. Which fields mean something depends on the kind; the others are 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// What it is.
+    pub kind: Kind,
+    /// Bits.
+    pub flags: u8,
+    /// An opcode, a close code, a status.
+    pub code: u16,
+    /// Ties an answer to its question; not 0 for events.
+    pub id: u32,
+    /// The client, or 0.
+    pub fd: u64,
+    /// The payload.
+    pub body: Bytes,
+}
+
+impl Packet {
+    /// A packet of that kind with everything else 0.
+    pub fn new(kind: Kind) -> Packet {
+        Packet { kind, flags: 0, code: 0, id: 0, fd: 0, body: Bytes::new() }
+    }
+
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.reserve(HEADER_BYTES + self.body.len());
+        let length = u32::try_from(self.body.len()).unwrap_or(u32::MAX);
+        debug_assert_eq!(length as usize, self.body.len(), "payloads are limited long before");
+        out.put_u32_le(length);
+        out.put_u8(self.kind as u8);
+        out.put_u8(self.flags);
+        out.put_u16_le(self.code);
+        out.put_u32_le(self.id);
+        out.put_u64_le(self.fd);
+        out.put_slice(&self.body);
+    }
+
+    /// Bytes the frame takes on the socket.
+    pub fn size(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+}
+
+/// What is wrong with bytes from the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// No frame has that kind.
+    Kind(u8),
+    /// The payload is longer than `frame_max`.
+    Length(u32),
+    /// The payload ends inside a string or a list of fields.
+    Payload(Kind),
+    /// A field of the header, or the payload, has a value that makes no sense for this kind.
+    Value(Kind),
+    /// The other side must not send this, or not now.
+    Unexpected(Kind),
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Kind(number) => write!(f, "a frame of unknown kind {number}"),
+            Broken::Length(bytes) => write!(f, "a frame with {bytes} bytes, over the limit"),
+            Broken::Payload(kind) => write!(f, "a {kind:?} whose payload ends too early"),
+            Broken::Value(kind) => write!(f, "a {kind:?} with a value out of range"),
+            Broken::Unexpected(kind) => write!(f, "a {kind:?} that has no place here"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Takes the first whole frame off `input`; `None` when more bytes are needed.
+pub fn decode(input: &mut BytesMut, payload_max: usize) -> Result<Option<Packet>, Broken> {
+    let Some(mut header) = input.get(..HEADER_BYTES) else { return Ok(None) };
+    let length = header.get_u32_le();
+    let number = header.get_u8();
+    let kind = Kind::from_number(number).ok_or(Broken::Kind(number))?;
+    if length as usize > payload_max {
+        return Err(Broken::Length(length));
+    }
+    let (flags, code, id, fd) =
+        (header.get_u8(), header.get_u16_le(), header.get_u32_le(), header.get_u64_le());
+    let whole = HEADER_BYTES + length as usize;
+    if input.len() < whole {
+        input.reserve(whole - input.len());
+        return Ok(None);
+    }
+    let mut frame = input.split_to(whole);
+    frame.advance(HEADER_BYTES);
+    Ok(Some(Packet { kind, flags, code, id, fd, body: frame.freeze() }))
+}
+
+/// Header fields: names and values.
+pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// The payload of OPEN, REQUEST and ATTACH.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestBody {
+    /// `GET` and so on.
+    pub method: Bytes,
+    /// Path and query.
+    pub target: Bytes,
+    /// The subprotocol agreed on, or empty.
+    pub subprotocol: Bytes,
+    /// The other end of the connection, or empty.
+    pub peer: Bytes,
+    /// The client's address, or empty.
+    pub client: Bytes,
+    /// Header fields.
+    pub fields: Fields,
+    /// The body of a REQUEST, what was kept in an ATTACH.
+    pub rest: Bytes,
+}
+
+impl RequestBody {
+    /// The payload.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256 + self.rest.len());
+        for text in [&self.method, &self.target, &self.subprotocol, &self.peer, &self.client] {
+            put_string(&mut out, text);
+        }
+        put_fields(&mut out, self.fields.iter().map(|(name, value)| (&name[..], &value[..])));
+        out.put_slice(&self.rest);
+        out.freeze()
+    }
+
+    /// Reads the payload of a frame of that kind.
+    pub fn decode(mut body: Bytes, kind: Kind) -> Result<RequestBody, Broken> {
+        let mut next = || take_string(&mut body);
+        let parts = (|| Some((next()?, next()?, next()?, next()?, next()?)))();
+        let (method, target, subprotocol, peer, client) = parts.ok_or(Broken::Payload(kind))?;
+        let fields = take_fields(&mut body).ok_or(Broken::Payload(kind))?;
+        Ok(RequestBody { method, target, subprotocol, peer, client, fields, rest: body })
+    }
+}
+
+/// Appends a string.
+pub fn put_string(out: &mut BytesMut, text: &[u8]) {
+    out.put_u32_le(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    out.put_slice(text);
+}
+
+/// Appends fields.
+pub fn put_fields<'a>(
+    out: &mut BytesMut,
+    fields: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+) {
+    out.put_u32_le(u32::try_from(fields.len()).unwrap_or(u32::MAX));
+    for (name, value) in fields {
+        put_string(out, name);
+        put_string(out, value);
+    }
+}
+
+/// Takes a string off the front; `None` where it is cut short.
+pub fn take_string(body: &mut Bytes) -> Option<Bytes> {
+    let length = take_u32(body)? as usize;
+    (length <= body.len()).then(|| body.split_to(length))
+}
+
+/// Takes fields off the front; `None` where they are cut short.
+pub fn take_fields(body: &mut Bytes) -> Option<Fields> {
+    let count = take_u32(body)? as usize;
+    // Eight bytes is the least a field takes, so a lying count reserves no more than there is.
+    let mut fields = Vec::with_capacity(count.min(body.len() / 8));
+    for _ in 0..count {
+        fields.push((take_string(body)?, take_string(body)?));
+    }
+    Some(fields)
+}
+
+fn take_u32(body: &mut Bytes) -> Option<u32> {
+    (body.len() >= 4).then(|| body.get_u32_le())
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

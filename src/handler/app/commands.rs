@@ -1,0 +1,284 @@
+//! Carries out what an application process asks for.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::codec::{self, ALL, Broken, KEEP_BYTES_MAX, Kind, Packet, VERDICT, take_fields};
+use super::link::Link;
+use super::shared::Answer;
+use crate::api::{Accept, Context, HttpResponse, Message, Opcode, Refuse, Verdict};
+use crate::close::{Cause, Close};
+use crate::fd::{Fd, Slot};
+
+/// The code of VERDICT for text that is not UTF-8, after those of [`Verdict`].
+const INVALID_TEXT: u16 = 6;
+
+fn verdict_code(verdict: Verdict) -> u16 {
+    match verdict {
+        Verdict::Queued => 0,
+        Verdict::Relayed => 1,
+        Verdict::Full => 2,
+        Verdict::Gone => 3,
+        Verdict::TooBig => 4,
+        Verdict::Unknown => 5,
+    }
+}
+
+/// Carries out one packet of the process behind `link`.
+pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    match packet.kind {
+        Kind::Push | Kind::Disconnect | Kind::Keep => {
+            // Only these three are about a client that may be waiting for its 101.
+            let Some(packet) = link.shared.hold(packet) else { return Ok(()) };
+            about_client(link, ctx, packet)
+        }
+        Kind::Done => done(link, &packet),
+        Kind::Broadcast => broadcast(ctx, packet),
+        Kind::Ready => link.ready(&packet),
+        Kind::Accept => accept(link, packet),
+        Kind::Refuse => refuse(link, packet),
+        Kind::Response => respond(link, packet),
+        Kind::Info | Kind::Exists => {
+            info(link, ctx, &packet);
+            Ok(())
+        }
+        Kind::List => {
+            list(link, ctx, &packet);
+            Ok(())
+        }
+        Kind::Stats => {
+            stats(link, ctx, packet.id);
+            Ok(())
+        }
+        Kind::Every => {
+            link.every(Duration::from_millis(packet.id.into()));
+            Ok(())
+        }
+        Kind::Send => send(link, ctx, packet),
+        kind => Err(Broken::Unexpected(kind)),
+    }
+}
+
+/// PUSH, DISCONNECT and KEEP, also those that were held back until the 101.
+pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    match packet.kind {
+        Kind::Push => push(link, ctx, packet),
+        Kind::Disconnect => {
+            let reason = String::from_utf8_lossy(&packet.body);
+            let verdict = match Fd::try_from(packet.fd) {
+                Ok(fd) => ctx.close(fd, packet.code, &reason),
+                Err(_) => Verdict::Gone,
+            };
+            if packet.flags & VERDICT != 0 {
+                link.verdict(packet.id, verdict_code(verdict));
+            }
+            Ok(())
+        }
+        _ if packet.body.len() > KEEP_BYTES_MAX => Err(Broken::Value(Kind::Keep)),
+        _ => {
+            link.shared.pool.borrow_mut().keep(packet.fd, &packet.body);
+            Ok(())
+        }
+    }
+}
+
+fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
+    let opcode = match packet.code {
+        1 => Opcode::Text,
+        2 => Opcode::Binary,
+        _ => return Err(Broken::Value(packet.kind)),
+    };
+    let valid = opcode == Opcode::Binary || std::str::from_utf8(&packet.body).is_ok();
+    Ok(valid.then(|| Message { opcode, data: packet.body.clone() }))
+}
+
+fn push(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    let asked = packet.flags & VERDICT != 0;
+    let Some(message) = message(&packet)? else {
+        tracing::warn!(app = %link.id, fd = packet.fd, "a text push that is not UTF-8 was refused");
+        if asked {
+            link.verdict(packet.id, INVALID_TEXT);
+        }
+        return Ok(());
+    };
+    let Ok(fd) = Fd::try_from(packet.fd) else {
+        if asked {
+            link.verdict(packet.id, verdict_code(Verdict::Gone));
+        }
+        return Ok(());
+    };
+    if asked {
+        let (link, confirmed) = (link.clone(), ctx.push_confirmed(fd, message));
+        ctx.spawn(async move { link.verdict(packet.id, verdict_code(confirmed.await)) });
+    } else {
+        let verdict = ctx.push(fd, message);
+        link.count_push(verdict);
+    }
+    Ok(())
+}
+
+fn broadcast(ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    let Some(message) = message(&packet)? else {
+        tracing::warn!("a text broadcast that is not UTF-8 was refused");
+        return Ok(());
+    };
+    match Fd::try_from(packet.fd) {
+        Ok(except) => ctx.broadcast_except(except, message),
+        Err(_) => ctx.broadcast(message),
+    }
+    Ok(())
+}
+
+fn done(link: &Rc<Link>, packet: &Packet) -> Result<(), Broken> {
+    let shared = &link.shared;
+    let now = shared.now_ms();
+    let mut count = 0;
+    let mut open_answers = Vec::new();
+    let any_waits = !shared.answers.borrow().is_empty();
+    let known =
+        shared.pool.borrow_mut().done(link.id, packet.id, packet.flags & ALL != 0, now, |id| {
+            count += 1;
+            if any_waits {
+                open_answers.push(id);
+            }
+        });
+    for id in open_answers {
+        shared.unanswered(id, 500);
+    }
+    link.finished(count);
+    if known { Ok(()) } else { Err(Broken::Value(Kind::Done)) }
+}
+
+fn accept(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
+    let mut body = packet.body;
+    let subprotocol = codec::take_string(&mut body).ok_or(Broken::Payload(Kind::Accept))?;
+    let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Accept))?;
+    let shared = &link.shared;
+    let answer = shared.answers.borrow_mut().remove(&packet.id);
+    let Some(Answer::Handshake(fd, answer)) = answer else {
+        return Ok(()); // Nobody waits any more.
+    };
+    shared.pool.borrow_mut().answered(link.id, packet.id);
+    let accept = Accept {
+        subprotocol: (!subprotocol.is_empty()).then(|| text(&subprotocol)),
+        headers: fields.iter().map(|(name, value)| (text(name), text(value))).collect(),
+    };
+    let now = shared.now_ms();
+    let gone = shared.opening.borrow_mut().get_mut(&fd).is_none_or(|opening| {
+        opening.accepted_at = Some(now);
+        opening.gone
+    });
+    if gone || answer.send(Ok(accept)).is_err() {
+        shared.opening.borrow_mut().remove(&fd);
+        shared.client_closed(fd, &Close::because(Cause::ClientVanished));
+    }
+    Ok(())
+}
+
+fn refuse(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
+    if !(300..=599).contains(&packet.code) {
+        return Err(Broken::Value(Kind::Refuse));
+    }
+    let mut body = packet.body;
+    let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Refuse))?;
+    let headers = fields.iter().map(|(name, value)| (text(name), text(value))).collect();
+    let refuse = Refuse { status: packet.code, headers, body: body.to_vec() };
+    link.shared.refuse(packet.id, refuse);
+    Ok(())
+}
+
+fn respond(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
+    if packet.code != 0 && !(200..=599).contains(&packet.code) {
+        return Err(Broken::Value(Kind::Response));
+    }
+    let response = match packet.code {
+        0 => None,
+        status => Some(response(status, packet.body)?),
+    };
+    let answer = link.shared.answers.borrow_mut().remove(&packet.id);
+    if let Some(Answer::Response(answer)) = answer {
+        // Whoever asked may be gone; there is nobody to tell.
+        let _ = answer.send(response);
+    }
+    Ok(())
+}
+
+fn response(status: u16, mut body: Bytes) -> Result<HttpResponse, Broken> {
+    let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Response))?;
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in &fields {
+        response = response.header(&name[..], &value[..]);
+    }
+    response.body(body).map_err(|_| Broken::Value(Kind::Response))
+}
+
+fn info(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
+    let (id, kind) = (packet.id, packet.kind);
+    let answer = if kind == Kind::Info { Kind::InfoAnswer } else { Kind::ExistsAnswer };
+    let Ok(fd) = Fd::try_from(packet.fd) else {
+        return link.answer(Packet { id, ..Packet::new(answer) });
+    };
+    let (link, info) = (link.clone(), ctx.info(fd));
+    ctx.spawn(async move {
+        let info = info.await;
+        let body = match (&info, kind) {
+            (Some(info), Kind::Info) => serde_json::to_vec(info).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let code = u16::from(info.is_some());
+        link.answer(Packet { id, code, body: body.into(), ..Packet::new(answer) });
+    });
+}
+
+fn list(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
+    let (id, after, count) = (packet.id, packet.fd, packet.code);
+    let count = if count == 0 { usize::MAX } else { count.into() };
+    let (link, connections) = (link.clone(), ctx.connections());
+    ctx.spawn(async move {
+        let mut fds: Vec<u64> = connections.await.iter().map(|info| info.fd.as_u64()).collect();
+        fds.sort_unstable();
+        let mut body = BytesMut::new();
+        fds.into_iter().filter(|fd| *fd > after).take(count).for_each(|fd| body.put_u64_le(fd));
+        link.answer(Packet { id, body: body.freeze(), ..Packet::new(Kind::ListAnswer) });
+    });
+}
+
+fn stats(link: &Rc<Link>, ctx: &Context, id: u32) {
+    let (link, connections) = (link.clone(), ctx.connections());
+    let worker_num = ctx.worker_num();
+    ctx.spawn(async move {
+        let connections = connections.await.len();
+        let mut stats = link.stats();
+        stats.insert("connections".to_owned(), connections.into());
+        stats.insert("worker_num".to_owned(), worker_num.into());
+        let body = serde_json::to_vec(&stats).unwrap_or_default();
+        link.answer(Packet { id, body: body.into(), ..Packet::new(Kind::StatsAnswer) });
+    });
+}
+
+fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    let slot = u8::try_from(packet.code).map_err(|_| Broken::Value(Kind::Send))?;
+    if Slot(slot) == ctx.worker().slot {
+        link.shared.pipe(Slot(slot), packet.fd, packet.body);
+        return Ok(());
+    }
+    let mut data = BytesMut::with_capacity(8 + packet.body.len());
+    data.put_u64_le(packet.fd);
+    data.put_slice(&packet.body);
+    let verdict = ctx.send_to_worker(Slot(slot), data.freeze());
+    if !verdict.is_ok() {
+        tracing::warn!(app = %link.id, to = %slot, %verdict, "a message to a worker was not sent");
+    }
+    Ok(())
+}
+
+/// Takes apart what `send` put together.
+pub fn unpack_pipe(mut data: Bytes) -> Option<(u64, Bytes)> {
+    (data.len() >= 8).then(|| (data.get_u64_le(), data))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

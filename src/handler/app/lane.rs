@@ -1,0 +1,152 @@
+//! One place of the pool: its queue, and the process that takes from it.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::codec::{ANSWER, Kind, Packet, wants};
+use crate::api::ProcessId;
+
+/// An event on its way.
+#[derive(Debug)]
+pub struct Event {
+    /// The frame.
+    pub packet: Packet,
+    /// How often a process died on it.
+    pub tries: u8,
+    /// Whether it must not be tried again once a process may have begun it.
+    pub once: bool,
+}
+
+/// A process that said READY.
+#[derive(Debug)]
+pub struct Process {
+    /// Which one.
+    pub id: ProcessId,
+    /// The flags of READY.
+    pub wants: u8,
+    /// How many events it is sent ahead.
+    pub window: usize,
+    /// What it was sent and has not finished, oldest first.
+    pub sent: VecDeque<Event>,
+    /// Since when it finished nothing, in milliseconds; says something only while it has events.
+    pub since: u64,
+}
+
+impl Process {
+    fn wants(&self, packet: &Packet) -> bool {
+        let bit = match packet.kind {
+            Kind::Open if packet.flags & ANSWER != 0 => wants::HANDSHAKE,
+            Kind::Open => wants::OPEN,
+            Kind::Message => wants::MESSAGE,
+            Kind::Close => wants::CLOSE,
+            Kind::Request => wants::REQUEST,
+            Kind::Attach => wants::ATTACH,
+            _ => return true,
+        };
+        self.wants & bit != 0
+    }
+}
+
+/// One place.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Not sent yet.
+    pub waiting: VecDeque<Event>,
+    /// Who takes from it.
+    pub process: Option<Process>,
+    /// Who will, when `process` has finished what it has.
+    pub next: Option<Process>,
+    /// Clients of this place.
+    pub pins: usize,
+    /// Bytes of all events, waiting or sent.
+    pub bytes: usize,
+    /// Since when there is no process, in milliseconds.
+    pub vacant_since: u64,
+}
+
+impl Lane {
+    /// Events that wait or are being handled.
+    pub fn events(&self) -> usize {
+        self.waiting.len() + self.process.as_ref().map_or(0, |process| process.sent.len())
+    }
+
+    /// Queues an event.
+    pub fn push(&mut self, event: Event) {
+        self.bytes += event.packet.size();
+        self.waiting.push_back(event);
+    }
+
+    /// Queues an event before all others.
+    pub fn push_front(&mut self, event: Event) {
+        self.bytes += event.packet.size();
+        self.waiting.push_front(event);
+    }
+
+    /// The process of that id, if it is the one in charge.
+    pub fn running(&mut self, id: ProcessId) -> Option<&mut Process> {
+        self.process.as_mut().filter(|process| process.id == id)
+    }
+
+    /// See `Pool::take`.
+    pub fn take(
+        &mut self,
+        id: ProcessId,
+        now_ms: u64,
+        out: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Vec<u32> {
+        let mut unwanted = Vec::new();
+        // One that is to be relieved gets nothing more.
+        if self.next.is_some() {
+            return unwanted;
+        }
+        let Some(process) = self.process.as_mut().filter(|process| process.id == id) else {
+            return unwanted;
+        };
+        while process.sent.len() < process.window && out.len() < bytes_max {
+            let Some(event) = self.waiting.pop_front() else { break };
+            if !process.wants(&event.packet) {
+                self.bytes -= event.packet.size();
+                unwanted.push(event.packet.id);
+                continue;
+            }
+            if process.sent.is_empty() {
+                process.since = now_ms;
+            }
+            event.packet.encode(out);
+            process.sent.push_back(event);
+        }
+        unwanted
+    }
+
+    /// See `Pool::done`.
+    pub fn done(
+        &mut self,
+        id: ProcessId,
+        event: u32,
+        all: bool,
+        now_ms: u64,
+        mut each: impl FnMut(u32),
+    ) -> bool {
+        let Some(process) = self.process.as_mut().filter(|process| process.id == id) else {
+            return true;
+        };
+        let Some(at) = process.sent.iter().position(|sent| sent.packet.id == event) else {
+            return false;
+        };
+        process.since = now_ms;
+        let range = if all { 0..at + 1 } else { at..at + 1 };
+        for event in process.sent.drain(range) {
+            self.bytes -= event.packet.size();
+            each(event.packet.id);
+        }
+        true
+    }
+
+    /// Counts the bytes anew, after events were moved.
+    pub fn recount(&mut self) {
+        let sent = self.process.iter().flat_map(|process| process.sent.iter());
+        self.bytes = self.waiting.iter().chain(sent).map(|event| event.packet.size()).sum();
+    }
+}

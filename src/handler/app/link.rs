@@ -1,0 +1,277 @@
+//! The socket to one application process: events out, commands in.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use super::codec::{Broken, Kind, Packet, VERSION, decode};
+use super::commands;
+use super::shared::Shared;
+use super::spawner::{Started, Why};
+use crate::api::{Context, ProcessId, Timer, Verdict};
+
+/// What one read takes at most.
+const READ_BYTES: usize = 64 << 10;
+/// Events are encoded until so much waits for the socket.
+const WRITE_BYTES: usize = 64 << 10;
+/// Answers that may wait for a process that asks and does not read.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Our side of one process.
+pub struct Link {
+    pub id: ProcessId,
+    pub pid: u32,
+    pub shared: Rc<Shared>,
+    /// Answers and control frames on their way out; events are encoded when there is space.
+    out: RefCell<BytesMut>,
+    wake: Notify,
+    handled: Cell<u64>,
+    refused_pushes: Cell<u64>,
+    replaced: Cell<bool>,
+    /// It was told to shut down: its end is no surprise.
+    leaving: Cell<bool>,
+    ended: Cell<bool>,
+    ticker: RefCell<Option<Timer>>,
+    tick_waits: Rc<Cell<bool>>,
+    ctx: Context,
+}
+
+impl Link {
+    pub fn new(shared: Rc<Shared>, ctx: Context, started: &Started) -> Rc<Link> {
+        let link = Link {
+            id: started.id,
+            pid: started.pid,
+            shared,
+            out: RefCell::default(),
+            wake: Notify::new(),
+            handled: Cell::new(0),
+            refused_pushes: Cell::new(0),
+            replaced: Cell::new(false),
+            leaving: Cell::new(false),
+            ended: Cell::new(false),
+            ticker: RefCell::new(None),
+            tick_waits: Rc::default(),
+            ctx,
+        };
+        link.answer(link.hello());
+        Rc::new(link)
+    }
+
+    /// Serves until the process is gone. Gives the reason where it is our doing.
+    pub async fn serve(self: &Rc<Self>, mut stream: UnixStream) -> Option<Why> {
+        let (mut reader, mut writer) = stream.split();
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut sending = BytesMut::with_capacity(WRITE_BYTES);
+        loop {
+            self.fill(&mut sending);
+            if sending.len() > ANSWER_BYTES_MAX {
+                return Some(Why::Protocol("it asks much and reads nothing".to_owned()));
+            }
+            input.reserve(READ_BYTES / 4);
+            tokio::select! {
+                biased;
+                sent = writer.write(&sending), if !sending.is_empty() => match sent {
+                    Ok(bytes) => sending.advance(bytes),
+                    // The read says why, after it has given what the process sent before.
+                    Err(_) => sending.clear(),
+                },
+                read = reader.read_buf(&mut input) => match read {
+                    Ok(0) | Err(_) => return None,
+                    Ok(_) => {
+                        if let Err(broken) = self.receive(&mut input) {
+                            return Some(Why::Protocol(broken.to_string()));
+                        }
+                    }
+                },
+                () = self.wake.notified() => {
+                    if self.ended.get() {
+                        return Some(Why::EventTimeout);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues a frame that is no event.
+    pub fn answer(&self, packet: Packet) {
+        packet.encode(&mut self.out.borrow_mut());
+        self.wake.notify_one();
+    }
+
+    /// Queues a VERDICT.
+    pub fn verdict(&self, id: u32, code: u16) {
+        self.answer(Packet { id, code, ..Packet::new(Kind::Verdict) });
+    }
+
+    /// Tells the process to finish and exit.
+    pub fn shut_down(&self, code: u16) {
+        self.leaving.set(true);
+        self.answer(Packet { code, ..Packet::new(Kind::Shutdown) });
+    }
+
+    /// Whether it was told to shut down.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Ends the link, since the process finishes nothing.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.wake.notify_one();
+    }
+
+    /// READY came.
+    pub fn ready(&self, packet: &Packet) -> Result<(), Broken> {
+        if packet.code != VERSION {
+            return Err(Broken::Value(Kind::Ready));
+        }
+        self.shared.spawner.ready(self.id);
+        self.shared.wants.set(Some(packet.flags));
+        let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
+        if let Some(old) = old {
+            self.shared.relieve(old);
+        }
+        tracing::info!(app = %self.id, pid = self.pid, "ready");
+        self.shared.changed.notify_waiters();
+        self.shared.wake(self.id.place);
+        Ok(())
+    }
+
+    /// The process finished `count` events.
+    pub fn finished(&self, count: u64) {
+        self.handled.set(self.handled.get() + count);
+        self.tick_waits.set(false);
+        self.shared.changed.notify_waiters();
+        let max = self.shared.settings.max_requests;
+        if max > 0 && self.handled.get() >= max {
+            self.replace(&Why::MaxRequests);
+        }
+    }
+
+    /// Asks once for a process to take over from this one.
+    pub fn replace(&self, why: &Why) {
+        if !self.replaced.replace(true) {
+            tracing::info!(app = %self.id, pid = self.pid, %why, "to be replaced");
+            self.shared.spawner.start(&self.ctx, self.id.place);
+        }
+    }
+
+    /// Sends TICK each `period`; zero ends it. A tick that was not handled yet is not repeated.
+    pub fn every(&self, period: Duration) {
+        if let Some(timer) = self.ticker.borrow_mut().take() {
+            timer.clear();
+        }
+        if period.is_zero() {
+            return;
+        }
+        let (shared, waits, id) = (self.shared.clone(), self.tick_waits.clone(), self.id);
+        let timer = self.ctx.tick(period, move || {
+            if shared.pool.borrow().process(id.place) == Some(id) && !waits.replace(true) {
+                shared.queue(id.place, Packet::new(Kind::Tick));
+            }
+        });
+        *self.ticker.borrow_mut() = Some(timer);
+    }
+
+    /// Ends the ticks.
+    pub fn quiet(&self) {
+        self.every(Duration::ZERO);
+    }
+
+    /// Counts a push nobody asked the verdict of.
+    pub fn count_push(&self, verdict: Verdict) {
+        if !verdict.is_ok() {
+            self.refused_pushes.set(self.refused_pushes.get() + 1);
+        }
+    }
+
+    /// What STATS tells of this process and its worker.
+    pub fn stats(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut stats = serde_json::Map::new();
+        let pool = self.shared.pool.borrow();
+        stats.insert("clients".to_owned(), pool.clients().into());
+        stats.insert("events_queued".to_owned(), pool.events().into());
+        stats.insert("events_handled".to_owned(), self.handled.get().into());
+        stats.insert("pushes_refused".to_owned(), self.refused_pushes.get().into());
+        stats
+    }
+
+    fn hello(&self) -> Packet {
+        let settings = &self.shared.settings;
+        let worker = self.ctx.worker();
+        let facts = serde_json::json!({
+            "server": concat!("wsd/", env!("CARGO_PKG_VERSION")),
+            "worker": worker.slot.0,
+            "worker_num": self.ctx.worker_num(),
+            "epoch": worker.epoch,
+            "process": self.id.place,
+            "processes": settings.processes,
+            "start": self.id.epoch.saturating_sub(1),
+            "frame_max": settings.frame_max,
+            "window": settings.window,
+            "master_pid": std::os::unix::process::parent_id(),
+            "worker_pid": std::process::id(),
+        });
+        let body = Bytes::from(facts.to_string());
+        Packet { code: VERSION, body, ..Packet::new(Kind::Hello) }
+    }
+
+    /// Moves what waits to the write buffer.
+    fn fill(&self, sending: &mut BytesMut) {
+        {
+            let mut out = self.out.borrow_mut();
+            if !out.is_empty() {
+                sending.extend_from_slice(&out);
+                out.clear();
+            }
+        }
+        if sending.len() < WRITE_BYTES {
+            let now = self.shared.now_ms();
+            let unwanted = self.shared.pool.borrow_mut().take(self.id, now, sending, WRITE_BYTES);
+            for id in unwanted {
+                self.shared.unwanted(id);
+            }
+        }
+    }
+
+    fn receive(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Broken> {
+        while let Some(packet) = decode(input, self.shared.settings.frame_max)? {
+            commands::execute(self, &self.ctx, packet)?;
+        }
+        Ok(())
+    }
+}
+
+/// The links of the worker's processes.
+#[derive(Default)]
+pub struct Links(RefCell<Vec<Rc<Link>>>);
+
+impl Links {
+    pub fn add(&self, link: Rc<Link>) {
+        self.0.borrow_mut().push(link);
+    }
+
+    pub fn remove(&self, id: ProcessId) {
+        self.0.borrow_mut().retain(|link| link.id != id);
+    }
+
+    pub fn get(&self, id: ProcessId) -> Option<Rc<Link>> {
+        self.0.borrow().iter().find(|link| link.id == id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Rc<Link>> {
+        self.0.borrow().clone()
+    }
+
+    /// Wakes the links of a place; while one process relieves another there are two.
+    pub fn wake(&self, place: u16) {
+        self.0.borrow().iter().filter(|link| link.id.place == place).for_each(|link| {
+            link.wake.notify_one();
+        });
+    }
+}

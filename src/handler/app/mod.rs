@@ -1,0 +1,326 @@
+//! The application in processes of its own, in any language: `docs/app-protocol.md`.
+//!
+//! `codec` and `pool` are pure. `link` owns the socket to one process, `commands` carries out
+//! what comes from it, and this file is the handler that turns a worker's events into packets.
+//! `spawner` asks the worker for processes, which the master starts.
+
+pub mod codec;
+mod commands;
+mod lane;
+mod link;
+mod output;
+pub mod pool;
+mod settings;
+mod shared;
+mod spawner;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+pub use self::settings::{AppSettings, OnCrash};
+
+use self::codec::{ANSWER, Kind, Packet, wants};
+use self::link::Link;
+use self::pool::Loss;
+use self::shared::{
+    Answer, Opening, OpeningGuard, Shared, handshake_packet, http_body, request_body,
+};
+use self::spawner::{Started, Why};
+use crate::api::{
+    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Refuse, Request,
+};
+use crate::close::Close;
+use crate::fd::{Fd, Slot};
+
+/// How often timeouts and memory are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a client may take from ACCEPT to `on_open`, in milliseconds, before it counts as gone.
+const OPENING_MS_MAX: u64 = 15_000;
+
+/// The handler that forwards everything to application processes.
+pub struct AppHandler {
+    shared: Rc<Shared>,
+}
+
+impl AppHandler {
+    /// A handler with these settings; its processes start with the worker.
+    pub fn new(settings: AppSettings) -> AppHandler {
+        AppHandler { shared: Rc::new(Shared::new(settings)) }
+    }
+}
+
+impl Handler for AppHandler {
+    /// Ready when every place has a process that is ready.
+    fn on_worker_start(&self, ctx: &Context) -> Flow {
+        let shared = self.shared.clone();
+        let (server, context) = (shared.clone(), ctx.clone());
+        let serve = move |started| serve(&server, &context, started);
+        ctx.spawn(spawner::keep(
+            shared.spawner.clone(),
+            ctx.clone(),
+            shared.settings.processes,
+            serve,
+        ));
+        let swept = shared.clone();
+        // Runs as long as the worker.
+        let _ = ctx.tick(SWEEP, move || sweep(&swept));
+        Flow::later(async move {
+            loop {
+                let changed = shared.changed.notified();
+                let places = shared.pool.borrow().places();
+                if (0..places).all(|place| shared.pool.borrow().is_ready(place)) {
+                    return;
+                }
+                changed.await;
+            }
+        })
+    }
+
+    /// Tells the processes to exit, when they have finished what they have.
+    fn on_worker_stop(&self, ctx: &Context) -> Flow {
+        let (shared, drained) = (self.shared.clone(), self.on_drain(ctx));
+        Flow::later(async move {
+            if let Flow::Pending(drained) = drained {
+                drained.await;
+            }
+            shared.spawner.stop();
+            shared.links.all().iter().for_each(|link| link.shut_down(2));
+        })
+    }
+
+    /// Lets the processes finish what they have.
+    fn on_drain(&self, _ctx: &Context) -> Flow {
+        let shared = self.shared.clone();
+        Flow::later(async move {
+            let idle = async {
+                loop {
+                    let changed = shared.changed.notified();
+                    if shared.pool.borrow().idle() {
+                        return;
+                    }
+                    changed.await;
+                }
+            };
+            if tokio::time::timeout(shared.settings.event_timeout, idle).await.is_err() {
+                let events = shared.pool.borrow().events();
+                tracing::warn!(events, "the application did not finish these events in time");
+            }
+        })
+    }
+
+    fn on_handshake(&self, _ctx: &Context, request: &Rc<Request>) -> Flow<Handshake> {
+        if !self.shared.wanted(wants::HANDSHAKE) {
+            return Flow::Ready(Ok(Accept::default()));
+        }
+        let (shared, request) = (self.shared.clone(), request.clone());
+        Flow::later(handshake(shared, request))
+    }
+
+    fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
+        let shared = &self.shared;
+        let fd = request.fd.as_u64();
+        if let Some(opening) = shared.opening.borrow_mut().remove(&fd) {
+            // It was let in by the process it is pinned to, which sent these commands since.
+            let process = shared.pool.borrow().process(shared.place_of(fd));
+            if let Some(link) = process.and_then(|id| shared.links.get(id)) {
+                for packet in opening.held {
+                    if let Err(broken) = commands::about_client(&link, ctx, packet) {
+                        tracing::warn!(fd, %broken, "a command for a new client was dropped");
+                    }
+                }
+            }
+            return Flow::default();
+        }
+        shared.pin(&request, &[]);
+        let packet = Packet { fd, body: request_body(&request, None), ..Packet::new(Kind::Open) };
+        self.offer(fd, packet)
+    }
+
+    fn on_message(&self, _ctx: &Context, frame: Frame) -> Flow {
+        let fd = frame.fd.as_u64();
+        let code = frame.opcode as u16;
+        self.offer(fd, Packet { code, fd, body: frame.data, ..Packet::new(Kind::Message) })
+    }
+
+    fn on_close(&self, _ctx: &Context, fd: Fd, close: Close) -> Flow {
+        self.shared.client_closed(fd.as_u64(), &close);
+        Flow::default()
+    }
+
+    fn on_request(&self, _ctx: &Context, http: HttpRequest) -> Flow<Option<HttpResponse>> {
+        if !self.shared.wanted(wants::REQUEST) {
+            return Flow::Ready(None);
+        }
+        let shared = self.shared.clone();
+        Flow::later(async move {
+            let deadline = shared.settings.event_timeout;
+            let safe = http.request.method().is_safe();
+            let packet = Packet { body: http_body(&http), ..Packet::new(Kind::Request) };
+            let Ok(answer) =
+                tokio::time::timeout(deadline, queue_request(&shared, packet, !safe)).await
+            else {
+                let mut response = HttpResponse::default();
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                return Some(response);
+            };
+            answer.await.unwrap_or_default()
+        })
+    }
+
+    fn is_websocket_path(&self, path: &str) -> bool {
+        // The application says what its paths are, by answering or not.
+        !self.shared.wanted(wants::REQUEST) && matches!(path, "/" | "/ws")
+    }
+
+    fn on_worker_message(&self, _ctx: &Context, from: Slot, data: Bytes) -> Flow {
+        match commands::unpack_pipe(data) {
+            Some((number, body)) => self.shared.pipe(from, number, body),
+            None => tracing::warn!(%from, "a message of another worker is too short"),
+        }
+        Flow::default()
+    }
+
+    fn freeze(&self, _ctx: &Context, fd: Fd) -> Option<Bytes> {
+        let pin = self.shared.pool.borrow_mut().unpin(fd.as_u64())?;
+        (!pin.kept.is_empty()).then(|| Bytes::from(pin.kept.into_vec()))
+    }
+
+    fn on_attach(&self, _ctx: &Context, request: Rc<Request>, frozen: Option<Bytes>) -> Flow {
+        let shared = &self.shared;
+        let fd = request.fd.as_u64();
+        shared.pin(&request, &frozen.unwrap_or_default());
+        if shared.wanted(wants::ATTACH) {
+            let packet = shared.pool.borrow_mut().attach_packet(fd);
+            shared.queue(shared.place_of(fd), packet);
+        }
+        Flow::default()
+    }
+}
+
+impl AppHandler {
+    /// Queues an event of a client. Where its queue is full, the flow is pending until there is
+    /// room, and meanwhile the worker does not read that client.
+    fn offer(&self, fd: u64, packet: Packet) -> Flow {
+        match self.shared.offer(fd, packet) {
+            Ok(_) => Flow::default(),
+            Err(packet) => {
+                let shared = self.shared.clone();
+                Flow::later(async move {
+                    shared.queue_later(fd, packet).await;
+                })
+            }
+        }
+    }
+}
+
+async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
+    let fd = request.fd.as_u64();
+    shared.pin(&request, &[]);
+    shared.opening.borrow_mut().insert(fd, Opening::default());
+    let mut guard = OpeningGuard { shared: shared.clone(), fd, queued: false, answered: false };
+    let (sender, receiver) = oneshot::channel();
+    let queued = shared.queue_later(fd, handshake_packet(&request));
+    let Ok(id) = tokio::time::timeout(shared.settings.event_timeout, queued).await else {
+        return Err(Refuse::new(503, "The application is busy.\n"));
+    };
+    // The event leaves when the link runs, which is not before this future waits.
+    guard.queued = true;
+    shared.answers.borrow_mut().insert(id, Answer::Handshake(fd, sender));
+    let answer = receiver.await;
+    guard.answered = true;
+    answer.unwrap_or_else(|_| Err(Refuse::new(503, "The application failed.\n")))
+}
+
+async fn queue_request(
+    shared: &Rc<Shared>,
+    packet: Packet,
+    once: bool,
+) -> oneshot::Receiver<Option<HttpResponse>> {
+    loop {
+        let changed = shared.changed.notified();
+        let place = shared.pool.borrow().choose();
+        if shared.pool.borrow().has_room(place) {
+            let id = shared.pool.borrow_mut().queue(place, packet, once);
+            let (sender, receiver) = oneshot::channel();
+            shared.answers.borrow_mut().insert(id, Answer::Response(sender));
+            shared.wake(place);
+            return receiver;
+        }
+        changed.await;
+    }
+}
+
+/// Serves a process that was started.
+fn serve(shared: &Rc<Shared>, ctx: &Context, started: Started) {
+    let link = Link::new(shared.clone(), ctx.clone(), &started);
+    shared.links.add(link.clone());
+    ctx.spawn(attend(shared.clone(), ctx.clone(), link, started));
+}
+
+/// Serves one process until its end, and cleans up after it.
+async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Started) {
+    let id = link.id;
+    let why = link.serve(started.stream).await;
+    link.quiet();
+    shared.links.remove(id);
+    let hung = why == Some(Why::EventTimeout);
+    match &why {
+        Some(why) => {
+            tracing::warn!(app = %id, pid = link.pid, %why, "killed");
+            shared.spawner.kill(&ctx, id);
+        }
+        None if link.is_leaving() => {}
+        None => shared.spawner.kill(&ctx, id),
+    }
+    let loss = shared.pool.borrow_mut().lost(id, hung, shared.now_ms());
+    if !link.is_leaving() {
+        let (again, dropped) = (loss.again, loss.dropped.len());
+        tracing::warn!(app = %id, pid = link.pid, again, dropped, "gone; its events go to another");
+    }
+    settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
+    shared.wake(id.place);
+    shared.changed.notify_waiters();
+}
+
+fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
+    for packet in loss.dropped {
+        let (kind, fd) = (packet.kind, packet.fd);
+        tracing::error!(?kind, fd, id = packet.id, "given up: its process died or hung on it");
+        match kind {
+            Kind::Request => shared.unanswered(packet.id, status),
+            Kind::Open if packet.flags & ANSWER != 0 => shared.unanswered(packet.id, 503),
+            Kind::Open | Kind::Message | Kind::Attach => shared.close_failed(ctx, fd),
+            _ => {}
+        }
+    }
+    loss.close.into_iter().for_each(|fd| shared.close_failed(ctx, fd));
+}
+
+fn sweep(shared: &Rc<Shared>) {
+    let now = shared.now_ms();
+    let overdue = shared.pool.borrow().overdue(now);
+    overdue.into_iter().filter_map(|id| shared.links.get(id)).for_each(|link| link.end());
+    let touched = shared.pool.borrow_mut().rehome(now);
+    touched.into_iter().for_each(|place| shared.wake(place));
+    shared.sweep_opening(OPENING_MS_MAX);
+    let limit = shared.settings.memory_limit;
+    if limit == 0 {
+        return;
+    }
+    for link in shared.links.all() {
+        match resident_bytes(link.pid) {
+            Some(bytes) if bytes > limit => link.replace(&Why::Memory(bytes)),
+            _ => {}
+        }
+    }
+}
+
+/// What a process holds in memory (`statm`, proc(5)); `None` when it is gone.
+fn resident_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}

@@ -1,0 +1,375 @@
+//! Which process has which client and which events. Pure: times come in, packets go out.
+//!
+//! A place of the pool is a lane: a queue of events and the process that takes them. A client
+//! belongs to one lane from OPEN to CLOSE, so its events keep their order.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::BytesMut;
+
+use super::codec::{AGAIN, ANSWER, Kind, Packet, wants};
+use super::lane::{Event, Lane, Process};
+use super::settings::{AppSettings, OnCrash};
+use crate::api::ProcessId;
+
+/// How long clients wait for a new process in the place of a dead one before they are moved to
+/// another place, in milliseconds.
+const REPIN_AFTER_MS: u64 = 1000;
+
+/// What is kept of a client.
+#[derive(Debug, Default)]
+pub struct Pin {
+    /// Its place.
+    pub place: u16,
+    /// The payload of ATTACH without what was kept.
+    pub request: Box<[u8]>,
+    /// What KEEP gave.
+    pub kept: Box<[u8]>,
+}
+
+/// What the death of a process leaves to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Events given up: the one it died on, for the second time or while it hung.
+    pub dropped: Vec<Packet>,
+    /// Clients to close with 1011.
+    pub close: Vec<u64>,
+    /// How many events will be sent again.
+    pub again: usize,
+}
+
+/// The state of all places of a worker.
+#[derive(Debug)]
+pub struct Pool {
+    lanes: Vec<Lane>,
+    pins: HashMap<u64, Pin>,
+    last_id: u32,
+    queue_events: usize,
+    queue_bytes: usize,
+    window: usize,
+    on_crash: OnCrash,
+    event_timeout_ms: u64,
+}
+
+impl Pool {
+    /// A pool whose places are all still empty.
+    pub fn new(settings: &AppSettings) -> Pool {
+        Pool {
+            lanes: (0..settings.processes.max(1)).map(|_| Lane::default()).collect(),
+            pins: HashMap::new(),
+            last_id: 0,
+            queue_events: settings.queue_events,
+            queue_bytes: settings.queue_bytes,
+            window: settings.window,
+            on_crash: settings.on_crash,
+            event_timeout_ms: u64::try_from(settings.event_timeout.as_millis())
+                .unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> u16 {
+        self.lanes.len() as u16
+    }
+
+    /// The place a new client or request should go to: a ready one with the least to do.
+    pub fn choose(&self) -> u16 {
+        let load = |lane: &Lane| (lane.process.is_none(), lane.events(), lane.pins);
+        let least = (0u16..).zip(&self.lanes).min_by_key(|(_, lane)| load(lane));
+        least.map_or(0, |(place, _)| place)
+    }
+
+    /// The place for a new client: a ready one with the fewest clients.
+    pub fn choose_for_client(&self) -> u16 {
+        let load = |lane: &Lane| (lane.process.is_none(), lane.pins, lane.events());
+        let least = (0u16..).zip(&self.lanes).min_by_key(|(_, lane)| load(lane));
+        least.map_or(0, |(place, _)| place)
+    }
+
+    /// Ties a client to a place.
+    pub fn pin(&mut self, fd: u64, pin: Pin) {
+        self.lanes[usize::from(pin.place)].pins += 1;
+        if let Some(old) = self.pins.insert(fd, pin) {
+            self.lanes[usize::from(old.place)].pins -= 1;
+        }
+    }
+
+    /// What is kept of a client.
+    pub fn pinned(&self, fd: u64) -> Option<&Pin> {
+        self.pins.get(&fd)
+    }
+
+    /// Keeps bytes for a client's next process.
+    pub fn keep(&mut self, fd: u64, bytes: &[u8]) {
+        if let Some(pin) = self.pins.get_mut(&fd) {
+            pin.kept = bytes.into();
+        }
+    }
+
+    /// Forgets a client; events of it that wait are still delivered.
+    pub fn unpin(&mut self, fd: u64) -> Option<Pin> {
+        let pin = self.pins.remove(&fd)?;
+        self.lanes[usize::from(pin.place)].pins -= 1;
+        Some(pin)
+    }
+
+    /// How many clients are pinned.
+    pub fn clients(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// Whether a place takes another event of a client.
+    pub fn has_room(&self, place: u16) -> bool {
+        let lane = &self.lanes[usize::from(place)];
+        lane.events() < self.queue_events && lane.bytes < self.queue_bytes
+    }
+
+    /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
+    /// CLOSE, ATTACH, TICK and PIPE.
+    pub fn queue(&mut self, place: u16, mut packet: Packet, once: bool) -> u32 {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        packet.id = self.last_id;
+        self.lanes[usize::from(place)].push(Event { packet, tries: 0, once });
+        self.last_id
+    }
+
+    /// A process is loaded and takes events. Gives the one it takes over from, which must be
+    /// told to shut down.
+    pub fn ready(&mut self, id: ProcessId, wanted: u8, window: u32) -> Option<ProcessId> {
+        let window = if window == 0 { self.window } else { window as usize };
+        let process = Process { id, wants: wanted, window, sent: VecDeque::new(), since: 0 };
+        let lane = &mut self.lanes[usize::from(id.place)];
+        if let Some(current) = &lane.process {
+            let old = current.id;
+            lane.next = Some(process);
+            self.settle(id.place);
+            return Some(old);
+        }
+        self.take_over(process);
+        None
+    }
+
+    /// Appends to `out` what may be sent to that process now, up to about `bytes_max`. Gives the
+    /// ids of events that it does not want and that are done therefore.
+    pub fn take(
+        &mut self,
+        id: ProcessId,
+        now_ms: u64,
+        out: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Vec<u32> {
+        self.lanes[usize::from(id.place)].take(id, now_ms, out, bytes_max)
+    }
+
+    /// A process finished an event, and with `all` every one sent before. Calls `each` with the
+    /// ids. False where no such event was sent.
+    pub fn done(
+        &mut self,
+        id: ProcessId,
+        event: u32,
+        all: bool,
+        now_ms: u64,
+        each: impl FnMut(u32),
+    ) -> bool {
+        let lane = &mut self.lanes[usize::from(id.place)];
+        let known = lane.done(id, event, all, now_ms, each);
+        self.settle(id.place);
+        known
+    }
+
+    /// The client of a waiting handshake is in: OPEN, if it has to be sent again, asks no more.
+    pub fn answered(&mut self, id: ProcessId, event: u32) {
+        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+            for sent in process.sent.iter_mut().filter(|sent| sent.packet.id == event) {
+                sent.packet.flags &= !ANSWER;
+            }
+        }
+    }
+
+    /// A process is gone. `hung` says that it was ended for not finishing its oldest event.
+    pub fn lost(&mut self, id: ProcessId, hung: bool, now_ms: u64) -> Loss {
+        let mut loss = Loss::default();
+        let lane = &mut self.lanes[usize::from(id.place)];
+        if lane.next.as_ref().is_some_and(|next| next.id == id) {
+            lane.next = None;
+            return loss;
+        }
+        let Some(process) = lane.process.take_if(|process| process.id == id) else { return loss };
+        lane.vacant_since = now_ms;
+        let mut sent = process.sent;
+        if let Some(suspect) = sent.front_mut() {
+            suspect.tries += 1;
+            if hung || suspect.once || suspect.tries > 1 {
+                loss.dropped.extend(sent.pop_front().map(|event| event.packet));
+            }
+        }
+        loss.again = sent.len();
+        for mut event in sent.into_iter().rev() {
+            event.packet.flags |= AGAIN;
+            lane.waiting.push_front(event);
+        }
+        lane.recount();
+        if self.on_crash == OnCrash::Close {
+            self.give_up_clients(id.place, &mut loss);
+        }
+        if let Some(next) = self.lanes[usize::from(id.place)].next.take() {
+            self.take_over(next);
+        }
+        loss
+    }
+
+    /// The processes that finished nothing for too long.
+    pub fn overdue(&self, now_ms: u64) -> Vec<ProcessId> {
+        let timeout = self.event_timeout_ms;
+        let late = |process: &&Process| {
+            !process.sent.is_empty() && now_ms.saturating_sub(process.since) >= timeout
+        };
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.process.as_ref())
+            .filter(late)
+            .map(|p| p.id)
+            .collect()
+    }
+
+    /// Moves the clients of places that stay empty to others. Gives the places that took them.
+    pub fn rehome(&mut self, now_ms: u64) -> Vec<u16> {
+        let empty = |lane: &Lane| {
+            lane.process.is_none()
+                && (lane.pins > 0 || !lane.waiting.is_empty())
+                && now_ms.saturating_sub(lane.vacant_since) >= REPIN_AFTER_MS
+        };
+        if self.lanes.iter().all(|lane| lane.process.is_none()) {
+            return Vec::new();
+        }
+        let places: Vec<u16> =
+            (0u16..).zip(&self.lanes).filter(|(_, lane)| empty(lane)).map(|(p, _)| p).collect();
+        let mut touched = HashSet::new();
+        for place in places {
+            self.move_away(place, &mut touched);
+        }
+        touched.into_iter().collect()
+    }
+
+    /// Whether no event waits anywhere or is being handled.
+    pub fn idle(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.events() == 0)
+    }
+
+    /// Whether a ready process has that place.
+    pub fn is_ready(&self, place: u16) -> bool {
+        self.lanes[usize::from(place)].process.is_some()
+    }
+
+    /// Events that wait or are being handled, of all places.
+    pub fn events(&self) -> usize {
+        self.lanes.iter().map(Lane::events).sum()
+    }
+
+    /// The process at a place that is ready and serves it.
+    pub fn process(&self, place: u16) -> Option<ProcessId> {
+        self.lanes.get(usize::from(place))?.process.as_ref().map(|process| process.id)
+    }
+
+    /// Lets the next process take over when the present one has finished what it was sent.
+    fn settle(&mut self, place: u16) {
+        let lane = &mut self.lanes[usize::from(place)];
+        let idle = lane.process.as_ref().is_some_and(|process| process.sent.is_empty());
+        if idle && lane.next.is_some() {
+            lane.process = None;
+            if let Some(next) = lane.next.take() {
+                self.take_over(next);
+            }
+        }
+    }
+
+    /// Seats a process, with an ATTACH for every client whose OPEN it will not see.
+    fn take_over(&mut self, process: Process) {
+        let place = process.id.place;
+        if process.wants & wants::ATTACH != 0 {
+            let lane = &self.lanes[usize::from(place)];
+            let opening: HashSet<u64> = lane
+                .waiting
+                .iter()
+                .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
+                .map(|event| event.packet.fd)
+                .collect();
+            let mut fds: Vec<u64> = self
+                .pins
+                .iter()
+                .filter(|(fd, pin)| pin.place == place && !opening.contains(fd))
+                .map(|(fd, _)| *fd)
+                .collect();
+            fds.sort_unstable();
+            for fd in fds.into_iter().rev() {
+                let packet = self.attach_packet(fd);
+                self.lanes[usize::from(place)].push_front(Event { packet, tries: 0, once: false });
+            }
+        }
+        self.lanes[usize::from(place)].process = Some(process);
+    }
+
+    /// The ATTACH of a client.
+    pub fn attach_packet(&mut self, fd: u64) -> Packet {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        let mut body = BytesMut::new();
+        if let Some(pin) = self.pins.get(&fd) {
+            body.extend_from_slice(&pin.request);
+            body.extend_from_slice(&pin.kept);
+        }
+        Packet { id: self.last_id, fd, body: body.freeze(), ..Packet::new(Kind::Attach) }
+    }
+
+    fn give_up_clients(&mut self, place: u16, loss: &mut Loss) {
+        let of_place = self.pins.iter().filter(|(_, pin)| pin.place == place);
+        loss.close = of_place.map(|(fd, _)| *fd).collect();
+        loss.close.sort_unstable();
+        let lane = &mut self.lanes[usize::from(place)];
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut lane.waiting)
+            .into_iter()
+            .partition(|event| !matches!(event.packet.kind, Kind::Message));
+        lane.waiting = kept;
+        loss.again = loss.again.min(lane.waiting.len());
+        loss.dropped.extend(dropped.into_iter().map(|event| event.packet));
+        lane.recount();
+    }
+
+    fn move_away(&mut self, from: u16, touched: &mut HashSet<u16>) {
+        let mut moved: HashMap<u64, u16> = HashMap::new();
+        let mut fds: Vec<u64> =
+            self.pins.iter().filter(|(_, pin)| pin.place == from).map(|(fd, _)| *fd).collect();
+        fds.sort_unstable();
+        let events = std::mem::take(&mut self.lanes[usize::from(from)].waiting);
+        self.lanes[usize::from(from)].recount();
+        let opening: HashSet<u64> = events
+            .iter()
+            .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
+            .map(|event| event.packet.fd)
+            .collect();
+        for fd in fds {
+            let Some(pin) = self.unpin(fd) else { continue };
+            let to = self.choose_for_client();
+            moved.insert(fd, to);
+            self.pin(fd, Pin { place: to, ..pin });
+            if !opening.contains(&fd) {
+                let packet = self.attach_packet(fd);
+                self.lanes[usize::from(to)].push(Event { packet, tries: 0, once: false });
+            }
+            touched.insert(to);
+        }
+        for event in events {
+            // A client that is gone by now has its last events in one place all the same.
+            let fallback = self.choose();
+            let to = match event.packet.fd {
+                0 => fallback,
+                fd => *moved.entry(fd).or_insert(fallback),
+            };
+            touched.insert(to);
+            self.lanes[usize::from(to)].push(event);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

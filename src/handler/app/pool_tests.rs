@@ -1,0 +1,256 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::super::codec::decode;
+use super::*;
+
+const ALL_WANTED: u8 = wants::HANDSHAKE
+    | wants::OPEN
+    | wants::MESSAGE
+    | wants::CLOSE
+    | wants::REQUEST
+    | wants::ATTACH;
+
+fn id(place: u16, epoch: u32) -> ProcessId {
+    ProcessId { place, epoch }
+}
+
+fn pool(processes: u16) -> Pool {
+    Pool::new(&AppSettings { processes, ..AppSettings::default() })
+}
+
+fn message(fd: u64, text: &str) -> Packet {
+    Packet { fd, code: 1, body: Bytes::from(text.to_owned()), ..Packet::new(Kind::Message) }
+}
+
+fn client(pool: &mut Pool, fd: u64, place: u16) {
+    pool.pin(fd, Pin { place, ..Pin::default() });
+}
+
+fn taken(pool: &mut Pool, process: ProcessId) -> Vec<Packet> {
+    let mut out = BytesMut::new();
+    pool.take(process, 0, &mut out, usize::MAX);
+    std::iter::from_fn(|| decode(&mut out, usize::MAX).unwrap()).collect()
+}
+
+fn kinds(packets: &[Packet]) -> Vec<(Kind, u64)> {
+    packets.iter().map(|packet| (packet.kind, packet.fd)).collect()
+}
+
+#[test]
+fn events_wait_for_a_process_and_go_out_once() {
+    let mut pool = pool(1);
+    pool.queue(0, message(1, "a"), false);
+    assert_eq!(pool.ready(id(0, 1), ALL_WANTED, 0), None);
+    let first = taken(&mut pool, id(0, 1));
+    assert_eq!(kinds(&first), [(Kind::Message, 1)]);
+    assert!(taken(&mut pool, id(0, 1)).is_empty());
+    assert!(!pool.idle());
+    assert!(pool.done(id(0, 1), first[0].id, false, 0, |_| {}));
+    assert!(pool.idle());
+    assert!(!pool.done(id(0, 1), first[0].id, false, 0, |_| {}), "done is said once");
+}
+
+#[test]
+fn no_more_than_the_window_is_sent_ahead() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 2);
+    for _ in 0..5 {
+        pool.queue(0, message(1, "a"), false);
+    }
+    let first = taken(&mut pool, id(0, 1));
+    assert_eq!(first.len(), 2);
+    pool.done(id(0, 1), first[1].id, true, 0, |_| {});
+    assert_eq!(taken(&mut pool, id(0, 1)).len(), 2);
+}
+
+#[test]
+fn unwanted_events_are_not_sent() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), wants::MESSAGE, 0);
+    let open = pool.queue(0, Packet { fd: 1, ..Packet::new(Kind::Open) }, false);
+    pool.queue(0, message(1, "a"), false);
+    let mut out = BytesMut::new();
+    assert_eq!(pool.take(id(0, 1), 0, &mut out, usize::MAX), [open]);
+    assert_eq!(decode(&mut out, 100).unwrap().unwrap().kind, Kind::Message);
+}
+
+#[test]
+fn the_event_a_process_died_on_is_tried_twice_and_the_others_stay() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    client(&mut pool, 1, 0);
+    for text in ["poison", "b"] {
+        pool.queue(0, message(1, text), false);
+    }
+    taken(&mut pool, id(0, 1));
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 2, ..Loss::default() });
+    pool.ready(id(0, 2), ALL_WANTED, 0);
+    let again = taken(&mut pool, id(0, 2));
+    assert_eq!(kinds(&again), [(Kind::Attach, 1), (Kind::Message, 1), (Kind::Message, 1)]);
+    assert_eq!(again[1].flags, AGAIN);
+    pool.done(id(0, 2), again[0].id, false, 0, |_| {});
+    let loss = pool.lost(id(0, 2), false, 0);
+    assert_eq!((loss.again, &loss.dropped[0].body[..]), (1, &b"poison"[..]));
+}
+
+#[test]
+fn what_must_not_run_twice_is_given_up() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.queue(0, Packet::new(Kind::Request), true);
+    taken(&mut pool, id(0, 1));
+    assert_eq!(pool.lost(id(0, 1), false, 0).dropped.len(), 1);
+}
+
+#[test]
+fn a_process_that_finishes_nothing_is_overdue() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.queue(0, message(1, "a"), false);
+    taken(&mut pool, id(0, 1));
+    assert!(pool.overdue(29_999).is_empty());
+    assert_eq!(pool.overdue(30_000), [id(0, 1)]);
+    assert_eq!(pool.lost(id(0, 1), true, 30_000).dropped.len(), 1);
+}
+
+#[test]
+fn a_new_process_takes_over_when_the_old_one_is_through() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    client(&mut pool, 1, 0);
+    pool.queue(0, message(1, "old"), false);
+    let old = taken(&mut pool, id(0, 1));
+    assert_eq!(pool.ready(id(0, 2), ALL_WANTED, 0), Some(id(0, 1)));
+    pool.queue(0, message(1, "new"), false);
+    assert!(taken(&mut pool, id(0, 1)).is_empty(), "the old one gets nothing more");
+    assert!(taken(&mut pool, id(0, 2)).is_empty(), "the new one waits");
+    pool.done(id(0, 1), old[0].id, false, 0, |_| {});
+    let new = taken(&mut pool, id(0, 2));
+    assert_eq!(kinds(&new), [(Kind::Attach, 1), (Kind::Message, 1)]);
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss::default());
+}
+
+#[test]
+fn clients_spread_and_move_with_their_events_when_a_place_stays_empty() {
+    let mut pool = pool(2);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.ready(id(1, 1), ALL_WANTED, 0);
+    for fd in 1..=4 {
+        let place = pool.choose_for_client();
+        client(&mut pool, fd, place);
+    }
+    assert_eq!((pool.lanes[0].pins, pool.lanes[1].pins), (2, 2));
+    pool.queue(0, message(1, "a"), false);
+    pool.lost(id(0, 1), false, 0);
+    assert!(pool.rehome(REPIN_AFTER_MS - 1).is_empty());
+    assert_eq!(pool.rehome(REPIN_AFTER_MS), [1]);
+    let seen = taken(&mut pool, id(1, 1));
+    assert_eq!(kinds(&seen), [(Kind::Attach, 1), (Kind::Attach, 3), (Kind::Message, 1)]);
+    assert_eq!(pool.pinned(1).unwrap().place, 1);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Message(u64),
+    Take,
+    Done(u8),
+    Crash,
+    Replace,
+    Rehome,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1u64..6).prop_map(Step::Message),
+        4 => Just(Step::Take),
+        4 => any::<u8>().prop_map(Step::Done),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Replace),
+        1 => Just(Step::Rehome),
+    ]
+}
+
+proptest! {
+    /// Whatever dies or is replaced, each client's events are finished in order, and all but
+    /// those that were given up are finished.
+    #[test]
+    fn order_survives_everything(steps in proptest::collection::vec((step(), 0u16..2), 1..200)) {
+        let mut pool = pool(2);
+        let mut epochs = [1, 1];
+        let mut running: Vec<Vec<ProcessId>> = vec![vec![id(0, 1)], vec![id(1, 1)]];
+        let mut sent: HashMap<ProcessId, Vec<Packet>> = HashMap::new();
+        let mut finished: HashMap<u64, Vec<u32>> = HashMap::new();
+        let (mut number, mut now, mut given_up) = (HashMap::new(), 0, 0);
+        pool.ready(id(0, 1), ALL_WANTED, 4);
+        pool.ready(id(1, 1), ALL_WANTED, 4);
+        for fd in 1..6 {
+            let place = pool.choose_for_client();
+            client(&mut pool, fd, place);
+        }
+        let mut steps = steps;
+        for round in 0..400u32 {
+            let place = (round % 2) as u16;
+            steps.push((if round % 4 < 2 { Step::Take } else { Step::Done(255) }, place));
+        }
+        for (step, place) in steps {
+            now += 400;
+            let at = usize::from(place);
+            match step {
+                Step::Message(fd) => {
+                    let count: &mut u32 = number.entry(fd).or_default();
+                    *count += 1;
+                    let place = pool.pinned(fd).unwrap().place;
+                    pool.queue(place, message(fd, &count.to_string()), false);
+                }
+                Step::Take => for process in running[at].clone() {
+                    let packets = taken(&mut pool, process);
+                    sent.entry(process).or_default().extend(packets);
+                },
+                Step::Done(count) => for process in running[at].clone() {
+                    let queue = sent.entry(process).or_default();
+                    for packet in queue.drain(..queue.len().min(count.into())) {
+                        let known = pool.done(process, packet.id, false, now, |_| {});
+                        prop_assert!(known);
+                        if packet.kind == Kind::Message {
+                            let text = std::str::from_utf8(&packet.body).unwrap();
+                            finished.entry(packet.fd).or_default().push(text.parse().unwrap());
+                        }
+                    }
+                },
+                Step::Crash => {
+                    for process in std::mem::take(&mut running[at]) {
+                        sent.remove(&process);
+                        given_up += pool.lost(process, false, now).dropped.len();
+                    }
+                    epochs[at] += 1;
+                    let next = id(place, epochs[at]);
+                    pool.ready(next, ALL_WANTED, 4);
+                    running[at].push(next);
+                }
+                Step::Replace if running[at].len() == 1 => {
+                    epochs[at] += 1;
+                    let next = id(place, epochs[at]);
+                    pool.ready(next, ALL_WANTED, 4);
+                    running[at].push(next);
+                }
+                Step::Replace => {
+                    let old = running[at][0];
+                    if sent.get(&old).is_none_or(Vec::is_empty) {
+                        running[at].remove(0);
+                        prop_assert_eq!(pool.lost(old, false, now), Loss::default());
+                    }
+                }
+                Step::Rehome => { pool.rehome(now); }
+            }
+        }
+        let total: u32 = number.values().sum();
+        let seen: usize = finished.values().map(Vec::len).sum();
+        for list in finished.values() {
+            prop_assert!(list.is_sorted(), "{:?}", list);
+        }
+        prop_assert!(pool.idle());
+        prop_assert!(seen + given_up >= total as usize);
+        prop_assert!(pool.lanes.iter().all(|lane| lane.bytes == 0));
+    }
+}

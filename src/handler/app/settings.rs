@@ -1,0 +1,89 @@
+//! What an operator may say about application processes: the `[app]` table.
+
+use std::time::Duration;
+
+use crate::config::{Config, OnHang};
+
+/// What becomes of the clients of a process that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// They stay connected; the next process takes them over, events not done are sent again.
+    Repin,
+    /// They are closed with 1011.
+    Close,
+}
+
+/// The `[app]` table, as far as the worker needs it. How processes are spawned is the master's.
+#[derive(Debug, Clone)]
+pub struct AppSettings {
+    /// Processes of each worker.
+    pub processes: u16,
+    /// Events after which a process is replaced; 0 is never.
+    pub max_requests: u64,
+    /// Resident bytes over which a process is replaced; 0 is no limit.
+    pub memory_limit: u64,
+    /// How long a process may go without finishing an event it has.
+    pub event_timeout: Duration,
+    /// Events that may wait for one process; then its clients are no longer read.
+    pub queue_events: usize,
+    /// Bytes that may wait for one process.
+    pub queue_bytes: usize,
+    /// Events that are sent ahead of their DONE, where the process names no number.
+    pub window: usize,
+    /// What becomes of the clients of a process that died.
+    pub on_crash: OnCrash,
+    /// The largest payload of a frame: `package_max_length` and room for headers.
+    pub frame_max: usize,
+    /// Header fields of a client's request that ATTACH shows, in lower case.
+    pub keep_headers: Vec<String>,
+    /// Whether the processes write to the server's standard output; else to the log.
+    pub own_stdout: bool,
+}
+
+impl Default for AppSettings {
+    fn default() -> AppSettings {
+        AppSettings {
+            processes: 1,
+            max_requests: 0,
+            memory_limit: 0,
+            event_timeout: Duration::from_secs(30),
+            queue_events: 1024,
+            queue_bytes: 8 << 20,
+            window: 128,
+            on_crash: OnCrash::Repin,
+            frame_max: (2 << 20) + (128 << 10),
+            keep_headers: vec!["cookie".to_owned()],
+            own_stdout: true,
+        }
+    }
+}
+
+/// Room in a frame for what stands around a message: the head of a request.
+const HEAD_BYTES: u64 = 128 << 10;
+
+impl From<&Config> for AppSettings {
+    fn from(config: &Config) -> AppSettings {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        AppSettings {
+            processes: u16::try_from(config.app.processes).unwrap_or(u16::MAX),
+            max_requests: config.app.max_requests as u64,
+            memory_limit: config.app.memory_limit,
+            event_timeout: match config.app.event_timeout {
+                Duration::ZERO => Duration::MAX,
+                timeout => timeout,
+            },
+            on_crash: match config.app.on_hang {
+                OnHang::Repin => OnCrash::Repin,
+                OnHang::Close => OnCrash::Close,
+            },
+            // One message must always fit, or its client would wait for ever.
+            queue_bytes: bytes(config.package_max_length).max(8 << 20),
+            frame_max: bytes(
+                config.package_max_length.max(config.buffer_output_size) + HEAD_BYTES,
+            ),
+            keep_headers: config.keep_headers.iter().map(|name| name.to_lowercase()).collect(),
+            own_stdout: !config.daemonize,
+            ..AppSettings::default()
+        }
+    }
+}

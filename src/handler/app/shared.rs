@@ -1,0 +1,318 @@
+//! What the handler and the links to the processes have in common in one worker.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::{Notify, oneshot};
+
+use super::codec::{ANSWER, Kind, Packet, RequestBody, put_string};
+use super::link::Links;
+use super::pool::{Pin, Pool};
+use super::settings::AppSettings;
+use super::spawner::Spawner;
+use crate::api::{
+    Accept, Context, Handshake, HttpRequest, HttpResponse, ProcessId, Refuse, Request,
+};
+use crate::close::{Cause, Close, Initiator};
+use crate::fd::{Fd, Slot};
+
+/// Commands kept for a client between ACCEPT and the 101; more are dropped, and logged.
+const HELD_MAX: usize = 1024;
+
+/// Who waits for the answer to an event.
+pub enum Answer {
+    /// The handshake of that client.
+    Handshake(u64, oneshot::Sender<Handshake>),
+    /// A plain HTTP request; `None` leaves the answer to the server.
+    Response(oneshot::Sender<Option<HttpResponse>>),
+}
+
+/// A client between its OPEN that waits for an answer and `on_open`.
+#[derive(Default)]
+pub struct Opening {
+    /// Commands for it, carried out after the 101.
+    pub held: Vec<Packet>,
+    /// When it was accepted, in milliseconds.
+    pub accepted_at: Option<u64>,
+    /// It left while the application made up its mind.
+    pub gone: bool,
+}
+
+/// One value for each worker.
+pub struct Shared {
+    pub settings: AppSettings,
+    pub spawner: Rc<Spawner>,
+    pub pool: RefCell<Pool>,
+    pub links: Links,
+    /// Wakes whoever waits for room in a queue, or for processes to be ready or idle.
+    pub changed: Notify,
+    pub answers: RefCell<HashMap<u32, Answer>>,
+    pub opening: RefCell<HashMap<u64, Opening>>,
+    /// The wishes of the process that was ready last; `None` before the first.
+    pub wants: Cell<Option<u8>>,
+    begun: Instant,
+}
+
+impl Shared {
+    pub fn new(settings: AppSettings) -> Shared {
+        let pool = Pool::new(&settings);
+        Shared {
+            links: Links::default(),
+            pool: RefCell::new(pool),
+            spawner: Rc::new(Spawner::new(settings.own_stdout)),
+            settings,
+            changed: Notify::new(),
+            answers: RefCell::default(),
+            opening: RefCell::default(),
+            wants: Cell::new(None),
+            begun: Instant::now(),
+        }
+    }
+
+    /// Milliseconds of the pool's clock.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the application asked for that kind of event, as far as is known.
+    pub fn wanted(&self, bit: u8) -> bool {
+        self.wants.get().is_none_or(|wants| wants & bit != 0)
+    }
+
+    /// Queues an event whether there is room or not, and wakes the link.
+    pub fn queue(&self, place: u16, packet: Packet) -> u32 {
+        let id = self.pool.borrow_mut().queue(place, packet, false);
+        self.wake(place);
+        id
+    }
+
+    /// Lets the process of that place see what is queued for it.
+    pub fn wake(&self, place: u16) {
+        self.links.wake(place);
+    }
+
+    /// The place of a client; one is found for a client that has none.
+    pub fn place_of(&self, fd: u64) -> u16 {
+        let pool = self.pool.borrow();
+        pool.pinned(fd).map_or_else(|| pool.choose(), |pin| pin.place)
+    }
+
+    /// Queues an event of a client if there is room.
+    pub fn offer(&self, fd: u64, packet: Packet) -> Result<u32, Packet> {
+        let place = self.place_of(fd);
+        if !self.pool.borrow().has_room(place) {
+            return Err(packet);
+        }
+        Ok(self.queue(place, packet))
+    }
+
+    /// Waits for room and queues an event of a client.
+    pub async fn queue_later(&self, fd: u64, mut packet: Packet) -> u32 {
+        loop {
+            let changed = self.changed.notified();
+            match self.offer(fd, packet) {
+                Ok(id) => return id,
+                Err(back) => packet = back,
+            }
+            changed.await;
+        }
+    }
+
+    /// Pins a new client to the place with the fewest.
+    pub fn pin(&self, request: &Request, kept: &[u8]) {
+        let mut pool = self.pool.borrow_mut();
+        let place = pool.choose_for_client();
+        let pin = Pin {
+            place,
+            request: request_body(request, Some(&self.settings.keep_headers)).as_ref().into(),
+            kept: kept.into(),
+        };
+        pool.pin(request.fd.as_u64(), pin);
+    }
+
+    /// Tells the application that a client is gone.
+    pub fn client_closed(&self, fd: u64, close: &Close) {
+        let place = self.place_of(fd);
+        self.pool.borrow_mut().unpin(fd);
+        let mut body = BytesMut::new();
+        put_string(&mut body, close.cause.as_str().as_bytes());
+        body.put_slice(close.reason.as_bytes());
+        let by = match close.by() {
+            Initiator::Nobody => 0,
+            Initiator::Client => 1,
+            Initiator::Server => 2,
+        };
+        let packet = Packet {
+            flags: by,
+            code: close.code,
+            fd,
+            body: body.freeze(),
+            ..Packet::new(Kind::Close)
+        };
+        self.queue(place, packet);
+    }
+
+    /// Keeps a command for a client that is not open yet. Gives it back if the client is not
+    /// one of those.
+    pub fn hold(&self, packet: Packet) -> Option<Packet> {
+        let mut opening = self.opening.borrow_mut();
+        if opening.is_empty() {
+            return Some(packet);
+        }
+        let Some(client) = opening.get_mut(&packet.fd) else { return Some(packet) };
+        if client.held.len() < HELD_MAX {
+            client.held.push(packet);
+        } else {
+            tracing::warn!(fd = packet.fd, "too many commands for a client that is not open yet");
+        }
+        None
+    }
+
+    /// Ends handshakes that were accepted and never opened: the client left in between.
+    pub fn sweep_opening(&self, older_than_ms: u64) {
+        let now = self.now_ms();
+        let late = |opening: &Opening| {
+            opening.accepted_at.is_some_and(|at| now.saturating_sub(at) > older_than_ms)
+        };
+        let fds: Vec<u64> = {
+            let opening = self.opening.borrow();
+            opening.iter().filter(|(_, client)| late(client)).map(|(fd, _)| *fd).collect()
+        };
+        for fd in fds {
+            self.opening.borrow_mut().remove(&fd);
+            self.client_closed(fd, &Close::because(Cause::ClientVanished));
+        }
+    }
+
+    /// Keeps a client out.
+    pub fn refuse(&self, id: u32, refuse: Refuse) {
+        let answer = self.answers.borrow_mut().remove(&id);
+        if let Some(Answer::Handshake(fd, answer)) = answer {
+            self.opening.borrow_mut().remove(&fd);
+            self.pool.borrow_mut().unpin(fd);
+            // The client may have left; it is out either way.
+            let _ = answer.send(Err(refuse));
+        }
+    }
+
+    /// An event that asked for an answer is over without one.
+    pub fn unanswered(&self, id: u32, status: u16) {
+        if matches!(self.answers.borrow().get(&id), Some(Answer::Handshake(..))) {
+            return self.refuse(id, Refuse::new(status, ""));
+        }
+        if let Some(Answer::Response(answer)) = self.answers.borrow_mut().remove(&id) {
+            let mut response = HttpResponse::default();
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+            let _ = answer.send(Some(response));
+        }
+    }
+
+    /// An event that asked for an answer is not wanted by the application that is there now.
+    pub fn unwanted(&self, id: u32) {
+        match self.answers.borrow_mut().remove(&id) {
+            Some(Answer::Handshake(_, answer)) => drop(answer.send(Ok(Accept::default()))),
+            Some(Answer::Response(answer)) => drop(answer.send(None)),
+            None => {}
+        }
+    }
+
+    /// Hands over what an application process of `from` sent to this worker.
+    pub fn pipe(&self, from: Slot, number: u64, body: Bytes) {
+        let code = from.0.into();
+        let places = u64::from(self.pool.borrow().places());
+        let place = (number % places) as u16;
+        self.queue(place, Packet { code, fd: number, body, ..Packet::new(Kind::Pipe) });
+    }
+
+    /// Lets a process that another one takes over from finish and exit.
+    pub fn relieve(&self, id: ProcessId) {
+        if let Some(link) = self.links.get(id) {
+            link.shut_down(1);
+        }
+    }
+
+    /// Closes a client since its application failed.
+    pub fn close_failed(&self, ctx: &Context, fd: u64) {
+        if let Ok(fd) = Fd::try_from(fd) {
+            let _ = ctx.close(fd, Cause::AppFailed.code(), "the application failed");
+        }
+    }
+}
+
+/// The payload of OPEN and ATTACH; with `only`, no other header fields.
+pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {
+    let wanted = |name: &str| only.is_none_or(|names| names.iter().any(|kept| kept == name));
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let fields = request
+        .headers
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (text(name), Bytes::copy_from_slice(value)));
+    RequestBody {
+        method: Bytes::from_static(b"GET"),
+        target: text(&request.target),
+        subprotocol: text(request.subprotocol.as_deref().unwrap_or_default()),
+        peer: text(&request.peer.map(|peer| peer.to_string()).unwrap_or_default()),
+        client: text(&request.client.map(|client| client.to_string()).unwrap_or_default()),
+        fields: fields.collect(),
+        rest: Bytes::new(),
+    }
+    .encode()
+}
+
+/// The payload of REQUEST.
+pub fn http_body(http: &HttpRequest) -> Bytes {
+    let request = &http.request;
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        (text(name.as_str()), Bytes::copy_from_slice(value.as_bytes()))
+    };
+    RequestBody {
+        method: text(request.method().as_str()),
+        target: text(target),
+        subprotocol: Bytes::new(),
+        peer: text(&http.peer.map(|peer| peer.to_string()).unwrap_or_default()),
+        client: text(&http.client.map(|client| client.to_string()).unwrap_or_default()),
+        fields: request.headers().iter().map(field).collect(),
+        rest: request.body().clone(),
+    }
+    .encode()
+}
+
+/// An OPEN that waits for ACCEPT or REFUSE.
+pub fn handshake_packet(request: &Request) -> Packet {
+    Packet {
+        flags: ANSWER,
+        fd: request.fd.as_u64(),
+        body: request_body(request, None),
+        ..Packet::new(Kind::Open)
+    }
+}
+
+/// Forgets a handshake whose client left before the answer came.
+pub struct OpeningGuard {
+    pub shared: Rc<Shared>,
+    pub fd: u64,
+    /// The application will answer.
+    pub queued: bool,
+    pub answered: bool,
+}
+
+impl Drop for OpeningGuard {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let mut opening = self.shared.opening.borrow_mut();
+        if !self.queued {
+            opening.remove(&self.fd);
+            self.shared.pool.borrow_mut().unpin(self.fd);
+        } else if let Some(opening) = opening.get_mut(&self.fd) {
+            opening.gone = true;
+        }
+    }
+}

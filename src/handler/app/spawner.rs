@@ -1,0 +1,222 @@
+//! Starts application processes, and again when they end. The master does the work; here is
+//! what to ask of it and when.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
+
+use super::output;
+use crate::api::{Context, ProcessEvent, ProcessId};
+
+/// A process that ends within this time of its start, or before READY, died young.
+const YOUNG: Duration = Duration::from_secs(1);
+/// How long the second early death in a row delays the next start; each further one doubles it.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LAST_DELAY: Duration = Duration::from_secs(30);
+
+/// Why a process has to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It handled `max_requests` events.
+    MaxRequests,
+    /// It holds more than `memory_limit`, so many bytes.
+    Memory(u64),
+    /// It finished no event within `event_timeout`.
+    EventTimeout,
+    /// It broke the protocol, as the text says.
+    Protocol(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::MaxRequests => f.write_str("it handled max_requests events"),
+            Why::Memory(bytes) => write!(f, "it holds {bytes} bytes, over memory_limit"),
+            Why::EventTimeout => f.write_str("it finished no event within event_timeout"),
+            Why::Protocol(what) => write!(f, "it broke the protocol: {what}"),
+        }
+    }
+}
+
+/// A process that runs, with our end of its socket.
+#[derive(Debug)]
+pub struct Started {
+    /// Which one.
+    pub id: ProcessId,
+    /// Its pid.
+    pub pid: u32,
+    /// Our end.
+    pub stream: UnixStream,
+}
+
+/// One place: who was started for it last, and how the ones before fared.
+#[derive(Debug, Default)]
+struct Place {
+    epoch: u32,
+    started: Option<Instant>,
+    ready: bool,
+    delay: Duration,
+}
+
+/// The processes of a worker, as far as starting goes.
+pub struct Spawner {
+    own_stdout: bool,
+    /// No process is started any more.
+    over: Cell<bool>,
+    places: RefCell<HashMap<u16, Place>>,
+    sockets: RefCell<HashMap<ProcessId, StdStream>>,
+}
+
+impl Spawner {
+    /// With `own_stdout` the processes write to the server's standard output, else to the log.
+    pub fn new(own_stdout: bool) -> Spawner {
+        Spawner {
+            own_stdout,
+            over: Cell::new(false),
+            places: RefCell::default(),
+            sockets: RefCell::default(),
+        }
+    }
+
+    /// Starts a process for a place, whether there is one or not.
+    pub fn start(self: &Rc<Self>, ctx: &Context, place: u16) {
+        if self.over.get() {
+            return;
+        }
+        let id = {
+            let mut places = self.places.borrow_mut();
+            let state = places.entry(place).or_default();
+            state.epoch += 1;
+            state.started = Some(Instant::now());
+            state.ready = false;
+            ProcessId { place, epoch: state.epoch }
+        };
+        match self.prepare(ctx, id) {
+            Ok(descriptors) => ctx.reactor().start_process(id, descriptors),
+            Err(error) => {
+                tracing::error!(app = %id, %error, "cannot start an application process");
+                // Descriptors come back when others end.
+                self.start_later(ctx, place, YOUNG);
+            }
+        }
+    }
+
+    fn start_later(self: &Rc<Self>, ctx: &Context, place: u16, wait: Duration) {
+        let (spawner, starter) = (self.clone(), ctx.clone());
+        // Nobody clears it: the place stays empty until it has run.
+        let _ = ctx.after(wait, move || spawner.start(&starter, place));
+    }
+
+    /// Starts no process any more: those that end now are meant to.
+    pub fn stop(&self) {
+        self.over.set(true);
+    }
+
+    /// Ends a process at once, if it still runs.
+    pub fn kill(&self, ctx: &Context, id: ProcessId) {
+        ctx.reactor().kill_process(id);
+    }
+
+    /// A process said READY.
+    pub fn ready(&self, id: ProcessId) {
+        if let Some(place) = self.places.borrow_mut().get_mut(&id.place) {
+            place.ready |= place.epoch == id.epoch;
+        }
+    }
+
+    /// What became of a process: a socket to serve where it runs; where it ended, the time to
+    /// wait before the next, unless the next is there already.
+    pub fn happened(&self, event: ProcessEvent) -> Happened {
+        match event {
+            ProcessEvent::Started { id, pid } => {
+                let Some(socket) = self.sockets.borrow_mut().remove(&id) else {
+                    return Happened::Nothing;
+                };
+                match UnixStream::from_std(socket) {
+                    Ok(stream) => Happened::Started(Started { id, pid, stream }),
+                    Err(error) => {
+                        tracing::error!(app = %id, %error, "cannot watch an application's socket");
+                        Happened::Nothing
+                    }
+                }
+            }
+            ProcessEvent::Exited { id, how } => {
+                tracing::info!(app = %id, %how, "an application process ended");
+                self.sockets.borrow_mut().remove(&id);
+                self.ended(id)
+            }
+        }
+    }
+
+    fn ended(&self, id: ProcessId) -> Happened {
+        let mut places = self.places.borrow_mut();
+        let Some(place) = places.get_mut(&id.place) else { return Happened::Nothing };
+        if place.epoch != id.epoch {
+            return Happened::Nothing;
+        }
+        let young = !place.ready || place.started.is_none_or(|at| at.elapsed() < YOUNG);
+        let wait = if young { place.delay } else { Duration::ZERO };
+        place.delay = match (young, place.delay) {
+            (false, _) => Duration::ZERO,
+            (true, Duration::ZERO) => FIRST_DELAY,
+            (true, delay) => (delay * 2).min(LAST_DELAY),
+        };
+        Happened::Ended(id.place, wait)
+    }
+
+    /// The descriptors of a new process: its socket, standard error and standard output.
+    fn prepare(&self, ctx: &Context, id: ProcessId) -> io::Result<Vec<OwnedFd>> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut descriptors = vec![OwnedFd::from(theirs)];
+        let streams: &[&str] = if self.own_stdout { &["stderr"] } else { &["stderr", "stdout"] };
+        for stream in streams {
+            let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+            nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            ctx.spawn(output::log_lines(Receiver::from_owned_fd(reader)?, id, stream));
+            descriptors.push(writer);
+        }
+        self.sockets.borrow_mut().insert(id, ours);
+        Ok(descriptors)
+    }
+}
+
+/// What became of a process.
+pub enum Happened {
+    /// It runs; serve it.
+    Started(Started),
+    /// It ended; start another for that place after a while.
+    Ended(u16, Duration),
+    /// Nothing is left to do.
+    Nothing,
+}
+
+/// Starts the processes of all places, and again for ever; gives each to `serve`.
+pub async fn keep(
+    spawner: Rc<Spawner>,
+    ctx: Context,
+    places: u16,
+    serve: impl Fn(Started) + 'static,
+) {
+    (0..places).for_each(|place| spawner.start(&ctx, place));
+    loop {
+        match spawner.happened(ctx.reactor().process_event().await) {
+            Happened::Started(started) => serve(started),
+            Happened::Ended(place, Duration::ZERO) => spawner.start(&ctx, place),
+            Happened::Ended(place, wait) => {
+                tracing::warn!(place, ?wait, "application processes end early; waiting a while");
+                spawner.start_later(&ctx, place, wait);
+            }
+            Happened::Nothing => {}
+        }
+    }
+}

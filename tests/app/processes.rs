@@ -1,0 +1,354 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use wsd::api::{Opcode, Reactor, Verdict};
+use wsd::handler::app::{AppSettings, OnCrash};
+
+use crate::support::*;
+
+fn php() -> [String; 4] {
+    ["php".into(), "-n".into(), "-dextension=posix".into(), path("tests/app/fixtures/native.php")]
+}
+
+async fn php_worker(settings: AppSettings) -> Worker {
+    let command = php();
+    Worker::start(&command.each_ref().map(String::as_str), settings).await
+}
+
+fn settings() -> AppSettings {
+    AppSettings { event_timeout: Duration::from_secs(5), ..AppSettings::default() }
+}
+
+#[test]
+fn a_php_process_answers_its_clients() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let fd = worker.open("/room?x=1").await;
+        assert_eq!(worker.hear(fd).await, said("welcome /room?x=1 198.51.100.9"));
+        assert_eq!(worker.ask(fd, "echo 你好").await, "你好");
+        assert_eq!(worker.ask(fd, "noise").await, "made noise");
+        assert_eq!(worker.ask(fd, "after").await, "later");
+        assert_eq!(worker.ask(fd, "bad").await, "after");
+        assert_eq!(worker.ask(fd, "bye so long").await, "close 4001 so long");
+    });
+}
+
+#[test]
+fn a_python_process_answers_its_clients() {
+    on_worker(async {
+        let script = path("tests/app/fixtures/echo.py");
+        let worker = Worker::start(&["python3", &script], settings()).await;
+        let fd = worker.open("/").await;
+        assert_eq!(worker.hear(fd).await, said("welcome / 198.51.100.9"));
+        assert_eq!(worker.ask(fd, "hello").await, "hello");
+        assert_eq!(worker.ask(fd, "exists").await, "True");
+        assert_eq!(worker.ask(fd, "list").await, "True");
+        assert_eq!(worker.try_open("/refused", &[]).await.unwrap_err().body, b"not you");
+        let post = http::Request::post("/form").body(Bytes::from("a=1")).unwrap();
+        let response = worker.http(post).await.unwrap();
+        assert_eq!(response.headers()["x-from"], "python");
+        assert_eq!(response.body(), "POST a=1");
+        assert_eq!(worker.ask(fd, "throw").await, "close 1011 the handler failed");
+    });
+}
+
+#[test]
+fn questions_are_answered_with_the_truth() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        assert_eq!(worker.ask(a, &format!("confirm {b}")).await, "queued");
+        assert_eq!(worker.hear(b).await, said("hello"));
+        assert_eq!(worker.ask(a, "confirm 99").await, "gone");
+        assert_eq!(worker.ask(a, &format!("exists {b}")).await, "yes");
+        assert_eq!(worker.ask(a, "exists 99").await, "no");
+        assert_eq!(worker.ask(a, "list").await, format!("{a},{b}"));
+        assert_eq!(worker.ask(a, "stats").await, "2");
+        assert!(
+            worker.ask(a, &format!("info {b}")).await.contains("\"connected_at\":1700000000000")
+        );
+        worker.say(a, "all to the others").await;
+        assert_eq!(worker.hear(b).await, said("to the others"));
+        worker.say(a, "send 0").await;
+        assert_eq!(worker.hear(a).await, said("0 7 piped"));
+        worker.say(a, "send 1").await;
+        assert_eq!(worker.ask(a, "echo sync").await, "sync");
+        let relayed = worker.reactor.relayed.borrow().clone();
+        assert_eq!(relayed.len(), 1);
+        flow(wsd::api::Handler::on_worker_message(
+            &worker.handler,
+            &worker.ctx,
+            wsd::fd::Slot(1),
+            relayed[0].1.clone(),
+        ))
+        .await;
+    });
+}
+
+#[test]
+fn the_application_decides_who_comes_in() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let refused = worker.try_open("/refused", &[]).await.unwrap_err();
+        assert_eq!((refused.status, &refused.body[..]), (403, &b"not you"[..]));
+        assert_eq!(worker.try_open("/throws", &[]).await.unwrap_err().status, 500);
+        let (_, accept) = worker.try_open("/chat", &[]).await.unwrap();
+        assert_eq!(accept.subprotocol.as_deref(), Some("chat"));
+        assert_eq!(accept.headers, [("set-cookie".to_owned(), "seen=1".to_owned())]);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_during_the_handshake_is_closed_for_the_application() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        let request = worker.request("/", &[]);
+        drop(wsd::api::Handler::on_handshake(&worker.handler, &worker.ctx, &request));
+        let request = worker.request("/", &[]);
+        let wsd::api::Flow::Pending(mut future) =
+            wsd::api::Handler::on_handshake(&worker.handler, &worker.ctx, &request)
+        else {
+            panic!("the application is asked")
+        };
+        futures_util::future::poll_immediate(&mut future).await;
+        drop(future);
+        // The CLOSE is queued when the ACCEPT has come, and the answer to this is later.
+        worker.ask(fd, "echo 1").await;
+        let seen = worker.ask(fd, "seen").await;
+        assert_eq!(seen, "closed:1006::nobody:client_vanished");
+    });
+}
+
+#[test]
+fn a_close_says_who_and_why() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(b).await;
+        worker.leave(a).await;
+        assert_eq!(worker.ask(b, "seen").await, "closed:1000:bye:client:client_closed");
+    });
+}
+
+#[test]
+fn http_goes_to_the_application_too() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let post = http::Request::post("/page?q=1").body(Bytes::from("body")).unwrap();
+        let response = worker.http(post).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (200, &b"<p>POST 1 body"[..])
+        );
+        let get = http::Request::get("/none").body(Bytes::new()).unwrap();
+        assert!(worker.http(get).await.is_none());
+        let post = http::Request::post("/dies").body(Bytes::new()).unwrap();
+        assert_eq!(worker.http(post).await.unwrap().status(), 502);
+    });
+}
+
+#[test]
+fn a_throwing_handler_costs_its_own_connection() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        let pid = worker.ask(b, "pid").await;
+        assert_eq!(worker.ask(a, "throw").await, "close 1011 the handler failed");
+        assert_eq!(worker.ask(b, "pid").await, pid);
+    });
+}
+
+#[test]
+fn killed_processes_lose_no_event_and_no_order() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let fds = [worker.open("/").await, worker.open("/").await, worker.open("/").await];
+        for fd in fds {
+            worker.hear(fd).await;
+        }
+        for round in 0..5 {
+            for i in 0..200 {
+                for fd in fds {
+                    worker.say(fd, &format!("echo {round}.{i}")).await;
+                }
+                if i == 100 {
+                    worker.kill(0);
+                }
+            }
+            for fd in fds {
+                let mut last = -1;
+                while last < 199 {
+                    let text = worker.hear(fd).await.text();
+                    let i: i32 = text.split_once('.').unwrap().1.parse().unwrap();
+                    // What the process died on may be answered twice, and nothing else may.
+                    assert!(i == last || i == last + 1, "{text} after {last}");
+                    last = i;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_next_process_is_told_of_its_clients() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (fd, _) = worker.try_open("/a", &[("cookie", "k=1"), ("x", "y")]).await.unwrap();
+        worker.hear(fd).await;
+        worker.ask(fd, "keep me").await;
+        worker.kill(0);
+        assert_eq!(worker.ask(fd, "seen").await, "attached:/a:k=1:me");
+    });
+}
+
+#[test]
+fn an_event_that_kills_is_tried_twice_at_most() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        let file = tempfile::tempdir().unwrap();
+        let once = file.path().join("died");
+        assert_eq!(worker.ask(a, &format!("die-once {}", once.display())).await, "survived");
+        worker.say(a, "exit").await;
+        worker.say(b, "echo still here").await;
+        assert_eq!(worker.hear(a).await, Did::Close(1011, "the application failed".into()));
+        assert_eq!(worker.hear(b).await, said("still here"));
+    });
+}
+
+#[test]
+fn a_hung_process_is_ended_and_its_other_clients_go_on() {
+    on_worker(async {
+        let settings = AppSettings { event_timeout: Duration::from_millis(300), ..settings() };
+        let worker = php_worker(settings).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        worker.say(a, "hang").await;
+        worker.say(b, "echo still here").await;
+        assert_eq!(worker.hear(a).await, Did::Close(1011, "the application failed".into()));
+        assert_eq!(worker.hear(b).await, said("still here"));
+        assert_eq!(worker.reactor.killed.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn a_busy_process_delays_only_its_own_clients() {
+    on_worker(async {
+        let worker = php_worker(AppSettings { processes: 2, ..settings() }).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        worker.say(a, "hang").await;
+        assert_eq!(worker.ask(b, "echo quick").await, "quick");
+    });
+}
+
+#[test]
+fn a_full_queue_stops_the_reading_of_its_clients() {
+    on_worker(async {
+        let settings = AppSettings { queue_events: 4, ..settings() };
+        let worker = php_worker(settings).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        let frame = || wsd::api::Frame { fd, opcode: Opcode::Text, data: Bytes::from("echo 1") };
+        let mut pending = Vec::new();
+        for _ in 0..10 {
+            let handler = &worker.handler;
+            match wsd::api::Handler::on_message(handler, &worker.ctx, frame()) {
+                wsd::api::Flow::Ready(()) => {}
+                wsd::api::Flow::Pending(future) => pending.push(future),
+            }
+        }
+        assert_eq!(pending.len(), 6);
+        futures_util::future::join_all(pending).await;
+        for _ in 0..10 {
+            assert_eq!(worker.hear(fd).await, said("1"));
+        }
+    });
+}
+
+#[test]
+fn a_process_is_replaced_after_max_requests_without_a_gap() {
+    on_worker(async {
+        let worker = php_worker(AppSettings { max_requests: 50, ..settings() }).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        let first = worker.ask(fd, "pid").await;
+        let mut later = first.clone();
+        for i in 0..2000 {
+            assert_eq!(worker.ask(fd, &format!("echo {i}")).await, i.to_string());
+            if i % 100 == 99 {
+                later = worker.ask(fd, "pid").await;
+            }
+        }
+        assert_ne!(first, later);
+        assert!(worker.reactor.killed.borrow().is_empty());
+    });
+}
+
+#[test]
+fn clients_may_be_closed_with_their_process() {
+    on_worker(async {
+        let worker = php_worker(AppSettings { on_crash: OnCrash::Close, ..settings() }).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        worker.kill(0);
+        assert_eq!(worker.hear(fd).await, Did::Close(1011, "the application failed".into()));
+    });
+}
+
+#[test]
+fn clients_of_a_place_that_stays_empty_move() {
+    on_worker(async {
+        let worker = php_worker(AppSettings { processes: 2, ..settings() }).await;
+        let (a, b) = (worker.open("/a").await, worker.open("/b").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        let other = worker.ask(b, "pid").await;
+        worker.reactor.stop_starting();
+        worker.kill(0);
+        worker.say(a, "pid").await;
+        assert_eq!(worker.hear(a).await.text(), other);
+        assert_eq!(worker.ask(a, "seen").await, "attached:/a::");
+    });
+}
+
+#[test]
+fn garbage_on_the_socket_ends_the_process() {
+    on_worker(async {
+        let script = "import os,socket\ns=socket.socket(fileno=int(os.environ['WSD_APP_FD']))\n\
+                      s.sendall(open('/proc/self/exe','rb').read(4096))\nimport time\ntime.sleep(60)";
+        let command = ["python3", "-c", script];
+        let started = Worker::start(&command, settings());
+        let never = tokio::time::timeout(Duration::from_millis(500), started).await;
+        assert!(never.is_err(), "a worker is not ready before its processes are");
+    });
+}
+
+#[test]
+fn a_worker_that_stops_lets_events_end() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let fd = worker.open("/").await;
+        for i in 0..100 {
+            worker.say(fd, &format!("echo {i}")).await;
+        }
+        flow(wsd::api::Handler::on_worker_stop(&worker.handler, &worker.ctx)).await;
+        worker.hear(fd).await;
+        for i in 0..100 {
+            assert_eq!(worker.hear(fd).await, said(&i.to_string()));
+        }
+        let kept = wsd::api::Handler::freeze(&worker.handler, &worker.ctx, fd);
+        assert_eq!(kept, None);
+        assert_eq!(worker.reactor.push(fd, "x".into()), Verdict::Queued);
+    });
+}

@@ -1,0 +1,1 @@
+<p>Hello from {{ $name }}</p>
