@@ -265,11 +265,10 @@ impl Reload {
                 self.complete_if_all_arrived(now)
             }
             Event::Adopted { by, fds } => {
-                if let Phase::Moving(step) = &mut self.phase {
-                    if step.to == Some(by) {
+                if let Phase::Moving(step) = &mut self.phase
+                    && step.to == Some(by) {
                         step.arrived(fds);
                     }
-                }
                 self.complete_if_all_arrived(now)
             }
         }
@@ -364,8 +363,8 @@ impl Reload {
     /// A new worker died while connections move forward: it is started once more.
     fn on_new_died(&mut self, id: WorkerId, was_ready: bool, how: &str, now: u64) -> Vec<Action> {
         let until = now + self.limits.boot_ms;
-        if let Phase::Moving(step) = &mut self.phase {
-            if step.to == Some(id) {
+        if let Phase::Moving(step) = &mut self.phase
+            && step.to == Some(id) {
                 step.failed = Some(format!(
                     "The new worker {id} died while it took over, with {} connections: {how}.",
                     step.adopted.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
@@ -377,7 +376,6 @@ impl Reload {
                 step.adopted.clear();
                 step.stay.clear();
             }
-        }
         if was_ready { self.respawn(id.slot, true, now) } else { Vec::new() }
     }
 

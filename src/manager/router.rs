@@ -47,11 +47,10 @@ impl Router {
     /// Whose client this is. `None`: nobody's, so it is gone.
     pub fn owner(&self, fd: Fd) -> Option<WorkerId> {
         let number = fd.as_u64();
-        if !self.singles.is_empty() {
-            if let Some(owner) = self.singles.get(&number) {
+        if !self.singles.is_empty()
+            && let Some(owner) = self.singles.get(&number) {
                 return Some(*owner);
             }
-        }
         let ranges = &self.ranges[usize::from(fd.slot().0)];
         match ranges.iter().rev().find(|range| range.has(number)) {
             Some(range) => Some(range.owner),

@@ -153,6 +153,7 @@ impl Master {
         self.manager.epoch += 1;
         match self.try_start_manager(now) {
             Ok(()) => {
+                self.tell_prepared();
                 for index in 0..self.workers.len() {
                     self.attach(index);
                 }

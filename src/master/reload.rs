@@ -227,14 +227,21 @@ impl Master {
         }
         let made = self.listeners.ensure(&config)?;
         let Some(probing) = self.reload.probing.take() else { return Ok(()) };
-        let prepared = MasterToManager::Prepared {
-            generation: probing.image.generation,
-            config: serde_json::to_string(&config).unwrap_or_default(),
-            worker_num: u16::try_from(config.worker_num).unwrap_or(256),
-        };
         self.reload.pending = Some(Pending { image: probing.image, config, made });
-        self.tell_manager(&prepared, Vec::new());
+        self.tell_prepared();
         Ok(())
+    }
+
+    /// Tells the manager of the pending generation; a successor has to know of it before it hears
+    /// of that generation's workers.
+    pub(super) fn tell_prepared(&mut self) {
+        let Some(pending) = &self.reload.pending else { return };
+        let prepared = MasterToManager::Prepared {
+            generation: pending.image.generation,
+            config: serde_json::to_string(&pending.config).unwrap_or_default(),
+            worker_num: u16::try_from(pending.config.worker_num).unwrap_or(256),
+        };
+        self.tell_manager(&prepared, Vec::new());
     }
 
     pub(super) fn probe_died(&mut self, how: &str) {

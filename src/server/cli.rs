@@ -25,13 +25,18 @@ Examples:
   wsd push 14450488833 'hello'   a message to one client, from anywhere on this machine
   wsd reload                     new code and configuration; nobody is disconnected
   wsd stop                       returns when all of it is gone
+";
 
-Exit status: 0 done, 1 failed, 2 wrong command line, 3 not running, 4 client gone,
-5 refused (queue full, message too big), 6 no answer in time.";
+/// What stands below the help of every command: examples and the exit statuses.
+fn manual() -> String {
+    let statuses = ExitStatus::ALL.iter();
+    let lines = statuses.map(|(status, what)| format!("  {}  {what}\n", *status as u8));
+    format!("{EXAMPLES}\nExit status:\n{}", lines.collect::<String>())
+}
 
 #[derive(Parser)]
 #[command(version, about = "A multi-process WebSocket application server.")]
-#[command(after_help = EXAMPLES, propagate_version = true, max_term_width = 98)]
+#[command(after_help = manual(), propagate_version = true, max_term_width = 98)]
 struct Cli {
     #[command(flatten)]
     options: Options,

@@ -11,6 +11,7 @@ use crate::api::{
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
 
+type Freeze = Box<dyn Fn(Context, Fd) -> Option<Bytes>>;
 type Hook<A, T = ()> = Option<Box<dyn Fn(Context, A) -> Flow<T>>>;
 
 /// What the closures of a [`Server`] do.
@@ -25,7 +26,7 @@ pub struct Closures {
     request: Hook<HttpRequest, Option<HttpResponse>>,
     worker_message: Hook<(Slot, Bytes)>,
     attach: Hook<(Rc<Request>, Option<Bytes>)>,
-    freeze: Option<Box<dyn Fn(Context, Fd) -> Option<Bytes>>>,
+    freeze: Option<Freeze>,
 }
 
 /// The closures. Each gets the worker's [`Context`] first; each may be plain or return a future.

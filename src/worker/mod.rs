@@ -63,6 +63,7 @@ pub(crate) struct Worker {
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
     turn: reactor::Turn,
+    #[expect(clippy::vec_box, reason = "they come from connections and go back, boxed")]
     pool: RefCell<Vec<Box<outbox::Outbox>>>,
     gate: accept::Gatekeeper,
     listeners: RefCell<listeners::Listeners>,
