@@ -63,6 +63,7 @@ pub(crate) struct Worker {
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
     turn: reactor::Turn,
+    #[allow(clippy::vec_box, reason = "a box goes to a connection as it is, and comes back")]
     pool: RefCell<Vec<Box<outbox::Outbox>>>,
     gate: accept::Gatekeeper,
     listeners: RefCell<listeners::Listeners>,

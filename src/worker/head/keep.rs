@@ -98,11 +98,6 @@ impl Kept {
         self.unpack().client
     }
 
-    /// Path and query.
-    pub fn target(&self) -> &str {
-        self.unpack().target
-    }
-
     /// Both ways to make one have checked the bytes, so the default is never seen.
     fn unpack(&self) -> Unpacked<'_> {
         Unpacked::new(&self.0).unwrap_or_default()
@@ -250,7 +245,6 @@ mod tests {
             request.headers.0.retain(|(name, _)| name == "cookie");
             assert_eq!(kept.request(fd(7)), request);
             assert_eq!((kept.peer(), kept.client()), (request.peer, request.client));
-            assert_eq!(kept.target(), "/ws?room=1");
             assert_eq!(Kept::from_bytes(kept.as_bytes()), Some(kept));
         }
     }

@@ -24,7 +24,7 @@ pub mod subprotocol;
 #[cfg(test)]
 mod table;
 
-pub use classify::{Kind, Upgrade, classify};
+pub use classify::{Kind, classify};
 pub use client_address::client_address;
 pub use keep::{Kept, request};
 pub use origin::check_origin;
