@@ -297,9 +297,10 @@ impl Manager {
         self.router.forget(id);
         let heir = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
         if let Some(heir) = heir.map(|w| w.id()).max_by_key(|heir| heir.epoch)
-            && self.router.serving_here(id.slot).is_none() {
-                self.router.serve(heir);
-            }
+            && self.router.serving_here(id.slot).is_none()
+        {
+            self.router.serve(heir);
+        }
         self.reload_event(reload::Event::Exited { id, how });
         self.settle_if_all_known();
     }

@@ -266,9 +266,10 @@ impl Reload {
             }
             Event::Adopted { by, fds } => {
                 if let Phase::Moving(step) = &mut self.phase
-                    && step.to == Some(by) {
-                        step.arrived(fds);
-                    }
+                    && step.to == Some(by)
+                {
+                    step.arrived(fds);
+                }
                 self.complete_if_all_arrived(now)
             }
         }
@@ -364,18 +365,19 @@ impl Reload {
     fn on_new_died(&mut self, id: WorkerId, was_ready: bool, how: &str, now: u64) -> Vec<Action> {
         let until = now + self.limits.boot_ms;
         if let Phase::Moving(step) = &mut self.phase
-            && step.to == Some(id) {
-                step.failed = Some(format!(
-                    "The new worker {id} died while it took over, with {} connections: {how}.",
-                    step.adopted.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
-                ));
-                step.to = None;
-                step.until = until;
-                step.handed = false;
-                step.in_flight.clear();
-                step.adopted.clear();
-                step.stay.clear();
-            }
+            && step.to == Some(id)
+        {
+            step.failed = Some(format!(
+                "The new worker {id} died while it took over, with {} connections: {how}.",
+                step.adopted.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
+            ));
+            step.to = None;
+            step.until = until;
+            step.handed = false;
+            step.in_flight.clear();
+            step.adopted.clear();
+            step.stay.clear();
+        }
         if was_ready { self.respawn(id.slot, true, now) } else { Vec::new() }
     }
 

@@ -48,9 +48,10 @@ impl Router {
     pub fn owner(&self, fd: Fd) -> Option<WorkerId> {
         let number = fd.as_u64();
         if !self.singles.is_empty()
-            && let Some(owner) = self.singles.get(&number) {
-                return Some(*owner);
-            }
+            && let Some(owner) = self.singles.get(&number)
+        {
+            return Some(*owner);
+        }
         let ranges = &self.ranges[usize::from(fd.slot().0)];
         match ranges.iter().rev().find(|range| range.has(number)) {
             Some(range) => Some(range.owner),

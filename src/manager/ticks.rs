@@ -39,10 +39,11 @@ pub async fn run(manager: Shared) {
         last = now;
         manager.beat(now);
         if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat
-            && now.saturating_sub(swept) >= interval_ms {
-                swept = now;
-                manager.sweep(idle_ms);
-            }
+            && now.saturating_sub(swept) >= interval_ms
+        {
+            swept = now;
+            manager.sweep(idle_ms);
+        }
         manager.check_deadlines(now);
     }
 }

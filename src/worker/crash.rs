@@ -19,6 +19,10 @@ impl Worker {
                 let Some(entry) = dead.entry(index).filter(|entry| !entry.closing) else {
                     continue;
                 };
+                // It had come over already when the other died before it let go.
+                if worker.table.borrow().find(entry.fd).is_some() {
+                    continue;
+                }
                 // Should this process die as well, nobody hears of it twice.
                 dead.closing(index);
                 count += 1;

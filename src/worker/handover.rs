@@ -20,7 +20,6 @@ use super::timers::NEVER;
 use super::travel::Traveller;
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, WorkerId};
-use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::WorkerToManager;
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
@@ -40,6 +39,8 @@ const HANDLER_TIME: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Handover {
     running: bool,
+    /// Whether all that could move has been sent.
+    done: bool,
     moved: u64,
     /// Which were sent and not acknowledged, and in which batch.
     moving: HashMap<Fd, (Key, u64)>,
@@ -90,7 +91,11 @@ impl Worker {
             worker.send_again().await;
             if !again {
                 worker.move_all().await;
-            } else {
+            }
+            // While the first is not done, it is the first that says when it is.
+            if !again || worker.handover.borrow().done {
+                worker.handover.borrow_mut().done = true;
+                worker.say_stays();
                 worker.say_handed_over();
             }
         });
@@ -111,8 +116,6 @@ impl Worker {
                 connection.held = false;
             }
         }
-        self.say_stays();
-        self.say_handed_over();
     }
 
     /// Moves what can be moved; the answer is whose handler runs.
@@ -120,6 +123,9 @@ impl Worker {
         let mut waiting = Vec::new();
         let mut batch = Batch::default();
         for key in keys {
+            if batch.fds.is_empty() {
+                self.until_room().await;
+            }
             match self.freeze(key, &mut batch) {
                 Fate::Moves | Fate::Ends | Fate::Stays(_) => {}
                 Fate::Waits => {
@@ -209,17 +215,22 @@ impl Worker {
         })
     }
 
-    /// Sends a batch once there is room for it.
-    async fn send_batch(self: &Rc<Self>, mut batch: Batch) {
-        if batch.fds.is_empty() {
-            return;
-        }
+    /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
+    /// client goes the same way as the client, and must not overtake it.
+    async fn until_room(&self) {
         loop {
             let changed = self.leaving.changed.notified();
             if self.handover.borrow().moving.len() < MOVING_MAX {
-                break;
+                return;
             }
             changed.await;
+        }
+    }
+
+    /// Sends a batch that there is room for.
+    async fn send_batch(self: &Rc<Self>, mut batch: Batch) {
+        if batch.fds.is_empty() {
+            return;
         }
         let number = {
             let mut handover = self.handover.borrow_mut();
@@ -238,15 +249,8 @@ impl Worker {
     /// Gives a batch to the link, with a duplicate of each descriptor.
     async fn transmit(self: &Rc<Self>, number: u64) {
         loop {
-            let sent = self.try_transmit(number);
-            match sent {
-                Ok(Sent::Queued) => return,
-                // What is in front of it leaves first.
-                Ok(Sent::Full) => {
-                    if self.link.flush().await.is_err() {
-                        return;
-                    }
-                }
+            match self.try_transmit(number) {
+                Ok(()) => return,
                 // Descriptors come free as batches are acknowledged.
                 Err(Errno::EMFILE | Errno::ENFILE) => {
                     self.leaving.changed.notified().await;
@@ -259,9 +263,9 @@ impl Worker {
         }
     }
 
-    fn try_transmit(&self, number: u64) -> nix::Result<Sent> {
+    fn try_transmit(&self, number: u64) -> nix::Result<()> {
         let handover = self.handover.borrow();
-        let Some(batch) = handover.batches.get(&number) else { return Ok(Sent::Queued) };
+        let Some(batch) = handover.batches.get(&number) else { return Ok(()) };
         let table = self.table.borrow();
         let mut sockets = Vec::with_capacity(batch.keys.len());
         for &key in &batch.keys {
@@ -274,7 +278,7 @@ impl Worker {
         let fds = batch.fds.iter().map(|fd| fd.as_u64()).collect();
         let moving = WorkerToManager::Moving { fds };
         self.link
-            .send(Lane::Data, &moving, Body::Inline(&batch.state), sockets)
+            .insist(&moving, Body::Inline(&batch.state), sockets)
             .map_err(|error| Errno::from_raw(error.errno().unwrap_or(Errno::EMFILE as i32)))
     }
 

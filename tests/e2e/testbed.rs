@@ -4,6 +4,8 @@
 //! Opens and closes are noted in the file that TESTBED_EVENTS names, one line each.
 //! TESTBED_FAIL=start makes `on_worker_start` panic.
 
+#![allow(clippy::expect_used, reason = "a test's server may die of what a test did")]
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::ExitCode;

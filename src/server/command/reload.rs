@@ -54,10 +54,11 @@ pub(crate) fn upgrade(runtime_dir: &Path, json: bool) -> ExitStatus {
         Err(error) => return complain(&error),
     };
     if let (true, false, Ok(mut control)) = (answer.ok, json, connect(runtime_dir))
-        && let (Some(before), Some(now)) = (before, version(runtime_dir, &mut control)) {
-            // It was done, whether or not anybody reads so.
-            let _ = print(&format!("upgraded from {before} to {now}\n"));
-        }
+        && let (Some(before), Some(now)) = (before, version(runtime_dir, &mut control))
+    {
+        // It was done, whether or not anybody reads so.
+        let _ = print(&format!("upgraded from {before} to {now}\n"));
+    }
     tell(&answer, json)
 }
 
