@@ -81,7 +81,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/manager/reload.rs", "one state machine"),
     ("src/master/mod.rs", "the master's state and its loop"),
     ("src/master/upgrade.rs", "one transaction: what is written, rehearsed and read back"),
-    ("src/websocket/engine.rs", "one state machine"),
 ];
 /// Tests read as lists; they may be longer.
 const TEST_FILE_LINES_MAX: usize = 600;

@@ -302,6 +302,8 @@ impl Manager {
         if let Some(settings) = self.reloads.next_settings.take() {
             self.settings = settings;
         }
+        // The master will say the same; whoever asks for the status meanwhile is told already.
+        self.state.worker_num = worker_num;
         self.router.resize(worker_num);
         for worker in self.workers.iter() {
             worker.worker_num(worker_num);
@@ -321,6 +323,7 @@ impl Manager {
             verdict.generation = self.reloads.generation;
         }
         self.reloads.generation = verdict.generation;
+        self.state.generation = verdict.generation;
         let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
         self.kill_oldest();

@@ -178,7 +178,8 @@ impl Worker {
     pub(super) fn past_deadline(self: &Rc<Self>, key: Key, stage: Stage) {
         match stage {
             Stage::Head => self.refuse_head(key, super::head::Refusal::timeout()),
-            Stage::Handshaking => self.drop_pending(key),
+            // What `on_handshake` answers after this finds nobody.
+            Stage::Handshaking => self.refuse_head(key, super::head::Refusal::undecided()),
             Stage::Open => self.start_close(key, Close::because(Cause::MaxAge)),
             Stage::Closing | Stage::Parting => {
                 self.end(key, Close::because(Cause::ClientVanished));

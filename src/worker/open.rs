@@ -1,5 +1,6 @@
 //! From the first byte of a request to an open WebSocket.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -258,7 +259,11 @@ impl Worker {
     /// A head that cannot be let in.
     pub(super) fn refuse_head(self: &Rc<Self>, key: Key, refusal: Refusal) {
         let answer = refusal.to_bytes(SystemTime::now());
-        self.refuse(key, refusal.status, refusal.why, &answer);
+        let why = match &refusal.advice {
+            None => Cow::Borrowed(refusal.why),
+            Some(advice) => Cow::Owned(format!("{}. {advice}", refusal.why)),
+        };
+        self.refuse(key, refusal.status, &why, &answer);
     }
 
     /// A handler's answer that cannot be sent.

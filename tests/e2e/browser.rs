@@ -4,10 +4,16 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
 use crate::harness::*;
+
+/// What it says next. A browser takes its time, above all to start.
+async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
+    let line = tokio::time::timeout(4 * PATIENCE, lines.next_line()).await;
+    line.expect("a word of the browser in time").unwrap()
+}
 
 /// Two tabs chat across two workers; one worker is killed; its tab comes back by itself.
 #[tokio::test]
@@ -23,7 +29,7 @@ async fn two_tabs_chat_across_two_workers_and_survive_the_death_of_one() {
     let mut stdin = node.stdin.take().unwrap();
     let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
     let mut said = Vec::new();
-    while let Some(line) = soon("the browser", lines.next_line()).await.unwrap() {
+    while let Some(line) = next(&mut lines).await {
         if let Some(place) = line.strip_prefix("ready ") {
             let slot: u64 = place.split(' ').nth(1).unwrap().parse().unwrap();
             let worker = server.serving(slot, None).await;

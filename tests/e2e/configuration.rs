@@ -35,7 +35,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("subprotocols = [\"two words\"]", &["subprotocols"]),
     ("daemonize = \"perhaps\"", &["daemonize"]),
     ("backlog = 0", &["backlog"]),
-    ("worker_num = 1\nworker_num = 2", &["worker_num"]),
+    ("worker_num = 1\nworker_num = 2", &["wsd.toml:2", "duplicate"]),
     ("worker_num", &["wsd.toml:1"]),
     ("= 5", &["wsd.toml:1"]),
     ("[app]\ncomand = \"php\"", &["comand", "command"]),

@@ -51,7 +51,7 @@ async fn a_handler_that_does_not_decide_is_not_waited_for() {
     let server = Setup::testbed().set("handshake_timeout", r#""300ms""#).start().await;
     let request = handshake("server", "").replace("GET / ", "GET /never ");
     let answer = answer(&server, request).await;
-    assert!(answer.starts_with("HTTP/1.1 5"), "{answer:?}");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
 }
 
 #[tokio::test]

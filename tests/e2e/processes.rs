@@ -247,7 +247,8 @@ async fn only_its_user_can_command_it() {
 async fn restart_brings_a_new_tree_on_the_same_configuration() {
     let server = Setup::stock().start().await;
     let before = server.master().await;
-    server.wsd(["restart"]).await.ok();
+    // The environment is that of whoever restarts it, so the mark has to come along.
+    command(server.starter().args(["restart", "-d"])).await.ok();
     let after = server.master().await;
     assert_ne!(before, after);
     assert!(!is_alive(before));

@@ -32,6 +32,11 @@ impl Refusal {
         Refusal::new(408, "the request did not arrive in time")
     }
 
+    /// 503: the handler did not answer within `handshake_timeout`.
+    pub fn undecided() -> Refusal {
+        Refusal::new(503, "the server did not decide about the handshake in time")
+    }
+
     /// 426: a WebSocket upgrade is needed, or one of another version (RFC 6455 section 4.4).
     pub fn upgrade_required(why: &'static str) -> Refusal {
         let refusal = Refusal::new(426, why).header("Upgrade", "websocket");

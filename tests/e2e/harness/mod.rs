@@ -13,7 +13,7 @@ pub use client::{Client, Closed};
 pub use notify::NotifySocket;
 pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
 pub use raw::{Raw, handshake};
-pub use server::{Ran, Server, Setup, Worker, command};
+pub use server::{Ran, Server, Setup, command};
 
 /// Nothing that a test waits for takes this long on a machine that works.
 pub const PATIENCE: Duration = Duration::from_secs(30);
