@@ -1,5 +1,8 @@
 //! Holds the documents to the code.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -18,11 +21,11 @@ fn directions(source: &str) -> BTreeMap<String, BTreeSet<String>> {
             current = name.contains("To").then(|| name.to_owned());
         } else if line == "}" {
             current = None;
-        } else if let (Some(name), Some(rest)) = (&current, line.strip_prefix("    ")) {
-            if rest.starts_with(|first: char| first.is_ascii_uppercase()) {
-                let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-                found.entry(name.clone()).or_default().insert(rest[..end].to_owned());
-            }
+        } else if let (Some(name), Some(rest)) = (&current, line.strip_prefix("    "))
+            && rest.starts_with(|first: char| first.is_ascii_uppercase())
+        {
+            let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+            found.entry(name.clone()).or_default().insert(rest[..end].to_owned());
         }
     }
     found
