@@ -28,7 +28,7 @@ impl Laravel {
         assert!(copied.success());
         let script = dir.path().join("bin/laravels").display().to_string();
         let package = path("clients/php/autoload.php");
-        let env = [&[("WSD_PHP", package.as_str())], env].concat();
+        let env = [&[("TEST_WSD_PACKAGE", package.as_str())], env].concat();
         let command = ["php", script.as_str(), "start"];
         let worker = Worker::start_with(&command, &env, AppSettings::default()).await;
         Laravel { worker, dir }

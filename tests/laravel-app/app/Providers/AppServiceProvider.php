@@ -20,5 +20,7 @@ class AppServiceProvider extends ServiceProvider
             return $request->query('token') === 'good' ? new GenericUser(['id' => 7]) : null;
         });
         Route::middleware('web')->group(base_path('routes/web.php'));
+        // The provider that Laravel generates does this once everything is booted.
+        Route::getRoutes()->refreshNameLookups();
     }
 }
