@@ -26,10 +26,10 @@ pub trait Handler: 'static {
         Flow::default()
     }
 
-    /// The worker reads nothing any more and is about to hand its connections over: what was
-    /// begun has to end first, or it would be lost or out of order. Ends before the first
-    /// `freeze`.
-    fn on_drain(&self, ctx: &Context) -> Flow {
+    /// A connection is about to move to another process. For handlers whose flows end before
+    /// their work does: pending until nothing of this connection is under way. It is not read
+    /// meanwhile.
+    fn on_drain(&self, ctx: &Context, fd: Fd) -> Flow {
         Flow::default()
     }
 

@@ -18,6 +18,7 @@ use super::life::Phase;
 use super::table::Key;
 use super::timers::NEVER;
 use super::travel::Traveller;
+use crate::api::{Flow, LocalFuture};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::WorkerToManager;
@@ -150,10 +151,29 @@ impl Worker {
     async fn until_at_rest(&self, key: Key) {
         loop {
             let changed = self.leaving.changed.notified();
-            if !self.table.borrow().get(key).is_some_and(|it| it.busy) {
+            if self.table.borrow().get(key).is_some_and(|it| it.busy) {
+                changed.await;
+            } else if let Some(drained) = self.drain(key) {
+                drained.await;
+            } else {
                 return;
             }
-            changed.await;
+        }
+    }
+
+    /// What the handler still has under way for a connection, if anything. A panic has nothing.
+    fn drain(&self, key: Key) -> Option<LocalFuture<()>> {
+        let fd = self.table.borrow().get(key).filter(|it| it.opened)?.fd?;
+        let context = self.context()?;
+        let drain = AssertUnwindSafe(|| self.handler.on_drain(context, fd));
+        match catch_unwind(drain) {
+            Ok(Flow::Pending(drained)) => Some(drained),
+            Ok(Flow::Ready(())) => None,
+            Err(_) => {
+                tracing::error!(fd = fd.as_u64(), event = "drain", "a handler panicked");
+                self.add(Counter::Panics, 1);
+                None
+            }
         }
     }
 
@@ -177,6 +197,9 @@ impl Worker {
         let fd = self.table.borrow().get(key).and_then(|it| it.fd);
         // A request that is being read gets its number early, to be named by on the way.
         let Some(fd) = fd.or_else(|| self.next_fd()) else { return Fate::Ends };
+        if self.drain(key).is_some() {
+            return Fate::Waits;
+        }
         let frozen = self.freeze_handler(key, fd);
         // The handler may have closed it.
         let Fate::Moves = self.fate(key) else { return self.fate(key) };

@@ -71,6 +71,12 @@ impl Lane {
         self.waiting.len() + self.process.as_ref().map_or(0, |process| process.sent.len())
     }
 
+    /// Every event that waits or is being handled.
+    pub fn all(&self) -> impl Iterator<Item = &Event> {
+        let sent = self.process.iter().flat_map(|process| process.sent.iter());
+        self.waiting.iter().chain(sent)
+    }
+
     /// Queues an event.
     pub fn push(&mut self, event: Event) {
         self.bytes += event.packet.size();
@@ -146,7 +152,6 @@ impl Lane {
 
     /// Counts the bytes anew, after events were moved.
     pub fn recount(&mut self) {
-        let sent = self.process.iter().flat_map(|process| process.sent.iter());
-        self.bytes = self.waiting.iter().chain(sent).map(|event| event.packet.size()).sum();
+        self.bytes = self.all().map(|event| event.packet.size()).sum();
     }
 }

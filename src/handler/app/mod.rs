@@ -68,46 +68,37 @@ impl Handler for AppHandler {
         // Runs as long as the worker.
         let _ = ctx.tick(SWEEP, move || sweep(&swept));
         Flow::later(async move {
-            loop {
-                let changed = shared.changed.notified();
-                let places = shared.pool.borrow().places();
-                if (0..places).all(|place| shared.pool.borrow().is_ready(place)) {
-                    return;
-                }
-                changed.await;
-            }
+            until(&shared, |shared| {
+                let pool = shared.pool.borrow();
+                (0..pool.places()).all(|place| pool.is_ready(place))
+            })
+            .await;
         })
     }
 
-    /// Tells the processes to exit, when they have finished what they have.
-    fn on_worker_stop(&self, ctx: &Context) -> Flow {
-        let (shared, drained) = (self.shared.clone(), self.on_drain(ctx));
+    /// Lets the processes finish what they have, then tells them to exit.
+    fn on_worker_stop(&self, _ctx: &Context) -> Flow {
+        let shared = self.shared.clone();
         Flow::later(async move {
-            if let Flow::Pending(drained) = drained {
-                drained.await;
+            let idle = until(&shared, |shared| shared.pool.borrow().idle());
+            if tokio::time::timeout(shared.settings.event_timeout, idle).await.is_err() {
+                let events = shared.pool.borrow().events();
+                tracing::warn!(events, "the application did not finish these events in time");
             }
             shared.spawner.stop();
             shared.links.all().iter().for_each(|link| link.shut_down(2));
         })
     }
 
-    /// Lets the processes finish what they have.
-    fn on_drain(&self, _ctx: &Context) -> Flow {
+    /// A connection moves when its process has finished its events.
+    fn on_drain(&self, _ctx: &Context, fd: Fd) -> Flow {
+        let fd = fd.as_u64();
+        if !self.shared.pool.borrow().is_busy(fd) {
+            return Flow::default();
+        }
         let shared = self.shared.clone();
         Flow::later(async move {
-            let idle = async {
-                loop {
-                    let changed = shared.changed.notified();
-                    if shared.pool.borrow().idle() {
-                        return;
-                    }
-                    changed.await;
-                }
-            };
-            if tokio::time::timeout(shared.settings.event_timeout, idle).await.is_err() {
-                let events = shared.pool.borrow().events();
-                tracing::warn!(events, "the application did not finish these events in time");
-            }
+            until(&shared, |shared| !shared.pool.borrow().is_busy(fd)).await;
         })
     }
 
@@ -248,6 +239,17 @@ async fn queue_request(
             shared.answers.borrow_mut().insert(id, Answer::Response(sender));
             shared.wake(place);
             return receiver;
+        }
+        changed.await;
+    }
+}
+
+/// Waits until something is so; it is looked at whenever something changes.
+async fn until(shared: &Shared, is_so: impl Fn(&Shared) -> bool) {
+    loop {
+        let changed = shared.changed.notified();
+        if is_so(shared) {
+            return;
         }
         changed.await;
     }

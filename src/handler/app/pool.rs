@@ -256,6 +256,12 @@ impl Pool {
         self.lanes.iter().all(|lane| lane.events() == 0)
     }
 
+    /// Whether an event of that client waits or is being handled.
+    pub fn is_busy(&self, fd: u64) -> bool {
+        let Some(pin) = self.pins.get(&fd) else { return false };
+        self.lanes[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
+    }
+
     /// Whether a ready process has that place.
     pub fn is_ready(&self, place: u16) -> bool {
         self.lanes[usize::from(place)].process.is_some()
