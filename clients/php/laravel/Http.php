@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Wsd\Laravel;
 
 use Illuminate\Http\Request as IlluminateRequest;
+use Illuminate\Http\UploadedFile;
 use Swoole\Http\Request as SwooleRequest;
 use Symfony\Component\HttpFoundation\BinaryFileResponse;
 use Symfony\Component\HttpFoundation\Request as SymfonyRequest;
@@ -26,7 +27,7 @@ final class Http
             $swoole->post ?? [],
             [],
             $swoole->cookie ?? [],
-            $swoole->files ?? [],
+            self::files($swoole->files ?? []),
             $server,
             $swoole->rawContent(),
         );
@@ -36,6 +37,26 @@ final class Http
             $base->request->replace($form);
         }
         return IlluminateRequest::createFromBase($base);
+    }
+
+    /**
+     * Uploads as objects. PHP itself did not receive them, so they are marked as test ones, which
+     * says only that is_uploaded_file() is not to be asked.
+     */
+    private static function files(array $files): array
+    {
+        return array_filter(array_map(function (array $file) {
+            if (!isset($file['tmp_name']) || is_array($file['tmp_name'])) {
+                return self::files($file);
+            }
+            return $file['error'] === UPLOAD_ERR_NO_FILE ? null : new UploadedFile(
+                $file['tmp_name'],
+                $file['name'],
+                $file['type'],
+                $file['error'],
+                true,
+            );
+        }, $files));
     }
 
     /** @return list<array{0: string, 1: string}> the header fields of a response */
