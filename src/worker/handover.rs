@@ -153,7 +153,7 @@ impl Worker {
             let changed = self.leaving.changed.notified();
             if self.table.borrow().get(key).is_some_and(|it| it.busy) {
                 changed.await;
-            } else if let Some(drained) = self.drain(key) {
+            } else if let Some(drained) = self.under_way(key) {
                 drained.await;
             } else {
                 return;
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// What the handler still has under way for a connection, if anything. A panic has nothing.
-    fn drain(&self, key: Key) -> Option<LocalFuture<()>> {
+    fn under_way(&self, key: Key) -> Option<LocalFuture<()>> {
         let fd = self.table.borrow().get(key).filter(|it| it.opened)?.fd?;
         let context = self.context()?;
         let drain = AssertUnwindSafe(|| self.handler.on_drain(context, fd));
@@ -197,7 +197,7 @@ impl Worker {
         let fd = self.table.borrow().get(key).and_then(|it| it.fd);
         // A request that is being read gets its number early, to be named by on the way.
         let Some(fd) = fd.or_else(|| self.next_fd()) else { return Fate::Ends };
-        if self.drain(key).is_some() {
+        if self.under_way(key).is_some() {
             return Fate::Waits;
         }
         let frozen = self.freeze_handler(key, fd);
