@@ -71,6 +71,8 @@ const NOT_IN_WEBSOCKET: &[&str] =
     &["tokio", "nix", "libc", "std::net", "std::os", "std::io", "std::fs", "std::time::Instant"];
 
 const LINE_COLUMNS_MAX: usize = 100;
+/// PSR-12's own limit, which PHP's readers are used to.
+const PHP_COLUMNS_MAX: usize = 120;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Without the unit tests at its end.
 const FILE_LINES_MAX: usize = 400;
@@ -285,7 +287,8 @@ fn lines_are_at_most_100_columns_wide() {
             continue;
         }
         for (index, line) in read(&path).lines().enumerate() {
-            if line.chars().count() > LINE_COLUMNS_MAX {
+            let most = if path.ends_with(".php") { PHP_COLUMNS_MAX } else { LINE_COLUMNS_MAX };
+            if line.chars().count() > most {
                 faults.push(format!("{path}:{}: {} columns", index + 1, line.chars().count()));
             }
         }

@@ -171,86 +171,119 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-proptest! {
-    /// Whatever dies or is replaced, each client's events are finished in order, and all but
-    /// those that were given up are finished.
-    #[test]
-    fn order_survives_everything(steps in proptest::collection::vec((step(), 0u16..2), 1..200)) {
+/// The processes that a random run plays, and what it has seen of them.
+struct World {
+    pool: Pool,
+    now: u64,
+    epochs: [u32; 2],
+    running: Vec<Vec<ProcessId>>,
+    sent: HashMap<ProcessId, Vec<Packet>>,
+    number: HashMap<u64, u32>,
+    finished: HashMap<u64, Vec<u32>>,
+    given_up: usize,
+}
+
+impl World {
+    fn new() -> World {
         let mut pool = pool(2);
-        let mut epochs = [1, 1];
-        let mut running: Vec<Vec<ProcessId>> = vec![vec![id(0, 1)], vec![id(1, 1)]];
-        let mut sent: HashMap<ProcessId, Vec<Packet>> = HashMap::new();
-        let mut finished: HashMap<u64, Vec<u32>> = HashMap::new();
-        let (mut number, mut now, mut given_up) = (HashMap::new(), 0, 0);
         pool.ready(id(0, 1), ALL_WANTED, 4);
         pool.ready(id(1, 1), ALL_WANTED, 4);
         for fd in 1..6 {
             let place = pool.choose_for_client();
             client(&mut pool, fd, place);
         }
-        let mut steps = steps;
-        for round in 0..400u32 {
-            let place = (round % 2) as u16;
-            steps.push((if round % 4 < 2 { Step::Take } else { Step::Done(255) }, place));
+        World {
+            pool,
+            now: 0,
+            epochs: [1, 1],
+            running: vec![vec![id(0, 1)], vec![id(1, 1)]],
+            sent: HashMap::new(),
+            number: HashMap::new(),
+            finished: HashMap::new(),
+            given_up: 0,
         }
-        for (step, place) in steps {
-            now += 400;
-            let at = usize::from(place);
-            match step {
-                Step::Message(fd) => {
-                    let count: &mut u32 = number.entry(fd).or_default();
-                    *count += 1;
-                    let place = pool.pinned(fd).unwrap().place;
-                    pool.queue(place, message(fd, &count.to_string()), false);
+    }
+
+    fn step(&mut self, step: &Step, place: u16) {
+        self.now += 400;
+        let at = usize::from(place);
+        match *step {
+            Step::Message(fd) => {
+                let count = self.number.entry(fd).or_default();
+                *count += 1;
+                let place = self.pool.pinned(fd).unwrap().place;
+                self.pool.queue(place, message(fd, &count.to_string()), false);
+            }
+            Step::Take => {
+                for process in self.running[at].clone() {
+                    let packets = taken(&mut self.pool, process);
+                    self.sent.entry(process).or_default().extend(packets);
                 }
-                Step::Take => for process in running[at].clone() {
-                    let packets = taken(&mut pool, process);
-                    sent.entry(process).or_default().extend(packets);
-                },
-                Step::Done(count) => for process in running[at].clone() {
-                    let queue = sent.entry(process).or_default();
-                    for packet in queue.drain(..queue.len().min(count.into())) {
-                        let known = pool.done(process, packet.id, false, now, |_| {});
-                        prop_assert!(known);
-                        if packet.kind == Kind::Message {
-                            let text = std::str::from_utf8(&packet.body).unwrap();
-                            finished.entry(packet.fd).or_default().push(text.parse().unwrap());
-                        }
-                    }
-                },
-                Step::Crash => {
-                    for process in std::mem::take(&mut running[at]) {
-                        sent.remove(&process);
-                        given_up += pool.lost(process, false, now).dropped.len();
-                    }
-                    epochs[at] += 1;
-                    let next = id(place, epochs[at]);
-                    pool.ready(next, ALL_WANTED, 4);
-                    running[at].push(next);
+            }
+            Step::Done(count) => {
+                for process in self.running[at].clone() {
+                    self.finish(process, count.into());
                 }
-                Step::Replace if running[at].len() == 1 => {
-                    epochs[at] += 1;
-                    let next = id(place, epochs[at]);
-                    pool.ready(next, ALL_WANTED, 4);
-                    running[at].push(next);
+            }
+            Step::Crash => {
+                for process in std::mem::take(&mut self.running[at]) {
+                    self.sent.remove(&process);
+                    self.given_up += self.pool.lost(process, false, self.now).dropped.len();
                 }
-                Step::Replace => {
-                    let old = running[at][0];
-                    if sent.get(&old).is_none_or(Vec::is_empty) {
-                        running[at].remove(0);
-                        prop_assert_eq!(pool.lost(old, false, now), Loss::default());
-                    }
+                self.start(place);
+            }
+            Step::Replace if self.running[at].len() == 1 => self.start(place),
+            Step::Replace => {
+                let old = self.running[at][0];
+                if self.sent.get(&old).is_none_or(Vec::is_empty) {
+                    self.running[at].remove(0);
+                    assert_eq!(self.pool.lost(old, false, self.now), Loss::default());
                 }
-                Step::Rehome => { pool.rehome(now); }
+            }
+            Step::Rehome => drop(self.pool.rehome(self.now)),
+        }
+    }
+
+    fn start(&mut self, place: u16) {
+        let at = usize::from(place);
+        self.epochs[at] += 1;
+        let next = id(place, self.epochs[at]);
+        self.pool.ready(next, ALL_WANTED, 4);
+        self.running[at].push(next);
+    }
+
+    fn finish(&mut self, process: ProcessId, count: usize) {
+        let queue = self.sent.entry(process).or_default();
+        for packet in queue.drain(..queue.len().min(count)) {
+            assert!(self.pool.done(process, packet.id, false, self.now, |_| {}));
+            if packet.kind == Kind::Message {
+                let text = std::str::from_utf8(&packet.body).unwrap();
+                self.finished.entry(packet.fd).or_default().push(text.parse().unwrap());
             }
         }
-        let total: u32 = number.values().sum();
-        let seen: usize = finished.values().map(Vec::len).sum();
-        for list in finished.values() {
+    }
+}
+
+proptest! {
+    /// Whatever dies or is replaced, each client's events are finished in order, and all but
+    /// those that were given up are finished.
+    #[test]
+    fn order_survives_everything(steps in proptest::collection::vec((step(), 0u16..2), 1..200)) {
+        let mut world = World::new();
+        for (step, place) in &steps {
+            world.step(step, *place);
+        }
+        for round in 0..400u32 {
+            let step = if round % 4 < 2 { Step::Take } else { Step::Done(255) };
+            world.step(&step, (round % 2) as u16);
+        }
+        let total: u32 = world.number.values().sum();
+        let seen: usize = world.finished.values().map(Vec::len).sum();
+        for list in world.finished.values() {
             prop_assert!(list.is_sorted(), "{:?}", list);
         }
-        prop_assert!(pool.idle());
-        prop_assert!(seen + given_up >= total as usize);
-        prop_assert!(pool.lanes.iter().all(|lane| lane.bytes == 0));
+        prop_assert!(world.pool.idle());
+        prop_assert!(seen + world.given_up >= total as usize);
+        prop_assert!(world.pool.lanes.iter().all(|lane| lane.bytes == 0));
     }
 }
