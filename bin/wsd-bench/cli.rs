@@ -126,6 +126,8 @@ pub enum Test {
     Connect,
     /// All connections say goodbye at once
     Close,
+    /// No server: a bare relay between processes, the floor under `push`
+    Relay,
 }
 
 const AFTER_HELP: &str = "\

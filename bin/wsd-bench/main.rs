@@ -24,6 +24,7 @@ mod test_connect;
 mod test_echo;
 mod test_idle;
 mod test_push;
+mod test_relay;
 mod traffic;
 mod wire;
 
@@ -39,6 +40,9 @@ use server::Server;
 use target::{Extras, Target};
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(test_relay::HOP) {
+        return test_relay::hop().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let cli = Cli::parse();
     match measure(&cli) {
         Ok(report) => {
@@ -79,5 +83,6 @@ fn measure(cli: &Cli) -> Result<Report, Fault> {
         Test::Idle => test_idle::measure(cli, &target, server.as_ref()),
         Test::Connect => test_connect::measure(cli, &target, server.as_ref()),
         Test::Close => test_close::measure(cli, &target, server.as_ref()),
+        Test::Relay => test_relay::measure(cli),
     }
 }

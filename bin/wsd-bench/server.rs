@@ -3,21 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 use crate::target::{Address, Target};
 
 /// The process tree of the server under test.
 pub struct Server {
     roots: BTreeSet<i32>,
-    ticks: f64,
 }
 
 impl Server {
     /// The tree below `pid`.
     pub fn of_pid(pid: i32) -> Option<Server> {
-        fs::exists(format!("/proc/{pid}")).ok()?.then(|| Server::new(BTreeSet::from([pid])))
+        fs::exists(format!("/proc/{pid}")).ok()?.then(|| Server { roots: BTreeSet::from([pid]) })
     }
 
     /// The tree of whoever listens at the target. `None`: not here, or not ours to look into.
@@ -40,12 +41,7 @@ impl Server {
         // A master holds the listeners of its workers. Of those who hold one, the top ones count.
         let is_root = |pid: &i32| parents.get(pid).is_none_or(|parent| !holders.contains(parent));
         let roots: BTreeSet<i32> = holders.iter().copied().filter(is_root).collect();
-        (!roots.is_empty()).then(|| Server::new(roots))
-    }
-
-    fn new(roots: BTreeSet<i32>) -> Server {
-        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-        Server { roots, ticks: ticks as f64 }
+        (!roots.is_empty()).then_some(Server { roots })
     }
 
     /// The processes of now: they may come and go.
@@ -64,14 +60,14 @@ impl Server {
         }
     }
 
-    /// Seconds of CPU since the processes began, user and system.
+    /// Seconds of CPU since the processes began, user and system, to the nanosecond: the ticks
+    /// of `/proc/pid/stat` are too coarse for a short run.
     pub fn cpu(&self) -> f64 {
-        let ticks = self.pids().into_iter().filter_map(|pid| {
-            let fields = stat(pid)?;
-            let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-            Some(number(11)? + number(12)?)
+        let each = self.pids().into_iter().filter_map(|pid| {
+            let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+            Some(Duration::from(clock_gettime(clock).ok()?).as_secs_f64())
         });
-        ticks.sum::<u64>() as f64 / self.ticks
+        each.sum()
     }
 
     /// Bytes of memory of all processes, what they share counted once (PSS). `None` where the
