@@ -30,6 +30,8 @@ pub struct Control {
     waker: Option<EventFd>,
     /// All connections stand.
     pub ready: Barrier,
+    /// The clocks have been read, if nothing comes before the measured time.
+    pub start: Barrier,
 }
 
 impl Control {
@@ -46,7 +48,14 @@ impl Control {
             ended: AtomicUsize::new(0),
             waker,
             ready: Barrier::new(threads + 1),
+            start: Barrier::new(threads + 1),
         })
+    }
+
+    /// A thread says that its connections stand, and waits until it may send.
+    pub fn wait_for_start(&self) {
+        self.ready.wait();
+        self.start.wait();
     }
 
     /// Nanoseconds since the start.

@@ -25,8 +25,8 @@ pub struct Outcome {
     pub server_cpu: Option<f64>,
 }
 
-/// Runs `thread` on each thread. It opens its connections, waits at `control.ready`, works until
-/// the phase says stop or its work is done, and gives what it has seen.
+/// Runs `thread` on each thread. It opens its connections, calls `control.wait_for_start`, works
+/// until the phase says stop or its work is done, and gives what it has seen.
 pub fn run(
     cli: &Cli,
     control: &Control,
@@ -61,12 +61,19 @@ fn supervise(cli: &Cli, control: &Control, server: Option<&Server>) -> Outcome {
         (None, Some(_)) => Duration::ZERO,
         (None, None) => cli.duration / 10,
     };
-    let stalled = pass(cli, control, "warm-up", Some(warmup));
+    let warms_up = !warmup.is_zero();
+    let stalled = warms_up && {
+        control.start.wait();
+        pass(cli, control, "warm-up", Some(warmup))
+    };
     let cpu = || (own_cpu(), server.map(Server::cpu));
     let (own_before, server_before) = cpu();
     let messages_before = control.messages();
     let since = Instant::now();
     control.set_phase(Phase::Measure);
+    if !warms_up {
+        control.start.wait();
+    }
     let time = cli.number.is_none().then_some(cli.duration);
     let stalled = stalled || pass(cli, control, "measuring", time);
     let messages = control.messages() - messages_before;

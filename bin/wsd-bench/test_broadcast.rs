@@ -30,7 +30,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
         let share = share(connections, threads, index);
         let first: usize = (0..index).map(|i| self::share(connections, threads, i)).sum();
         let clients = open(cli, target, first, share);
-        control.ready.wait();
+        control.wait_for_start();
         let worked = clients.and_then(|clients| {
             let sender = (index == 0).then_some(0);
             let mut work = Fan::new(&rounds, index, sender, (share, share), pace);

@@ -23,7 +23,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
             parallel: share(parallel, threads, index),
             patience: cli.timeout,
         };
-        control.ready.wait();
+        control.wait_for_start();
         let mut stats = Stats::default();
         let opened = open_all(target, plan, |opened| {
             stats.recording = control.phase() == Phase::Measure;

@@ -26,7 +26,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
         let share = share(connections, threads, index);
         let first: usize = (0..index).map(|other| self::share(connections, threads, other)).sum();
         let clients = open(cli, target, first, share);
-        control.ready.wait();
+        control.wait_for_start();
         let worked = clients.and_then(|clients| {
             let total = cli.number.map(|n| self::share(n, threads, index) as u64);
             let rate = cli.rate.map(|rate| rate * share as f64 / connections as f64);

@@ -110,7 +110,7 @@ impl Idle {
         let control = Control::new(1, false)?;
         let place = &self.clients;
         let outcome = run(&cli, &control, 1, None, |index| {
-            control.ready.wait();
+            control.wait_for_start();
             let mut lock = place.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let clients = std::mem::take(&mut *lock);
             let mut work = make(clients.len());

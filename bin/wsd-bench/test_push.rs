@@ -181,7 +181,7 @@ impl Push<'_> {
         lock(&place).push(sender);
         lock(&place).extend(targets.drain(..).map(|known| known.client));
         let outcome = run(self.cli, &control, 1, self.server, |index| {
-            control.ready.wait();
+            control.wait_for_start();
             let mut clients = lock(&place);
             let taken = std::mem::take(&mut *clients);
             let count = taken.len();
