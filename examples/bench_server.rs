@@ -1,0 +1,92 @@
+//! The other side of `wsd-bench -t push` and `-t broadcast`; for `-t echo` it is an echo.
+//!
+//! `cargo run --release --example bench_server -- start --set worker_num=2`
+//!
+//! It takes these texts, and sends back everything else:
+//!
+//! | text | what happens |
+//! |---|---|
+//! | `fd` | answers `fd <fd> worker <slot>` |
+//! | `targets <fd> <fd> ...` | remembers them for this client, answers `targets <how many>` |
+//! | `burst <payload>` | pushes the payload to each target; answers `lost <n>` if some failed |
+//! | `push <fd> <payload>` | pushes the payload to one; answers `lost 1` if that failed |
+//! | `broadcast <payload>` | sends the payload to everyone, the sender included |
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use wsd::api::{Context, Flow, Frame, Handler, Message, Verdict};
+use wsd::close::Close;
+use wsd::fd::Fd;
+
+fn main() -> ExitCode {
+    wsd::Server::new().handler(|_| BenchServer::default()).run()
+}
+
+#[derive(Default)]
+struct BenchServer {
+    targets: RefCell<HashMap<Fd, Vec<Fd>>>,
+}
+
+impl Handler for BenchServer {
+    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+        let (word, rest) = frame.text().map(split).unwrap_or_default();
+        let from = frame.fd;
+        match word {
+            "fd" => {
+                tell(ctx, from, format!("fd {from} worker {}", ctx.worker().slot));
+            }
+            "targets" => {
+                let all: Vec<Fd> = rest.split(' ').filter_map(|fd| fd.parse().ok()).collect();
+                tell(ctx, from, format!("targets {}", all.len()));
+                self.targets.borrow_mut().insert(from, all);
+            }
+            "burst" => {
+                let message = tail(&frame, rest);
+                let targets = self.targets.borrow();
+                let all = targets.get(&from).into_iter().flatten();
+                let lost = all.filter(|to| !ctx.push(**to, message.clone()).is_ok()).count();
+                if lost > 0 {
+                    tell(ctx, from, format!("lost {lost}"));
+                }
+            }
+            "push" => {
+                let (to, payload) = split(rest);
+                let verdict = match to.parse() {
+                    Ok(to) => ctx.push(to, tail(&frame, payload)),
+                    Err(_) => Verdict::Gone,
+                };
+                if !verdict.is_ok() {
+                    tell(ctx, from, "lost 1".to_owned());
+                }
+            }
+            "broadcast" => ctx.broadcast(tail(&frame, rest)),
+            _ => {
+                ctx.push(from, frame);
+            }
+        }
+        Flow::default()
+    }
+
+    fn on_close(&self, _: &Context, fd: Fd, _: Close) -> Flow {
+        self.targets.borrow_mut().remove(&fd);
+        Flow::default()
+    }
+}
+
+/// The first word and what follows it.
+fn split(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
+}
+
+/// The end of a text message as a message, sharing its bytes.
+fn tail(frame: &Frame, payload: &str) -> Message {
+    let at = frame.data.len() - payload.len();
+    Message { opcode: frame.opcode, data: frame.data.slice(at..) }
+}
+
+fn tell(ctx: &Context, fd: Fd, text: String) {
+    // Who asked may have left meanwhile, and then needs no answer.
+    let _ = ctx.push(fd, text);
+}
