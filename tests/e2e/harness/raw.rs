@@ -1,7 +1,5 @@
 //! A client that sends any bytes, for what no library would send.
 
-use std::net::SocketAddr;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -75,10 +73,6 @@ impl Raw {
             }
             rest = behind;
         }
-    }
-
-    pub fn local_address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("an address")
     }
 }
 

@@ -144,9 +144,7 @@ pub struct Server {
 pub struct Worker {
     pub slot: u64,
     pub pid: i32,
-    pub epoch: u64,
     pub state: String,
-    pub connections: u64,
 }
 
 impl Server {
@@ -258,9 +256,7 @@ impl Server {
             .map(|worker| Worker {
                 slot: worker["slot"].as_u64().expect("slot"),
                 pid: worker["pid"].as_i64().expect("pid") as i32,
-                epoch: worker["epoch"].as_u64().expect("epoch"),
                 state: worker["state"].as_str().expect("state").to_owned(),
-                connections: worker["connections"].as_u64().expect("connections"),
             })
             .collect()
     }
