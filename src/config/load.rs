@@ -30,9 +30,10 @@ pub struct Sources {
     pub uid: u32,
 }
 
-/// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, and
+/// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, the
+/// descriptor of an application process that runs a command of ours, and
 /// what Kubernetes sets for a service that happens to be called wsd.
-const NOT_KEYS: [&str; 3] = ["WSD_BIN", "WSD_SERVICE_", "WSD_PORT"];
+const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_FD", "WSD_SERVICE_", "WSD_PORT"];
 
 /// Variables from which `runtime_dir` is found.
 const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];

@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use super::Worker;
 use super::connection::Stage;
 use super::table::Key;
-use crate::api::{Context, Flow};
+use crate::api::{Context, Flow, LocalFuture};
 use crate::close::{Cause, Close};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
@@ -34,6 +34,22 @@ impl<T> Future for Guarded<T> {
 }
 
 impl Worker {
+    /// What the handler still has under way for a connection, if anything. A panic has nothing.
+    pub(super) fn under_way(&self, key: Key) -> Option<LocalFuture<()>> {
+        let fd = self.table.borrow().get(key).filter(|it| it.opened)?.fd?;
+        let context = self.context()?;
+        let drain = AssertUnwindSafe(|| self.handler.on_drain(context, fd));
+        match catch_unwind(drain) {
+            Ok(Flow::Pending(drained)) => Some(drained),
+            Ok(Flow::Ready(())) => None,
+            Err(_) => {
+                tracing::error!(fd = fd.as_u64(), event = "drain", "a handler panicked");
+                self.add(Counter::Panics, 1);
+                None
+            }
+        }
+    }
+
     /// Calls a handler about a connection, and goes on with `then` when it has ended: at once,
     /// or later in a task of its own. Until then the connection is busy.
     pub(super) fn call<T: 'static>(

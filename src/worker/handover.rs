@@ -18,7 +18,6 @@ use super::life::Phase;
 use super::table::Key;
 use super::timers::NEVER;
 use super::travel::Traveller;
-use crate::api::{Flow, LocalFuture};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::WorkerToManager;
@@ -157,22 +156,6 @@ impl Worker {
                 drained.await;
             } else {
                 return;
-            }
-        }
-    }
-
-    /// What the handler still has under way for a connection, if anything. A panic has nothing.
-    fn under_way(&self, key: Key) -> Option<LocalFuture<()>> {
-        let fd = self.table.borrow().get(key).filter(|it| it.opened)?.fd?;
-        let context = self.context()?;
-        let drain = AssertUnwindSafe(|| self.handler.on_drain(context, fd));
-        match catch_unwind(drain) {
-            Ok(Flow::Pending(drained)) => Some(drained),
-            Ok(Flow::Ready(())) => None,
-            Err(_) => {
-                tracing::error!(fd = fd.as_u64(), event = "drain", "a handler panicked");
-                self.add(Counter::Panics, 1);
-                None
             }
         }
     }
