@@ -47,6 +47,7 @@ impl History {
                     }
                 }
                 ("refused", Some(fd), Some(n)) => drop(self.refused.insert((fd, n))),
+                ("trace", ..) => {}
                 _ => self.strange.push(line.to_owned()),
             }
         }

@@ -26,7 +26,7 @@ const PARTING: Duration = Duration::from_secs(30);
 /// Asks that may wait for their answers.
 const WAITING_MAX: u64 = 32;
 /// The mean pause between two asks, in microseconds.
-const PAUSE_MICROS: u64 = 30_000;
+const PAUSE_MICROS: u64 = 15_000;
 
 struct Line {
     world: Rc<World>,

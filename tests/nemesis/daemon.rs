@@ -49,10 +49,6 @@ impl Daemon {
         fs::read_to_string(self.path().join("history")).unwrap_or_default()
     }
 
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.path().join("run/wsd.log")).unwrap_or_default()
-    }
-
     /// Keeps the directory for whoever wants to look.
     pub fn keep(&mut self) -> PathBuf {
         self.directory.disable_cleanup(true);

@@ -205,22 +205,20 @@ impl Ledger {
         let key = (me, packet.n);
         let Some(life) = self.lives.get_mut(&me) else { return };
         life.pid = packet.pid();
-        if packet.n <= life.answered {
-            return self.violation(format!("answer again or late at {me}: {}", brief(packet)));
-        }
-        let skipped = packet.n - life.answered - 1;
-        life.answered = packet.n;
-        if skipped > 0 {
-            self.count_many("answers missing so far", skipped);
-        }
-        let Some(ask) = self.asks.get_mut(&key) else {
-            return self.violation(format!("answer to nothing at {me}: {}", brief(packet)));
+        let before = life.answered;
+        life.answered = packet.n.max(before);
+        let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
+            return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };
         ask.answered = true;
         ask.verdict = packet.verdict();
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
         if refused && ask.kind == Kind::Confirmed && ask.missing.is_empty() {
             self.violation(format!("refused and yet delivered: {}", brief(packet)));
+        }
+        if packet.n <= before {
+            let what = brief(packet);
+            self.violation(format!("answer out of order at {me}, which had {before}: {what}"));
         }
         self.settle(key);
     }
@@ -235,12 +233,10 @@ impl Ledger {
         *last = packet.n.max(before);
         let ask = self.asks.get_mut(&key);
         let place = ask.as_ref().and_then(|ask| ask.missing.iter().position(|fd| *fd == me));
-        if packet.n <= before {
-            let what = if place.is_some() { "out of order" } else { "doubled" };
-            let late = format!("{what} at {me}, which had {before}: {}", brief(packet));
-            return self.violation(late);
-        }
         let (Some(ask), Some(place)) = (ask, place) else {
+            if packet.n <= before {
+                self.violation(format!("doubled at {me}, which had {before}: {}", brief(packet)));
+            }
             // A broadcast reaches those, too, who came in after it was asked for.
             return;
         };
@@ -248,6 +244,10 @@ impl Ledger {
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
         if refused && ask.kind == Kind::Confirmed {
             self.violation(format!("delivered and yet refused: {}", brief(packet)));
+        }
+        if packet.n <= before {
+            let what = brief(packet);
+            self.violation(format!("out of order at {me}, which had {before}: {what}"));
         }
         self.settle(key);
     }

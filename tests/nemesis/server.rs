@@ -2,7 +2,8 @@
 //! for, and says with what verdict.
 //!
 //! Opens, closes and answers that were refused are noted in the file that NEMESIS_HISTORY names,
-//! one line each. NEMESIS_BREAK makes it misbehave, to prove that the checker sees it.
+//! one line each. NEMESIS_BREAK makes it misbehave, to prove that the checker sees it;
+//! with NEMESIS_TRACE it notes each ask and answer, too.
 
 // A server for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -47,6 +48,7 @@ struct Mine {
     history: RefCell<File>,
     version: Vec<u8>,
     broken: String,
+    traces: bool,
     pushes: Cell<u64>,
     /// A push that is to come after the next one.
     late: RefCell<Option<(Fd, u64, Message)>>,
@@ -57,6 +59,13 @@ impl Mine {
         // One write is one line, whoever else writes; and a kill takes back no write.
         let line = format!("{event}\n");
         self.history.borrow_mut().write_all(line.as_bytes()).expect("note an event");
+    }
+
+    /// For whoever looks for the cause of a violation.
+    fn trace(&self, event: std::fmt::Arguments<'_>) {
+        if self.traces {
+            self.note(event);
+        }
     }
 
     /// Whether this push is to be broken so.
@@ -72,6 +81,7 @@ fn worker_start(ctx: Context) {
         history: RefCell::new(history),
         version: version(),
         broken: std::env::var("NEMESIS_BREAK").unwrap_or_default(),
+        traces: std::env::var_os("NEMESIS_TRACE").is_some(),
         pushes: Cell::new(0),
         late: RefCell::default(),
     });
@@ -107,6 +117,7 @@ async fn message(ctx: &Context, frame: Frame) {
         return;
     };
     let pid = std::process::id();
+    mine(ctx).trace(format_args!("trace {pid} ask {me} {} {:?}", ask.n, ask.kind));
     if ask.from != me.as_u64() {
         mine(ctx).note(format_args!("misattributed {me} {} {}", ask.from, ask.n));
     }
@@ -159,6 +170,8 @@ async fn push(ctx: &Context, me: Fd, to: Fd, ask: &Packet, opcode: Opcode) -> Ve
 /// Answers the client that asked. What its queue refuses is noted, since nobody else would know.
 fn answer(ctx: &Context, me: Fd, opcode: Opcode, packet: &Packet) {
     let verdict = ctx.push(me, packet.message(opcode));
+    let pid = std::process::id();
+    mine(ctx).trace(format_args!("trace {pid} answer {me} {} {verdict}", packet.n));
     if !verdict.is_ok() {
         mine(ctx).note(format_args!("refused {me} {} {verdict}", packet.n));
     }
