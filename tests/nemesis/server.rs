@@ -27,7 +27,7 @@ mod rng;
 mod wire;
 
 /// One push in so many is broken.
-const BREAK_EVERY: u64 = 50;
+const BREAK_EVERY: u64 = 8;
 
 fn main() -> ExitCode {
     wsd::Server::new()
