@@ -290,21 +290,13 @@ impl Master {
     /// The pending generation serves: it is the one that crashes are replaced from.
     pub(super) fn commit(&mut self) {
         let Some(pending) = self.reload.pending.take() else { return };
-        let now = clock::monotonic_ms();
         self.image = pending.image;
         self.config = pending.config;
         self.places.resize(&self.config, None);
         self.listeners.retain(&self.config);
         let generation = self.image.generation;
         tracing::info!(generation, workers = self.config.worker_num, "the new generation serves");
-        for slot in self.places.serving() {
-            let alive = |worker: &super::WorkerHandle| {
-                worker.id.slot == slot && worker.generation == generation
-            };
-            if !self.workers.iter().any(alive) {
-                self.places.at(slot).start_at_ms = Some(now);
-            }
-        }
+        self.staff_places(generation);
         // The old ones have stopped accepting: what they had borrowed is lent anew, and the
         // listeners of removed slots need somebody.
         let olds = self.workers.iter().filter(|worker| worker.generation != generation);
@@ -338,6 +330,21 @@ impl Master {
             worker.child.signal(Signal::SIGKILL);
         }
         self.listeners.remove(&pending.made);
+        // What had left for it is needed after all.
+        self.staff_places(self.image.generation);
         notify::ready();
+    }
+
+    /// Starts a worker in each slot that has none of this generation.
+    fn staff_places(&mut self, generation: Generation) {
+        let now = clock::monotonic_ms();
+        for slot in self.places.serving().collect::<Vec<_>>() {
+            let alive = |worker: &super::WorkerHandle| {
+                worker.id.slot == slot && worker.generation == generation
+            };
+            if !self.workers.iter().any(alive) {
+                self.places.at(slot).start_at_ms.get_or_insert(now);
+            }
+        }
     }
 }

@@ -316,7 +316,7 @@ impl Master {
         let now = clock::monotonic_ms();
         self.scoreboard.retire(worker.row);
         let slot = worker.id.slot;
-        let wanted = self.is_wanted(&worker);
+        let wanted = self.is_wanted(&worker, clean);
         let expected = clean || self.stopping.is_some();
         match expected {
             true => tracing::info!(worker = %worker.id, how, "worker ended"),
@@ -354,12 +354,16 @@ impl Master {
     }
 
     /// Whether a dead worker is to be replaced: it was of the serving generation, its slot still
-    /// serves, and no newer worker stands there.
-    fn is_wanted(&self, dead: &WorkerHandle) -> bool {
+    /// serves, and no newer worker stands there. One that leaves by itself while the next
+    /// generation waits to be committed has handed over all it had: a successor would serve on
+    /// beside that generation, in a slot that may be gone.
+    fn is_wanted(&self, dead: &WorkerHandle, clean: bool) -> bool {
         let newer = |worker: &WorkerHandle| {
             worker.id.slot == dead.id.slot && worker.id.epoch > dead.id.epoch
         };
+        let handed_over = clean && self.reload.pending_generation().is_some();
         self.stopping.is_none()
+            && !handed_over
             && dead.generation == self.image.generation
             && self.places.serves(dead.id.slot)
             && !self.workers.iter().any(newer)

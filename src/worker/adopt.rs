@@ -182,16 +182,4 @@ impl Worker {
         );
         self.resume(key);
     }
-
-    /// What was pushed to these by the long way has come, so ours may go the short way.
-    pub(super) fn own(&self, ranges: &[(u64, u64)]) {
-        for key in self.keys(|it| it.by_manager) {
-            let mut table = self.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { continue };
-            let fd = connection.fd.map_or(0, Fd::as_u64);
-            if ranges.iter().any(|&(first, last)| (first..=last).contains(&fd)) {
-                connection.by_manager = false;
-            }
-        }
-    }
 }

@@ -195,7 +195,11 @@ impl Worker {
     ) -> Result<()> {
         match message {
             ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
-            ManagerToWorker::WhoAreYou => self.say_owns(),
+            ManagerToWorker::WhoAreYou => {
+                self.say_owns();
+                // The last manager may have died with a fence.
+                self.send_fence();
+            }
             ManagerToWorker::Push { origin, id, fd, opcode } => {
                 let data = body.into_bytes()?;
                 let verdict = match self.routed(fd) {
@@ -205,7 +209,8 @@ impl Worker {
                 self.tell_verdict(origin, id, verdict);
             }
             ManagerToWorker::Broadcast { opcode, except } => {
-                self.broadcast_here(opcode, &body.into_bytes()?, Fd::try_from(except).ok());
+                let except = Fd::try_from(except).ok();
+                self.broadcast_here(opcode, &body.into_bytes()?, |it| it.fd != except);
             }
             ManagerToWorker::Close { origin, id, fd, code, operator } => {
                 let reason = body.into_bytes()?;
@@ -226,6 +231,9 @@ impl Worker {
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
             ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
+            ManagerToWorker::WorkerMessage { from } if from == self.slot() => {
+                self.fence(&body.into_bytes()?);
+            }
             ManagerToWorker::WorkerMessage { from } => {
                 self.worker_message(from, body.into_bytes()?);
             }

@@ -12,6 +12,7 @@ mod connection;
 mod crash;
 mod dispatch;
 mod ending;
+mod fence;
 mod frames;
 mod handover;
 mod head;
@@ -70,6 +71,7 @@ pub(crate) struct Worker {
     serials: RefCell<serials::Serials>,
     requests: requests::Requests,
     handover: RefCell<handover::Handover>,
+    fences: RefCell<fence::Fences>,
     leaving: leave::Leaving,
     jobs: tasks::Jobs,
     processes: processes::Processes,

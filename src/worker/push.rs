@@ -102,12 +102,25 @@ impl Worker {
         })
     }
 
-    /// Pushes to every client of this worker but one.
+    /// Pushes a broadcast of ours to those of our clients that our pushes reach by the manager.
+    fn broadcast_far(self: &Rc<Self>, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
+        let far = self.keys(|it| it.by_manager && it.is_open() && it.fd != except);
+        let message = Message { opcode, data: data.clone() };
+        for key in far {
+            let fd = self.table.borrow().get(key).and_then(|it| it.fd);
+            if let Some(fd) = fd {
+                // Counted, whatever it is.
+                let _ = self.push(fd, &message, 0);
+            }
+        }
+    }
+
+    /// Pushes to every client of this worker that `to` picks.
     pub(super) fn broadcast_here(
         self: &Rc<Self>,
         opcode: Opcode,
         data: &Bytes,
-        except: Option<Fd>,
+        to: impl Fn(&Connection) -> bool,
     ) {
         if data.len() > self.settings.message.message_bytes {
             self.count_verdict(Verdict::TooBig);
@@ -116,7 +129,7 @@ impl Worker {
         let mut encoded = Encoded { opcode, plain: data, compressed: Default::default() };
         let receivers: Vec<Key> = {
             let table = self.table.borrow();
-            let open = table.iter().filter(|(_, it)| it.is_open() && it.fd != except);
+            let open = table.iter().filter(|(_, it)| it.is_open() && to(it));
             open.map(|(key, _)| key).collect()
         };
         for key in receivers {
@@ -171,6 +184,7 @@ impl Worker {
             }
             Route::Elsewhere => {
                 let push = WorkerToManager::Push { id, fd: fd.as_u64(), opcode: *opcode };
+                self.fences.borrow_mut().pushed(fd);
                 match self.relay(&push, data) {
                     Verdict::Relayed => self.count_verdict(Verdict::Relayed),
                     other => other,
@@ -237,7 +251,8 @@ impl Reactor for Port {
     fn broadcast(&self, message: Message, except: Option<Fd>) {
         self.with((), |worker| {
             let Message { opcode, data } = message;
-            worker.broadcast_here(opcode, &data, except);
+            worker.broadcast_far(opcode, &data, except);
+            worker.broadcast_here(opcode, &data, |it| !it.by_manager && it.fd != except);
             if data.len() <= worker.settings.message.message_bytes {
                 let except = except.map_or(0, Fd::as_u64);
                 // Refused only where the lane is full, which was counted.

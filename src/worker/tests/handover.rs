@@ -30,6 +30,15 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What a worker sends behind all that went the long way, to learn when it has arrived.
+async fn fence_of(new: &mut Tested) -> bytes::Bytes {
+    new.hears(|(message, body, _)| match message {
+        WorkerToManager::WorkerMessage { to } if *to == SECOND.slot => Some(body.clone()),
+        _ => None,
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_connection_moves_at_any_byte_of_what_it_sends() {
     let server = Server::new();
@@ -51,6 +60,8 @@ async fn a_connection_moves_at_any_byte_of_what_it_sends() {
     assert_eq!((moved, stayed), (sent.len() as u64 + 1, 0));
     let ranges = vec![(fd(0, 1).as_u64(), fd(0, 1 + moved).as_u64())];
     new.says(ManagerToWorker::Own { ranges }, &[]).await;
+    let fence = fence_of(&mut new).await;
+    new.says(ManagerToWorker::WorkerMessage { from: SECOND.slot }, &fence).await;
     new.beats().await;
     for (cut, client) in streams.iter_mut().enumerate() {
         let attached = told(&heard_new).await;
@@ -167,13 +178,11 @@ async fn own_pushes_take_the_long_way_until_the_numbers_are_ours() {
         .await;
     assert_eq!(body, "by the manager");
     new.says(ManagerToWorker::Own { ranges: vec![(number, number)] }, &[]).await;
-    loop {
-        say(&mut client, "short").await;
-        // The first may have come before `Own` did.
-        if server.count(Counter::MessagesOut) > 0 {
-            break;
-        }
-    }
+    let fence = fence_of(&mut new).await;
+    assert_eq!(server.count(Counter::MessagesOut), 0);
+    new.says(ManagerToWorker::WorkerMessage { from: SECOND.slot }, &fence).await;
+    new.beats().await;
+    say(&mut client, "short").await;
     assert_eq!(text(&mut client).await, "short");
 }
 

@@ -1,0 +1,326 @@
+//! A client: it asks at random, in whole, fragmented and compressed messages, and tells the
+//! ledger what comes.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{sleep, sleep_until, timeout};
+use wsd::api::Opcode;
+use wsd::websocket::frame::{close_payload, put_masked};
+use wsd::websocket::{Engine, Event, Limits, Op, Role, accept_response, offer};
+
+use crate::ledger::End;
+use crate::rng::Rng;
+use crate::wire::{Kind, Packet};
+use crate::world::{Leave, Seat, World, deflate};
+
+/// A handshake that takes longer has failed. A stopped worker's clients wait for it.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// The time the server has to answer a close frame.
+const PARTING: Duration = Duration::from_secs(30);
+/// Asks that may wait for their answers.
+const WAITING_MAX: u64 = 32;
+/// The mean pause between two asks, in microseconds.
+const PAUSE_MICROS: u64 = 15_000;
+
+struct Line {
+    world: Rc<World>,
+    seat: Rc<Seat>,
+    fd: u64,
+    engine: RefCell<Engine>,
+    /// Frames to be sent between messages.
+    pongs: RefCell<Vec<u8>>,
+    rng: RefCell<Rng>,
+    closed: Cell<bool>,
+}
+
+/// Lets one client after the other sit on a seat, until all is over.
+pub async fn sit(world: Rc<World>, index: usize) {
+    let seat = world.seats[index].clone();
+    let mut rng = Rng::of(world.seed, 1000 + index as u64);
+    while !world.over.get() {
+        match timeout(HANDSHAKE, connect(&world, &seat, &mut rng)).await {
+            Ok(Ok((line, stream))) => {
+                seat.fd.set(line.fd);
+                line.live(stream).await;
+                seat.fd.set(0);
+                seat.leave.set(None);
+                seat.stalled.set(None);
+            }
+            Ok(Err(how)) => failed(&world, &how).await,
+            Err(_) => failed(&world, "no answer in time").await,
+        }
+    }
+}
+
+async fn failed(world: &World, how: &str) {
+    world.refused(how);
+    sleep(Duration::from_millis(50)).await;
+}
+
+/// Connects and waits for the server's first word.
+async fn connect(
+    world: &Rc<World>,
+    seat: &Rc<Seat>,
+    rng: &mut Rng,
+) -> Result<(Line, TcpStream), String> {
+    let address = world.address.borrow().clone();
+    let stream = TcpStream::connect(&address).await;
+    let mut stream = stream.map_err(|error| format!("connect: {error}"))?;
+    let options = deflate();
+    let extension = offer(&options).filter(|_| rng.percent(60));
+    let mut head = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    if let Some(extension) = &extension {
+        head += &format!("Sec-WebSocket-Extensions: {extension}\r\n");
+    }
+    head += "\r\n";
+    let broken = |error: std::io::Error| format!("handshake: {error}");
+    stream.write_all(head.as_bytes()).await.map_err(broken)?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.map_err(broken)?);
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    if !answer.starts_with("HTTP/1.1 101 ") {
+        return Err(format!("answered with {:?}", answer.lines().next().unwrap_or_default()));
+    }
+    let agreed = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-extensions").then(|| value.trim().to_owned())
+    });
+    let params =
+        accept_response(agreed.as_deref(), &options).map_err(|fault| fault.to_string())?;
+    let mut engine = Engine::new(Role::Client, params);
+    let hello = hello(world, &mut stream, &mut engine).await?;
+    world.ledger.borrow_mut().opened(hello.to, hello.pid());
+    let line = Line {
+        world: world.clone(),
+        seat: seat.clone(),
+        fd: hello.to,
+        engine: RefCell::new(engine),
+        pongs: RefCell::default(),
+        rng: RefCell::new(Rng::of(rng.next(), 1)),
+        closed: Cell::new(false),
+    };
+    Ok((line, stream))
+}
+
+async fn hello(
+    world: &World,
+    stream: &mut TcpStream,
+    engine: &mut Engine,
+) -> Result<Packet, String> {
+    loop {
+        // One byte at a time, so that nothing behind the first message is taken.
+        let mut byte = [stream.read_u8().await.map_err(|error| format!("hello: {error}"))?];
+        let step = engine.next(&mut byte, &Limits::default(), &mut world.codec.borrow_mut());
+        match step.map_err(|fault| fault.to_string())?.event {
+            Some(Event::Message { opcode, data }) => {
+                let packet = Packet::decode(opcode, data.bytes(&byte));
+                let hello = packet.filter(|packet| packet.kind == Kind::Hello && packet.to > 0);
+                return hello.ok_or_else(|| "the first message is no hello".to_owned());
+            }
+            Some(Event::Close { code, .. }) => return Err(format!("closed with {code:?}")),
+            Some(Event::Ping(_) | Event::Pong(_)) | None => {}
+        }
+    }
+}
+
+impl Line {
+    async fn live(&self, stream: TcpStream) {
+        let (reader, writer) = stream.into_split();
+        let mut reading = pin!(self.read(reader));
+        let how = tokio::select! {
+            how = &mut reading => how,
+            leave = self.write(writer) => match leave {
+                Leave::Abruptly => return,
+                Leave::Politely => match timeout(PARTING, reading).await {
+                    Ok(how) => how,
+                    Err(_) => {
+                        let fd = self.fd;
+                        return self.world.violation(format!("{fd}: its close has no answer"));
+                    }
+                },
+            },
+        };
+        let life = self.world.ledger.borrow().lives.get(&self.fd).and_then(|life| life.ended);
+        if life.is_none() {
+            self.world.dropped(self.fd, &how);
+        } else if !self.closed.get() {
+            // A kill may come between our close frame and its answer.
+            self.world.ledger.borrow_mut().count("closes cut short");
+        }
+    }
+
+    /// Reads until the end; how it ended.
+    async fn read(&self, mut reader: OwnedReadHalf) -> String {
+        let mut buf = vec![0; 64 * 1024];
+        loop {
+            if let Some(until) = self.seat.stalled.get() {
+                sleep_until(until.into()).await;
+                self.seat.stalled.set(None);
+            }
+            let mut rest = match reader.read(&mut buf).await {
+                Ok(0) => return "the end of the stream".to_owned(),
+                Ok(count) => &mut buf[..count],
+                Err(error) => return error.to_string(),
+            };
+            while !rest.is_empty() {
+                let mut codec = self.world.codec.borrow_mut();
+                let mut engine = self.engine.borrow_mut();
+                let step = match engine.next(rest, &Limits::default(), &mut codec) {
+                    Ok(step) => step,
+                    Err(fault) => {
+                        self.world.violation(format!("{}: the server's frames: {fault}", self.fd));
+                        return fault.to_string();
+                    }
+                };
+                if let Some(event) = step.event
+                    && let Some(how) = self.take(event, rest)
+                {
+                    return how;
+                }
+                rest = &mut rest[step.used..];
+            }
+        }
+    }
+
+    fn take(&self, event: Event, buf: &[u8]) -> Option<String> {
+        match event {
+            Event::Message { opcode, data } => {
+                match Packet::decode(opcode, data.bytes(buf)) {
+                    Some(packet) => self.world.ledger.borrow_mut().came(self.fd, &packet),
+                    None => self.world.violation(format!("{}: garbled message", self.fd)),
+                }
+                None
+            }
+            Event::Ping(data) => {
+                let mut pongs = self.pongs.borrow_mut();
+                put_masked(&mut *pongs, Op::Pong, true, false, data.bytes(buf), [1, 2, 3, 4]);
+                None
+            }
+            Event::Pong(_) => None,
+            Event::Close { code, reason } => {
+                self.closed.set(true);
+                Some(format!("closed with {code:?} {reason:?}"))
+            }
+        }
+    }
+
+    /// Asks until it is time to leave. A broken connection is the reader's to tell.
+    async fn write(&self, mut writer: OwnedWriteHalf) -> Leave {
+        loop {
+            let pause = self.rng.borrow_mut().between(0, 2 * PAUSE_MICROS);
+            sleep(Duration::from_micros(pause)).await;
+            let pongs = std::mem::take(&mut *self.pongs.borrow_mut());
+            if !pongs.is_empty() && writer.write_all(&pongs).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(leave) = self.seat.leave.get() {
+                self.world.ledger.borrow_mut().ended(self.fd, End::Left);
+                if leave == Leave::Politely {
+                    let mut bytes = Vec::new();
+                    let payload = close_payload(Some(1000), "enough");
+                    put_masked(&mut bytes, Op::Close, true, false, &payload, [4, 3, 2, 1]);
+                    // Where this fails, the reader sees the end.
+                    let _ = writer.write_all(&bytes).await;
+                    // Dropping the half would shut it down, before what is in it was answered.
+                    writer.forget();
+                }
+                return leave;
+            }
+            if self.world.quiet.get() || self.is_waiting() {
+                continue;
+            }
+            for piece in self.ask() {
+                if writer.write_all(&piece).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if self.rng.borrow_mut().percent(25) {
+                    let pause = self.rng.borrow_mut().between(0, 40_000);
+                    sleep(Duration::from_micros(pause)).await;
+                }
+            }
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        let ledger = self.world.ledger.borrow();
+        let life = ledger.lives.get(&self.fd);
+        life.is_none_or(|life| life.asked - life.answered >= WAITING_MAX)
+    }
+
+    /// The pieces of a new ask, to be written one after the other.
+    fn ask(&self) -> Vec<Vec<u8>> {
+        let rng = &mut *self.rng.borrow_mut();
+        let mut ledger = self.world.ledger.borrow_mut();
+        let hot = self.world.hot.get().filter(|(_, until)| Instant::now() < *until);
+        let kind = match rng.between(0, 100) {
+            0..40 => Kind::Echo,
+            40..75 => Kind::Push,
+            75..96 => Kind::Confirmed,
+            _ => Kind::Broadcast,
+        };
+        let len = match (hot, rng.between(0, 100)) {
+            (Some(_), _) if kind != Kind::Broadcast => rng.between(20_000, 60_000),
+            (_, 0..70) => rng.between(0, 200),
+            (_, 70..90) => rng.between(200, 4_000),
+            (_, 90..99) => rng.between(4_000, 64_000),
+            _ => rng.between(64_000, 200_000),
+        };
+        let to = match (kind, hot) {
+            (Kind::Echo, _) => self.fd,
+            (Kind::Broadcast, _) => 0,
+            (_, Some((fd, _))) if rng.percent(70) => fd,
+            _ if rng.percent(3) => rng.pick(&ledger.left).copied().unwrap_or(self.fd),
+            _ => rng.pick(&ledger.open()).copied().unwrap_or(self.fd),
+        };
+        let n = ledger.asks(kind, self.fd, to);
+        drop(ledger);
+        let opcode = if rng.percent(20) { Opcode::Text } else { Opcode::Binary };
+        let message = Packet::new(kind, n, self.fd, to).filled(len as usize).encode(opcode);
+        self.frames(rng, opcode, &message)
+    }
+
+    /// A message as frames of a client, cut anywhere, with pings between them.
+    fn frames(&self, rng: &mut Rng, opcode: Opcode, message: &[u8]) -> Vec<Vec<u8>> {
+        let compressed = if rng.percent(70) {
+            self.engine.borrow_mut().compress(message, &mut self.world.codec.borrow_mut())
+        } else {
+            None
+        };
+        let (rsv1, mut rest) = (compressed.is_some(), compressed.as_deref().unwrap_or(message));
+        let mut ledger = self.world.ledger.borrow_mut();
+        ledger.count(if rsv1 { "compressed messages" } else { "plain messages" });
+        let fragments = if rng.percent(40) { rng.between(2, 6) } else { 1 };
+        if fragments > 1 {
+            ledger.count("fragmented messages");
+        }
+        let mut bytes = Vec::with_capacity(rest.len() + 64);
+        for index in 0..fragments {
+            let last = index + 1 == fragments;
+            let take =
+                if last { rest.len() } else { rng.between(0, rest.len() as u64 + 1) as usize };
+            let (piece, behind) = rest.split_at(take);
+            let op = if index == 0 { opcode.into() } else { Op::Continuation };
+            let key = (rng.next() as u32).to_be_bytes();
+            put_masked(&mut bytes, op, last, rsv1 && index == 0, piece, key);
+            if !last && rng.percent(20) {
+                put_masked(&mut bytes, Op::Ping, true, false, b"between", key);
+            }
+            rest = behind;
+        }
+        // Cut where no frame ends, so that a handover finds them half read.
+        let cut = if rng.percent(30) { rng.between(0, bytes.len() as u64) as usize } else { 0 };
+        let behind = bytes.split_off(cut);
+        [bytes, behind].into_iter().filter(|piece| !piece.is_empty()).collect()
+    }
+}

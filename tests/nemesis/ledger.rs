@@ -1,0 +1,292 @@
+//! The ledger: what was asked, answered and delivered, checked as it comes in.
+//!
+//! What is wrong by itself (a packet at the wrong client, twice, out of order, corrupt) is a
+//! violation at once. What is missing is judged later, by `account.rs`, when it is known which
+//! clients left, what was killed and what the server counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use wsd::api::Verdict;
+
+use crate::wire::{Kind, Packet};
+
+/// Violations that are told in full; the rest is only counted.
+const TOLD_MAX: usize = 40;
+const LEFT_MAX: usize = 64;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client left.
+    Left,
+    /// The server, or a process of it, ended it.
+    Dropped,
+}
+
+/// One connection, from its Hello on.
+#[derive(Debug)]
+pub struct Life {
+    /// The worker that answered last.
+    pub pid: i32,
+    pub ended: Option<(Instant, End)>,
+    /// Asks so far.
+    pub asked: u64,
+    /// The number of the last answer.
+    pub answered: u64,
+    /// When it did not read.
+    pub stalls: Vec<(Instant, Instant)>,
+}
+
+/// An ask that is not settled yet.
+#[derive(Debug)]
+pub struct Ask {
+    pub kind: Kind,
+    pub at: Instant,
+    pub verdict: Option<Verdict>,
+    pub answered: bool,
+    /// Who has not had it yet.
+    pub missing: Vec<u64>,
+}
+
+/// What the nemesis did that may cost something.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub what: Harm,
+    pub pid: i32,
+    pub from: Instant,
+    pub until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    KilledWorker,
+    KilledManager,
+    /// Kills nobody; connections are between processes meanwhile.
+    Reload,
+}
+
+#[derive(Debug)]
+pub struct Ledger {
+    pub began: Instant,
+    pub lives: HashMap<u64, Life>,
+    pub asks: HashMap<(u64, u64), Ask>,
+    /// By asker and target, the number that came last.
+    last: HashMap<(u64, u64), u64>,
+    /// Some who are gone; a push to them has to say so.
+    pub left: Vec<u64>,
+    pub faults: Vec<Fault>,
+    pub counts: BTreeMap<&'static str, u64>,
+    told: Vec<String>,
+    pub violations: u64,
+}
+
+impl Ledger {
+    pub fn new() -> Ledger {
+        Ledger {
+            began: Instant::now(),
+            lives: HashMap::new(),
+            asks: HashMap::new(),
+            last: HashMap::new(),
+            left: Vec::new(),
+            faults: Vec::new(),
+            counts: BTreeMap::new(),
+            told: Vec::new(),
+            violations: 0,
+        }
+    }
+
+    pub fn count(&mut self, what: &'static str) {
+        self.count_many(what, 1);
+    }
+
+    pub fn count_many(&mut self, what: &'static str, number: u64) {
+        *self.counts.entry(what).or_default() += number;
+    }
+
+    pub fn violation(&mut self, what: String) {
+        self.violations += 1;
+        if self.told.len() < TOLD_MAX {
+            let at = self.began.elapsed().as_secs_f64();
+            println!("{at:9.3} VIOLATION {what}");
+            self.told.push(what);
+        }
+    }
+
+    /// A client has come in.
+    pub fn opened(&mut self, fd: u64, pid: i32) {
+        self.count("connections");
+        let life = Life { pid, ended: None, asked: 0, answered: 0, stalls: Vec::new() };
+        if self.lives.insert(fd, life).is_some() {
+            self.violation(format!("fd {fd} was given to two clients"));
+        }
+    }
+
+    /// A client leaves, or was dropped.
+    pub fn ended(&mut self, fd: u64, end: End) {
+        if let Some(life) = self.lives.get_mut(&fd)
+            && life.ended.is_none()
+        {
+            life.ended = Some((Instant::now(), end));
+            if self.left.len() >= LEFT_MAX {
+                self.left.remove(0);
+            }
+            self.left.push(fd);
+        }
+    }
+
+    /// Forgets the order of pairs of which one is gone for long.
+    pub fn forget(&mut self, age: Duration) {
+        let lives = &self.lives;
+        let lives_on = |fd: &u64| {
+            let ended = lives.get(fd).and_then(|life| life.ended);
+            ended.is_none_or(|(at, _)| at.elapsed() < age)
+        };
+        self.last.retain(|(from, to), _| lives_on(from) && lives_on(to));
+    }
+
+    /// A client stops reading until then.
+    pub fn stalls(&mut self, fd: u64, until: Instant) {
+        if let Some(life) = self.lives.get_mut(&fd) {
+            life.stalls.push((Instant::now(), until));
+        }
+    }
+
+    /// Everybody who is connected.
+    pub fn open(&self) -> Vec<u64> {
+        let mut open: Vec<u64> = self
+            .lives
+            .iter()
+            .filter(|(_, life)| life.ended.is_none())
+            .map(|(fd, _)| *fd)
+            .collect();
+        open.sort_unstable();
+        open
+    }
+
+    /// A client is about to ask; the number of the ask.
+    pub fn asks(&mut self, kind: Kind, from: u64, to: u64) -> u64 {
+        let missing = match kind {
+            Kind::Echo => Vec::new(),
+            Kind::Broadcast => self.open(),
+            _ => vec![to],
+        };
+        self.count(match kind {
+            Kind::Echo => "echoes",
+            Kind::Broadcast => "broadcasts",
+            Kind::Confirmed => "confirmed pushes",
+            _ => "pushes",
+        });
+        let Some(life) = self.lives.get_mut(&from) else { return 0 };
+        life.asked += 1;
+        let (n, at) = (life.asked, Instant::now());
+        let ask = Ask { kind, at, verdict: None, answered: false, missing };
+        self.asks.insert((from, n), ask);
+        n
+    }
+
+    /// A packet came to the client `me`.
+    pub fn came(&mut self, me: u64, packet: &Packet) {
+        if !packet.is_whole() && packet.kind != Kind::Hello {
+            return self.violation(format!("corrupt at {me}: {}", brief(packet)));
+        }
+        match packet.kind {
+            Kind::Hello => self.violation(format!("a second hello at {me}")),
+            Kind::Echo | Kind::Verdict => self.answer(me, packet),
+            Kind::Push | Kind::Confirmed | Kind::Broadcast => self.delivery(me, packet),
+        }
+    }
+
+    fn answer(&mut self, me: u64, packet: &Packet) {
+        if packet.from != me {
+            return self.violation(format!("answer to another at {me}: {}", brief(packet)));
+        }
+        self.count("answers");
+        let key = (me, packet.n);
+        let Some(life) = self.lives.get_mut(&me) else { return };
+        life.pid = packet.pid();
+        let before = life.answered;
+        life.answered = packet.n.max(before);
+        let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
+            return self.violation(format!("answer again at {me}: {}", brief(packet)));
+        };
+        ask.answered = true;
+        ask.verdict = packet.verdict();
+        let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
+        if refused && ask.kind == Kind::Confirmed && ask.missing.is_empty() {
+            self.violation(format!("refused and yet delivered: {}", brief(packet)));
+        }
+        if packet.n <= before {
+            let what = brief(packet);
+            self.violation(format!("answer out of order at {me}, which had {before}: {what}"));
+        }
+        self.settle(key);
+    }
+
+    fn delivery(&mut self, me: u64, packet: &Packet) {
+        if packet.kind != Kind::Broadcast && packet.to != me {
+            return self.violation(format!("wrong addressee {me}: {}", brief(packet)));
+        }
+        self.count("deliveries");
+        let last = self.last.entry((packet.from, me)).or_default();
+        let (key, before) = ((packet.from, packet.n), *last);
+        *last = packet.n.max(before);
+        let ask = self.asks.get_mut(&key);
+        let place = ask.as_ref().and_then(|ask| ask.missing.iter().position(|fd| *fd == me));
+        let (Some(ask), Some(place)) = (ask, place) else {
+            if packet.n <= before {
+                self.violation(format!("doubled at {me}, which had {before}: {}", brief(packet)));
+            }
+            // A broadcast reaches those, too, who came in after it was asked for.
+            return;
+        };
+        ask.missing.swap_remove(place);
+        let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
+        if refused && ask.kind == Kind::Confirmed {
+            self.violation(format!("delivered and yet refused: {}", brief(packet)));
+        }
+        if packet.n <= before {
+            let what = brief(packet);
+            self.violation(format!("out of order at {me}, which had {before}: {what}"));
+        }
+        self.settle(key);
+    }
+
+    fn settle(&mut self, key: (u64, u64)) {
+        if self.asks.get(&key).is_some_and(|ask| ask.answered && ask.missing.is_empty()) {
+            self.asks.remove(&key);
+        }
+    }
+
+    /// The nemesis begins something; the number is for [`fault_over`](Self::fault_over).
+    pub fn fault(&mut self, what: Harm, pid: i32) -> usize {
+        self.faults.push(Fault { what, pid, from: Instant::now(), until: None });
+        self.faults.len() - 1
+    }
+
+    pub fn fault_over(&mut self, number: usize) {
+        if let Some(fault) = self.faults.get_mut(number) {
+            fault.until = Some(Instant::now());
+        }
+    }
+
+    /// Whether such a fault was under way at `at`, or began up to `later` after it, or ended up
+    /// to `before` before it.
+    pub fn was(
+        &self,
+        at: Instant,
+        before: Duration,
+        later: Duration,
+        which: impl Fn(&Fault) -> bool,
+    ) -> bool {
+        self.faults.iter().rev().any(|fault| {
+            let over = fault.until.is_none_or(|until| at <= until + before);
+            which(fault) && fault.from <= at + later && over
+        })
+    }
+}
+
+fn brief(packet: &Packet) -> String {
+    let Packet { kind, n, from, to, .. } = packet;
+    format!("{kind:?} {n} from {from} to {to}, {} bytes", packet.body.len())
+}

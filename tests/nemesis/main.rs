@@ -1,0 +1,65 @@
+//! A short run of the nemesis, and the proof that its checker sees what is broken.
+//!
+//! `scripts/nemesis` runs it for as long as you like.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn nemesis(arguments: &[&str]) -> Output {
+    let wsd = Path::new(env!("CARGO_BIN_EXE_wsd"));
+    let program = wsd.with_file_name("examples").join("nemesis");
+    let hint = "cargo build --examples (with --release for release) makes it";
+    assert!(program.is_file(), "{} is not there: {hint}", program.display());
+    Command::new(program).args(arguments).output().expect("run the nemesis")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn no_fault_costs_a_message_that_nothing_accounts_for() {
+    let output = nemesis(&["--seconds", "25"]);
+    println!("{}", said(&output));
+    assert!(output.status.success(), "see above; the first line has the seed");
+}
+
+/// The server does one thing wrong, on purpose, while it is reloaded.
+fn is_seen(broken: &str, as_what: &str) {
+    let output = nemesis(&["--seconds", "5", "--only", "reload,churn", "--break", broken]);
+    let said = said(&output);
+    let seen = said.lines().any(|line| line.contains("VIOLATION") && line.contains(as_what));
+    assert!(seen && output.status.code() == Some(1), "{broken} was not seen:\n{said}");
+}
+
+#[test]
+fn a_dropped_message_is_seen() {
+    is_seen("drop", "lost at");
+}
+
+#[test]
+fn a_doubled_message_is_seen() {
+    is_seen("double", "doubled at");
+}
+
+#[test]
+fn two_messages_that_swapped_places_are_seen() {
+    is_seen("swap", "out of order at");
+}
+
+#[test]
+fn a_corrupt_message_is_seen() {
+    is_seen("corrupt", "corrupt at");
+}
+
+#[test]
+fn a_message_at_another_client_is_seen() {
+    is_seen("misroute", "wrong addressee");
+}
+
+#[test]
+fn an_open_without_its_close_is_seen() {
+    is_seen("unclosed", "opens or closes without the other");
+}

@@ -1,0 +1,178 @@
+//! The server that the nemesis torments: it echoes, pushes and broadcasts what its clients ask
+//! for, and says with what verdict.
+//!
+//! Opens, closes and answers that were refused are noted in the file that NEMESIS_HISTORY names,
+//! one line each. NEMESIS_BREAK makes it misbehave, to prove that the checker sees it;
+//! with NEMESIS_TRACE it notes each ask and answer, too.
+
+// A server for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::cell::{Cell, RefCell};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use wsd::api::{Context, Frame, Message, Opcode, Request, Verdict};
+use wsd::close::Close;
+use wsd::fd::Fd;
+
+use wire::{Kind, Packet};
+
+// The tool uses the rest of them.
+#[allow(dead_code)]
+mod rng;
+#[allow(dead_code)]
+mod wire;
+
+/// One push in so many is broken.
+const BREAK_EVERY: u64 = 8;
+
+fn main() -> ExitCode {
+    wsd::Server::new()
+        .on_worker_start(worker_start)
+        .on_open(open)
+        .on_message(|ctx, frame| async move { message(&ctx, frame).await })
+        .on_close(|ctx, fd, close: Close| {
+            let mine = mine(&ctx);
+            if !(mine.broken == "unclosed" && fd.as_u64() % 3 == 0) {
+                mine.note(format_args!("close {fd} {}", close.cause));
+            }
+        })
+        .run()
+}
+
+/// What a worker of this server keeps.
+struct Mine {
+    history: RefCell<File>,
+    version: Vec<u8>,
+    broken: String,
+    traces: bool,
+    pushes: Cell<u64>,
+    /// A push that is to come after the next one.
+    late: RefCell<Option<(Fd, u64, Message)>>,
+}
+
+impl Mine {
+    fn note(&self, event: std::fmt::Arguments<'_>) {
+        // One write is one line, whoever else writes; and a kill takes back no write.
+        let line = format!("{event}\n");
+        self.history.borrow_mut().write_all(line.as_bytes()).expect("note an event");
+    }
+
+    /// For whoever looks for the cause of a violation.
+    fn trace(&self, event: std::fmt::Arguments<'_>) {
+        if self.traces {
+            self.note(event);
+        }
+    }
+
+    /// Whether this push is to be broken so.
+    fn breaks(&self, how: &str) -> bool {
+        self.broken == how && self.pushes.get().is_multiple_of(BREAK_EVERY)
+    }
+}
+
+fn worker_start(ctx: Context) {
+    let path = std::env::var_os("NEMESIS_HISTORY").expect("NEMESIS_HISTORY");
+    let history = OpenOptions::new().append(true).create(true).open(path).expect("history");
+    ctx.set_state(Mine {
+        history: RefCell::new(history),
+        version: version(),
+        broken: std::env::var("NEMESIS_BREAK").unwrap_or_default(),
+        traces: std::env::var_os("NEMESIS_TRACE").is_some(),
+        pushes: Cell::new(0),
+        late: RefCell::default(),
+    });
+}
+
+fn mine(ctx: &Context) -> Rc<Mine> {
+    ctx.state::<Mine>().expect("on_worker_start has run")
+}
+
+/// The last eight bytes of the image: what the nemesis wrote behind it tells two copies apart.
+fn version() -> Vec<u8> {
+    let mut image = File::open("/proc/self/exe").expect("open the image");
+    image.seek(SeekFrom::End(-8)).expect("seek");
+    let mut version = Vec::new();
+    image.read_to_end(&mut version).expect("read the image");
+    version
+}
+
+fn open(ctx: Context, request: Rc<Request>) {
+    let (mine, fd) = (mine(&ctx), request.fd);
+    mine.note(format_args!("open {fd}"));
+    let mut hello =
+        Packet::new(Kind::Hello, 0, 0, fd.as_u64()).with(std::process::id(), Verdict::Queued);
+    hello.body.clone_from(&mine.version);
+    answer(&ctx, fd, Opcode::Binary, &hello);
+}
+
+async fn message(ctx: &Context, frame: Frame) {
+    let (me, opcode) = (frame.fd, frame.opcode);
+    let Some(ask) = Packet::of(&frame) else {
+        mine(ctx).note(format_args!("garbled {me}"));
+        ctx.close(me, 1008, "not a packet");
+        return;
+    };
+    let pid = std::process::id();
+    mine(ctx).trace(format_args!("trace {pid} ask {me} {} {:?}", ask.n, ask.kind));
+    if ask.from != me.as_u64() {
+        mine(ctx).note(format_args!("misattributed {me} {} {}", ask.from, ask.n));
+    }
+    if ask.kind == Kind::Echo {
+        return answer(ctx, me, opcode, &ask.with(pid, Verdict::Queued));
+    }
+    let verdict = match (ask.kind, Fd::try_from(ask.to)) {
+        (Kind::Broadcast, _) => {
+            ctx.broadcast(ask.message(opcode));
+            Verdict::Relayed
+        }
+        (_, Ok(to)) => push(ctx, me, to, &ask, opcode).await,
+        _ => Verdict::Gone,
+    };
+    let told = Packet::new(Kind::Verdict, ask.n, ask.from, ask.to).with(pid, verdict);
+    answer(ctx, me, opcode, &told);
+}
+
+async fn push(ctx: &Context, me: Fd, to: Fd, ask: &Packet, opcode: Opcode) -> Verdict {
+    let mine = mine(ctx);
+    mine.pushes.set(mine.pushes.get() + 1);
+    let mut message = ask.message(opcode);
+    if mine.breaks("drop") {
+        return Verdict::Queued;
+    }
+    if mine.breaks("swap") && mine.late.borrow().is_none() {
+        *mine.late.borrow_mut() = Some((to, ask.from, message));
+        return Verdict::Queued;
+    }
+    if mine.breaks("double") {
+        ctx.push(to, message.clone());
+    }
+    if mine.breaks("corrupt") {
+        let mut other = ask.clone();
+        other.body.push(b'!');
+        message = other.message(opcode);
+    }
+    let aim = if mine.breaks("misroute") { me } else { to };
+    let verdict = match ask.kind {
+        Kind::Confirmed => ctx.push_confirmed(aim, message).await,
+        _ => ctx.push(aim, message),
+    };
+    let late = mine.late.borrow_mut().take_if(|late| late.0 == to && late.1 == ask.from);
+    if let Some((to, _, message)) = late {
+        ctx.push(to, message);
+    }
+    verdict
+}
+
+/// Answers the client that asked. What its queue refuses is noted, since nobody else would know.
+fn answer(ctx: &Context, me: Fd, opcode: Opcode, packet: &Packet) {
+    let verdict = ctx.push(me, packet.message(opcode));
+    let pid = std::process::id();
+    mine(ctx).trace(format_args!("trace {pid} answer {me} {} {verdict}", packet.n));
+    if !verdict.is_ok() {
+        mine(ctx).note(format_args!("refused {me} {} {verdict}", packet.n));
+    }
+}

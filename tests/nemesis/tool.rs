@@ -1,0 +1,197 @@
+//! The nemesis of wsd: generator, faults and checker in one tool.
+//!
+//! It starts `nemesis_server`, lets clients echo, push and broadcast numbered and checksummed
+//! messages, torments the server meanwhile, and holds what came against what was asked. The seed
+//! decides which faults come in which order and what each client asks; it is printed, and
+//! `--seed` takes it again. What the scheduler makes of it is not repeated.
+
+// A tool for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use account::History;
+use daemon::Daemon;
+use faults::{Nemesis, OPS};
+use world::{Leave, World};
+
+mod account;
+mod client;
+mod daemon;
+mod faults;
+mod ledger;
+mod rng;
+mod wire;
+mod world;
+
+const USAGE: &str = "\
+nemesis [--seed N] [--minutes N | --seconds N] [--clients N] [--only FAULT,...] [--keep]
+        [--break drop|double|swap|corrupt|misroute|unclosed]
+
+Torments a server and checks what it delivers. Exit status: 0 no violation, 1 violations,
+2 wrong command line.";
+
+/// An ask that is not settled after so long is judged.
+const AGE: Duration = Duration::from_secs(45);
+const SWEEP: Duration = Duration::from_secs(10);
+/// The time everything has to come to rest.
+const REST: Duration = Duration::from_secs(40);
+
+struct Options {
+    seed: u64,
+    time: Duration,
+    clients: u64,
+    only: Option<Vec<String>>,
+    broken: Option<String>,
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(wrong) => {
+            eprintln!("nemesis: {wrong}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    match local.block_on(&runtime, run(options)) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("nemesis: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut options = Options {
+        seed: clock.map_or(0, |time| time.as_nanos() as u64 % 1_000_000_000),
+        time: Duration::from_secs(30),
+        clients: 16,
+        only: None,
+        broken: None,
+        keep: false,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        if name == "--keep" {
+            options.keep = true;
+            continue;
+        }
+        let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
+        let number = || value.parse::<u64>().map_err(|_| format!("{name} {value}: no number"));
+        match name.as_str() {
+            "--seed" => options.seed = number()?,
+            "--seconds" => options.time = Duration::from_secs(number()?),
+            "--minutes" => options.time = Duration::from_secs(60 * number()?),
+            "--clients" => options.clients = number()?.max(1),
+            "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
+            "--break" => options.broken = Some(value),
+            _ => return Err(format!("{name}: there is no such option")),
+        }
+    }
+    let known = |name: &String| OPS.iter().any(|(_, known, _)| known == name);
+    match options.only.iter().flatten().find(|name| !known(name)) {
+        Some(name) => Err(format!("{name}: there is no such fault")),
+        None => Ok(options),
+    }
+}
+
+/// Runs it; the number of violations.
+async fn run(options: Options) -> Result<u64, String> {
+    let Options { seed, time, clients, .. } = options;
+    println!("seed {seed}, {time:?}, {clients} clients");
+    let daemon = Daemon::start(options.broken, 2).await?;
+    let world = Rc::new(World::new(seed, clients));
+    *world.address.borrow_mut() = daemon.address.clone();
+    let seats: Vec<_> = (0..world.seats.len())
+        .map(|index| tokio::task::spawn_local(client::sit(world.clone(), index)))
+        .collect();
+    let asked = |name: &str| options.only.as_ref().is_none_or(|o| o.iter().any(|n| n == name));
+    let ops = OPS.into_iter().filter(|(_, name, _)| asked(name)).collect();
+    let mut nemesis = Nemesis::new(world.clone(), daemon, ops);
+    let mut history = History::default();
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        nemesis.torment(until.min(Instant::now() + SWEEP)).await;
+        history.read(&nemesis.daemon.history());
+        account::sweep(&mut world.ledger.borrow_mut(), &history, AGE);
+    }
+    world.tell("rest");
+    rest(&world, &nemesis.daemon, &mut history).await;
+    for seat in seats {
+        if tokio::time::timeout(REST, seat).await.is_err() {
+            world.violation("a client did not come to its end".to_owned());
+        }
+    }
+    end(&world, &nemesis, &mut history).await;
+    let violations = world.ledger.borrow().violations;
+    report(&world, seed, time);
+    if options.keep || violations > 0 {
+        println!("kept: {}", nemesis.daemon.keep().display());
+    }
+    Ok(violations)
+}
+
+/// Nobody asks any more; waits for what is on its way, judges what is missing, and lets all go.
+async fn rest(world: &World, daemon: &Daemon, history: &mut History) {
+    world.quiet.set(true);
+    if daemon.recovers(REST).await.is_none() {
+        world.violation("the server does not come to rest".to_owned());
+    }
+    let began = Instant::now();
+    while !world.ledger.borrow().asks.is_empty() && began.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    history.read(&daemon.history());
+    account::sweep(&mut world.ledger.borrow_mut(), history, Duration::ZERO);
+    world.over.set(true);
+    for seat in &world.seats {
+        seat.leave.set(Some(Leave::Politely));
+    }
+}
+
+/// After the last client: the pairs, the counters, the stop.
+async fn end(world: &World, nemesis: &Nemesis, history: &mut History) {
+    let daemon = &nemesis.daemon;
+    let began = Instant::now();
+    let mut status = daemon.status().await;
+    let mut even = false;
+    while began.elapsed() < REST && !even {
+        sleep(Duration::from_millis(100)).await;
+        status = daemon.status().await;
+        history.read(&daemon.history());
+        even = history.is_even() && status.as_ref().is_some_and(|it| it.connections == 0);
+    }
+    match status {
+        None => world.violation("no status at the end".to_owned()),
+        Some(status) => {
+            let mut ledger = world.ledger.borrow_mut();
+            if status.connections > 0 {
+                let left = status.connections;
+                ledger.violation(format!("{left} connections are left when all have gone"));
+            }
+            account::judge_counters(&mut ledger, &status, nemesis.refused);
+        }
+    }
+    history.judge(&mut world.ledger.borrow_mut());
+    if let Err(why) = daemon.command(&["stop"]).await {
+        world.violation(why);
+    }
+}
+
+fn report(world: &World, seed: u64, time: Duration) {
+    let ledger = world.ledger.borrow();
+    println!("\nseed {seed}, {time:?}: {} violations", ledger.violations);
+    for (what, count) in &ledger.counts {
+        println!("{count:>10}  {what}");
+    }
+}

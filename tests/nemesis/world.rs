@@ -1,0 +1,106 @@
+//! What the clients and the nemesis share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use wsd::websocket::{Codec, DeflateOptions};
+
+use crate::ledger::{End, Harm, Ledger};
+
+/// How long after a kill its clients may see their connection end.
+const DROP_LAG: Duration = Duration::from_secs(5);
+
+/// How a client is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// With a close frame.
+    Politely,
+    /// By ending the TCP connection.
+    Abruptly,
+}
+
+/// A place from which one client after the other connects.
+#[derive(Default)]
+pub struct Seat {
+    /// The client that sits there; 0 is nobody.
+    pub fd: Cell<u64>,
+    pub leave: Cell<Option<Leave>>,
+    /// Until when it does not read.
+    pub stalled: Cell<Option<Instant>>,
+}
+
+pub struct World {
+    pub ledger: RefCell<Ledger>,
+    pub address: RefCell<String>,
+    pub codec: RefCell<Codec>,
+    pub seats: Vec<Rc<Seat>>,
+    pub seed: u64,
+    /// Nobody asks any more.
+    pub quiet: Cell<bool>,
+    /// Nobody comes any more.
+    pub over: Cell<bool>,
+    /// A client that everybody writes to, until it gets well again.
+    pub hot: Cell<Option<(u64, Instant)>>,
+}
+
+/// What a client offers and how it compresses.
+pub fn deflate() -> DeflateOptions {
+    DeflateOptions {
+        enabled: true,
+        threshold: 64,
+        server_no_context_takeover: false,
+        client_no_context_takeover: false,
+        ..DeflateOptions::default()
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, clients: u64) -> World {
+        World {
+            ledger: RefCell::new(Ledger::new()),
+            address: RefCell::default(),
+            codec: RefCell::new(Codec::new(deflate())),
+            seats: (0..clients).map(|_| Rc::default()).collect(),
+            seed,
+            quiet: Cell::new(false),
+            over: Cell::new(false),
+            hot: Cell::new(None),
+        }
+    }
+
+    /// A line of the story.
+    pub fn tell(&self, what: &str) {
+        println!("{:9.3} {what}", self.ledger.borrow().began.elapsed().as_secs_f64());
+    }
+
+    pub fn violation(&self, what: String) {
+        self.ledger.borrow_mut().violation(what);
+    }
+
+    /// A connection ended that its client did not end. Only a kill of its worker may do that.
+    pub fn dropped(&self, fd: u64, how: &str) {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.ended(fd, End::Dropped);
+        ledger.count("connections dropped");
+        let pid = ledger.lives.get(&fd).map_or(0, |life| life.pid);
+        let now = Instant::now();
+        let moved = ledger.was(now, DROP_LAG, Duration::ZERO, |it| it.what == Harm::Reload);
+        let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| {
+            fault.what == Harm::KilledWorker && (fault.pid == pid || moved)
+        });
+        if !killed {
+            ledger.violation(format!("{fd} of worker process {pid} was dropped: {how}"));
+        }
+    }
+
+    /// A handshake failed. Only a kill of a worker may do that.
+    pub fn refused(&self, how: &str) {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.count("handshakes failed");
+        let now = Instant::now();
+        if !ledger.was(now, DROP_LAG, Duration::ZERO, |it| it.what == Harm::KilledWorker) {
+            ledger.violation(format!("a handshake failed: {how}"));
+        }
+    }
+}
