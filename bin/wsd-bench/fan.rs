@@ -180,14 +180,14 @@ mod tests {
         let mut second = Fan::new(&rounds, 1, None, (1, 1), pace);
         let (mut stats, mut send) = (Stats::default(), vec![]);
         first.tick(10, &mut send);
-        assert_eq!(send.drain(..).collect::<Vec<_>>(), [(0, 2)]);
+        assert_eq!(std::mem::take(&mut send), [(0, 2)]);
         first.arrived(0, 2, 20, &mut stats);
         first.arrived(1, 1, 20, &mut stats);
         first.tick(30, &mut send);
         assert!(send.is_empty(), "the other thread's client has nothing yet");
         second.arrived(0, 2, 40, &mut stats);
         first.tick(50, &mut send);
-        assert_eq!(send.drain(..).collect::<Vec<_>>(), [(0, 1)]);
+        assert_eq!(std::mem::take(&mut send), [(0, 1)]);
         first.arrived(1, 1, 60, &mut stats);
         first.tick(70, &mut send);
         assert_eq!(send, [(0, 1)]);

@@ -181,7 +181,7 @@ fn finish(target: &Target, pending: Pending, answer: &[u8]) -> Result<Opened, Fa
         let body = String::from_utf8_lossy(&answer[used..]);
         let line = body.lines().next().unwrap_or_default();
         let reason = response.reason.unwrap_or_default();
-        return Err(refused(target, &format!("answers {code} {reason} {line}").trim_end()));
+        return Err(refused(target, format!("answers {code} {reason} {line}").trim_end()));
     }
     let value = |name: &str| {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));

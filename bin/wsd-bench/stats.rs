@@ -30,9 +30,7 @@ impl Default for Stats {
 impl Stats {
     /// Stats of a run without warm-up.
     pub fn recording() -> Stats {
-        let mut stats = Stats::default();
-        stats.recording = true;
-        stats
+        Stats { recording: true, ..Stats::default() }
     }
 
     /// Counts messages, whether they have a latency or not.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use crate::close::{Cause, Close};
+use crate::fd::Fd;
 use crate::ipc::messages::WorkerToMaster;
 use crate::ipc::registry::Registry;
 
@@ -19,8 +20,7 @@ impl Worker {
                 let Some(entry) = dead.entry(index).filter(|entry| !entry.closing) else {
                     continue;
                 };
-                // It had come over already when the other died before it let go.
-                if worker.table.borrow().find(entry.fd).is_some() {
+                if worker.lives(entry.fd).await {
                     continue;
                 }
                 // Should this process die as well, nobody hears of it twice.
@@ -37,5 +37,15 @@ impl Worker {
             tracing::info!(count, "told of the clients of a worker that died");
             worker.master.send(&WorkerToMaster::Mourned);
         });
+    }
+
+    /// Whether a client of a dead process lives: it may have come over, to this process or to
+    /// another, before the dead one let go of it.
+    async fn lives(&self, fd: Fd) -> bool {
+        let here = self.table.borrow().find(fd).is_some();
+        match self.context() {
+            Some(context) if !here => context.exists(fd).await,
+            _ => here,
+        }
     }
 }
