@@ -1,5 +1,8 @@
 //! wsd-bench against servers that do as told.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 

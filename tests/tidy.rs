@@ -43,11 +43,11 @@ const PLACES: &[(&str, &[&str])] = &[
     ("signal_hook", &["src/master/signals.rs", "src/sys/signal.rs"]),
     ("socket2", &["src/master/listen.rs", "src/master/mod.rs", "tests/", "bin/wsd-bench"]),
     ("crossbeam_channel", &["src/worker/", "src/log/"]),
-    ("hyper", &["src/worker/", "tests/"]),
-    ("httparse", &["src/worker/", "tests/", "examples/", "fuzz/", "benches/"]),
+    ("hyper", &["src/worker/", "tests/", "benches/peers/"]),
+    ("httparse", &["src/worker/", "bin/wsd-bench/", "tests/", "examples/", "fuzz/", "benches/"]),
     ("clap", &["src/server/", "bin/"]),
     ("sd_notify", &["src/master/notify.rs"]),
-    ("flate2", &["src/websocket/", "tests/", "fuzz/", "benches/"]),
+    ("flate2", &["src/websocket/", "bin/wsd-bench/", "tests/", "fuzz/", "benches/"]),
     (
         "tokio",
         &[
