@@ -268,7 +268,7 @@ impl Hurt {
 
     /// Some clients leave; others come for them.
     fn churn(&mut self, world: &World) {
-        let leave = if self.millis % 2 == 0 { Leave::Politely } else { Leave::Abruptly };
+        let leave = if self.millis.is_multiple_of(2) { Leave::Politely } else { Leave::Abruptly };
         let most = world.seats.len() as u64 / 2;
         let some = self.some(world, most);
         for seat in &some {

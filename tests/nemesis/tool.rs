@@ -25,6 +25,7 @@ mod daemon;
 mod faults;
 mod ledger;
 mod rng;
+#[allow(dead_code, reason = "the server uses the rest")]
 mod wire;
 mod world;
 
