@@ -1,5 +1,8 @@
 //! The command line.
 
+// The comments of the options are the help's text as well, which is no Markdown.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls, rustdoc::invalid_html_tags)]
+
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};

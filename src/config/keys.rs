@@ -3,6 +3,9 @@
 //! From it come the struct, the reading of files, environment and command line, the nearest-name
 //! suggestions, `etc/wsd.toml` and the table in `docs/operations.md`.
 
+// The comments of the keys are the manual's text as well, which is no Markdown.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::private_intra_doc_links, rustdoc::bare_urls)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

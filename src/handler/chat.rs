@@ -1,6 +1,6 @@
 //! `chat`: one room for everyone, across all workers, with its page at `/`.
 //!
-//! A thin shell: [`roster`] decides, this file does. What a client sends is JSON as in [`wire`];
+//! A thin shell: `roster` decides, this file does. What a client sends is JSON as in `wire`;
 //! `wsd push FD TEXT` and `wsd broadcast TEXT` show on the page as a notice of the server.
 
 mod page;
