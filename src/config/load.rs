@@ -106,20 +106,18 @@ impl Config {
     /// # Errors
     /// Every fault of every source at once.
     pub fn load(base: Config, sources: &Sources) -> Result<Config, ConfigErrors> {
-        let mut loading =
-            Loading { config: base, sources, origins: BTreeMap::new(), errors: Vec::new() };
-        if let Some(file) = &sources.file {
-            loading.read_file(file);
-        }
-        loading.read_environment();
-        loading.read_set();
-        loading.config.resolve(sources);
-        loading.check();
+        let loading = Loading::read(base, sources);
         if loading.errors.is_empty() {
             Ok(loading.config)
         } else {
             Err(ConfigErrors(loading.errors))
         }
+    }
+
+    /// As [`load`](Self::load), passing over what is wrong: enough to find a server that runs,
+    /// whose configuration may have been broken since it was started.
+    pub fn load_what_is_right(base: Config, sources: &Sources) -> Config {
+        Loading::read(base, sources).config
     }
 }
 
@@ -132,7 +130,20 @@ pub(super) struct Loading<'a> {
     errors: Vec<ConfigError>,
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
+    fn read(base: Config, sources: &'a Sources) -> Loading<'a> {
+        let mut loading =
+            Loading { config: base, sources, origins: BTreeMap::new(), errors: Vec::new() };
+        if let Some(file) = &sources.file {
+            loading.read_file(file);
+        }
+        loading.read_environment();
+        loading.read_set();
+        loading.config.resolve(sources);
+        loading.check();
+        loading
+    }
+
     fn read_file(&mut self, file: &Path) {
         let whole = Source::File { path: file.to_owned(), line: 0, column: 0 };
         match read_text(&self.sources.dir.join(file)) {

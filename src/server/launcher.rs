@@ -18,14 +18,18 @@ use crate::sys::process;
 /// Serves in the foreground with the program's own configuration, environment included.
 pub fn start_in_foreground(server: Server) -> ExitCode {
     let sources = Sources::here(None, Vec::new());
-    match load(&server, &sources) {
+    match load(&server, &sources, true) {
         Ok(config) => start(sources, Config { daemonize: false, ..config }),
         Err(code) => code,
     }
 }
 
-/// The configuration from its sources; what is wrong with it goes to stderr.
-pub fn load(server: &Server, sources: &Sources) -> Result<Config, ExitCode> {
+/// The configuration from its sources; what is wrong with it goes to stderr, and is passed over
+/// unless `strict`.
+pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, ExitCode> {
+    if !strict {
+        return Ok(Config::load_what_is_right(server.base.clone(), sources));
+    }
     Config::load(server.base.clone(), sources).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::FAILURE

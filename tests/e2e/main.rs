@@ -27,3 +27,4 @@ mod push;
 mod reload;
 mod signals;
 mod soak;
+mod upgrade;

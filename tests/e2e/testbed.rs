@@ -2,7 +2,7 @@
 //! the connection, and is answered with one text that begins with the same word.
 //!
 //! Opens and closes are noted in the file that TESTBED_EVENTS names, one line each.
-//! TESTBED_FAIL=start makes `on_worker_start` panic.
+//! TESTBED_FAIL=start makes `on_worker_start` panic; TESTBED_MISBEHAVE, see `misbehave`.
 
 #![allow(clippy::expect_used, reason = "a test's server may die of what a test did")]
 
@@ -20,6 +20,7 @@ use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
 
 fn main() -> ExitCode {
+    misbehave();
     wsd::Server::new()
         .on_worker_start(worker_start)
         .on_handshake(handshake)
@@ -31,6 +32,26 @@ fn main() -> ExitCode {
         .on_request(request)
         .on_worker_message(worker_message)
         .run()
+}
+
+/// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang`: a process of that role
+/// does so, once, before it does anything else, as a bad build would.
+fn misbehave() {
+    let Some(path) = std::env::var_os("TESTBED_MISBEHAVE") else { return };
+    let Ok(text) = std::fs::read_to_string(&path) else { return };
+    let name = std::env::args().next().unwrap_or_default();
+    let told = text.split_once(' ').filter(|(role, _)| name == format!("wsd: {role}"));
+    if told.is_some() {
+        std::fs::remove_file(path).expect("the file that was just read");
+    }
+    match told {
+        Some((_, "exit")) => std::process::exit(7),
+        Some((_, "abort")) => std::process::abort(),
+        Some((_, "hang")) => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        _ => {}
+    }
 }
 
 fn worker_start(ctx: Context) {

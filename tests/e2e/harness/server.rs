@@ -70,6 +70,16 @@ impl Setup {
         setup.env("TESTBED_EVENTS", &log)
     }
 
+    /// As [`testbed`](Self::testbed), but a copy of its own that a test may replace or spoil.
+    pub fn own_testbed() -> Setup {
+        let mut setup = Setup::testbed();
+        let own = setup.directory.path().join("testbed");
+        std::fs::copy(&setup.program, &own).unwrap();
+        setup.program = own;
+        let misbehave = setup.directory.path().join("misbehave").display().to_string();
+        setup.env("TESTBED_MISBEHAVE", &misbehave)
+    }
+
     fn program(program: impl AsRef<Path>) -> Setup {
         let directory = tempfile::Builder::new().prefix("wsd-e2e-").tempdir().unwrap();
         let setup = Setup {

@@ -1,0 +1,106 @@
+//! Upgrades: the master becomes another image in place, or stays what it is.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use tokio::process::Command;
+
+use crate::harness::{Ran, Server, Setup, command};
+
+fn program(server: &Server) -> PathBuf {
+    server.path().join("testbed")
+}
+
+/// The command is another program's: what is installed may not even run.
+async fn upgrade(server: &Server) -> Ran {
+    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    command(wsd.arg("-c").arg(server.path().join("wsd.toml")).arg("upgrade")).await
+}
+
+/// Puts something else in the place of the program, as a package manager does: by a rename.
+fn install(server: &Server, content: impl AsRef<[u8]>, mode: u32) {
+    let new = server.path().join("new");
+    fs::write(&new, content).unwrap();
+    fs::set_permissions(&new, Permissions::from_mode(mode)).unwrap();
+    fs::rename(new, program(server)).unwrap();
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_the_master_and_every_client() {
+    let server = Setup::own_testbed().start().await;
+    let mut clients = [server.client_on(0).await, server.client_on(1).await];
+    let mut before = Vec::new();
+    for client in &mut clients {
+        before.push(client.who().await);
+    }
+    let (master, manager) = (server.master().await, server.manager().await);
+    let good = fs::read(program(&server)).unwrap();
+    for _ in 0..3 {
+        // Another file each time, as every installation is.
+        install(&server, &good, 0o755);
+        upgrade(&server).await.ok();
+    }
+    assert_eq!(server.master().await, master);
+    assert_ne!(server.manager().await, manager);
+    for (client, before) in clients.iter_mut().zip(before) {
+        let now = client.who().await;
+        assert_eq!(now.fd, before.fd);
+        assert_ne!(now.pid, before.pid);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_upgrade_changes_nothing_and_says_why() {
+    let server = Setup::own_testbed().start().await;
+    let mut client = server.client().await;
+    let (who, master) = (client.who().await, server.master().await);
+    let good = fs::read(program(&server)).unwrap();
+    let bad: [(&[u8], u32, &str); 4] = [
+        (&good, 0o644, "Permission denied"),
+        (b"not a program", 0o755, "cannot be run"),
+        (b"#!/bin/true\n", 0o755, "ended its rehearsal without a word"),
+        (b"#!/bin/false\n", 0o755, "ended its rehearsal without a word"),
+    ];
+    for (content, mode, why) in bad {
+        install(&server, content, mode);
+        let ran = upgrade(&server).await;
+        assert_eq!(ran.code, Some(1), "{why}: {ran:?}");
+        assert!(ran.stderr.contains(why), "{why}: {ran:?}");
+        assert_eq!(client.who().await, who);
+    }
+    install(&server, &good, 0o755);
+    assert_eq!(server.master().await, master);
+    upgrade(&server).await.ok();
+    assert_eq!(client.who().await.fd, who.fd);
+}
+
+#[tokio::test]
+async fn an_image_that_fails_after_its_exec_is_left_for_the_old_one() {
+    let server = Setup::own_testbed().start().await;
+    let mut client = server.client().await;
+    let (who, master) = (client.who().await, server.master().await);
+    for how in ["rehearsal exit", "rehearsal abort", "master exit", "master abort"] {
+        fs::write(server.path().join("misbehave"), how).unwrap();
+        let ran = upgrade(&server).await;
+        assert_eq!(ran.code, Some(1), "{how}: {ran:?}");
+        assert_eq!(client.who().await, who, "{how}");
+        assert_eq!(server.master().await, master, "{how}");
+    }
+    upgrade(&server).await.ok();
+    assert_eq!(client.who().await.fd, who.fd);
+}
+
+#[tokio::test]
+#[ignore = "waits for two deadlines of ten seconds; scripts/soak"]
+async fn an_image_that_hangs_is_left_for_the_old_one() {
+    let server = Setup::own_testbed().start().await;
+    let mut client = server.client().await;
+    let who = client.who().await;
+    for how in ["rehearsal hang", "master hang"] {
+        fs::write(server.path().join("misbehave"), how).unwrap();
+        let ran = upgrade(&server).await;
+        assert_eq!(ran.code, Some(1), "{how}: {ran:?}");
+        assert_eq!(client.who().await, who, "{how}");
+    }
+}
