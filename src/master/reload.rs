@@ -115,6 +115,12 @@ impl Reload {
         (pending.image.generation == generation).then_some(&pending.config)
     }
 
+    /// Whether the pending generation does without this slot.
+    pub fn removes(&self, slot: Slot) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| usize::from(slot.0) >= pending.config.worker_num)
+    }
+
     /// The number of the pending generation.
     pub fn pending_generation(&self) -> Option<Generation> {
         self.pending.as_ref().map(|pending| pending.image.generation)

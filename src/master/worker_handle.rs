@@ -356,12 +356,14 @@ impl Master {
     /// Whether a dead worker is to be replaced: it was of the serving generation, its slot still
     /// serves, and no newer worker stands there. One that leaves by itself while the next
     /// generation waits to be committed has handed over all it had: a successor would serve on
-    /// beside that generation, in a slot that may be gone.
+    /// beside that generation, in a slot that may be gone. One killed in a slot that is about to
+    /// be removed is not replaced either; should the reload fail, the slot is staffed again.
     fn is_wanted(&self, dead: &WorkerHandle, clean: bool) -> bool {
         let newer = |worker: &WorkerHandle| {
             worker.id.slot == dead.id.slot && worker.id.epoch > dead.id.epoch
         };
         let handed_over = clean && self.reload.pending_generation().is_some();
+        let handed_over = handed_over || self.reload.removes(dead.id.slot);
         self.stopping.is_none()
             && !handed_over
             && dead.generation == self.image.generation
