@@ -276,7 +276,7 @@ pub enum ManagerToMaster {
     Hello(Hello),
     /// The control socket is served and the links are read.
     Ready,
-    /// The answer to a beat, with the number of ready workers and connections for STATUS.
+    /// The answer to a beat, with its number.
     Beat(u64),
     /// A worker does not answer: first ABRT, then KILL after 2 s.
     KillHung(WorkerId),
@@ -396,7 +396,7 @@ pub enum ManagerToWorker {
     },
     /// Stop accepting and hand your connections to `to`, a ready worker: answer with `Moving`
     /// batches and then `HandedOver`. Sent again after a manager's death: then batches that
-    /// were not acknowledged by `Adopted` go out again. Control lane.
+    /// were not acknowledged by `Adopted` go out again. Data lane, behind every push sent before.
     HandOver {
         /// Who takes them.
         to: WorkerId,
@@ -414,7 +414,8 @@ pub enum ManagerToWorker {
         fds: Vec<u64>,
     },
     /// You own these ranges of (first, last) fd from now on; what was pushed to them before has
-    /// been sent on this lane already, so pushes of your own may go the short way. Data lane.
+    /// been sent on this lane already. Pushes of your own may go the short way once those that
+    /// went the long way have come back (`worker/fence`). Data lane.
     Own {
         /// Ranges of client numbers, both ends included.
         ranges: Vec<(u64, u64)>,
