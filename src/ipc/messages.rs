@@ -413,15 +413,11 @@ pub enum ManagerToWorker {
         /// Their numbers.
         fds: Vec<u64>,
     },
-    /// You own these ranges of (first, last) fd from now on; what was pushed to them before has
-    /// been sent on this lane already. Pushes of your own may go the short way once those that
-    /// went the long way have come back (`worker/fence`). Data lane.
-    Own {
-        /// Ranges of client numbers, both ends included.
-        ranges: Vec<(u64, u64)>,
-    },
-    /// You were handed over: close what stayed with 1012, spread over the jitter, no later than
-    /// the deadline, and exit when the last is gone.
+    /// All that you have adopted so far is yours; what was pushed to it before has been sent on
+    /// this lane already, so your own pushes to it need not wait any more. Data lane.
+    Own,
+    /// You were handed over: serve what stayed until it can follow, close with 1012 what is left
+    /// at the deadline less the jitter, spread over the jitter, and exit when the last is gone.
     Drain {
         /// Milliseconds over which the closes are spread.
         jitter_ms: u64,
@@ -520,6 +516,8 @@ pub enum WorkerToManager {
         /// How many stay.
         stayed: u64,
     },
+    /// A connection that had stayed could move now.
+    Rested,
     /// These were taken over. Data lane.
     Adopted {
         /// Where they came from.

@@ -6,7 +6,7 @@
 //!
 //! - [`router`] says who owns a client, [`switch`] brings it there, [`hold`] is where messages
 //!   wait meanwhile.
-//! - [`reload`] decides a reload, [`mover`] does what it decides.
+//! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
@@ -20,6 +20,7 @@ mod reload;
 mod router;
 mod settings;
 mod status;
+mod stayers;
 mod switch;
 mod ticks;
 mod workers;
@@ -333,6 +334,16 @@ impl Manager {
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);
+        }
+        let draining = |w: &&WorkerHandle| matches!(w.phase, workers::Phase::Draining { .. });
+        let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
+        for id in left {
+            // Our predecessor may have died before it told them, or between two of their batches.
+            self.drain(id);
+            self.on_rested(id);
+        }
+        if !self.reloads.is_busy() {
+            self.own_all();
         }
     }
 

@@ -32,11 +32,13 @@ pub type Waiter = oneshot::Sender<ReloadVerdict>;
 /// The reload that runs, and who waits for it or for the next.
 pub struct Reloads {
     generation: Generation,
-    current: Option<Reload>,
+    pub current: Option<Reload>,
     /// A generation our predecessor left unfinished.
     left_over: Option<(Generation, Option<u16>)>,
     next_settings: Option<Settings>,
     waiters: Vec<Waiter>,
+    /// Old workers that have something to give since it came to rest.
+    pub rested: BTreeSet<WorkerId>,
     /// Another was asked for while one runs.
     waiting: bool,
     next_waiters: Vec<Waiter>,
@@ -52,6 +54,7 @@ impl Reloads {
             left_over: pending.map(|generation| (generation, None)),
             next_settings: None,
             waiters: Vec::new(),
+            rested: BTreeSet::new(),
             waiting: false,
             next_waiters: Vec::new(),
             last: None,
@@ -83,7 +86,8 @@ impl Reloads {
         self.tell(verdict);
     }
 
-    fn is_busy(&self) -> bool {
+    /// Whether connections move, or are about to.
+    pub fn is_busy(&self) -> bool {
         self.current.is_some() || self.left_over.is_some()
     }
 
@@ -143,7 +147,7 @@ impl Manager {
         wanted.map(|worker| (worker.id(), worker.is_ready())).collect()
     }
 
-    fn limits(&self) -> Limits {
+    pub fn limits(&self) -> Limits {
         Limits {
             prepare_ms: PREPARE_MS,
             boot_ms: BOOT_MS,
@@ -259,7 +263,7 @@ impl Manager {
         self.reload_event(Event::Adopted { by, fds });
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    pub fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             tracing::debug!(?action, "reload");
             match action {
@@ -274,14 +278,15 @@ impl Manager {
                     }
                 }
                 Action::Flip { from, to, stay, adopted } => {
-                    let got = self.router.hand_over(from, to, stay);
+                    self.router.hand_over(from, to, stay);
                     self.router.serve(to);
                     self.release(&adopted);
                     if let Some(worker) = self.workers.get(to) {
-                        worker.own(&got);
+                        worker.own();
                     }
                 }
                 Action::FlipSome { to, moved } => self.router.hand_over_some(to, moved),
+                Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
                 Action::Release => self.release(&[]),
                 Action::Drain(id) => self.drain(id),
                 Action::Finished(verdict) => self.finish(verdict),
@@ -289,7 +294,8 @@ impl Manager {
         }
     }
 
-    fn drain(&mut self, id: WorkerId) {
+    /// Has an old worker give what can still follow, and leave.
+    pub fn drain(&mut self, id: WorkerId) {
         let (jitter_ms, deadline_ms) = (self.settings.jitter_ms, self.settings.max_wait_ms);
         let until = monotonic_ms() + self.drain_ms();
         if let Some(worker) = self.workers.get_mut(id) {
@@ -316,8 +322,31 @@ impl Manager {
         }
     }
 
-    fn finish(&mut self, mut verdict: ReloadVerdict) {
-        self.reloads.current = None;
+    fn finish(&mut self, verdict: ReloadVerdict) {
+        let reload = self.reloads.current.take();
+        if reload.is_some_and(|reload| reload.follows()) {
+            self.followed(&verdict);
+        } else {
+            self.reloaded(verdict);
+        }
+        // Whatever came over by way of a manager that died.
+        self.own_all();
+        if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
+            self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
+            self.begin_reload();
+        } else {
+            self.follow();
+        }
+    }
+
+    /// Tells each worker that what it has adopted is its own.
+    pub fn own_all(&self) {
+        for worker in self.workers.iter().filter(|worker| worker.may_have_clients()) {
+            worker.own();
+        }
+    }
+
+    fn reloaded(&mut self, mut verdict: ReloadVerdict) {
         self.reloads.next_settings = None;
         if verdict.failure.is_some() {
             verdict.generation = self.reloads.generation;
@@ -328,10 +357,6 @@ impl Manager {
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
         self.kill_oldest();
         self.reloads.tell(verdict);
-        if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
-            self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
-            self.begin_reload();
-        }
     }
 
     /// At most four old generations linger.

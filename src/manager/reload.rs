@@ -9,6 +9,8 @@
 //! Until the first connection moves, a failure undoes everything. From then on the reload goes
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
+//!
+//! What stayed behind follows later, by a move of its own ([`Reload::follow`]).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -72,6 +74,8 @@ pub enum Action {
     Hold { from: WorkerId, to: WorkerId },
     /// Have `from` give its connections to `to`.
     HandOver { from: WorkerId, to: WorkerId },
+    /// Have the master kill a worker that sits on what it was given.
+    Kill(WorkerId),
     /// All of `from` but for `stay` is now with `to`; `adopted` in the order they came.
     Flip { from: WorkerId, to: WorkerId, stay: Vec<u64>, adopted: Vec<u64> },
     /// Only `moved` is now with `to`.
@@ -144,6 +148,17 @@ impl Move {
     }
 }
 
+/// Which way connections move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the old generation to the new.
+    Forward,
+    /// Back to the old one: the new is not wanted.
+    Back,
+    /// After the others, from one old worker that some had stayed with.
+    After,
+}
+
 /// One reload.
 #[derive(Debug)]
 pub struct Reload {
@@ -156,7 +171,7 @@ pub struct Reload {
     phase: Phase,
     /// Slots whose connections are still to move: of the old, or going back, of the new.
     todo: VecDeque<Slot>,
-    back: bool,
+    way: Way,
     failure: Option<String>,
     slots: Vec<SlotVerdict>,
 }
@@ -177,7 +192,7 @@ impl Reload {
             new: BTreeMap::new(),
             phase: Phase::Preparing { until: now + limits.prepare_ms },
             todo: VecDeque::new(),
-            back: false,
+            way: Way::Forward,
             failure: None,
             slots: Vec::new(),
         };
@@ -197,6 +212,24 @@ impl Reload {
         reload.new = peers(new);
         let actions = reload.spawn_all(generation, worker_num, now);
         (reload, actions)
+    }
+
+    /// Moves what had stayed with `from`, and can move now, to the worker that serves its slot.
+    pub fn follow(
+        from: WorkerId,
+        to: WorkerId,
+        limits: Limits,
+        now: u64,
+    ) -> (Reload, Vec<Action>) {
+        let (mut reload, _) = Reload::begin([(from, true)], limits, now);
+        reload.way = Way::After;
+        let actions = reload.move_between(from, to.slot, Some(to), now);
+        (reload, actions)
+    }
+
+    /// Whether this only moves what had stayed behind.
+    pub fn follows(&self) -> bool {
+        self.way == Way::After
     }
 
     /// Where it stands.
@@ -353,7 +386,9 @@ impl Reload {
                     None => self.give_up(String::new(), now),
                 }
             }
-            Phase::Moving(_) if is_new && !self.back => self.on_new_died(id, was_ready, how, now),
+            Phase::Moving(_) if is_new && self.way == Way::Forward => {
+                self.on_new_died(id, was_ready, how, now)
+            }
             Phase::Moving(step) if step.to == Some(id) => {
                 self.give_up(format!("Worker {id} died while it took over: {how}."), now)
             }
@@ -401,7 +436,7 @@ impl Reload {
                 }
                 self.fail(why, now)
             }
-            Phase::Moving(step) if !self.back => {
+            Phase::Moving(step) if self.way == Way::Forward => {
                 let peer = self.new.entry(slot).or_default();
                 if std::mem::take(&mut peer.respawning) || peer.ready {
                     return Vec::new();
@@ -429,6 +464,16 @@ impl Reload {
                 let late = late.join(", ");
                 self.fail(format!("New workers were not ready within {secs} s: {late}."), now)
             }
+            Phase::Moving(Move { to: Some(to), in_flight, until, .. })
+                if now >= *until && !in_flight.is_empty() && self.way == Way::Forward =>
+            {
+                // It may have them or not. Once it is dead they go to its replacement.
+                let to = *to;
+                if let Phase::Moving(step) = &mut self.phase {
+                    step.until = now + self.limits.hand_over_ms;
+                }
+                vec![Action::Kill(to)]
+            }
             Phase::Moving(step) if now >= step.until => {
                 let why = match step.to {
                     Some(_) => format!("Worker {} did not hand over in time.", step.from),
@@ -446,7 +491,7 @@ impl Reload {
         if matches!(self.phase, Phase::Preparing { .. }) {
             return vec![self.finished(now)];
         }
-        self.back = true;
+        self.way = Way::Back;
         let ready = self.new.iter().filter(|(_, peer)| peer.ready);
         self.todo = ready.map(|(slot, _)| *slot).collect();
         self.next_move(now)
@@ -455,8 +500,9 @@ impl Reload {
     fn next_move(&mut self, now: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(slot) = self.todo.pop_front() {
+            let back = self.way == Way::Back;
             let (givers, takers) =
-                if self.back { (&self.new, &self.old) } else { (&self.old, &self.new) };
+                if back { (&self.new, &self.old) } else { (&self.old, &self.new) };
             let Some(giver) = givers.get(&slot).cloned() else { continue };
             let Some(from) = giver.id else { continue };
             if !giver.ready {
@@ -471,38 +517,48 @@ impl Reload {
                 Slot((u16::from(slot.0) % count) as u8)
             };
             let to = takers.get(&target).and_then(Peer::ready_id);
-            if to.is_none() && self.back {
+            if to.is_none() && back {
                 continue;
             }
-            let patience =
-                if to.is_some() { self.limits.hand_over_ms } else { self.limits.boot_ms };
-            self.phase = Phase::Moving(Move {
-                from,
-                slot: target,
-                to,
-                until: now + patience,
-                in_flight: VecDeque::new(),
-                adopted: Vec::new(),
-                stay: Vec::new(),
-                handed: false,
-                from_died: false,
-                failed: None,
-            });
-            match to {
-                Some(to) => actions.extend(hand_over(from, to)),
-                None => {
-                    let asked = self.new.get(&target).is_some_and(|peer| peer.tries > 0);
-                    if !asked {
-                        actions.extend(self.respawn(target, false, now));
-                    }
-                }
-            }
+            actions.extend(self.move_between(from, target, to, now));
             return actions;
         }
         let worker_num = self.worker_num;
-        actions.push(if self.back { Action::Abort } else { Action::Commit { worker_num } });
+        match self.way {
+            Way::Forward => actions.push(Action::Commit { worker_num }),
+            Way::Back => actions.push(Action::Abort),
+            Way::After => {}
+        }
         actions.push(self.finished(now));
         actions
+    }
+
+    /// Begins to move from one worker to another, or waits until there is another.
+    fn move_between(
+        &mut self,
+        from: WorkerId,
+        slot: Slot,
+        to: Option<WorkerId>,
+        now: u64,
+    ) -> Vec<Action> {
+        let patience = if to.is_some() { self.limits.hand_over_ms } else { self.limits.boot_ms };
+        self.phase = Phase::Moving(Move {
+            from,
+            slot,
+            to,
+            until: now + patience,
+            in_flight: VecDeque::new(),
+            adopted: Vec::new(),
+            stay: Vec::new(),
+            handed: false,
+            from_died: false,
+            failed: None,
+        });
+        match to {
+            Some(to) => hand_over(from, to),
+            None if self.new.get(&slot).is_some_and(|peer| peer.tries > 0) => Vec::new(),
+            None => self.respawn(slot, false, now),
+        }
     }
 
     fn complete_if_all_arrived(&mut self, now: u64) -> Vec<Action> {
@@ -522,10 +578,10 @@ impl Reload {
             failed: step.failed.take(),
         };
         let mut actions = vec![Action::Flip { from, to, stay, adopted }];
-        if !self.back {
-            if alive {
-                actions.push(Action::Drain(from));
-            }
+        if alive && self.way == Way::Forward {
+            actions.push(Action::Drain(from));
+        }
+        if self.way != Way::Back {
             self.slots.push(verdict);
         }
         actions.extend(self.next_move(now));
@@ -549,10 +605,10 @@ impl Reload {
             actions.push(Action::FlipSome { to, moved });
         }
         actions.push(Action::Release);
-        if !self.back {
-            if alive {
-                actions.push(Action::Drain(from));
-            }
+        if alive && self.way == Way::Forward {
+            actions.push(Action::Drain(from));
+        }
+        if self.way != Way::Back {
             self.slots.push(verdict);
         }
         actions.extend(self.next_move(now));

@@ -4,7 +4,7 @@
 //! Pure: it is told what workers say they own and what a handover moved, and answers lookups. A
 //! number in nobody's range goes to the worker that serves its slot, whose table knows best.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::fd::{Fd, Slot, WorkerId};
 
@@ -14,7 +14,7 @@ pub struct Router {
     /// By slot of the client's number.
     ranges: Vec<Vec<Range>>,
     /// Single clients that are not where their range is: what stayed behind in a handover.
-    singles: HashMap<u64, WorkerId>,
+    singles: BTreeMap<u64, WorkerId>,
     /// Who takes new connections of a slot.
     serving: HashMap<Slot, WorkerId>,
     worker_num: u16,
@@ -33,12 +33,18 @@ impl Range {
     }
 }
 
+/// Which of two claims to numbers of a slot holds: the greater. Epochs count up within a slot,
+/// and a worker of another slot can only have what was handed to it by the slot's own.
+fn rank(home: Slot, owner: WorkerId) -> (bool, u32) {
+    (owner.slot != home, owner.epoch)
+}
+
 impl Router {
     /// An empty table for so many slots.
     pub fn new(worker_num: u16) -> Router {
         Router {
             ranges: vec![Vec::new(); 256],
-            singles: HashMap::new(),
+            singles: BTreeMap::new(),
             serving: HashMap::new(),
             worker_num: worker_num.max(1),
         }
@@ -52,11 +58,12 @@ impl Router {
         {
             return Some(*owner);
         }
+        self.by_range(fd).or_else(|| self.serving(fd.slot()))
+    }
+
+    fn by_range(&self, fd: Fd) -> Option<WorkerId> {
         let ranges = &self.ranges[usize::from(fd.slot().0)];
-        match ranges.iter().rev().find(|range| range.has(number)) {
-            Some(range) => Some(range.owner),
-            None => self.serving(fd.slot()),
-        }
+        ranges.iter().rev().find(|range| range.has(fd.as_u64())).map(|range| range.owner)
     }
 
     /// The worker that serves a slot, or that has taken over a removed one.
@@ -81,13 +88,21 @@ impl Router {
     }
 
     /// A worker says what it owns, in addition to what is known. Where another claims the same,
-    /// a single client beats a range, and the younger worker beats the older.
+    /// the one that was given it last holds, for the giver knows of it until it is told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
         for &(first, last) in ranges {
-            if first == last {
-                self.singles.insert(first, id);
-            } else {
+            let Ok(fd) = Fd::try_from(first) else { continue };
+            let outranked = |owner: &WorkerId| rank(fd.slot(), *owner) < rank(fd.slot(), id);
+            let others = self.singles.range(first..=last);
+            let givers: Vec<u64> =
+                others.filter(|(_, owner)| outranked(owner)).map(|(number, _)| *number).collect();
+            for number in givers {
+                self.singles.remove(&number);
+            }
+            if first != last {
                 self.claim(first, last, id);
+            } else if self.by_range(fd).is_none_or(|owner| owner == id || outranked(&owner)) {
+                self.singles.entry(first).or_insert(id);
             }
         }
     }
@@ -105,10 +120,8 @@ impl Router {
             }
             None => list.push(Range { first, last, owner }),
         }
-        // Lookups take the last that fits. Epochs count up within a slot, and a worker of
-        // another slot can only have what was handed to it by the slot's own.
-        let home = fd.slot();
-        list.sort_by_key(|range| (range.owner.slot != home, range.owner.epoch));
+        // Lookups take the last that fits.
+        list.sort_by_key(|range| rank(fd.slot(), range.owner));
     }
 
     /// A worker is no more: what it owned is gone.
@@ -120,27 +133,13 @@ impl Router {
         self.singles.retain(|_, owner| *owner != id);
     }
 
-    /// Everything of `from` is now `to`'s, but for the numbers in `stay`. Answers with the
-    /// ranges that `to` has got, without those that stayed.
-    pub fn hand_over(
-        &mut self,
-        from: WorkerId,
-        to: WorkerId,
-        mut stay: Vec<u64>,
-    ) -> Vec<(u64, u64)> {
-        stay.sort_unstable();
-        let mut got = Vec::new();
-        for list in &mut self.ranges {
-            for range in list.iter_mut().filter(|range| range.owner == from) {
-                range.owner = to;
-                got.extend(without(range.first, range.last, &stay));
-            }
+    /// Everything of `from` is now `to`'s, but for the numbers in `stay`.
+    pub fn hand_over(&mut self, from: WorkerId, to: WorkerId, stay: Vec<u64>) {
+        for range in self.ranges.iter_mut().flatten().filter(|range| range.owner == from) {
+            range.owner = to;
         }
-        for (number, owner) in &mut self.singles {
-            if *owner == from && stay.binary_search(number).is_err() {
-                *owner = to;
-                got.push((*number, *number));
-            }
+        for owner in self.singles.values_mut().filter(|owner| **owner == from) {
+            *owner = to;
         }
         self.singles.extend(stay.into_iter().map(|number| (number, from)));
         for serving in self.serving.values_mut().filter(|serving| **serving == from) {
@@ -149,30 +148,22 @@ impl Router {
         if from.slot != to.slot {
             self.serving.remove(&from.slot);
         }
-        got
+        self.forget_needless();
+    }
+
+    /// A single client that is where its range is needs no word of its own.
+    fn forget_needless(&mut self) {
+        let singles = std::mem::take(&mut self.singles);
+        let needed = singles.into_iter().filter(|(number, owner)| {
+            Fd::try_from(*number).is_ok_and(|fd| self.by_range(fd) != Some(*owner))
+        });
+        self.singles = needed.collect();
     }
 
     /// Only these of `from`'s are now `to`'s: a handover that was not finished.
     pub fn hand_over_some(&mut self, to: WorkerId, moved: impl IntoIterator<Item = u64>) {
         self.singles.extend(moved.into_iter().map(|number| (number, to)));
     }
-}
-
-/// A range without the numbers in `holes`, which are sorted.
-fn without(first: u64, last: u64, holes: &[u64]) -> Vec<(u64, u64)> {
-    let mut pieces = Vec::new();
-    let mut start = first;
-    let begin = holes.partition_point(|hole| *hole < first);
-    for &hole in holes[begin..].iter().take_while(|hole| **hole <= last) {
-        if start < hole {
-            pieces.push((start, hole - 1));
-        }
-        start = hole + 1;
-    }
-    if start <= last {
-        pieces.push((start, last));
-    }
-    pieces
 }
 
 #[cfg(test)]
@@ -232,9 +223,7 @@ mod tests {
     fn a_handover_moves_the_ranges_and_leaves_who_stays() {
         let mut router = serving(1);
         let stay = vec![fd(0, 120).as_u64(), fd(0, 100).as_u64()];
-        let got = router.hand_over(id(0, 1), id(0, 2), stay);
-        let piece = |a, b| (fd(0, a).as_u64(), fd(0, b).as_u64());
-        assert_eq!(got, [piece(101, 119), piece(121, 199)]);
+        router.hand_over(id(0, 1), id(0, 2), stay);
         assert_eq!(router.owner(fd(0, 119)), Some(id(0, 2)));
         assert_eq!(router.owner(fd(0, 120)), Some(id(0, 1)));
         router.forget(id(0, 1));
@@ -264,14 +253,32 @@ mod tests {
     }
 
     #[test]
-    fn after_a_managers_death_the_narrower_and_the_younger_claim_wins() {
-        let mut router = Router::new(1);
-        let whole = lease(0, 100);
-        let one = fd(0, 120).as_u64();
-        router.owns(id(0, 2), &[whole, lease(0, 500)]);
-        router.owns(id(0, 1), &[(one, one), whole]);
-        assert_eq!(router.owner(fd(0, 120)), Some(id(0, 1)));
-        assert_eq!(router.owner(fd(0, 121)), Some(id(0, 2)));
+    fn after_a_managers_death_who_was_given_a_client_owns_it() {
+        let one = |serial| (fd(0, serial).as_u64(), fd(0, serial).as_u64());
+        let run = |first, last| (fd(0, first).as_u64(), fd(0, last).as_u64());
+        // 101 and 110 to 112 went over, 120 stayed; the giver has not heard that they arrived.
+        let giver = (id(0, 1), [one(101), run(110, 112), one(120)]);
+        let taker = (id(0, 2), [lease(0, 500), one(101), run(110, 112)]);
+        for order in [[0, 1], [1, 0]] {
+            let mut router = Router::new(1);
+            for which in order {
+                let (id, ranges) = if which == 0 { &giver } else { &taker };
+                router.owns(*id, ranges);
+            }
+            for (serial, owner) in [(101, taker.0), (111, taker.0), (120, giver.0)] {
+                assert_eq!(router.owner(fd(0, serial)), Some(owner), "{serial}, {order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_followed_needs_no_word_of_its_own() {
+        let mut router = serving(1);
+        router.hand_over(id(0, 1), id(0, 2), vec![fd(0, 120).as_u64()]);
+        assert_eq!(router.singles.len(), 1);
+        router.hand_over(id(0, 1), id(0, 2), vec![]);
+        assert!(router.singles.is_empty());
+        assert_eq!(router.owner(fd(0, 120)), Some(id(0, 2)));
     }
 
     #[test]

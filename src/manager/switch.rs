@@ -159,6 +159,7 @@ impl Manager {
             WorkerToManager::HandedOver { moved, stayed } => {
                 self.on_handed_over(from, moved, stayed);
             }
+            WorkerToManager::Rested => self.on_rested(from),
             WorkerToManager::Adopted { from: old, fds } => self.on_adopted(from, old, fds),
             WorkerToManager::Drained => {
                 tracing::debug!(worker = %from, "the worker has no connections left");

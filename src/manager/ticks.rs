@@ -105,5 +105,6 @@ impl Manager {
             }
         }
         self.reload_event(Event::Tick);
+        self.follow();
     }
 }

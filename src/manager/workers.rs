@@ -146,7 +146,9 @@ impl WorkerHandle {
     /// Has it give its connections to `to`. In the data lane: pushes that were sent before must
     /// arrive before, while their clients are still there.
     pub fn hand_over(&mut self, to: WorkerId) {
-        self.phase = Phase::Handing;
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            self.phase = Phase::Handing;
+        }
         self.insist(&ManagerToWorker::HandOver { to }, Body::Inline(&[]), Vec::new());
     }
 
@@ -155,19 +157,16 @@ impl WorkerHandle {
         self.insist(&ManagerToWorker::Adopt { from, fds }, state, sockets);
     }
 
-    /// Tells it what it owns from now on.
-    pub fn own(&self, ranges: &[(u64, u64)]) {
-        // A frame's message has at most 65,535 bytes.
-        const RANGES_MAX: usize = 2000;
-        for ranges in ranges.chunks(RANGES_MAX) {
-            let message = ManagerToWorker::Own { ranges: ranges.to_vec() };
-            self.insist(&message, Body::Inline(&[]), Vec::new());
-        }
+    /// Tells it that all it has adopted is its own.
+    pub fn own(&self) {
+        self.insist(&ManagerToWorker::Own, Body::Inline(&[]), Vec::new());
     }
 
-    /// Has it close what it has left, and leave.
+    /// Has it give what can still follow, close what is left then, and leave.
     pub fn drain(&mut self, jitter_ms: u64, deadline_ms: u64, until: u64) {
-        self.phase = Phase::Draining { until };
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            self.phase = Phase::Draining { until };
+        }
         let message = ManagerToWorker::Drain { jitter_ms, deadline_ms };
         self.insist(&message, Body::Inline(&[]), Vec::new());
     }

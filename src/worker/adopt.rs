@@ -48,6 +48,7 @@ impl Worker {
                 Err(error) => tracing::error!(fd = number, %error, "not adopted"),
             }
         }
+        self.add(Counter::Adopted, begun.len() as u64);
         // The sooner they are ours for everyone, the shorter their pushes wait.
         self.say_in_order(&WorkerToManager::Adopted { from, fds: taken });
         for (key, fd, frozen) in begun {
@@ -57,14 +58,14 @@ impl Worker {
     }
 
     /// Puts a connection into the table. `None` if it was there.
-    fn adopt_one(
+    pub(super) fn adopt_one(
         self: &Rc<Self>,
         number: u64,
         traveller: Traveller,
         socket: OwnedFd,
     ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
         let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
-        if self.table.borrow().find(fd).is_some() {
+        if self.table.borrow().find(fd).is_some() || self.parked.borrow().has_ended(fd) {
             return Ok(None);
         }
         match traveller {
@@ -118,7 +119,7 @@ impl Worker {
             let mut connection = Connection::accepted(socket, None, key.turn, open.received_at);
             connection.stage = Stage::Open;
             connection.opened = true;
-            connection.by_manager = true;
+            (connection.arriving, connection.adopted) = (true, true);
             connection.fd = Some(fd);
             connection.kept = Some(kept);
             connection.outbox = outbox.map(Box::new);
@@ -148,7 +149,6 @@ impl Worker {
         drop(table);
         self.registry.opened(key.index as usize, &entry);
         self.add(Counter::Connections, 1);
-        self.add(Counter::Adopted, 1);
         Ok((key, fd, open.frozen.map(Bytes::from)))
     }
 
@@ -165,7 +165,7 @@ impl Worker {
     }
 
     /// Tells the handler, and goes on where the old process stopped.
-    fn attach(self: &Rc<Self>, key: Key, fd: Fd, frozen: Option<Bytes>) {
+    pub(super) fn attach(self: &Rc<Self>, key: Key, fd: Fd, frozen: Option<Bytes>) {
         let request = {
             let table = self.table.borrow();
             let kept = table.get(key).and_then(|it| it.kept.as_ref());

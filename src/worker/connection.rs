@@ -57,9 +57,11 @@ pub(super) struct Connection {
     pub deaf: bool,
     /// `on_open` was called, here or where it came from, so `on_close` will be.
     pub opened: bool,
-    /// Pushes of this worker's own handlers to it go by the manager, behind those that are on
-    /// that way already.
-    pub by_manager: bool,
+    /// It came over, and the manager has not said yet that it is ours: what our own handlers
+    /// send to it is parked.
+    pub arriving: bool,
+    /// It came over: the process it came from may still have a duplicate of the socket.
+    pub adopted: bool,
     /// Its number; it gets one when its request was read.
     pub fd: Option<Fd>,
     pub engine: Engine,
@@ -119,7 +121,8 @@ impl Connection {
             paused: false,
             deaf: true,
             opened: false,
-            by_manager: false,
+            arriving: false,
+            adopted: false,
             fd: None,
             engine: Engine::new(Role::Server, None),
             kept: None,

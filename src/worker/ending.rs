@@ -7,7 +7,10 @@
 //!   └─ the network, a pong that never came ─────────────────────────────┘
 //! ```
 
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::Worker;
 use super::connection::{Connection, Stage};
@@ -116,7 +119,7 @@ impl Worker {
         connection.decide(close);
         connection.stage = Stage::Ended;
         connection.paused = false;
-        self.unwatch_shared(connection);
+        self.part_with_shared(connection);
         connection.socket = None;
         connection.deadline = super::timers::NEVER;
         connection.ping_at = super::timers::NEVER;
@@ -125,9 +128,12 @@ impl Worker {
         if let Some(outbox) = connection.outbox.take() {
             self.add(Counter::PushLost, outbox.messages() as u64);
         }
-        let fd = connection.fd;
+        let (fd, arriving) = (connection.fd, connection.arriving);
         if let Some(fd) = fd {
             table.unname(fd);
+            if arriving {
+                self.parked.borrow_mut().ended(fd);
+            }
         }
         self.turn.finish_later(key);
     }
@@ -212,11 +218,15 @@ impl Worker {
         self.look_again(key, connection);
     }
 
-    /// Another process may have a duplicate of the socket, and then closing ours would not take
-    /// it out of the epoll set.
-    fn unwatch_shared(&self, connection: &mut Connection) {
-        if connection.by_manager || connection.stage == Stage::Moving {
+    /// Another process may have a duplicate of the socket, and then closing ours would neither
+    /// take it out of the epoll set nor tell the client.
+    fn part_with_shared(&self, connection: &mut Connection) {
+        if connection.adopted || connection.stage == Stage::Moving {
             self.unwatch(connection);
+        }
+        if let (true, Some(socket)) = (connection.arriving, connection.socket()) {
+            // The client may have left already.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! stays open until the new owner says that it has the connection, so neither of us can lose it.
 //! Until its batch is made, a connection is served here as ever.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,22 +38,22 @@ const HANDLER_TIME: Duration = Duration::from_secs(2);
 /// What is on its way.
 #[derive(Default)]
 pub(super) struct Handover {
+    /// A pass over all connections is under way.
     running: bool,
-    /// Whether all that could move has been sent.
-    done: bool,
+    passes: u32,
     moved: u64,
     /// Which were sent and not acknowledged, and in which batch.
     moving: HashMap<Fd, (Key, u64)>,
-    batches: HashMap<u64, Batch>,
+    batches: BTreeMap<u64, Batch>,
     last_batch: u64,
 }
 
 /// A batch, kept until all of it was acknowledged.
 #[derive(Default)]
-struct Batch {
-    fds: Vec<Fd>,
-    keys: Vec<Key>,
-    state: Vec<u8>,
+pub(super) struct Batch {
+    pub fds: Vec<Fd>,
+    pub keys: Vec<Key>,
+    pub state: Vec<u8>,
     left: usize,
 }
 
@@ -71,11 +71,29 @@ impl Handover {
     pub fn is_moving(&self, fd: Fd) -> bool {
         self.moving.contains_key(&fd)
     }
+
+    /// Whether no pass has begun since this one.
+    pub fn is_last(&self, pass: u32) -> bool {
+        self.passes == pass
+    }
+
+    /// Begins a pass, unless one is under way; and says which it is.
+    fn begin(&mut self) -> (bool, u32) {
+        let under_way = std::mem::replace(&mut self.running, true);
+        self.passes += u32::from(!under_way);
+        (under_way, self.passes)
+    }
+
+    /// Gives up what was sent and not acknowledged.
+    pub fn take_unacknowledged(&mut self) -> (HashMap<Fd, (Key, u64)>, Vec<Batch>) {
+        let batches = std::mem::take(&mut self.batches);
+        (std::mem::take(&mut self.moving), batches.into_values().collect())
+    }
 }
 
 impl Worker {
     /// The manager says to hand everything over; which worker takes it is the manager's affair.
-    /// Said again, it means that what was not acknowledged may be lost.
+    /// Said again, it means that what was not acknowledged may be lost, and that more can move.
     pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId) {
         if let Err(error) = self.set_accepting(false) {
             tracing::error!(%error, "cannot stop accepting");
@@ -84,38 +102,43 @@ impl Worker {
             self.enter(Phase::HandedOver);
         }
         self.leaving.stop_http.send_replace(true);
-        let again = std::mem::replace(&mut self.handover.borrow_mut().running, true);
-        tracing::info!(to = %to, again, "handing over");
+        let (under_way, pass) = self.handover.borrow_mut().begin();
+        tracing::info!(to = %to, pass, under_way, "handing over");
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             worker.send_again().await;
-            if !again {
-                worker.move_all().await;
+            if under_way {
+                // The pass that is under way says when it is through.
+                return;
             }
-            // While the first is not done, it is the first that says when it is.
-            if !again || worker.handover.borrow().done {
-                worker.handover.borrow_mut().done = true;
-                worker.say_stays();
-                worker.say_handed_over();
-            }
+            // Whoever stayed once is not waited for again: all others would wait, too.
+            let patience = if pass == 1 { HANDLER_TIME } else { Duration::ZERO };
+            let stayers = worker.move_all(patience).await;
+            worker.handover.borrow_mut().running = false;
+            worker.say_stays();
+            worker.say_handed_over();
+            worker.watch_stayers(stayers, pass);
         });
     }
 
-    async fn move_all(self: &Rc<Self>) {
+    /// Moves all that can be moved; the answer is who stays since a handler runs.
+    async fn move_all(self: &Rc<Self>, patience: Duration) -> Vec<Key> {
         let waiting = self.move_these(self.keys(|_| true)).await;
-        // Those whose handler ran get a while; whoever came back to rest then moves.
-        let deadline = Instant::now() + HANDLER_TIME;
+        let deadline = Instant::now() + patience;
         let _ = timeout_at(deadline, async {
             for &key in &waiting {
                 self.until_at_rest(key).await;
             }
         })
         .await;
-        for key in self.move_these(waiting).await {
+        let stayers = self.move_these(waiting).await;
+        for &key in &stayers {
             if let Some(connection) = self.table.borrow_mut().get_mut(key) {
                 connection.held = false;
             }
+            self.resume(key);
         }
+        stayers
     }
 
     /// Moves what can be moved; the answer is whose handler runs.
@@ -147,7 +170,7 @@ impl Worker {
         }
     }
 
-    async fn until_at_rest(&self, key: Key) {
+    pub(super) async fn until_at_rest(&self, key: Key) {
         loop {
             let changed = self.leaving.changed.notified();
             if self.table.borrow().get(key).is_some_and(|it| it.busy) {
@@ -290,8 +313,7 @@ impl Worker {
 
     /// What was not acknowledged goes out again.
     async fn send_again(self: &Rc<Self>) {
-        let mut numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
-        numbers.sort_unstable();
+        let numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
         for number in numbers {
             self.transmit(number).await;
         }
@@ -353,45 +375,5 @@ impl Worker {
             }
         }
         self.left();
-    }
-
-    /// Says which clients are ours: the blocks of numbers we hand out, and each that came from
-    /// elsewhere. Once we hand over, only those that are here.
-    pub(super) fn say_owns(&self) {
-        let leaving = self.phase.get() == Phase::HandedOver;
-        let mut numbers: Vec<u64> = {
-            let (table, serials) = (self.table.borrow(), self.serials.borrow());
-            let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended);
-            let named = here.filter_map(|(_, it)| it.fd);
-            named.filter(|fd| leaving || !serials.is_ours(*fd)).map(Fd::as_u64).collect()
-        };
-        numbers.sort_unstable();
-        let mut ranges = if leaving { Vec::new() } else { self.serials.borrow().ranges() };
-        ranges.extend(runs(&numbers));
-        // A message is at most 64 KiB.
-        const RANGES_MAX: usize = 2048;
-        for part in ranges.chunks(RANGES_MAX) {
-            self.say(&WorkerToManager::Owns { ranges: part.to_vec() });
-        }
-        if ranges.is_empty() {
-            self.say(&WorkerToManager::Owns { ranges });
-        }
-    }
-}
-
-/// Consecutive numbers as ranges.
-fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
-    let follows = |a: &u64, b: &u64| *b == *a + 1;
-    numbers.chunk_by(follows).filter_map(|run| Some((*run.first()?, *run.last()?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn consecutive_numbers_are_one_range() {
-        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
-        assert_eq!(runs(&[]), []);
     }
 }

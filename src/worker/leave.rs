@@ -28,6 +28,7 @@ pub(super) struct Leaving {
     /// its closing tells when the last is gone.
     pub stop_http: watch::Sender<bool>,
     hasty: Cell<bool>,
+    drains: Cell<bool>,
     stopped: Cell<bool>,
 }
 
@@ -38,6 +39,7 @@ impl Default for Leaving {
             changed: Notify::new(),
             stop_http,
             hasty: Cell::new(false),
+            drains: Cell::new(false),
             stopped: Cell::new(false),
         }
     }
@@ -156,9 +158,14 @@ impl Worker {
         self.turn.leave();
     }
 
-    /// A reload has left these behind: 1012 to each, spread over the jitter.
+    /// A reload has left these behind. They are served until they can follow; whoever is left at
+    /// the deadline less the jitter gets 1012, spread over the jitter.
     pub(super) fn drain(self: &Rc<Self>, jitter_ms: u64, deadline_ms: u64) {
+        if self.leaving.drains.replace(true) {
+            return;
+        }
         self.stop_accepting();
+        self.take_back();
         if self.phase.get() == Phase::Serving {
             self.enter(Phase::HandedOver);
         }
@@ -168,7 +175,10 @@ impl Worker {
             let start = Instant::now();
             let deadline = start + Duration::from_millis(deadline_ms);
             let spread = Duration::from_millis(jitter_ms.min(deadline_ms));
-            worker.close_spread(start, spread).await;
+            let left = timeout_at(deadline - spread, worker.until(|_| false)).await;
+            if left.is_err() {
+                worker.close_spread(deadline - spread, spread).await;
+            }
             let _ = timeout_at(deadline, async {
                 worker.until(|_| false).await;
                 worker.leaving.stop_http.closed().await;

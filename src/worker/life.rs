@@ -181,7 +181,7 @@ fn build(
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
         requests: super::requests::Requests::default(),
         handover: RefCell::default(),
-        fences: RefCell::default(),
+        parked: RefCell::default(),
         leaving: super::leave::Leaving::default(),
         processes: Default::default(),
         jobs: Jobs::new(settings.config.task_threads),

@@ -195,11 +195,7 @@ impl Worker {
     ) -> Result<()> {
         match message {
             ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
-            ManagerToWorker::WhoAreYou => {
-                self.say_owns();
-                // The last manager may have died with a fence.
-                self.send_fence();
-            }
+            ManagerToWorker::WhoAreYou => self.say_owns(),
             ManagerToWorker::Push { origin, id, fd, opcode } => {
                 let data = body.into_bytes()?;
                 let verdict = match self.routed(fd) {
@@ -231,9 +227,6 @@ impl Worker {
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
             ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
-            ManagerToWorker::WorkerMessage { from } if from == self.slot() => {
-                self.fence(&body.into_bytes()?);
-            }
             ManagerToWorker::WorkerMessage { from } => {
                 self.worker_message(from, body.into_bytes()?);
             }
@@ -243,7 +236,7 @@ impl Worker {
                 self.adopt(from, &numbers, &body.into_bytes()?, std::mem::take(fds))?;
             }
             ManagerToWorker::Adopted { fds } => self.let_go(&fds),
-            ManagerToWorker::Own { ranges } => self.own(&ranges),
+            ManagerToWorker::Own => self.own(),
             ManagerToWorker::Drain { jitter_ms, deadline_ms } => {
                 self.drain(jitter_ms, deadline_ms);
             }

@@ -12,7 +12,6 @@ mod connection;
 mod crash;
 mod dispatch;
 mod ending;
-mod fence;
 mod frames;
 mod handover;
 mod head;
@@ -24,6 +23,8 @@ mod links;
 mod listeners;
 mod open;
 mod outbox;
+mod owns;
+mod parked;
 mod plain;
 mod processes;
 mod push;
@@ -31,6 +32,7 @@ mod reactor;
 mod requests;
 mod serials;
 mod settings;
+mod stayers;
 mod table;
 mod tasks;
 #[cfg(test)]
@@ -71,7 +73,7 @@ pub(crate) struct Worker {
     serials: RefCell<serials::Serials>,
     requests: requests::Requests,
     handover: RefCell<handover::Handover>,
-    fences: RefCell<fence::Fences>,
+    parked: RefCell<parked::Parked>,
     leaving: leave::Leaving,
     jobs: tasks::Jobs,
     processes: processes::Processes,

@@ -10,6 +10,7 @@ use super::Worker;
 use super::connection::Connection;
 use super::ending::asked_close;
 use super::life::Phase;
+use super::parked::Parcel;
 use super::table::{Key, Table};
 use crate::api::{
     Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
@@ -25,6 +26,8 @@ use crate::websocket::{Variant, frame};
 /// Where a client is, as far as this worker knows.
 enum Route {
     Here(Key),
+    /// Here, and not ours yet for the manager.
+    Arriving,
     /// With another worker, or nowhere: the manager knows.
     Elsewhere,
     /// It was ours and is no more.
@@ -42,7 +45,7 @@ impl Worker {
     fn route(&self, fd: Fd) -> Route {
         let table = self.table.borrow();
         match table.find(fd) {
-            Some(key) if table.get(key).is_some_and(|it| it.by_manager) => Route::Elsewhere,
+            Some(key) if table.get(key).is_some_and(|it| it.arriving) => Route::Arriving,
             Some(key) => Route::Here(key),
             // Once connections were handed over, a number of ours may live elsewhere.
             None if self.phase.get() == Phase::HandedOver => Route::Elsewhere,
@@ -100,19 +103,6 @@ impl Worker {
             let outbox = connection.outbox.as_ref();
             !connection.blocked && outbox.is_some_and(|outbox| !outbox.has_room(len + 10, limit))
         })
-    }
-
-    /// Pushes a broadcast of ours to those of our clients that our pushes reach by the manager.
-    fn broadcast_far(self: &Rc<Self>, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
-        let far = self.keys(|it| it.by_manager && it.is_open() && it.fd != except);
-        let message = Message { opcode, data: data.clone() };
-        for key in far {
-            let fd = self.table.borrow().get(key).and_then(|it| it.fd);
-            if let Some(fd) = fd {
-                // Counted, whatever it is.
-                let _ = self.push(fd, &message, 0);
-            }
-        }
     }
 
     /// Pushes to every client of this worker that `to` picks.
@@ -179,12 +169,12 @@ impl Worker {
         match self.route(fd) {
             Route::Here(key) => self.push_here(key, *opcode, data),
             Route::Gone => self.count_verdict(Verdict::Gone),
-            Route::Elsewhere if data.len() > self.settings.message.message_bytes => {
+            _ if data.len() > self.settings.message.message_bytes => {
                 self.count_verdict(Verdict::TooBig)
             }
+            Route::Arriving => self.park(Parcel::Push { fd, message: message.clone(), id }),
             Route::Elsewhere => {
                 let push = WorkerToManager::Push { id, fd: fd.as_u64(), opcode: *opcode };
-                self.fences.borrow_mut().pushed(fd);
                 match self.relay(&push, data) {
                     Verdict::Relayed => self.count_verdict(Verdict::Relayed),
                     other => other,
@@ -251,9 +241,9 @@ impl Reactor for Port {
     fn broadcast(&self, message: Message, except: Option<Fd>) {
         self.with((), |worker| {
             let Message { opcode, data } = message;
-            worker.broadcast_far(opcode, &data, except);
-            worker.broadcast_here(opcode, &data, |it| !it.by_manager && it.fd != except);
+            worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
             if data.len() <= worker.settings.message.message_bytes {
+                worker.park_broadcast(opcode, &data, except);
                 let except = except.map_or(0, Fd::as_u64);
                 // Refused only where the lane is full, which was counted.
                 let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
@@ -265,6 +255,10 @@ impl Reactor for Port {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
             Route::Gone => Verdict::Gone,
+            Route::Arriving => {
+                let reason = reason.to_owned();
+                worker.park(Parcel::Close { fd, code, reason })
+            }
             Route::Elsewhere => {
                 let close = WorkerToManager::Close { id: 0, fd: fd.as_u64(), code };
                 worker.relay(&close, reason.as_bytes())
@@ -275,9 +269,8 @@ impl Reactor for Port {
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
         self.with(ready(None), |worker| match worker.route(fd) {
             Route::Gone => ready(None),
-            // Its owner is this worker, though its pushes take the long way for now.
-            _ if worker.table.borrow().find(fd).is_some() => ready(worker.info_here(fd)),
-            _ => {
+            Route::Here(_) | Route::Arriving => ready(worker.info_here(fd)),
+            Route::Elsewhere => {
                 let question = worker.ask_info();
                 let ask = WorkerToManager::Info { id: question.id, fd: fd.as_u64() };
                 match worker.relay(&ask, &[]) {

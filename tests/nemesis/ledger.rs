@@ -29,6 +29,8 @@ pub enum End {
 pub struct Life {
     /// The worker that answered last.
     pub pid: i32,
+    /// When it did.
+    pub heard: Instant,
     pub ended: Option<(Instant, End)>,
     /// Asks so far.
     pub asked: u64,
@@ -116,7 +118,8 @@ impl Ledger {
     /// A client has come in.
     pub fn opened(&mut self, fd: u64, pid: i32) {
         self.count("connections");
-        let life = Life { pid, ended: None, asked: 0, answered: 0, stalls: Vec::new() };
+        let heard = Instant::now();
+        let life = Life { pid, heard, ended: None, asked: 0, answered: 0, stalls: Vec::new() };
         if self.lives.insert(fd, life).is_some() {
             self.violation(format!("fd {fd} was given to two clients"));
         }
@@ -204,7 +207,7 @@ impl Ledger {
         self.count("answers");
         let key = (me, packet.n);
         let Some(life) = self.lives.get_mut(&me) else { return };
-        life.pid = packet.pid();
+        (life.pid, life.heard) = (packet.pid(), Instant::now());
         let before = life.answered;
         life.answered = packet.n.max(before);
         let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {

@@ -83,9 +83,12 @@ impl World {
         let mut ledger = self.ledger.borrow_mut();
         ledger.ended(fd, End::Dropped);
         ledger.count("connections dropped");
-        let pid = ledger.lives.get(&fd).map_or(0, |life| life.pid);
         let now = Instant::now();
-        let moved = ledger.was(now, DROP_LAG, Duration::ZERO, |it| it.what == Harm::Reload);
+        let life = ledger.lives.get(&fd);
+        let (pid, heard) = life.map_or((0, now), |life| (life.pid, life.heard));
+        // It may be with another process by now than with the one that answered last.
+        let silence = now.duration_since(heard);
+        let moved = ledger.was(heard, DROP_LAG, silence, |it| it.what == Harm::Reload);
         let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| {
             fault.what == Harm::KilledWorker && (fault.pid == pid || moved)
         });

@@ -259,10 +259,43 @@ fn a_new_worker_that_dies_before_its_turn_is_back_for_it() {
 }
 
 #[test]
+fn a_new_worker_that_sits_on_a_batch_is_killed() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2).moving(id(0, 1), &[1]);
+    story.take();
+    story.now = LIMITS.hand_over_ms;
+    story.on(Event::Tick);
+    assert_eq!(story.take(), [Action::Kill(id(0, 2))]);
+    story.exited(id(0, 2));
+    assert_eq!(story.take(), [Action::Spawn(Slot(0))]);
+}
+
+#[test]
+fn what_stayed_follows_by_a_move_of_its_own() {
+    let (reload, actions) = Reload::follow(id(0, 1), id(0, 2), LIMITS, 0);
+    let mut story = Story { reload, actions, now: 0 };
+    assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
+    story.moving(id(0, 1), &[1]).on(Event::HandedOver { from: id(0, 1) });
+    story.adopted(id(0, 2), &[1]);
+    assert_eq!(story.verdict().slots[0].moved, 1);
+    let (from, to) = (id(0, 1), id(0, 2));
+    assert_eq!(story.take(), [Action::Flip { from, to, stay: vec![], adopted: vec![1] }]);
+}
+
+#[test]
+fn a_worker_that_dies_while_it_takes_what_stayed_is_not_started_by_the_reload() {
+    let (reload, actions) = Reload::follow(id(0, 1), id(0, 2), LIMITS, 0);
+    let mut story = Story { reload, actions, now: 0 };
+    story.moving(id(0, 1), &[1]).exited(id(0, 2));
+    assert!(!story.verdict().is_ok());
+    assert!(!story.take().iter().any(|action| matches!(action, Action::Spawn(_))));
+}
+
+#[test]
 fn a_handover_that_does_not_end_keeps_what_arrived() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
+    story.moving(id(0, 1), &[1]).adopted(id(0, 2), &[1]);
     story.take();
     story.now = LIMITS.hand_over_ms;
     story.on(Event::Tick);

@@ -30,13 +30,12 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a worker sends behind all that went the long way, to learn when it has arrived.
-async fn fence_of(new: &mut Tested) -> bytes::Bytes {
-    new.hears(|(message, body, _)| match message {
-        WorkerToManager::WorkerMessage { to } if *to == SECOND.slot => Some(body.clone()),
-        _ => None,
-    })
-    .await
+/// Passes one batch on, and none of the answers.
+async fn pass_on_one(old: &mut Tested, new: &mut Tested) {
+    let (message, body, fds) = old.hears_all().await;
+    let WorkerToManager::Moving { fds: numbers } = message else { panic!("{message:?}") };
+    new.says_with(&ManagerToWorker::Adopt { from: FIRST, fds: numbers }, &body, fds).await;
+    while !matches!(old.hears_all().await.0, WorkerToManager::HandedOver { .. }) {}
 }
 
 #[tokio::test]
@@ -58,11 +57,7 @@ async fn a_connection_moves_at_any_byte_of_what_it_sends() {
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     let (moved, stayed) = pass_over(&mut old, &mut new).await;
     assert_eq!((moved, stayed), (sent.len() as u64 + 1, 0));
-    let ranges = vec![(fd(0, 1).as_u64(), fd(0, 1 + moved).as_u64())];
-    new.says(ManagerToWorker::Own { ranges }, &[]).await;
-    let fence = fence_of(&mut new).await;
-    new.says(ManagerToWorker::WorkerMessage { from: SECOND.slot }, &fence).await;
-    new.beats().await;
+    new.says(ManagerToWorker::Own, &[]).await;
     for (cut, client) in streams.iter_mut().enumerate() {
         let attached = told(&heard_new).await;
         let number = fd(0, 1 + cut as u64);
@@ -151,15 +146,13 @@ async fn a_request_half_read_and_a_handler_at_work_move_too() {
         tokio_tungstenite::WebSocketStream::from_raw_socket(half, Role::Client, None).await;
     say(&mut client, "in").await;
     assert_eq!(text(&mut client).await, "in");
-    let body = new.hears(|(message, body, _)| {
-        matches!(message, WorkerToManager::Push { .. }).then(|| body.clone())
-    });
-    assert_eq!(body.await, "slow 2");
+    new.says(ManagerToWorker::Own, &[]).await;
+    assert_eq!(text(&mut slow).await, "slow 2");
     assert_eq!(server.count(Counter::Handshakes), 0);
 }
 
 #[tokio::test]
-async fn own_pushes_take_the_long_way_until_the_numbers_are_ours() {
+async fn own_pushes_wait_behind_what_the_manager_holds() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
@@ -168,22 +161,57 @@ async fn own_pushes_take_the_long_way_until_the_numbers_are_ours() {
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     pass_over(&mut old, &mut new).await;
     told(&heard_new).await;
+    say(&mut client, "first").await;
+    say(&mut client, "second").await;
+    server.counts_to(Counter::MessagesIn, 2).await;
     let number = fd(0, 1).as_u64();
-    say(&mut client, "by the manager").await;
-    let body = new
-        .hears(|(message, body, _)| match message {
-            WorkerToManager::Push { fd, .. } if *fd == number => Some(body.clone()),
-            _ => None,
-        })
-        .await;
-    assert_eq!(body, "by the manager");
-    new.says(ManagerToWorker::Own { ranges: vec![(number, number)] }, &[]).await;
-    let fence = fence_of(&mut new).await;
-    assert_eq!(server.count(Counter::MessagesOut), 0);
-    new.says(ManagerToWorker::WorkerMessage { from: SECOND.slot }, &fence).await;
-    new.beats().await;
+    let held =
+        ManagerToWorker::Push { origin: Origin::Control, id: 0, fd: number, opcode: Opcode::Text };
+    new.says(held, b"held").await;
+    new.says(ManagerToWorker::Own, &[]).await;
+    for expected in ["held", "first", "second"] {
+        assert_eq!(text(&mut client).await, expected);
+    }
     say(&mut client, "short").await;
     assert_eq!(text(&mut client).await, "short");
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_does_not_revive_who_has_ended() {
+    let server = Server::new();
+    let (mut old, heard_old) = start(&server, FIRST).await;
+    let mut client = server.connect().await;
+    told(&heard_old).await;
+    let (mut new, heard_new) = start(&server, SECOND).await;
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    pass_on_one(&mut old, &mut new).await;
+    assert!(told(&heard_new).await.starts_with("attach"));
+    // The manager dies before it passes the answer back, and the client leaves.
+    client.close(None).await.unwrap();
+    assert!(told(&heard_new).await.starts_with("close"));
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    pass_over(&mut old, &mut new).await;
+    server.counts_to(Counter::HandedOver, 1).await;
+    assert!(heard_new.try_recv().is_err());
+    assert_eq!(server.count(Counter::Connections), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_took_is_served_again() {
+    let server = Server::new();
+    let (mut old, heard_old) = start(&server, FIRST).await;
+    let mut client = server.connect().await;
+    told(&heard_old).await;
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    // The new worker dies with the batch, and there is no other.
+    let (message, _, sockets) = old.hears_all().await;
+    assert!(matches!(message, WorkerToManager::Moving { .. }), "{message:?}");
+    drop(sockets);
+    say(&mut client, "still there?").await;
+    old.says(ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 }, &[]).await;
+    assert!(told(&heard_old).await.starts_with("attach"));
+    assert_eq!(text(&mut client).await, "still there?");
+    assert_eq!(server.count(Counter::Connections), 1);
 }
 
 #[tokio::test]
@@ -198,15 +226,7 @@ async fn batches_that_were_lost_are_sent_again_and_doubles_are_dropped() {
     let (mut new, heard_new) = start(&server, SECOND).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     // The first manager passes one batch on, and dies before it passes the answer back.
-    let (message, body, fds) = old.hears_all().await;
-    let WorkerToManager::Moving { fds: numbers } = message else { panic!("{message:?}") };
-    let adopt = ManagerToWorker::Adopt { from: FIRST, fds: numbers };
-    new.says_with(&adopt, &body, fds).await;
-    loop {
-        if let (WorkerToManager::HandedOver { .. }, ..) = old.hears_all().await {
-            break;
-        }
-    }
+    pass_on_one(&mut old, &mut new).await;
     let adopted = |heard: &Heard| matches!(heard.0, WorkerToManager::Adopted { .. }).then_some(());
     new.hears(adopted).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;

@@ -221,12 +221,6 @@ impl Tested {
         }
     }
 
-    /// Waits until the worker has done all it was told.
-    pub async fn beats(&mut self) {
-        self.says(ManagerToWorker::Beat(7), &[]).await;
-        self.hears(|heard| matches!(heard.0, WorkerToManager::Beat(7)).then_some(())).await;
-    }
-
     /// The next thing the manager hears, with what belongs to it.
     pub async fn hears_all(&mut self) -> Heard {
         let mut taken = None;

@@ -1,0 +1,49 @@
+//! Telling the manager which clients are ours.
+
+use super::Worker;
+use super::connection::Stage;
+use super::life::Phase;
+use crate::fd::Fd;
+use crate::ipc::messages::WorkerToManager;
+
+impl Worker {
+    /// Says which clients are ours: the blocks of numbers we hand out, and each that came from
+    /// elsewhere. Once we hand over, only those that are here.
+    pub(super) fn say_owns(&self) {
+        let leaving = self.phase.get() == Phase::HandedOver;
+        let mut numbers: Vec<u64> = {
+            let (table, serials) = (self.table.borrow(), self.serials.borrow());
+            let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended);
+            let named = here.filter_map(|(_, it)| it.fd);
+            named.filter(|fd| leaving || !serials.is_ours(*fd)).map(Fd::as_u64).collect()
+        };
+        numbers.sort_unstable();
+        let mut ranges = if leaving { Vec::new() } else { self.serials.borrow().ranges() };
+        ranges.extend(runs(&numbers));
+        // A message is at most 64 KiB.
+        const RANGES_MAX: usize = 2048;
+        for part in ranges.chunks(RANGES_MAX) {
+            self.say(&WorkerToManager::Owns { ranges: part.to_vec() });
+        }
+        if ranges.is_empty() {
+            self.say(&WorkerToManager::Owns { ranges });
+        }
+    }
+}
+
+/// Consecutive numbers as ranges.
+fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+    let follows = |a: &u64, b: &u64| *b == *a + 1;
+    numbers.chunk_by(follows).filter_map(|run| Some((*run.first()?, *run.last()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_numbers_are_one_range() {
+        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
+        assert_eq!(runs(&[]), []);
+    }
+}

@@ -1,0 +1,140 @@
+//! What our handlers send to connections that came over and are not ours yet for the manager.
+//!
+//! What we pushed to a connection before it came waits with the manager until the whole handover
+//! is through. So what we push to it from then on is parked here, and follows as soon as the
+//! manager says that nothing more is to come (`Own`).
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Worker;
+use super::table::Key;
+use crate::api::{Message, Opcode, Verdict};
+use crate::close::Cause;
+use crate::fd::Fd;
+use crate::ipc::DATA_LANE_BYTES_MAX;
+use crate::ipc::messages::RequestId;
+use crate::ipc::scoreboard::Counter;
+
+/// What a parcel weighs besides its payload.
+const PARCEL_BYTES: usize = 128;
+
+/// What waits, in its order.
+#[derive(Default)]
+pub(super) struct Parked {
+    parcels: Vec<Parcel>,
+    bytes: usize,
+    /// Connections that came over and have ended since. Should their batch come once more, they
+    /// are acknowledged, and no more.
+    ended: HashSet<Fd>,
+}
+
+/// Something for one connection, or a broadcast for many.
+pub(super) enum Parcel {
+    Push { fd: Fd, message: Message, id: RequestId },
+    Broadcast { fds: Vec<Fd>, message: Message },
+    Close { fd: Fd, code: u16, reason: String },
+}
+
+impl Parcel {
+    fn weight(&self) -> usize {
+        PARCEL_BYTES
+            + match self {
+                Parcel::Push { message, .. } => message.data.len(),
+                Parcel::Broadcast { fds, message } => message.data.len() + size_of_val(&fds[..]),
+                Parcel::Close { reason, .. } => reason.len(),
+            }
+    }
+}
+
+impl Parked {
+    /// Whether a connection came over and has ended before it was ours.
+    pub fn has_ended(&self, fd: Fd) -> bool {
+        self.ended.contains(&fd)
+    }
+
+    /// A connection that was not ours yet has ended.
+    pub fn ended(&mut self, fd: Fd) {
+        self.ended.insert(fd);
+    }
+}
+
+impl Worker {
+    /// Keeps something until its connections are ours; `Full` where too much waits already.
+    pub(super) fn park(&self, parcel: Parcel) -> Verdict {
+        let mut parked = self.parked.borrow_mut();
+        let weight = parcel.weight();
+        if parked.bytes > 0 && parked.bytes + weight > DATA_LANE_BYTES_MAX {
+            self.add(Counter::LaneFull, 1);
+            return Verdict::Full;
+        }
+        parked.bytes += weight;
+        parked.parcels.push(parcel);
+        Verdict::Relayed
+    }
+
+    /// Parks a broadcast of ours for those that are not ours yet.
+    pub(super) fn park_broadcast(&self, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
+        let fds: Vec<Fd> = {
+            let table = self.table.borrow();
+            let arriving = table.iter().filter(|(_, it)| it.arriving && it.is_open());
+            arriving.filter_map(|(_, it)| it.fd).filter(|fd| Some(*fd) != except).collect()
+        };
+        if !fds.is_empty() {
+            // Counted, where there is no room.
+            let _ = self
+                .park(Parcel::Broadcast { fds, message: Message { opcode, data: data.clone() } });
+        }
+    }
+
+    /// All that came over so far is ours for the manager, too, and what was sent to it before
+    /// has been sent here.
+    pub(super) fn own(self: &Rc<Self>) {
+        for key in self.keys(|it| it.arriving) {
+            if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+                connection.arriving = false;
+            }
+        }
+        let parked = std::mem::take(&mut *self.parked.borrow_mut());
+        for parcel in parked.parcels {
+            self.unpark(parcel);
+        }
+    }
+
+    fn unpark(self: &Rc<Self>, parcel: Parcel) {
+        match parcel {
+            Parcel::Push { fd, message, id } => {
+                let verdict = self.push_to(fd, &message);
+                if id != 0 {
+                    self.answer_verdict(id, verdict);
+                }
+            }
+            Parcel::Broadcast { fds, message } => {
+                for fd in fds {
+                    // One that has ended meanwhile has missed nothing.
+                    if self.key_of(fd).is_some() {
+                        self.push_to(fd, &message);
+                    }
+                }
+            }
+            Parcel::Close { fd, code, reason } => {
+                if let Some(key) = self.key_of(fd) {
+                    self.close_here(key, code, &reason, Cause::HandlerClosed);
+                }
+            }
+        }
+    }
+
+    fn key_of(&self, fd: Fd) -> Option<Key> {
+        self.table.borrow().find(fd)
+    }
+
+    fn push_to(self: &Rc<Self>, fd: Fd, message: &Message) -> Verdict {
+        match self.key_of(fd) {
+            Some(key) => self.push_here(key, message.opcode, &message.data),
+            None => self.count_verdict(Verdict::Gone),
+        }
+    }
+}
