@@ -25,8 +25,11 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 const PARTING: Duration = Duration::from_secs(30);
 /// Asks that may wait for their answers.
 const WAITING_MAX: u64 = 32;
-/// The mean pause between two asks, in microseconds.
-const PAUSE_MICROS: u64 = 15_000;
+/// Between the first clients.
+const ARRIVAL: Duration = Duration::from_millis(1);
+/// So many clients have a broadcast in 25 asks; of more, each asks for one more rarely, so that
+/// the sum of what is delivered stays.
+const FEW: u64 = 16;
 
 struct Line {
     world: Rc<World>,
@@ -43,9 +46,12 @@ struct Line {
 pub async fn sit(world: Rc<World>, index: usize) {
     let seat = world.seats[index].clone();
     let mut rng = Rng::of(world.seed, 1000 + index as u64);
+    // One after the other: the server bounds the handshakes it has under way.
+    sleep(ARRIVAL * index as u32).await;
     while !world.over.get() {
         match timeout(HANDSHAKE, connect(&world, &seat, &mut rng)).await {
-            Ok(Ok((line, stream))) => {
+            Ok(Ok((line, pid, stream))) => {
+                world.ledger.borrow_mut().opened(line.fd, pid);
                 seat.fd.set(line.fd);
                 line.live(stream).await;
                 seat.fd.set(0);
@@ -58,17 +64,34 @@ pub async fn sit(world: Rc<World>, index: usize) {
     }
 }
 
+/// Comes and leaves, again and again, and asks nothing, until all is over.
+pub async fn visit(world: Rc<World>, number: usize) {
+    let seat = Rc::default();
+    let mut rng = Rng::of(world.seed, 1_000_000 + number as u64);
+    while !world.over.get() {
+        match timeout(HANDSHAKE, connect(&world, &seat, &mut rng)).await {
+            Ok(Ok((_, _, stream))) => {
+                world.ledger.borrow_mut().count("visits");
+                drop(stream);
+            }
+            Ok(Err(how)) => failed(&world, &how).await,
+            Err(_) => failed(&world, "no answer in time").await,
+        }
+    }
+}
+
 async fn failed(world: &World, how: &str) {
     world.refused(how);
     sleep(Duration::from_millis(50)).await;
 }
 
-/// Connects and waits for the server's first word.
+/// Connects and waits for the server's first word: the client, the process it came to, and the
+/// stream.
 async fn connect(
     world: &Rc<World>,
     seat: &Rc<Seat>,
     rng: &mut Rng,
-) -> Result<(Line, TcpStream), String> {
+) -> Result<(Line, i32, TcpStream), String> {
     let address = world.address.borrow().clone();
     let stream = TcpStream::connect(&address).await;
     let mut stream = stream.map_err(|error| format!("connect: {error}"))?;
@@ -100,7 +123,6 @@ async fn connect(
         accept_response(agreed.as_deref(), &options).map_err(|fault| fault.to_string())?;
     let mut engine = Engine::new(Role::Client, params);
     let hello = hello(world, &mut stream, &mut engine).await?;
-    world.ledger.borrow_mut().opened(hello.to, hello.pid());
     let line = Line {
         world: world.clone(),
         seat: seat.clone(),
@@ -110,7 +132,7 @@ async fn connect(
         rng: RefCell::new(Rng::of(rng.next(), 1)),
         closed: Cell::new(false),
     };
-    Ok((line, stream))
+    Ok((line, hello.pid(), stream))
 }
 
 async fn hello(
@@ -218,7 +240,7 @@ impl Line {
     /// Asks until it is time to leave. A broken connection is the reader's to tell.
     async fn write(&self, mut writer: OwnedWriteHalf) -> Leave {
         loop {
-            let pause = self.rng.borrow_mut().between(0, 2 * PAUSE_MICROS);
+            let pause = self.rng.borrow_mut().between(0, 2 * self.world.pause_micros);
             sleep(Duration::from_micros(pause)).await;
             let pongs = std::mem::take(&mut *self.pongs.borrow_mut());
             if !pongs.is_empty() && writer.write_all(&pongs).await.is_err() {
@@ -266,8 +288,8 @@ impl Line {
         let kind = match rng.between(0, 100) {
             0..40 => Kind::Echo,
             40..75 => Kind::Push,
-            75..96 => Kind::Confirmed,
-            _ => Kind::Broadcast,
+            96.. if rng.between(0, self.world.seats.len() as u64) < FEW => Kind::Broadcast,
+            _ => Kind::Confirmed,
         };
         let len = match (hot, rng.between(0, 100)) {
             (Some(_), _) if kind != Kind::Broadcast => rng.between(20_000, 60_000),
@@ -281,7 +303,10 @@ impl Line {
             (Kind::Broadcast, _) => 0,
             (_, Some((fd, _))) if rng.percent(70) => fd,
             _ if rng.percent(3) => rng.pick(&ledger.left).copied().unwrap_or(self.fd),
-            _ => rng.pick(&ledger.open()).copied().unwrap_or(self.fd),
+            _ => {
+                let fd = rng.pick(&self.world.seats).map_or(0, |seat| seat.fd.get());
+                if fd == 0 { self.fd } else { fd }
+            }
         };
         let n = ledger.asks(kind, self.fd, to);
         drop(ledger);

@@ -73,6 +73,15 @@ impl Nemesis {
         }
     }
 
+    /// Deploys so often, one after the other; each sixth is an upgrade, the others are reloads.
+    pub async fn deploy(&mut self, times: u64) {
+        for time in 1..=times {
+            let pause = self.rng.between(50, 400);
+            sleep(Duration::from_millis(pause)).await;
+            self.apply(if time % 6 == 0 { Op::Upgrade } else { Op::Reload }).await;
+        }
+    }
+
     fn choose(&mut self, may: impl Fn(Op) -> bool) -> Option<Op> {
         let ops: Vec<_> = self.ops.iter().filter(|(op, ..)| may(*op)).copied().collect();
         let total: u64 = ops.iter().map(|(.., share)| share).sum();

@@ -79,6 +79,8 @@ pub struct Ledger {
     pub left: Vec<u64>,
     pub faults: Vec<Fault>,
     pub counts: BTreeMap<&'static str, u64>,
+    /// By client and reload or upgrade, the longest that it waited for an answer meanwhile.
+    pub silences: HashMap<(u64, usize), Duration>,
     told: Vec<String>,
     pub violations: u64,
 }
@@ -93,6 +95,7 @@ impl Ledger {
             left: Vec::new(),
             faults: Vec::new(),
             counts: BTreeMap::new(),
+            silences: HashMap::new(),
             told: Vec::new(),
             violations: 0,
         }
@@ -213,6 +216,7 @@ impl Ledger {
         let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
             return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };
+        let asked = ask.at;
         ask.answered = true;
         ask.verdict = packet.verdict();
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
@@ -224,6 +228,18 @@ impl Ledger {
             self.violation(format!("answer out of order at {me}, which had {before}: {what}"));
         }
         self.settle(key);
+        self.note_silence(me, asked);
+    }
+
+    fn note_silence(&mut self, fd: u64, asked: Instant) {
+        let last = self.faults.iter().rposition(|fault| fault.what == Harm::Reload);
+        let Some((number, fault)) = last.map(|number| (number, &self.faults[number])) else {
+            return;
+        };
+        if fault.until.is_none_or(|until| asked <= until) {
+            let longest = self.silences.entry((fd, number)).or_default();
+            *longest = asked.elapsed().max(*longest);
+        }
     }
 
     fn delivery(&mut self, me: u64, packet: &Packet) {

@@ -30,11 +30,13 @@ mod wire;
 mod world;
 
 const USAGE: &str = "\
-nemesis [--seed N] [--minutes N | --seconds N] [--clients N] [--only FAULT,...] [--keep]
+nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
+        [--clients N] [--pause-ms N] [--visitors N]
         [--break drop|double|swap|corrupt|misroute|unclosed]
 
-Torments a server and checks what it delivers. Exit status: 0 no violation, 1 violations,
-2 wrong command line.";
+Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
+and nothing else. A client asks and pauses, 15 ms on the mean; a visitor comes and leaves. Exit
+status: 0 no violation, 1 violations, 2 wrong command line.";
 
 /// An ask that is not settled after so long is judged.
 const AGE: Duration = Duration::from_secs(45);
@@ -45,7 +47,10 @@ const REST: Duration = Duration::from_secs(40);
 struct Options {
     seed: u64,
     time: Duration,
+    deploys: Option<u64>,
     clients: u64,
+    pause: Duration,
+    visitors: usize,
     only: Option<Vec<String>>,
     broken: Option<String>,
     keep: bool,
@@ -76,7 +81,10 @@ fn options() -> Result<Options, String> {
     let mut options = Options {
         seed: clock.map_or(0, |time| time.as_nanos() as u64 % 1_000_000_000),
         time: Duration::from_secs(30),
+        deploys: None,
         clients: 16,
+        pause: Duration::from_millis(15),
+        visitors: 0,
         only: None,
         broken: None,
         keep: false,
@@ -93,6 +101,9 @@ fn options() -> Result<Options, String> {
             "--seed" => options.seed = number()?,
             "--seconds" => options.time = Duration::from_secs(number()?),
             "--minutes" => options.time = Duration::from_secs(60 * number()?),
+            "--deploys" => options.deploys = Some(number()?),
+            "--pause-ms" => options.pause = Duration::from_millis(number()?),
+            "--visitors" => options.visitors = number()? as usize,
             "--clients" => options.clients = number()?.max(1),
             "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
             "--break" => options.broken = Some(value),
@@ -108,19 +119,27 @@ fn options() -> Result<Options, String> {
 
 /// Runs it; the number of violations.
 async fn run(options: Options) -> Result<u64, String> {
-    let Options { seed, time, clients, .. } = options;
-    println!("seed {seed}, {time:?}, {clients} clients");
+    let Options { seed, time, clients, visitors, .. } = options;
+    println!("seed {seed}, {clients} clients, {visitors} visitors");
     let daemon = Daemon::start(options.broken, 2).await?;
-    let world = Rc::new(World::new(seed, clients));
+    let world = Rc::new(World::new(seed, clients, options.pause));
     *world.address.borrow_mut() = daemon.address.clone();
     let seats: Vec<_> = (0..world.seats.len())
         .map(|index| tokio::task::spawn_local(client::sit(world.clone(), index)))
         .collect();
+    for number in 0..visitors {
+        tokio::task::spawn_local(client::visit(world.clone(), number));
+    }
     let asked = |name: &str| options.only.as_ref().is_none_or(|o| o.iter().any(|n| n == name));
-    let ops = OPS.into_iter().filter(|(_, name, _)| asked(name)).collect();
+    let ops = OPS.into_iter().filter(|(_, name, _)| options.deploys.is_none() && asked(name));
+    let ops = ops.collect();
     let mut nemesis = Nemesis::new(world.clone(), daemon, ops);
     let mut history = History::default();
-    let until = Instant::now() + time;
+    if let Some(times) = options.deploys {
+        all_sit(&world).await;
+        nemesis.deploy(times).await;
+    }
+    let until = Instant::now() + if options.deploys.is_none() { time } else { Duration::ZERO };
     while Instant::now() < until {
         nemesis.torment(until.min(Instant::now() + SWEEP)).await;
         history.read(&nemesis.daemon.history());
@@ -135,7 +154,7 @@ async fn run(options: Options) -> Result<u64, String> {
     }
     end(&world, &nemesis, &mut history).await;
     let violations = world.ledger.borrow().violations;
-    report(&world, seed, time);
+    report(&world, seed);
     if options.keep || violations > 0 {
         println!("kept: {}", nemesis.daemon.keep().display());
     }
@@ -189,9 +208,26 @@ async fn end(world: &World, nemesis: &Nemesis, history: &mut History) {
     }
 }
 
-fn report(world: &World, seed: u64, time: Duration) {
+/// Waits until there is a client on every seat.
+async fn all_sit(world: &World) {
+    while world.seats.iter().any(|seat| seat.fd.get() == 0) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.tell("all are here");
+}
+
+fn report(world: &World, seed: u64) {
     let ledger = world.ledger.borrow();
-    println!("\nseed {seed}, {time:?}: {} violations", ledger.violations);
+    let took = ledger.began.elapsed().as_secs();
+    println!("\nseed {seed}, {took} s: {} violations", ledger.violations);
+    let mut silences: Vec<_> = ledger.silences.values().collect();
+    silences.sort_unstable();
+    if let Some(last) = silences.len().checked_sub(1) {
+        let [p50, p99, max] = [50, 99, 100].map(|share| silences[last * share / 100]);
+        println!(
+            "a client's longest wait in a deploy: {p50:.1?} p50, {p99:.1?} p99, {max:.1?} max"
+        );
+    }
     for (what, count) in &ledger.counts {
         println!("{count:>10}  {what}");
     }

@@ -36,6 +36,8 @@ pub struct World {
     pub codec: RefCell<Codec>,
     pub seats: Vec<Rc<Seat>>,
     pub seed: u64,
+    /// The mean pause of a client between two asks.
+    pub pause_micros: u64,
     /// Nobody asks any more.
     pub quiet: Cell<bool>,
     /// Nobody comes any more.
@@ -56,13 +58,14 @@ pub fn deflate() -> DeflateOptions {
 }
 
 impl World {
-    pub fn new(seed: u64, clients: u64) -> World {
+    pub fn new(seed: u64, clients: u64, pause: Duration) -> World {
         World {
             ledger: RefCell::new(Ledger::new()),
             address: RefCell::default(),
             codec: RefCell::new(Codec::new(deflate())),
             seats: (0..clients).map(|_| Rc::default()).collect(),
             seed,
+            pause_micros: pause.as_micros() as u64,
             quiet: Cell::new(false),
             over: Cell::new(false),
             hot: Cell::new(None),
