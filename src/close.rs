@@ -155,6 +155,12 @@ impl Close {
         Close { code: cause.code(), reason: String::new(), cause }
     }
 
+    /// As [`because`](Self::because), and the client is asked to come back no sooner: the reason
+    /// is `retry after N ms`.
+    pub fn until_later(cause: Cause, retry_ms: u64) -> Close {
+        Close { reason: format!("retry after {retry_ms} ms"), ..Close::because(cause) }
+    }
+
     /// Who ended the connection.
     pub fn by(&self) -> Initiator {
         self.cause.initiator()

@@ -223,9 +223,13 @@ settings! {
         /// The time running handlers have to end, and connections that cannot move have to leave,
         /// on reload and stop.
         max_wait_time: Duration = secs(30), within(Duration::ZERO..=DAY);
-        /// Connections left behind are closed spread over this time, so that they do not all come
-        /// back at once.
+        /// Connections left behind by a reload are closed spread over this time, and a client that
+        /// a reload, a stop or its age costs its connection is told a time within it after which
+        /// to come back (`retry after N ms`), so that they do not all come back at once.
         reload_jitter: Duration = secs(10), within(Duration::ZERO..=secs(3600));
+        /// A stop closes its clients spread over this time, but within max_wait_time, so that what
+        /// they come back to is not stormed. 0 is at once.
+        stop_jitter: Duration = Duration::ZERO, within(Duration::ZERO..=secs(3600));
     }
 
     "TCP" {

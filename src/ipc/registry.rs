@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::error::Result;
 use crate::fd::Fd;
@@ -90,6 +90,15 @@ impl Registry {
             let fd = words[0].load(Relaxed) & !STATE_MASK;
             words[0].store(fd | CLOSING, Release);
         }
+    }
+
+    /// As [`closing`](Self::closing), for the entry of a dead process, which several may look
+    /// after at once: true for the one that is to run `on_close`.
+    pub fn claim(&self, index: usize, fd: Fd) -> bool {
+        let open = fd.as_u64() | OPEN;
+        let closing = fd.as_u64() | CLOSING;
+        self.words(index)
+            .is_some_and(|words| words[0].compare_exchange(open, closing, AcqRel, Relaxed).is_ok())
     }
 
     /// Removes an entry: `on_close` is done, or the connection lives in another process.
@@ -184,6 +193,17 @@ mod tests {
         assert!(reader.entry(1).unwrap().closing);
         registry.closed(1);
         assert_eq!(reader.entries().count(), 0);
+    }
+
+    #[test]
+    fn one_alone_claims_a_dead_workers_client() {
+        let (registry, memfd) = Registry::create(2).unwrap();
+        let other = Registry::open(memfd.as_fd()).unwrap();
+        let (dead, next) = (entry(9, "1.2.3.4:80"), entry(10, "1.2.3.4:80"));
+        registry.opened(1, &dead);
+        assert!(!other.claim(1, next.fd));
+        assert!(other.claim(1, dead.fd));
+        assert!(!registry.claim(1, dead.fd));
     }
 
     #[test]

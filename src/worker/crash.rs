@@ -23,8 +23,11 @@ impl Worker {
                 if worker.lives(entry.fd).await {
                     continue;
                 }
-                // Should this process die as well, nobody hears of it twice.
-                dead.closing(index);
+                // Should this process die as well, or another look after the same clients since a
+                // reload replaces this one, nobody hears of it twice.
+                if !dead.claim(index, entry.fd) {
+                    continue;
+                }
                 count += 1;
                 let (handler, fd) = (worker.handler.clone(), entry.fd);
                 let close = Close::because(Cause::WorkerCrashed);

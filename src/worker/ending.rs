@@ -186,7 +186,7 @@ impl Worker {
             Stage::Head => self.refuse_head(key, super::head::Refusal::timeout()),
             // What `on_handshake` answers after this finds nobody.
             Stage::Handshaking => self.refuse_head(key, super::head::Refusal::undecided()),
-            Stage::Open => self.start_close(key, Close::because(Cause::MaxAge)),
+            Stage::Open => self.send_away(key, Cause::MaxAge),
             Stage::Closing | Stage::Parting => {
                 self.end(key, Close::because(Cause::ClientVanished));
             }

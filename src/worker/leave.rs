@@ -13,6 +13,7 @@ use super::head::Refusal;
 use super::life::Phase;
 use super::table::Key;
 use crate::close::{Cause, Close};
+use crate::fd::Fd;
 use crate::ipc::messages::{StopMode, WorkerToManager};
 
 /// How long clients have to answer our close frames.
@@ -119,8 +120,12 @@ impl Worker {
         let patience = self.settings.config.max_wait_time;
         self.leaving.stop_http.send_replace(true);
         self.refuse_pending();
+        let start = Instant::now();
         // Whatever is still at work after that is closed upon.
         let _ = timeout(patience, self.until(|it| !it.busy)).await;
+        let left = patience.saturating_sub(start.elapsed());
+        let spread = self.settings.config.stop_jitter.min(left);
+        self.close_spread(Instant::now(), spread, Cause::ServerStop).await;
         self.close_all(Cause::ServerStop);
         let _ = timeout(ANSWER_TIME, async {
             self.until(|_| false).await;
@@ -177,7 +182,7 @@ impl Worker {
             let spread = Duration::from_millis(jitter_ms.min(deadline_ms));
             let left = timeout_at(deadline - spread, worker.until(|_| false)).await;
             if left.is_err() {
-                worker.close_spread(deadline - spread, spread).await;
+                worker.close_spread(deadline - spread, spread, Cause::ServerDrain).await;
             }
             let _ = timeout_at(deadline, async {
                 worker.until(|_| false).await;
@@ -188,13 +193,23 @@ impl Worker {
         });
     }
 
-    async fn close_spread(self: &Rc<Self>, start: Instant, spread: Duration) {
+    async fn close_spread(self: &Rc<Self>, start: Instant, spread: Duration, cause: Cause) {
         let keys = self.keys(Connection::is_open);
         let count = keys.len() as u32;
         for (index, key) in keys.into_iter().enumerate() {
             sleep_until(start + spread * index as u32 / count).await;
-            self.start_close(key, Close::because(Cause::ServerDrain));
+            self.send_away(key, cause);
         }
+    }
+
+    /// Closes a connection that did nothing wrong, and says when to come back: each a different
+    /// time, so that they do not come as one.
+    pub(super) fn send_away(self: &Rc<Self>, key: Key, cause: Cause) {
+        let jitter_ms = self.settings.config.reload_jitter.as_millis() as u64;
+        let fd = self.table.borrow().get(key).and_then(|it| it.fd).map_or(0, Fd::as_u64);
+        // The golden ratio spreads consecutive numbers.
+        let share = fd.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        self.start_close(key, Close::until_later(cause, (share * jitter_ms) >> 32));
     }
 
     /// Waits until `done` holds for everybody who is left.
@@ -218,7 +233,7 @@ impl Worker {
     fn close_all(self: &Rc<Self>, cause: Cause) {
         self.refuse_pending();
         for key in self.keys(Connection::is_open) {
-            self.start_close(key, Close::because(cause));
+            self.send_away(key, cause);
         }
     }
 

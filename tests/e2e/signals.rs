@@ -23,6 +23,26 @@ async fn term_and_int_say_goodbye() {
 }
 
 #[tokio::test]
+async fn a_stop_tells_each_client_when_to_come_back_and_spreads_them() {
+    let server = Setup::testbed().set("stop_jitter", r#""100ms""#).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(server.client().await);
+    }
+    kill(server.master().await, SIGTERM);
+    let mut times = Vec::new();
+    for client in &mut clients {
+        let Closed::Frame(1001, reason) = client.closed().await else { panic!("no goodbye") };
+        let time = reason.strip_prefix("retry after ").and_then(|it| it.strip_suffix(" ms"));
+        times.push(time.unwrap_or_else(|| panic!("{reason}")).parse::<u32>().unwrap());
+    }
+    assert!(times.iter().all(|time| *time < 10_000), "{times:?}");
+    let early = times.iter().filter(|time| **time < 5_000).count();
+    assert!((3..=17).contains(&early), "{times:?}");
+    server.is_gone().await;
+}
+
+#[tokio::test]
 async fn quit_tells_nobody() {
     let (_server, closed) = ended_by(SIGQUIT).await;
     assert_eq!(closed, Closed::Abruptly);

@@ -10,7 +10,7 @@ const HTML: &str = include_str!("page.html");
 /// What the page may do: run its own script and style, known by their hashes, and connect back
 /// to its own host. A text that slipped into the page as markup could do nothing.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-m0fMgv8mYwOd0bZ48UDpKyD77lBxpDXVsrX1OphpWfA='; \
+    script-src 'sha256-Th+60PC9hiDVgZBRsSorJfFfvZELVelJDuq8gUDLKaY='; \
     style-src 'sha256-A/MIy+gm1ZjCPwKKQyNQbaJqU4/yw79SsCFxsdt1ik4='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";

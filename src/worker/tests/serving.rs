@@ -466,8 +466,10 @@ async fn the_master_stops_it_and_its_death_does_too() {
         } else {
             worker.master_says(&MasterToWorker::Stop(StopMode::Graceful), &[]);
         }
-        assert_eq!(closed(&mut client).await.0, 1001);
-        assert_eq!(told(&heard).await, format!("close {} 1001 server_stop ", fd(0, 1)));
+        let (code, reason) = closed(&mut client).await;
+        assert_eq!(code, 1001);
+        assert!(reason.starts_with("retry after "), "{reason}");
+        assert_eq!(told(&heard).await, format!("close {} 1001 server_stop {reason}", fd(0, 1)));
         worker.join().await;
     }
 }
