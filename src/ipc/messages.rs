@@ -524,6 +524,8 @@ pub enum WorkerToManager {
         from: WorkerId,
         /// Their numbers.
         fds: Vec<u64>,
+        /// Those of the batch that had come before, by way of a batch that was sent twice.
+        had: Vec<u64>,
     },
     /// The last connection is gone and the process is about to exit.
     Drained,

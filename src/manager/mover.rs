@@ -256,11 +256,11 @@ impl Manager {
     }
 
     /// The new owner has these; the old one lets go of them.
-    pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>) {
+    pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>, had: Vec<u64>) {
         if let Some(old) = self.workers.get(from) {
-            old.let_go(fds.clone());
+            old.let_go([&fds[..], &had].concat());
         }
-        self.reload_event(Event::Adopted { by, fds });
+        self.reload_event(Event::Adopted { by, fds, had });
     }
 
     pub fn act(&mut self, actions: Vec<Action>) {

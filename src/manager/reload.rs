@@ -12,7 +12,7 @@
 //!
 //! What stayed behind follows later, by a move of its own ([`Reload::follow`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::control::{ReloadState, ReloadVerdict, SlotVerdict};
@@ -53,8 +53,8 @@ pub enum Event {
     Stays { from: WorkerId, fds: Vec<u64> },
     /// The old worker has nothing more to give.
     HandedOver { from: WorkerId },
-    /// The new owner has these.
-    Adopted { by: WorkerId, fds: Vec<u64> },
+    /// The new owner has these now, and had those already.
+    Adopted { by: WorkerId, fds: Vec<u64>, had: Vec<u64> },
     /// Time has passed.
     Tick,
 }
@@ -121,7 +121,11 @@ struct Move {
     until: u64,
     /// Batches, in the order they went, which is the order of their answers.
     in_flight: VecDeque<Vec<u64>>,
+    /// In the order they came to the new owner. What it was given by way of a manager that died
+    /// is not among them: who broadcast since has served these.
     adopted: Vec<u64>,
+    /// All that the new owner has.
+    moved: BTreeSet<u64>,
     stay: Vec<u64>,
     handed: bool,
     from_died: bool,
@@ -131,12 +135,14 @@ struct Move {
 impl Move {
     /// The new owner has answered a batch. What it left out, and batches it passed over, it
     /// could not take: those are still with the old worker.
-    fn arrived(&mut self, fds: Vec<u64>) {
-        let first = fds.first();
+    fn arrived(&mut self, fds: Vec<u64>, had: Vec<u64>) {
+        let first = fds.first().or(had.first());
         let answered = |batch: &Vec<u64>| first.is_none_or(|fd| batch.contains(fd));
         // One that was not under way is the echo of an older try.
         let Some(index) = self.in_flight.iter().position(answered) else { return };
-        let missing = self.in_flight.drain(..=index).flatten().filter(|fd| !fds.contains(fd));
+        self.moved.extend(fds.iter().chain(&had));
+        let moved = &self.moved;
+        let missing = self.in_flight.drain(..=index).flatten().filter(|fd| !moved.contains(fd));
         let before = self.stay.len();
         self.stay.extend(missing);
         let refused = self.stay.len() - before;
@@ -297,11 +303,11 @@ impl Reload {
                 }
                 self.complete_if_all_arrived(now)
             }
-            Event::Adopted { by, fds } => {
+            Event::Adopted { by, fds, had } => {
                 if let Phase::Moving(step) = &mut self.phase
                     && step.to == Some(by)
                 {
-                    step.arrived(fds);
+                    step.arrived(fds, had);
                 }
                 self.complete_if_all_arrived(now)
             }
@@ -404,13 +410,14 @@ impl Reload {
         {
             step.failed = Some(format!(
                 "The new worker {id} died while it took over, with {} connections: {how}.",
-                step.adopted.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
+                step.moved.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
             ));
             step.to = None;
             step.until = until;
             step.handed = false;
             step.in_flight.clear();
             step.adopted.clear();
+            step.moved.clear();
             step.stay.clear();
         }
         if was_ready { self.respawn(id.slot, true, now) } else { Vec::new() }
@@ -549,6 +556,7 @@ impl Reload {
             until: now + patience,
             in_flight: VecDeque::new(),
             adopted: Vec::new(),
+            moved: BTreeSet::new(),
             stay: Vec::new(),
             handed: false,
             from_died: false,
@@ -573,7 +581,7 @@ impl Reload {
         let verdict = SlotVerdict {
             slot: from.slot,
             to: to.slot,
-            moved: adopted.len() as u64,
+            moved: step.moved.len() as u64,
             stayed: stay.len() as u64,
             failed: step.failed.take(),
         };
@@ -591,7 +599,7 @@ impl Reload {
     /// The rest of this move will not happen: what has arrived stays with its new owner.
     fn give_up(&mut self, why: String, now: u64) -> Vec<Action> {
         let Phase::Moving(step) = &mut self.phase else { return Vec::new() };
-        let moved = std::mem::take(&mut step.adopted);
+        let moved: Vec<u64> = std::mem::take(&mut step.moved).into_iter().collect();
         let (from, alive) = (step.from, !step.from_died);
         let verdict = SlotVerdict {
             slot: from.slot,

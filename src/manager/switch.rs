@@ -160,7 +160,9 @@ impl Manager {
                 self.on_handed_over(from, moved, stayed);
             }
             WorkerToManager::Rested => self.on_rested(from),
-            WorkerToManager::Adopted { from: old, fds } => self.on_adopted(from, old, fds),
+            WorkerToManager::Adopted { from: old, fds, had } => {
+                self.on_adopted(from, old, fds, had);
+            }
             WorkerToManager::Drained => {
                 tracing::debug!(worker = %from, "the worker has no connections left");
             }

@@ -415,7 +415,7 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         assert!(matches!(adopt, ManagerToWorker::Adopt { from, .. } if from == id(0, 1)));
         assert_eq!((&state[..], sockets.len()), (&b"state"[..], 1));
         assert_eq!(new.hear_push().await, (fd(0, 5), "from the old".into()));
-        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 5)] });
+        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 5)], had: vec![] });
         assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
 
         // What was held comes before the new owner may go the short way.
@@ -471,7 +471,7 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
         assert_eq!(old.link.send(Lane::Data, &moving, body, vec![socket]).unwrap(), Sent::Queued);
         old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
         assert!(matches!(new.hear().await.0, ManagerToWorker::Adopt { .. }));
-        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 6)] });
+        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 6)], had: vec![] });
         assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
         assert!(matches!(new.hear().await.0, ManagerToWorker::Own));
         other.push(9, fd(0, 6), "to the one that followed");

@@ -36,11 +36,16 @@ impl Worker {
                 numbers.len()
             )));
         }
-        let mut taken = Vec::with_capacity(numbers.len());
+        let (mut taken, mut had) = (Vec::with_capacity(numbers.len()), Vec::new());
         let mut begun = Vec::with_capacity(numbers.len());
         for (&number, socket) in numbers.iter().zip(sockets) {
             let traveller = Traveller::unpack(&mut batch)?;
-            match self.adopt_one(number, traveller, socket) {
+            let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
+            if self.table.borrow().find(fd).is_some() || self.parked.borrow().has_ended(fd) {
+                had.push(number);
+                continue;
+            }
+            match self.adopt_one(fd, traveller, socket) {
                 Ok(attached) => {
                     taken.push(number);
                     begun.extend(attached);
@@ -50,24 +55,20 @@ impl Worker {
         }
         self.add(Counter::Adopted, begun.len() as u64);
         // The sooner they are ours for everyone, the shorter their pushes wait.
-        self.say_in_order(&WorkerToManager::Adopted { from, fds: taken });
+        self.say_in_order(&WorkerToManager::Adopted { from, fds: taken, had });
         for (key, fd, frozen) in begun {
             self.attach(key, fd, frozen);
         }
         Ok(())
     }
 
-    /// Puts a connection into the table. `None` if it was there.
+    /// Puts a connection into the table. `None` unless its handler is to be told.
     pub(super) fn adopt_one(
         self: &Rc<Self>,
-        number: u64,
+        fd: Fd,
         traveller: Traveller,
         socket: OwnedFd,
     ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
-        let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
-        if self.table.borrow().find(fd).is_some() || self.parked.borrow().has_ended(fd) {
-            return Ok(None);
-        }
         match traveller {
             Traveller::PendingV1 { bytes, peer, deadline } => {
                 self.adopt_pending(fd, socket, bytes, peer, deadline);

@@ -60,7 +60,7 @@ impl Worker {
             self.board.sub(Counter::Connections, 1);
         }
         let socket: OwnedFd = gone.socket.take().ok_or_else(|| Error::new("it is closed"))?;
-        if let Some((key, fd, frozen)) = self.adopt_one(fd.as_u64(), traveller, socket)? {
+        if let Some((key, fd, frozen)) = self.adopt_one(fd, traveller, socket)? {
             self.attach(key, fd, frozen);
         }
         Ok(())

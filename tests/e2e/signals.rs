@@ -24,7 +24,11 @@ async fn term_and_int_say_goodbye() {
 
 #[tokio::test]
 async fn a_stop_tells_each_client_when_to_come_back_and_spreads_them() {
-    let server = Setup::testbed().set("stop_jitter", r#""100ms""#).start().await;
+    let server = Setup::testbed()
+        .set("stop_jitter", r#""100ms""#)
+        .set("reload_jitter", r#""10s""#)
+        .start()
+        .await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         clients.push(server.client().await);

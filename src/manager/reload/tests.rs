@@ -42,7 +42,7 @@ impl Story {
     }
 
     fn adopted(&mut self, by: WorkerId, fds: &[u64]) -> &mut Story {
-        self.on(Event::Adopted { by, fds: fds.to_vec() })
+        self.on(Event::Adopted { by, fds: fds.to_vec(), had: Vec::new() })
     }
 
     fn exited(&mut self, id: WorkerId) -> &mut Story {
@@ -268,6 +268,19 @@ fn a_new_worker_that_sits_on_a_batch_is_killed() {
     assert_eq!(story.take(), [Action::Kill(id(0, 2))]);
     story.exited(id(0, 2));
     assert_eq!(story.take(), [Action::Spawn(Slot(0))]);
+}
+
+#[test]
+fn a_batch_that_came_twice_counts_once() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2).moving(id(0, 1), &[1, 2]).moving(id(0, 1), &[1, 2]);
+    story.adopted(id(0, 2), &[1, 2]).on(Event::HandedOver { from: id(0, 1) });
+    story.take();
+    story.on(Event::Adopted { by: id(0, 2), fds: vec![], had: vec![1, 2] });
+    assert_eq!(story.verdict().slots[0].moved, 2);
+    let (from, to) = (id(0, 1), id(0, 2));
+    let flip = Action::Flip { from, to, stay: vec![], adopted: vec![1, 2] };
+    assert_eq!(story.take()[0], flip);
 }
 
 #[test]

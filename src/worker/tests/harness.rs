@@ -51,7 +51,7 @@ pub async fn pass_over(old: &mut Tested, new: &mut Tested) -> (u64, u64) {
         while on_the_way > 0 {
             let taken = new
                 .hears(|(message, _, _)| match message {
-                    WorkerToManager::Adopted { fds, .. } => Some(fds.clone()),
+                    WorkerToManager::Adopted { fds, had, .. } => Some([&fds[..], had].concat()),
                     _ => None,
                 })
                 .await;
