@@ -35,6 +35,41 @@ async fn a_reload_brings_new_workers_under_the_same_master() {
 }
 
 #[tokio::test]
+async fn clients_stay_connected_and_keep_their_numbers() {
+    let server = Setup::testbed().start().await;
+    let mut clients = [server.client_on(0).await, server.client_on(1).await];
+    let mut before = Vec::new();
+    for client in &mut clients {
+        before.push(client.who().await);
+    }
+    server.wsd(["reload"]).await.ok();
+    for (client, before) in clients.iter_mut().zip(before) {
+        let after = client.who().await;
+        assert_eq!((after.fd, after.slot), (before.fd, before.slot));
+        assert_ne!(after.pid, before.pid);
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_handler_outlives_a_reload_follows_when_it_has_ended() {
+    let server = Setup::testbed().start().await;
+    let mut client = server.client_on(0).await;
+    let before = client.who().await;
+    // A handler may hold up a reload for two seconds.
+    client.send("sleep 3000").await;
+    server.wsd(["reload"]).await.ok();
+    assert_eq!(server.connections().await.len(), 1);
+    assert_eq!(client.receive().await, "sleep slept");
+    until("it to follow", async || {
+        let after = client.who().await;
+        assert_eq!(after.fd, before.fd);
+        (after.pid != before.pid).then_some(())
+    })
+    .await;
+    until("the old one to leave", || async { (!is_alive(before.pid)).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn a_signal_reloads_too() {
     let server = Setup::stock().start().await;
     for signal in [nix::sys::signal::SIGHUP, nix::sys::signal::SIGUSR1] {
