@@ -114,19 +114,9 @@ final class Http
     /** @return array<string, mixed> what PHP has in $_SERVER under a web server */
     private static function server(Request $request, int $port, string $public): array
     {
-        $headers = $request->headers();
-        $server = [];
-        foreach ($headers as $name => $value) {
-            $server['HTTP_' . strtoupper(strtr((string) $name, '-', '_'))] = $value;
-        }
-        foreach (['CONTENT_TYPE', 'CONTENT_LENGTH'] as $name) {
-            if (isset($server["HTTP_$name"])) {
-                $server[$name] = $server["HTTP_$name"];
-            }
-        }
         [$peer, $peerPort] = $request->peerAddress();
         $now = microtime(true);
-        $server += [
+        $server = [
             'REQUEST_METHOD' => $request->method,
             'REQUEST_URI' => $request->target,
             'QUERY_STRING' => $request->queryString(),
@@ -135,7 +125,7 @@ final class Http
             'REMOTE_ADDR' => $request->client !== '' ? $request->client : $peer,
             'REMOTE_PORT' => $peerPort,
             'SERVER_PROTOCOL' => 'HTTP/1.1',
-            'SERVER_NAME' => explode(':', $headers['host'] ?? 'localhost', 2)[0],
+            'SERVER_NAME' => 'localhost',
             'SERVER_PORT' => $port,
             'SERVER_SOFTWARE' => 'wsd',
             'SCRIPT_NAME' => '/index.php',
@@ -143,11 +133,22 @@ final class Http
             'DOCUMENT_ROOT' => $public,
             'PHP_SELF' => '/index.php',
         ];
+        foreach ($request->headers() as $name => $value) {
+            $server['HTTP_' . strtoupper(strtr((string) $name, '-', '_'))] = $value;
+        }
+        foreach (['CONTENT_TYPE', 'CONTENT_LENGTH'] as $name) {
+            if (isset($server["HTTP_$name"])) {
+                $server[$name] = $server["HTTP_$name"];
+            }
+        }
+        if (isset($server['HTTP_HOST'])) {
+            $server['SERVER_NAME'] = explode(':', $server['HTTP_HOST'], 2)[0];
+        }
         // LaravelS's headers of nginx count only where wsd trusts the proxy that sent them.
-        if (isset($headers['scheme']) && $request->client !== '' && $request->client !== $peer) {
-            $server['REQUEST_SCHEME'] = $headers['scheme'];
-            $server['HTTPS'] = $headers['scheme'] === 'https' ? 'on' : 'off';
-            $server['SERVER_PORT'] = (int) ($headers['server-port'] ?? $port);
+        if (isset($server['HTTP_SCHEME']) && $request->client !== '' && $request->client !== $peer) {
+            $server['REQUEST_SCHEME'] = $server['HTTP_SCHEME'];
+            $server['HTTPS'] = $server['HTTP_SCHEME'] === 'https' ? 'on' : 'off';
+            $server['SERVER_PORT'] = (int) ($server['HTTP_SERVER_PORT'] ?? $port);
         }
         return $server;
     }

@@ -40,6 +40,8 @@ final class Sandbox
 
     /** @var list<\Closure(): void> each puts the properties of one object back */
     private array $backs = [];
+    /** The manager of database connections, which is kept. */
+    private ?object $database;
 
     public function __construct(private Application $app)
     {
@@ -62,6 +64,7 @@ final class Sandbox
                 $this->backs[] = self::back($app->make($name), array_fill_keys($properties, []));
             }
         }
+        $this->database = $app->resolved('db') ? $app->make('db') : null;
         array_unshift($this->backs, self::back($app, self::read($app, null)));
         $this->restore();
     }
@@ -69,7 +72,7 @@ final class Sandbox
     /** Forgets everything of the last request. */
     public function restore(): void
     {
-        self::rollBack($this->app);
+        $this->rollBack();
         foreach ($this->backs as $back) {
             $back();
         }
@@ -78,12 +81,9 @@ final class Sandbox
     }
 
     /** A transaction that a request left open must not take the next one's writes. */
-    private static function rollBack(Application $app): void
+    private function rollBack(): void
     {
-        if (!$app->resolved('db')) {
-            return;
-        }
-        foreach ($app->make('db')->getConnections() as $connection) {
+        foreach ($this->database?->getConnections() ?? [] as $connection) {
             if ($connection->transactionLevel() > 0) {
                 $connection->rollBack(0);
             }
