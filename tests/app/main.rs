@@ -1,10 +1,17 @@
 //! Application processes, real ones, driven through the handler: `docs/app-protocol.md`.
 //!
-//! Needs `php` (8.1 or later, no extension) and `python3`.
+//! Needs `php` (8.1 or later, no extension), `python3`, Debian's php-laravel-framework, nginx and
+//! Chromium. `daemon` and `sites` run the whole server, the others a stand-in for its worker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod daemon;
+#[allow(dead_code, unused_imports)]
+#[path = "../e2e/harness/mod.rs"]
+mod harness;
 mod laravel;
 mod processes;
+mod sites;
 mod support;
 mod swoole;
+mod transcript;

@@ -8,7 +8,7 @@ use Illuminate\Console\Command as IlluminateCommand;
 
 class Command extends IlluminateCommand
 {
-    protected $signature = 'laravels {action=info : publish, config or info} {--force : Overwrite files}';
+    protected $signature = 'laravels {action=info : publish, config or info} {--force : Overwrite config/laravels.php}';
     protected $description = 'Publish or show the configuration of the wsd server';
 
     public function handle()
@@ -34,8 +34,9 @@ class Command extends IlluminateCommand
     {
         foreach (['laravels.php' => 'config/laravels.php', 'bin-laravels' => 'bin/laravels'] as $from => $to) {
             $target = base_path($to);
-            if (file_exists($target) && !$this->option('force')) {
-                $this->line("$to is there already; --force overwrites it");
+            // A configuration is its user's; a bin/laravels is this one or LaravelS's.
+            if ($to === 'config/laravels.php' && file_exists($target) && !$this->option('force')) {
+                $this->line("$to is kept; --force overwrites it");
                 continue;
             }
             is_dir(dirname($target)) || mkdir(dirname($target), 0755, true);

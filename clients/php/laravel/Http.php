@@ -8,7 +8,6 @@ use Illuminate\Http\Request as IlluminateRequest;
 use Illuminate\Http\UploadedFile;
 use Swoole\Http\Request as SwooleRequest;
 use Symfony\Component\HttpFoundation\BinaryFileResponse;
-use Symfony\Component\HttpFoundation\Request as SymfonyRequest;
 use Symfony\Component\HttpFoundation\Response;
 use Symfony\Component\HttpFoundation\StreamedResponse;
 use Wsd\Request;
@@ -18,25 +17,32 @@ final class Http
 {
     /** Fields of a response that the server writes itself. */
     private const OF_THE_SERVER = ['connection', 'transfer-encoding', 'content-length', 'keep-alive', 'upgrade'];
+    /** An attribute that keeps the form, whose uploads are deleted with it, as long as the request. */
+    private const FORM = '_wsd_form';
 
-    public static function request(Request $request, SwooleRequest $swoole, string $public): IlluminateRequest
+    public static function request(Request $request, int $port, string $public): IlluminateRequest
     {
-        $server = self::server($request, $swoole, $public);
-        $base = new SymfonyRequest(
-            $swoole->get ?? [],
-            $swoole->post ?? [],
-            [],
-            $swoole->cookie ?? [],
-            self::files($swoole->files ?? []),
-            $server,
-            $swoole->rawContent(),
-        );
-        if ($swoole->post === null && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
-            && str_starts_with($swoole->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
-            parse_str($swoole->rawContent(), $form);
-            $base->request->replace($form);
+        // Only what has a body may be a form.
+        $form = $request->body === '' || $request->fd !== 0 ? null : SwooleRequest::of($request, $port);
+        $post = $form?->post ?? [];
+        if ($post === [] && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
+            && str_starts_with($form?->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
+            parse_str($request->body, $post);
         }
-        return IlluminateRequest::createFromBase($base);
+        // What createFromBase() gives, without the copy of it all.
+        $illuminate = new IlluminateRequest(
+            $request->query(),
+            $post,
+            $form === null ? [] : [self::FORM => $form],
+            $request->cookies(),
+            self::files($form?->files ?? []),
+            self::server($request, $port, $public),
+            $request->body,
+        );
+        if ($illuminate->isJson()) {
+            $illuminate->request = $illuminate->json();
+        }
+        return $illuminate;
     }
 
     /**
@@ -106,40 +112,43 @@ final class Http
     }
 
     /** @return array<string, mixed> what PHP has in $_SERVER under a web server */
-    private static function server(Request $request, SwooleRequest $swoole, string $public): array
+    private static function server(Request $request, int $port, string $public): array
     {
-        $server = [];
-        foreach ($swoole->header as $name => $value) {
-            $server['HTTP_' . strtoupper(strtr($name, '-', '_'))] = $value;
-        }
-        foreach (['CONTENT_TYPE', 'CONTENT_LENGTH'] as $name) {
-            if (isset($server["HTTP_$name"])) {
-                $server[$name] = $server["HTTP_$name"];
-            }
-        }
-        $server += [
+        [$peer, $peerPort] = $request->peerAddress();
+        $now = microtime(true);
+        $server = [
             'REQUEST_METHOD' => $request->method,
             'REQUEST_URI' => $request->target,
             'QUERY_STRING' => $request->queryString(),
-            'REQUEST_TIME' => $swoole->server['request_time'],
-            'REQUEST_TIME_FLOAT' => $swoole->server['request_time_float'],
-            'REMOTE_ADDR' => $swoole->server['remote_addr'],
-            'REMOTE_PORT' => $swoole->server['remote_port'],
+            'REQUEST_TIME' => (int) $now,
+            'REQUEST_TIME_FLOAT' => $now,
+            'REMOTE_ADDR' => $request->client !== '' ? $request->client : $peer,
+            'REMOTE_PORT' => $peerPort,
             'SERVER_PROTOCOL' => 'HTTP/1.1',
-            'SERVER_NAME' => explode(':', $swoole->header['host'] ?? 'localhost')[0],
-            'SERVER_PORT' => $swoole->server['server_port'],
+            'SERVER_NAME' => 'localhost',
+            'SERVER_PORT' => $port,
             'SERVER_SOFTWARE' => 'wsd',
             'SCRIPT_NAME' => '/index.php',
             'SCRIPT_FILENAME' => "$public/index.php",
             'DOCUMENT_ROOT' => $public,
             'PHP_SELF' => '/index.php',
         ];
+        foreach ($request->headers() as $name => $value) {
+            $server['HTTP_' . strtoupper(strtr((string) $name, '-', '_'))] = $value;
+        }
+        foreach (['CONTENT_TYPE', 'CONTENT_LENGTH'] as $name) {
+            if (isset($server["HTTP_$name"])) {
+                $server[$name] = $server["HTTP_$name"];
+            }
+        }
+        if (isset($server['HTTP_HOST'])) {
+            $server['SERVER_NAME'] = explode(':', $server['HTTP_HOST'], 2)[0];
+        }
         // LaravelS's headers of nginx count only where wsd trusts the proxy that sent them.
-        $trusted = $request->client !== '' && !str_starts_with($request->peer, $request->client . ':');
-        if ($trusted && isset($swoole->header['scheme'])) {
-            $server['REQUEST_SCHEME'] = $swoole->header['scheme'];
-            $server['HTTPS'] = $swoole->header['scheme'] === 'https' ? 'on' : 'off';
-            $server['SERVER_PORT'] = (int) ($swoole->header['server-port'] ?? $server['SERVER_PORT']);
+        if (isset($server['HTTP_SCHEME']) && $request->client !== '' && $request->client !== $peer) {
+            $server['REQUEST_SCHEME'] = $server['HTTP_SCHEME'];
+            $server['HTTPS'] = $server['HTTP_SCHEME'] === 'https' ? 'on' : 'off';
+            $server['SERVER_PORT'] = (int) ($server['HTTP_SERVER_PORT'] ?? $port);
         }
         return $server;
     }

@@ -23,14 +23,15 @@ final class Remote
         return array_intersect_key($settings->wsd, ['runtime_dir' => 1, 'pid_file' => 1]);
     }
 
-    public function push(int $fd, string $data): bool
+    /** False when the client is gone or reads too slowly. */
+    public function push(int $fd, string $data, int $opcode = WEBSOCKET_OPCODE_TEXT): bool
     {
-        return $this->control->push($fd, $data);
+        return $this->control->push($fd, $data, $opcode);
     }
 
-    public function broadcast(string $data): bool
+    public function broadcast(string $data, int $opcode = WEBSOCKET_OPCODE_TEXT): bool
     {
-        return $this->control->broadcast($data);
+        return $this->control->broadcast($data, $opcode);
     }
 
     public function disconnect(int $fd, int $code = 1000, string $reason = ''): bool
@@ -45,7 +46,7 @@ final class Remote
 
     public function exist(int $fd): bool
     {
-        return in_array($fd, $this->getClientList(), true);
+        return $this->control->info($fd) !== null;
     }
 
     public function isEstablished(int $fd): bool
@@ -59,6 +60,19 @@ final class Remote
         return array_column($this->control->connections(), 'fd');
     }
 
+    /** @return array<string, mixed>|false what wsd knows of a client */
+    public function getClientInfo(int $fd): array|false
+    {
+        return $this->control->info($fd) ?? false;
+    }
+
+    /** Starts processes with the code as it is on disk now; clients stay. False where that failed. */
+    public function reload(): bool
+    {
+        return $this->control->reload()['ok'];
+    }
+
+    /** @return array<string, mixed> the object of `wsd status --json` */
     public function stats(): array
     {
         return $this->control->status();

@@ -38,10 +38,10 @@ final class Sandbox
         'cookie' => ['queued'],
     ];
 
-    /** @var array<string, mixed> the container's properties */
-    private array $container;
-    /** @var list<array{0: object, 1: array<string, mixed>}> */
-    private array $services = [];
+    /** @var list<\Closure(): void> each puts the properties of one object back */
+    private array $backs = [];
+    /** The manager of database connections, which is kept. */
+    private ?object $database;
 
     public function __construct(private Application $app)
     {
@@ -56,37 +56,34 @@ final class Sandbox
         foreach (self::CHANGED as $name => $properties) {
             if ($app->resolved($name)) {
                 $service = $app->make($name);
-                $this->services[] = [$service, self::read($service, $properties)];
+                $this->backs[] = self::back($service, self::read($service, $properties));
             }
         }
         foreach (self::EMPTIED as $name => $properties) {
             if ($app->resolved($name)) {
-                $this->services[] = [$app->make($name), array_fill_keys($properties, [])];
+                $this->backs[] = self::back($app->make($name), array_fill_keys($properties, []));
             }
         }
-        $this->container = self::read($app, null);
+        $this->database = $app->resolved('db') ? $app->make('db') : null;
+        array_unshift($this->backs, self::back($app, self::read($app, null)));
         $this->restore();
     }
 
     /** Forgets everything of the last request. */
     public function restore(): void
     {
-        self::rollBack($this->app);
-        self::write($this->app, $this->container);
-        foreach ($this->services as [$service, $properties]) {
-            self::write($service, $properties);
+        $this->rollBack();
+        foreach ($this->backs as $back) {
+            $back();
         }
         Container::setInstance($this->app);
         Facade::clearResolvedInstances();
     }
 
     /** A transaction that a request left open must not take the next one's writes. */
-    private static function rollBack(Application $app): void
+    private function rollBack(): void
     {
-        if (!$app->resolved('db')) {
-            return;
-        }
-        foreach ($app->make('db')->getConnections() as $connection) {
+        foreach ($this->database?->getConnections() ?? [] as $connection) {
             if ($connection->transactionLevel() > 0) {
                 $connection->rollBack(0);
             }
@@ -100,12 +97,13 @@ final class Sandbox
         return $names === null ? $all : array_intersect_key($all, array_flip($names));
     }
 
-    private static function write(object $of, array $values): void
+    /** Built once, since every request runs it. */
+    private static function back(object $of, array $values): \Closure
     {
-        (function () use ($values): void {
+        return \Closure::bind(function () use ($values): void {
             foreach ($values as $name => $value) {
                 $this->$name = $value;
             }
-        })->call($of);
+        }, $of, $of);
     }
 }

@@ -108,7 +108,7 @@ final class Server extends SwooleServer
     private function admit(Request $request): Accept|\Wsd\Response
     {
         $swoole = SwooleRequest::of($request, $this->port);
-        [$illuminate, $response] = $this->handle($request, $swoole);
+        [$illuminate, $response] = $this->handle($request);
         $status = $response->getStatusCode();
         // There need be no route for the path, so "not found" says nothing about the client.
         if ($status >= 300 && $status !== 404 && $status !== 405) {
@@ -152,10 +152,9 @@ final class Server extends SwooleServer
         if ($this->config['handle_static'] && ($file = $this->file($request)) !== null) {
             return $file;
         }
-        $swoole = SwooleRequest::of($request, $this->port);
         ob_start();
         try {
-            [$illuminate, $response] = $this->handle($request, $swoole);
+            [$illuminate, $response] = $this->handle($request);
             $body = Http::body($response);
         } finally {
             $echoed = (string) ob_get_clean();
@@ -166,14 +165,14 @@ final class Server extends SwooleServer
     }
 
     /** @return array{0: IlluminateRequest, 1: Response} */
-    private function handle(Request $request, SwooleRequest $swoole): array
+    private function handle(Request $request): array
     {
         foreach ($this->config['register_providers'] as $provider) {
             if (class_exists($provider)) {
                 $this->laravel->register($provider, true);
             }
         }
-        $illuminate = Http::request($request, $swoole, $this->public);
+        $illuminate = Http::request($request, $this->port, $this->public);
         $illuminate->enableHttpMethodParameterOverride();
         return [$illuminate, $this->kernel->handle($illuminate)];
     }

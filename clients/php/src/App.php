@@ -28,7 +28,7 @@ final class App
     public const BINARY = 2;
 
     /** An event that takes longer than this is no quick one: what it sent leaves at once. */
-    private const QUICK_NS = 500_000;
+    private const QUICK_NS = 1_000_000;
     /** After so many quick events in a row, what they send is gathered to one write. */
     private const QUICK_EVENTS = 32;
 

@@ -4,43 +4,106 @@ declare(strict_types=1);
 
 namespace Wsd;
 
-/** Reaches a running server from any other PHP program, through the `wsd` command. */
+/**
+ * Reaches a running server from any other PHP program, over its control socket (docs/ipc.md).
+ *
+ * Each call is a connection of its own, so a queue worker that lives for weeks holds none. What
+ * cannot be asked at all, since no server runs or this user may not, is a RuntimeException.
+ */
 final class Control
 {
+    private const SOCKET = 'wsd.sock';
+    /** A worker answers within 5 s, or the manager answers for it. */
+    private const SECONDS = 10.0;
+    private const RELOAD_SECONDS = 600.0;
+
     /** @param array<string, string> $settings what finds the server: runtime_dir, pid_file */
     public function __construct(private array $settings = [])
     {
     }
 
-    /** Queues a text message for a client. False when that client is gone or its queue full. */
-    public function push(int $fd, string $text): bool
+    /** Queues a message for a client. False when that client is gone, or reads too slowly. */
+    public function push(int $fd, string $data, int $opcode = App::TEXT): bool
     {
-        return $this->run(['push', (string) $fd, '--', $text])[0] === 0;
+        return $this->pushConfirmed($fd, $data, $opcode) === 'queued';
     }
 
-    public function broadcast(string $text): bool
+    /** Pushes and gives the verdict: queued, gone, full, too_big or unknown. */
+    public function pushConfirmed(int $fd, string $data, int $opcode = App::TEXT): string
     {
-        return $this->run(['broadcast', '--', $text])[0] === 0;
+        $request = ['cmd' => 'push', 'fd' => $fd] + self::body($data, $opcode);
+        return $this->done($request, $data)['verdict'];
     }
 
+    /** Queues a message for every client of the server, except one where given. */
+    public function broadcast(string $data, int $opcode = App::TEXT, int $except = 0): bool
+    {
+        $but = $except === 0 ? [] : ['except' => $except];
+        return $this->done(['cmd' => 'broadcast'] + self::body($data, $opcode) + $but, $data)['ok'];
+    }
+
+    /** Closes a client's connection. False when it is gone already. */
     public function close(int $fd, int $code = 1000, string $reason = ''): bool
     {
-        $because = $reason === '' ? [] : ['--reason', $reason];
-        return $this->run(['close', (string) $fd, '--code', (string) $code, ...$because])[0] === 0;
+        $request = ['cmd' => 'close', 'fd' => $fd, 'code' => $code, 'reason' => $reason];
+        return $this->done($request)['ok'];
+    }
+
+    /** @return array<string, mixed>|null what is known of a client; null when it is gone */
+    public function info(int $fd): ?array
+    {
+        $answer = $this->done(['cmd' => 'info', 'fd' => $fd]);
+        unset($answer['ok']);
+        return isset($answer['fd']) ? $answer : null;
     }
 
     /** @return list<array<string, mixed>> every open connection: fd, worker, peer, … */
     public function connections(): array
     {
-        [$code, $output] = $this->run(['connections', '--json']);
-        return $code === 0 ? json_decode($output, true, 512, JSON_THROW_ON_ERROR) : [];
+        $connections = [];
+        $this->done(['cmd' => 'connections'], '', function (array $connection) use (&$connections): void {
+            $connections[] = $connection;
+        });
+        return $connections;
     }
 
-    /** @return array<string, mixed> */
+    /** @return array<string, mixed> the object of `wsd status --json` */
     public function status(): array
     {
-        [$code, $output] = $this->run(['status', '--json']);
-        return $code === 0 ? json_decode($output, true, 512, JSON_THROW_ON_ERROR) : [];
+        return $this->done(['cmd' => 'status']);
+    }
+
+    /** @return array<string, mixed> the verdict, when the new code serves; `ok` says whether it does */
+    public function reload(): array
+    {
+        return $this->ask(['cmd' => 'reload'], '', null, self::RELOAD_SECONDS);
+    }
+
+    /**
+     * Asks one thing: docs/ipc.md has the requests and their answers.
+     *
+     * @param array<string, mixed> $request
+     * @param callable(array<string, mixed>): void|null $each takes the objects of a list
+     * @return array<string, mixed> the answer, with `ok`
+     */
+    public function ask(
+        array $request,
+        string $body = '',
+        ?callable $each = null,
+        float $seconds = self::SECONDS,
+    ): array {
+        $socket = $this->connect($seconds);
+        self::write($socket, json_encode($request, JSON_THROW_ON_ERROR) . "\n" . $body);
+        while (($line = fgets($socket)) !== false) {
+            $answer = json_decode($line, true, 512, JSON_THROW_ON_ERROR);
+            if (isset($answer['ok'])) {
+                return $answer;
+            }
+            $each === null || $each($answer);
+        }
+        throw new \RuntimeException(stream_get_meta_data($socket)['timed_out']
+            ? 'wsd did not answer in time; it may have been done or not'
+            : 'wsd ended the connection before it answered; it may have been done or not');
     }
 
     /**
@@ -59,6 +122,59 @@ final class Control
         }
         $output = stream_get_contents($pipes[1]);
         return [proc_close($process), (string) $output];
+    }
+
+    /** Where wsd has its control socket unless told: see runtime_dir in etc/wsd.toml. */
+    public static function directory(): string
+    {
+        $uid = function_exists('posix_geteuid') ? posix_geteuid() : getmyuid();
+        $user = getenv('XDG_RUNTIME_DIR');
+        return match (true) {
+            ($named = getenv('WSD_RUNTIME_DIR')) !== false && $named !== '' => $named,
+            $uid === 0 => '/run/wsd',
+            $user !== false && $user !== '' => "$user/wsd",
+            default => (getenv('TMPDIR') ?: '/tmp') . "/wsd-$uid",
+        };
+    }
+
+    /** @return resource */
+    private function connect(float $seconds)
+    {
+        $path = ($this->settings['runtime_dir'] ?? self::directory()) . '/' . self::SOCKET;
+        $socket = @stream_socket_client("unix://$path", $code, $why, self::SECONDS);
+        if ($socket === false) {
+            throw new \RuntimeException("wsd does not run, or may not be asked: $path: $why");
+        }
+        stream_set_timeout($socket, (int) $seconds);
+        return $socket;
+    }
+
+    /** @param resource $socket */
+    private static function write($socket, string $bytes): void
+    {
+        while ($bytes !== '') {
+            $sent = @fwrite($socket, $bytes);
+            if ($sent === false || $sent === 0) {
+                return; // It refuses, and the answer says why.
+            }
+            $bytes = substr($bytes, $sent);
+        }
+    }
+
+    /** @return array<string, mixed> */
+    private static function body(string $data, int $opcode): array
+    {
+        return ['opcode' => $opcode === App::BINARY ? 'binary' : 'text', 'bytes' => strlen($data)];
+    }
+
+    /** As ask(); throws what was refused without a verdict, such as text that is not UTF-8. */
+    private function done(array $request, string $body = '', ?callable $each = null): array
+    {
+        $answer = $this->ask($request, $body, $each);
+        if (!$answer['ok'] && !isset($answer['verdict'])) {
+            throw new \RuntimeException('wsd: ' . ($answer['error'] ?? 'refused without a reason'));
+        }
+        return $answer;
     }
 
     /** @return list<string> */

@@ -34,7 +34,22 @@ final class Launcher
         }
         $words = explode("\0", rtrim($line, "\0"));
         $words[0] = PHP_BINARY;
+        array_splice($words, 1, 0, self::opcache($words));
         return $words;
+    }
+
+    /**
+     * A server runs for weeks, so it has opcache as PHP-FPM has. php.ini leaves it off on the
+     * command line; `php -d opcache.enable_cli=0 server.php` leaves it off here.
+     *
+     * @param list<string> $words
+     * @return list<string>
+     */
+    private static function opcache(array $words): array
+    {
+        $said = preg_grep('/opcache\.enable_cli/', $words) !== [];
+        $wanted = extension_loaded('Zend OPcache') && filter_var(ini_get('opcache.enable'), FILTER_VALIDATE_BOOL);
+        return $said || !$wanted ? [] : ['-d', 'opcache.enable_cli=1'];
     }
 
     /**

@@ -94,19 +94,26 @@ final class Protocol
     public static function request(int $fd, string $payload): Request
     {
         $at = 0;
-        $method = self::readString($payload, $at);
-        $target = self::readString($payload, $at);
-        $subprotocol = self::readString($payload, $at);
-        $peer = self::readString($payload, $at);
-        $client = self::readString($payload, $at);
+        $head = self::readStrings($payload, $at, 5);
         $count = unpack('V', $payload, $at)[1];
         $at += 4;
-        $fields = [];
+        $fields = array_chunk(self::readStrings($payload, $at, 2 * $count), 2);
+        return new Request($fd, ...$head, fields: $fields, body: substr($payload, $at));
+    }
+
+    /**
+     * Reads strings that stand one after the other; no call for each, since every request has many.
+     *
+     * @return list<string>
+     */
+    private static function readStrings(string $payload, int &$at, int $count): array
+    {
+        $strings = [];
         for ($i = 0; $i < $count; $i++) {
-            $name = self::readString($payload, $at);
-            $fields[] = [$name, self::readString($payload, $at)];
+            $length = unpack('V', $payload, $at)[1];
+            $strings[] = substr($payload, $at + 4, $length);
+            $at += 4 + $length;
         }
-        $rest = substr($payload, $at);
-        return new Request($fd, $method, $target, $subprotocol, $peer, $client, $fields, $rest);
+        return $strings;
     }
 }

@@ -35,10 +35,23 @@ final class Request
         return explode('?', $this->target, 2)[1] ?? '';
     }
 
+    /** @return array{0: string, 1: int} the peer's address and port; '' and 0 on unix: */
+    public function peerAddress(): array
+    {
+        $colon = strrpos($this->peer, ':');
+        return $colon === false
+            ? [$this->peer, 0]
+            : [trim(substr($this->peer, 0, $colon), '[]'), (int) substr($this->peer, $colon + 1)];
+    }
+
     /** @return array<array-key, mixed> the query's parameters, as PHP's $_GET has them */
     public function query(): array
     {
-        parse_str($this->queryString(), $parameters);
+        $query = $this->queryString();
+        if ($query === '') {
+            return [];
+        }
+        parse_str($query, $parameters);
         return $parameters;
     }
 

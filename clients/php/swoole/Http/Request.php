@@ -30,7 +30,7 @@ class Request
         $self->header = $request->headers();
         $self->cookie = $request->cookies() ?: null;
         $self->get = $request->query() ?: null;
-        [$peer, $peerPort] = self::address($request->peer);
+        [$peer, $peerPort] = $request->peerAddress();
         $now = microtime(true);
         $self->server = [
             'request_method' => $request->method,
@@ -85,15 +85,6 @@ class Request
             [$this->post, $this->files] = Multipart::parse($this->body, $found[1]);
             $this->tmpfiles = array_column($this->files ?? [], 'tmp_name');
         }
-    }
-
-    /** @return array{0: string, 1: int} */
-    private static function address(string $peer): array
-    {
-        $colon = strrpos($peer, ':');
-        return $colon === false
-            ? [$peer, 0]
-            : [trim(substr($peer, 0, $colon), '[]'), (int) substr($peer, $colon + 1)];
     }
 
     public function __destruct()

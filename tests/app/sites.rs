@@ -1,0 +1,226 @@
+//! Applications as their users run them: a script of its own, Laravel behind nginx, a browser.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::harness::{Client, Closed, command, soon, until};
+use crate::support::path;
+
+/// A port that was free a moment ago.
+pub async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// `php script.php` in the foreground, with what it prints.
+pub struct Script {
+    pub address: String,
+    pub lines: Lines<BufReader<ChildStdout>>,
+    process: Child,
+    _directory: TempDir,
+}
+
+impl Script {
+    /// Starts `php`, with these arguments, and returns when it serves.
+    pub async fn start(arguments: &[&str]) -> Script {
+        let port = free_port().await;
+        let directory = tempfile::tempdir().unwrap();
+        let mut php = Command::new("php");
+        php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
+        php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).env("XDG_RUNTIME_DIR", directory.path());
+        php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = php.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = format!("127.0.0.1:{port}");
+        until("the script to serve", async || TcpStream::connect(&address).await.ok()).await;
+        Script { address, lines, process, _directory: directory }
+    }
+
+    /// The next line that it prints.
+    pub async fn line(&mut self) -> String {
+        soon("a line", self.lines.next_line()).await.unwrap().expect("another line")
+    }
+
+    /// Ends it as Ctrl-C does, and waits until it is gone.
+    pub async fn stop(mut self) {
+        let pid = self.process.id().unwrap() as i32;
+        crate::harness::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        soon("its end", self.process.wait()).await.unwrap();
+    }
+}
+
+/// Has a Chromium open the chat page, say hello over that WebSocket, and see the answer.
+async fn chat_in_a_browser(socket: &str, answer: &str) {
+    let directory = path("tests/browser");
+    let installed = Path::new(&directory).join("node_modules").is_dir();
+    assert!(installed, "scripts/test runs `npm ci` in tests/browser");
+    let page = format!("file://{}?socket={socket}", path("tests/app/fixtures/chat.html"));
+    let mut node = Command::new("node");
+    node.current_dir(&directory).args(["page.mjs", &page, "你好, WebSocket", answer]);
+    let ran = command(&mut node).await;
+    assert_eq!(ran.stdout, "ok\n", "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_script_of_a_tutorial_runs_by_itself_and_a_browser_chats_with_it() {
+    let mut script = Script::start(&[&path("tests/app/fixtures/chat_server.php")]).await;
+    let socket = format!("ws://{}", script.address);
+    chat_in_a_browser(&socket, "the server heard Ada: 你好, WebSocket").await;
+    let line = until("a line of the script", async || {
+        let line = script.line().await;
+        line.starts_with("opened ").then_some(line)
+    })
+    .await;
+    let fd = line.strip_prefix("opened ").unwrap();
+    assert_eq!(script.line().await, "received Ada: 你好, WebSocket, opcode 1, finish 1");
+    assert_eq!(script.line().await, format!("closed {fd}"));
+    script.stop().await;
+}
+
+/// The Laravel application of the tests in a directory of its own, served by `bin/laravels`.
+struct Laravel {
+    directory: TempDir,
+    port: u16,
+}
+
+impl Laravel {
+    async fn start() -> Laravel {
+        let directory = tempfile::tempdir().unwrap();
+        let mut copy = Command::new("cp");
+        copy.args(["-r", &path("tests/laravel-app/.")]).arg(directory.path());
+        command(&mut copy).await.ok();
+        let laravel = Laravel { directory, port: free_port().await };
+        laravel.php(&["bin/laravels", "start", "-d"]).await;
+        laravel
+    }
+
+    /// Runs PHP in the application; it has to succeed.
+    async fn php(&self, arguments: &[&str]) -> String {
+        let mut php = Command::new("php");
+        php.args(arguments).current_dir(self.directory.path());
+        php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
+        php.env("LARAVELS_LISTEN_PORT", self.port.to_string()).env("LARAVELS_WORKER_NUM", "2");
+        command(php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))).await.ok()
+    }
+
+    fn log(&self) -> String {
+        let log = self.directory.path().join("storage/logs/laravel.log");
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+}
+
+impl Drop for Laravel {
+    fn drop(&mut self) {
+        // Where a test failed; else it is stopped already.
+        let mut php = std::process::Command::new("php");
+        php.args(["bin/laravels", "stop"]).current_dir(self.directory.path());
+        php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
+        let _ = php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).stderr(Stdio::null()).output();
+    }
+}
+
+/// nginx with LaravelS's site before that application.
+struct Nginx {
+    address: String,
+    _process: Child,
+}
+
+impl Nginx {
+    async fn start(laravel: &Laravel) -> Nginx {
+        let directory = laravel.directory.path().display().to_string();
+        let address = format!("127.0.0.1:{}", free_port().await);
+        let site = std::fs::read_to_string(path("tests/app/fixtures/laravel-site.conf")).unwrap();
+        let site = site
+            .replace("UPSTREAM", &format!("127.0.0.1:{}", laravel.port))
+            .replace("LISTEN", &address)
+            .replace("PUBLIC", &format!("{directory}/public"))
+            .replace("DIRECTORY", &directory);
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {directory}/{name};\n"))
+            .concat();
+        let main = format!(
+            "daemon off;\nmaster_process off;\npid {directory}/nginx.pid;\n\
+             error_log {directory}/nginx.log;\nevents {{}}\nhttp {{\n{temporary}{site}}}\n"
+        );
+        let file = format!("{directory}/nginx.conf");
+        std::fs::write(&file, main).unwrap();
+        let mut nginx = Command::new("nginx");
+        nginx.args(["-c", &file, "-e", &format!("{directory}/nginx.log")]);
+        let programs = std::env::var("PATH").unwrap_or_default();
+        nginx.env("PATH", format!("{programs}:/usr/sbin"));
+        let process = nginx.stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        until("nginx to listen", async || TcpStream::connect(&address).await.ok()).await;
+        Nginx { address, _process: process }
+    }
+}
+
+/// The answer to a GET, head and body.
+async fn get(address: &str, target: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {target} HTTP/1.1\r\nhost: todo.test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the answer", stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn laravel_serves_pages_and_websocket_through_nginx_and_a_reload_drops_nobody() {
+    let laravel = Laravel::start().await;
+    let nginx = Nginx::start(&laravel).await;
+    assert!(get(&nginx.address, "/").await.contains("<p>Hello from todo</p>"));
+    assert!(get(&nginx.address, "/robots.txt").await.contains("User-agent: *"), "of nginx itself");
+    chat_in_a_browser(&format!("ws://{}/ws", nginx.address), "you said Ada: 你好, WebSocket")
+        .await;
+
+    let mut client = Client::connect(&nginx.address, "/ws?token=good").await;
+    assert_eq!(client.receive().await, "welcome /ws 7 unnamed");
+    let service = laravel.directory.path().join("app/Services/ChatService.php");
+    let code = std::fs::read_to_string(&service).unwrap();
+    std::fs::write(&service, code.replace("you said", "now you said")).unwrap();
+    assert_eq!(client.ask("hello").await, "you said hello");
+    assert!(laravel.php(&["bin/laravels", "reload"]).await.contains("generation 2 serves"));
+    assert_eq!(client.ask("hello").await, "now you said hello");
+
+    let status = laravel.php(&["bin/laravels", "info"]).await;
+    assert!(status.contains("8.83"), "{status}");
+    laravel.php(&["bin/laravels", "stop"]).await;
+    assert!(matches!(client.closed().await, Closed::Frame(1001, _)));
+    let log = laravel.log();
+    assert_eq!(log.matches("local.INFO: opened").count(), 2, "{log}");
+    assert_eq!(log.matches("local.INFO: closed").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn an_artisan_command_pushes_to_a_client() {
+    let laravel = Laravel::start().await;
+    let mut client = Client::connect(&format!("127.0.0.1:{}", laravel.port), "/ws").await;
+    client.receive().await;
+    let list = ["-r", CONTROL, "storage/wsd"];
+    let fd = laravel.php(&list).await;
+    assert_eq!(laravel.php(&["artisan", "say", &fd, "from artisan"]).await, "pushed\n");
+    assert_eq!(client.receive().await, "from artisan");
+    assert_eq!(laravel.php(&["artisan", "say", "99", "nobody"]).await, "gone\n");
+}
+
+/// Prints the one connection there is, and asks a few things of the native class on the way.
+const CONTROL: &str = r#"
+    require getenv('TEST_WSD_PACKAGE');
+    $control = new Wsd\Control(['runtime_dir' => $argv[1]]);
+    $fd = $control->connections()[0]['fd'];
+    $control->info($fd)['fd'] === $fd || exit('info');
+    $control->info(99) === null || exit('info of nobody');
+    $control->pushConfirmed(99, 'x') === 'gone' || exit('gone');
+    $control->status()['connections'] === 1 || exit('status');
+    try {
+        $control->push($fd, "\xff");
+        exit('text');
+    } catch (RuntimeException) {
+        echo $fd;
+    }
+"#;
