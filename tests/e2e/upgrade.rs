@@ -92,6 +92,55 @@ async fn an_image_that_fails_after_its_exec_is_left_for_the_old_one() {
 }
 
 #[tokio::test]
+async fn an_image_of_another_ipc_version_is_refused_by_name() {
+    let server = Setup::own_testbed().start().await;
+    let mut client = server.client().await;
+    let (who, master) = (client.who().await, server.master().await);
+    let told = [
+        ("rehearsal", "speaks IPC version 200, this image"),
+        ("probe", "(version 9.9.9) speaks IPC version 200, this server 1: use `wsd upgrade`"),
+    ];
+    for (role, why) in told {
+        fs::write(server.path().join("misbehave"), format!("{role} other-ipc")).unwrap();
+        let ran = match role {
+            "probe" => server.wsd(["reload"]).await,
+            _ => upgrade(&server).await,
+        };
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(why), "{ran:?}");
+        assert_eq!(client.who().await, who, "{role}");
+        assert_eq!(server.master().await, master, "{role}");
+    }
+    upgrade(&server).await.ok();
+    assert_eq!(client.who().await.fd, who.fd);
+}
+
+#[tokio::test]
+async fn a_bad_configuration_at_an_upgrade_changes_nothing() {
+    let server = Setup::own_testbed().start().await;
+    let mut client = server.client().await;
+    let (who, master) = (client.who().await, server.master().await);
+    let file = server.path().join("wsd.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    let bad = [
+        ("handshakes_max = 0.5", "handshakes_max: is 0.5"),
+        ("worker_mun = 3", "worker_mun: there is no such key; did you mean \"worker_num\"?"),
+        ("pid_file = \"elsewhere\"", "pid_file cannot change on upgrade"),
+    ];
+    for (line, why) in bad {
+        fs::write(&file, format!("{good}{line}\n")).unwrap();
+        let ran = upgrade(&server).await;
+        assert_eq!(ran.code, Some(1), "{line}: {ran:?}");
+        assert!(ran.stderr.contains(why), "{line}: {ran:?}");
+        assert_eq!(client.who().await, who, "{line}");
+        assert_eq!(server.master().await, master, "{line}");
+    }
+    fs::write(&file, &good).unwrap();
+    upgrade(&server).await.ok();
+    assert_eq!(client.who().await.fd, who.fd);
+}
+
+#[tokio::test]
 #[ignore = "waits for two deadlines of ten seconds; scripts/soak"]
 async fn an_image_that_hangs_is_left_for_the_old_one() {
     let server = Setup::own_testbed().start().await;
