@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn end_of_head(bytes: &[u8], cut: usize, limits: &Limits) -> Result<Option<usize>, Refusal> {
-    let (mut reader, mut end) = (Reader::new(), 0);
+    let (mut reader, mut end) = (Reader::new(), 0usize);
     loop {
         end = end.saturating_add(cut).min(bytes.len());
         match reader.advance(&bytes[..end], limits)? {
