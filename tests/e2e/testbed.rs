@@ -36,9 +36,9 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang|other-ipc`: a process of that
-/// role does so, once, before it does anything else, as a bad build would. `other-ipc` is for a
-/// rehearsal and a probe, which then meet a server of another IPC version or are of one.
+/// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang|other-ipc`: a process of
+/// that role does so, once, before it does anything else, as a bad build would. `other-ipc` is for
+/// a rehearsal, which then meets a server of another IPC version, and a probe, which is of one.
 fn misbehave() {
     let Some(path) = std::env::var_os("TESTBED_MISBEHAVE") else { return };
     let Ok(text) = std::fs::read_to_string(&path) else { return };
