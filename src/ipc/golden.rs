@@ -143,7 +143,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::HandOver { to: ID },
         ManagerToWorker::Adopt { from: ID, fds: vec![FD] },
         ManagerToWorker::Adopted { fds: vec![FD] },
-        ManagerToWorker::Own { ranges: vec![(1, FD)] },
+        ManagerToWorker::Own,
         ManagerToWorker::Drain { jitter_ms: 10_000, deadline_ms: 30_000 },
         ManagerToWorker::WorkerNum(4),
     ]);
@@ -166,6 +166,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Moving { fds: vec![FD] },
         WorkerToManager::Stays { fds: vec![(FD, "busy".to_owned())] },
         WorkerToManager::HandedOver { moved: 5, stayed: 6 },
+        WorkerToManager::Rested,
         WorkerToManager::Adopted { from: ID, fds: vec![FD] },
         WorkerToManager::Drained,
     ]);
