@@ -183,6 +183,8 @@ struct Holds {
     zombies: usize,
 }
 
+const MEMORY_SLACK_KIB: u64 = 4096;
+
 impl Holds {
     fn of(pid: i32) -> Holds {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -196,12 +198,13 @@ impl Holds {
         }
     }
 
-    /// That this is no more than `before`. An allocator keeps some, so memory may have grown a
-    /// little; a descriptor or a zombie may not.
+    /// That this is no more than `before`. An allocator keeps what its busiest moment needed, and
+    /// a reload of many workers may be busier than the last; so memory may have grown once, by
+    /// 2 KiB for each of 2,000 workers. A descriptor or a zombie may not be more.
     fn is_no_more_than(&self, before: &Holds) -> bool {
         self.descriptors <= before.descriptors
             && self.zombies == 0
-            && self.memory_kib <= before.memory_kib + 1024
+            && self.memory_kib <= before.memory_kib + MEMORY_SLACK_KIB
     }
 }
 
@@ -258,7 +261,7 @@ async fn a_hundred_reloads_and_a_thousand_kills_leave_nothing_behind() {
     let (mut master, manager) = (before[0], server.manager().await);
     kill(manager, Signal::SIGKILL);
     until("the next manager", async || (server.manager().await != manager).then_some(())).await;
-    master.memory_kib += 1024;
+    master.memory_kib += MEMORY_SLACK_KIB;
     until("the dead to be let go", async || {
         Holds::of(server.master().await).is_no_more_than(&master).then_some(())
     })
