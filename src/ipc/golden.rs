@@ -167,7 +167,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Stays { fds: vec![(FD, "busy".to_owned())] },
         WorkerToManager::HandedOver { moved: 5, stayed: 6 },
         WorkerToManager::Rested,
-        WorkerToManager::Adopted { from: ID, fds: vec![FD] },
+        WorkerToManager::Adopted { from: ID, fds: vec![FD], had: vec![2] },
         WorkerToManager::Drained,
     ]);
 }
