@@ -24,3 +24,9 @@ pub mod sys;
 pub mod websocket;
 pub(crate) mod worker;
 pub use server::Server;
+
+/// What only `fuzz/targets` may see of rooms that are closed to everybody else.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::worker::fuzzing::*;
+}

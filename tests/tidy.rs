@@ -298,7 +298,8 @@ fn lines_are_at_most_100_columns_wide() {
 
 /// Recorded by a tool, as it was.
 fn is_generated(path: &str) -> bool {
-    path.starts_with("tests/fixtures/") || path.starts_with("fuzz/seeds/")
+    let places = ["tests/fixtures/", "tests/golden/", "fuzz/seeds/"];
+    places.iter().any(|place| path.starts_with(place))
 }
 
 #[test]

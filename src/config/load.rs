@@ -41,6 +41,10 @@ const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"
 /// The largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// The most faults for which a known name is looked for that is near: each costs a comparison with
+/// every key, and what has more faults is hardly a configuration with typing errors.
+const NEAREST_MAX: usize = 20;
+
 /// The most syntax errors told of one file: after the first few, the rest tends to be echo.
 const SYNTAX_ERRORS_MAX: usize = 5;
 
@@ -153,8 +157,9 @@ impl<'a> Loading<'a> {
     }
 
     fn read_toml(&mut self, file: &Path, text: &str) {
+        let lines = Lines::of(text);
         let at = |offset: usize| {
-            let (line, column) = position(text, offset);
+            let (line, column) = lines.position(offset);
             Source::File { path: file.to_owned(), line, column }
         };
         let (table, faults) = DeTable::parse_recoverable(text);
@@ -191,7 +196,7 @@ impl<'a> Loading<'a> {
                 Some(key) => self.take(source, key.name, &Raw::Bare(value.clone()), &sources.dir),
                 None => {
                     let names: Vec<String> = keys().map(|key| variable_of(key.name)).collect();
-                    let near = nearest(variable, names.iter().map(String::as_str));
+                    let near = self.nearest(variable, names.iter().map(String::as_str));
                     self.fault(source, "", unknown(near, "no key has this name"));
                 }
             }
@@ -219,7 +224,7 @@ impl<'a> Loading<'a> {
                     let right = format!("write {} above [app]", outer.name);
                     return self.fault(source, name, Wrong::new("is no key of [app]", right));
                 }
-                let near = nearest(name, keys().map(|key| key.name));
+                let near = self.nearest(name, keys().map(|key| key.name));
                 return self.fault(source, name, unknown(near, "there is no such key"));
             }
         };
@@ -227,6 +232,11 @@ impl<'a> Loading<'a> {
             Ok(()) => drop(self.origins.insert(key.name, source)),
             Err(what) => self.fault(source, key.name, what),
         }
+    }
+
+    /// The known name that is nearest to a mistyped one, while there are not too many of these.
+    fn nearest<'n>(&self, name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+        if self.errors.len() < NEAREST_MAX { nearest(name, known) } else { None }
     }
 
     pub(super) fn fault(&mut self, source: Source, key: &str, what: Wrong) {
@@ -269,12 +279,24 @@ fn read_text(path: &Path) -> Result<String, Wrong> {
     })
 }
 
-/// Line and column of a byte, both from 1; the column counts characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+/// Where the lines of a text begin, found once: a file may have a fault on each of them.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Lines<'a> {
+        let behind = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Lines { text, starts: std::iter::once(0).chain(behind).collect() }
+    }
+
+    /// Line and column of a byte, both from 1; the column counts characters.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let before = self.text.get(self.starts[line - 1]..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
 }
 
 fn key(name: &str) -> Option<&'static Key> {

@@ -295,3 +295,14 @@ proptest! {
         let _ = load_file(&format!("{key} = {value}"), &[]);
     }
 }
+
+/// Found by fuzzing: each of a file's thousands of unknown names was compared with every key.
+#[test]
+fn near_names_are_looked_for_a_few_times_and_then_no_more() {
+    let text: String = (0..30_000).map(|n| format!("worker_nun{n} = 1\n")).collect();
+    let faults = faults(load_file(&text, &[]));
+    assert_eq!(faults.len(), 30_000);
+    let near = faults.iter().filter(|fault| fault.contains("did you mean"));
+    assert!((1..100).contains(&near.count()));
+    assert!(faults[29_999].ends_with("there is no such key; etc/wsd.toml lists all keys"));
+}

@@ -15,7 +15,11 @@ pub use report::{
     Status, Throttled, WorkerReport, WorkerState,
 };
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::messages::StopMode;
@@ -31,7 +35,7 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields, remote = "Self")]
 pub enum Request {
     /// Is anybody there? Answers with `pid` and `version` of the manager.
     Ping {},
@@ -92,6 +96,33 @@ pub enum Request {
     /// Asks the master to become the image now installed. A failure is the answer; on success
     /// the connection ends with the old manager, and `wait` on a new one tells the rest.
     Upgrade {},
+}
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Request::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Request, D::Error> {
+        deserializer.deserialize_map(AnObject)
+    }
+}
+
+/// Takes nothing but an object: what serde derives takes the list of its values as well.
+struct AnObject;
+
+impl<'de> Visitor<'de> for AnObject {
+    type Value = Request;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `cmd`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Request, A::Error> {
+        Request::deserialize(MapAccessDeserializer::new(map))
+    }
 }
 
 /// Text or binary.
@@ -271,6 +302,8 @@ mod tests {
             r#"{"cmd":"push","fd":0,"bytes":1}"#,
             r#"{"cmd":"push","fd":1,"bytes":-1}"#,
             r#"{"cmd":"status","fd":1}"#,
+            r#"["ping"]"#,
+            r#"["push", 1, "text", 0]"#,
         ] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }

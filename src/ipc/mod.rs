@@ -11,6 +11,8 @@
 
 pub mod codec;
 pub mod control;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod link;
 pub mod messages;
 pub mod packet;

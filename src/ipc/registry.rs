@@ -185,6 +185,29 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_of_the_first_version_is_read_and_written() {
+        let golden = crate::ipc::golden::lines(include_str!("../../tests/golden/registry-1"));
+        let bytes = &golden["registry"];
+        let (shared, memfd) = Shared::create("golden", bytes.len()).unwrap();
+        for (word, bytes) in shared.words().iter().zip(bytes.chunks_exact(8)) {
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap()), Relaxed);
+        }
+        let registry = Registry::open(memfd.as_fd()).unwrap();
+        let closing = Entry { closing: true, ..entry(2, "[fe80::1]:65535") };
+        let entries = [entry(1, "1.2.3.4:80"), closing, entry(3, "a unix socket")];
+        assert_eq!(registry.entries().collect::<Vec<_>>(), entries);
+
+        let (ours, _) = Registry::create(4).unwrap();
+        for (index, entry) in [0, 1, 3].into_iter().zip(&entries) {
+            ours.opened(index, entry);
+        }
+        ours.closing(1);
+        let ours: Vec<u8> =
+            ours.shared.words().iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        assert_eq!(data_encoding::HEXLOWER.encode(&ours), data_encoding::HEXLOWER.encode(bytes));
+    }
+
+    #[test]
     fn a_closing_entry_is_told_and_a_closed_one_is_gone() {
         let (registry, memfd) = Registry::create(2).unwrap();
         let reader = Registry::open(memfd.as_fd()).unwrap();

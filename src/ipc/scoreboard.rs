@@ -214,6 +214,13 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_keeps_the_word_it_had_in_the_first_version() {
+        let first = include_str!("../../tests/golden/scoreboard-1");
+        let now = Counter::ALL.map(Counter::as_str);
+        assert!(first.lines().eq(now.into_iter().take(first.lines().count())));
+    }
+
+    #[test]
     fn counters_are_listed_in_the_order_of_their_words() {
         for (index, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter as usize, index);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apps::App;
 use super::child::Child;
+use super::launch::Preface;
 use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
 use super::reload::Image;
@@ -25,6 +26,7 @@ use super::worker_handle::WorkerLeft;
 use super::{Launch, Lock, Master, Signals, notify};
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
+use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{Generation, Listener, MasterToManager};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::sys::{clock, guard, process};
@@ -37,6 +39,9 @@ const REHEARSAL_MS_MAX: u64 = 10_000;
 pub struct Takeover {
     /// The version of the image that wrote this.
     pub from: String,
+    /// What that image and the workers it left speak.
+    #[serde(default = "super::launch::first_version")]
+    ipc_version: u8,
     /// All of the numbers below.
     all: Vec<RawFd>,
     /// Where the new image writes why it goes back.
@@ -208,6 +213,7 @@ impl Master {
         let mut takeover = Takeover {
             all: Vec::new(),
             from: env!("CARGO_PKG_VERSION").to_owned(),
+            ipc_version: IPC_VERSION,
             why,
             started_at: self.started_at,
             lock: leaving.lend(self.lock.descriptor())?,
@@ -383,9 +389,9 @@ impl Master {
 /// Takes everything over for show: the descriptors are copies, and nothing is signalled, reaped
 /// or told. What would fail in earnest fails here.
 pub fn rehearse(record: OwnedFd, base: Config) -> Result<()> {
-    let launch = Launch::read(&record)?;
-    let report = launch.report.map(process::adopt_descriptor).map(File::from);
-    let verdict = rehearse_launch(launch, base);
+    let report = Preface::read(&record)?.report;
+    let report = report.map(process::adopt_descriptor).map(File::from);
+    let verdict = Launch::read(&record).and_then(|launch| rehearse_launch(launch, base));
     let text = match &verdict {
         Ok(()) => READY_LINE.to_owned(),
         Err(error) => error.to_string(),

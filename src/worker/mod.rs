@@ -42,6 +42,15 @@ mod travel;
 
 pub(crate) use life::run;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub use super::head::{
+        Body, Head, Kept, Kind, Limits, Reader, Refusal, check_origin, classify, client_address,
+        parse, request, response,
+    };
+    pub use super::travel::repack;
+}
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 

@@ -106,3 +106,105 @@ impl Traveller {
         codec::decode_within(STATE_BYTES_MAX, state)
     }
 }
+
+/// Unpacks a batch as its taker does, and packs it again: as bytes, and the engines in it.
+#[cfg(fuzzing)]
+pub fn repack(mut batch: &[u8]) -> Result<(Vec<u8>, Vec<EngineState>)> {
+    let (mut again, mut engines) = (Vec::new(), Vec::new());
+    while !batch.is_empty() {
+        let traveller = Traveller::unpack(&mut batch)?;
+        traveller.pack(&mut again)?;
+        if let Traveller::OpenV1(open) = traveller {
+            super::head::Kept::from_bytes(&open.kept);
+            open.unsent.map(super::outbox::Outbox::thaw);
+            engines.push(open.engine);
+        }
+    }
+    Ok((again, engines))
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+    use crate::api::Opcode;
+    use crate::fd::Fd;
+    use crate::websocket::{Codec, DeflateOptions, Engine, Event, Limits};
+    use crate::worker::head::Kept;
+    use crate::worker::outbox::Outbox;
+
+    /// Connections as the first version sent them. `open` was cut in the midst of a character of
+    /// a fragmented text, with a frame half sent; `window` has agreed on context takeover and
+    /// received "Hello"; `pending` has sent half of its head.
+    const SENT_BY_1: &str = include_str!("../../tests/golden/connections-1");
+
+    fn received(name: &str) -> Traveller {
+        let golden = crate::ipc::golden::lines(SENT_BY_1);
+        let mut batch = golden[name].as_slice();
+        let traveller = Traveller::unpack(&mut batch).unwrap();
+        assert!(batch.is_empty());
+        let mut again = Vec::new();
+        traveller.pack(&mut again).unwrap();
+        assert_eq!(HEXLOWER.encode(&again), HEXLOWER.encode(&golden[name]), "{name} has changed");
+        traveller
+    }
+
+    fn open(name: &str) -> OpenV1 {
+        match received(name) {
+            Traveller::OpenV1(open) => *open,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the engine says to the rest.
+    fn message(engine: EngineState, rest: &mut [u8]) -> (Opcode, Vec<u8>) {
+        let limits = Limits { message_bytes: 1 << 20, fragments: 16 };
+        let mut codec = Codec::new(DeflateOptions { enabled: true, ..DeflateOptions::default() });
+        let mut engine = Engine::thaw(engine).unwrap();
+        let step = engine.next(rest, &limits, &mut codec).unwrap();
+        match step.event {
+            Some(Event::Message { opcode, data }) => (opcode, data.bytes(rest).to_vec()),
+            _ => panic!("no message"),
+        }
+    }
+
+    #[test]
+    fn an_open_connection_of_the_first_version_goes_on() {
+        let open = open("open");
+        let request = Kept::from_bytes(&open.kept).unwrap().request(Fd::try_from(9).unwrap());
+        assert_eq!(request.target, "/ws?room=1");
+        assert_eq!(request.headers.get("cookie"), Some("seat=7"));
+        assert_eq!(request.peer, Some("10.0.0.1:2000".parse().unwrap()));
+        let said = message(open.engine, &mut [0xa9 ^ 1, b'l' ^ 2, b'o' ^ 3]);
+        assert_eq!(said, (Opcode::Text, "h\u{e9}lo".as_bytes().to_vec()));
+        assert_eq!(open.tail, b"tail");
+        let outbox = Outbox::thaw(open.unsent.unwrap()).unwrap();
+        assert_eq!(outbox.messages(), 2);
+        assert_eq!((open.opened_at, open.received_at), (1_800_000_000_000, 5_000));
+        assert_eq!((open.bytes_in, open.bytes_out), (100, 200));
+        let ticks = [open.deadline, open.ping_at, open.pong_by, open.message_by];
+        assert_eq!(ticks, [crate::worker::timers::NEVER, 21, 22, 23]);
+        assert_eq!(open.frozen.as_deref(), Some(b"user data".as_slice()));
+    }
+
+    #[test]
+    fn an_inflate_window_of_the_first_version_is_kept() {
+        let open = open("window");
+        // RFC 7692 section 7.2.3.2: the same five letters, as one reference to those before.
+        let mut again = [0xc1, 0x85, 0, 0, 0, 0, 0xf2, 0x00, 0x11, 0x00, 0x00];
+        assert_eq!(message(open.engine, &mut again), (Opcode::Text, b"Hello".to_vec()));
+        assert!(open.unsent.is_none() && open.frozen.is_none());
+    }
+
+    #[test]
+    fn half_a_head_of_the_first_version_is_read_on() {
+        match received("pending") {
+            Traveller::PendingV1 { bytes, peer, deadline } => {
+                assert_eq!(bytes, b"GET / HTTP/1.1\r\nHo");
+                assert_eq!((peer, deadline), (Some("[::1]:2000".parse().unwrap()), 40));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::harness::*;
 
@@ -103,6 +104,77 @@ async fn out_of_descriptors_a_worker_neither_spins_nor_dies() {
     .await;
     assert_eq!(next.who().await.pid, worker);
     assert_eq!(bystander.who().await, who);
+}
+
+/// Lowers, or raises again, how many descriptors a process that runs may have.
+async fn limit_descriptors(pid: i32, limit: usize) {
+    let mut prlimit = Command::new("prlimit");
+    command(prlimit.arg("--pid").arg(pid.to_string()).arg(format!("--nofile={limit}:")))
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn without_a_descriptor_to_accept_with_a_client_is_told() {
+    let server = Setup::testbed().set("worker_num", 1).start().await;
+    let worker = server.serving(0, None).await.pid;
+    let mut bystander = server.client().await;
+    let who = bystander.who().await;
+    // max_connection knows nothing of this, so only accept itself can find out.
+    let highest = open_descriptors(worker).into_iter().map(|(number, _)| number).max();
+    limit_descriptors(worker, highest.unwrap() as usize + 3).await;
+    let mut crowd = Vec::new();
+    let refused = until("a refusal", async || {
+        let mut raw = Raw::connect(&server.address).await;
+        raw.send(handshake("server", "")).await;
+        let head = raw.head().await;
+        if head.starts_with("HTTP/1.1 101 ") {
+            crowd.push(raw);
+            return None;
+        }
+        Some(head + &String::from_utf8_lossy(&raw.rest().await))
+    })
+    .await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.ends_with("the server has no descriptor left\n"), "{refused}");
+    assert!(!crowd.is_empty());
+    assert_eq!(bystander.who().await, who);
+    drop(crowd);
+    let mut next = until("room for a client", async || {
+        Client::connect_with(&server.address, "/", &[]).await.ok()
+    })
+    .await;
+    assert_eq!(next.who().await.pid, worker);
+}
+
+#[tokio::test]
+async fn where_not_even_that_can_be_told_clients_wait_and_the_worker_rests() {
+    let server = Setup::testbed().set("worker_num", 1).start().await;
+    let worker = server.serving(0, None).await.pid;
+    let mut bystander = server.client().await;
+    let who = bystander.who().await;
+    // Below what it has open: no descriptor it closes gives it another.
+    limit_descriptors(worker, 3).await;
+    let mut crowd = Vec::new();
+    for _ in 0..50 {
+        let mut raw = Raw::connect(&server.address).await;
+        raw.send(handshake("server", "")).await;
+        crowd.push(raw);
+    }
+    let rests = "no descriptor is left; accepting rests again and again";
+    until("the log to say so", async || server.log().contains(rests).then_some(())).await;
+    let before = processor_time(worker);
+    // A length to measure over, not something to wait for: a spin would fill it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = processor_time(worker) - before;
+    assert!(used < 50, "{used} of 100 jiffies");
+    assert_eq!(bystander.who().await, who);
+    limit_descriptors(worker, 1024).await;
+    for raw in &mut crowd {
+        let head = raw.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+    assert_eq!(server.log().matches(rests).count(), 1);
 }
 
 #[tokio::test]

@@ -173,3 +173,97 @@ async fn no_number_repeats_over_20_restarts_and_20_kills() {
     }
     println!("{} numbers, none twice", seen.len());
 }
+
+/// What a process holds: open descriptors, memory of its own in KiB, children that nobody
+/// reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holds {
+    descriptors: usize,
+    memory_kib: u64,
+    zombies: usize,
+}
+
+const MEMORY_SLACK_KIB: u64 = 4096;
+
+impl Holds {
+    fn of(pid: i32) -> Holds {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let zombie = |pid: &&str| stat_letter(pid.parse().unwrap()) == Some('Z');
+        Holds {
+            descriptors: open_descriptors(pid).len(),
+            memory_kib: memory.trim().trim_end_matches(" kB").parse().unwrap(),
+            zombies: children.unwrap().split_whitespace().filter(zombie).count(),
+        }
+    }
+
+    /// That this is no more than `before`. An allocator keeps what its busiest moment needed, and
+    /// a reload of many workers may be busier than the last; so memory may have grown once, by
+    /// 2 KiB for each of 2,000 workers. A descriptor or a zombie may not be more.
+    fn is_no_more_than(&self, before: &Holds) -> bool {
+        self.descriptors <= before.descriptors
+            && self.zombies == 0
+            && self.memory_kib <= before.memory_kib + MEMORY_SLACK_KIB
+    }
+}
+
+/// Waits until both have let go of what was replaced last, and prints what they hold.
+async fn settled(server: &Server, what: &str, before: Option<[Holds; 2]>) -> [Holds; 2] {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = [Holds::of(server.master().await), Holds::of(server.manager().await)];
+        let fits = before.is_none_or(|before| {
+            now.iter().zip(&before).all(|(now, before)| now.is_no_more_than(before))
+        });
+        if fits || Instant::now() > deadline {
+            println!("{what}: master {:?}, manager {:?}", now[0], now[1]);
+            assert!(fits, "{what}: more than {before:?}");
+            return now;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes minutes; scripts/soak"]
+async fn a_hundred_reloads_and_a_thousand_kills_leave_nothing_behind() {
+    const SLOTS: u64 = 20;
+    let server = Setup::testbed().set("worker_num", SLOTS).start().await;
+    let reload = async |times: usize| {
+        for _ in 0..times {
+            server.wsd(["reload"]).await.ok();
+        }
+    };
+    let kill_all = async |times: usize| {
+        for _ in 0..times {
+            for slot in 0..SLOTS {
+                server.serving(slot, None).await;
+            }
+            // A worker that dies within a second of its readiness is held back.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            for worker in server.workers().await {
+                kill(worker.pid, Signal::SIGKILL);
+            }
+        }
+        for slot in 0..SLOTS {
+            server.serving(slot, None).await;
+        }
+    };
+    // An allocator takes what the busiest moment needs, and keeps it.
+    reload(25).await;
+    kill_all(2).await;
+    let before = settled(&server, "at first", None).await;
+    reload(100).await;
+    let after = settled(&server, "after 100 reloads", Some(before)).await;
+    kill_all(50).await;
+    settled(&server, "after 1,000 kills", Some(after)).await;
+    let (mut master, manager) = (before[0], server.manager().await);
+    kill(manager, Signal::SIGKILL);
+    until("the next manager", async || (server.manager().await != manager).then_some(())).await;
+    master.memory_kib += MEMORY_SLACK_KIB;
+    until("the dead to be let go", async || {
+        Holds::of(server.master().await).is_no_more_than(&master).then_some(())
+    })
+    .await;
+}

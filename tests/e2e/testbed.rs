@@ -8,6 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use wsd::api::{
 };
 use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
+use wsd::ipc::messages::{Hello, ProbeToMaster};
 
 fn main() -> ExitCode {
     misbehave();
@@ -34,8 +36,9 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang`: a process of that role
-/// does so, once, before it does anything else, as a bad build would.
+/// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang|other-ipc`: a process of
+/// that role does so, once, before it does anything else, as a bad build would. `other-ipc` is for
+/// a rehearsal, which then meets a server of another IPC version, and a probe, which is of one.
 fn misbehave() {
     let Some(path) = std::env::var_os("TESTBED_MISBEHAVE") else { return };
     let Ok(text) = std::fs::read_to_string(&path) else { return };
@@ -50,9 +53,32 @@ fn misbehave() {
         Some((_, "hang")) => loop {
             std::thread::sleep(Duration::from_secs(1));
         },
+        Some(("rehearsal", "other-ipc")) => meet_another_server(),
+        Some(("probe", "other-ipc")) => be_another_image(),
         _ => {}
     }
 }
+
+/// Puts another version into what the master left at descriptor 3.
+fn meet_another_server() {
+    let record = std::fs::read("/proc/self/fd/3").expect("the launch record");
+    let mut record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+    record["takeover"]["ipc_version"] = OTHER_IPC_VERSION.into();
+    let record = wsd::sys::memory::write_sealed("record", record.to_string().as_bytes());
+    wsd::sys::process::place_link(record.expect("a memfd")).expect("descriptor 3");
+}
+
+/// Greets the master as an image of another version does.
+fn be_another_image() {
+    let link = wsd::sys::process::take_link().expect("the link to the master");
+    let hello = Hello { ipc_version: OTHER_IPC_VERSION, version: "9.9.9".to_owned() };
+    let mut bytes = Vec::new();
+    wsd::ipc::codec::encode(&ProbeToMaster::Hello(hello), &mut bytes).expect("a message");
+    wsd::sys::packet::send(link.as_fd(), &bytes, &[]).expect("the master to be there");
+    std::process::exit(0);
+}
+
+const OTHER_IPC_VERSION: u8 = 200;
 
 fn worker_start(ctx: Context) {
     ctx.set_state(Instant::now());

@@ -1,0 +1,183 @@
+//! The bytes of every message that two images may exchange: after `reload` a new worker speaks to
+//! an old master and manager, after `upgrade` old workers to new ones. `tests/golden/ipc-1` has
+//! them as they were released; a line there is never changed, only added.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec;
+use super::messages::*;
+use crate::api::{Info, Opcode, ProcessId, Verdict};
+use crate::fd::{Fd, Slot, WorkerId};
+
+const RELEASED: &str = include_str!("../../tests/golden/ipc-1");
+
+/// Names and bytes of a golden file: a name and hex digits on each line.
+pub fn lines(text: &str) -> BTreeMap<String, Vec<u8>> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.map(|line| line.split_once(' ').expect("a name and its bytes"));
+    pairs
+        .map(|(name, hex)| (name.to_owned(), HEXLOWER.decode(hex.as_bytes()).expect("hex")))
+        .collect()
+}
+
+/// That each sample has the bytes it was released with, both ways, and that there is a sample of
+/// every variant.
+fn stays<T: Serialize + DeserializeOwned + Debug>(samples: Vec<T>) {
+    let direction = std::any::type_name::<T>().rsplit("::").next().expect("a name");
+    let released = lines(RELEASED);
+    let mut missing = String::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let mut bytes = Vec::new();
+        codec::encode(sample, &mut bytes).unwrap();
+        let said = format!("{sample:?}");
+        let variant = said.split([' ', '(', '{']).next().expect("a name");
+        assert_eq!(bytes[..4], (index as u32).to_le_bytes(), "{direction}: {variant}'s place");
+        match released.get(&format!("{direction}.{variant}")) {
+            Some(golden) => {
+                assert_eq!(&bytes, golden, "{direction}.{variant} has changed");
+                let read: T = codec::decode(golden).unwrap();
+                assert_eq!(format!("{read:?}"), said);
+            }
+            None => {
+                let hex = HEXLOWER.encode(&bytes);
+                missing += &format!("{direction}.{variant} {hex}\n");
+            }
+        }
+    }
+    assert!(missing.is_empty(), "new messages, to be added to tests/golden/ipc-1:\n{missing}");
+    let next = (samples.len() as u32).to_le_bytes();
+    let error = codec::decode::<T>(&next).unwrap_err().to_string();
+    let end = format!("variant index 0 <= i < {}", samples.len());
+    assert!(error.contains(&end), "{direction} has a message without a sample: {error}");
+}
+
+const ID: WorkerId = WorkerId { slot: Slot(3), epoch: 258 };
+const APP: ProcessId = ProcessId { place: 2, epoch: 5 };
+const FD: u64 = 0x0102_0304_0506;
+
+fn listeners() -> Vec<Listener> {
+    let [entry, address] = ["8000", "0.0.0.0:8000"].map(str::to_owned);
+    vec![Listener { entry, address }]
+}
+
+fn info() -> Info {
+    Info {
+        fd: Fd::try_from(FD).unwrap(),
+        worker: Slot(3),
+        peer: "[::1]:9".to_owned(),
+        client: Some("10.0.0.1".parse().unwrap()),
+        connected_at: 1,
+        idle_ms: 2,
+        bytes_in: 3,
+        bytes_out: 4,
+    }
+}
+
+fn hello() -> Hello {
+    Hello { ipc_version: 1, version: "0.1.0".to_owned() }
+}
+
+#[test]
+fn what_a_master_says_to_a_worker_stays() {
+    stays(vec![
+        MasterToWorker::Boot(WorkerBoot {
+            id: ID,
+            generation: 7,
+            config: "{}".to_owned(),
+            worker_num: 4,
+            row: 9,
+            lease: 65_537,
+            listeners: listeners(),
+        }),
+        MasterToWorker::Lease { first: 131_073 },
+        MasterToWorker::Lend { slot: Slot(1), listeners: listeners() },
+        MasterToWorker::Unlend { slot: Slot(1) },
+        MasterToWorker::Stop(StopMode::Quick),
+        MasterToWorker::Reopen,
+        MasterToWorker::Mourn,
+        MasterToWorker::AppStarted { id: APP, pid: 77 },
+        MasterToWorker::AppExited { id: APP, how: "signal SIGKILL".to_owned() },
+    ]);
+}
+
+#[test]
+fn what_a_worker_says_to_a_master_stays() {
+    stays(vec![
+        WorkerToMaster::Hello(hello()),
+        WorkerToMaster::Ready,
+        WorkerToMaster::NeedLease,
+        WorkerToMaster::Fatal { why: "why".to_owned() },
+        WorkerToMaster::Mourned,
+        WorkerToMaster::StartApp { id: APP },
+        WorkerToMaster::KillApp { id: APP },
+    ]);
+}
+
+#[test]
+fn what_a_manager_says_to_a_worker_stays() {
+    let origin = Origin::Worker(ID);
+    stays(vec![
+        ManagerToWorker::Beat(8),
+        ManagerToWorker::WhoAreYou,
+        ManagerToWorker::Push { origin, id: 9, fd: FD, opcode: Opcode::Text },
+        ManagerToWorker::Broadcast { opcode: Opcode::Binary, except: FD },
+        ManagerToWorker::Close {
+            origin: Origin::Control,
+            id: 9,
+            fd: FD,
+            code: 4000,
+            operator: true,
+        },
+        ManagerToWorker::Info { origin, id: 9, fd: FD },
+        ManagerToWorker::Verdict { id: 9, verdict: Verdict::Gone },
+        ManagerToWorker::Refused { count: 3 },
+        ManagerToWorker::InfoAnswer { id: 9, info: Some(info()) },
+        ManagerToWorker::ListAnswer { id: 9, part: vec![info()], last: true },
+        ManagerToWorker::WorkerMessage { from: Slot(1) },
+        ManagerToWorker::Sweep { idle_ms: 600_000 },
+        ManagerToWorker::HandOver { to: ID },
+        ManagerToWorker::Adopt { from: ID, fds: vec![FD] },
+        ManagerToWorker::Adopted { fds: vec![FD] },
+        ManagerToWorker::Own,
+        ManagerToWorker::Drain { jitter_ms: 10_000, deadline_ms: 30_000 },
+        ManagerToWorker::WorkerNum(4),
+    ]);
+}
+
+#[test]
+fn what_a_worker_says_to_a_manager_stays() {
+    let origin = Origin::Worker(ID);
+    stays(vec![
+        WorkerToManager::Beat(8),
+        WorkerToManager::Owns { ranges: vec![(1, FD)] },
+        WorkerToManager::Push { id: 9, fd: FD, opcode: Opcode::Text },
+        WorkerToManager::Broadcast { opcode: Opcode::Binary, except: FD },
+        WorkerToManager::Close { id: 9, fd: FD, code: 4000 },
+        WorkerToManager::Info { id: 9, fd: FD },
+        WorkerToManager::List { id: 9 },
+        WorkerToManager::Verdict { origin, id: 9, verdict: Verdict::Full },
+        WorkerToManager::InfoAnswer { origin: Origin::Control, id: 9, info: None },
+        WorkerToManager::WorkerMessage { to: Slot(1) },
+        WorkerToManager::Moving { fds: vec![FD] },
+        WorkerToManager::Stays { fds: vec![(FD, "busy".to_owned())] },
+        WorkerToManager::HandedOver { moved: 5, stayed: 6 },
+        WorkerToManager::Rested,
+        WorkerToManager::Adopted { from: ID, fds: vec![FD], had: vec![2] },
+        WorkerToManager::Drained,
+    ]);
+}
+
+#[test]
+fn what_a_master_and_a_probe_say_stays() {
+    stays(vec![MasterToProbe::Boot { sources: "{}".to_owned() }]);
+    stays(vec![
+        ProbeToMaster::Hello(hello()),
+        ProbeToMaster::Config("{}".to_owned()),
+        ProbeToMaster::Errors("worker_num: is 0".to_owned()),
+    ]);
+}
