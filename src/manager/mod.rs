@@ -60,8 +60,11 @@ use settings::Settings;
 use switch::{Reply, Traffic};
 use workers::{WorkerHandle, Workers};
 
-/// After so many packets of one worker the others get their turn.
-const PACKETS_IN_A_TURN: u32 = 4;
+/// After so many bytes of one worker the others, and whoever asks on the control socket, get their
+/// turn: about a millisecond of small pushes.
+const TURN_BYTES: usize = 64 * 1024;
+/// What a packet costs besides its bytes.
+const PACKET_COST: usize = 8 * 1024;
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
 const SETTLE_MS: u64 = 1000;
 /// How long workers have to leave by themselves once the master is dead.
@@ -401,15 +404,16 @@ async fn read(manager: Shared, link: Rc<Link>) {
                 return;
             }
         };
-        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
+        let len = arrival.len;
+        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..len], arrival.fds);
         if let Err(error) = read {
             // A bug of ours or of its: a fresh worker is the cure.
             tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");
             manager.borrow().master.send(&ManagerToMaster::Kill(link.id()));
             return;
         }
-        turn += 1;
-        if turn == PACKETS_IN_A_TURN {
+        turn += len + PACKET_COST;
+        if turn >= TURN_BYTES {
             turn = 0;
             tokio::task::yield_now().await;
         }
