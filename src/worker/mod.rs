@@ -8,6 +8,7 @@
 mod accept;
 mod adopt;
 mod boot;
+mod chorus;
 mod connection;
 mod crash;
 mod dispatch;
@@ -31,6 +32,7 @@ mod reactor;
 mod requests;
 mod serials;
 mod settings;
+mod spares;
 mod table;
 mod tasks;
 #[cfg(test)]
@@ -64,8 +66,8 @@ pub(crate) struct Worker {
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
     turn: reactor::Turn,
-    #[expect(clippy::vec_box, reason = "they come from connections and go back, boxed")]
-    pool: RefCell<Vec<Box<outbox::Outbox>>>,
+    chorus: RefCell<chorus::Chorus>,
+    spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,

@@ -109,6 +109,12 @@ impl Outbox {
         self.count(len, true);
     }
 
+    /// Queues a frame that is a message, or is the rest of one.
+    pub fn add_frame(&mut self, frame: &[u8]) {
+        self.buffer(frame.len()).extend_from_slice(frame);
+        self.count(frame.len(), true);
+    }
+
     /// Queues a control frame, or the answer to a handshake. These have room always: there are
     /// few of them.
     pub fn add_control(&mut self, bytes: &[u8]) {
@@ -138,7 +144,7 @@ impl Outbox {
                 Err(error) => return Err(error),
             };
             flushed.bytes += wrote;
-            flushed.messages += self.consume(wrote);
+            flushed.messages += self.took(wrote);
             if wrote < wanted {
                 flushed.blocked = true;
                 break;
@@ -148,6 +154,10 @@ impl Outbox {
     }
 
     fn write(&self, socket: BorrowedFd<'_>) -> nix::Result<(usize, usize)> {
+        if let (1, Some(piece)) = (self.pieces.len(), self.pieces.front()) {
+            let rest = &piece.bytes()[self.sent..];
+            return Ok((socket::write(socket, &[IoSlice::new(rest)])?, rest.len()));
+        }
         let mut slices = [IoSlice::new(&[]); GATHER_MAX];
         let (mut count, mut wanted) = (0, 0);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
@@ -160,7 +170,10 @@ impl Outbox {
     }
 
     /// Forgets `n` bytes that the kernel took; the answer is how many messages that ended.
-    fn consume(&mut self, n: usize) -> usize {
+    pub fn took(&mut self, n: usize) -> usize {
+        if n == self.bytes {
+            return self.took_all();
+        }
         self.bytes -= n;
         self.sent += n;
         while let Some(piece) = self.pieces.front() {
@@ -184,6 +197,18 @@ impl Outbox {
             messages += usize::from(unit.message);
             self.begun = false;
             self.units.pop_front();
+        }
+        messages
+    }
+
+    fn took_all(&mut self) -> usize {
+        let messages = self.messages();
+        (self.bytes, self.sent, self.begun) = (0, 0, false);
+        self.units.clear();
+        while let Some(piece) = self.pieces.pop_front() {
+            if let Piece::Own(buffer) = piece {
+                self.keep_spare(buffer);
+            }
         }
         messages
     }
@@ -217,6 +242,14 @@ impl Outbox {
     /// How many messages wait, the one being sent included.
     pub fn messages(&self) -> usize {
         self.units.iter().filter(|unit| unit.message).count()
+    }
+
+    /// The memory that an empty one holds.
+    pub fn spare_bytes(&self) -> usize {
+        size_of::<Outbox>()
+            + self.spare.capacity()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.units.capacity() * size_of::<Unit>()
     }
 
     /// Takes everything out, to be put into another process's outbox.

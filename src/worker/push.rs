@@ -35,7 +35,8 @@ enum Route {
 struct Encoded<'a> {
     opcode: Opcode,
     plain: &'a Bytes,
-    compressed: [Option<Option<Bytes>>; Variant::COUNT],
+    /// By variant; `None` where it would not shrink.
+    compressed: Vec<(Variant, Option<Bytes>)>,
 }
 
 impl Worker {
@@ -56,7 +57,7 @@ impl Worker {
         let verdict = if data.len() > self.settings.message.message_bytes {
             Verdict::TooBig
         } else {
-            let mut encoded = Encoded { opcode, plain: data, compressed: Default::default() };
+            let mut encoded = Encoded { opcode, plain: data, compressed: Vec::new() };
             self.offer(key, &mut encoded)
         };
         self.count_verdict(verdict)
@@ -73,19 +74,20 @@ impl Worker {
         let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
             return Verdict::Gone;
         };
+        let Encoded { opcode, plain, .. } = *message;
         let (compressed, payload) = message.for_peer(self, connection);
-        let head = frame::message_head(message.opcode, compressed, payload.len());
+        let head = frame::message_head(opcode, compressed, payload.len());
         let limit = self.settings.buffer_bytes;
-        let outbox = connection.outbox.get_or_insert_with(|| self.fresh_outbox());
+        let outbox = self.outbox(connection);
         if !outbox.has_room(head.len() + payload.len(), limit) {
             if self.settings.close_slow {
                 self.say_close(key, connection, Close::because(Cause::SlowReader));
             }
             return Verdict::Full;
         }
-        outbox.add_message(&head, &payload);
+        outbox.add_message(&head, payload);
         if compressed {
-            connection.engine.sent_compressed(message.plain);
+            connection.engine.sent_compressed(plain);
         }
         if !connection.blocked {
             self.turn.flush_later(key, connection);
@@ -96,6 +98,9 @@ impl Worker {
     /// Whether a message has no room yet only since the turn's pushes were not written.
     fn would_wait(&self, table: &mut Table, key: Key, len: usize) -> bool {
         table.get_mut(key).is_some_and(|connection| {
+            if !connection.verses.is_empty() {
+                self.outbox(connection);
+            }
             let limit = self.settings.buffer_bytes;
             let outbox = connection.outbox.as_ref();
             !connection.blocked && outbox.is_some_and(|outbox| !outbox.has_room(len + 10, limit))
@@ -126,16 +131,33 @@ impl Worker {
             self.count_verdict(Verdict::TooBig);
             return;
         }
-        let mut encoded = Encoded { opcode, plain: data, compressed: Default::default() };
-        let receivers: Vec<Key> = {
-            let table = self.table.borrow();
-            let open = table.iter().filter(|(_, it)| it.is_open() && to(it));
-            open.map(|(key, _)| key).collect()
-        };
-        for key in receivers {
+        let rest = self.sing(opcode, data, to);
+        let mut encoded = Encoded { opcode, plain: data, compressed: Vec::new() };
+        for key in rest {
             let verdict = self.offer(key, &mut encoded);
             self.count_verdict(verdict);
         }
+    }
+
+    /// Adds a broadcast to the chorus, for all who can hear it from there; the answer is who
+    /// cannot.
+    fn sing(&self, opcode: Opcode, data: &Bytes, to: impl Fn(&Connection) -> bool) -> Vec<Key> {
+        let verse = self.chorus.borrow_mut().add(opcode, data, self.settings.buffer_bytes);
+        let (mut heard, mut rest) = (0, Vec::new());
+        let mut table = self.table.borrow_mut();
+        for (key, connection) in table.iter_mut() {
+            if !connection.is_open() || !to(connection) {
+                continue;
+            }
+            if verse.is_some_and(|verse| connection.hears(verse)) {
+                heard += 1;
+                self.turn.flush_later(key, connection);
+            } else {
+                rest.push(key);
+            }
+        }
+        self.add(Counter::PushQueued, heard);
+        rest
     }
 
     /// Closes a client of this worker.
@@ -196,16 +218,17 @@ impl Worker {
 
 impl Encoded<'_> {
     /// The payload for one peer, and whether it is compressed.
-    fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, Bytes) {
-        let Some(variant) = connection.engine.variant() else {
-            return (false, self.plain.clone());
-        };
-        let slot = &mut self.compressed[variant.index()];
-        let compressed =
-            slot.get_or_insert_with(|| worker.codec.borrow_mut().compress(self.plain, variant));
-        match compressed {
-            Some(payload) => (true, payload.clone()),
-            None => (false, self.plain.clone()),
+    fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, &Bytes) {
+        let Some(variant) = connection.engine.variant() else { return (false, self.plain) };
+        let known = self.compressed.iter().position(|(known, _)| *known == variant);
+        let index = known.unwrap_or_else(|| {
+            let compressed = worker.codec.borrow_mut().compress(self.plain, variant);
+            self.compressed.push((variant, compressed));
+            self.compressed.len() - 1
+        });
+        match &self.compressed[index].1 {
+            Some(payload) => (true, payload),
+            None => (false, self.plain),
         }
     }
 }

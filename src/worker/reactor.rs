@@ -7,7 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -15,7 +16,9 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::unix::AsyncFd;
 
 use super::Worker;
+use super::chorus::Verses;
 use super::connection::{Connection, Stage};
+use super::outbox::Flushed;
 use super::table::Key;
 use crate::api::Verdict;
 use crate::close::{Cause, Close};
@@ -47,6 +50,18 @@ impl Turn {
             self.dirty.borrow_mut().push(key);
             self.wake();
         }
+    }
+
+    /// Takes a connection off the list if it alone was put on it since there were `before`: it
+    /// was answered and nobody else was told anything, so its answer need not wait for the end
+    /// of the turn, when all of it would have left the processor's cache.
+    fn take_lone(&self, before: usize, key: Key) -> bool {
+        let mut dirty = self.dirty.borrow_mut();
+        let lone = dirty.get(before..) == Some(&[key]);
+        if lone {
+            dirty.pop();
+        }
+        lone
     }
 
     /// Has a connection that has ended told to the handler.
@@ -183,7 +198,11 @@ impl Worker {
             self.vanished(key);
             return false;
         }
+        let before = self.turn.dirty.borrow().len();
         self.feed(key, &mut buffer[..n]);
+        if self.turn.take_lone(before, key) {
+            self.flush(key);
+        }
         n == buffer.len()
     }
 
@@ -246,6 +265,9 @@ impl Worker {
                 break;
             }
         }
+        if self.turn.dirty.borrow().is_empty() {
+            self.chorus.borrow_mut().clear();
+        }
     }
 
     /// Gives a connection's outbox to the kernel.
@@ -256,10 +278,10 @@ impl Worker {
         if connection.stage == Stage::Moving {
             return;
         }
-        let Connection { outbox: Some(outbox), socket: Some(socket), .. } = connection else {
+        if connection.outbox.is_none() && connection.verses.is_empty() {
             return;
-        };
-        let Ok(flushed) = outbox.flush(std::os::fd::AsFd::as_fd(socket)) else {
+        }
+        let Ok(flushed) = self.write(connection) else {
             drop(table);
             return self.end(key, Close::because(Cause::ClientVanished));
         };
@@ -271,7 +293,7 @@ impl Worker {
         if !flushed.blocked
             && let Some(outbox) = connection.outbox.take()
         {
-            self.recycle(outbox);
+            self.spares.borrow_mut().put(outbox);
         }
         if flushed.blocked != connection.blocked {
             connection.blocked = flushed.blocked;
@@ -295,17 +317,27 @@ impl Worker {
         }
     }
 
-    /// An outbox with some memory, for a connection that has none.
-    pub(super) fn fresh_outbox(&self) -> Box<super::outbox::Outbox> {
-        self.pool.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub(super) fn recycle(&self, outbox: Box<super::outbox::Outbox>) {
-        const SPARES_MAX: usize = 64;
-        let mut pool = self.pool.borrow_mut();
-        if pool.len() < SPARES_MAX && outbox.is_empty() {
-            pool.push(outbox);
+    /// Writes what waits for a connection: verses from the chorus, all else from its outbox.
+    fn write(&self, connection: &mut Connection) -> nix::Result<Flushed> {
+        let Connection { socket: Some(socket), outbox, verses, .. } = connection else {
+            return Ok(Flushed::default());
+        };
+        let (socket, verses) = (socket.as_fd(), *verses);
+        if let Some(outbox) = outbox {
+            return outbox.flush(socket);
         }
+        let chorus = self.chorus.borrow();
+        let wire = chorus.bytes(verses);
+        let bytes = match socket::write(socket, &[IoSlice::new(wire)]) {
+            Err(nix::errno::Errno::EAGAIN) => 0,
+            wrote => wrote?,
+        };
+        if bytes == wire.len() {
+            connection.verses = Verses::default();
+            return Ok(Flushed { bytes, messages: verses.len(), blocked: false });
+        }
+        let messages = self.outbox(connection).took(bytes);
+        Ok(Flushed { bytes, messages, blocked: true })
     }
 
     /// Puts a connection into the epoll set.

@@ -87,6 +87,12 @@ impl Table {
         })
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Connection)> {
+        self.slab.iter_mut().map(|(index, connection)| {
+            (Key { index: index as u32, turn: connection.turn }, connection)
+        })
+    }
+
     /// Everyone, for work that needs the table again for each.
     pub fn keys(&self) -> Vec<Key> {
         self.iter().map(|(key, _)| key).collect()

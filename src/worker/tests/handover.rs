@@ -116,7 +116,7 @@ async fn what_was_not_sent_travels_along() {
     for n in 0..queued {
         assert_eq!(next(&mut client).await, WsMessage::binary(vec![n; 200_000]));
     }
-    assert_eq!(server.count(Counter::MessagesOut), u64::from(queued));
+    server.counts_to(Counter::MessagesOut, u64::from(queued)).await;
     assert_eq!(server.count(Counter::PushLost), 0);
 }
 
