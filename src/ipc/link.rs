@@ -70,9 +70,9 @@ pub struct Link {
 impl Link {
     /// Takes one end of a link to or from the worker `id`.
     pub fn new(socket: OwnedFd, id: WorkerId) -> Result<Link> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket =
-            watch(socket, interest).subject(|| format!("watch the link of worker {id}"))?;
+        // Not for writing: that would wake us each time the peer has read something.
+        let socket = watch(socket, Interest::READABLE)
+            .subject(|| format!("watch the link of worker {id}"))?;
         Ok(Link {
             socket,
             id,
@@ -160,15 +160,25 @@ impl Link {
 
     /// Sends what is queued, and returns when all of it is with the kernel. Safe to cancel.
     pub async fn flush(&self) -> Result<()> {
-        let subject = || format!("send to the link of worker {}", self.id);
-        while !self.is_flushed() {
-            let mut ready = self.socket.writable().await.subject(subject)?;
-            // Err: the kernel's queue is full, and `ready` was cleared. Wait for it anew.
-            if let Ok(sent) = ready.try_io(|socket| Ok(self.send_all(socket.as_fd())?)) {
-                sent.subject(subject)?;
-            }
+        while !self.flush_now()? {
+            self.writable().await.subject(|| format!("watch the link of worker {}", self.id))?;
         }
         Ok(())
+    }
+
+    /// Sends what the kernel takes now; whether that was all.
+    pub fn flush_now(&self) -> Result<bool> {
+        match self.send_all(self.socket.get_ref().as_fd()) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(error) => Err(Error::io(format!("send to the link of worker {}", self.id), error)),
+        }
+    }
+
+    /// Waits until the kernel may take something, by a duplicate that is watched only so long.
+    async fn writable(&self) -> std::io::Result<()> {
+        let duplicate = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+        duplicate.writable().await.map(|_| ())
     }
 
     fn send_all(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {

@@ -390,7 +390,12 @@ async fn read(manager: Shared, link: Rc<Link>) {
                 return;
             }
         };
-        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
+        let read = {
+            let mut manager = manager.borrow_mut();
+            let read = manager.on_packet(link.id(), &buffer[..arrival.len], arrival.fds);
+            manager.workers.flush();
+            read
+        };
         if let Err(error) = read {
             // A bug of ours or of its: a fresh worker is the cure.
             tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");

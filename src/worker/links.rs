@@ -25,7 +25,7 @@ use crate::ipc::{PACKET_BYTES_MAX, codec};
 use crate::sys::watch::watch;
 use crate::sys::{packet, process};
 
-/// Packets of the manager handled before what they pushed is written.
+/// Packets of the manager handled before clients get their turn.
 const PACKETS_PER_TURN: usize = 4;
 
 /// The link to the master: plain messages, one a packet.
@@ -98,7 +98,9 @@ pub(super) async fn read_manager(worker: Rc<Worker>) {
     loop {
         match worker.link.receive(&mut buffer).await {
             Ok(Some(mut arrival)) => {
-                if let Err(error) = worker.packet(&buffer[..arrival.len], &mut arrival.fds) {
+                let packet = &buffer[..arrival.len];
+                let done = worker.in_turn(|| worker.packet(packet, &mut arrival.fds));
+                if let Err(error) = done {
                     tracing::error!(%error, "a packet of the manager was not understood");
                 }
             }

@@ -39,6 +39,7 @@ mod tasks;
 mod tests;
 mod timers;
 mod travel;
+mod turn;
 
 pub(crate) use life::run;
 
@@ -65,7 +66,7 @@ pub(crate) struct Worker {
     wheel: RefCell<timers::Wheel>,
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
-    turn: reactor::Turn,
+    turn: turn::Turn,
     chorus: RefCell<chorus::Chorus>,
     spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,

@@ -5,20 +5,16 @@
 //! written once, at the turn's end. The set is level-triggered, so what a turn leaves undone
 //! comes again.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::unix::AsyncFd;
 
 use super::Worker;
-use super::chorus::Verses;
 use super::connection::{Connection, Stage};
-use super::outbox::Flushed;
 use super::table::Key;
 use crate::api::Verdict;
 use crate::close::{Cause, Close};
@@ -30,73 +26,6 @@ use crate::sys::{clock, socket};
 const RECEIVE_BYTES: usize = 128 * 1024;
 /// Events of one turn.
 const BATCH: usize = 256;
-/// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
-const ROUNDS_MAX: usize = 8;
-
-/// What is to be done at the end of a turn.
-#[derive(Default)]
-pub(super) struct Turn {
-    dirty: RefCell<Vec<Key>>,
-    ended: RefCell<Vec<Key>>,
-    waker: RefCell<Option<Waker>>,
-    rescan: Cell<bool>,
-    leaving: Cell<bool>,
-}
-
-impl Turn {
-    /// Has a connection flushed at the end of the turn.
-    pub fn flush_later(&self, key: Key, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.dirty, true) {
-            self.dirty.borrow_mut().push(key);
-            self.wake();
-        }
-    }
-
-    /// Takes a connection off the list if it alone was put on it since there were `before`: it
-    /// was answered and nobody else was told anything, so its answer need not wait for the end
-    /// of the turn, when all of it would have left the processor's cache.
-    fn take_lone(&self, before: usize, key: Key) -> bool {
-        let mut dirty = self.dirty.borrow_mut();
-        let lone = dirty.get(before..) == Some(&[key]);
-        if lone {
-            dirty.pop();
-        }
-        lone
-    }
-
-    /// Has a connection that has ended told to the handler.
-    pub fn finish_later(&self, key: Key) {
-        self.ended.borrow_mut().push(key);
-        self.wake();
-    }
-
-    /// Has the epoll set asked again, though tokio tells nothing. A connection that is in the
-    /// set's ready list wakes nobody when its interest changes.
-    pub fn scan_again(&self) {
-        self.rescan.set(true);
-        self.wake();
-    }
-
-    /// Ends the reactor after this turn.
-    pub fn leave(&self) {
-        self.leaving.set(true);
-        self.wake();
-    }
-
-    fn has_work(&self) -> bool {
-        !self.dirty.borrow().is_empty()
-            || !self.ended.borrow().is_empty()
-            || self.rescan.get()
-            || self.leaving.get()
-    }
-
-    /// The reactor runs after all tasks that are ready now, so what they push leaves together.
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
 
 /// Serves until the worker is told to leave.
 pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Result<()> {
@@ -107,15 +36,15 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             if worker.turn.has_work() {
                 return Poll::Ready(Ok(None));
             }
-            *worker.turn.waker.borrow_mut() = Some(cx.waker().clone());
+            worker.turn.sleep(cx.waker());
             watched.poll_read_ready(cx).map_ok(Some)
         });
         let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
         // Whatever is queued in a turn is seen at its end: it need not wake us again.
-        worker.turn.waker.take();
+        worker.turn.begin();
         worker.now_ms.set(clock::monotonic_ms());
         let mut more = false;
-        let rescan = worker.turn.rescan.take();
+        let rescan = worker.turn.take_rescan();
         if ready.is_some() || rescan {
             let count = worker.epoll.wait(&mut events, EpollTimeout::ZERO);
             let count = match count {
@@ -132,7 +61,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             }
         }
         worker.end_turn();
-        if worker.turn.leaving.get() {
+        if worker.turn.is_leaving() {
             return Ok(());
         }
         if more {
@@ -198,7 +127,7 @@ impl Worker {
             self.vanished(key);
             return false;
         }
-        let before = self.turn.dirty.borrow().len();
+        let before = self.turn.waiting();
         self.feed(key, &mut buffer[..n]);
         if self.turn.take_lone(before, key) {
             self.flush(key);
@@ -247,99 +176,6 @@ impl Worker {
         }
     }
 
-    /// Writes what the turn has queued, and tells of connections that ended in it.
-    pub(super) fn end_turn(self: &Rc<Self>) {
-        for _ in 0..ROUNDS_MAX {
-            let mut dirty = self.turn.dirty.take();
-            for key in dirty.drain(..) {
-                self.flush(key);
-            }
-            // Its memory serves the next turn.
-            if self.turn.dirty.borrow().is_empty() {
-                self.turn.dirty.replace(dirty);
-            }
-            for key in self.turn.ended.take() {
-                self.finish(key);
-            }
-            if self.turn.dirty.borrow().is_empty() && self.turn.ended.borrow().is_empty() {
-                break;
-            }
-        }
-        if self.turn.dirty.borrow().is_empty() {
-            self.chorus.borrow_mut().clear();
-        }
-    }
-
-    /// Gives a connection's outbox to the kernel.
-    pub(super) fn flush(self: &Rc<Self>, key: Key) {
-        let mut table = self.table.borrow_mut();
-        let Some(connection) = table.get_mut(key) else { return };
-        connection.dirty = false;
-        if connection.stage == Stage::Moving {
-            return;
-        }
-        if connection.outbox.is_none() && connection.verses.is_empty() {
-            return;
-        }
-        let Ok(flushed) = self.write(connection) else {
-            drop(table);
-            return self.end(key, Close::because(Cause::ClientVanished));
-        };
-        connection.bytes_out += flushed.bytes as i64;
-        self.add(Counter::BytesOut, flushed.bytes as u64);
-        if flushed.messages > 0 {
-            self.add(Counter::MessagesOut, flushed.messages as u64);
-        }
-        if !flushed.blocked
-            && let Some(outbox) = connection.outbox.take()
-        {
-            self.spares.borrow_mut().put(outbox);
-        }
-        if flushed.blocked != connection.blocked {
-            connection.blocked = flushed.blocked;
-            self.rewatch(key, connection);
-        }
-        if connection.blocked {
-            return;
-        }
-        match connection.stage {
-            Stage::Parting => {
-                drop(table);
-                // How was decided when it began to part.
-                self.end(key, Close::because(Cause::ClientVanished));
-            }
-            Stage::Lingering => {
-                if let Some(socket) = connection.socket() {
-                    socket::finish_writing(socket);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Writes what waits for a connection: verses from the chorus, all else from its outbox.
-    fn write(&self, connection: &mut Connection) -> nix::Result<Flushed> {
-        let Connection { socket: Some(socket), outbox, verses, .. } = connection else {
-            return Ok(Flushed::default());
-        };
-        let (socket, verses) = (socket.as_fd(), *verses);
-        if let Some(outbox) = outbox {
-            return outbox.flush(socket);
-        }
-        let chorus = self.chorus.borrow();
-        let wire = chorus.bytes(verses);
-        let bytes = match socket::write(socket, &[IoSlice::new(wire)]) {
-            Err(nix::errno::Errno::EAGAIN) => 0,
-            wrote => wrote?,
-        };
-        if bytes == wire.len() {
-            connection.verses = Verses::default();
-            return Ok(Flushed { bytes, messages: verses.len(), blocked: false });
-        }
-        let messages = self.outbox(connection).took(bytes);
-        Ok(Flushed { bytes, messages, blocked: true })
-    }
-
     /// Puts a connection into the epoll set.
     pub(super) fn watch(&self, key: Key, connection: &mut Connection) -> nix::Result<()> {
         let Some(socket) = connection.socket() else { return Ok(()) };
@@ -371,6 +207,7 @@ impl Worker {
     }
 
     /// A verdict that nobody waits for is still counted.
+    #[inline]
     pub(super) fn count_verdict(&self, verdict: Verdict) -> Verdict {
         let counter = match verdict {
             Verdict::Queued => Counter::PushQueued,
