@@ -101,10 +101,13 @@ impl Connection {
 
 impl Worker {
     /// The outbox of a connection, with its verses in it.
+    #[inline]
     pub(super) fn outbox<'a>(&self, connection: &'a mut Connection) -> &'a mut Outbox {
         let verses = std::mem::take(&mut connection.verses);
         let outbox = connection.outbox.get_or_insert_with(|| self.spares.borrow_mut().take());
-        self.chorus.borrow().hand_out(verses, outbox);
+        if !verses.is_empty() {
+            self.chorus.borrow().hand_out(verses, outbox);
+        }
         outbox
     }
 }

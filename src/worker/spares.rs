@@ -17,6 +17,7 @@ pub(super) struct Spares {
 
 impl Spares {
     /// The one that came last, which is in the processor's cache.
+    #[inline]
     pub fn take(&mut self) -> Box<Outbox> {
         let Some(outbox) = self.outboxes.pop() else { return Box::default() };
         self.bytes -= outbox.spare_bytes();
