@@ -5,7 +5,7 @@
 //! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
 //! share a packet until the flusher gets to run, which is once in each turn of the reactor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -65,6 +65,8 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
+    /// Whether the kernel refused something and is waited for.
+    blocked: Cell<bool>,
 }
 
 impl Link {
@@ -79,6 +81,7 @@ impl Link {
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
+            blocked: Cell::new(false),
         })
     }
 
@@ -160,25 +163,44 @@ impl Link {
 
     /// Sends what is queued, and returns when all of it is with the kernel. Safe to cancel.
     pub async fn flush(&self) -> Result<()> {
-        while !self.flush_now()? {
-            self.writable().await.subject(|| format!("watch the link of worker {}", self.id))?;
+        self.blocked.set(false);
+        if self.flush_now()? {
+            return Ok(());
         }
-        Ok(())
+        self.blocked.set(true);
+        let flushed = self.flush_blocked().await;
+        self.blocked.set(false);
+        flushed
     }
 
     /// Sends what the kernel takes now; whether that was all.
     pub fn flush_now(&self) -> Result<bool> {
+        if self.blocked.get() {
+            // `flush` waits for the kernel, and would only be told the same.
+            return Ok(false);
+        }
         match self.send_all(self.socket.get_ref().as_fd()) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN) => Ok(false),
-            Err(error) => Err(Error::io(format!("send to the link of worker {}", self.id), error)),
+            Err(error) => Err(error).subject(|| self.subject()),
         }
     }
 
-    /// Waits until the kernel may take something, by a duplicate that is watched only so long.
-    async fn writable(&self) -> std::io::Result<()> {
-        let duplicate = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
-        duplicate.writable().await.map(|_| ())
+    /// Sends all, by a duplicate that is watched for writing only so long.
+    async fn flush_blocked(&self) -> Result<()> {
+        let duplicate = self.socket.get_ref().try_clone().subject(|| self.subject())?;
+        let duplicate = watch(duplicate, Interest::WRITABLE).subject(|| self.subject())?;
+        loop {
+            let mut ready = duplicate.writable().await.subject(|| self.subject())?;
+            // Err: the kernel's queue is full, and `ready` was cleared. Wait for it anew.
+            if let Ok(sent) = ready.try_io(|socket| Ok(self.send_all(socket.as_fd())?)) {
+                return sent.subject(|| self.subject());
+            }
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("send to the link of worker {}", self.id)
     }
 
     fn send_all(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {
