@@ -5,7 +5,7 @@
 //! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
 //! share a packet until the flusher gets to run, which is once in each turn of the reactor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -65,20 +65,23 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
+    /// Whether the kernel refused something and is waited for.
+    blocked: Cell<bool>,
 }
 
 impl Link {
     /// Takes one end of a link to or from the worker `id`.
     pub fn new(socket: OwnedFd, id: WorkerId) -> Result<Link> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket =
-            watch(socket, interest).subject(|| format!("watch the link of worker {id}"))?;
+        // Not for writing: that would wake us each time the peer has read something.
+        let socket = watch(socket, Interest::READABLE)
+            .subject(|| format!("watch the link of worker {id}"))?;
         Ok(Link {
             socket,
             id,
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
+            blocked: Cell::new(false),
         })
     }
 
@@ -160,15 +163,44 @@ impl Link {
 
     /// Sends what is queued, and returns when all of it is with the kernel. Safe to cancel.
     pub async fn flush(&self) -> Result<()> {
-        let subject = || format!("send to the link of worker {}", self.id);
-        while !self.is_flushed() {
-            let mut ready = self.socket.writable().await.subject(subject)?;
+        self.blocked.set(false);
+        if self.flush_now()? {
+            return Ok(());
+        }
+        self.blocked.set(true);
+        let flushed = self.flush_blocked().await;
+        self.blocked.set(false);
+        flushed
+    }
+
+    /// Sends what the kernel takes now; whether that was all.
+    pub fn flush_now(&self) -> Result<bool> {
+        if self.blocked.get() {
+            // `flush` waits for the kernel, and would only be told the same.
+            return Ok(false);
+        }
+        match self.send_all(self.socket.get_ref().as_fd()) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(error) => Err(error).subject(|| self.subject()),
+        }
+    }
+
+    /// Sends all, by a duplicate that is watched for writing only so long.
+    async fn flush_blocked(&self) -> Result<()> {
+        let duplicate = self.socket.get_ref().try_clone().subject(|| self.subject())?;
+        let duplicate = watch(duplicate, Interest::WRITABLE).subject(|| self.subject())?;
+        loop {
+            let mut ready = duplicate.writable().await.subject(|| self.subject())?;
             // Err: the kernel's queue is full, and `ready` was cleared. Wait for it anew.
             if let Ok(sent) = ready.try_io(|socket| Ok(self.send_all(socket.as_fd())?)) {
-                sent.subject(subject)?;
+                return sent.subject(|| self.subject());
             }
         }
-        Ok(())
+    }
+
+    fn subject(&self) -> String {
+        format!("send to the link of worker {}", self.id)
     }
 
     fn send_all(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {

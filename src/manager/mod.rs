@@ -42,7 +42,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::PACKET_BYTES_MAX;
-use crate::ipc::link::Link;
+use crate::ipc::link::{Arrival, Link};
 use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
@@ -375,6 +375,30 @@ impl Manager {
         (self.last_asked, receiver)
     }
 
+    /// A packet of a worker and those that came meanwhile, at most a turn's; then what they are
+    /// to bring about goes on its way. True if there may be more.
+    fn on_packets(
+        &mut self,
+        link: &Link,
+        buffer: &mut [u8],
+        arrival: &mut Arrival,
+    ) -> Result<bool> {
+        let mut turn = 0;
+        let more = loop {
+            let fds = std::mem::take(&mut arrival.fds);
+            self.on_packet(link.id(), &buffer[..arrival.len], fds)?;
+            turn += arrival.len + PACKET_COST;
+            if turn >= TURN_BYTES {
+                break true;
+            }
+            // An end or an error comes again when it is received the usual way.
+            let Ok(Some(next)) = link.try_receive(buffer) else { break false };
+            *arrival = next;
+        };
+        self.workers.flush();
+        Ok(more)
+    }
+
     /// Reads what is left in the link of a worker that has ended.
     fn drain_link(&mut self, id: WorkerId) {
         let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
@@ -393,9 +417,8 @@ impl Manager {
 /// Reads a worker's link until its end, a few packets at a time, so that all get their turn.
 async fn read(manager: Shared, link: Rc<Link>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-    let mut turn = 0;
     loop {
-        let arrival = match link.receive(&mut buffer).await {
+        let mut arrival = match link.receive(&mut buffer).await {
             Ok(Some(arrival)) => arrival,
             // The master will tell how it ended.
             Ok(None) => return,
@@ -404,18 +427,15 @@ async fn read(manager: Shared, link: Rc<Link>) {
                 return;
             }
         };
-        let len = arrival.len;
-        let read = manager.borrow_mut().on_packet(link.id(), &buffer[..len], arrival.fds);
-        if let Err(error) = read {
-            // A bug of ours or of its: a fresh worker is the cure.
-            tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");
-            manager.borrow().master.send(&ManagerToMaster::Kill(link.id()));
-            return;
-        }
-        turn += len + PACKET_COST;
-        if turn >= TURN_BYTES {
-            turn = 0;
-            tokio::task::yield_now().await;
+        match manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival) {
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => {}
+            Err(error) => {
+                // A bug of ours or of its: a fresh worker is the cure.
+                tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");
+                manager.borrow().master.send(&ManagerToMaster::Kill(link.id()));
+                return;
+            }
         }
     }
 }

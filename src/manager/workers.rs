@@ -222,6 +222,14 @@ impl Workers {
         self.by_id.get_mut(&id)
     }
 
+    /// Sends what is queued for them, as far as the kernel takes it now. The rest, and what
+    /// fails, is the business of the task that flushes a link.
+    pub fn flush(&self) {
+        for worker in self.by_id.values() {
+            let _ = worker.link.flush_now();
+        }
+    }
+
     /// All, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &WorkerHandle> {
         self.by_id.values()

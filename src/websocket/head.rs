@@ -159,6 +159,15 @@ impl Head {
         }
         Head { bytes, len: at as u8 }
     }
+
+    /// Appends it. A copy of the whole array that is cut afterwards needs no call, as one of a
+    /// length that is known only now would.
+    #[inline]
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let len = out.len() + usize::from(self.len);
+        out.extend_from_slice(&self.bytes);
+        out.truncate(len);
+    }
 }
 
 impl std::ops::Deref for Head {
@@ -187,6 +196,9 @@ mod tests {
             let head = Head::new(op, fin, false, len, mask);
             let parsed = Parsed { op, fin, rsv1: false, len, mask };
             prop_assert_eq!(parse(&head, mask.is_some()), Ok(Some((parsed, head.len()))));
+            let mut out = vec![7];
+            head.put(&mut out);
+            prop_assert_eq!(&out[1..], &*head);
             for cut in 0..head.len() {
                 prop_assert_eq!(parse(&head[..cut], mask.is_some()), Ok(None));
             }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::EpollFlags;
 
+use super::chorus::Verses;
 use super::head::{Kept, Reader};
 use super::outbox::Outbox;
 use super::timers::{NEVER, Tick};
@@ -67,6 +68,8 @@ pub(super) struct Connection {
     pub engine: Engine,
     pub kept: Option<Kept>,
     pub outbox: Option<Box<Outbox>>,
+    /// What it is sent of the turn's broadcasts; none if it has an outbox.
+    pub verses: Verses,
     pub extra: Option<Box<Extra>>,
     /// Milliseconds since 1970.
     pub opened_at: u64,
@@ -127,6 +130,7 @@ impl Connection {
             engine: Engine::new(Role::Server, None),
             kept: None,
             outbox: None,
+            verses: Verses::default(),
             extra: Some(Box::new(extra)),
             opened_at: 0,
             received_at: now_ms,

@@ -125,9 +125,9 @@ impl Worker {
         connection.ping_at = super::timers::NEVER;
         connection.pong_by = super::timers::NEVER;
         connection.message_by = super::timers::NEVER;
-        if let Some(outbox) = connection.outbox.take() {
-            self.add(Counter::PushLost, outbox.messages() as u64);
-        }
+        let lost = std::mem::take(&mut connection.verses).len()
+            + connection.outbox.take().map_or(0, |outbox| outbox.messages());
+        self.add(Counter::PushLost, lost as u64);
         let (fd, arriving) = (connection.fd, connection.arriving);
         if let Some(fd) = fd {
             table.unname(fd);
@@ -204,7 +204,7 @@ impl Worker {
 
     /// Queues a frame of ours.
     pub(super) fn queue_control(&self, key: Key, connection: &mut Connection, bytes: &[u8]) {
-        connection.outbox.get_or_insert_with(|| self.fresh_outbox()).add_control(bytes);
+        self.outbox(connection).add_control(bytes);
         if !connection.blocked {
             self.turn.flush_later(key, connection);
         }

@@ -92,12 +92,11 @@ impl Worker {
     }
 
     fn deliver(self: &Rc<Self>, key: Key, fd: Fd, frame: Frame) {
-        let handler = self.handler.clone();
         self.call(
             key,
             fd,
             "on_message",
-            move |context| handler.on_message(context, frame),
+            |context| self.handler.on_message(context, frame),
             |worker, key, answer| worker.panic_closes(key, answer),
         );
     }
@@ -120,7 +119,7 @@ impl Worker {
         let mut bytes = Vec::with_capacity(2 + payload.len());
         frame::put_pong(&mut bytes, payload);
         let blocked = connection.blocked;
-        connection.outbox.get_or_insert_with(|| self.fresh_outbox()).add_pong(&bytes, blocked);
+        self.outbox(connection).add_pong(&bytes, blocked);
         if !blocked {
             self.turn.flush_later(key, connection);
         }

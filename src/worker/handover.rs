@@ -212,6 +212,10 @@ impl Worker {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return Fate::Ends };
         let params = connection.engine.params();
+        if !connection.verses.is_empty() {
+            // The handler broadcast something just now.
+            self.outbox(connection);
+        }
         let Some(traveller) = Traveller::take(connection, frozen) else { return Fate::Ends };
         if let Err(error) = traveller.pack(&mut batch.state) {
             tracing::error!(fd = fd.as_u64(), %error, "a connection cannot move");

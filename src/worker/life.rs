@@ -17,7 +17,7 @@ use super::serials::Serials;
 use super::settings::Settings;
 use super::tasks::Jobs;
 use super::timers::{Wheel, tick};
-use super::{Board, Worker, heartbeat, reactor};
+use super::{Board, Worker, heartbeat, reactor, turn};
 use crate::api::{Context, Handler};
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
@@ -174,8 +174,9 @@ fn build(
         wheel: RefCell::new(Wheel::new(tick(now_ms))),
         codec: RefCell::new(Codec::new(settings.deflate())),
         epoll,
-        turn: reactor::Turn::default(),
-        pool: RefCell::default(),
+        turn: turn::Turn::default(),
+        chorus: RefCell::default(),
+        spares: RefCell::default(),
         gate: super::accept::Gatekeeper::default(),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),

@@ -15,6 +15,7 @@ use crate::api::{ProcessEvent, Verdict};
 use crate::close::Cause;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{Fd, Slot};
+use crate::ipc::link::Arrival;
 use crate::ipc::messages::{
     ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
 };
@@ -25,7 +26,7 @@ use crate::ipc::{PACKET_BYTES_MAX, codec};
 use crate::sys::watch::watch;
 use crate::sys::{packet, process};
 
-/// Packets of the manager handled before what they pushed is written.
+/// Packets of the manager handled before clients get their turn.
 const PACKETS_PER_TURN: usize = 4;
 
 /// The link to the master: plain messages, one a packet.
@@ -94,12 +95,11 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
 /// Reads the manager, and each who follows it on the same link.
 pub(super) async fn read_manager(worker: Rc<Worker>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-    let mut packets = 0;
     loop {
         match worker.link.receive(&mut buffer).await {
             Ok(Some(mut arrival)) => {
-                if let Err(error) = worker.packet(&buffer[..arrival.len], &mut arrival.fds) {
-                    tracing::error!(%error, "a packet of the manager was not understood");
+                if worker.in_turn(|| worker.packets(&mut buffer, &mut arrival)) {
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(None) => return,
@@ -110,10 +110,6 @@ pub(super) async fn read_manager(worker: Rc<Worker>) {
                 tracing::error!(%error, "the manager cannot be heard");
                 return;
             }
-        }
-        packets += 1;
-        if packets % PACKETS_PER_TURN == 0 {
-            tokio::task::yield_now().await;
         }
     }
 }
@@ -171,6 +167,24 @@ impl Worker {
                 }
                 process::redirect(log.as_fd(), 2)
             }
+        }
+    }
+
+    /// A packet of the manager, and those that came meanwhile: what they push is written once.
+    /// True if there may be more than one turn takes.
+    fn packets(self: &Rc<Self>, buffer: &mut [u8], arrival: &mut Arrival) -> bool {
+        let mut packets = 0;
+        loop {
+            if let Err(error) = self.packet(&buffer[..arrival.len], &mut arrival.fds) {
+                tracing::error!(%error, "a packet of the manager was not understood");
+            }
+            packets += 1;
+            if packets == PACKETS_PER_TURN {
+                return true;
+            }
+            // An end or an error comes again when it is received the usual way.
+            let Ok(Some(next)) = self.link.try_receive(buffer) else { return false };
+            *arrival = next;
         }
     }
 

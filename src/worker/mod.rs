@@ -8,6 +8,7 @@
 mod accept;
 mod adopt;
 mod boot;
+mod chorus;
 mod connection;
 mod crash;
 mod dispatch;
@@ -32,6 +33,7 @@ mod reactor;
 mod requests;
 mod serials;
 mod settings;
+mod spares;
 mod stayers;
 mod table;
 mod tasks;
@@ -39,6 +41,7 @@ mod tasks;
 mod tests;
 mod timers;
 mod travel;
+mod turn;
 
 pub(crate) use life::run;
 
@@ -74,9 +77,9 @@ pub(crate) struct Worker {
     wheel: RefCell<timers::Wheel>,
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
-    turn: reactor::Turn,
-    #[expect(clippy::vec_box, reason = "they come from connections and go back, boxed")]
-    pool: RefCell<Vec<Box<outbox::Outbox>>>,
+    turn: turn::Turn,
+    chorus: RefCell<chorus::Chorus>,
+    spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::socket;
+use crate::websocket::Head;
 
 /// Pieces in one write; the kernel takes up to 1024.
 const GATHER_MAX: usize = 64;
@@ -90,23 +91,31 @@ impl Outbox {
 
     /// Whether a message of `len` bytes may be queued: what waits behind the frame being sent
     /// stays within `limit`.
+    #[inline]
     pub fn has_room(&self, len: usize, limit: usize) -> bool {
         let Some(first) = self.units.front() else { return true };
         self.bytes - first.left as usize + len <= limit
     }
 
     /// Queues a message as one frame. Whether there is room is the caller's to ask.
-    pub fn add_message(&mut self, head: &[u8], payload: &Bytes) {
+    #[inline]
+    pub fn add_message(&mut self, head: &Head, payload: &Bytes) {
         let len = head.len() + payload.len();
         if payload.len() <= COPY_BYTES_MAX {
             let buffer = self.buffer(len);
-            buffer.extend_from_slice(head);
+            head.put(buffer);
             buffer.extend_from_slice(payload);
         } else {
-            self.buffer(head.len()).extend_from_slice(head);
+            head.put(self.buffer(head.len()));
             self.pieces.push_back(Piece::Shared(payload.clone()));
         }
         self.count(len, true);
+    }
+
+    /// Queues a frame that is a message, or is the rest of one.
+    pub fn add_frame(&mut self, frame: &[u8]) {
+        self.buffer(frame.len()).extend_from_slice(frame);
+        self.count(frame.len(), true);
     }
 
     /// Queues a control frame, or the answer to a handshake. These have room always: there are
@@ -138,7 +147,7 @@ impl Outbox {
                 Err(error) => return Err(error),
             };
             flushed.bytes += wrote;
-            flushed.messages += self.consume(wrote);
+            flushed.messages += self.took(wrote);
             if wrote < wanted {
                 flushed.blocked = true;
                 break;
@@ -148,6 +157,10 @@ impl Outbox {
     }
 
     fn write(&self, socket: BorrowedFd<'_>) -> nix::Result<(usize, usize)> {
+        if let (1, Some(piece)) = (self.pieces.len(), self.pieces.front()) {
+            let rest = &piece.bytes()[self.sent..];
+            return Ok((socket::write(socket, &[IoSlice::new(rest)])?, rest.len()));
+        }
         let mut slices = [IoSlice::new(&[]); GATHER_MAX];
         let (mut count, mut wanted) = (0, 0);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
@@ -160,7 +173,10 @@ impl Outbox {
     }
 
     /// Forgets `n` bytes that the kernel took; the answer is how many messages that ended.
-    fn consume(&mut self, n: usize) -> usize {
+    pub fn took(&mut self, n: usize) -> usize {
+        if n == self.bytes {
+            return self.took_all();
+        }
         self.bytes -= n;
         self.sent += n;
         while let Some(piece) = self.pieces.front() {
@@ -184,6 +200,18 @@ impl Outbox {
             messages += usize::from(unit.message);
             self.begun = false;
             self.units.pop_front();
+        }
+        messages
+    }
+
+    fn took_all(&mut self) -> usize {
+        let messages = self.messages();
+        (self.bytes, self.sent, self.begun) = (0, 0, false);
+        self.units.clear();
+        while let Some(piece) = self.pieces.pop_front() {
+            if let Piece::Own(buffer) = piece {
+                self.keep_spare(buffer);
+            }
         }
         messages
     }
@@ -219,6 +247,14 @@ impl Outbox {
         self.units.iter().filter(|unit| unit.message).count()
     }
 
+    /// The memory that an empty one holds.
+    pub fn spare_bytes(&self) -> usize {
+        size_of::<Outbox>()
+            + self.spare.capacity()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.units.capacity() * size_of::<Unit>()
+    }
+
     /// Takes everything out, to be put into another process's outbox.
     pub fn freeze(&self) -> Unsent {
         let mut bytes = Vec::with_capacity(self.bytes);
@@ -249,6 +285,7 @@ impl Outbox {
     }
 
     /// The buffer to append `len` bytes to.
+    #[inline]
     fn buffer(&mut self, len: usize) -> &mut Vec<u8> {
         let fits = match self.pieces.back() {
             Some(Piece::Own(last)) => last.len() + len <= BUFFER_BYTES_MAX,
@@ -264,6 +301,7 @@ impl Outbox {
         }
     }
 
+    #[inline]
     fn count(&mut self, len: usize, message: bool) {
         self.bytes += len;
         // A frame is at most package_max_length (1 GiB) and a head.
@@ -281,6 +319,8 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Opcode;
+    use crate::websocket::frame;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::os::fd::{AsFd, OwnedFd};
 
@@ -297,6 +337,10 @@ mod tests {
         all
     }
 
+    fn head(len: usize) -> Head {
+        frame::message_head(Opcode::Binary, false, len)
+    }
+
     fn payload(n: usize, len: usize) -> Bytes {
         Bytes::from(vec![n as u8; len])
     }
@@ -308,8 +352,8 @@ mod tests {
         let (mut want, mut got, mut messages) = (Vec::new(), Vec::new(), 0);
         for n in 0..200 {
             let payload = payload(n, if n % 3 == 0 { 9_000 } else { n });
-            outbox.add_message(b"hd", &payload);
-            want.extend_from_slice(b"hd");
+            outbox.add_message(&head(payload.len()), &payload);
+            want.extend_from_slice(&head(payload.len()));
             want.extend_from_slice(&payload);
         }
         while !outbox.is_empty() {
@@ -324,9 +368,9 @@ mod tests {
     fn the_limit_is_for_what_waits_behind_the_message_being_sent() {
         let mut outbox = Outbox::default();
         assert!(outbox.has_room(1_000, 10), "nothing is sent yet, so nothing waits");
-        outbox.add_message(b"", &payload(0, 1_000));
+        outbox.add_message(&head(1_000), &payload(0, 1_000));
         assert!(outbox.has_room(10, 10));
-        outbox.add_message(b"", &payload(1, 6));
+        outbox.add_message(&head(4), &payload(1, 4));
         assert!(outbox.has_room(4, 10));
         assert!(!outbox.has_room(5, 10));
     }
@@ -336,11 +380,11 @@ mod tests {
         let (ours, theirs) = pair();
         let mut outbox = Outbox::default();
         for n in 0..50 {
-            outbox.add_message(b"hd", &payload(n, 20_000));
+            outbox.add_message(&head(20_000), &payload(n, 20_000));
         }
         let flushed = outbox.flush(ours.as_fd()).unwrap();
         assert!(flushed.blocked);
-        let whole = flushed.messages + usize::from(flushed.bytes % 20_002 > 0);
+        let whole = flushed.messages + usize::from(flushed.bytes % 20_004 > 0);
         assert_eq!(outbox.cut(), 50 - whole);
         outbox.add_control(b"close");
         let mut got = read_all(&theirs);
@@ -348,7 +392,7 @@ mod tests {
             outbox.flush(ours.as_fd()).unwrap();
             got.extend(read_all(&theirs));
         }
-        assert_eq!(got.len(), whole * 20_002 + 5);
+        assert_eq!(got.len(), whole * 20_004 + 5);
         assert!(got.ends_with(b"close"));
     }
 
@@ -357,7 +401,7 @@ mod tests {
         let (ours, theirs) = pair();
         let mut outbox = Outbox::default();
         for n in 0..50 {
-            outbox.add_message(b"hd", &payload(n, 20_000));
+            outbox.add_message(&head(20_000), &payload(n, 20_000));
         }
         let sent = outbox.flush(ours.as_fd()).unwrap();
         let unsent = outbox.freeze();
@@ -368,7 +412,7 @@ mod tests {
             messages += other.flush(ours.as_fd()).unwrap().messages;
             got.extend(read_all(&theirs));
         }
-        assert_eq!((got.len(), messages), (50 * 20_002, 50));
+        assert_eq!((got.len(), messages), (50 * 20_004, 50));
         assert!(Outbox::thaw(Unsent { bytes: vec![1], ..Unsent::default() }).is_none());
     }
 

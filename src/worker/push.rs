@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::ending::asked_close;
 use super::life::Phase;
 use super::parked::Parcel;
-use super::table::{Key, Table};
+use super::table::Key;
 use crate::api::{
     Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
 };
@@ -38,10 +38,14 @@ enum Route {
 struct Encoded<'a> {
     opcode: Opcode,
     plain: &'a Bytes,
-    compressed: [Option<Option<Bytes>>; Variant::COUNT],
+    compressed: Option<Box<Compressed>>,
 }
 
+/// By variant: once it is known, the compressed payload, or `None` if it would not shrink.
+type Compressed = [Option<Option<Bytes>>; Variant::COUNT];
+
 impl Worker {
+    #[inline]
     fn route(&self, fd: Fd) -> Route {
         let table = self.table.borrow();
         match table.find(fd) {
@@ -55,54 +59,60 @@ impl Worker {
     }
 
     /// Pushes to a client of this worker.
+    #[inline]
     pub(super) fn push_here(self: &Rc<Self>, key: Key, opcode: Opcode, data: &Bytes) -> Verdict {
         let verdict = if data.len() > self.settings.message.message_bytes {
             Verdict::TooBig
         } else {
-            let mut encoded = Encoded { opcode, plain: data, compressed: Default::default() };
+            let mut encoded = Encoded { opcode, plain: data, compressed: None };
             self.offer(key, &mut encoded)
         };
         self.count_verdict(verdict)
     }
 
     /// The one way to a client.
+    #[inline]
     fn offer(self: &Rc<Self>, key: Key, message: &mut Encoded<'_>) -> Verdict {
-        let mut table = self.table.borrow_mut();
-        if self.would_wait(&mut table, key, message.plain.len()) {
-            drop(table);
-            self.flush(key);
-            table = self.table.borrow_mut();
+        match self.try_offer(key, message, false) {
+            // Perhaps only since the turn's pushes were not written.
+            None => {
+                self.flush(key);
+                self.try_offer(key, message, true).unwrap_or(Verdict::Full)
+            }
+            Some(verdict) => verdict,
         }
+    }
+
+    /// `None` if there is no room and the kernel might make some. `finally` takes what it takes.
+    #[inline]
+    fn try_offer(&self, key: Key, message: &mut Encoded<'_>, finally: bool) -> Option<Verdict> {
+        let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
-            return Verdict::Gone;
+            return Some(Verdict::Gone);
         };
+        let Encoded { opcode, plain, .. } = *message;
         let (compressed, payload) = message.for_peer(self, connection);
-        let head = frame::message_head(message.opcode, compressed, payload.len());
+        let head = frame::message_head(opcode, compressed, payload.len());
         let limit = self.settings.buffer_bytes;
-        let outbox = connection.outbox.get_or_insert_with(|| self.fresh_outbox());
+        let blocked = connection.blocked;
+        let outbox = self.outbox(connection);
         if !outbox.has_room(head.len() + payload.len(), limit) {
+            if !blocked && !finally {
+                return None;
+            }
             if self.settings.close_slow {
                 self.say_close(key, connection, Close::because(Cause::SlowReader));
             }
-            return Verdict::Full;
+            return Some(Verdict::Full);
         }
-        outbox.add_message(&head, &payload);
+        outbox.add_message(&head, payload);
         if compressed {
-            connection.engine.sent_compressed(message.plain);
+            connection.engine.sent_compressed(plain);
         }
-        if !connection.blocked {
+        if !blocked {
             self.turn.flush_later(key, connection);
         }
-        Verdict::Queued
-    }
-
-    /// Whether a message has no room yet only since the turn's pushes were not written.
-    fn would_wait(&self, table: &mut Table, key: Key, len: usize) -> bool {
-        table.get_mut(key).is_some_and(|connection| {
-            let limit = self.settings.buffer_bytes;
-            let outbox = connection.outbox.as_ref();
-            !connection.blocked && outbox.is_some_and(|outbox| !outbox.has_room(len + 10, limit))
-        })
+        Some(Verdict::Queued)
     }
 
     /// Pushes to every client of this worker that `to` picks.
@@ -116,16 +126,33 @@ impl Worker {
             self.count_verdict(Verdict::TooBig);
             return;
         }
-        let mut encoded = Encoded { opcode, plain: data, compressed: Default::default() };
-        let receivers: Vec<Key> = {
-            let table = self.table.borrow();
-            let open = table.iter().filter(|(_, it)| it.is_open() && to(it));
-            open.map(|(key, _)| key).collect()
-        };
-        for key in receivers {
+        let rest = self.sing(opcode, data, to);
+        let mut encoded = Encoded { opcode, plain: data, compressed: None };
+        for key in rest {
             let verdict = self.offer(key, &mut encoded);
             self.count_verdict(verdict);
         }
+    }
+
+    /// Adds a broadcast to the chorus, for all who can hear it from there; the answer is who
+    /// cannot.
+    fn sing(&self, opcode: Opcode, data: &Bytes, to: impl Fn(&Connection) -> bool) -> Vec<Key> {
+        let verse = self.chorus.borrow_mut().add(opcode, data, self.settings.buffer_bytes);
+        let (mut heard, mut rest) = (0, Vec::new());
+        let mut table = self.table.borrow_mut();
+        for (key, connection) in table.iter_mut() {
+            if !connection.is_open() || !to(connection) {
+                continue;
+            }
+            if verse.is_some_and(|verse| connection.hears(verse)) {
+                heard += 1;
+                self.turn.flush_later(key, connection);
+            } else {
+                rest.push(key);
+            }
+        }
+        self.add(Counter::PushQueued, heard);
+        rest
     }
 
     /// Closes a client of this worker.
@@ -164,6 +191,7 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn push(self: &Rc<Self>, fd: Fd, message: &Message, id: RequestId) -> Verdict {
         let Message { opcode, data } = message;
         match self.route(fd) {
@@ -186,16 +214,15 @@ impl Worker {
 
 impl Encoded<'_> {
     /// The payload for one peer, and whether it is compressed.
-    fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, Bytes) {
-        let Some(variant) = connection.engine.variant() else {
-            return (false, self.plain.clone());
-        };
-        let slot = &mut self.compressed[variant.index()];
+    #[inline]
+    fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, &Bytes) {
+        let Some(variant) = connection.engine.variant() else { return (false, self.plain) };
+        let slot = &mut self.compressed.get_or_insert_default()[variant.index()];
         let compressed =
             slot.get_or_insert_with(|| worker.codec.borrow_mut().compress(self.plain, variant));
         match compressed {
-            Some(payload) => (true, payload.clone()),
-            None => (false, self.plain.clone()),
+            Some(payload) => (true, payload),
+            None => (false, self.plain),
         }
     }
 }

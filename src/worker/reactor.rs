@@ -5,11 +5,10 @@
 //! written once, at the turn's end. The set is level-triggered, so what a turn leaves undone
 //! comes again.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::unix::AsyncFd;
@@ -27,61 +26,6 @@ use crate::sys::{clock, socket};
 const RECEIVE_BYTES: usize = 128 * 1024;
 /// Events of one turn.
 const BATCH: usize = 256;
-/// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
-const ROUNDS_MAX: usize = 8;
-
-/// What is to be done at the end of a turn.
-#[derive(Default)]
-pub(super) struct Turn {
-    dirty: RefCell<Vec<Key>>,
-    ended: RefCell<Vec<Key>>,
-    waker: RefCell<Option<Waker>>,
-    rescan: Cell<bool>,
-    leaving: Cell<bool>,
-}
-
-impl Turn {
-    /// Has a connection flushed at the end of the turn.
-    pub fn flush_later(&self, key: Key, connection: &mut Connection) {
-        if !std::mem::replace(&mut connection.dirty, true) {
-            self.dirty.borrow_mut().push(key);
-            self.wake();
-        }
-    }
-
-    /// Has a connection that has ended told to the handler.
-    pub fn finish_later(&self, key: Key) {
-        self.ended.borrow_mut().push(key);
-        self.wake();
-    }
-
-    /// Has the epoll set asked again, though tokio tells nothing. A connection that is in the
-    /// set's ready list wakes nobody when its interest changes.
-    pub fn scan_again(&self) {
-        self.rescan.set(true);
-        self.wake();
-    }
-
-    /// Ends the reactor after this turn.
-    pub fn leave(&self) {
-        self.leaving.set(true);
-        self.wake();
-    }
-
-    fn has_work(&self) -> bool {
-        !self.dirty.borrow().is_empty()
-            || !self.ended.borrow().is_empty()
-            || self.rescan.get()
-            || self.leaving.get()
-    }
-
-    /// The reactor runs after all tasks that are ready now, so what they push leaves together.
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
 
 /// Serves until the worker is told to leave.
 pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Result<()> {
@@ -92,15 +36,15 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             if worker.turn.has_work() {
                 return Poll::Ready(Ok(None));
             }
-            *worker.turn.waker.borrow_mut() = Some(cx.waker().clone());
+            worker.turn.sleep(cx.waker());
             watched.poll_read_ready(cx).map_ok(Some)
         });
         let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
         // Whatever is queued in a turn is seen at its end: it need not wake us again.
-        worker.turn.waker.take();
+        worker.turn.begin();
         worker.now_ms.set(clock::monotonic_ms());
         let mut more = false;
-        let rescan = worker.turn.rescan.take();
+        let rescan = worker.turn.take_rescan();
         if ready.is_some() || rescan {
             let count = worker.epoll.wait(&mut events, EpollTimeout::ZERO);
             let count = match count {
@@ -117,7 +61,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             }
         }
         worker.end_turn();
-        if worker.turn.leaving.get() {
+        if worker.turn.is_leaving() {
             return Ok(());
         }
         if more {
@@ -183,7 +127,11 @@ impl Worker {
             self.vanished(key);
             return false;
         }
+        let before = self.turn.waiting();
         self.feed(key, &mut buffer[..n]);
+        if self.turn.take_lone(before, key) {
+            self.flush(key);
+        }
         n == buffer.len()
     }
 
@@ -228,86 +176,6 @@ impl Worker {
         }
     }
 
-    /// Writes what the turn has queued, and tells of connections that ended in it.
-    pub(super) fn end_turn(self: &Rc<Self>) {
-        for _ in 0..ROUNDS_MAX {
-            let mut dirty = self.turn.dirty.take();
-            for key in dirty.drain(..) {
-                self.flush(key);
-            }
-            // Its memory serves the next turn.
-            if self.turn.dirty.borrow().is_empty() {
-                self.turn.dirty.replace(dirty);
-            }
-            for key in self.turn.ended.take() {
-                self.finish(key);
-            }
-            if self.turn.dirty.borrow().is_empty() && self.turn.ended.borrow().is_empty() {
-                break;
-            }
-        }
-    }
-
-    /// Gives a connection's outbox to the kernel.
-    pub(super) fn flush(self: &Rc<Self>, key: Key) {
-        let mut table = self.table.borrow_mut();
-        let Some(connection) = table.get_mut(key) else { return };
-        connection.dirty = false;
-        if connection.stage == Stage::Moving {
-            return;
-        }
-        let Connection { outbox: Some(outbox), socket: Some(socket), .. } = connection else {
-            return;
-        };
-        let Ok(flushed) = outbox.flush(std::os::fd::AsFd::as_fd(socket)) else {
-            drop(table);
-            return self.end(key, Close::because(Cause::ClientVanished));
-        };
-        connection.bytes_out += flushed.bytes as i64;
-        self.add(Counter::BytesOut, flushed.bytes as u64);
-        if flushed.messages > 0 {
-            self.add(Counter::MessagesOut, flushed.messages as u64);
-        }
-        if !flushed.blocked
-            && let Some(outbox) = connection.outbox.take()
-        {
-            self.recycle(outbox);
-        }
-        if flushed.blocked != connection.blocked {
-            connection.blocked = flushed.blocked;
-            self.rewatch(key, connection);
-        }
-        if connection.blocked {
-            return;
-        }
-        match connection.stage {
-            Stage::Parting => {
-                drop(table);
-                // How was decided when it began to part.
-                self.end(key, Close::because(Cause::ClientVanished));
-            }
-            Stage::Lingering => {
-                if let Some(socket) = connection.socket() {
-                    socket::finish_writing(socket);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// An outbox with some memory, for a connection that has none.
-    pub(super) fn fresh_outbox(&self) -> Box<super::outbox::Outbox> {
-        self.pool.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub(super) fn recycle(&self, outbox: Box<super::outbox::Outbox>) {
-        const SPARES_MAX: usize = 64;
-        let mut pool = self.pool.borrow_mut();
-        if pool.len() < SPARES_MAX && outbox.is_empty() {
-            pool.push(outbox);
-        }
-    }
-
     /// Puts a connection into the epoll set.
     pub(super) fn watch(&self, key: Key, connection: &mut Connection) -> nix::Result<()> {
         let Some(socket) = connection.socket() else { return Ok(()) };
@@ -339,6 +207,7 @@ impl Worker {
     }
 
     /// A verdict that nobody waits for is still counted.
+    #[inline]
     pub(super) fn count_verdict(&self, verdict: Verdict) -> Verdict {
         let counter = match verdict {
             Verdict::Queued => Counter::PushQueued,

@@ -1,5 +1,6 @@
 //! Every connection of this worker: by its place in the slab, and by its global number.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -34,6 +35,8 @@ pub(super) struct Table {
     slab: Slab<Connection>,
     by_fd: HashMap<Fd, Key, BuildHasherDefault<FdHasher>>,
     turns: u32,
+    /// Who was asked for last: a handler mostly answers whom it was called about.
+    recent: Cell<Option<(Fd, Key)>>,
 }
 
 impl Table {
@@ -51,6 +54,7 @@ impl Table {
         key
     }
 
+    #[inline]
     pub fn get(&self, key: Key) -> Option<&Connection> {
         self.slab.get(key.index as usize).filter(|connection| connection.turn == key.turn)
     }
@@ -68,21 +72,36 @@ impl Table {
 
     /// Makes a number lead to a connection.
     pub fn name(&mut self, fd: Fd, key: Key) {
+        self.recent.take();
         self.by_fd.insert(fd, key);
     }
 
     /// Makes a number lead nowhere.
     pub fn unname(&mut self, fd: Fd) {
+        self.recent.take();
         self.by_fd.remove(&fd);
     }
 
     #[inline]
     pub fn find(&self, fd: Fd) -> Option<Key> {
-        self.by_fd.get(&fd).copied()
+        if let Some((recent, key)) = self.recent.get()
+            && recent == fd
+        {
+            return Some(key);
+        }
+        let key = self.by_fd.get(&fd).copied()?;
+        self.recent.set(Some((fd, key)));
+        Some(key)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
         self.slab.iter().map(|(index, connection)| {
+            (Key { index: index as u32, turn: connection.turn }, connection)
+        })
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Connection)> {
+        self.slab.iter_mut().map(|(index, connection)| {
             (Key { index: index as u32, turn: connection.turn }, connection)
         })
     }

@@ -1,0 +1,219 @@
+//! The end of a turn: what its events have queued is written, and who ended is told of.
+
+use std::cell::{Cell, RefCell};
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::Worker;
+use super::chorus::Verses;
+use super::connection::{Connection, Stage};
+use super::outbox::Flushed;
+use super::table::Key;
+use crate::close::{Cause, Close};
+use crate::ipc::scoreboard::Counter;
+use crate::sys::{clock, socket};
+
+/// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
+const ROUNDS_MAX: usize = 8;
+
+/// What is to be done at the end of a turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    dirty: RefCell<Vec<Key>>,
+    ended: RefCell<Vec<Key>>,
+    waker: RefCell<Option<Waker>>,
+    rescan: Cell<bool>,
+    leaving: Cell<bool>,
+}
+
+impl Turn {
+    /// Has a connection flushed at the end of the turn.
+    #[inline]
+    pub fn flush_later(&self, key: Key, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.dirty, true) {
+            self.dirty.borrow_mut().push(key);
+            self.wake();
+        }
+    }
+
+    /// Takes a connection off the list if it alone was put on it since there were `before`: it
+    /// was answered and nobody else was told anything, so its answer need not wait for the end
+    /// of the turn, when all of it would have left the processor's cache.
+    pub fn take_lone(&self, before: usize, key: Key) -> bool {
+        let mut dirty = self.dirty.borrow_mut();
+        let lone = dirty.get(before..) == Some(&[key]);
+        if lone {
+            dirty.pop();
+        }
+        lone
+    }
+
+    /// Has a connection that has ended told to the handler.
+    pub fn finish_later(&self, key: Key) {
+        self.ended.borrow_mut().push(key);
+        self.wake();
+    }
+
+    /// Has the epoll set asked again, though tokio tells nothing. A connection that is in the
+    /// set's ready list wakes nobody when its interest changes.
+    pub fn scan_again(&self) {
+        self.rescan.set(true);
+        self.wake();
+    }
+
+    /// Ends the reactor after this turn.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.wake();
+    }
+
+    pub fn has_work(&self) -> bool {
+        !self.dirty.borrow().is_empty()
+            || !self.ended.borrow().is_empty()
+            || self.rescan.get()
+            || self.leaving.get()
+    }
+
+    /// Whether the epoll set is to be asked again; once.
+    pub fn take_rescan(&self) -> bool {
+        self.rescan.take()
+    }
+
+    /// Whether the reactor ends.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// How many connections are to be flushed.
+    pub fn waiting(&self) -> usize {
+        self.dirty.borrow().len()
+    }
+
+    /// Has the reactor woken when there is work.
+    pub fn sleep(&self, waker: &Waker) {
+        self.waker.replace(Some(waker.clone()));
+    }
+
+    /// Whatever is queued in a turn is seen at its end: it need not wake the reactor again.
+    pub fn begin(&self) {
+        self.waker.take();
+    }
+
+    /// The reactor runs after all tasks that are ready now, so what they push leaves together.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Worker {
+    /// Does something that queues, and writes that at once: a turn of its own, for which the
+    /// reactor need not wake.
+    pub(super) fn in_turn<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
+        let waker = self.turn.waker.take();
+        self.now_ms.set(clock::monotonic_ms());
+        let done = work();
+        self.end_turn();
+        self.turn.waker.replace(waker);
+        if self.turn.has_work() {
+            self.turn.wake();
+        }
+        done
+    }
+
+    /// Writes what the turn has queued, and tells of connections that ended in it.
+    pub(super) fn end_turn(self: &Rc<Self>) {
+        for _ in 0..ROUNDS_MAX {
+            let mut dirty = self.turn.dirty.take();
+            for key in dirty.drain(..) {
+                self.flush(key);
+            }
+            // Its memory serves the next turn.
+            if self.turn.dirty.borrow().is_empty() {
+                self.turn.dirty.replace(dirty);
+            }
+            for key in self.turn.ended.take() {
+                self.finish(key);
+            }
+            if self.turn.dirty.borrow().is_empty() && self.turn.ended.borrow().is_empty() {
+                break;
+            }
+        }
+        if self.turn.dirty.borrow().is_empty() {
+            self.chorus.borrow_mut().clear();
+        }
+    }
+
+    /// Gives a connection's outbox to the kernel.
+    pub(super) fn flush(self: &Rc<Self>, key: Key) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        connection.dirty = false;
+        if connection.stage == Stage::Moving {
+            return;
+        }
+        if connection.outbox.is_none() && connection.verses.is_empty() {
+            return;
+        }
+        let Ok(flushed) = self.write(connection) else {
+            drop(table);
+            return self.end(key, Close::because(Cause::ClientVanished));
+        };
+        connection.bytes_out += flushed.bytes as i64;
+        self.add(Counter::BytesOut, flushed.bytes as u64);
+        if flushed.messages > 0 {
+            self.add(Counter::MessagesOut, flushed.messages as u64);
+        }
+        if !flushed.blocked
+            && let Some(outbox) = connection.outbox.take()
+        {
+            self.spares.borrow_mut().put(outbox);
+        }
+        if flushed.blocked != connection.blocked {
+            connection.blocked = flushed.blocked;
+            self.rewatch(key, connection);
+        }
+        if connection.blocked {
+            return;
+        }
+        match connection.stage {
+            Stage::Parting => {
+                drop(table);
+                // How was decided when it began to part.
+                self.end(key, Close::because(Cause::ClientVanished));
+            }
+            Stage::Lingering => {
+                if let Some(socket) = connection.socket() {
+                    socket::finish_writing(socket);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes what waits for a connection: verses from the chorus, all else from its outbox.
+    fn write(&self, connection: &mut Connection) -> nix::Result<Flushed> {
+        let Connection { socket: Some(socket), outbox, verses, .. } = connection else {
+            return Ok(Flushed::default());
+        };
+        let (socket, verses) = (socket.as_fd(), *verses);
+        if let Some(outbox) = outbox {
+            return outbox.flush(socket);
+        }
+        let chorus = self.chorus.borrow();
+        let wire = chorus.bytes(verses);
+        let bytes = match socket::write(socket, &[IoSlice::new(wire)]) {
+            Err(nix::errno::Errno::EAGAIN) => 0,
+            wrote => wrote?,
+        };
+        if bytes == wire.len() {
+            connection.verses = Verses::default();
+            return Ok(Flushed { bytes, messages: verses.len(), blocked: false });
+        }
+        let messages = self.outbox(connection).took(bytes);
+        Ok(Flushed { bytes, messages, blocked: true })
+    }
+}
