@@ -427,7 +427,8 @@ async fn read(manager: Shared, link: Rc<Link>) {
                 return;
             }
         };
-        match manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival) {
+        let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
+        match read {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => {}
             Err(error) => {
