@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::ExitCode;
@@ -50,8 +51,8 @@ struct Mine {
     broken: String,
     traces: bool,
     pushes: Cell<u64>,
-    /// A push that is to come after the next one.
-    late: RefCell<Option<(Fd, u64, Message)>>,
+    /// Pushes that are to come after the next one to the same client from the same sender.
+    late: RefCell<HashMap<(Fd, u64), Message>>,
 }
 
 impl Mine {
@@ -143,8 +144,9 @@ async fn push(ctx: &Context, me: Fd, to: Fd, ask: &Packet, opcode: Opcode) -> Ve
     if mine.breaks("drop") {
         return Verdict::Queued;
     }
-    if mine.breaks("swap") && mine.late.borrow().is_none() {
-        *mine.late.borrow_mut() = Some((to, ask.from, message));
+    let pair = (to, ask.from);
+    if mine.breaks("swap") && !mine.late.borrow().contains_key(&pair) {
+        mine.late.borrow_mut().insert(pair, message);
         return Verdict::Queued;
     }
     if mine.breaks("double") {
@@ -160,8 +162,8 @@ async fn push(ctx: &Context, me: Fd, to: Fd, ask: &Packet, opcode: Opcode) -> Ve
         Kind::Confirmed => ctx.push_confirmed(aim, message).await,
         _ => ctx.push(aim, message),
     };
-    let late = mine.late.borrow_mut().take_if(|late| late.0 == to && late.1 == ask.from);
-    if let Some((to, _, message)) = late {
+    let late = mine.late.borrow_mut().remove(&pair);
+    if let Some(message) = late {
         ctx.push(to, message);
     }
     verdict
