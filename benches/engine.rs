@@ -155,6 +155,16 @@ fn decoding_in_reads(mut wire: Vec<u8>, read: usize) -> impl FnMut() {
 fn decode(engine: &mut Engine, buf: &mut [u8], codec: &mut Codec) -> Option<Fault> {
     let mut at = 0;
     while at < buf.len() {
+        // As a worker does.
+        match engine.next_whole(&buf[at..], &LIMITS) {
+            Some(Ok((used, _, data))) => {
+                black_box(&data);
+                at += used;
+                continue;
+            }
+            Some(Err(fault)) => return Some(fault),
+            None => {}
+        }
         match engine.next(&mut buf[at..], &LIMITS, codec) {
             Ok(step) => {
                 black_box(&step.event);

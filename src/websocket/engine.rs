@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::deflate::{Codec, Variant};
@@ -111,19 +112,33 @@ impl Engine {
         limits: &Limits,
         codec: &mut Codec,
     ) -> Result<Step, Fault> {
-        if self.pending.is_none()
-            && !self.done
-            && let Some(whole) = Whole::of(buf, self.role)
-            && whole.len <= limits.message_bytes
-        {
-            return whole.take(buf).inspect_err(|_| self.done = true);
-        }
         let step = self.next_any(buf, limits, codec);
         if step.is_err() {
             self.done = true;
             self.pending = None;
         }
         step
+    }
+
+    /// The short way: a message that lies whole at the start of `buf`, in memory of its own, and
+    /// how many bytes of `buf` it is. `None` wherever [`next`](Self::next) has to look.
+    #[inline]
+    pub fn next_whole(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+    ) -> Option<Result<(usize, Opcode, Bytes), Fault>> {
+        if self.pending.is_some() || self.done {
+            return None;
+        }
+        let whole = Whole::of(buf, self.role).filter(|whole| whole.len <= limits.message_bytes)?;
+        Some(match whole.take(buf) {
+            Ok(data) => Ok((whole.used(), whole.opcode, Bytes::from(data))),
+            Err(fault) => {
+                self.done = true;
+                Err(fault)
+            }
+        })
     }
 
     fn next_any(
@@ -330,7 +345,7 @@ impl Engine {
 
     /// Compresses a message for this peer alone, with the context it has if one was agreed.
     /// `None`: send it plain, since it is short, or would not shrink, or nothing was agreed.
-    pub fn compress(&mut self, data: &[u8], codec: &mut Codec) -> Option<bytes::Bytes> {
+    pub fn compress(&mut self, data: &[u8], codec: &mut Codec) -> Option<Bytes> {
         let variant = self.variant()?;
         let window = self.windows.as_ref().map_or(&[][..], |windows| &windows.outgoing);
         let compressed = codec.compress_after(window, data, variant)?;

@@ -125,7 +125,7 @@ fn parse_len(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Fault> {
 /// The head of a frame, ready to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
+    bytes: [u8; size_of::<u128>()],
     len: u8,
 }
 
@@ -134,36 +134,29 @@ impl Head {
     /// for clients: a server never masks.
     #[inline]
     pub fn new(op: Op, fin: bool, rsv1: bool, len: u64, mask: Option<[u8; 4]>) -> Head {
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        bytes[0] = u8::from(fin) << 7 | u8::from(rsv1) << 6 | op as u8;
+        let first = u8::from(fin) << 7 | u8::from(rsv1) << 6 | op as u8;
         let masked = u8::from(mask.is_some()) << 7;
-        let mut at = match len {
-            0..126 => {
-                bytes[1] = masked | len as u8;
-                2
-            }
-            126..0x1_0000 => {
-                bytes[1] = masked | 126;
-                bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-                4
-            }
-            _ => {
-                bytes[1] = masked | 127;
-                bytes[2..10].copy_from_slice(&len.to_be_bytes());
-                10
-            }
+        // As one number, its lowest byte first: bytes that were stored one by one and are then
+        // copied together stall the processor.
+        let (second, long, mut len) = match len {
+            0..126 => (len as u8, 0, 2),
+            126..0x1_0000 => (126, u64::from((len as u16).swap_bytes()), 4),
+            _ => (127, len.swap_bytes(), 10),
         };
+        let mut word =
+            u128::from(first) | u128::from(masked | second) << 8 | u128::from(long) << 16;
         if let Some(key) = mask {
-            bytes[at..at + 4].copy_from_slice(&key);
-            at += 4;
+            word |= u128::from(u32::from_le_bytes(key)) << (8 * len);
+            len += 4;
         }
-        Head { bytes, len: at as u8 }
+        Head { bytes: word.to_le_bytes(), len }
     }
 
-    /// Appends it. A copy of the whole array that is cut afterwards needs no call, as one of a
-    /// length that is known only now would.
+    /// Appends it, and makes room for `more` bytes. A copy of the whole array that is cut
+    /// afterwards needs no call, as one of a length that is known only now would.
     #[inline]
-    pub fn put(&self, out: &mut Vec<u8>) {
+    pub fn put(&self, out: &mut Vec<u8>, more: usize) {
+        out.reserve(self.bytes.len() + more);
         let len = out.len() + usize::from(self.len);
         out.extend_from_slice(&self.bytes);
         out.truncate(len);
@@ -197,7 +190,7 @@ mod tests {
             let parsed = Parsed { op, fin, rsv1: false, len, mask };
             prop_assert_eq!(parse(&head, mask.is_some()), Ok(Some((parsed, head.len()))));
             let mut out = vec![7];
-            head.put(&mut out);
+            head.put(&mut out, 0);
             prop_assert_eq!(&out[1..], &*head);
             for cut in 0..head.len() {
                 prop_assert_eq!(parse(&head[..cut], mask.is_some()), Ok(None));

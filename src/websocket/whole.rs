@@ -1,17 +1,17 @@
 //! The short way through the engine.
 
 use super::engine::Role;
-use super::event::{Data, Event, Fault, Step};
+use super::event::Fault;
 use super::mask;
 use crate::api::Opcode;
 
-/// A payload this long is unmasked into memory of its own, which whoever keeps it needs anyway.
+/// A payload this long is unmasked while it is copied; for a shorter one the copy is quicker.
 const COPY_BYTES_MIN: usize = 1024;
 
 /// An unfragmented, uncompressed message below 64 KiB that lies whole at the start of the buffer:
 /// nearly all that ever comes. Whatever this does not know goes the long way.
 pub(super) struct Whole {
-    opcode: Opcode,
+    pub opcode: Opcode,
     key: Option<[u8; 4]>,
     /// Where the payload begins.
     at: usize,
@@ -43,26 +43,31 @@ impl Whole {
         (buf.len() - at >= len).then_some(Whole { opcode, key, at, len })
     }
 
-    /// Unmasks, checks and gives out what [`Whole::of`] saw in the same `buf`.
+    /// How many bytes of the buffer it is.
     #[inline]
-    pub fn take(self, buf: &mut [u8]) -> Result<Step, Fault> {
-        let used = self.at + self.len;
-        let payload = &mut buf[self.at..used];
-        let data = match self.key {
+    pub fn used(&self) -> usize {
+        self.at + self.len
+    }
+
+    /// Checks what [`Whole::of`] saw in the same `buf` and gives it out in memory of its own.
+    #[inline]
+    pub fn take(&self, buf: &[u8]) -> Result<Vec<u8>, Fault> {
+        let payload = &buf[self.at..self.used()];
+        match self.key {
             Some(key) if self.len >= COPY_BYTES_MIN => {
                 let data = mask::copy(payload, key);
                 check_text(self.opcode, &data)?;
-                Data::Own(data)
+                Ok(data)
             }
             key => {
-                if let Some(key) = key {
-                    mask::apply(payload, key);
+                let mut data = payload.to_vec();
+                let is_ascii = mask::apply(&mut data, key.unwrap_or_default());
+                if !is_ascii {
+                    check_text(self.opcode, &data)?;
                 }
-                check_text(self.opcode, payload)?;
-                Data::Here(self.at..used)
+                Ok(data)
             }
-        };
-        Ok(Step { used, event: Some(Event::Message { opcode: self.opcode, data }) })
+        }
     }
 }
 

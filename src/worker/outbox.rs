@@ -51,17 +51,20 @@ struct Unit {
 #[derive(Default)]
 pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that the kernel has.
+    /// What small frames are appended to; it comes after the pieces.
+    tail: Vec<u8>,
+    /// Bytes of the first piece, or of the tail if there is none, that the kernel has.
     sent: usize,
     /// Bytes that the kernel does not have.
     bytes: usize,
     units: VecDeque<Unit>,
+    /// How many of the units are messages.
+    messages: usize,
     /// Whether the kernel has the beginning of the first unit.
     begun: bool,
     /// The newest pong, while the client does not read: it replaces older ones (RFC 6455 section
     /// 5.5.3).
     pong: Option<Box<[u8]>>,
-    spare: Vec<u8>,
 }
 
 /// What a write brought.
@@ -102,11 +105,12 @@ impl Outbox {
     pub fn add_message(&mut self, head: &Head, payload: &Bytes) {
         let len = head.len() + payload.len();
         if payload.len() <= COPY_BYTES_MAX {
-            let buffer = self.buffer(len);
-            head.put(buffer);
-            buffer.extend_from_slice(payload);
+            let tail = self.tail(len);
+            head.put(tail, payload.len());
+            tail.extend_from_slice(payload);
         } else {
-            head.put(self.buffer(head.len()));
+            head.put(self.tail(head.len()), 0);
+            self.seal();
             self.pieces.push_back(Piece::Shared(payload.clone()));
         }
         self.count(len, true);
@@ -114,14 +118,14 @@ impl Outbox {
 
     /// Queues a frame that is a message, or is the rest of one.
     pub fn add_frame(&mut self, frame: &[u8]) {
-        self.buffer(frame.len()).extend_from_slice(frame);
+        self.tail(frame.len()).extend_from_slice(frame);
         self.count(frame.len(), true);
     }
 
     /// Queues a control frame, or the answer to a handshake. These have room always: there are
     /// few of them.
     pub fn add_control(&mut self, bytes: &[u8]) {
-        self.buffer(bytes.len()).extend_from_slice(bytes);
+        self.tail(bytes.len()).extend_from_slice(bytes);
         self.count(bytes.len(), false);
     }
 
@@ -157,15 +161,15 @@ impl Outbox {
     }
 
     fn write(&self, socket: BorrowedFd<'_>) -> nix::Result<(usize, usize)> {
-        if let (1, Some(piece)) = (self.pieces.len(), self.pieces.front()) {
-            let rest = &piece.bytes()[self.sent..];
+        if self.pieces.is_empty() {
+            let rest = &self.tail[self.sent..];
             return Ok((socket::write(socket, &[IoSlice::new(rest)])?, rest.len()));
         }
         let mut slices = [IoSlice::new(&[]); GATHER_MAX];
         let (mut count, mut wanted) = (0, 0);
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+        for (slice, bytes) in slices.iter_mut().zip(self.all()) {
             let skip = if count == 0 { self.sent } else { 0 };
-            *slice = IoSlice::new(&piece.bytes()[skip..]);
+            *slice = IoSlice::new(&bytes[skip..]);
             wanted += slice.len();
             count += 1;
         }
@@ -177,6 +181,7 @@ impl Outbox {
         if n == self.bytes {
             return self.took_all();
         }
+        self.seal();
         self.bytes -= n;
         self.sent += n;
         while let Some(piece) = self.pieces.front() {
@@ -185,11 +190,9 @@ impl Outbox {
                 break;
             }
             self.sent -= len;
-            if let Some(Piece::Own(buffer)) = self.pieces.pop_front() {
-                self.keep_spare(buffer);
-            }
+            self.drop_piece();
         }
-        let (mut left, mut messages) = (n as u64, 0);
+        let (mut left, before) = (n as u64, self.messages);
         while let Some(unit) = self.units.front_mut() {
             if u64::from(unit.left) > left {
                 unit.left -= left as u32;
@@ -197,21 +200,23 @@ impl Outbox {
                 break;
             }
             left -= u64::from(unit.left);
-            messages += usize::from(unit.message);
+            self.messages -= usize::from(unit.message);
             self.begun = false;
             self.units.pop_front();
         }
-        messages
+        before - self.messages
     }
 
     fn took_all(&mut self) -> usize {
-        let messages = self.messages();
+        let messages = std::mem::take(&mut self.messages);
         (self.bytes, self.sent, self.begun) = (0, 0, false);
         self.units.clear();
-        while let Some(piece) = self.pieces.pop_front() {
-            if let Piece::Own(buffer) = piece {
-                self.keep_spare(buffer);
-            }
+        if self.tail.capacity() > SPARE_BYTES_MAX {
+            self.tail = Vec::new();
+        }
+        self.tail.clear();
+        while !self.pieces.is_empty() {
+            self.drop_piece();
         }
         messages
     }
@@ -219,8 +224,10 @@ impl Outbox {
     /// Drops all but the frame being sent, so that a close frame may follow it at once; the
     /// answer is how many messages were lost.
     pub fn cut(&mut self) -> usize {
+        self.seal();
         let keep = if self.begun { self.units.front().copied() } else { None };
-        let lost = self.messages() - usize::from(keep.is_some_and(|unit| unit.message));
+        let kept = usize::from(keep.is_some_and(|unit| unit.message));
+        let lost = std::mem::replace(&mut self.messages, kept) - kept;
         let mut room = keep.map_or(0, |unit| unit.left as usize);
         self.bytes = room;
         self.units.truncate(usize::from(keep.is_some()));
@@ -244,13 +251,13 @@ impl Outbox {
 
     /// How many messages wait, the one being sent included.
     pub fn messages(&self) -> usize {
-        self.units.iter().filter(|unit| unit.message).count()
+        self.messages
     }
 
     /// The memory that an empty one holds.
     pub fn spare_bytes(&self) -> usize {
         size_of::<Outbox>()
-            + self.spare.capacity()
+            + self.tail.capacity()
             + self.pieces.capacity() * size_of::<Piece>()
             + self.units.capacity() * size_of::<Unit>()
     }
@@ -259,8 +266,8 @@ impl Outbox {
     pub fn freeze(&self) -> Unsent {
         let mut bytes = Vec::with_capacity(self.bytes);
         let mut skip = self.sent;
-        for piece in &self.pieces {
-            bytes.extend_from_slice(&piece.bytes()[skip..]);
+        for piece in self.all() {
+            bytes.extend_from_slice(&piece[skip..]);
             skip = 0;
         }
         let units = self.units.iter().copied().collect();
@@ -276,7 +283,8 @@ impl Outbox {
         }
         Some(Outbox {
             bytes: unsent.bytes.len(),
-            pieces: VecDeque::from([Piece::Own(unsent.bytes)]),
+            tail: unsent.bytes,
+            messages: unsent.units.iter().filter(|unit| unit.message).count(),
             units: unsent.units.into(),
             begun: unsent.begun,
             pong: unsent.pong.map(Vec::into_boxed_slice),
@@ -286,32 +294,42 @@ impl Outbox {
 
     /// The buffer to append `len` bytes to.
     #[inline]
-    fn buffer(&mut self, len: usize) -> &mut Vec<u8> {
-        let fits = match self.pieces.back() {
-            Some(Piece::Own(last)) => last.len() + len <= BUFFER_BYTES_MAX,
-            _ => false,
-        };
-        if !fits {
-            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.spare)));
+    fn tail(&mut self, len: usize) -> &mut Vec<u8> {
+        if self.tail.len() + len > BUFFER_BYTES_MAX {
+            self.seal();
         }
-        match self.pieces.back_mut() {
-            Some(Piece::Own(last)) => last,
-            // The lines above have just put one there.
-            _ => &mut self.spare,
+        &mut self.tail
+    }
+
+    /// Makes the tail a piece like the others.
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.tail)));
         }
+    }
+
+    /// All that is queued, from the first piece to the tail.
+    fn all(&self) -> impl Iterator<Item = &[u8]> {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        self.pieces.iter().map(Piece::bytes).chain(tail)
     }
 
     #[inline]
     fn count(&mut self, len: usize, message: bool) {
         self.bytes += len;
+        self.messages += usize::from(message);
         // A frame is at most package_max_length (1 GiB) and a head.
         self.units.push_back(Unit { left: len as u32, message });
     }
 
-    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= SPARE_BYTES_MAX && buffer.capacity() > self.spare.capacity() {
+    /// Drops the first piece; its memory becomes the tail's if that has none.
+    fn drop_piece(&mut self) {
+        if let Some(Piece::Own(mut buffer)) = self.pieces.pop_front()
+            && self.tail.capacity() == 0
+            && buffer.capacity() <= SPARE_BYTES_MAX
+        {
             buffer.clear();
-            self.spare = buffer;
+            self.tail = buffer;
         }
     }
 }
