@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Message, ProcessEvent, ProcessId, Verdict};
+use super::{Message, Opcode, ProcessEvent, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -47,7 +47,7 @@ pub trait Reactor {
     /// How many slots serve.
     fn worker_num(&self) -> u16;
     /// See [`Context::push`].
-    fn push(&self, fd: Fd, message: Message) -> Verdict;
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict;
     /// See [`Context::push_confirmed`].
     fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict>;
     /// See [`Context::broadcast`].
@@ -121,7 +121,15 @@ impl Context {
     /// worker the verdict is final; for any other it is `Relayed`, or `Full` where the lane to
     /// the manager is. Messages of one worker to one client arrive in the order of the calls.
     pub fn push(&self, fd: Fd, message: impl Into<Message>) -> Verdict {
-        self.reactor.push(fd, message.into())
+        let Message { opcode, data } = message.into();
+        self.push_shared(fd, opcode, &data)
+    }
+
+    /// As [`push`](Self::push), of bytes that stay the caller's, for instance to push them to
+    /// many. The caller answers for the UTF-8 of a text.
+    #[inline]
+    pub fn push_shared(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
+        self.reactor.push(fd, opcode, data)
     }
 
     /// As [`push`](Self::push), but answers with the verdict of the worker that owns the client,

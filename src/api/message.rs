@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::fd::Fd;
 
 /// The kind of a data message (RFC 6455 section 5.6). The numbers are the wire's.
+// Four bytes, since it stands beside padding and is then read with it: a read of more than was
+// written last waits until that has left the processor's store buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Opcode {
     /// UTF-8 text. Swoole's `WEBSOCKET_OPCODE_TEXT`.
     Text = 1,

@@ -13,7 +13,7 @@ impl Handler for Echo {
     fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
         // The verdict needs no answer here: what the client's queue cannot take is counted and
         // dealt with where the queue is.
-        let _ = ctx.push(frame.fd, frame);
+        let _ = ctx.push_shared(frame.fd, frame.opcode, &frame.data);
         Flow::default()
     }
 }

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::api::{
-    Context, Info, LocalFuture, Message, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
+    Context, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError,
+    Verdict,
 };
 use crate::fd::{Fd, Slot, WorkerId};
 
@@ -59,13 +60,14 @@ impl Reactor for Fake {
         self.worker_num
     }
 
-    fn push(&self, fd: Fd, message: Message) -> Verdict {
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
+        let message = Message { opcode, data: data.clone() };
         self.sent.borrow_mut().push(Sent::Push(fd, message));
         Verdict::Queued
     }
 
     fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
-        let verdict = self.push(fd, message);
+        let verdict = self.push(fd, message.opcode, &message.data);
         Box::pin(std::future::ready(verdict))
     }
 

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use super::Worker;
 use super::connection::Stage;
 use super::table::Key;
-use crate::api::{Context, Flow, LocalFuture};
+use crate::api::{Context, Flow, Frame, LocalFuture};
 use crate::close::{Cause, Close};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
@@ -60,7 +60,20 @@ impl Worker {
         handler: impl FnOnce(&Context) -> Flow<T>,
         then: impl FnOnce(&Rc<Worker>, Key, Result<T, Panicked>) + 'static,
     ) {
-        match self.begin(event, Some(fd), handler) {
+        let begun = self.begin(event, Some(fd), handler);
+        self.follow(key, fd, event, begun, then);
+    }
+
+    /// Goes on with `then` when a handler that has begun has ended.
+    fn follow<T: 'static>(
+        self: &Rc<Self>,
+        key: Key,
+        fd: Fd,
+        event: &'static str,
+        begun: Begun<T>,
+        then: impl FnOnce(&Rc<Worker>, Key, Result<T, Panicked>) + 'static,
+    ) {
+        match begun {
             Begun::Done(answer) => then(self, key, answer),
             Begun::Goes(future) => {
                 if let Some(connection) = self.table.borrow_mut().get_mut(key) {
@@ -78,6 +91,34 @@ impl Worker {
                 });
             }
         }
+    }
+
+    /// Delivers messages that are here whole, one after the other, with one guard against panics
+    /// for all of them: `next` gives them out until it has no more. A handler that goes on, or
+    /// panics, ends the row.
+    pub(super) fn deliver_row(self: &Rc<Self>, key: Key, mut next: impl FnMut() -> Option<Frame>) {
+        const EVENT: &str = "on_message";
+        let Some(context) = self.context() else { return };
+        let mut at_work = None;
+        let row = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(frame) = next() {
+                let fd = frame.fd;
+                at_work = Some(fd);
+                if let Flow::Pending(future) = self.handler.on_message(context, frame) {
+                    return Some((fd, future));
+                }
+                at_work = None;
+            }
+            None
+        }));
+        let (fd, begun) = match (row, at_work) {
+            (Ok(None), _) => return,
+            (Ok(Some((fd, future))), _) => (fd, self.poll_once(EVENT, Some(fd), future)),
+            (Err(panic), Some(fd)) => (fd, Begun::Done(self.answer(EVENT, Some(fd), Err(panic)))),
+            // Not the handler's.
+            (Err(panic), None) => resume_unwind(panic),
+        };
+        self.follow(key, fd, EVENT, begun, |worker, key, answer| worker.panic_closes(key, answer));
     }
 
     /// Calls a handler about no connection, and waits for it.
@@ -115,12 +156,19 @@ impl Worker {
         handler: impl FnOnce(&Context) -> Flow<T>,
     ) -> Begun<T> {
         let Some(context) = self.context() else { return Begun::Done(Err(Panicked)) };
-        let flow = catch_unwind(AssertUnwindSafe(|| handler(context)));
-        let future = match flow {
-            Ok(Flow::Ready(answer)) => return Begun::Done(Ok(answer)),
-            Ok(Flow::Pending(future)) => future,
-            Err(panic) => return Begun::Done(self.answer(event, fd, Err(panic))),
-        };
+        match catch_unwind(AssertUnwindSafe(|| handler(context))) {
+            Ok(Flow::Ready(answer)) => Begun::Done(Ok(answer)),
+            Ok(Flow::Pending(future)) => self.poll_once(event, fd, future),
+            Err(panic) => Begun::Done(self.answer(event, fd, Err(panic))),
+        }
+    }
+
+    fn poll_once<T>(
+        &self,
+        event: &'static str,
+        fd: Option<Fd>,
+        future: LocalFuture<T>,
+    ) -> Begun<T> {
         let mut future = Guarded(future);
         // Whoever is still pending after this is polled again by its task, so no wake is lost.
         let mut cx = TaskContext::from_waker(Waker::noop());

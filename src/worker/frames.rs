@@ -12,7 +12,7 @@ use crate::api::{Frame, Opcode};
 use crate::close::Close;
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
-use crate::websocket::{Event, frame};
+use crate::websocket::{Event, Fault, frame};
 
 /// What one step of the engine asks for.
 enum Next {
@@ -27,6 +27,23 @@ impl Worker {
     pub(super) fn feed_frames(self: &Rc<Self>, key: Key, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
+            let mut fault = None;
+            self.deliver_row(key, || match self.whole(key, &bytes[at..])? {
+                Ok((used, frame)) => {
+                    at += used;
+                    Some(frame)
+                }
+                Err(broken) => {
+                    fault = Some(broken);
+                    None
+                }
+            });
+            if let Some(fault) = fault {
+                return self.start_close(key, Close::from(fault));
+            }
+            if at == bytes.len() {
+                return;
+            }
             let (used, next) = match self.step(key, &mut bytes[at..]) {
                 Some(step) => step,
                 None => return self.keep_tail(key, &bytes[at..]),
@@ -39,6 +56,21 @@ impl Worker {
                 Next::Fault(close) => return self.start_close(key, close),
             }
         }
+    }
+
+    /// The next message of an open connection, if it is here whole: nearly all that ever comes.
+    #[inline]
+    fn whole(&self, key: Key, bytes: &[u8]) -> Option<Result<(usize, Frame), Fault>> {
+        let mut table = self.table.borrow_mut();
+        let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy)?;
+        let fd = connection.fd?;
+        Some(match connection.engine.next_whole(bytes, &self.settings.message)? {
+            Ok((used, opcode, data)) => {
+                self.add(Counter::MessagesIn, 1);
+                Ok((used, Frame { fd, opcode, data }))
+            }
+            Err(fault) => Err(fault),
+        })
     }
 
     /// One step of the engine: how many bytes it used, and what they said. `None` while a

@@ -12,7 +12,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::boot::{self, Boot};
 use super::links::{self, MasterLink};
-use super::push::Port;
+use super::port::Port;
 use super::serials::Serials;
 use super::settings::Settings;
 use super::tasks::Jobs;

@@ -27,6 +27,7 @@ mod outbox;
 mod owns;
 mod parked;
 mod plain;
+mod port;
 mod processes;
 mod push;
 mod reactor;

@@ -1,8 +1,7 @@
 //! Push, broadcast, close and their questions: to clients here by the outbox, to all others by
 //! the manager.
 
-use std::os::fd::OwnedFd;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -12,19 +11,17 @@ use super::ending::asked_close;
 use super::life::Phase;
 use super::parked::Parcel;
 use super::table::Key;
-use crate::api::{
-    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
-};
+use crate::api::{Info, Message, Opcode, Verdict};
 use crate::close::{Cause, Close};
-use crate::fd::{Fd, Slot, WorkerId};
+use crate::fd::Fd;
 use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::websocket::{Variant, frame};
+use crate::websocket::{Head, Variant, frame};
 
 /// Where a client is, as far as this worker knows.
-enum Route {
+pub(super) enum Route {
     Here(Key),
     /// Here, and not ours yet for the manager.
     Arriving,
@@ -46,7 +43,7 @@ type Compressed = [Option<Option<Bytes>>; Variant::COUNT];
 
 impl Worker {
     #[inline]
-    fn route(&self, fd: Fd) -> Route {
+    pub(super) fn route(&self, fd: Fd) -> Route {
         let table = self.table.borrow();
         match table.find(fd) {
             Some(key) if table.get(key).is_some_and(|it| it.arriving) => Route::Arriving,
@@ -73,11 +70,18 @@ impl Worker {
     /// The one way to a client.
     #[inline]
     fn offer(self: &Rc<Self>, key: Key, message: &mut Encoded<'_>) -> Verdict {
-        match self.try_offer(key, message, false) {
+        let try_once = |message: &mut Encoded<'_>, finally| {
+            let mut table = self.table.borrow_mut();
+            match table.get_mut(key).filter(|it| it.is_open()) {
+                Some(connection) => self.try_offer(key, connection, message, finally),
+                None => Some(Verdict::Gone),
+            }
+        };
+        match try_once(message, false) {
             // Perhaps only since the turn's pushes were not written.
             None => {
                 self.flush(key);
-                self.try_offer(key, message, true).unwrap_or(Verdict::Full)
+                try_once(message, true).unwrap_or(Verdict::Full)
             }
             Some(verdict) => verdict,
         }
@@ -85,14 +89,32 @@ impl Worker {
 
     /// `None` if there is no room and the kernel might make some. `finally` takes what it takes.
     #[inline]
-    fn try_offer(&self, key: Key, message: &mut Encoded<'_>, finally: bool) -> Option<Verdict> {
-        let mut table = self.table.borrow_mut();
-        let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
-            return Some(Verdict::Gone);
-        };
+    fn try_offer(
+        &self,
+        key: Key,
+        connection: &mut Connection,
+        message: &mut Encoded<'_>,
+        finally: bool,
+    ) -> Option<Verdict> {
         let Encoded { opcode, plain, .. } = *message;
         let (compressed, payload) = message.for_peer(self, connection);
         let head = frame::message_head(opcode, compressed, payload.len());
+        let verdict = self.try_queue(key, connection, &head, payload, finally)?;
+        if compressed && verdict == Verdict::Queued {
+            connection.engine.sent_compressed(plain);
+        }
+        Some(verdict)
+    }
+
+    #[inline]
+    fn try_queue(
+        &self,
+        key: Key,
+        connection: &mut Connection,
+        head: &Head,
+        payload: &Bytes,
+        finally: bool,
+    ) -> Option<Verdict> {
         let limit = self.settings.buffer_bytes;
         let blocked = connection.blocked;
         let outbox = self.outbox(connection);
@@ -105,10 +127,7 @@ impl Worker {
             }
             return Some(Verdict::Full);
         }
-        outbox.add_message(&head, payload);
-        if compressed {
-            connection.engine.sent_compressed(plain);
-        }
+        outbox.add_message(head, payload);
         if !blocked {
             self.turn.flush_later(key, connection);
         }
@@ -177,7 +196,7 @@ impl Worker {
     }
 
     /// Gives a message for a client elsewhere to the manager.
-    fn relay(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
+    pub(super) fn relay(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
         match self.link.send(Lane::Data, message, Body::Inline(body), Vec::new()) {
             Ok(Sent::Queued) => Verdict::Relayed,
             Ok(Sent::Full) => {
@@ -192,17 +211,54 @@ impl Worker {
     }
 
     #[inline]
-    fn push(self: &Rc<Self>, fd: Fd, message: &Message, id: RequestId) -> Verdict {
-        let Message { opcode, data } = message;
+    pub(super) fn push(
+        self: &Rc<Self>,
+        fd: Fd,
+        opcode: Opcode,
+        data: &Bytes,
+        id: RequestId,
+    ) -> Verdict {
+        match self.push_at_once(fd, opcode, data) {
+            Some(verdict) => self.count_verdict(verdict),
+            None => self.push_anyhow(fd, opcode, data, id),
+        }
+    }
+
+    /// The short way: to a client of ours that is open and has room.
+    #[inline]
+    fn push_at_once(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Option<Verdict> {
+        let mut table = self.table.borrow_mut();
+        let key = table.find(fd)?;
+        let connection = table.get_mut(key).filter(|it| it.is_open() && !it.arriving)?;
+        if data.len() > self.settings.message.message_bytes {
+            return None;
+        }
+        if connection.engine.variant().is_some() {
+            return None;
+        }
+        let head = frame::message_head(opcode, false, data.len());
+        self.try_queue(key, connection, &head, data, false)
+    }
+
+    fn push_anyhow(
+        self: &Rc<Self>,
+        fd: Fd,
+        opcode: Opcode,
+        data: &Bytes,
+        id: RequestId,
+    ) -> Verdict {
         match self.route(fd) {
-            Route::Here(key) => self.push_here(key, *opcode, data),
+            Route::Here(key) => self.push_here(key, opcode, data),
             Route::Gone => self.count_verdict(Verdict::Gone),
             _ if data.len() > self.settings.message.message_bytes => {
                 self.count_verdict(Verdict::TooBig)
             }
-            Route::Arriving => self.park(Parcel::Push { fd, message: message.clone(), id }),
+            Route::Arriving => {
+                let message = Message { opcode, data: data.clone() };
+                self.park(Parcel::Push { fd, message, id })
+            }
             Route::Elsewhere => {
-                let push = WorkerToManager::Push { id, fd: fd.as_u64(), opcode: *opcode };
+                let push = WorkerToManager::Push { id, fd: fd.as_u64(), opcode };
                 match self.relay(&push, data) {
                     Verdict::Relayed => self.count_verdict(Verdict::Relayed),
                     other => other,
@@ -225,134 +281,4 @@ impl Encoded<'_> {
             None => (false, self.plain),
         }
     }
-}
-
-/// The worker as handlers see it.
-pub(super) struct Port(pub Weak<Worker>);
-
-impl Port {
-    fn with<T>(&self, gone: T, f: impl FnOnce(&Rc<Worker>) -> T) -> T {
-        match self.0.upgrade() {
-            Some(worker) => f(&worker),
-            // A handler's context outlived its worker, which ends with the process.
-            None => gone,
-        }
-    }
-}
-
-impl Reactor for Port {
-    fn worker(&self) -> WorkerId {
-        self.with(WorkerId { slot: Slot(0), epoch: 0 }, |worker| worker.id)
-    }
-
-    fn worker_num(&self) -> u16 {
-        self.with(0, |worker| worker.worker_num.get())
-    }
-
-    fn push(&self, fd: Fd, message: Message) -> Verdict {
-        self.with(Verdict::Gone, |worker| worker.push(fd, &message, 0))
-    }
-
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
-        self.with(ready(Verdict::Gone), |worker| {
-            let question = worker.ask_verdict();
-            match worker.push(fd, &message, question.id) {
-                Verdict::Relayed => {
-                    Box::pin(async move { question.answer().await.unwrap_or(Verdict::Unknown) })
-                }
-                verdict => ready(verdict),
-            }
-        })
-    }
-
-    fn broadcast(&self, message: Message, except: Option<Fd>) {
-        self.with((), |worker| {
-            let Message { opcode, data } = message;
-            worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
-            if data.len() <= worker.settings.message.message_bytes {
-                worker.park_broadcast(opcode, &data, except);
-                let except = except.map_or(0, Fd::as_u64);
-                // Refused only where the lane is full, which was counted.
-                let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
-            }
-        });
-    }
-
-    fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
-        self.with(Verdict::Gone, |worker| match worker.route(fd) {
-            Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
-            Route::Gone => Verdict::Gone,
-            Route::Arriving => {
-                let reason = reason.to_owned();
-                worker.park(Parcel::Close { fd, code, reason })
-            }
-            Route::Elsewhere => {
-                let close = WorkerToManager::Close { id: 0, fd: fd.as_u64(), code };
-                worker.relay(&close, reason.as_bytes())
-            }
-        })
-    }
-
-    fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
-        self.with(ready(None), |worker| match worker.route(fd) {
-            Route::Gone => ready(None),
-            Route::Here(_) | Route::Arriving => ready(worker.info_here(fd)),
-            Route::Elsewhere => {
-                let question = worker.ask_info();
-                let ask = WorkerToManager::Info { id: question.id, fd: fd.as_u64() };
-                match worker.relay(&ask, &[]) {
-                    Verdict::Relayed => Box::pin(async move { question.answer().await.flatten() }),
-                    _ => ready(None),
-                }
-            }
-        })
-    }
-
-    fn connections(&self) -> LocalFuture<Vec<Info>> {
-        self.with(ready(Vec::new()), |worker| {
-            let question = worker.ask_list();
-            worker.say(&WorkerToManager::List { id: question.id });
-            Box::pin(async move { question.answer().await.unwrap_or_default() })
-        })
-    }
-
-    fn send_to_worker(&self, to: Slot, data: Bytes) -> Verdict {
-        self.with(Verdict::Gone, |worker| {
-            if u16::from(to.0) >= worker.worker_num.get() {
-                return Verdict::Gone;
-            }
-            if to == worker.slot() {
-                worker.message_self(data);
-                return Verdict::Queued;
-            }
-            worker.relay(&WorkerToManager::WorkerMessage { to }, &data)
-        })
-    }
-
-    fn spawn(&self, future: LocalFuture<()>) {
-        tokio::task::spawn_local(future);
-    }
-
-    fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError> {
-        self.with(Err(TaskError::Full), |worker| worker.jobs.run(job))
-    }
-
-    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
-        self.with((), |worker| worker.start_process(id, &descriptors));
-    }
-
-    fn kill_process(&self, id: ProcessId) {
-        self.with((), |worker| worker.kill_process(id));
-    }
-
-    fn process_event(&self) -> LocalFuture<ProcessEvent> {
-        match self.0.upgrade() {
-            Some(worker) => Box::pin(worker.process_event()),
-            None => Box::pin(std::future::pending()),
-        }
-    }
-}
-
-fn ready<T: 'static>(value: T) -> LocalFuture<T> {
-    Box::pin(std::future::ready(value))
 }

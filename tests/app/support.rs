@@ -137,17 +137,17 @@ impl Reactor for FakeReactor {
     fn worker_num(&self) -> u16 {
         2
     }
-    fn push(&self, fd: Fd, message: Message) -> Verdict {
-        self.did(fd, Did::Push(message.opcode, message.data))
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
+        self.did(fd, Did::Push(opcode, data.clone()))
     }
     fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
-        let verdict = self.push(fd, message);
+        let verdict = self.push(fd, message.opcode, &message.data);
         Box::pin(async move { verdict })
     }
     fn broadcast(&self, message: Message, except: Option<Fd>) {
         let fds: Vec<Fd> = self.clients.borrow().keys().copied().collect();
         for fd in fds.into_iter().filter(|fd| Some(*fd) != except) {
-            let _ = self.push(fd, message.clone());
+            let _ = self.push(fd, message.opcode, &message.data);
         }
     }
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {

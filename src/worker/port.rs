@@ -1,0 +1,146 @@
+//! The worker as handlers see it: what they ask of it goes to a client here, or to the manager.
+
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+
+use bytes::Bytes;
+
+use super::Worker;
+use super::parked::Parcel;
+use super::push::Route;
+use crate::api::{
+    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
+};
+use crate::close::Cause;
+use crate::fd::{Fd, Slot, WorkerId};
+use crate::ipc::messages::WorkerToManager;
+
+/// The worker as handlers see it.
+pub(super) struct Port(pub Weak<Worker>);
+
+impl Port {
+    fn with<T>(&self, gone: T, f: impl FnOnce(&Rc<Worker>) -> T) -> T {
+        match self.0.upgrade() {
+            Some(worker) => f(&worker),
+            // A handler's context outlived its worker, which ends with the process.
+            None => gone,
+        }
+    }
+}
+
+impl Reactor for Port {
+    fn worker(&self) -> WorkerId {
+        self.with(WorkerId { slot: Slot(0), epoch: 0 }, |worker| worker.id)
+    }
+
+    fn worker_num(&self) -> u16 {
+        self.with(0, |worker| worker.worker_num.get())
+    }
+
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
+        self.with(Verdict::Gone, |worker| worker.push(fd, opcode, data, 0))
+    }
+
+    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
+        self.with(ready(Verdict::Gone), |worker| {
+            let question = worker.ask_verdict();
+            match worker.push(fd, message.opcode, &message.data, question.id) {
+                Verdict::Relayed => {
+                    Box::pin(async move { question.answer().await.unwrap_or(Verdict::Unknown) })
+                }
+                verdict => ready(verdict),
+            }
+        })
+    }
+
+    fn broadcast(&self, message: Message, except: Option<Fd>) {
+        self.with((), |worker| {
+            let Message { opcode, data } = message;
+            worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
+            if data.len() <= worker.settings.message.message_bytes {
+                worker.park_broadcast(opcode, &data, except);
+                let except = except.map_or(0, Fd::as_u64);
+                // Refused only where the lane is full, which was counted.
+                let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
+            }
+        });
+    }
+
+    fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
+        self.with(Verdict::Gone, |worker| match worker.route(fd) {
+            Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
+            Route::Gone => Verdict::Gone,
+            Route::Arriving => {
+                let reason = reason.to_owned();
+                worker.park(Parcel::Close { fd, code, reason })
+            }
+            Route::Elsewhere => {
+                let close = WorkerToManager::Close { id: 0, fd: fd.as_u64(), code };
+                worker.relay(&close, reason.as_bytes())
+            }
+        })
+    }
+
+    fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
+        self.with(ready(None), |worker| match worker.route(fd) {
+            Route::Gone => ready(None),
+            Route::Here(_) | Route::Arriving => ready(worker.info_here(fd)),
+            Route::Elsewhere => {
+                let question = worker.ask_info();
+                let ask = WorkerToManager::Info { id: question.id, fd: fd.as_u64() };
+                match worker.relay(&ask, &[]) {
+                    Verdict::Relayed => Box::pin(async move { question.answer().await.flatten() }),
+                    _ => ready(None),
+                }
+            }
+        })
+    }
+
+    fn connections(&self) -> LocalFuture<Vec<Info>> {
+        self.with(ready(Vec::new()), |worker| {
+            let question = worker.ask_list();
+            worker.say(&WorkerToManager::List { id: question.id });
+            Box::pin(async move { question.answer().await.unwrap_or_default() })
+        })
+    }
+
+    fn send_to_worker(&self, to: Slot, data: Bytes) -> Verdict {
+        self.with(Verdict::Gone, |worker| {
+            if u16::from(to.0) >= worker.worker_num.get() {
+                return Verdict::Gone;
+            }
+            if to == worker.slot() {
+                worker.message_self(data);
+                return Verdict::Queued;
+            }
+            worker.relay(&WorkerToManager::WorkerMessage { to }, &data)
+        })
+    }
+
+    fn spawn(&self, future: LocalFuture<()>) {
+        tokio::task::spawn_local(future);
+    }
+
+    fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError> {
+        self.with(Err(TaskError::Full), |worker| worker.jobs.run(job))
+    }
+
+    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
+        self.with((), |worker| worker.start_process(id, &descriptors));
+    }
+
+    fn kill_process(&self, id: ProcessId) {
+        self.with((), |worker| worker.kill_process(id));
+    }
+
+    fn process_event(&self) -> LocalFuture<ProcessEvent> {
+        match self.0.upgrade() {
+            Some(worker) => Box::pin(worker.process_event()),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+fn ready<T: 'static>(value: T) -> LocalFuture<T> {
+    Box::pin(std::future::ready(value))
+}
