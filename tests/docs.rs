@@ -100,3 +100,11 @@ fn the_swoole_page_has_every_event_method_and_setting_of_the_classes() {
     }
     assert!(missing.is_empty(), "docs/swoole.md does not tell of {missing:?}");
 }
+
+#[test]
+fn the_php_package_has_the_version_of_the_program() {
+    // Without one, composer takes the branch's name, which a stock Laravel refuses as unstable.
+    let package: serde_json::Value =
+        serde_json::from_str(&read("clients/php/composer.json")).unwrap();
+    assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
+}
