@@ -83,6 +83,20 @@ async fn a_script_of_a_tutorial_runs_by_itself_and_a_browser_chats_with_it() {
     script.stop().await;
 }
 
+/// They are nobody's to copy: `TEST_TUTORIAL` names the directory that has them, as
+/// `scripts/tutorial` wants it.
+#[tokio::test]
+async fn the_files_of_a_tutorial_run_as_they_stand() {
+    let Some(directory) = std::env::var_os("TEST_TUTORIAL") else {
+        eprintln!("TEST_TUTORIAL names no directory: a tutorial's own files were not run");
+        return;
+    };
+    let mut script = Command::new(path("scripts/tutorial"));
+    script.arg(directory).env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"));
+    let seen = command(&mut script).await.ok();
+    assert!(seen.ends_with("seen: no port is left open\n"), "{seen}");
+}
+
 /// The Laravel application of the tests in a directory of its own, served by `bin/laravels`.
 struct Laravel {
     directory: TempDir,
