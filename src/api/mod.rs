@@ -18,5 +18,5 @@ pub use handler::Handler;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
 pub use process::{ProcessEvent, ProcessId};
-pub use request::{Accept, Handshake, Headers, Refuse, Request};
+pub use request::{Accept, Handshake, Headers, Refuse, Request, is_reserved};
 pub use verdict::Verdict;

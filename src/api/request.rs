@@ -142,6 +142,21 @@ impl Refuse {
     }
 }
 
+/// Whether only the server itself may set this header field: it frames the connection.
+pub fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let framing = [
+        "connection",
+        "upgrade",
+        "content-length",
+        "transfer-encoding",
+        "date",
+        "keep-alive",
+        "trailer",
+    ];
+    framing.contains(&name.as_str()) || name.starts_with("sec-websocket-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

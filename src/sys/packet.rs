@@ -57,13 +57,18 @@ pub struct Datagram {
 
 /// Receives one datagram into `buffer`. `EAGAIN` when there is none; a datagram that is longer
 /// than the buffer is `EMSGSIZE`.
+///
+/// A peer that ends with something unread leaves a reset, which the kernel tells once and before
+/// what the peer had sent; that is read all the same.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Datagram> {
     let mut space = nix::cmsg_space!([RawFd; PACKET_FDS_MAX]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let mut iov = [IoSliceMut::new(buffer)];
+    let mut reset = false;
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags) {
             Err(Errno::EINTR) => continue,
+            Err(Errno::ECONNRESET) if !reset => reset = true,
             result => break result?,
         }
     };
@@ -97,6 +102,18 @@ mod tests {
         send(got.fds[0].as_fd(), b"through it", &[]).unwrap();
         let got = receive(other.as_fd(), &mut buffer).unwrap();
         assert_eq!(&buffer[..got.len], b"through it");
+    }
+
+    #[test]
+    fn what_a_peer_sent_is_read_though_it_left_something_unread() {
+        let (ours, theirs) = pair().unwrap();
+        send(ours.as_fd(), b"never read", &[]).unwrap();
+        send(theirs.as_fd(), b"last words", &[]).unwrap();
+        drop(theirs);
+        let mut buffer = [0; 64];
+        let got = receive(ours.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..got.len], b"last words");
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().len, 0);
     }
 
     #[test]

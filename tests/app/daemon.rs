@@ -1,6 +1,6 @@
-//! Application processes under the whole server: what their faults cost, and a deploy.
+//! Application processes under the whole server: what their faults cost.
 
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::Message;
 
@@ -8,7 +8,7 @@ use crate::harness::*;
 use crate::support::path;
 
 /// A server whose application is this command.
-fn app(command: &[&str]) -> Setup {
+pub fn app(command: &[&str]) -> Setup {
     let words: Vec<String> = command.iter().map(|word| format!("{word:?}")).collect();
     Setup::stock()
         .set("worker_num", 1)
@@ -16,7 +16,7 @@ fn app(command: &[&str]) -> Setup {
         .set("app.command", format!("[{}]", words.join(", ")))
 }
 
-fn native() -> Setup {
+pub fn native() -> Setup {
     app(&["php", &path("tests/app/fixtures/native.php")])
 }
 
@@ -75,6 +75,38 @@ async fn a_process_that_never_reads_is_replaced_and_the_log_says_why() {
 }
 
 #[tokio::test]
+async fn a_handler_that_sleeps_delays_only_the_clients_of_its_process() {
+    let server = native().set("app.processes", 2).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.client().await;
+        client.receive().await;
+        let pid = client.ask("pid").await;
+        clients.push((pid, client));
+    }
+    let busy = clients[0].0.clone();
+    let (mut same, mut others): (Vec<_>, Vec<_>) =
+        clients.into_iter().map(Some).partition(|client| client.as_ref().unwrap().0 == busy);
+    assert_eq!((same.len(), others.len()), (2, 2), "each process has two");
+    let (mut sleeper, mut neighbour) = (same.remove(0).unwrap().1, same.remove(0).unwrap().1);
+    let mut other = others.remove(0).unwrap().1;
+    let begun = Instant::now();
+    sleeper.send("sleep 5").await;
+    neighbour.send("echo behind it").await;
+    let (mut slowest, mut count) = (Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        assert_eq!(other.ask("echo beside it").await, "beside it");
+        slowest = slowest.max(asked.elapsed());
+        count += 1;
+    }
+    assert!(slowest < Duration::from_secs(1), "{count} answers, the slowest after {slowest:?}");
+    assert_eq!(neighbour.receive().await, "behind it");
+    assert!(begun.elapsed() >= Duration::from_secs(5), "one event after the other");
+    assert_eq!(sleeper.receive().await, "slept");
+}
+
+#[tokio::test]
 async fn a_process_that_leaks_is_replaced_and_nobody_notices() {
     let server = native().set("app.memory_limit", "\"96M\"").start().await;
     let (mut leaker, mut other) = (server.client().await, server.client().await);
@@ -91,57 +123,4 @@ async fn a_process_that_leaks_is_replaced_and_nobody_notices() {
     assert_eq!(leaker.ask("pid").await, second);
     assert_eq!(leaker.ask("seen").await, "attached:/:: attached:/::");
     assert!(!server.log().contains("killed"), "it left by itself");
-}
-
-#[tokio::test]
-async fn a_deploy_under_traffic_drops_nobody_and_loses_nothing() {
-    const CLIENTS: usize = 40;
-    const AHEAD: u64 = 4;
-    let code = tempfile::NamedTempFile::new().unwrap();
-    let deploy = |version: &str| write_code(code.path(), version);
-    deploy("old");
-    let server = app(&["php", &path("tests/app/fixtures/deploy.php")])
-        .env("CODE", &code.path().display().to_string())
-        .set("worker_num", 2)
-        .set("app.processes", 2)
-        .start()
-        .await;
-    let mut talks = Vec::new();
-    let begun = std::sync::Arc::new(tokio::sync::Barrier::new(CLIENTS + 1));
-    for _ in 0..CLIENTS {
-        let (mut client, begun) = (server.client().await, begun.clone());
-        talks.push(tokio::spawn(async move {
-            for number in 0..AHEAD {
-                client.send(number.to_string()).await;
-            }
-            let (mut next, mut new) = (0, 0);
-            while new < 100 {
-                let answer = client.receive().await;
-                let (version, number) = answer.split_once(' ').unwrap();
-                assert_eq!(number, next.to_string(), "in order, and none twice");
-                new = if version == "new" {
-                    new + 1
-                } else {
-                    assert_eq!(new, 0, "no way back");
-                    0
-                };
-                client.send((next + AHEAD).to_string()).await;
-                next += 1;
-                if next == 100 {
-                    begun.wait().await;
-                }
-            }
-        }));
-    }
-    begun.wait().await;
-    deploy("new");
-    let verdict = server.wsd(["reload"]).await.ok();
-    assert!(verdict.contains("generation 2 serves"), "{verdict}");
-    for talk in talks {
-        soon("the new code", talk).await.unwrap();
-    }
-}
-
-fn write_code(file: &Path, version: &str) {
-    std::fs::write(file, format!("<?php const VERSION = '{version}';")).unwrap();
 }

@@ -1,7 +1,8 @@
 //! Application processes, real ones, driven through the handler: `docs/app-protocol.md`.
 //!
 //! Needs `php` (8.1 or later, no extension), `python3`, Debian's php-laravel-framework, nginx and
-//! Chromium. `daemon` and `sites` run the whole server, the others a stand-in for its worker.
+//! Chromium. `daemon`, `sites` and `traffic` run the whole server, the others a stand-in for its
+//! worker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,4 +15,5 @@ mod processes;
 mod sites;
 mod support;
 mod swoole;
+mod traffic;
 mod transcript;

@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio_tungstenite::tungstenite::Error;
 
-use crate::harness::{Client, Closed, command, soon, until};
+use crate::harness::{Client, Closed, Ran, command, soon, until};
 use crate::support::path;
 
 /// A port that was free a moment ago.
@@ -82,6 +83,20 @@ async fn a_script_of_a_tutorial_runs_by_itself_and_a_browser_chats_with_it() {
     script.stop().await;
 }
 
+/// They are nobody's to copy: `TEST_TUTORIAL` names the directory that has them, as
+/// `scripts/tutorial` wants it.
+#[tokio::test]
+async fn the_files_of_a_tutorial_run_as_they_stand() {
+    let Some(directory) = std::env::var_os("TEST_TUTORIAL") else {
+        eprintln!("TEST_TUTORIAL names no directory: a tutorial's own files were not run");
+        return;
+    };
+    let mut script = Command::new(path("scripts/tutorial"));
+    script.arg(directory).env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"));
+    let seen = command(&mut script).await.ok();
+    assert!(seen.ends_with("seen: no port is left open\n"), "{seen}");
+}
+
 /// The Laravel application of the tests in a directory of its own, served by `bin/laravels`.
 struct Laravel {
     directory: TempDir,
@@ -101,11 +116,15 @@ impl Laravel {
 
     /// Runs PHP in the application; it has to succeed.
     async fn php(&self, arguments: &[&str]) -> String {
+        self.try_php(arguments).await.ok()
+    }
+
+    async fn try_php(&self, arguments: &[&str]) -> Ran {
         let mut php = Command::new("php");
         php.args(arguments).current_dir(self.directory.path());
         php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
         php.env("LARAVELS_LISTEN_PORT", self.port.to_string()).env("LARAVELS_WORKER_NUM", "2");
-        command(php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))).await.ok()
+        command(php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))).await
     }
 
     fn log(&self) -> String {
@@ -186,6 +205,11 @@ async fn laravel_serves_pages_and_websocket_through_nginx_and_a_reload_drops_nob
     assert_eq!(client.ask("hello").await, "you said hello");
     assert!(laravel.php(&["bin/laravels", "reload"]).await.contains("generation 2 serves"));
     assert_eq!(client.ask("hello").await, "now you said hello");
+    std::fs::write(&service, code.replace("class ChatService", "clas")).unwrap();
+    let broken = laravel.try_php(&["bin/laravels", "reload"]).await;
+    assert!(broken.code == Some(1) && broken.stderr.contains("syntax error"), "{broken:?}");
+    assert_eq!(client.ask("hello").await, "now you said hello", "the old code goes on");
+    std::fs::write(&service, code).unwrap();
 
     let status = laravel.php(&["bin/laravels", "info"]).await;
     assert!(status.contains("8.83"), "{status}");
@@ -194,6 +218,47 @@ async fn laravel_serves_pages_and_websocket_through_nginx_and_a_reload_drops_nob
     let log = laravel.log();
     assert_eq!(log.matches("local.INFO: opened").count(), 2, "{log}");
     assert_eq!(log.matches("local.INFO: closed").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_load_starts_nothing_and_says_why() {
+    let laravel = Laravel::start().await;
+    laravel.php(&["bin/laravels", "stop"]).await;
+    let service = laravel.directory.path().join("app/Services/ChatService.php");
+    let code = std::fs::read_to_string(&service).unwrap();
+    for (wrong, why) in [
+        (code.replace("class ChatService", "class Other"), "no class App\\Services\\ChatService"),
+        (
+            code.replace(" implements WebSocketHandlerInterface", "").replace("onClose", "onEnd"),
+            "ChatService has no method onClose",
+        ),
+        (code.replace("class ChatService", "clas"), "syntax error"),
+    ] {
+        std::fs::write(&service, wrong).unwrap();
+        let ran = laravel.try_php(&["bin/laravels", "start", "-d"]).await;
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains(why) || ran.stdout.contains(why), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_refuses_reaches_the_client_as_it_is() {
+    let laravel = Laravel::start().await;
+    let address = format!("127.0.0.1:{}", laravel.port);
+    for (path, status, field, value) in
+        [("/members", 302, "location", "/login"), ("/forbidden", 403, "content-type", "text/html")]
+    {
+        let Err(Error::Http(response)) = Client::connect_with(&address, path, &[]).await else {
+            panic!("{path} was let in");
+        };
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers().get_all("date").iter().count(), 1);
+        let found = response.headers()[field].to_str().unwrap();
+        assert!(found.contains(value), "{path}: {field}: {found}");
+        assert!(!response.body().as_ref().unwrap().is_empty());
+    }
+    let mut member = Client::connect(&address, "/members?token=good").await;
+    assert_eq!(member.receive().await, "welcome /members 7 unnamed");
 }
 
 #[tokio::test]

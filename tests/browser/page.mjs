@@ -24,9 +24,14 @@ try {
   page.setDefaultTimeout(DEADLINE_MS);
   page.on("dialog", (dialog) => dialog.accept("Ada"));
   page.on("pageerror", (error) => console.error(`the page: ${error.message}`));
+  // Pages say that their socket is open, in one of two ways.
+  const said = page.waitForEvent("console", (message) => message.text().includes("open"));
   page.on("console", (message) => console.error(`the console: ${message.text()}`));
   await page.goto(url);
-  await page.waitForFunction(() => document.body.dataset.state === "open");
+  const shown = page.waitForFunction(() => document.body.dataset.state === "open");
+  await Promise.any([said, shown]);
+  said.catch(() => {});
+  shown.catch(() => {});
   await page.locator("#input").fill(words);
   await page.keyboard.press("Enter");
   await page.locator("div", { hasText: answer }).first().waitFor();

@@ -43,13 +43,17 @@ final class Cli
             return match ($action) {
                 'start' => $this->start($daemon),
                 'stop' => $this->control('stop'),
-                'reload' => $this->control('reload'),
+                'reload' => $this->reload(),
                 'restart' => $this->control('stop') === 1 ? 1 : $this->start(true),
                 'info' => $this->info(),
                 default => $this->usage($action),
             };
         } catch (\RuntimeException $error) {
             fwrite(STDERR, "wsd: {$error->getMessage()}\n");
+            return 1;
+        } catch (\Throwable $error) {
+            // Left to Laravel it is shown, and the exit code says that all is well.
+            fwrite(STDERR, "wsd: {$error->getMessage()} in {$error->getFile()} on line {$error->getLine()}\n");
             return 1;
         }
     }
@@ -88,6 +92,7 @@ final class Cli
     {
         $app = $this->boot();
         $config = Settings::of($app);
+        Settings::handler($config);
         $settings = Settings::swoole($config);
         foreach ([...Settings::notices($config), ...$settings->notices] as $notice) {
             fwrite(STDERR, "wsd: $notice\n");
@@ -103,6 +108,13 @@ final class Cli
             'app.cwd' => $this->base,
             ...$settings->wsd,
         ]);
+    }
+
+    /** The application was loaded here before anything is asked of the server. */
+    private function reload(): int
+    {
+        Settings::handler(Settings::of($this->boot()));
+        return $this->control('reload');
     }
 
     private function control(string $action): int

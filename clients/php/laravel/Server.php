@@ -48,7 +48,7 @@ final class Server extends SwooleServer
         $this->register('WorkerStart', 'workerstart');
         $this->register('WorkerStop', 'workerstop');
         $this->register('ServerStart', 'start');
-        if (!empty($this->config['websocket']['enable'])) {
+        if (Settings::handler($this->config) !== null) {
             $this->websocket();
         }
         $this->bind();
@@ -59,10 +59,7 @@ final class Server extends SwooleServer
     /** The handler, built when it is needed first; one for each process. */
     public function handler(): object
     {
-        $class = $this->config['websocket']['handler'] ?? throw new \RuntimeException(
-            'laravels.websocket.handler names no class'
-        );
-        return $this->handler ??= $this->laravel->make($class);
+        return $this->handler ??= $this->laravel->make($this->config['websocket']['handler']);
     }
 
     protected function check(): void

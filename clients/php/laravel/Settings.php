@@ -25,6 +25,32 @@ final class Settings
         return array_replace_recursive($defaults, (array) $app['config']->get('laravels', []));
     }
 
+    /**
+     * The class that handles WebSockets, loaded; null where they are not enabled.
+     *
+     * A class that does not load ends a process before it is ready, so that a reload fails and the
+     * old code goes on, and no client meets it.
+     */
+    public static function handler(array $config): ?string
+    {
+        if (empty($config['websocket']['enable'])) {
+            return null;
+        }
+        $class = $config['websocket']['handler'] ?? null;
+        if (!is_string($class) || $class === '') {
+            throw new \RuntimeException('laravels.websocket.enable is on, but its handler names no class');
+        }
+        if (!class_exists($class)) {
+            throw new \RuntimeException("laravels.websocket.handler: there is no class $class");
+        }
+        foreach (['onOpen', 'onMessage', 'onClose'] as $method) {
+            if (!method_exists($class, $method)) {
+                throw new \RuntimeException("laravels.websocket.handler: $class has no method $method");
+            }
+        }
+        return $class;
+    }
+
     /** @return list<string> what the user should know of keys that do nothing */
     public static function notices(array $config): array
     {

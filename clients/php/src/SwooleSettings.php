@@ -27,6 +27,11 @@ final class SwooleSettings
         'buffer_output_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
         'output_buffer_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
         'enable_delay_receive' => 'connections are read at once',
+        'http_compression' => 'responses are not compressed: nginx does that',
+        'enable_unsafe_event' => 'onConnect is never called, onClose always',
+        'upload_tmp_dir' => 'uploads go to the sys_temp_dir of php.ini',
+        'task_tmpdir' => 'tasks stay in their process and need no files',
+        'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];
     private const LOG_LEVELS = ['debug', 'trace', 'info', 'info', 'warn', 'error', 'error'];
 

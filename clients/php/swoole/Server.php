@@ -334,6 +334,12 @@ class Server
         throw new \RuntimeException('addProcess has no counterpart: run it as a service of its own');
     }
 
+    /** What is named in Swoole's manual and not above: docs/swoole.md says why. */
+    public function __call(string $name, array $arguments): never
+    {
+        throw new \BadMethodCallException(static::class . "::$name() does not exist under wsd: see docs/swoole.md");
+    }
+
     /** @internal the native application behind this server */
     public function wsd(): App
     {

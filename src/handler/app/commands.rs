@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::codec::{self, ALL, Broken, KEEP_BYTES_MAX, Kind, Packet, VERDICT, take_fields};
 use super::link::Link;
 use super::shared::Answer;
-use crate::api::{Accept, Context, HttpResponse, Message, Opcode, Refuse, Verdict};
+use crate::api::{Accept, Context, HttpResponse, Message, Opcode, Refuse, Verdict, is_reserved};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
@@ -163,7 +163,7 @@ fn accept(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     shared.pool.borrow_mut().answered(link.id, packet.id);
     let accept = Accept {
         subprotocol: (!subprotocol.is_empty()).then(|| text(&subprotocol)),
-        headers: fields.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        headers: own(&fields),
     };
     let now = shared.now_ms();
     let gone = shared.opening.borrow_mut().get_mut(&fd).is_none_or(|opening| {
@@ -183,8 +183,7 @@ fn refuse(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     }
     let mut body = packet.body;
     let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Refuse))?;
-    let headers = fields.iter().map(|(name, value)| (text(name), text(value))).collect();
-    let refuse = Refuse { status: packet.code, headers, body: body.to_vec() };
+    let refuse = Refuse { status: packet.code, headers: own(&fields), body: body.to_vec() };
     link.shared.refuse(packet.id, refuse);
     Ok(())
 }
@@ -277,6 +276,13 @@ fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
 /// Takes apart what `send` put together.
 pub fn unpack_pipe(mut data: Bytes) -> Option<(u64, Bytes)> {
     (data.len() >= 8).then(|| (data.get_u64_le(), data))
+}
+
+/// The fields of an answer to a handshake. Frameworks give every response a Date and the like,
+/// which are the server's to set and left out, as in answers to plain requests.
+fn own(fields: &codec::Fields) -> Vec<(String, String)> {
+    let all = fields.iter().map(|(name, value)| (text(name), text(value)));
+    all.filter(|(name, _)| !is_reserved(name)).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::check::is_token;
-use crate::api::Refuse;
+use crate::api::{Refuse, is_reserved};
 
 /// What a 101 says besides the key.
 #[derive(Debug, Clone, Copy, Default)]
@@ -134,21 +134,6 @@ fn check_fields(fields: &[(String, String)]) -> Result<(), BadAnswer> {
         }
     }
     Ok(())
-}
-
-/// Whether only the server itself may set this field.
-pub fn is_reserved(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let framing = [
-        "connection",
-        "upgrade",
-        "content-length",
-        "transfer-encoding",
-        "date",
-        "keep-alive",
-        "trailer",
-    ];
-    framing.contains(&name.as_str()) || name.starts_with("sec-websocket-")
 }
 
 #[cfg(test)]

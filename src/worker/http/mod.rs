@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use self::gate::{Exit, Gate};
 use super::head::{self, Refusal, client_address};
-use crate::api::{HttpRequest, HttpResponse};
+use crate::api::{HttpRequest, HttpResponse, is_reserved};
 use crate::config::Net;
 
 /// How much a plain HTTP connection may send, and how long it may take.
@@ -210,8 +210,7 @@ fn checked(mut response: HttpResponse) -> HttpResponse {
     if response.status().is_informational() {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the handler's answer is informational");
     }
-    let reserved =
-        response.headers().keys().filter(|name| head::response::is_reserved(name.as_str()));
+    let reserved = response.headers().keys().filter(|name| is_reserved(name.as_str()));
     for name in reserved.cloned().collect::<Vec<_>>() {
         response.headers_mut().remove(name);
     }
