@@ -15,7 +15,7 @@ use crate::fd::Fd;
 use crate::sys::memory::Shared;
 
 /// Words before the first record: whether it has settled, how many records there are, the layout,
-/// how many were ever in use.
+/// how many were ever in use, the descriptor of the link to the manager and one.
 const HEADER_WORDS: usize = 8;
 /// The layout described here; a ledger outlives the image that made it.
 const LAYOUT: u64 = 1;
@@ -83,6 +83,17 @@ impl Ledger {
     /// Whether it came that far.
     pub fn has_settled(&self) -> bool {
         self.shared.words()[0].load(Acquire) != 0
+    }
+
+    /// Writes down the descriptor of the link to the manager.
+    pub fn set_link(&self, raw_fd: RawFd) {
+        self.shared.words()[4].store(raw_fd as u64 + 1, Release);
+    }
+
+    /// The descriptor of the link to the manager: what a dead worker had not read is still there.
+    pub fn link(&self) -> Option<RawFd> {
+        let number = self.shared.words()[4].load(Acquire).checked_sub(1)?;
+        RawFd::try_from(number).ok()
     }
 
     /// Writes down a connection, which is not calm. False, and nothing is written, where its
@@ -220,6 +231,9 @@ mod tests {
         assert!(!reader.has_settled());
         ledger.settle();
         assert!(reader.has_settled());
+        assert_eq!(reader.link(), None);
+        ledger.set_link(7);
+        assert_eq!(reader.link(), Some(7));
         let (short, memfd) = Shared::create("short", 64).unwrap();
         assert!(Ledger::open(memfd.as_fd()).is_err());
         short.words()[1].store(1, Relaxed);

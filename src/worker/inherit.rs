@@ -10,18 +10,22 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
+
 use super::Worker;
 use super::table::Key;
 use super::timers::{NEVER, tick, ticks};
 use super::travel::OpenV1;
 use crate::error::{Error, Result};
 use crate::fd::{Fd, WorkerId};
+use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::ledger::{Calm, Ledger};
-use crate::ipc::messages::WorkerToMaster;
+use crate::ipc::messages::{ManagerToWorker, WorkerToMaster};
+use crate::ipc::packet::Frames;
 use crate::ipc::registry::{Entry, Registry};
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::shadow;
-use crate::sys::clock;
+use crate::sys::{clock, packet};
 use crate::websocket::{Engine, Params, Role};
 
 /// What a dead process left.
@@ -58,6 +62,12 @@ impl Worker {
             tracing::info!(from = %legacy.from, count, "took over the clients of a dead worker");
         }
         self.turn.calmness.settle();
+        // Not before these are ours for good: what is written to them is written once.
+        for legacy in &legacies {
+            if let Err(error) = self.read_unread(legacy) {
+                tracing::error!(from = %legacy.from, %error, "its link was not read to the end");
+            }
+        }
         self.add(Counter::Adopted, heirlooms.len() as u64);
         self.master.send(&WorkerToMaster::Inherited);
         heirlooms
@@ -93,6 +103,47 @@ impl Worker {
                         tracing::error!(fd = fd.as_u64(), %error, "not taken over");
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the manager had sent to the dead process for its clients, and it had not read.
+    fn read_unread(self: &Rc<Self>, legacy: &Legacy) -> Result<()> {
+        let Some(link) = legacy.ledger.link() else { return Ok(()) };
+        let Some((_, link)) = shadow::ask(legacy.shadow.as_fd(), &[link])?.pop() else {
+            return Ok(());
+        };
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        loop {
+            match packet::receive(link.as_fd(), &mut buffer) {
+                Ok(mut got) if got.len > 0 => {
+                    let packet = &buffer[..got.len];
+                    self.in_turn(|| self.unread_packet(legacy.from, packet, &mut got.fds))?;
+                }
+                // Once, where the manager is gone or had something unread, too.
+                Err(Errno::ECONNRESET) => {}
+                Ok(_) | Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(Error::io("receive from the dead one's link", error)),
+            }
+        }
+    }
+
+    fn unread_packet(
+        self: &Rc<Self>,
+        from: WorkerId,
+        packet: &[u8],
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<()> {
+        use ManagerToWorker::{Broadcast, Close, Info, Push};
+        let mut frames = Frames::new(packet)?;
+        if frames.id != from {
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<ManagerToWorker>(fds)? {
+            // All else was for the dead process itself.
+            if let Push { .. } | Broadcast { .. } | Close { .. } | Info { .. } = frame.message {
+                self.manager_says(frame.message, frame.body, fds)?;
             }
         }
         Ok(())

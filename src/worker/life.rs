@@ -1,7 +1,7 @@
 //! The life of a worker, from its first packet to its exit.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -168,6 +168,9 @@ fn build(
         .try_clone()
         .and_then(|epoll| watch(epoll, Interest::READABLE))
         .subject(|| "watch the epoll set".to_owned())?;
+    if let Some(ledger) = &boot.ledger {
+        ledger.set_link(boot.link.as_raw_fd());
+    }
     let settings = Settings::new(boot.config);
     let now_ms = clock::monotonic_ms();
     let worker = Worker {

@@ -203,7 +203,7 @@ impl Worker {
         Ok(())
     }
 
-    fn manager_says(
+    pub(super) fn manager_says(
         self: &Rc<Self>,
         message: ManagerToWorker,
         body: Body<'_>,
