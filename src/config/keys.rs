@@ -217,6 +217,10 @@ settings! {
         max_connection_age: Duration = Duration::ZERO, zero_or(secs(1)..=secs(365 * 86_400));
         /// A worker or manager that does not answer for so long is killed and replaced.
         worker_timeout: Duration = secs(10), within(secs(2)..=secs(3600));
+        /// Whether the clients of a killed worker live on where nothing of them was half read,
+        /// unsent or under way. It costs 1 KiB of memory for each client and a small process for
+        /// each worker.
+        crash_proof: bool = false;
     }
 
     "Reload and stop" {

@@ -65,6 +65,14 @@ impl Kept {
         }
     }
 
+    /// The same once more.
+    pub fn again(&self) -> std::io::Result<Kept> {
+        Ok(match self {
+            Kept::Bytes(bytes) => Kept::Bytes(bytes.clone()),
+            Kept::Memfd(memfd, len) => Kept::Memfd(dup(memfd.as_fd())?, *len),
+        })
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         match self {

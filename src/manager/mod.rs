@@ -5,7 +5,7 @@
 //! (a successor hears first who owns what), serve until told to leave.
 //!
 //! - [`router`] says who owns a client, [`switch`] brings it there, [`hold`] is where messages
-//!   wait meanwhile.
+//!   wait meanwhile, and [`orphans`] where those for a killed worker's clients do.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
@@ -16,6 +16,7 @@ mod hold;
 mod listing;
 mod master_link;
 mod mover;
+mod orphans;
 mod reload;
 mod router;
 mod settings;
@@ -55,6 +56,7 @@ use crate::sys::process;
 use hold::{Hold, Scope};
 use master_link::MasterLink;
 use mover::Reloads;
+use orphans::Orphans;
 use router::Router;
 use settings::Settings;
 use switch::{Reply, Traffic};
@@ -80,6 +82,7 @@ pub(crate) struct Manager {
     workers: Workers,
     router: Router,
     hold: Hold,
+    orphans: Orphans,
     traffic: Traffic,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
@@ -208,6 +211,7 @@ impl Manager {
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
+                orphans: Orphans::default(),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
@@ -248,6 +252,9 @@ impl Manager {
             }
             MasterToManager::Leave => {}
             MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
+            MasterToManager::Orphaned(id) => self.on_orphaned(id),
+            MasterToManager::Inherits { heir, from } => self.on_inherits(heir, from),
+            MasterToManager::Disowned(id) => self.on_disowned(id),
         }
         Ok(())
     }
@@ -298,6 +305,15 @@ impl Manager {
         // What it still said before it ended counts.
         self.drain_link(id);
         self.workers.remove(id);
+        if !self.orphans.has(id) {
+            self.forget(id);
+        }
+        self.reload_event(reload::Event::Exited { id, how });
+        self.settle_if_all_known();
+    }
+
+    /// What a worker owned is gone.
+    fn forget(&mut self, id: WorkerId) {
         self.router.forget(id);
         let heir = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
         if let Some(heir) = heir.map(|w| w.id()).max_by_key(|heir| heir.epoch)
@@ -305,8 +321,6 @@ impl Manager {
         {
             self.router.serve(heir);
         }
-        self.reload_event(reload::Event::Exited { id, how });
-        self.settle_if_all_known();
     }
 
     fn on_owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {

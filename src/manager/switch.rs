@@ -186,6 +186,13 @@ impl Manager {
             }
             return;
         }
+        if let Some(hold) = target.and_then(|dead| self.orphans.hold(dead)) {
+            let len = body.len();
+            if hold.add(Item::One(address, errand, Kept::new(body)), len).is_err() {
+                self.refuse(errand, Verdict::Full);
+            }
+            return;
+        }
         if let Scope::Handover { from, to } = self.hold.scope {
             // The giver writes to a client it has given already: it goes the way of the client.
             if sender == Some(from) && target == Some(from) {
@@ -220,11 +227,13 @@ impl Manager {
         let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
         let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
         let waits = scope == Scope::All || !held.is_empty();
-        let reached = held.len() + now.len();
+        // While all are held, so is this, and comes by here again.
+        let orphans = if scope == Scope::All { 0 } else { self.orphans.count() };
+        let reached = held.len() + now.len() + orphans;
         let kept = match body {
             Body::Inline(bytes) => {
                 self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
-                if !waits {
+                if !waits && orphans == 0 {
                     return reached;
                 }
                 Kept::Bytes(Bytes::copy_from_slice(bytes))
@@ -236,6 +245,10 @@ impl Manager {
                 Kept::Memfd(memfd, len)
             }
         };
+        if orphans > 0 {
+            let refused = self.orphans.broadcast(sender, opcode, except, &kept);
+            self.refuse_broadcast(sender, refused);
+        }
         if waits {
             let (adopted, len) = (self.adopted_so_far(), kept.len());
             let item = Item::All { opcode, except, sender, adopted, body: kept };
@@ -247,7 +260,7 @@ impl Manager {
     }
 
     /// Sends a broadcast to these; `body` makes the body for each.
-    fn broadcast_to<'a>(
+    pub fn broadcast_to<'a>(
         &mut self,
         targets: &[WorkerId],
         opcode: Opcode,
@@ -271,14 +284,14 @@ impl Manager {
         }
     }
 
-    fn refuse_broadcast(&mut self, sender: Option<WorkerId>, count: u64) {
+    pub fn refuse_broadcast(&mut self, sender: Option<WorkerId>, count: u64) {
         self.traffic.refused += count;
         if let Some(worker) = sender.and_then(|id| self.workers.get_mut(id)) {
             worker.refused += count;
         }
     }
 
-    fn refuse(&mut self, errand: Errand, verdict: Verdict) {
+    pub fn refuse(&mut self, errand: Errand, verdict: Verdict) {
         if verdict == Verdict::Gone {
             self.traffic.gone += 1;
         } else {

@@ -20,6 +20,8 @@ use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::packet;
 
+mod orphans;
+
 fn id(slot: u8, epoch: u32) -> WorkerId {
     WorkerId { slot: Slot(slot), epoch }
 }

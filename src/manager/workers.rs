@@ -43,6 +43,8 @@ pub struct WorkerHandle {
     pub beats: Beats,
     /// Whether it has said what it owns.
     pub introduced: bool,
+    /// Whether it takes over a dead worker's clients before it is ready.
+    pub inherits: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Its pushes that were refused and not yet told.
@@ -62,6 +64,7 @@ impl WorkerHandle {
             phase,
             beats: Beats::default(),
             introduced: false,
+            inherits: false,
             killed: false,
             refused: 0,
             tasks: Vec::new(),
@@ -80,7 +83,7 @@ impl WorkerHandle {
 
     /// Whether it can have clients: ready, or at least reading what it is sent.
     pub fn may_have_clients(&self) -> bool {
-        self.introduced || !matches!(self.phase, Phase::Starting { .. })
+        self.introduced || self.inherits || !matches!(self.phase, Phase::Starting { .. })
     }
 
     /// Whether it is ready and not on its way out.

@@ -8,6 +8,7 @@
 mod apps;
 mod child;
 mod launch;
+mod legacy;
 mod lend;
 mod listen;
 mod lock;
@@ -23,6 +24,7 @@ mod stop;
 mod throttle;
 pub mod upgrade;
 mod worker_handle;
+mod worker_left;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -49,6 +51,7 @@ use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
 use crate::sys::{clock, guard, process};
 use apps::App;
+use legacy::Shadows;
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
@@ -89,6 +92,8 @@ struct Master {
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
     apps: Vec<App>,
+    /// Shadows that were told to leave and are not reaped yet.
+    shadows: Shadows,
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
@@ -187,6 +192,7 @@ impl Master {
             places: Places::new(&config),
             workers: Vec::new(),
             apps: Vec::new(),
+            shadows: Shadows::default(),
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
@@ -225,6 +231,7 @@ impl Master {
     fn act(&mut self, signals: Vec<(Request, usize)>) {
         self.reap();
         self.read_workers();
+        self.read_shadows();
         self.read_manager();
         self.read_probe();
         for (request, count) in signals {
@@ -234,6 +241,7 @@ impl Master {
         self.keep_stopping(now);
         self.keep_manager(now);
         self.keep_workers(now);
+        self.keep_legacies(now);
         self.keep_lending(now);
         self.keep_starting(now);
         self.keep_reloading(now);
@@ -278,6 +286,7 @@ impl Master {
             self.starting_until_ms,
             self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
             self.lend_deadline_ms(),
+            self.shadows.next_deadline_ms(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
     }
@@ -321,7 +330,7 @@ impl Master {
         {
             let worker = self.workers.swap_remove(index);
             self.worker_died(worker, how, clean);
-        } else {
+        } else if !self.shadow_died(pid, how) {
             self.app_died(pid, how);
         }
     }
@@ -394,8 +403,10 @@ impl Master {
     }
 
     fn is_over(&self) -> bool {
-        let gone =
-            self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
+        let gone = self.workers.is_empty()
+            && self.apps.is_empty()
+            && self.shadows.is_empty()
+            && self.manager.child().is_none();
         self.stopping.is_some() && gone
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
+use super::legacy::Legacy;
 use super::throttle::Throttle;
 use crate::config::Config;
 use crate::fd::{Slot, WorkerId};
@@ -20,8 +21,20 @@ pub struct Place {
     pub idle_since_ms: Option<u64>,
     /// Who accepts on this slot's listeners for it.
     pub lent_to: Option<WorkerId>,
-    /// Registries of killed workers whose `on_close` is still owed.
-    pub mourning: Vec<OwnedFd>,
+    /// What killed workers have left, the oldest first.
+    pub estates: Vec<Estate>,
+}
+
+/// What a killed worker has left: clients whose `on_close` is owed, and those that may live on.
+pub struct Estate {
+    /// Whose it was.
+    pub dead: WorkerId,
+    /// Its registry.
+    pub registry: OwnedFd,
+    /// Who was given it to take over what lives on.
+    pub heir: Option<WorkerId>,
+    /// While its clients may live on; `on_close` for the others waits for that.
+    pub legacy: Option<Legacy>,
 }
 
 /// Every slot that ever was, by number. Those beyond `worker_num` were removed by a reload: they
@@ -94,9 +107,11 @@ impl Places {
         self.iter().filter(|(_, place)| due(place)).map(|(slot, _)| slot).collect()
     }
 
-    /// When the next process is due.
+    /// When the next process is due, or a legacy has waited for too long.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.places.values().filter_map(|place| place.start_at_ms).min()
+        let estates = self.places.values().flat_map(|place| &place.estates);
+        let legacies = estates.filter_map(|estate| Some(estate.legacy.as_ref()?.until_ms));
+        self.places.values().filter_map(|place| place.start_at_ms).chain(legacies).min()
     }
 
     /// The slots whose workers keep dying young, with the delay.

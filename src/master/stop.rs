@@ -90,6 +90,7 @@ impl Master {
             worker.child.signal(signal);
         }
         self.kill_all_apps();
+        self.kill_all_shadows();
         for child in self.manager.child().into_iter().chain(self.reload.probe()) {
             child.signal(signal);
         }

@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use super::apps::App;
 use super::child::Child;
 use super::launch::Preface;
+use super::legacy::{EstateLeft, Shadows};
 use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
 use super::reload::Image;
 use super::report::{READY_LINE, Report};
-use super::worker_handle::WorkerLeft;
+use super::worker_left::WorkerLeft;
 use super::{Launch, Lock, Master, Signals, notify};
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
@@ -58,6 +59,8 @@ pub struct Takeover {
     places: Vec<PlaceLeft>,
     workers: Vec<WorkerLeft>,
     apps: Vec<App>,
+    #[serde(default)]
+    shadows: Shadows,
     manager: ManagerLeft,
 }
 
@@ -67,6 +70,9 @@ struct PlaceLeft {
     slot: u8,
     epoch: u32,
     mourning: Vec<RawFd>,
+    /// What more there is of each of them.
+    #[serde(default)]
+    legacies: Vec<EstateLeft>,
 }
 
 /// A rehearsal under way.
@@ -234,9 +240,13 @@ impl Master {
                 .places
                 .iter()
                 .map(|(slot, place)| {
-                    let mourning = place.mourning.iter().map(|owed| leaving.lend(owed.as_fd()));
+                    let estates = place.estates.iter();
+                    let mourning = estates.map(|it| leaving.lend(it.registry.as_fd()));
                     let mourning = mourning.collect::<Result<_>>()?;
-                    Ok(PlaceLeft { slot: slot.0, epoch: place.epoch, mourning })
+                    let estates = place.estates.iter();
+                    let legacies = estates.map(|it| EstateLeft::of(it, &mut leaving));
+                    let legacies = legacies.collect::<Result<_>>()?;
+                    Ok(PlaceLeft { slot: slot.0, epoch: place.epoch, mourning, legacies })
                 })
                 .collect::<Result<_>>()?,
             workers: self
@@ -245,6 +255,7 @@ impl Master {
                 .map(|worker| worker.leave(&mut leaving))
                 .collect::<Result<_>>()?,
             apps: self.apps.clone(),
+            shadows: self.shadows.clone(),
             manager: self.manager.leave(&mut leaving)?,
         };
         takeover.all = leaving.lent.iter().map(AsRawFd::as_raw_fd).collect();
@@ -300,7 +311,8 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         let slot = crate::fd::Slot(place.slot);
         let at = places.at(slot);
         at.epoch = place.epoch;
-        at.mourning = place.mourning.into_iter().map(take).collect::<Result<_>>()?;
+        let registries = place.mourning.into_iter().map(take).collect::<Result<_>>()?;
+        at.estates = EstateLeft::adopt(slot, registries, place.legacies)?;
         at.start_at_ms = None;
         at.idle_since_ms = None;
     }
@@ -331,6 +343,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
             .map(super::WorkerHandle::adopt)
             .collect::<Result<_>>()?,
         apps: left.apps,
+        shadows: left.shadows,
         worker_restarts: left.worker_restarts,
         manager: super::ManagerPlace::adopt(left.manager)?,
         stopping: None,

@@ -1,13 +1,13 @@
 //! Workers as the master sees them: starting, greeting, replacing and mourning them.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
 use super::child::{Birth, Child, duplicate};
+use super::legacy::Proof;
+use super::places::Estate;
 use super::throttle::YOUNG_MS;
-use super::upgrade::{Leaving, adopt_child, check_link};
 use super::{Image, Master};
 use crate::config::Config;
 use crate::error::Result;
@@ -18,7 +18,7 @@ use crate::ipc::messages::{
 };
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::ROWS;
-use crate::sys::{clock, packet, process};
+use crate::sys::{clock, packet};
 
 /// KILL follows ABRT after this time.
 pub const ABORT_MS: u64 = 2_000;
@@ -45,27 +45,12 @@ pub struct WorkerHandle {
     pub fatal: Option<String>,
     /// How many registries it was given to mourn and has not answered for.
     pub mourning: usize,
-}
-
-/// A worker, as one image of the master leaves it to the next.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct WorkerLeft {
-    record: WorkerRecord,
-    started_ms: u64,
-    ready_ms: Option<u64>,
-    mourning: usize,
-    link: RawFd,
-    manager_end: RawFd,
-    registry: RawFd,
-}
-
-impl WorkerLeft {
-    /// Whether it could be taken over; everything is dropped again.
-    pub fn check(self) -> Result<()> {
-        check_link(self.link)?;
-        check_link(self.manager_end)?;
-        Registry::open(process::duplicate_number(self.registry)?.as_fd()).map(|_| ())
-    }
+    /// What makes it crash-proof.
+    pub proof: Option<Proof>,
+    /// Whether it was given what dead ones left, and has not said that it took it over.
+    pub inherits: bool,
+    /// How long what it was given may wait, should it die young as well.
+    pub inherits_until_ms: Option<u64>,
 }
 
 impl WorkerHandle {
@@ -76,36 +61,7 @@ impl WorkerHandle {
         }
     }
 
-    /// Writes down what the next image needs to take it over.
-    pub fn leave(&self, leaving: &mut Leaving) -> Result<WorkerLeft> {
-        Ok(WorkerLeft {
-            record: self.record(),
-            started_ms: self.child.started_ms,
-            ready_ms: self.ready_ms,
-            mourning: self.mourning,
-            link: leaving.lend(self.child.link())?,
-            manager_end: leaving.lend(self.manager_end.as_fd())?,
-            registry: leaving.lend(self.registry.as_fd())?,
-        })
-    }
-
-    /// Takes it over from the image before this one.
-    pub fn adopt(left: WorkerLeft) -> Result<WorkerHandle> {
-        let record = left.record;
-        Ok(WorkerHandle {
-            id: record.id,
-            generation: record.generation,
-            child: adopt_child(record.pid, left.started_ms, left.link)?,
-            row: record.row,
-            manager_end: process::duplicate_number(left.manager_end)?,
-            registry: process::duplicate_number(left.registry)?,
-            ready_ms: left.ready_ms,
-            fatal: None,
-            mourning: left.mourning,
-        })
-    }
-
-    fn record(&self) -> WorkerRecord {
+    pub(super) fn record(&self) -> WorkerRecord {
         WorkerRecord {
             id: self.id,
             generation: self.generation,
@@ -169,7 +125,9 @@ impl Master {
         place.epoch += 1;
         let id = WorkerId { slot, epoch: place.epoch };
         let (manager_end, worker_end) = packet::pair()?;
-        let (_, registry) = Registry::create(config.max_connection + REGISTRY_SPARE)?;
+        let entries = config.max_connection + REGISTRY_SPARE;
+        let (_, registry) = Registry::create(entries)?;
+        let proof = config.crash_proof.then(|| Proof::create(entries)).transpose()?;
         let row = self.free_row();
         let (listeners, sockets) = self.listeners.of_slot(slot, config);
         let boot = WorkerBoot {
@@ -195,6 +153,7 @@ impl Master {
             stderr: self.log_file.for_child(),
         })?;
         tracing::info!(worker = %id, pid = child.pid.as_raw(), generation, "worker started");
+        let (proof, of_proof) = proof.unzip();
         let mut worker = WorkerHandle {
             id,
             generation,
@@ -205,8 +164,14 @@ impl Master {
             ready_ms: None,
             fatal: None,
             mourning: 0,
+            proof,
+            inherits: false,
+            inherits_until_ms: None,
         };
         worker.send(&MasterToWorker::Boot(boot), fds);
+        if let Some(of_proof) = of_proof {
+            self.bequeath(&mut worker, of_proof);
+        }
         self.workers.push(worker);
         self.attach(self.workers.len() - 1);
         Ok(())
@@ -227,8 +192,9 @@ impl Master {
         let fds = [&worker.manager_end, &worker.registry].map(|fd| duplicate(fd.as_fd()));
         match fds.into_iter().collect::<Result<Vec<_>>>() {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
-            Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
+            Err(error) => return tracing::error!(worker = %record.id, %error, "not attached"),
         }
+        self.tell_inheritance(index);
     }
 
     /// A row of the scoreboard that no live worker has. Row 0 is of the departed.
@@ -284,10 +250,11 @@ impl Master {
                 worker.mourning = worker.mourning.saturating_sub(1);
                 let slot = worker.id.slot;
                 let place = self.places.at(slot);
-                if !place.mourning.is_empty() {
-                    place.mourning.remove(0);
+                if !place.estates.is_empty() {
+                    place.estates.remove(0);
                 }
             }
+            WorkerToMaster::Inherited => self.inherited(index),
         }
     }
 
@@ -302,9 +269,11 @@ impl Master {
     }
 
     /// Has the newest worker of a slot run the `on_close` that a killed one owes.
-    fn mourn(&mut self, slot: Slot) {
-        let owed = self.places.at(slot).mourning.iter();
-        let owed: Vec<_> = owed.filter_map(|registry| registry.try_clone().ok()).collect();
+    pub(super) fn mourn(&mut self, slot: Slot) {
+        let estates = self.places.at(slot).estates.iter();
+        // Before that, nobody knows who lives on.
+        let owed = estates.take_while(|estate| estate.legacy.is_none());
+        let owed: Vec<_> = owed.filter_map(|estate| estate.registry.try_clone().ok()).collect();
         let Some(worker) = self.newest_ready(slot) else { return };
         for registry in owed.into_iter().skip(worker.mourning) {
             worker.send(&MasterToWorker::Mourn, vec![registry]);
@@ -312,7 +281,7 @@ impl Master {
         }
     }
 
-    pub(super) fn worker_died(&mut self, worker: WorkerHandle, how: &str, clean: bool) {
+    pub(super) fn worker_died(&mut self, mut worker: WorkerHandle, how: &str, clean: bool) {
         let now = clock::monotonic_ms();
         self.scoreboard.retire(worker.row);
         let slot = worker.id.slot;
@@ -325,9 +294,15 @@ impl Master {
                 tracing::error!(worker = %worker.id, how, last_words, "worker died");
             }
         }
+        let counts = self.resolve_inheritance(&worker);
+        let legacy = self.legacy_of(&mut worker, counts && !clean && wanted);
         if !clean {
             let heir = self.places.stand_in(slot);
-            self.places.at(heir).mourning.push(worker.registry);
+            if counts {
+                let (dead, registry) = (worker.id, worker.registry);
+                let estate = Estate { dead, registry, heir: None, legacy };
+                self.places.at(heir).estates.push(estate);
+            }
             self.mourn(heir);
         }
         self.unlend_from(worker.id);

@@ -44,6 +44,7 @@ extern "C" fn arm(count: c_int, arguments: *mut *const c_char, environment: *mut
     if count < 1 || arguments.is_null() {
         return;
     }
+    ARGUMENTS.store(arguments, Ordering::SeqCst);
     // SAFETY: the loader gives `count` valid strings, which live as long as the process.
     let name = unsafe { CStr::from_ptr(*arguments) };
     // SAFETY: F_GETFD on any number is harmless; it tells whether it is open.
@@ -51,7 +52,6 @@ extern "C" fn arm(count: c_int, arguments: *mut *const c_char, environment: *mut
     if name != MASTER_TITLE || !upgrading {
         return;
     }
-    ARGUMENTS.store(arguments, Ordering::SeqCst);
     ENVIRONMENT.store(environment, Ordering::SeqCst);
     ARMED.store(true, Ordering::SeqCst);
     // SAFETY: `go_back` calls only async-signal-safe functions, and `at_exit` only that.
@@ -99,6 +99,24 @@ pub fn go_back() {
             ENVIRONMENT.load(Ordering::SeqCst),
             libc::AT_EMPTY_PATH,
         );
+    }
+}
+
+/// Writes over the name this process was executed under, as `ps` shows it. A longer name is cut to
+/// the length of the old one. Only for a process with one thread.
+pub fn retitle(title: &str) {
+    let arguments = ARGUMENTS.load(Ordering::SeqCst);
+    if arguments.is_null() {
+        return;
+    }
+    // SAFETY: the loader gave a valid string in memory that is ours to write, and with one thread
+    // nobody reads it meanwhile; no more is written than its own length.
+    unsafe {
+        let name = (*arguments).cast_mut();
+        let len = CStr::from_ptr(name).to_bytes().len();
+        let title = &title.as_bytes()[..title.len().min(len)];
+        ptr::write_bytes(name, 0, len);
+        ptr::copy_nonoverlapping(title.as_ptr().cast(), name, title.len());
     }
 }
 

@@ -34,7 +34,13 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// Sends one datagram, whole or not at all. `EAGAIN` when the peer's queue is full.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let beside = [ControlMessage::ScmRights(&raw)];
+    send_numbers(socket, bytes, &raw)
+}
+
+/// As [`send`], with descriptors that are known by their numbers alone. `EBADF` when one of them
+/// is not open.
+pub fn send_numbers(socket: BorrowedFd<'_>, bytes: &[u8], raw: &[RawFd]) -> nix::Result<()> {
+    let beside = [ControlMessage::ScmRights(raw)];
     let beside = if raw.is_empty() { &[][..] } else { &beside[..] };
     let iov = [IoSlice::new(bytes)];
     loop {

@@ -95,7 +95,7 @@ impl Worker {
         self.feed(key, &mut bytes);
     }
 
-    fn adopt_open(
+    pub(super) fn adopt_open(
         self: &Rc<Self>,
         fd: Fd,
         socket: OwnedFd,
@@ -146,6 +146,7 @@ impl Worker {
         if connection.outbox.is_some() {
             self.turn.flush_later(key, connection);
         }
+        self.turn.calmness.record(key, connection);
         table.name(fd, key);
         drop(table);
         self.registry.opened(key.index as usize, &entry);

@@ -225,13 +225,13 @@ impl Worker {
             }
             self.feed(key, &mut tail);
         }
-        let mut table = self.table.borrow_mut();
-        if let Some(connection) = table.get_mut(key)
+        if let Some(connection) = self.table.borrow_mut().get_mut(key)
             && !connection.busy
             && std::mem::replace(&mut connection.paused, false)
         {
             self.rewatch(key, connection);
         }
+        self.settle(key);
     }
 }
 

@@ -95,6 +95,15 @@ impl Worker {
     /// The manager says to hand everything over; which worker takes it is the manager's affair.
     /// Said again, it means that what was not acknowledged may be lost, and that more can move.
     pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId) {
+        if self.phase.get() == Phase::Starting {
+            // It has inherited some.
+            let worker = self.clone();
+            tokio::task::spawn_local(async move {
+                worker.started().await;
+                worker.hand_over(to);
+            });
+            return;
+        }
         if let Err(error) = self.set_accepting(false) {
             tracing::error!(%error, "cannot stop accepting");
         }
@@ -166,6 +175,7 @@ impl Worker {
 
     fn hold(&self, key: Key) {
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+            self.turn.calmness.stir(key, connection);
             connection.held = true;
         }
     }
@@ -211,6 +221,7 @@ impl Worker {
         let Fate::Moves = self.fate(key) else { return self.fate(key) };
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return Fate::Ends };
+        self.turn.calmness.forget(key, connection);
         let params = connection.engine.params();
         if !connection.verses.is_empty() {
             // The handler broadcast something just now.

@@ -37,6 +37,7 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
         for key in due {
             worker.look(key);
         }
+        worker.settle_waiting();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
         let lines = crate::log::dropped();
         worker.add(Counter::LogDropped, lines - std::mem::replace(&mut dropped, lines));

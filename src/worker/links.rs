@@ -130,7 +130,9 @@ impl Worker {
 
     fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
         match message {
-            MasterToWorker::Boot(_) => Err(Error::new("Boot came twice")),
+            MasterToWorker::Boot(_)
+            | MasterToWorker::Shadow { .. }
+            | MasterToWorker::Inherit { .. } => Err(Error::new("it is for the start alone")),
             MasterToWorker::Lease { first } => {
                 self.leased(first);
                 Ok(())
@@ -201,7 +203,7 @@ impl Worker {
         Ok(())
     }
 
-    fn manager_says(
+    pub(super) fn manager_says(
         self: &Rc<Self>,
         message: ManagerToWorker,
         body: Body<'_>,

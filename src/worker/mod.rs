@@ -8,6 +8,7 @@
 mod accept;
 mod adopt;
 mod boot;
+mod calm;
 mod chorus;
 mod connection;
 mod crash;
@@ -18,6 +19,7 @@ mod handover;
 mod head;
 mod heartbeat;
 mod http;
+mod inherit;
 mod leave;
 mod life;
 mod links;

@@ -216,6 +216,7 @@ impl Worker {
             connection.bytes_out = -(answer.len() as i64);
             self.queue_control(key, connection, answer);
             self.start_timers(key, connection, fd);
+            self.turn.calmness.record(key, connection);
             table.name(fd, key);
         }
         self.registry.opened(

@@ -111,6 +111,7 @@ impl Worker {
         let n = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return false };
+            self.turn.calmness.stir(key, connection);
             let Some(socket) = connection.socket() else { return false };
             match socket::read(socket, buffer) {
                 Ok(n) => {
@@ -119,7 +120,11 @@ impl Worker {
                     }
                     n
                 }
-                Err(nix::errno::Errno::EAGAIN) => return false,
+                Err(nix::errno::Errno::EAGAIN) => {
+                    drop(table);
+                    self.settle(key);
+                    return false;
+                }
                 Err(_) => 0,
             }
         };
@@ -131,6 +136,8 @@ impl Worker {
         self.feed(key, &mut buffer[..n]);
         if self.turn.take_lone(before, key) {
             self.flush(key);
+        } else {
+            self.settle(key);
         }
         n == buffer.len()
     }

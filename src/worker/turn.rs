@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::Worker;
+use super::calm::Calmness;
 use super::chorus::Verses;
 use super::connection::{Connection, Stage};
 use super::outbox::Flushed;
@@ -26,13 +27,19 @@ pub(super) struct Turn {
     waker: RefCell<Option<Waker>>,
     rescan: Cell<bool>,
     leaving: Cell<bool>,
+    pub calmness: Calmness,
 }
 
 impl Turn {
+    pub fn new(calmness: Calmness) -> Turn {
+        Turn { calmness, ..Turn::default() }
+    }
+
     /// Has a connection flushed at the end of the turn.
     #[inline]
     pub fn flush_later(&self, key: Key, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.dirty, true) {
+            self.calmness.stir(key, connection);
             self.dirty.borrow_mut().push(key);
             self.wake();
         }
@@ -156,7 +163,8 @@ impl Worker {
             return;
         }
         if connection.outbox.is_none() && connection.verses.is_empty() {
-            return;
+            drop(table);
+            return self.settle(key);
         }
         let Ok(flushed) = self.write(connection) else {
             drop(table);
@@ -190,7 +198,10 @@ impl Worker {
                     socket::finish_writing(socket);
                 }
             }
-            _ => {}
+            _ => {
+                drop(table);
+                self.settle(key);
+            }
         }
     }
 

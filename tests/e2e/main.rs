@@ -11,6 +11,7 @@ mod harness;
 mod browser;
 mod command_line;
 mod configuration;
+mod crash_proof;
 mod examples;
 mod frames;
 mod handlers;

@@ -52,6 +52,96 @@ async fn fifty_kills_of_a_worker() {
     assert!(worst < Duration::from_millis(500));
 }
 
+/// The clients of a testbed that were opened, or closed, in order.
+fn noted(server: &Server, word: &str) -> Vec<String> {
+    let lines = server.events().into_iter();
+    let of = |line: String| {
+        let (first, rest) = line.split_once(' ')?;
+        (first == word).then(|| rest.split(' ').next().unwrap_or_default().to_owned())
+    };
+    let mut fds: Vec<String> = lines.filter_map(of).collect();
+    fds.sort();
+    fds
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn fifty_kills_of_a_crash_proof_worker() {
+    let setup = Setup::testbed().set("crash_proof", true).set("ping_interval", 0);
+    let server = setup.start().await;
+    let mut quiet = Vec::new();
+    for _ in 0..200 {
+        let mut client = server.client().await;
+        quiet.push((client.who().await, client));
+    }
+    let mut times = Vec::new();
+    for round in 0..50 {
+        let slot = round % 2;
+        // Two at work, who will be lost, and one more, whose answer says that all else is done.
+        let mut lost = [server.client_on(slot).await, server.client_on(slot).await];
+        for client in &mut lost {
+            client.send("sleep 600000").await;
+        }
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let worker = server.client_on(slot).await.who().await;
+        let killed = Instant::now();
+        kill(worker.pid, Signal::SIGKILL);
+        for (was, client) in quiet.iter_mut().filter(|(was, _)| was.slot == slot) {
+            let is = client.who().await;
+            assert_eq!((is.fd, is.slot), (was.fd, was.slot));
+            assert_ne!(is.pid, worker.pid);
+        }
+        times.push(killed.elapsed());
+        for client in &mut lost {
+            assert_eq!(client.closed().await, Closed::Abruptly);
+        }
+        server.serving(slot, Some(worker.pid)).await;
+    }
+    let crashed = server.events().iter().filter(|line| line.contains("worker_crashed")).count();
+    // The one more of each round may have been on its way out.
+    assert!((100..=150).contains(&crashed), "{crashed} clients were lost");
+    drop(quiet);
+    server.has_connections(0).await;
+    let opened = noted(&server, "open");
+    until("every close", || async {
+        (noted(&server, "close").len() >= opened.len()).then_some(())
+    })
+    .await;
+    assert_eq!(noted(&server, "close"), opened);
+    figures("all quiet clients of a killed worker have an answer", times);
+}
+
+#[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn a_crash_proof_worker_of_five_thousand_clients_is_killed() {
+    let setup = Setup::testbed().set("crash_proof", true).set("ping_interval", 0);
+    let server = setup.set("worker_num", 1).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..5000 {
+        let mut client = server.client().await;
+        clients.push((client.who().await, client));
+    }
+    let (mut first, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let pid = server.client().await.who().await.pid;
+        let killed = Instant::now();
+        kill(pid, Signal::SIGKILL);
+        for (_, client) in &mut clients {
+            client.send("who").await;
+        }
+        for (index, (was, client)) in clients.iter_mut().enumerate() {
+            assert!(client.receive().await.starts_with(&format!("who {} ", was.fd)));
+            if index == 0 {
+                first.push(killed.elapsed());
+            }
+        }
+        all.push(killed.elapsed());
+    }
+    figures("the first of 5,000 has an answer", first);
+    figures("all of 5,000 have an answer", all);
+}
+
 #[tokio::test]
 #[ignore = "takes a minute; scripts/soak"]
 async fn fifty_kills_of_the_manager() {

@@ -31,7 +31,7 @@ mod world;
 
 const USAGE: &str = "\
 nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
-        [--clients N] [--pause-ms N] [--visitors N]
+        [--clients N] [--pause-ms N] [--visitors N] [--crash-proof]
         [--break drop|double|swap|corrupt|misroute|unclosed]
 
 Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
@@ -54,6 +54,7 @@ struct Options {
     only: Option<Vec<String>>,
     broken: Option<String>,
     keep: bool,
+    crash_proof: bool,
 }
 
 fn main() -> ExitCode {
@@ -88,26 +89,14 @@ fn options() -> Result<Options, String> {
         only: None,
         broken: None,
         keep: false,
+        crash_proof: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        if name == "--keep" {
-            options.keep = true;
-            continue;
-        }
-        let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
-        let number = || value.parse::<u64>().map_err(|_| format!("{name} {value}: no number"));
         match name.as_str() {
-            "--seed" => options.seed = number()?,
-            "--seconds" => options.time = Duration::from_secs(number()?),
-            "--minutes" => options.time = Duration::from_secs(60 * number()?),
-            "--deploys" => options.deploys = Some(number()?),
-            "--pause-ms" => options.pause = Duration::from_millis(number()?),
-            "--visitors" => options.visitors = number()? as usize,
-            "--clients" => options.clients = number()?.max(1),
-            "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
-            "--break" => options.broken = Some(value),
-            _ => return Err(format!("{name}: there is no such option")),
+            "--keep" => options.keep = true,
+            "--crash-proof" => options.crash_proof = true,
+            _ => take(&mut options, &name, arguments.next())?,
         }
     }
     let known = |name: &String| OPS.iter().any(|(_, known, _)| known == name);
@@ -117,12 +106,31 @@ fn options() -> Result<Options, String> {
     }
 }
 
+/// Takes an option that has a value.
+fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), String> {
+    let value = value.ok_or_else(|| format!("{name} wants a value"))?;
+    let number = || value.parse::<u64>().map_err(|_| format!("{name} {value}: no number"));
+    match name {
+        "--seed" => options.seed = number()?,
+        "--seconds" => options.time = Duration::from_secs(number()?),
+        "--minutes" => options.time = Duration::from_secs(60 * number()?),
+        "--deploys" => options.deploys = Some(number()?),
+        "--pause-ms" => options.pause = Duration::from_millis(number()?),
+        "--visitors" => options.visitors = number()? as usize,
+        "--clients" => options.clients = number()?.max(1),
+        "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
+        "--break" => options.broken = Some(value),
+        _ => return Err(format!("{name}: there is no such option")),
+    }
+    Ok(())
+}
+
 /// Runs it; the number of violations.
 async fn run(options: Options) -> Result<u64, String> {
-    let Options { seed, time, clients, visitors, .. } = options;
+    let Options { seed, time, clients, visitors, crash_proof, .. } = options;
     println!("seed {seed}, {clients} clients, {visitors} visitors");
-    let daemon = Daemon::start(options.broken, 2).await?;
-    let world = Rc::new(World::new(seed, clients, options.pause));
+    let daemon = Daemon::start(options.broken, 2, crash_proof).await?;
+    let world = Rc::new(World::new(seed, clients, options.pause, crash_proof));
     *world.address.borrow_mut() = daemon.address.clone();
     let seats: Vec<_> = (0..world.seats.len())
         .map(|index| tokio::task::spawn_local(client::sit(world.clone(), index)))

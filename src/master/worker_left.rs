@@ -1,0 +1,74 @@
+//! A worker as one image of the master leaves it to the next.
+
+use std::os::fd::{AsFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::legacy::{Proof, ProofLeft};
+use super::upgrade::{Leaving, adopt_child, check_link};
+use super::worker_handle::WorkerHandle;
+use crate::error::Result;
+use crate::ipc::messages::WorkerRecord;
+use crate::ipc::registry::Registry;
+use crate::sys::process;
+
+/// A worker, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerLeft {
+    record: WorkerRecord,
+    started_ms: u64,
+    ready_ms: Option<u64>,
+    mourning: usize,
+    link: RawFd,
+    manager_end: RawFd,
+    registry: RawFd,
+    #[serde(default)]
+    proof: Option<ProofLeft>,
+    #[serde(default)]
+    inherits: bool,
+}
+
+impl WorkerLeft {
+    /// Whether it could be taken over; everything is dropped again.
+    pub fn check(self) -> Result<()> {
+        check_link(self.link)?;
+        check_link(self.manager_end)?;
+        Registry::open(process::duplicate_number(self.registry)?.as_fd()).map(|_| ())
+    }
+}
+
+impl WorkerHandle {
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<WorkerLeft> {
+        Ok(WorkerLeft {
+            record: self.record(),
+            started_ms: self.child.started_ms,
+            ready_ms: self.ready_ms,
+            mourning: self.mourning,
+            link: leaving.lend(self.child.link())?,
+            manager_end: leaving.lend(self.manager_end.as_fd())?,
+            registry: leaving.lend(self.registry.as_fd())?,
+            proof: self.proof.as_ref().map(|proof| proof.leave(leaving)).transpose()?,
+            inherits: self.inherits,
+        })
+    }
+
+    /// Takes it over from the image before this one.
+    pub fn adopt(left: WorkerLeft) -> Result<WorkerHandle> {
+        let record = left.record;
+        Ok(WorkerHandle {
+            id: record.id,
+            generation: record.generation,
+            child: adopt_child(record.pid, left.started_ms, left.link)?,
+            row: record.row,
+            manager_end: process::duplicate_number(left.manager_end)?,
+            registry: process::duplicate_number(left.registry)?,
+            ready_ms: left.ready_ms,
+            fatal: None,
+            mourning: left.mourning,
+            proof: left.proof.map(Proof::adopt).transpose()?,
+            inherits: left.inherits,
+            inherits_until_ms: None,
+        })
+    }
+}
