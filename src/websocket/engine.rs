@@ -11,7 +11,7 @@ use super::extension::Params;
 use super::head::{self, Op, Parsed};
 use super::mask;
 use super::state::{Partial, Pending, Windows};
-use super::whole::{Whole, check_text};
+use super::whole::check_text;
 use crate::api::Opcode;
 use crate::close::code_may_be_sent;
 
@@ -125,27 +125,6 @@ impl Engine {
             self.pending = None;
         }
         step
-    }
-
-    /// The short way: a message that lies whole at the start of `buf`, in memory of its own, and
-    /// how many bytes of `buf` it is. `None` wherever [`next`](Self::next) has to look.
-    #[inline]
-    pub fn next_whole(
-        &mut self,
-        buf: &[u8],
-        limits: &Limits,
-    ) -> Option<Result<(usize, Opcode, Bytes), Fault>> {
-        if self.pending.is_some() || self.done {
-            return None;
-        }
-        let whole = Whole::of(buf, self.role).filter(|whole| whole.len <= limits.message_bytes)?;
-        Some(match whole.take(buf) {
-            Ok(data) => Ok((whole.used(), whole.opcode, Bytes::from(data))),
-            Err(fault) => {
-                self.done = true;
-                Err(fault)
-            }
-        })
     }
 
     fn next_any(

@@ -1,6 +1,8 @@
 //! The short way through the engine.
 
-use super::engine::Role;
+use bytes::Bytes;
+
+use super::engine::{Engine, Limits, Role};
 use super::event::Fault;
 use super::mask;
 use crate::api::Opcode;
@@ -11,17 +13,17 @@ const COPY_BYTES_MIN: usize = 1024;
 /// An unfragmented, uncompressed message below 64 KiB that lies whole at the start of the buffer:
 /// nearly all that ever comes. Whatever this does not know goes the long way.
 pub(super) struct Whole {
-    pub opcode: Opcode,
+    opcode: Opcode,
     key: Option<[u8; 4]>,
     /// Where the payload begins.
     at: usize,
-    pub len: usize,
+    len: usize,
 }
 
 impl Whole {
     /// Looks at the head only.
     #[inline]
-    pub fn of(buf: &[u8], role: Role) -> Option<Whole> {
+    fn of(buf: &[u8], role: Role) -> Option<Whole> {
         let &[first, second] = buf.first_chunk()?;
         let opcode = match first {
             0x81 => Opcode::Text,
@@ -45,13 +47,13 @@ impl Whole {
 
     /// How many bytes of the buffer it is.
     #[inline]
-    pub fn used(&self) -> usize {
+    fn used(&self) -> usize {
         self.at + self.len
     }
 
     /// Checks what [`Whole::of`] saw in the same `buf` and gives it out in memory of its own.
     #[inline]
-    pub fn take(&self, buf: &[u8]) -> Result<Vec<u8>, Fault> {
+    fn take(&self, buf: &[u8]) -> Result<Vec<u8>, Fault> {
         let payload = &buf[self.at..self.used()];
         match self.key {
             Some(key) if self.len >= COPY_BYTES_MIN => {
@@ -68,6 +70,29 @@ impl Whole {
                 Ok(data)
             }
         }
+    }
+}
+
+impl Engine {
+    /// The short way: a message that lies whole at the start of `buf`, in memory of its own, and
+    /// how many bytes of `buf` it is. `None` wherever [`next`](Self::next) has to look.
+    #[inline]
+    pub fn next_whole(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+    ) -> Option<Result<(usize, Opcode, Bytes), Fault>> {
+        if self.pending.is_some() || self.done {
+            return None;
+        }
+        let whole = Whole::of(buf, self.role).filter(|whole| whole.len <= limits.message_bytes)?;
+        Some(match whole.take(buf) {
+            Ok(data) => Ok((whole.used(), whole.opcode, Bytes::from(data))),
+            Err(fault) => {
+                self.done = true;
+                Err(fault)
+            }
+        })
     }
 }
 
