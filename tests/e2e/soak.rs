@@ -201,10 +201,16 @@ async fn a_hundred_reloads_under_connect_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; scripts/soak"]
 async fn a_million_pushes_across_workers() {
-    let server = Setup::testbed().set("worker_num", 3).start().await;
+    // Faster than these clients read: what has no room is to be refused, and counted.
+    let server =
+        Setup::testbed().set("worker_num", 3).set("buffer_policy", r#""drop""#).start().await;
     let began = Instant::now();
-    orderly_flood(&server, 333_334).await;
-    println!("1,000,002 pushes in {:?}: {:#}", began.elapsed(), server.status().await["manager"]);
+    let flood = orderly_flood(&server, 333_334).await;
+    println!("1,000,002 pushes in {:?}, {flood:?}", began.elapsed());
+    let status = server.status().await;
+    println!("{:#} {:#}", status["counters"], status["manager"]);
+    let refused = status["counters"]["push_full"].as_u64().unwrap();
+    assert_eq!(flood.missing + flood.again, refused, "missing, and in no counter");
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ async fn about_others(ctx: &Context, me: Fd, command: &str, rest: &str) -> Strin
 /// full is waited out, so that what is missing in the end was lost behind it. The last word is
 /// `end`, which is sure to arrive.
 async fn flood(ctx: &Context, me: Fd, to: Fd, count: u64) -> String {
-    let (mut sent, mut full, mut gone) = (0, 0, 0);
+    let (mut sent, mut full, mut gone, mut again) = (0, 0, 0, 0);
     for number in 0..count {
         loop {
             match ctx.push(to, format!("{me} {number}")) {
@@ -214,9 +214,10 @@ async fn flood(ctx: &Context, me: Fd, to: Fd, count: u64) -> String {
         }
     }
     while ctx.push_confirmed(to, format!("{me} end")).await == Verdict::Full {
+        again += 1;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    format!("sent={sent} full={full} gone={gone}")
+    format!("sent={sent} full={full} gone={gone} again={again}")
 }
 
 fn told_to_panic() {

