@@ -90,7 +90,9 @@ impl Reader {
         received: &'a [u8],
         limits: &Limits,
     ) -> Result<Option<RawHead<'a>>, Refusal> {
-        while let Some(&byte) = received.get(self.scanned) {
+        loop {
+            self.scanned += self.plain(received, limits);
+            let Some(&byte) = received.get(self.scanned) else { return Ok(None) };
             let before = &received[self.line_start..self.scanned];
             self.check_byte(byte, before, limits)?;
             self.scanned += 1;
@@ -103,7 +105,18 @@ impl Reader {
                 self.line_start = self.scanned;
             }
         }
-        Ok(None)
+    }
+
+    /// How many bytes come next of which nothing is to be said: printable ones in the midst of a
+    /// line, within the limits. Most of a head is such.
+    fn plain(&self, received: &[u8], limits: &Limits) -> usize {
+        let before = &received[self.line_start..self.scanned];
+        if matches!(before.last(), None | Some(b'\r')) {
+            return 0;
+        }
+        let end = (self.line_start + limits.line_bytes_max).min(limits.head_bytes_max);
+        let rest = &received[self.scanned..received.len().min(end).max(self.scanned)];
+        rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len())
     }
 
     /// Judges one byte by what precedes it in its line.
@@ -173,6 +186,26 @@ mod tests {
     #[test]
     fn the_limits_of_a_default_configuration_are_the_default_limits() {
         assert_eq!(Limits::from(&Config::default()), Limits::default());
+    }
+
+    #[test]
+    fn a_head_that_comes_at_once_is_judged_as_one_that_trickles() {
+        let limits = Limits { head_bytes_max: 60, line_bytes_max: 20, fields_max: 2 };
+        let whole = b"GET / HTTP/1.1\r\nHost: a.example\r\nX: \xff\t b\r\n\r\n".as_slice();
+        for at in 0..whole.len() {
+            for byte in [b'\r', b'\n', b'\t', b' ', b'x', 0, 0x16, 0x7f, 0x80] {
+                let mut head = whole.to_vec();
+                head[at] = byte;
+                head.insert(at, b'y');
+                let mut trickle = Reader::new();
+                let verdicts = (0..=head.len()).map(|n| trickle.advance(&head[..n], &limits));
+                let trickled = verdicts
+                    .map(|verdict| verdict.map(|head| head.map(|head| head.len())))
+                    .find(|verdict| !matches!(verdict, Ok(None)))
+                    .unwrap_or(Ok(None));
+                assert_eq!(read(&head, &limits), trickled.map_err(|refusal| refusal.status));
+            }
+        }
     }
 
     #[test]
