@@ -78,7 +78,7 @@ impl Engine {
     /// and no context is taken over from one message to the next.
     #[inline]
     pub fn is_calm(&self) -> bool {
-        self.pending.is_none() && self.windows.is_none() && !self.done
+        self.is_quiescent() && self.windows.is_none() && !self.done
     }
 
     /// True after a close frame or a fault: what still comes is swallowed.

@@ -10,14 +10,13 @@ use super::table::Key;
 use super::timers::{NEVER, tick};
 use crate::api::{Frame, Opcode};
 use crate::close::Close;
-use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{Event, Fault, frame};
 
 /// What one step of the engine asks for.
 enum Next {
     Nothing,
-    Deliver(Fd, Frame),
+    Deliver(Frame),
     Close(Option<u16>, String),
     Fault(Close),
 }
@@ -51,7 +50,10 @@ impl Worker {
             at += used;
             match next {
                 Next::Nothing => {}
-                Next::Deliver(fd, frame) => self.deliver(key, fd, frame),
+                Next::Deliver(frame) => {
+                    let mut frame = Some(frame);
+                    self.deliver_row(key, || frame.take());
+                }
                 Next::Close(code, reason) => return self.closed_by_client(key, code, reason),
                 Next::Fault(close) => return self.start_close(key, close),
             }
@@ -117,20 +119,10 @@ impl Worker {
         match connection.fd {
             Some(fd) if connection.is_open() => {
                 self.add(Counter::MessagesIn, 1);
-                Next::Deliver(fd, Frame { fd, opcode, data })
+                Next::Deliver(Frame { fd, opcode, data })
             }
             _ => Next::Nothing,
         }
-    }
-
-    fn deliver(self: &Rc<Self>, key: Key, fd: Fd, frame: Frame) {
-        self.call(
-            key,
-            fd,
-            "on_message",
-            |context| self.handler.on_message(context, frame),
-            |worker, key, answer| worker.panic_closes(key, answer),
-        );
     }
 
     /// Starts or stops the clock of a message that was begun.
