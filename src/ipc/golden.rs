@@ -172,6 +172,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Rested,
         WorkerToManager::Adopted { from: ID, fds: vec![FD], had: vec![2] },
         WorkerToManager::Drained,
+        WorkerToManager::Gave,
     ]);
 }
 

@@ -337,6 +337,10 @@ pub enum Origin {
     Control,
 }
 
+/// The body of a `HandOver` that is to be done in rounds, each with an end of its own: `Gave` and
+/// `Rested`, whereupon `HandOver` comes again.
+pub const IN_ROUNDS: &[u8] = b"in rounds";
+
 /// Manager to worker, over the link.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ManagerToWorker {
@@ -424,7 +428,9 @@ pub enum ManagerToWorker {
     },
     /// Stop accepting and hand your connections to `to`, a ready worker: answer with `Moving`
     /// batches and then `HandedOver`. Sent again after a manager's death: then batches that
-    /// were not acknowledged by `Adopted` go out again. Data lane, behind every push sent before.
+    /// were not acknowledged by `Adopted` go out again, and the next round begins. Body:
+    /// [`IN_ROUNDS`] for a worker that can; one that cannot takes no notice of it. Data lane,
+    /// behind every push sent before.
     HandOver {
         /// Who takes them.
         to: WorkerId,
@@ -544,7 +550,8 @@ pub enum WorkerToManager {
         /// How many stay.
         stayed: u64,
     },
-    /// A connection that had stayed could move now.
+    /// A connection that had stayed could move now; or behind `Gave`, the next round can begin.
+    /// Control lane; behind `Gave`, data lane.
     Rested,
     /// These were taken over. Data lane.
     Adopted {
@@ -557,6 +564,9 @@ pub enum WorkerToManager {
     },
     /// The last connection is gone and the process is about to exit.
     Drained,
+    /// A round of `Moving` is over, and there is more: the routes of those that went should change
+    /// first. Only where `HandOver` asked for rounds. Data lane.
+    Gave,
 }
 
 // ---------------------------------------------------------------- master and probe

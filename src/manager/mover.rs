@@ -265,6 +265,11 @@ impl Manager {
         self.reload_event(Event::HandedOver { from });
     }
 
+    /// The old worker has given so many that their routes should change before it goes on.
+    pub fn on_gave(&mut self, from: WorkerId) {
+        self.reload_event(Event::Gave { from });
+    }
+
     /// The new owner has these; the old one lets go of them.
     pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>, had: Vec<u64>) {
         if let Some(old) = self.workers.get(from) {
@@ -297,7 +302,12 @@ impl Manager {
                 }
                 Action::FlipSome { to, moved } => self.router.hand_over_some(to, moved),
                 Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
-                Action::Release => self.release(&[]),
+                Action::Release { to, adopted } => {
+                    self.release(&adopted);
+                    if let Some(worker) = to.and_then(|to| self.workers.get(to)) {
+                        worker.own();
+                    }
+                }
                 Action::Drain(id) => self.drain(id),
                 Action::Finished(verdict) => self.finish(verdict),
             }

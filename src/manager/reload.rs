@@ -10,6 +10,9 @@
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
 //!
+//! A worker gives in rounds, and after each of them the routes of those it gave change, so that
+//! no message waits longer than a round takes, however many connections there are.
+//!
 //! What stayed behind follows later, by a move of its own ([`Reload::follow`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,6 +56,10 @@ pub enum Event {
     Moving { from: WorkerId, fds: Vec<u64> },
     /// Connections stay where they are.
     Stays { from: WorkerId, fds: Vec<u64> },
+    /// The old worker has given as many as should be on their way together.
+    Gave { from: WorkerId },
+    /// It has more to give.
+    Rested { from: WorkerId },
     /// The old worker has nothing more to give.
     HandedOver { from: WorkerId },
     /// The new owner has these now, and had those already.
@@ -82,8 +89,8 @@ pub enum Action {
     Flip { from: WorkerId, to: WorkerId, stay: Vec<u64>, adopted: Vec<u64> },
     /// Only `moved` is now with `to`.
     FlipSome { to: WorkerId, moved: Vec<u64> },
-    /// Let go what is held, nothing having moved.
-    Release,
+    /// Let go what is held; `adopted` is what `to` has taken since it was held, in order.
+    Release { to: Option<WorkerId>, adopted: Vec<u64> },
     /// Have an old worker close what it has left, and leave.
     Drain(WorkerId),
     /// It is over.
@@ -116,6 +123,20 @@ enum Phase {
     Over,
 }
 
+/// How far the old worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// More is to come.
+    Some,
+    /// A round is over: what is on its way has to arrive before the next, and then the old worker
+    /// has more to give, or not yet.
+    Round { rested: bool },
+    /// The routes of the last round have changed, and the old worker has no more to give yet.
+    Rests,
+    /// There is no more.
+    All,
+}
+
 #[derive(Debug)]
 struct Move {
     from: WorkerId,
@@ -125,13 +146,15 @@ struct Move {
     until: u64,
     /// Batches, in the order they went, which is the order of their answers.
     in_flight: VecDeque<Vec<u64>>,
-    /// In the order they came to the new owner. What it was given by way of a manager that died
+    /// In the order they came to the new owner in this round. What it was given by way of a manager that died
     /// is not among them: who broadcast since has served these.
     adopted: Vec<u64>,
     /// All that the new owner has.
     moved: BTreeSet<u64>,
+    /// Those of this round.
+    round: Vec<u64>,
     stay: Vec<u64>,
-    handed: bool,
+    given: Given,
     from_died: bool,
     failed: Option<String>,
 }
@@ -145,6 +168,7 @@ impl Move {
         // One that was not under way is the echo of an older try.
         let Some(index) = self.in_flight.iter().position(answered) else { return };
         self.moved.extend(fds.iter().chain(&had));
+        self.round.extend(fds.iter().chain(&had));
         let moved = &self.moved;
         let missing = self.in_flight.drain(..=index).flatten().filter(|fd| !moved.contains(fd));
         let before = self.stay.len();
@@ -155,6 +179,20 @@ impl Move {
             self.failed.get_or_insert(said);
         }
         self.adopted.extend(fds);
+    }
+
+    /// All of a round has arrived. What waited for it goes out before the next, so that nothing
+    /// waits longer than a round takes.
+    fn end_round(&mut self, to: WorkerId, rested: bool) -> Vec<Action> {
+        let moved = std::mem::take(&mut self.round);
+        let adopted = std::mem::take(&mut self.adopted);
+        self.given = if rested { Given::Some } else { Given::Rests };
+        let mut actions =
+            vec![Action::FlipSome { to, moved }, Action::Release { to: Some(to), adopted }];
+        if rested {
+            actions.extend(hand_over(self.from, to));
+        }
+        actions
     }
 }
 
@@ -260,6 +298,12 @@ impl Reload {
         }
     }
 
+    /// Whether a round of this worker's is over and the next has not begun.
+    pub fn pauses(&self, id: WorkerId) -> bool {
+        matches!(&self.phase, Phase::Moving(step)
+            if step.from == id && matches!(step.given, Given::Round { .. } | Given::Rests))
+    }
+
     /// How many connections the current handover's new owner has taken so far.
     pub fn adopted(&self) -> usize {
         match &self.phase {
@@ -308,10 +352,17 @@ impl Reload {
             }
             Event::HandedOver { from } => {
                 if let Some(step) = self.step_from(from) {
-                    step.handed = true;
+                    step.given = Given::All;
                 }
                 self.complete_if_all_arrived(now)
             }
+            Event::Gave { from } => {
+                if let Some(step) = self.step_from(from) {
+                    step.given = Given::Round { rested: false };
+                }
+                self.complete_if_all_arrived(now)
+            }
+            Event::Rested { from } => self.on_rested(from),
             Event::Adopted { by, fds, had } => {
                 if let Phase::Moving(step) = &mut self.phase
                     && step.to == Some(by)
@@ -423,10 +474,11 @@ impl Reload {
             ));
             step.to = None;
             step.until = until;
-            step.handed = false;
+            step.given = Given::Some;
             step.in_flight.clear();
             step.adopted.clear();
             step.moved.clear();
+            step.round.clear();
             step.stay.clear();
         }
         if was_ready { self.respawn(id.slot, true, now) } else { Vec::new() }
@@ -566,8 +618,9 @@ impl Reload {
             in_flight: VecDeque::new(),
             adopted: Vec::new(),
             moved: BTreeSet::new(),
+            round: Vec::new(),
             stay: Vec::new(),
-            handed: false,
+            given: Given::Some,
             from_died: false,
             failed: None,
         });
@@ -581,8 +634,14 @@ impl Reload {
     fn complete_if_all_arrived(&mut self, now: u64) -> Vec<Action> {
         let Phase::Moving(step) = &mut self.phase else { return Vec::new() };
         let Some(to) = step.to else { return Vec::new() };
-        if !(step.handed || step.from_died) || !step.in_flight.is_empty() {
+        if !step.in_flight.is_empty() {
             return Vec::new();
+        }
+        match step.given {
+            _ if step.from_died => {}
+            Given::All => {}
+            Given::Round { rested } => return step.end_round(to, rested),
+            Given::Some | Given::Rests => return Vec::new(),
         }
         let (from, alive) = (step.from, !step.from_died);
         let stay = if alive { std::mem::take(&mut step.stay) } else { Vec::new() };
@@ -605,6 +664,23 @@ impl Reload {
         actions
     }
 
+    /// The old worker has more to give, behind a round.
+    fn on_rested(&mut self, from: WorkerId) -> Vec<Action> {
+        let Some(step) = self.step_from(from) else { return Vec::new() };
+        match (step.given, step.to) {
+            (Given::Rests, Some(to)) => {
+                step.given = Given::Some;
+                hand_over(from, to)
+            }
+            (Given::Round { .. }, _) => {
+                step.given = Given::Round { rested: true };
+                Vec::new()
+            }
+            // Its new owner is about to be started, or it was told to go on already.
+            _ => Vec::new(),
+        }
+    }
+
     /// The rest of this move will not happen: what has arrived stays with its new owner.
     fn give_up(&mut self, why: String, now: u64) -> Vec<Action> {
         let Phase::Moving(step) = &mut self.phase else { return Vec::new() };
@@ -621,7 +697,7 @@ impl Reload {
         if let Some(to) = step.to {
             actions.push(Action::FlipSome { to, moved });
         }
-        actions.push(Action::Release);
+        actions.push(Action::Release { to: None, adopted: Vec::new() });
         if alive && self.way == Way::Forward {
             actions.push(Action::Drain(from));
         }

@@ -1,17 +1,21 @@
 //! What stayed behind in a reload, since its handlers ran, follows when it has come to rest.
 
 use super::Manager;
-use super::reload::Reload;
+use super::reload::{Event, Reload};
 use super::workers::Phase;
 use crate::fd::WorkerId;
 use crate::ipc::control::ReloadVerdict;
 use crate::sys::clock::monotonic_ms;
 
 impl Manager {
-    /// An old worker has something to give.
+    /// An old worker has something to give: the next round of what moves now, or what follows.
     pub fn on_rested(&mut self, id: WorkerId) {
-        self.reloads.rested.insert(id);
-        self.follow();
+        if self.reloads.current.as_ref().is_some_and(|reload| reload.pauses(id)) {
+            self.reload_event(Event::Rested { from: id });
+        } else {
+            self.reloads.rested.insert(id);
+            self.follow();
+        }
     }
 
     /// Moves what had stayed behind, one old worker after the other, while nothing else moves.

@@ -159,6 +159,7 @@ impl Manager {
             WorkerToManager::HandedOver { moved, stayed } => {
                 self.on_handed_over(from, moved, stayed);
             }
+            WorkerToManager::Gave => self.on_gave(from),
             WorkerToManager::Rested => self.on_rested(from),
             WorkerToManager::Adopted { from: old, fds, had } => {
                 self.on_adopted(from, old, fds, had);

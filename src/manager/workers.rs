@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::control::WorkerState;
 use crate::ipc::link::Link;
-use crate::ipc::messages::{ManagerToWorker, RequestId, WorkerRecord};
+use crate::ipc::messages::{IN_ROUNDS, ManagerToWorker, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
 
@@ -152,7 +152,8 @@ impl WorkerHandle {
         if !matches!(self.phase, Phase::Draining { .. }) {
             self.phase = Phase::Handing;
         }
-        self.insist(&ManagerToWorker::HandOver { to }, Body::Inline(&[]), Vec::new());
+        let body = Body::Inline(IN_ROUNDS);
+        self.insist(&ManagerToWorker::HandOver { to }, body, Vec::new());
     }
 
     /// Gives it connections.

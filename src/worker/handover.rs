@@ -1,39 +1,31 @@
 //! Handing connections over to the worker that follows, cut off at any byte.
 //!
-//! What moves goes in batches of state and descriptors through the manager. Our own descriptor
-//! stays open until the new owner says that it has the connection, so neither of us can lose it.
-//! Until its batch is made, a connection is served here as ever.
+//! What moves goes in batches of state and descriptors through the manager; when, decides
+//! [`super::rounds`]. Our own descriptor stays open until the new owner says that it has the
+//! connection, so neither of us can lose it. Until its batch is made, a connection is served here
+//! as ever.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Notify;
 
 use super::Worker;
 use super::connection::Stage;
-use super::life::Phase;
 use super::table::Key;
 use super::timers::NEVER;
 use super::travel::Traveller;
 use crate::close::{Cause, Close};
-use crate::fd::{Fd, WorkerId};
+use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 
-/// Connections in a batch; a packet carries up to 128 descriptors.
-const BATCH_FDS: usize = 64;
-/// Bytes of state after which a batch is sent.
-const BATCH_BYTES: usize = 256 * 1024;
 /// Connections that may be on their way at once: the kernel counts descriptors in flight
 /// against the limit of open ones.
 const MOVING_MAX: usize = 512;
-/// How long a handler that runs may hold up its connection; then that one stays. Pushes to the
-/// whole slot wait meanwhile.
-const HANDLER_TIME: Duration = Duration::from_secs(2);
 
 /// What is on its way.
 #[derive(Default)]
@@ -41,6 +33,9 @@ pub(super) struct Handover {
     /// A pass over all connections is under way.
     running: bool,
     passes: u32,
+    /// Says that the next round was asked for, or none will be.
+    go_on: Rc<Notify>,
+    given_up: bool,
     moved: u64,
     /// Which were sent and not acknowledged, and in which batch.
     moving: HashMap<Fd, (Key, u64)>,
@@ -58,7 +53,7 @@ pub(super) struct Batch {
 }
 
 /// What becomes of a connection when it is asked to move.
-enum Fate {
+pub(super) enum Fate {
     Moves,
     /// Its handler runs.
     Waits,
@@ -78,10 +73,44 @@ impl Handover {
     }
 
     /// Begins a pass, unless one is under way; and says which it is.
-    fn begin(&mut self) -> (bool, u32) {
+    pub fn begin(&mut self) -> (bool, u32) {
         let under_way = std::mem::replace(&mut self.running, true);
-        self.passes += u32::from(!under_way);
+        if !under_way {
+            self.passes += 1;
+            self.go_on = Rc::default();
+            self.given_up = false;
+        }
         (under_way, self.passes)
+    }
+
+    pub fn end(&mut self) {
+        self.running = false;
+    }
+
+    /// Has the pass that is under way go on with its next round.
+    pub fn go_on(&self) {
+        self.go_on.notify_one();
+    }
+
+    /// Has the pass that is under way end before its next round.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
+        self.go_on();
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
+    /// When the next round was asked for.
+    pub fn asked(&self) -> impl Future<Output = ()> + 'static {
+        let go_on = self.go_on.clone();
+        async move { go_on.notified().await }
+    }
+
+    /// Whether a batch may go out at once.
+    pub fn has_room(&self) -> bool {
+        self.moving.len() < MOVING_MAX
     }
 
     /// Gives up what was sent and not acknowledged.
@@ -92,107 +121,6 @@ impl Handover {
 }
 
 impl Worker {
-    /// The manager says to hand everything over; which worker takes it is the manager's affair.
-    /// Said again, it means that what was not acknowledged may be lost, and that more can move.
-    pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId) {
-        if self.phase.get() == Phase::Starting {
-            // It has inherited some.
-            let worker = self.clone();
-            tokio::task::spawn_local(async move {
-                worker.started().await;
-                worker.hand_over(to);
-            });
-            return;
-        }
-        if let Err(error) = self.set_accepting(false) {
-            tracing::error!(%error, "cannot stop accepting");
-        }
-        if self.phase.get() == Phase::Serving {
-            self.enter(Phase::HandedOver);
-        }
-        self.leaving.stop_http.send_replace(true);
-        let (under_way, pass) = self.handover.borrow_mut().begin();
-        tracing::info!(to = %to, pass, under_way, "handing over");
-        let worker = self.clone();
-        tokio::task::spawn_local(async move {
-            worker.send_again().await;
-            if under_way {
-                // The pass that is under way says when it is through.
-                return;
-            }
-            // Whoever stayed once is not waited for again: all others would wait, too.
-            let patience = if pass == 1 { HANDLER_TIME } else { Duration::ZERO };
-            let stayers = worker.move_all(patience).await;
-            worker.handover.borrow_mut().running = false;
-            worker.say_stays();
-            worker.say_handed_over();
-            worker.watch_stayers(stayers, pass);
-        });
-    }
-
-    /// Moves all that can be moved; the answer is who stays since a handler runs.
-    async fn move_all(self: &Rc<Self>, patience: Duration) -> Vec<Key> {
-        let waiting = self.move_these(self.keys(|_| true)).await;
-        let deadline = Instant::now() + patience;
-        let _ = timeout_at(deadline, async {
-            for &key in &waiting {
-                self.until_at_rest(key).await;
-            }
-        })
-        .await;
-        let stayers = self.move_these(waiting).await;
-        for &key in &stayers {
-            if let Some(connection) = self.table.borrow_mut().get_mut(key) {
-                connection.held = false;
-            }
-            self.resume(key);
-        }
-        stayers
-    }
-
-    /// Moves what can be moved; the answer is whose handler runs.
-    async fn move_these(self: &Rc<Self>, keys: Vec<Key>) -> Vec<Key> {
-        let mut waiting = Vec::new();
-        let mut batch = Batch::default();
-        for key in keys {
-            if batch.fds.is_empty() {
-                self.until_room().await;
-            }
-            match self.freeze(key, &mut batch) {
-                Fate::Moves | Fate::Ends | Fate::Stays(_) => {}
-                Fate::Waits => {
-                    self.hold(key);
-                    waiting.push(key);
-                }
-            }
-            if batch.fds.len() == BATCH_FDS || batch.state.len() >= BATCH_BYTES {
-                self.send_batch(std::mem::take(&mut batch)).await;
-            }
-        }
-        self.send_batch(batch).await;
-        waiting
-    }
-
-    fn hold(&self, key: Key) {
-        if let Some(connection) = self.table.borrow_mut().get_mut(key) {
-            self.turn.calmness.stir(key, connection);
-            connection.held = true;
-        }
-    }
-
-    pub(super) async fn until_at_rest(&self, key: Key) {
-        loop {
-            let changed = self.leaving.changed.notified();
-            if self.table.borrow().get(key).is_some_and(|it| it.busy) {
-                changed.await;
-            } else if let Some(drained) = self.under_way(key) {
-                drained.await;
-            } else {
-                return;
-            }
-        }
-    }
-
     /// Whether a connection can move now.
     fn fate(&self, key: Key) -> Fate {
         let table = self.table.borrow();
@@ -206,7 +134,7 @@ impl Worker {
     }
 
     /// Takes a connection's state out and adds it to the batch.
-    fn freeze(self: &Rc<Self>, key: Key, batch: &mut Batch) -> Fate {
+    pub(super) fn freeze(self: &Rc<Self>, key: Key, batch: &mut Batch) -> Fate {
         // What the kernel takes now need not travel.
         self.flush(key);
         let Fate::Moves = self.fate(key) else { return self.fate(key) };
@@ -259,20 +187,8 @@ impl Worker {
         })
     }
 
-    /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
-    /// client goes the same way as the client, and must not overtake it.
-    async fn until_room(&self) {
-        loop {
-            let changed = self.leaving.changed.notified();
-            if self.handover.borrow().moving.len() < MOVING_MAX {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     /// Sends a batch that there is room for.
-    async fn send_batch(self: &Rc<Self>, mut batch: Batch) {
+    pub(super) async fn send_batch(self: &Rc<Self>, mut batch: Batch) {
         if batch.fds.is_empty() {
             return;
         }
@@ -327,14 +243,14 @@ impl Worker {
     }
 
     /// What was not acknowledged goes out again.
-    async fn send_again(self: &Rc<Self>) {
+    pub(super) async fn send_again(self: &Rc<Self>) {
         let numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
         for number in numbers {
             self.transmit(number).await;
         }
     }
 
-    fn say_stays(&self) {
+    pub(super) fn say_stays(&self) {
         let stays: Vec<(u64, String)> = {
             let table = self.table.borrow();
             let stays = table.iter().filter_map(|(key, it)| {
@@ -352,7 +268,7 @@ impl Worker {
         }
     }
 
-    fn say_handed_over(&self) {
+    pub(super) fn say_handed_over(&self) {
         let moved = self.handover.borrow().moved;
         let stayed = self.keys(|it| it.opened && it.stage != Stage::Moving).len() as u64;
         tracing::info!(moved, stayed, "handed over");

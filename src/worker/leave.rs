@@ -170,6 +170,7 @@ impl Worker {
             return;
         }
         self.stop_accepting();
+        self.handover.borrow_mut().give_up();
         self.take_back();
         if self.phase.get() == Phase::Serving {
             self.enter(Phase::HandedOver);

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::{Fd, Slot};
 use crate::ipc::link::Arrival;
 use crate::ipc::messages::{
-    ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
+    IN_ROUNDS, ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
 };
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
@@ -247,7 +247,9 @@ impl Worker {
                 self.worker_message(from, body.into_bytes()?);
             }
             ManagerToWorker::Sweep { idle_ms } => self.sweep(idle_ms),
-            ManagerToWorker::HandOver { to } => self.hand_over(to),
+            ManagerToWorker::HandOver { to } => {
+                self.hand_over(to, body.into_bytes()? == IN_ROUNDS);
+            }
             ManagerToWorker::Adopt { from, fds: numbers } => {
                 self.adopt(from, &numbers, &body.into_bytes()?, std::mem::take(fds))?;
             }

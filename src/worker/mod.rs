@@ -34,6 +34,7 @@ mod processes;
 mod push;
 mod reactor;
 mod requests;
+mod rounds;
 mod serials;
 mod settings;
 mod spares;

@@ -23,6 +23,9 @@ use crate::world::{Leave, Seat, World, deflate};
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// The time the server has to answer a close frame.
 const PARTING: Duration = Duration::from_secs(30);
+/// Between two visits of a visitor: 16 of them then come 500 times a second or so, and leave the
+/// processors to those who stay.
+const VISIT_PAUSE: Duration = Duration::from_millis(30);
 /// Asks that may wait for their answers.
 const WAITING_MAX: u64 = 32;
 /// Between the first clients.
@@ -73,6 +76,7 @@ pub async fn visit(world: Rc<World>, number: usize) {
             Ok(Ok((_, _, stream))) => {
                 world.ledger.borrow_mut().count("visits");
                 drop(stream);
+                sleep(VISIT_PAUSE).await;
             }
             Ok(Err(how)) => failed(&world, &how).await,
             Err(_) => failed(&world, "no answer in time").await,
@@ -262,11 +266,16 @@ impl Line {
             if self.world.quiet.get() || self.is_waiting() {
                 continue;
             }
-            for piece in self.ask() {
+            let pieces = self.ask();
+            let last = pieces.len() - 1;
+            for (index, piece) in pieces.into_iter().enumerate() {
+                if index == last {
+                    self.world.ledger.borrow_mut().sends(self.fd);
+                }
                 if writer.write_all(&piece).await.is_err() {
                     std::future::pending::<()>().await;
                 }
-                if self.rng.borrow_mut().percent(25) {
+                if index < last && self.rng.borrow_mut().percent(25) {
                     let pause = self.rng.borrow_mut().between(0, 40_000);
                     sleep(Duration::from_micros(pause)).await;
                 }

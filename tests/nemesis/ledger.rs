@@ -45,6 +45,8 @@ pub struct Life {
 pub struct Ask {
     pub kind: Kind,
     pub at: Instant,
+    /// When its last bytes were about to be written.
+    sent: Instant,
     pub verdict: Option<Verdict>,
     pub answered: bool,
     /// Who has not had it yet.
@@ -81,8 +83,9 @@ pub struct Ledger {
     pub left: Vec<u64>,
     pub faults: Vec<Fault>,
     pub counts: BTreeMap<&'static str, u64>,
-    /// By client and reload or upgrade, the longest that it waited for an answer meanwhile.
-    pub silences: HashMap<(u64, usize), Duration>,
+    /// By client, reload or upgrade, and whether during it or between it and the next, the
+    /// longest that it waited for an answer.
+    pub silences: HashMap<(u64, usize, bool), Duration>,
     told: Vec<String>,
     pub violations: u64,
 }
@@ -189,9 +192,17 @@ impl Ledger {
         let Some(life) = self.lives.get_mut(&from) else { return 0 };
         life.asked += 1;
         let (n, at) = (life.asked, Instant::now());
-        let ask = Ask { kind, at, verdict: None, answered: false, missing };
+        let ask = Ask { kind, at, sent: at, verdict: None, answered: false, missing };
         self.asks.insert((from, n), ask);
         n
+    }
+
+    /// A client is about to write the last bytes of its last ask.
+    pub fn sends(&mut self, from: u64) {
+        let Some(life) = self.lives.get(&from) else { return };
+        if let Some(ask) = self.asks.get_mut(&(from, life.asked)) {
+            ask.sent = Instant::now();
+        }
     }
 
     /// A packet came to the client `me`.
@@ -224,7 +235,7 @@ impl Ledger {
         let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
             return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };
-        let asked = ask.at;
+        let sent = ask.sent;
         ask.answered = true;
         ask.verdict = packet.verdict();
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
@@ -236,18 +247,17 @@ impl Ledger {
             self.violation(format!("answer out of order at {me}, which had {before}: {what}"));
         }
         self.settle(key);
-        self.note_silence(me, asked);
+        self.note_silence(me, sent);
     }
 
-    fn note_silence(&mut self, fd: u64, asked: Instant) {
+    fn note_silence(&mut self, fd: u64, sent: Instant) {
         let last = self.faults.iter().rposition(|fault| fault.what == Harm::Reload);
         let Some((number, fault)) = last.map(|number| (number, &self.faults[number])) else {
             return;
         };
-        if fault.until.is_none_or(|until| asked <= until) {
-            let longest = self.silences.entry((fd, number)).or_default();
-            *longest = asked.elapsed().max(*longest);
-        }
+        let during = fault.until.is_none_or(|until| sent <= until);
+        let longest = self.silences.entry((fd, number, during)).or_default();
+        *longest = sent.elapsed().max(*longest);
     }
 
     fn delivery(&mut self, me: u64, packet: &Packet) {

@@ -228,13 +228,16 @@ fn report(world: &World, seed: u64) {
     let ledger = world.ledger.borrow();
     let took = ledger.began.elapsed().as_secs();
     println!("\nseed {seed}, {took} s: {} violations", ledger.violations);
-    let mut silences: Vec<_> = ledger.silences.values().collect();
-    silences.sort_unstable();
-    if let Some(last) = silences.len().checked_sub(1) {
-        let [p50, p99, max] = [50, 99, 100].map(|share| silences[last * share / 100]);
-        println!(
-            "a client's longest wait in a deploy: {p50:.1?} p50, {p99:.1?} p99, {max:.1?} max"
-        );
+    for (when, during) in [("in a deploy", true), ("between two", false)] {
+        let silences = ledger.silences.iter().filter(|((.., it), _)| *it == during);
+        let mut silences: Vec<_> = silences.map(|(_, silence)| silence).collect();
+        silences.sort_unstable();
+        if let Some(last) = silences.len().checked_sub(1) {
+            let [p50, p99, max] = [50, 99, 100].map(|share| silences[last * share / 100]);
+            println!(
+                "a client's longest wait {when}: {p50:.1?} p50, {p99:.1?} p99, {max:.1?} max"
+            );
+        }
     }
     for (what, count) in &ledger.counts {
         println!("{count:>10}  {what}");

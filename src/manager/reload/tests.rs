@@ -74,6 +74,10 @@ fn flip(from: WorkerId, to: WorkerId, adopted: &[u64]) -> Action {
     Action::Flip { from, to, stay: vec![], adopted: adopted.to_vec() }
 }
 
+fn release() -> Action {
+    Action::Release { to: None, adopted: vec![] }
+}
+
 fn start(from: WorkerId, to: WorkerId) -> [Action; 2] {
     [Action::Hold { from, to }, Action::HandOver { from, to }]
 }
@@ -102,6 +106,49 @@ fn a_reload_moves_slot_by_slot_and_commits() {
     assert_eq!(verdict.slots, [moved(0, 0, 2, 0), moved(1, 1, 1, 1)]);
     assert_eq!((verdict.generation, verdict.took_ms, verdict.is_ok()), (2, 212, true));
     assert_eq!(story.take().last(), Some(&Action::Commit { worker_num: 2 }));
+}
+
+#[test]
+fn after_each_round_its_routes_change_and_what_waited_goes_out() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2);
+    let (from, to) = (id(0, 1), id(0, 2));
+    let [hold, hand_over] = start(from, to);
+    let round = |fds: &[u64]| {
+        let release = Action::Release { to: Some(to), adopted: fds.to_vec() };
+        [Action::FlipSome { to, moved: fds.to_vec() }, release]
+    };
+    story.take();
+    story.moving(from, &[1, 2]).on(Event::Gave { from }).on(Event::Rested { from });
+    assert_eq!(story.take(), [], "they are still on their way");
+    story.adopted(to, &[1, 2]);
+    let [flip_some, release] = round(&[1, 2]);
+    assert_eq!(story.take(), [flip_some, release, hold, hand_over]);
+    // The next ends with somebody whose handler runs: nothing waits for it.
+    story.moving(from, &[3]).adopted(to, &[3]).on(Event::Gave { from });
+    assert_eq!(story.take(), round(&[3]));
+    assert!(story.reload.pauses(from));
+    story.on(Event::Rested { from });
+    assert_eq!(story.take(), start(from, to));
+    story.all_moves(from, to, &[4]);
+    assert_eq!(story.verdict().slots, [moved(0, 0, 4, 0)]);
+    assert_eq!(story.take()[0], flip(from, to, &[4]));
+}
+
+#[test]
+fn a_new_worker_that_dies_between_two_rounds_is_started_once_more() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2);
+    let (from, to) = (id(0, 1), id(0, 2));
+    story.moving(from, &[1]).on(Event::Gave { from }).adopted(to, &[1]).exited(to);
+    assert_eq!(story.take().last(), Some(&Action::Spawn(Slot(0))));
+    // Its word was for the one that is dead.
+    story.on(Event::Rested { from });
+    assert_eq!(story.take(), []);
+    story.ready(0, 3);
+    assert_eq!(story.take(), start(from, id(0, 3)));
+    story.all_moves(from, id(0, 3), &[2]);
+    assert_eq!(story.verdict().slots[0].moved, 1);
 }
 
 #[test]
@@ -238,7 +285,7 @@ fn a_new_worker_that_dies_twice_is_given_up_and_the_old_drains() {
     story.take();
     story.exited(id(0, 3));
     let [hold, hand_over] = start(id(1, 1), id(1, 2));
-    assert_eq!(story.take(), [Action::Release, Action::Drain(id(0, 1)), hold, hand_over]);
+    assert_eq!(story.take(), [release(), Action::Drain(id(0, 1)), hold, hand_over]);
     story.all_moves(id(1, 1), id(1, 2), &[]);
     let verdict = story.verdict();
     assert!(verdict.slots[0].failed.is_some() && verdict.slots[1].failed.is_none());
@@ -316,7 +363,7 @@ fn a_handover_that_does_not_end_keeps_what_arrived() {
     assert_eq!(verdict.slots[0].moved, 1);
     assert!(!verdict.is_ok());
     let some = Action::FlipSome { to: id(0, 2), moved: vec![1] };
-    let rest = [Action::Release, Action::Drain(id(0, 1)), Action::Commit { worker_num: 1 }];
+    let rest = [release(), Action::Drain(id(0, 1)), Action::Commit { worker_num: 1 }];
     let actions = story.take();
     assert_eq!(actions[0], some);
     assert_eq!(actions[1..], rest);

@@ -1,0 +1,219 @@
+//! A pass over all connections that hands over what can be moved, in rounds.
+//!
+//! While a round is under way the manager holds what is pushed to this slot. So a round is short,
+//! and nobody is waited for in it: whoever is busy gets a round later, when it has come to rest.
+
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Worker;
+use super::handover::{Batch, Fate};
+use super::life::Phase;
+use super::table::Key;
+use crate::fd::WorkerId;
+use crate::ipc::messages::WorkerToManager;
+
+/// Connections in a batch; a packet carries up to 128 descriptors.
+const BATCH_FDS: usize = 64;
+/// Bytes of state after which a batch is sent.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Connections in a round, or bytes of state after which it ends: some milliseconds.
+const ROUND_FDS: usize = 256;
+const ROUND_BYTES: usize = 2 * 1024 * 1024;
+/// How long handlers that run may hold up the reload; their connections are held meanwhile. Whose
+/// handler runs longer stays.
+const HANDLER_TIME: Duration = Duration::from_secs(2);
+/// How long the manager may take to ask for the next round; then it has given the move up.
+const ROUND_TIME: Duration = Duration::from_secs(60);
+
+/// A pass over all connections.
+struct Pass {
+    number: u32,
+    /// Whether the manager knows of rounds.
+    in_rounds: bool,
+    /// Whose handler runs. They are held, so that they come to rest.
+    busy: Vec<Key>,
+}
+
+/// What a round may still take.
+struct Round {
+    fds: usize,
+    bytes: usize,
+}
+
+/// The manager has given the move up.
+struct GivenUp;
+
+impl Round {
+    fn begin() -> Round {
+        Round { fds: ROUND_FDS, bytes: ROUND_BYTES }
+    }
+
+    fn takes(&mut self, batch: &Batch) {
+        self.fds = self.fds.saturating_sub(batch.fds.len());
+        self.bytes = self.bytes.saturating_sub(batch.state.len());
+    }
+
+    fn is_over(&self) -> bool {
+        self.fds == 0 || self.bytes == 0
+    }
+}
+
+impl Worker {
+    /// The manager says to hand everything over; which worker takes it is the manager's affair.
+    /// Said again, it means that what was not acknowledged may be lost, and that more can move.
+    pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId, in_rounds: bool) {
+        if self.phase.get() == Phase::Starting {
+            // It has inherited some.
+            let worker = self.clone();
+            tokio::task::spawn_local(async move {
+                worker.started().await;
+                worker.hand_over(to, in_rounds);
+            });
+            return;
+        }
+        if let Err(error) = self.set_accepting(false) {
+            tracing::error!(%error, "cannot stop accepting");
+        }
+        if self.phase.get() == Phase::Serving {
+            self.enter(Phase::HandedOver);
+        }
+        self.leaving.stop_http.send_replace(true);
+        let (under_way, number) = self.handover.borrow_mut().begin();
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            worker.send_again().await;
+            if under_way {
+                // The pass that is under way goes on, and says when it is through.
+                worker.handover.borrow().go_on();
+                return;
+            }
+            tracing::info!(to = %to, pass = number, "handing over");
+            worker.pass(Pass { number, in_rounds, busy: Vec::new() }).await;
+        });
+    }
+
+    async fn pass(self: &Rc<Self>, mut pass: Pass) {
+        let done = self.move_all(&mut pass).await;
+        for &key in &pass.busy {
+            if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+                connection.held = false;
+            }
+            self.resume(key);
+        }
+        self.handover.borrow_mut().end();
+        match done {
+            Ok(()) => {
+                self.say_stays();
+                self.say_handed_over();
+                self.watch_stayers(pass.busy, pass.number);
+            }
+            Err(GivenUp) => {
+                tracing::warn!("the manager has given the handover up");
+                self.take_back();
+                self.say(&WorkerToManager::Rested);
+            }
+        }
+    }
+
+    async fn move_all(self: &Rc<Self>, pass: &mut Pass) -> Result<(), GivenUp> {
+        self.move_these(pass, self.keys(|_| true)).await?;
+        // Whoever stayed once is not waited for again.
+        let patience = if pass.number == 1 { HANDLER_TIME } else { Duration::ZERO };
+        let deadline = Instant::now() + patience;
+        while !pass.busy.is_empty() && Instant::now() < deadline {
+            if pass.in_rounds {
+                self.say_in_order(&WorkerToManager::Gave);
+            }
+            let _ = timeout_at(deadline, self.until_any_rests(&pass.busy)).await;
+            if pass.in_rounds {
+                self.next_round().await?;
+            }
+            let busy = std::mem::take(&mut pass.busy);
+            self.move_these(pass, busy).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves of these what can be moved.
+    async fn move_these(self: &Rc<Self>, pass: &mut Pass, keys: Vec<Key>) -> Result<(), GivenUp> {
+        let mut batch = Batch::default();
+        let mut round = Round::begin();
+        for key in keys {
+            if batch.fds.is_empty() {
+                if pass.in_rounds && round.is_over() {
+                    self.say_in_order(&WorkerToManager::Gave);
+                    self.next_round().await?;
+                    round = Round::begin();
+                }
+                self.until_room().await;
+            }
+            if let Fate::Waits = self.freeze(key, &mut batch) {
+                self.hold(key);
+                pass.busy.push(key);
+            }
+            if batch.fds.len() == BATCH_FDS || batch.state.len() >= BATCH_BYTES {
+                round.takes(&batch);
+                self.send_batch(std::mem::take(&mut batch)).await;
+            }
+        }
+        self.send_batch(batch).await;
+        Ok(())
+    }
+
+    /// Says that there is more, and waits until it is asked for.
+    async fn next_round(&self) -> Result<(), GivenUp> {
+        self.say_in_order(&WorkerToManager::Rested);
+        let asked = self.handover.borrow().asked();
+        match timeout(ROUND_TIME, asked).await {
+            Ok(()) if !self.handover.borrow().is_given_up() => Ok(()),
+            _ => Err(GivenUp),
+        }
+    }
+
+    fn hold(&self, key: Key) {
+        if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+            self.turn.calmness.stir(key, connection);
+            connection.held = true;
+        }
+    }
+
+    async fn until_any_rests(&self, keys: &[Key]) {
+        let mut resting: Vec<_> =
+            keys.iter().map(|&key| Box::pin(self.until_at_rest(key))).collect();
+        let first = |context: &mut Context<'_>| {
+            let any = resting.iter_mut().any(|it| it.as_mut().poll(context).is_ready());
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(first).await;
+    }
+
+    pub(super) async fn until_at_rest(&self, key: Key) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.table.borrow().get(key).is_some_and(|it| it.busy) {
+                changed.await;
+            } else if let Some(drained) = self.under_way(key) {
+                drained.await;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
+    /// client goes the same way as the client, and must not overtake it.
+    async fn until_room(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.handover.borrow().has_room() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
