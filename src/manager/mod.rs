@@ -352,6 +352,7 @@ impl Manager {
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);
         }
+        self.begin_awaited();
         let draining = |w: &&WorkerHandle| matches!(w.phase, workers::Phase::Draining { .. });
         let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
         for id in left {

@@ -122,7 +122,18 @@ impl Manager {
                 // A command that has given up waits no more.
                 let _ = waiter.send(last.clone());
             }
-            _ => self.reloads.waiters.push(waiter),
+            _ => {
+                self.reloads.waiters.push(waiter);
+                self.begin_awaited();
+            }
+        }
+    }
+
+    /// Who waits though nothing runs had asked a manager that died before it could begin.
+    pub fn begin_awaited(&mut self) {
+        let idle = !self.reloads.is_busy() && self.settle_until.is_none();
+        if idle && !self.reloads.waiters.is_empty() {
+            self.request_reload(None);
         }
     }
 
@@ -355,6 +366,7 @@ impl Manager {
             self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
             self.begin_reload();
         } else {
+            self.begin_awaited();
             self.follow();
         }
     }

@@ -146,8 +146,8 @@ struct Move {
     until: u64,
     /// Batches, in the order they went, which is the order of their answers.
     in_flight: VecDeque<Vec<u64>>,
-    /// In the order they came to the new owner in this round. What it was given by way of a manager that died
-    /// is not among them: who broadcast since has served these.
+    /// In the order they came to the new owner in this round. What it was given by way of a
+    /// manager that died is not among them: who broadcast since has served these.
     adopted: Vec<u64>,
     /// All that the new owner has.
     moved: BTreeSet<u64>,

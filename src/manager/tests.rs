@@ -482,6 +482,24 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
 }
 
 #[test]
+fn who_waits_for_the_reload_of_a_manager_that_died_before_it_began_gets_one() {
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut control = master.control().await;
+        control.send("{\"cmd\":\"wait\"}\n").await;
+        let worker = master.serving(id(0, 1), 1).await;
+        let other = master.serving(id(1, 1), 1).await;
+        for (worker, slot) in [(&worker, 0), (&other, 1)] {
+            worker.say(&WorkerToManager::Owns { ranges: vec![(fd(slot, 1), fd(slot, 9))] });
+        }
+        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
+        let why = "No such key.".to_owned();
+        master.tell(&MasterToManager::PrepareFailed { why: why.clone() }, &[]);
+        assert_eq!(control.answer().await.error, Some(why));
+    });
+}
+
+#[test]
 fn a_reload_that_is_refused_says_why_and_the_next_one_runs() {
     story(async {
         let master = Master::boot(1, None).await;

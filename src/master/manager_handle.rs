@@ -29,8 +29,9 @@ pub struct ManagerPlace {
     answered_ms: u64,
     /// Whether the living one is on its way out, for a new image's.
     replaced: bool,
-    /// Whether the next one is to begin with a reload.
-    begin_with_reload: bool,
+    /// Whether a reload was asked for that the master has not prepared yet. One that is started
+    /// meanwhile begins with it, since only the one that died knew.
+    pub reload_asked: bool,
     /// Managers started again after a crash.
     pub restarts: u64,
 }
@@ -73,7 +74,7 @@ impl ManagerPlace {
 
     /// The image is new: the old manager leaves, and the next one begins with a reload.
     pub fn upgraded(&mut self) {
-        self.begin_with_reload = true;
+        self.reload_asked = true;
         if let Some(child) = &mut self.child {
             self.replaced = true;
             // One of another version may not understand; it is killed when its time is over.
@@ -179,7 +180,7 @@ impl Master {
             config: serde_json::to_string(&self.config).unwrap_or_default(),
             generation: self.image.generation,
             pending: self.reload.pending_generation(),
-            begin_with_reload: self.manager.begin_with_reload,
+            begin_with_reload: self.manager.reload_asked,
             state: self.state(),
         };
         let mut child = Child::start(&Birth {
@@ -191,7 +192,6 @@ impl Master {
         })?;
         tracing::info!(pid = child.pid.as_raw(), "manager started");
         child.send(&MasterToManager::Boot(boot), fds)?;
-        self.manager.begin_with_reload = false;
         self.manager.child = Some(child);
         self.manager.answered_ms = now;
         self.manager.next_beat_ms = now + BEAT_MS;

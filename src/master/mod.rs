@@ -297,7 +297,10 @@ impl Master {
             Request::Kill => self.stop_at_once(),
             Request::Quick => self.stop(StopMode::Quick, count),
             Request::Graceful => self.stop(StopMode::Graceful, count),
-            Request::Reload => self.tell_manager(&MasterToManager::ReloadRequested, Vec::new()),
+            Request::Reload => {
+                self.manager.reload_asked = true;
+                self.tell_manager(&MasterToManager::ReloadRequested, Vec::new());
+            }
             Request::Upgrade => self.upgrade(),
             Request::Reopen => self.reopen_log(),
         }

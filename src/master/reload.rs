@@ -137,6 +137,7 @@ impl Master {
         if self.stopping.is_some() {
             return self.prepare_failed("the server is stopping".to_owned());
         }
+        self.manager.reload_asked = true;
         notify::reloading();
         if let Err(error) = self.start_probe() {
             self.prepare_failed(error.to_string());
@@ -167,6 +168,7 @@ impl Master {
 
     fn prepare_failed(&mut self, why: String) {
         tracing::error!(%why, "the reload was refused; nothing has changed");
+        self.manager.reload_asked = false;
         if let Some(probing) = self.reload.probing.take() {
             self.discard_probe(probing);
         }
@@ -234,6 +236,7 @@ impl Master {
         let made = self.listeners.ensure(&config)?;
         let Some(probing) = self.reload.probing.take() else { return Ok(()) };
         self.reload.pending = Some(Pending { image: probing.image, config, made });
+        self.manager.reload_asked = false;
         self.tell_prepared();
         Ok(())
     }

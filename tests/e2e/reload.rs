@@ -84,6 +84,28 @@ async fn a_signal_reloads_too() {
 }
 
 #[tokio::test]
+async fn a_reload_asked_of_a_manager_that_dies_is_not_forgotten() {
+    use nix::sys::signal::{SIGHUP, SIGKILL, SIGSTOP};
+    let server = Setup::stock().start().await;
+    let (before, master, manager) =
+        (pids(&server).await, server.master().await, server.manager().await);
+    kill(manager, SIGSTOP);
+    kill(master, SIGHUP);
+    until("the signal to be taken", || async {
+        let status = std::fs::read_to_string(format!("/proc/{master}/status")).unwrap();
+        let pending = status.lines().filter(|line| line.starts_with("ShdPnd:"));
+        pending.into_iter().all(|line| line.ends_with("0000000000000000")).then_some(())
+    })
+    .await;
+    kill(manager, SIGKILL);
+    until("new workers", || async {
+        let after = pids(&server).await;
+        (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reload_takes_the_configuration_as_it_is_now() {
     let mut server = Setup::testbed().start().await;
     server.configure("subprotocols", r#"["soap"]"#);

@@ -322,6 +322,37 @@ async fn settled(server: &Server, what: &str, before: Option<[Holds; 2]>) -> [Ho
 }
 
 #[tokio::test]
+#[ignore = "takes a minute; scripts/soak"]
+async fn fifteen_thousand_idle_clients_move_within_a_second() {
+    const CLIENTS: usize = 15_000;
+    let server = Setup::testbed().set("worker_num", 1).set("ping_interval", 0).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Raw::upgraded(&server.address).await);
+    }
+    server.has_connections(CLIENTS).await;
+    let all_hold = async || {
+        let [manager, worker] = [server.manager().await, server.workers().await[0].pid];
+        Holds::of(manager).memory_kib + Holds::of(worker).memory_kib
+    };
+    let before = all_hold().await;
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        let began = Instant::now();
+        server.wsd(["reload"]).await.ok();
+        times.push(began.elapsed());
+        server.has_connections(CLIENTS).await;
+    }
+    let worst = figures("reload with 15,000 idle clients", times);
+    println!("worker and manager: {before} KiB before, {} KiB after", all_hold().await);
+    assert!(worst < Duration::from_secs(1));
+    until("the memory to be back", async || {
+        (all_hold().await <= before + MEMORY_SLACK_KIB).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 #[ignore = "takes minutes; scripts/soak"]
 async fn a_hundred_reloads_and_a_thousand_kills_leave_nothing_behind() {
     const SLOTS: u64 = 20;

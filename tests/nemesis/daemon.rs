@@ -98,7 +98,8 @@ impl Daemon {
              websocket_compression = true\ncompression_threshold = 128\n\
              compression_context_takeover = {contexts}\ncrash_proof = {crash_proof}\n\
              ping_interval = \"3s\"\npong_timeout = \"30s\"\nworker_timeout = \"8s\"\n\
-             max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\nlog_file = \"log\"\n"
+             max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\n\
+             log_file = \"log\"\n"
         );
         let fresh = self.path().join("wsd.toml.new");
         fs::write(&fresh, config)?;
