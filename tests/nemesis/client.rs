@@ -99,6 +99,8 @@ async fn connect(
     let address = world.address.borrow().clone();
     let stream = TcpStream::connect(&address).await;
     let mut stream = stream.map_err(|error| format!("connect: {error}"))?;
+    // The second piece of an ask is not to wait for the first one's acknowledgement.
+    stream.set_nodelay(true).map_err(|error| format!("connect: {error}"))?;
     let options = deflate();
     let extension = offer(&options).filter(|_| rng.percent(60));
     let mut head = format!(
