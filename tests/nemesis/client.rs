@@ -30,8 +30,8 @@ const VISIT_PAUSE: Duration = Duration::from_millis(30);
 const WAITING_MAX: u64 = 32;
 /// Between the first clients.
 const ARRIVAL: Duration = Duration::from_millis(1);
-/// So many clients have a broadcast in 25 asks; of more, each asks for one more rarely, so that
-/// the sum of what is delivered stays.
+/// So many clients have a broadcast in 25 asks; of more, each asks for one more rarely, and a
+/// shorter one, so that the sum of what is delivered stays.
 const FEW: u64 = 16;
 
 struct Line {
@@ -309,6 +309,8 @@ impl Line {
             (_, 90..99) => rng.between(4_000, 64_000),
             _ => rng.between(64_000, 200_000),
         };
+        let many = (self.world.seats.len() as u64).max(FEW);
+        let len = if kind == Kind::Broadcast { len * FEW / many } else { len };
         let to = match (kind, hot) {
             (Kind::Echo, _) => self.fd,
             (Kind::Broadcast, _) => 0,
