@@ -2,10 +2,8 @@
 //! `scripts/soak attacks` runs these, each says what it cost, and docs/attacks.md has the figures.
 //! The same at a scale at which nothing is measured stands in `frames.rs` and `limits.rs`.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
-use flate2::{Compression, write::DeflateEncoder};
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::time::interval;
 
@@ -14,26 +12,11 @@ use crate::harness::*;
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
 
-const TEXT: u8 = 0x01;
-const FIN: u8 = 0x80;
-const COMPRESSED: u8 = 0x40;
-const PING: u8 = 0x89;
-
 /// A server with one worker, whose process it is that pays.
 async fn one_worker(setup: Setup) -> (Server, i32) {
     let server = setup.set("worker_num", 1).start().await;
     let worker = server.serving(0, None).await.pid;
     (server, worker)
-}
-
-/// A message in frames of so many bytes.
-fn in_parts(first: u8, payload: &[u8], size: usize) -> Vec<u8> {
-    let last = payload.len().div_ceil(size) - 1;
-    let parts = payload.chunks(size).enumerate().map(|(index, part)| {
-        let kind = if index == 0 { first } else { 0 };
-        frame(kind | if index == last { FIN } else { 0 }, part)
-    });
-    parts.collect::<Vec<_>>().concat()
 }
 
 /// All that the server has read, of whomever.
@@ -138,19 +121,6 @@ async fn lengths_that_are_only_declared_take_no_memory() {
     }
 }
 
-/// Bytes given out piece by piece, compressed as a message is: without the end that is cut off.
-fn packed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
-    for piece in pieces {
-        packer.write_all(piece).unwrap();
-    }
-    packer.flush().unwrap();
-    let mut packed = std::mem::take(packer.get_mut());
-    assert!(packed.ends_with(b"\0\0\xff\xff"));
-    packed.truncate(packed.len() - 4);
-    packed
-}
-
 #[tokio::test]
 #[ignore = "measures; scripts/soak"]
 async fn a_compression_bomb_goes_off_at_the_limit() {
@@ -195,29 +165,23 @@ async fn a_compression_bomb_goes_off_at_the_limit() {
 
 #[tokio::test]
 #[ignore = "measures; scripts/soak"]
-async fn a_million_pings_of_a_client_that_never_reads_wait_as_one_pong() {
-    // Pongs come from the same kernel that the flood goes to, so this ends while it still sends.
-    let setup = Setup::testbed().set("tcp_user_timeout", r#""2s""#);
+async fn a_million_pings_of_a_client_that_never_reads_make_few_pongs() {
+    let setup = Setup::testbed().set("ping_interval", 1).set("pong_timeout", 1);
     let (server, worker) = one_worker(setup).await;
     for (name, payload) in [("empty", &[][..]), ("full", &[b'p'; 125])] {
         let mut raw = Raw::narrow(&server.address).await;
+        let client = std::slice::from_mut(&mut raw);
+        // What a worker needs once, it has after this.
+        all_send(&server, client, &frame(PING, payload).repeat(100_000)).await;
         let costs = Costs::from_now([worker]);
-        let began = Instant::now();
-        let flood = frame(PING, payload).repeat(1000);
-        for _ in 0..1000 {
-            raw.send(&flood).await;
-        }
-        println!("1,000,000 {name} pings unread: {}", costs.so_far());
-        // It never stops, and so is never silent.
-        until("its end", async || {
-            raw.send(&flood).await;
-            (server.status().await["connections"] == 0).then_some(())
-        })
-        .await;
-        println!("closed after {:.1?}: {}", began.elapsed(), costs.so_far());
-        assert!(costs.so_far().peak <= 64 * KIB);
-        let events = server.events();
-        println!("{}", events.last().unwrap());
+        all_send(&server, client, &frame(PING, payload).repeat(1_000_000)).await;
+        let cost = costs.so_far();
+        println!("1,000,000 {name} pings, no pong read: {cost}");
+        // Who sends is not asked whether it lives; now it is.
+        let silent = Instant::now();
+        server.has_connections(0).await;
+        println!("closed {:.1?} after the last of them", silent.elapsed());
+        assert!(cost.peak <= 64 * KIB);
     }
 }
 
@@ -229,8 +193,8 @@ struct Seen {
     rate: f64,
 }
 
-/// Broadcasts 10 MB/s to readers, who each echo meanwhile, and to whoever else is connected.
-async fn broadcast(server: &Server, size: usize, time: Duration) -> Seen {
+/// Broadcasts so often a second to readers, who each echo meanwhile, and to whoever else is connected.
+async fn broadcast(server: &Server, size: usize, rate: u32, time: Duration) -> Seen {
     const READERS: usize = 4;
     let end = Instant::now() + time;
     let mut readers = Vec::new();
@@ -242,7 +206,7 @@ async fn broadcast(server: &Server, size: usize, time: Duration) -> Seen {
     let (mut hears, mut says) = Raw::upgraded(&server.address).await.stream.into_split();
     let listener = tokio::spawn(async move { copy(&mut hears, &mut sink()).await });
     let text = frame(FIN | TEXT, format!("broadcast {}", "x".repeat(size)).as_bytes());
-    let mut pace = interval(Duration::from_secs_f64(size as f64 / 10e6));
+    let mut pace = interval(Duration::from_secs(1) / rate);
     while Instant::now() < end {
         pace.tick().await;
         says.write_all(&text).await.unwrap();
@@ -285,29 +249,37 @@ async fn reads(client: &mut Client, end: Instant) -> (Vec<Duration>, usize) {
 #[ignore = "measures; scripts/soak"]
 async fn a_thousand_that_do_not_read_a_broadcast_cost_what_may_wait_for_them() {
     const CLIENTS: usize = 1000;
-    const TIME: Duration = Duration::from_secs(6);
-    for (policy, size) in
-        [("close", 16_000), ("drop", 16_000), ("close", 4000), ("drop", 4000), ("drop", 64)]
-    {
+    const TIME: Duration = Duration::from_secs(10);
+    for (policy, size, rate) in [
+        ("close", 16_000, 625),
+        ("drop", 16_000, 625),
+        ("close", 4000, 2500),
+        ("drop", 4000, 2500),
+        // Less than 10 MB/s, but small messages are those that take most to be kept in mind.
+        ("drop", 64, 10_000),
+    ] {
         let setup = Setup::testbed().set("buffer_policy", format!("{policy:?}"));
         let server = setup.start().await;
-        let calm = broadcast(&server, size, TIME).await;
+        let calm = broadcast(&server, size, rate, TIME).await;
         let mut silent = Vec::new();
         for _ in 0..CLIENTS {
             silent.push(Raw::narrow(&server.address).await);
         }
         let costs = Costs::from_now(server.processes().into_iter().map(|process| process.pid));
-        let torn = broadcast(&server, size, TIME).await;
+        let torn = broadcast(&server, size, rate, TIME).await;
+        let (cost, status) = (costs.so_far(), server.status().await);
         println!(
-            "{policy}, {size} bytes: p99 {:.2?} and with the attack {:.2?}; {:.0} and {:.0} \
-             broadcasts/s; {} stay; {}; {}",
-            calm.p99,
-            torn.p99,
-            calm.rate,
-            torn.rate,
-            server.status().await["connections"],
-            costs.so_far(),
-            server.status().await["counters"],
+            "{policy}, {size} bytes {rate}/s: p99 {:.2?} without the attack, {:.2?} with it; \
+             {:.0}/s and {:.0}/s arrive; {} connections stay; {cost}",
+            calm.p99, torn.p99, calm.rate, torn.rate, status["connections"],
         );
+        if size < 4000 {
+            // To keep them in mind takes about a third more than they are.
+            assert!(cost.peak <= CLIENTS as i64 * (MIB + MIB / 2));
+            continue;
+        }
+        assert!(cost.peak <= CLIENTS as i64 * MIB + 64 * MIB);
+        // The load and the server share two cores, where some milliseconds come by themselves.
+        assert!(torn.p99 <= 2 * calm.p99 + Duration::from_millis(5));
     }
 }

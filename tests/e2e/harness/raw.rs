@@ -1,5 +1,8 @@
 //! A client that sends any bytes, for what no library would send.
 
+use std::io::Write;
+
+use flate2::{Compression, write::DeflateEncoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -102,6 +105,12 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((first & 0x0f, rest.get(..length)?, &rest[length..]))
 }
 
+/// First bytes of frames, to be put together by `|`.
+pub const FIN: u8 = 0x80;
+pub const COMPRESSED: u8 = 0x40;
+pub const TEXT: u8 = 0x01;
+pub const PING: u8 = 0x89;
+
 /// A frame of a client with a mask of zeros, which leaves the payload as it is.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
@@ -119,6 +128,29 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// A message in frames of so many bytes.
+pub fn in_parts(first: u8, payload: &[u8], size: usize) -> Vec<u8> {
+    let last = payload.len().div_ceil(size) - 1;
+    let parts = payload.chunks(size).enumerate().map(|(index, part)| {
+        let kind = if index == 0 { first } else { 0 };
+        frame(kind | if index == last { FIN } else { 0 }, part)
+    });
+    parts.collect::<Vec<_>>().concat()
+}
+
+/// Bytes given out piece by piece, compressed as a message is: without the end that is cut off.
+pub fn packed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
+    for piece in pieces {
+        packer.write_all(piece).unwrap();
+    }
+    packer.flush().unwrap();
+    let mut packed = std::mem::take(packer.get_mut());
+    assert!(packed.ends_with(b"\0\0\xff\xff"));
+    packed.truncate(packed.len() - 4);
+    packed
 }
 
 /// A good handshake, with more header lines, each with its CRLF.
