@@ -165,7 +165,7 @@ settings! {
         /// The longest message a client may send; a longer one ends its connection with 1009.
         package_max_length: u64 = 2 * MIB, within(1..=GIB);
         /// The most frames one message may come in; more end the connection with 1008.
-        max_fragments: usize = 4096, within(1..=1 << 20);
+        max_fragments: usize = 4096, within(1..=1 << 24);
         /// The time a client has to finish a message it began; after it 1008. 0 is no limit.
         message_timeout: Duration = secs(60), zero_or(millis(100)..=DAY);
         /// What may wait for one client behind the message being sent.

@@ -17,10 +17,14 @@ use crate::websocket::Head;
 
 /// Pieces in one write; the kernel takes up to 1024.
 const GATHER_MAX: usize = 64;
-/// A payload up to this is copied into the shared buffer, a larger one is referred to.
-const COPY_BYTES_MAX: usize = 4096;
+/// A payload up to this is copied into the shared buffer, a larger one is referred to: of a
+/// broadcast to many who do not read there is then one copy, and no time goes into more.
+const COPY_BYTES_MAX: usize = 1024;
 /// The size at which a new buffer is begun.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// Pongs that wait beside each other. More answer only the newest ping (RFC 6455 section 5.5.3),
+/// so that a flood of pings is not a flood of pongs.
+const PONGS_MAX: u8 = 16;
 /// A spare buffer larger than this is not kept.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
@@ -62,8 +66,9 @@ pub(super) struct Outbox {
     messages: usize,
     /// Whether the kernel has the beginning of the first unit.
     begun: bool,
-    /// The newest pong, while the client does not read: it replaces older ones (RFC 6455 section
-    /// 5.5.3).
+    /// Pongs that were queued since it was last empty.
+    pongs: u8,
+    /// The newest pong, while the client does not read or pings too much: it replaces older ones.
     pong: Option<Box<[u8]>>,
 }
 
@@ -125,25 +130,26 @@ impl Outbox {
     /// Queues a control frame, or the answer to a handshake. These have room always: there are
     /// few of them.
     pub fn add_control(&mut self, bytes: &[u8]) {
-        self.tail(bytes.len()).extend_from_slice(bytes);
-        self.count(bytes.len(), false);
+        // Nothing may follow a close frame.
+        self.place_pong();
+        self.append(bytes);
     }
 
-    /// Queues a pong, or keeps it in the place of the last one while the client does not read.
+    /// Queues a pong, or keeps it in the place of the last one while the client does not read or
+    /// many wait.
     pub fn add_pong(&mut self, frame: &[u8], blocked: bool) {
-        if blocked {
+        if blocked || self.pongs == PONGS_MAX {
             self.pong = Some(frame.into());
         } else {
-            self.add_control(frame);
+            self.pongs += 1;
+            self.append(frame);
         }
     }
 
     /// Gives the kernel as much as it takes.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> nix::Result<Flushed> {
         let mut flushed = Flushed::default();
-        if let Some(pong) = self.pong.take() {
-            self.add_control(&pong);
-        }
+        self.place_pong();
         while self.bytes > 0 {
             let (wrote, wanted) = match self.write(socket) {
                 Ok(result) => result,
@@ -209,7 +215,7 @@ impl Outbox {
 
     fn took_all(&mut self) -> usize {
         let messages = std::mem::take(&mut self.messages);
-        (self.bytes, self.sent, self.begun) = (0, 0, false);
+        (self.bytes, self.sent, self.begun, self.pongs) = (0, 0, false, 0);
         self.units.clear();
         if self.tail.capacity() > SPARE_BYTES_MAX {
             self.tail = Vec::new();
@@ -299,6 +305,17 @@ impl Outbox {
             self.seal();
         }
         &mut self.tail
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.tail(bytes.len()).extend_from_slice(bytes);
+        self.count(bytes.len(), false);
+    }
+
+    fn place_pong(&mut self) {
+        if let Some(pong) = self.pong.take() {
+            self.append(&pong);
+        }
     }
 
     /// Makes the tail a piece like the others.
@@ -443,5 +460,22 @@ mod tests {
         outbox.add_pong(b"c", true);
         outbox.flush(ours.as_fd()).unwrap();
         assert_eq!(read_all(&theirs), b"ac");
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_answered_by_few_pongs_and_none_follows_a_close() {
+        let (ours, theirs) = pair();
+        let mut outbox = Outbox::default();
+        for ping in 0..100 {
+            outbox.add_pong(&[ping], false);
+        }
+        outbox.add_control(b"close");
+        outbox.flush(ours.as_fd()).unwrap();
+        let few: Vec<u8> = (0..PONGS_MAX).chain([99]).collect();
+        assert_eq!(read_all(&theirs), [&few[..], b"close"].concat());
+        outbox.add_pong(b"b", false);
+        outbox.add_pong(b"c", false);
+        outbox.flush(ours.as_fd()).unwrap();
+        assert_eq!(read_all(&theirs), b"bc");
     }
 }

@@ -3,25 +3,6 @@
 
 use crate::harness::*;
 
-/// A frame of a client with a mask of zeros, which leaves the payload as it is.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..126 => bytes.push(0x80 | length as u8),
-        length @ 126..65_536 => {
-            bytes.push(0x80 | 126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0x80 | 127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes()[..], reason].concat())
 }
@@ -132,6 +113,9 @@ async fn too_many_parts_and_too_slow_parts_end_the_connection() {
     let mut raw = Raw::upgraded(&server.address).await;
     raw.send([frame(0x01, b"a"), frame(0, b"b"), frame(0, b"c"), frame(0, b"d")].concat()).await;
     assert_eq!(raw.close_code().await, Some(1008));
+    let mut raw = Raw::upgraded(&server.address).await;
+    raw.send([frame(0x01, b""), frame(0, b"").repeat(3)].concat()).await;
+    assert_eq!(raw.close_code().await, Some(1008));
     for unfinished in [frame(0x01, b"a"), b"\x81\x85\0".to_vec()] {
         let mut raw = Raw::upgraded(&server.address).await;
         raw.send(unfinished).await;
@@ -147,4 +131,57 @@ async fn a_big_message_goes_through_whole() {
     let message = tokio_tungstenite::tungstenite::Message::binary(data.clone());
     client.send_message(message).await.unwrap();
     assert_eq!(client.next().await.unwrap().into_data(), data);
+}
+
+#[tokio::test]
+async fn a_text_in_parts_of_one_byte_comes_whole() {
+    let server = Setup::testbed().set("max_fragments", 20_000).start().await;
+    let mut raw = Raw::upgraded(&server.address).await;
+    let text = format!("echo {}", "é".repeat(5000));
+    raw.send(in_parts(TEXT, text.as_bytes(), 1)).await;
+    assert_eq!(raw.bytes(4).await, b"\x81\x7e\x27\x15");
+    assert_eq!(raw.bytes(text.len()).await, text.as_bytes());
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_is_answered_up_to_its_newest_and_not_each() {
+    let server = Setup::testbed().start().await;
+    let mut raw = Raw::upgraded(&server.address).await;
+    let flood = (0..50_000_u32).map(|ping| frame(PING, &ping.to_be_bytes()));
+    let flood = flood.chain([frame(0x88, b"")]).collect::<Vec<_>>().concat();
+    raw.send(flood).await;
+    let said = raw.rest().await;
+    let pongs = said.strip_suffix(b"\x88\0").expect("an empty close frame at the end");
+    let pings: Vec<u32> = pongs
+        .chunks(6)
+        .map(|pong| {
+            assert_eq!(pong[..2], [0x8a, 4]);
+            u32::from_be_bytes(pong[2..].try_into().unwrap())
+        })
+        .collect();
+    assert!(pings.is_sorted_by(|a, b| a < b), "a pong came twice or late");
+    assert_eq!(pings.last(), Some(&49_999));
+    assert!(pings.len() < 50_000);
+}
+
+#[tokio::test]
+async fn a_compression_bomb_ends_its_own_connection() {
+    let bomb = packed(std::iter::repeat_n(&[0; 1 << 16][..], 64));
+    for takeover in [false, true] {
+        let setup = Setup::testbed().set("websocket_compression", true);
+        let server = setup.set("compression_context_takeover", takeover).start().await;
+        let mut bystander = server.client().await;
+        let who = bystander.who().await;
+        let first = TEXT | COMPRESSED;
+        for wire in [frame(FIN | first, &bomb), in_parts(first, &bomb, 100)] {
+            let mut raw = Raw::connect(&server.address).await;
+            let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+            raw.upgrade(&server.address, offer).await;
+            // Fills the window, if there is one.
+            let greeting = packed([&b"quiet "[..], &[b'z'; 1 << 15]]);
+            raw.send([frame(FIN | first, &greeting), wire].concat()).await;
+            assert_eq!(raw.close_code().await, Some(1009));
+        }
+        assert_eq!(bystander.who().await, who);
+    }
 }

@@ -71,13 +71,6 @@ async fn over_max_connection_a_client_is_told_to_come_back() {
     let _client = server.client().await;
 }
 
-/// Jiffies of processor time a process has used.
-fn processor_time(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 #[tokio::test]
 async fn out_of_descriptors_a_worker_neither_spins_nor_dies() {
     let server = Setup::testbed().set("worker_num", 1).descriptors(64).start().await;
@@ -95,7 +88,7 @@ async fn out_of_descriptors_a_worker_neither_spins_nor_dies() {
     // A length to measure over, not something to wait for: a spin would fill it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let used = processor_time(worker) - before;
-    assert!(used < 50, "{used} of 100 jiffies");
+    assert!(used < Duration::from_millis(500), "{used:?} of a second");
     assert_eq!(bystander.who().await, who);
     drop(crowd);
     let mut next = until("room for a client", async || {
@@ -167,7 +160,7 @@ async fn where_not_even_that_can_be_told_clients_wait_and_the_worker_rests() {
     // A length to measure over, not something to wait for: a spin would fill it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let used = processor_time(worker) - before;
-    assert!(used < 50, "{used} of 100 jiffies");
+    assert!(used < Duration::from_millis(500), "{used:?} of a second");
     assert_eq!(bystander.who().await, who);
     limit_descriptors(worker, 1024).await;
     for raw in &mut crowd {

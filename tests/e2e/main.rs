@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod attacks;
 mod browser;
 mod command_line;
 mod configuration;

@@ -1,6 +1,7 @@
 //! What the tests are written in: a real server, real clients, and waiting for what is told.
 
 mod client;
+mod costs;
 mod notify;
 mod processes;
 mod raw;
@@ -10,9 +11,10 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Closed};
+pub use costs::{Costs, memory, processor_time};
 pub use notify::NotifySocket;
 pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
-pub use raw::{Raw, handshake};
+pub use raw::{COMPRESSED, FIN, PING, Raw, TEXT, frame, handshake, in_parts, packed};
 pub use server::{Ran, Server, Setup, command};
 
 /// Nothing that a test waits for takes this long on a machine that works.
