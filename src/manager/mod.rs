@@ -389,8 +389,9 @@ impl Manager {
         (self.last_asked, receiver)
     }
 
-    /// A packet of a worker and those that came meanwhile, at most a turn's; then what they are
-    /// to bring about goes on its way. True if there may be more.
+    /// A packet of a worker, alone if it was waited for, else with those that came meanwhile, at
+    /// most a turn's; then what they are to bring about goes on its way. True if there may be
+    /// more than that.
     fn on_packets(
         &mut self,
         link: &Link,
@@ -402,11 +403,11 @@ impl Manager {
             let fds = std::mem::take(&mut arrival.fds);
             self.on_packet(link.id(), &buffer[..arrival.len], fds)?;
             turn += arrival.len + PACKET_COST;
-            if turn >= TURN_BYTES {
-                break true;
+            if arrival.waited || turn >= TURN_BYTES {
+                break !arrival.waited;
             }
             // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = link.try_receive(buffer) else { break false };
+            let Ok(Some(next)) = link.receive_more(buffer) else { break false };
             *arrival = next;
         };
         self.workers.flush();
