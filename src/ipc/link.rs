@@ -3,7 +3,8 @@
 //! Sending never waits. What the kernel does not take at once stands in one of two lanes:
 //! control, which always has room, and data, which answers `full` beyond
 //! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
-//! share a packet until the flusher gets to run, which is once in each turn of the reactor.
+//! share a packet until the flusher gets to run, which is once in each turn of the reactor, or
+//! until the end of a turn that was announced.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -73,6 +74,8 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
+    /// Whether what is queued need not wake the flusher.
+    in_turn: Cell<bool>,
     /// Whether the kernel refused something and is waited for.
     blocked: Cell<bool>,
 }
@@ -89,6 +92,7 @@ impl Link {
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
+            in_turn: Cell::new(false),
             blocked: Cell::new(false),
         })
     }
@@ -137,7 +141,9 @@ impl Link {
         fds: Vec<OwnedFd>,
     ) -> Result<()> {
         let packed = self.queue(lane).borrow_mut().pack(self.id, message, body, fds);
-        self.wake.notify_one();
+        if !self.in_turn.get() {
+            self.wake.notify_one();
+        }
         packed
     }
 
@@ -181,8 +187,22 @@ impl Link {
         flushed
     }
 
+    /// Announces that [`end_turn`](Self::end_turn) will be called before anybody waits: until then
+    /// nothing that is queued wakes the flusher, which costs as much as to send it.
+    pub fn begin_turn(&self) {
+        self.in_turn.set(true);
+    }
+
+    /// Sends what the kernel takes now. The rest, and what fails, is the flusher's business.
+    pub fn end_turn(&self) {
+        self.in_turn.set(false);
+        if !matches!(self.flush_now(), Ok(true)) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Sends what the kernel takes now; whether that was all.
-    pub fn flush_now(&self) -> Result<bool> {
+    fn flush_now(&self) -> Result<bool> {
         if self.blocked.get() {
             // `flush` waits for the kernel, and would only be told the same.
             return Ok(false);
