@@ -61,8 +61,8 @@ pub struct Arrival {
     pub len: usize,
     /// The descriptors beside it.
     pub fds: Vec<OwnedFd>,
-    /// Whether it was waited for. Then it is best sent on before the kernel is asked for more: to
-    /// hear that there is none takes a fifth as long as the whole hop.
+    /// Whether it was waited for. Then it is best sent on before the kernel is asked for more,
+    /// since mostly there is none, and to hear that is a call on its way.
     pub waited: bool,
 }
 
@@ -188,7 +188,7 @@ impl Link {
     }
 
     /// Announces that [`end_turn`](Self::end_turn) will be called before anybody waits: until then
-    /// nothing that is queued wakes the flusher, which costs as much as to send it.
+    /// nothing that is queued wakes the flusher, which would find it sent.
     pub fn begin_turn(&self) {
         self.in_turn.set(true);
     }
