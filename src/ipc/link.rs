@@ -3,10 +3,12 @@
 //! Sending never waits. What the kernel does not take at once stands in one of two lanes:
 //! control, which always has room, and data, which answers `full` beyond
 //! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
-//! share a packet until the flusher gets to run, which is once in each turn of the reactor.
+//! share a packet until the flusher gets to run, which is once in each turn of the reactor, or
+//! until the end of a turn that was announced.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -20,8 +22,12 @@ use super::packet::{Body, Packet};
 use super::{DATA_LANE_BYTES_MAX, INLINE_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
+use crate::sys::packet::Datagram;
 use crate::sys::watch::watch;
 use crate::sys::{memory, packet};
+
+/// What a receive says that brings nothing.
+const NOTHING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::ConnectionReset];
 
 /// Which of the two lanes a message takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +61,9 @@ pub struct Arrival {
     pub len: usize,
     /// The descriptors beside it.
     pub fds: Vec<OwnedFd>,
+    /// Whether it was waited for. Then it is best sent on before the kernel is asked for more,
+    /// since mostly there is none, and to hear that is a call on its way.
+    pub waited: bool,
 }
 
 /// A link, for the roles that run tokio.
@@ -65,6 +74,8 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
+    /// Whether what is queued need not wake the flusher.
+    in_turn: Cell<bool>,
     /// Whether the kernel refused something and is waited for.
     blocked: Cell<bool>,
 }
@@ -81,6 +92,7 @@ impl Link {
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
+            in_turn: Cell::new(false),
             blocked: Cell::new(false),
         })
     }
@@ -129,7 +141,9 @@ impl Link {
         fds: Vec<OwnedFd>,
     ) -> Result<()> {
         let packed = self.queue(lane).borrow_mut().pack(self.id, message, body, fds);
-        self.wake.notify_one();
+        if !self.in_turn.get() {
+            self.wake.notify_one();
+        }
         packed
     }
 
@@ -173,8 +187,22 @@ impl Link {
         flushed
     }
 
+    /// Announces that [`end_turn`](Self::end_turn) will be called before anybody waits: until then
+    /// nothing that is queued wakes the flusher, which would find it sent.
+    pub fn begin_turn(&self) {
+        self.in_turn.set(true);
+    }
+
+    /// Sends what the kernel takes now. The rest, and what fails, is the flusher's business.
+    pub fn end_turn(&self) {
+        self.in_turn.set(false);
+        if !matches!(self.flush_now(), Ok(true)) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Sends what the kernel takes now; whether that was all.
-    pub fn flush_now(&self) -> Result<bool> {
+    fn flush_now(&self) -> Result<bool> {
         if self.blocked.get() {
             // `flush` waits for the kernel, and would only be told the same.
             return Ok(false);
@@ -218,13 +246,14 @@ impl Link {
 
     /// Takes a packet that is there already. `None` when there is none or the peer is gone.
     pub fn try_receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
-        match packet::receive(self.socket.get_ref().as_fd(), buffer) {
-            Ok(got) if got.len > 0 => Ok(Some(Arrival { len: got.len, fds: got.fds })),
-            Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET) => Ok(None),
-            Err(error) => {
-                Err(Error::io(format!("receive from the link of worker {}", self.id), error))
-            }
-        }
+        self.arrived(read(self.socket.get_ref(), buffer), false)
+    }
+
+    /// Takes one more. As [`try_receive`](Self::try_receive), but the kernel is not asked again
+    /// when it has said that there is none: the next one is [`receive`](Self::receive)'s.
+    pub fn receive_more(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
+        let got = self.socket.try_io(Interest::READABLE, |socket| read(socket, buffer));
+        self.arrived(got, false)
     }
 
     /// Whether the other end was closed.
@@ -237,21 +266,27 @@ impl Link {
 
     /// Waits for the next packet. `None` when the peer is gone.
     pub async fn receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>> {
-        let got = self
-            .socket
-            .async_io(Interest::READABLE, |socket| {
-                Ok(packet::receive(socket.as_fd(), &mut *buffer)?)
-            })
-            .await;
+        if let Some(arrival) = self.receive_more(buffer)? {
+            return Ok(Some(arrival));
+        }
+        let read = |socket: &OwnedFd| read(socket, buffer);
+        self.arrived(self.socket.async_io(Interest::READABLE, read).await, true)
+    }
+
+    fn arrived(&self, got: io::Result<Datagram>, waited: bool) -> Result<Option<Arrival>> {
         match got {
-            Ok(got) if got.len > 0 => Ok(Some(Arrival { len: got.len, fds: got.fds })),
-            Ok(_) => Ok(None),
-            Err(error) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => Ok(None),
+            Ok(Datagram { len: 0, .. }) => Ok(None),
+            Ok(Datagram { len, fds }) => Ok(Some(Arrival { len, fds, waited })),
+            Err(error) if NOTHING.contains(&error.kind()) => Ok(None),
             Err(error) => {
                 Err(Error::io(format!("receive from the link of worker {}", self.id), error))
             }
         }
     }
+}
+
+fn read(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    Ok(packet::receive(socket.as_fd(), buffer)?)
 }
 
 impl Queue {

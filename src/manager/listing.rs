@@ -36,7 +36,7 @@ pub struct Listing {
 impl Manager {
     /// Begins a list of every open connection.
     pub fn listing(&self) -> Listing {
-        let workers = self.workers.sorted();
+        let workers: Vec<_> = self.workers.iter().collect();
         let two_share_a_slot =
             workers.windows(2).any(|pair| pair[0].id().slot == pair[1].id().slot);
         let moving = two_share_a_slot || self.hold.scope != super::Scope::Open;

@@ -390,28 +390,40 @@ impl Manager {
         (self.last_asked, receiver)
     }
 
-    /// A packet of a worker and those that came meanwhile, at most a turn's; then what they are
-    /// to bring about goes on its way. True if there may be more.
+    /// Packets of a worker; then what they are to bring about goes on its way. True if there may
+    /// be more.
     fn on_packets(
         &mut self,
         link: &Link,
         buffer: &mut [u8],
         arrival: &mut Arrival,
     ) -> Result<bool> {
+        self.workers.begin_turn();
+        let more = self.take_packets(link, buffer, arrival);
+        self.workers.end_turn();
+        more
+    }
+
+    /// A packet of a worker, alone if it was waited for, else with those that came meanwhile, at
+    /// most a turn's. True if there may be more than that.
+    fn take_packets(
+        &mut self,
+        link: &Link,
+        buffer: &mut [u8],
+        arrival: &mut Arrival,
+    ) -> Result<bool> {
         let mut turn = 0;
-        let more = loop {
+        loop {
             let fds = std::mem::take(&mut arrival.fds);
             self.on_packet(link.id(), &buffer[..arrival.len], fds)?;
             turn += arrival.len + PACKET_COST;
-            if turn >= TURN_BYTES {
-                break true;
+            if arrival.waited || turn >= TURN_BYTES {
+                return Ok(!arrival.waited);
             }
             // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = link.try_receive(buffer) else { break false };
+            let Ok(Some(next)) = link.receive_more(buffer) else { return Ok(false) };
             *arrival = next;
-        };
-        self.workers.flush();
-        Ok(more)
+        }
     }
 
     /// Reads what is left in the link of a worker that has ended.

@@ -23,7 +23,7 @@ impl Manager {
             generation: self.reloads.generation(),
             worker_num: state.worker_num,
             connections: self.scoreboard.sum(Counter::Connections),
-            workers: self.workers.sorted().iter().map(|w| self.report(w, now)).collect(),
+            workers: self.workers.iter().map(|w| self.report(w, now)).collect(),
             counters: self.totals(),
             reload: self.reloads.report(),
             throttled: state

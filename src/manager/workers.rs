@@ -1,6 +1,6 @@
 //! The workers as the manager sees them: one handle each, with verbs for what it is told.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -202,7 +202,7 @@ impl Drop for WorkerHandle {
 /// All of them.
 #[derive(Default)]
 pub struct Workers {
-    by_id: HashMap<WorkerId, WorkerHandle>,
+    by_id: BTreeMap<WorkerId, WorkerHandle>,
 }
 
 impl Workers {
@@ -226,28 +226,27 @@ impl Workers {
         self.by_id.get_mut(&id)
     }
 
-    /// Sends what is queued for them, as far as the kernel takes it now. The rest, and what
-    /// fails, is the business of the task that flushes a link.
-    pub fn flush(&self) {
+    /// What is queued for them goes at [`end_turn`](Self::end_turn), which has to follow.
+    pub fn begin_turn(&self) {
         for worker in self.by_id.values() {
-            let _ = worker.link.flush_now();
+            worker.link.begin_turn();
         }
     }
 
-    /// All, in no order.
+    /// Sends what is queued for them.
+    pub fn end_turn(&self) {
+        for worker in self.by_id.values() {
+            worker.link.end_turn();
+        }
+    }
+
+    /// All, by slot and epoch.
     pub fn iter(&self) -> impl Iterator<Item = &WorkerHandle> {
         self.by_id.values()
     }
 
-    /// All, to change, in no order.
+    /// All, to change, by slot and epoch.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
         self.by_id.values_mut()
-    }
-
-    /// All, by slot and epoch.
-    pub fn sorted(&self) -> Vec<&WorkerHandle> {
-        let mut workers: Vec<_> = self.by_id.values().collect();
-        workers.sort_by_key(|worker| worker.id());
-        workers
     }
 }

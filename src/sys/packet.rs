@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, setsockopt, socketpair, sockopt,
+    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
 
 use crate::error::{Result, Subject};
@@ -40,12 +40,16 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix
 /// As [`send`], with descriptors that are known by their numbers alone. `EBADF` when one of them
 /// is not open.
 pub fn send_numbers(socket: BorrowedFd<'_>, bytes: &[u8], raw: &[RawFd]) -> nix::Result<()> {
-    let beside = [ControlMessage::ScmRights(raw)];
-    let beside = if raw.is_empty() { &[][..] } else { &beside[..] };
-    let iov = [IoSlice::new(bytes)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        match sendmsg::<()>(socket.as_raw_fd(), &iov, beside, flags, None) {
+        let sent = if raw.is_empty() {
+            // The same, but nothing to copy and check for the kernel.
+            socket::send(socket.as_raw_fd(), bytes, flags)
+        } else {
+            let (iov, beside) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(raw)]);
+            sendmsg::<()>(socket.as_raw_fd(), &iov, &beside, flags, None)
+        };
+        match sent {
             Err(Errno::EINTR) => continue,
             result => return result.map(|_| ()),
         }

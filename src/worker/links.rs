@@ -172,8 +172,8 @@ impl Worker {
         }
     }
 
-    /// A packet of the manager, and those that came meanwhile: what they push is written once.
-    /// True if there may be more than one turn takes.
+    /// A packet of the manager, alone if it was waited for, else with those that came meanwhile:
+    /// what they push is written once. True if there may be more than one turn takes.
     fn packets(self: &Rc<Self>, buffer: &mut [u8], arrival: &mut Arrival) -> bool {
         let mut packets = 0;
         loop {
@@ -181,11 +181,11 @@ impl Worker {
                 tracing::error!(%error, "a packet of the manager was not understood");
             }
             packets += 1;
-            if packets == PACKETS_PER_TURN {
-                return true;
+            if arrival.waited || packets == PACKETS_PER_TURN {
+                return !arrival.waited;
             }
             // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = self.link.try_receive(buffer) else { return false };
+            let Ok(Some(next)) = self.link.receive_more(buffer) else { return false };
             *arrival = next;
         }
     }

@@ -52,6 +52,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
                 count => count.subject(|| "wait for the epoll set".to_owned())?,
             };
             more = count == events.len();
+            worker.link.begin_turn();
             for event in &events[..count] {
                 more |= worker.handle(*event, &mut buffer);
             }

@@ -121,6 +121,7 @@ impl Worker {
     /// reactor need not wake.
     pub(super) fn in_turn<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
         let waker = self.turn.waker.take();
+        self.link.begin_turn();
         self.now_ms.set(clock::monotonic_ms());
         let done = work();
         self.end_turn();
@@ -131,7 +132,8 @@ impl Worker {
         done
     }
 
-    /// Writes what the turn has queued, and tells of connections that ended in it.
+    /// Writes what the turn has queued, for the manager too, and tells of connections that ended
+    /// in it.
     pub(super) fn end_turn(self: &Rc<Self>) {
         for _ in 0..ROUNDS_MAX {
             let mut dirty = self.turn.dirty.take();
@@ -152,6 +154,7 @@ impl Worker {
         if self.turn.dirty.borrow().is_empty() {
             self.chorus.borrow_mut().clear();
         }
+        self.link.end_turn();
     }
 
     /// Gives a connection's outbox to the kernel.
