@@ -21,11 +21,6 @@ use crate::sys::clock::monotonic_ms;
 const PREPARE_MS: u64 = 60_000;
 /// What a handover may take besides `max_wait_time` for running handlers.
 const HAND_OVER_GRACE_MS: u64 = 15_000;
-/// What a drain may take beyond its own deadline before the worker is killed.
-const DRAIN_GRACE_MS: u64 = 5_000;
-/// Old generations that may linger.
-const OLD_GENERATIONS_MAX: usize = 4;
-
 /// A place to send the verdict to.
 pub type Waiter = oneshot::Sender<ReloadVerdict>;
 
@@ -175,11 +170,6 @@ impl Manager {
         }
     }
 
-    /// How long a worker that drains may live, in milliseconds.
-    pub fn drain_ms(&self) -> u64 {
-        self.settings.max_wait_ms.max(self.settings.jitter_ms) + DRAIN_GRACE_MS
-    }
-
     /// The master is ready to spawn a new generation.
     pub fn on_prepared(&mut self, generation: Generation, config: &str, worker_num: u16) {
         match Settings::from_json(config) {
@@ -325,15 +315,6 @@ impl Manager {
         }
     }
 
-    /// Has an old worker give what can still follow, and leave.
-    pub fn drain(&mut self, id: WorkerId) {
-        let (jitter_ms, deadline_ms) = (self.settings.jitter_ms, self.settings.max_wait_ms);
-        let until = monotonic_ms() + self.drain_ms();
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.drain(jitter_ms, deadline_ms.max(jitter_ms), until);
-        }
-    }
-
     fn commit(&mut self, worker_num: u16) {
         self.master.send(&ManagerToMaster::Commit);
         if let Some(settings) = self.reloads.next_settings.take() {
@@ -389,21 +370,5 @@ impl Manager {
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
         self.kill_oldest();
         self.reloads.tell(verdict);
-    }
-
-    /// At most four old generations linger.
-    fn kill_oldest(&mut self) {
-        let serving = self.reloads.generation;
-        let old = self.workers.iter().map(|worker| worker.record.generation);
-        let old: BTreeSet<Generation> = old.filter(|generation| *generation < serving).collect();
-        let too_many = old.len().saturating_sub(OLD_GENERATIONS_MAX);
-        let doomed: BTreeSet<Generation> = old.into_iter().take(too_many).collect();
-        for worker in self.workers.iter_mut() {
-            if doomed.contains(&worker.record.generation) && !worker.killed {
-                worker.killed = true;
-                tracing::warn!(worker = %worker.record.id, "too many old generations linger");
-                self.master.send(&ManagerToMaster::Kill(worker.record.id));
-            }
-        }
     }
 }
