@@ -13,7 +13,7 @@ use super::serving::{Obedient, config, told};
 use crate::api::{Opcode, Verdict};
 use crate::config::{BufferPolicy, Config};
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::messages::{ManagerToWorker, Origin, WorkerToManager};
+use crate::ipc::messages::{IN_ROUNDS, ManagerToWorker, Origin, WorkerToManager};
 use crate::ipc::scoreboard::Counter;
 
 const SECOND: WorkerId = WorkerId { slot: Slot(0), epoch: 2 };
@@ -237,4 +237,76 @@ async fn batches_that_were_lost_are_sent_again_and_doubles_are_dropped() {
     assert!(heard_new.try_recv().is_err());
     server.counts_to(Counter::HandedOver, 100).await;
     assert_eq!(server.count(Counter::Connections), 100);
+}
+
+/// Answers each batch of a round for a new worker that takes all; how many those were, and
+/// whether there are more.
+async fn round(old: &mut Tested) -> (usize, bool) {
+    let mut given = 0;
+    loop {
+        match old.hears_all().await.0 {
+            WorkerToManager::Moving { fds } => {
+                given += fds.len();
+                old.says(ManagerToWorker::Adopted { fds }, &[]).await;
+            }
+            WorkerToManager::Gave => return (given, true),
+            WorkerToManager::HandedOver { .. } => return (given, false),
+            _ => {}
+        }
+    }
+}
+
+async fn ask_for_round(old: &mut Tested) {
+    old.says(ManagerToWorker::HandOver { to: SECOND }, IN_ROUNDS).await;
+}
+
+async fn rests(old: &mut Tested) {
+    old.hears(|heard: &Heard| matches!(heard.0, WorkerToManager::Rested).then_some(())).await;
+}
+
+#[tokio::test]
+async fn many_move_in_rounds_and_who_is_busy_in_one_of_the_next() {
+    let server = Server::new();
+    let (mut old, heard) = start(&server, FIRST).await;
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        clients.push(server.connect().await);
+        told(&heard).await;
+    }
+    say(&mut clients[0], &format!("confirm {}", fd(1, 7))).await;
+    let asked = |heard: &Heard| match heard.0 {
+        WorkerToManager::Push { id, .. } => Some(id),
+        _ => None,
+    };
+    let id = old.hears(asked).await;
+    ask_for_round(&mut old).await;
+    assert_eq!(round(&mut old).await, (256, true));
+    rests(&mut old).await;
+    ask_for_round(&mut old).await;
+    assert_eq!(round(&mut old).await, (43, true));
+    old.says(ManagerToWorker::Verdict { id, verdict: Verdict::Gone }, &[]).await;
+    rests(&mut old).await;
+    ask_for_round(&mut old).await;
+    assert_eq!(round(&mut old).await, (1, false));
+}
+
+#[tokio::test]
+async fn a_handover_that_is_given_up_between_two_rounds_leaves_the_rest_served() {
+    let server = Server::new();
+    let (mut old, heard) = start(&server, FIRST).await;
+    let mut clients = Vec::new();
+    for _ in 0..257 {
+        clients.push(server.connect().await);
+        told(&heard).await;
+    }
+    ask_for_round(&mut old).await;
+    assert_eq!(round(&mut old).await, (256, true));
+    rests(&mut old).await;
+    old.says(ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 }, &[]).await;
+    // It says so once more when it has noticed, to be asked later.
+    rests(&mut old).await;
+    say(&mut clients[256], "still there?").await;
+    assert_eq!(text(&mut clients[256]).await, "still there?");
+    ask_for_round(&mut old).await;
+    assert_eq!(round(&mut old).await, (1, false));
 }
