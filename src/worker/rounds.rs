@@ -143,11 +143,16 @@ impl Worker {
     async fn move_these(self: &Rc<Self>, pass: &mut Pass, keys: Vec<Key>) -> Result<(), GivenUp> {
         let mut batch = Batch::default();
         let mut round = Round::begin();
-        for key in keys {
+        let mut keys = keys.into_iter();
+        while let Some(key) = keys.next() {
             if batch.fds.is_empty() {
                 if pass.in_rounds && round.is_over() {
                     self.say_in_order(&WorkerToManager::Gave);
-                    self.next_round().await?;
+                    if let Err(GivenUp) = self.next_round().await {
+                        // Some of these may be held.
+                        pass.busy.extend(std::iter::once(key).chain(keys));
+                        return Err(GivenUp);
+                    }
                     round = Round::begin();
                 }
                 self.until_room().await;
