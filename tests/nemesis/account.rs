@@ -134,11 +134,9 @@ fn manager_killed(ledger: &Ledger, ask: &Ask) -> bool {
 }
 
 /// What a killed worker had read, or not given away yet, is lost with it; its clients may not be.
-/// Those of a crash-proof one live on; and whoever was on the way to it in a handover goes to its
-/// replacement, when what the giver pushed behind it has gone.
 fn worker_killed(ledger: &Ledger, ask: &Ask) -> bool {
-    let was = |harm| ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, |it| it.what == harm);
-    was(Harm::KilledWorker) && (ledger.crash_proof || was(Harm::Reload))
+    let killed = || ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, |it| it.what == Harm::KilledWorker);
+    ledger.crash_proof && killed()
 }
 
 fn stalled(ledger: &Ledger, fd: u64, at: Instant) -> bool {
