@@ -23,6 +23,16 @@ async fn start(server: &Server, id: WorkerId) -> (Tested, Receiver<String>) {
     (server.start(id, config(), move || Obedient(tell)).await, heard)
 }
 
+/// Clients that are open.
+async fn many(server: &Server, heard: &Receiver<String>, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(server.connect().await);
+        told(heard).await;
+    }
+    clients
+}
+
 /// Frames of a client, masked with zero.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
@@ -218,11 +228,7 @@ async fn what_nobody_took_is_served_again() {
 async fn batches_that_were_lost_are_sent_again_and_doubles_are_dropped() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;
-    let mut clients = Vec::new();
-    for _ in 0..100 {
-        clients.push(server.connect().await);
-        told(&heard_old).await;
-    }
+    let _clients = many(&server, &heard_old, 100).await;
     let (mut new, heard_new) = start(&server, SECOND).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     // The first manager passes one batch on, and dies before it passes the answer back.
@@ -268,11 +274,7 @@ async fn rests(old: &mut Tested) {
 async fn many_move_in_rounds_and_who_is_busy_in_one_of_the_next() {
     let server = Server::new();
     let (mut old, heard) = start(&server, FIRST).await;
-    let mut clients = Vec::new();
-    for _ in 0..300 {
-        clients.push(server.connect().await);
-        told(&heard).await;
-    }
+    let mut clients = many(&server, &heard, 300).await;
     say(&mut clients[0], &format!("confirm {}", fd(1, 7))).await;
     let asked = |heard: &Heard| match heard.0 {
         WorkerToManager::Push { id, .. } => Some(id),
@@ -294,11 +296,7 @@ async fn many_move_in_rounds_and_who_is_busy_in_one_of_the_next() {
 async fn a_handover_that_is_given_up_between_two_rounds_leaves_the_rest_served() {
     let server = Server::new();
     let (mut old, heard) = start(&server, FIRST).await;
-    let mut clients = Vec::new();
-    for _ in 0..257 {
-        clients.push(server.connect().await);
-        told(&heard).await;
-    }
+    let mut clients = many(&server, &heard, 257).await;
     ask_for_round(&mut old).await;
     assert_eq!(round(&mut old).await, (256, true));
     rests(&mut old).await;
