@@ -4,13 +4,15 @@
 //! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, settle
 //! (a successor hears first who owns what), serve until told to leave.
 //!
-//! - [`router`] says who owns a client, [`switch`] brings it there, [`hold`] is where messages
-//!   wait meanwhile, and [`orphans`] where those for a killed worker's clients do.
+//! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
+//!   to all, [`hold`] is where they wait meanwhile, and [`orphans`] where those for a killed
+//!   worker's clients do.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
 mod beats;
+mod broadcast;
 mod control;
 mod hold;
 mod listing;

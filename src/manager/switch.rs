@@ -2,16 +2,12 @@
 //!
 //! Each packet is read once, and a body is copied once, into the packet of its target; a body in
 //! a memfd goes on as the memfd. Nothing here waits: what finds no room is refused, told and
-//! counted.
-
-use std::os::fd::AsFd;
-
-use bytes::Bytes;
+//! counted. What is for all goes by [`super::broadcast`].
 
 use super::Manager;
 use super::hold::{Item, Kept, Scope};
 use crate::api::{Info, Opcode, Verdict};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{ManagerToWorker, Origin, RequestId, WorkerToManager};
@@ -214,84 +210,6 @@ impl Manager {
         }
     }
 
-    /// Brings a message to the clients of all workers but the sender. Answers with how many
-    /// workers that is.
-    pub fn broadcast(
-        &mut self,
-        sender: Option<WorkerId>,
-        opcode: Opcode,
-        except: u64,
-        body: Body<'_>,
-    ) -> usize {
-        let scope = self.hold.scope;
-        let targets = self.workers.iter().filter(|w| w.may_have_clients());
-        let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
-        let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
-        let waits = scope == Scope::All || !held.is_empty();
-        // While all are held, so is this, and comes by here again.
-        let orphans = if scope == Scope::All { 0 } else { self.orphans.count() };
-        let reached = held.len() + now.len() + orphans;
-        let kept = match body {
-            Body::Inline(bytes) => {
-                self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
-                if !waits && orphans == 0 {
-                    return reached;
-                }
-                Kept::Bytes(Bytes::copy_from_slice(bytes))
-            }
-            Body::Beside(memfd, len) => {
-                self.broadcast_to(&now, opcode, except, |_| {
-                    Ok(Body::Beside(memfd.as_fd().try_clone_to_owned()?, len))
-                });
-                Kept::Memfd(memfd, len)
-            }
-        };
-        if orphans > 0 {
-            let refused = self.orphans.broadcast(sender, opcode, except, &kept);
-            self.refuse_broadcast(sender, refused);
-        }
-        if waits {
-            let (adopted, len) = (self.adopted_so_far(), kept.len());
-            let item = Item::All { opcode, except, sender, adopted, body: kept };
-            if self.hold.add(item, len).is_err() {
-                self.refuse_broadcast(sender, 1);
-            }
-        }
-        reached
-    }
-
-    /// Sends a broadcast to these; `body` makes the body for each.
-    pub fn broadcast_to<'a>(
-        &mut self,
-        targets: &[WorkerId],
-        opcode: Opcode,
-        except: u64,
-        body: impl Fn(WorkerId) -> std::io::Result<Body<'a>>,
-    ) {
-        let message = ManagerToWorker::Broadcast { opcode, except };
-        for id in targets {
-            let Some(worker) = self.workers.get(*id) else { continue };
-            let sent = body(*id)
-                .map_err(|error| Error::io("dup a message's memfd", error))
-                .and_then(|body| worker.link.send(Lane::Data, &message, body, Vec::new()));
-            match sent {
-                Ok(Sent::Queued) => self.traffic.relayed += 1,
-                Ok(Sent::Full) => self.traffic.refused += 1,
-                Err(error) => {
-                    tracing::error!(worker = %id, %error, "a broadcast could not be passed on");
-                    self.traffic.refused += 1;
-                }
-            }
-        }
-    }
-
-    pub fn refuse_broadcast(&mut self, sender: Option<WorkerId>, count: u64) {
-        self.traffic.refused += count;
-        if let Some(worker) = sender.and_then(|id| self.workers.get_mut(id)) {
-            worker.refused += count;
-        }
-    }
-
     pub fn refuse(&mut self, errand: Errand, verdict: Verdict) {
         if verdict == Verdict::Gone {
             self.traffic.gone += 1;
@@ -359,40 +277,6 @@ impl Manager {
         }
         for worker in self.workers.iter_mut() {
             worker.tell_refused();
-        }
-    }
-
-    /// A broadcast that waited for a handover: each client is now at one end of it.
-    fn release_broadcast(
-        &mut self,
-        scope: Scope,
-        sender: Option<WorkerId>,
-        late: &[u64],
-        opcode: Opcode,
-        except: u64,
-        kept: &Kept,
-    ) {
-        let Scope::Handover { from, to } = scope else {
-            match kept.body() {
-                Ok(body) => {
-                    self.broadcast(sender, opcode, except, body);
-                }
-                Err(_) => self.refuse_broadcast(sender, 1),
-            }
-            return;
-        };
-        let ends: Vec<_> = [from, to].into_iter().filter(|id| Some(*id) != sender).collect();
-        self.broadcast_to(&ends, opcode, except, |_| kept.body());
-        if sender == Some(to) {
-            // The new owner has served the clients it had then, and not those that came later.
-            for fd in late.iter().filter(|fd| **fd != except) {
-                let origin = Origin::Worker(to);
-                let errand = Errand::Push { origin, id: 0, opcode };
-                match kept.body() {
-                    Ok(body) => self.deliver(Address::Client(*fd), errand, body),
-                    Err(_) => self.refuse(errand, Verdict::Full),
-                }
-            }
         }
     }
 }
