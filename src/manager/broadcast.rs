@@ -31,11 +31,12 @@ impl Manager {
         let waits = scope == Scope::All || !held.is_empty();
         // While all are held, so is this, and comes by here again.
         let orphans = if scope == Scope::All { 0 } else { self.orphans.count() };
+        let giver = sender.filter(|id| self.giver() == Some(*id) && !self.trail.is_empty());
         let reached = held.len() + now.len() + orphans;
         let kept = match body {
             Body::Inline(bytes) => {
                 self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
-                if !waits && orphans == 0 {
+                if !waits && orphans == 0 && giver.is_none() {
                     return reached;
                 }
                 Kept::Bytes(Bytes::copy_from_slice(bytes))
@@ -50,6 +51,12 @@ impl Manager {
         if orphans > 0 {
             let refused = self.orphans.broadcast(sender, opcode, except, &kept);
             self.refuse_broadcast(sender, refused);
+        }
+        if let Some(from) = giver {
+            match kept.again() {
+                Ok(body) => self.broadcast_behind(from, opcode, except, body),
+                Err(_) => self.refuse_broadcast(sender, 1),
+            }
         }
         if waits {
             let (adopted, len) = (self.adopted_so_far(), kept.len());

@@ -14,7 +14,7 @@ use crate::ipc::packet::Body;
 /// Bytes that may wait; beyond, the answer is `full`.
 pub const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a message weighs besides its body.
-const ITEM_BYTES: usize = 128;
+pub const ITEM_BYTES: usize = 128;
 
 /// For whom messages wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 //! (a successor hears first who owns what), serve until told to leave.
 //!
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
-//!   to all, [`hold`] is where they wait meanwhile, and [`orphans`] where those for a killed
-//!   worker's clients do.
+//!   to all. [`hold`] is where they wait meanwhile, [`orphans`] where those for a killed worker's
+//!   clients do, and [`trail`] where those for clients on their way stand until these arrive.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
@@ -26,6 +26,7 @@ mod status;
 mod stayers;
 mod switch;
 mod ticks;
+mod trail;
 mod workers;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ use orphans::Orphans;
 use router::Router;
 use settings::Settings;
 use switch::{Reply, Traffic};
+use trail::Trail;
 use workers::{WorkerHandle, Workers};
 
 /// After so many bytes of one worker the others, and whoever asks on the control socket, get their
@@ -85,6 +87,7 @@ pub(crate) struct Manager {
     router: Router,
     hold: Hold,
     orphans: Orphans,
+    trail: Trail,
     traffic: Traffic,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
@@ -214,6 +217,7 @@ impl Manager {
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
                 orphans: Orphans::default(),
+                trail: Trail::default(),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
@@ -306,6 +310,7 @@ impl Manager {
         tracing::info!(worker = %id, %how, ?respawn_ms, "a worker ended");
         // What it still said before it ended counts.
         self.drain_link(id);
+        self.lost_taker(id);
         self.workers.remove(id);
         if !self.orphans.has(id) {
             self.forget(id);

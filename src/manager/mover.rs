@@ -235,19 +235,24 @@ impl Manager {
         state: Body<'_>,
         sockets: Vec<OwnedFd>,
     ) {
-        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
-        let to = moving.filter(|(giver, _)| *giver == from).map(|(_, to)| to);
-        let Some(to) = to.and_then(|to| self.workers.get(to)) else {
+        if self.giver() != Some(from) {
             // Their worker keeps its own descriptors until somebody has adopted them.
             tracing::warn!(worker = %from, count = fds.len(), "connections move to nobody");
             return;
-        };
+        }
         if fds.len() != sockets.len() {
             tracing::error!(worker = %from, "a batch of connections is incomplete");
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
+        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
+        let Some(to) = moving.and_then(|(_, to)| self.workers.get(to)) else {
+            // They come again when there is somebody.
+            self.follow_batch(&fds);
+            return;
+        };
         to.adopt(from, fds.clone(), state, sockets);
+        self.follow_batch(&fds);
         self.reload_event(Event::Moving { from, fds });
     }
 
@@ -257,24 +262,35 @@ impl Manager {
             tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
         }
         let fds = fds.into_iter().map(|(fd, _)| fd).collect();
-        self.reload_event(Event::Stays { from, fds });
+        self.giver_says(from, Event::Stays { from, fds });
     }
 
     /// The old worker has nothing more to give.
     pub fn on_handed_over(&mut self, from: WorkerId, moved: u64, stayed: u64) {
         tracing::info!(worker = %from, moved, stayed, "the worker has handed over");
-        self.reload_event(Event::HandedOver { from });
+        self.giver_says(from, Event::HandedOver { from });
     }
 
     /// The old worker has given so many that their routes should change before it goes on.
     pub fn on_gave(&mut self, from: WorkerId) {
-        self.reload_event(Event::Gave { from });
+        self.giver_says(from, Event::Gave { from });
+    }
+
+    fn giver_says(&mut self, from: WorkerId, event: Event) {
+        if self.is_outdated(from) {
+            tracing::debug!(worker = %from, ?event, "said of a worker that is dead");
+        } else {
+            self.reload_event(event);
+        }
     }
 
     /// The new owner has these; the old one lets go of them.
     pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>, had: Vec<u64>) {
         if let Some(old) = self.workers.get(from) {
             old.let_go([&fds[..], &had].concat());
+        }
+        if self.giver() == Some(from) {
+            self.trail.arrived(&[&fds[..], &had].concat());
         }
         self.reload_event(Event::Adopted { by, fds, had });
     }

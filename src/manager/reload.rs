@@ -290,6 +290,19 @@ impl Reload {
         }
     }
 
+    /// Who gives connections now, or is about to, to whomever.
+    pub fn giver(&self) -> Option<WorkerId> {
+        match &self.phase {
+            Phase::Moving(step) => Some(step.from),
+            _ => None,
+        }
+    }
+
+    /// Whether the one who takes them has this one.
+    pub fn has(&self, fd: u64) -> bool {
+        matches!(&self.phase, Phase::Moving(step) if step.moved.contains(&fd))
+    }
+
     /// Whose connections are on their way now, and where to.
     pub fn moving(&self) -> Option<(WorkerId, WorkerId)> {
         match &self.phase {

@@ -45,6 +45,11 @@ impl Errand {
         }
     }
 
+    /// Whether its sender is told only when it is refused.
+    pub fn is_unconfirmed(self) -> bool {
+        matches!(self, Errand::Push { id: 0, .. } | Errand::Close { id: 0, .. })
+    }
+
     fn message(self, address: Address) -> ManagerToWorker {
         let fd = match address {
             Address::Client(fd) => fd,
@@ -183,6 +188,14 @@ impl Manager {
             }
             return;
         }
+        if let Address::Client(fd) = address
+            && sender.is_some()
+            && sender == target
+            && self.trail.has(fd)
+        {
+            // Not the orphans' either: whoever takes this client over is not its giver's heir.
+            return self.deliver_behind(fd, errand, body);
+        }
         if let Some(hold) = target.and_then(|dead| self.orphans.hold(dead)) {
             let len = body.len();
             if hold.add(Item::One(address, errand, Kept::new(body)), len).is_err() {
@@ -191,23 +204,38 @@ impl Manager {
             return;
         }
         if let Scope::Handover { from, to } = self.hold.scope {
-            // The giver writes to a client it has given already: it goes the way of the client.
+            // The giver writes to a client that has arrived: it goes the way of the client.
             if sender == Some(from) && target == Some(from) {
                 target = Some(to);
             }
         }
+        self.pass_on(target, address, errand, body);
+    }
+
+    /// Gives a message to the link of a worker. False if that refused it.
+    pub fn pass_on(
+        &mut self,
+        target: Option<WorkerId>,
+        address: Address,
+        errand: Errand,
+        body: Body<'_>,
+    ) -> bool {
         let Some(worker) = target.and_then(|id| self.workers.get(id)) else {
             self.refuse(errand, Verdict::Gone);
-            return;
+            return false;
         };
         match worker.link.send(Lane::Data, &errand.message(address), body, Vec::new()) {
-            Ok(Sent::Queued) => self.traffic.relayed += 1,
-            Ok(Sent::Full) => self.refuse(errand, Verdict::Full),
+            Ok(Sent::Queued) => {
+                self.traffic.relayed += 1;
+                return true;
+            }
+            Ok(Sent::Full) => {}
             Err(error) => {
                 tracing::error!(worker = %worker.id(), %error, "a message could not be passed on");
-                self.refuse(errand, Verdict::Full);
             }
         }
+        self.refuse(errand, Verdict::Full);
+        false
     }
 
     pub fn refuse(&mut self, errand: Errand, verdict: Verdict) {
@@ -262,6 +290,7 @@ impl Manager {
     /// Ends the hold: all that waited goes through the same doors again. `adopted` is what the
     /// new owner took over, in order.
     pub fn release(&mut self, adopted: &[u64]) {
+        self.end_trail();
         let scope = self.hold.scope;
         for item in self.hold.release() {
             match item {

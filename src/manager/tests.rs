@@ -21,6 +21,7 @@ use crate::ipc::scoreboard::Counter;
 use crate::sys::packet;
 
 mod orphans;
+mod trail;
 
 fn id(slot: u8, epoch: u32) -> WorkerId {
     WorkerId { slot: Slot(slot), epoch }

@@ -1,0 +1,209 @@
+//! What the giver of a handover sends to clients on their way, when the taker dies on the way.
+
+use super::*;
+
+/// A handover from slot 0's old worker, and slot 1's worker looking on.
+struct Scene {
+    master: Master,
+    old: FakeWorker,
+    other: FakeWorker,
+    _second: FakeWorker,
+}
+
+impl Scene {
+    /// A reload that has come to its first handover; its taker is the second of the two.
+    async fn set() -> (Scene, FakeWorker) {
+        let master = Master::boot(1, None).await;
+        let mut old = master.serving(id(0, 1), 1).await;
+        let other = master.serving(id(1, 1), 1).await;
+        master.tell(&MasterToManager::ReloadRequested, &[]);
+        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
+        let config = master.config.clone();
+        let prepared = MasterToManager::Prepared { generation: 2, config, worker_num: 2 };
+        master.tell(&prepared, &[]);
+        for slot in [0, 1] {
+            assert!(matches!(master.hear().await, ManagerToMaster::Spawn(it) if it == Slot(slot)));
+        }
+        let taker = master.serving(id(0, 2), 2).await;
+        let second = master.serving(id(1, 2), 2).await;
+        let order = old.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+        (Scene { master, old, other, _second: second }, taker)
+    }
+
+    fn gives(&self, serial: u64) {
+        let (socket, _peer) = packet::pair().unwrap();
+        let moving = WorkerToManager::Moving { fds: vec![fd(0, serial)] };
+        let body = Body::Inline(b"state");
+        let sent = self.old.link.send(Lane::Data, &moving, body, vec![socket]);
+        assert_eq!(sent.unwrap(), Sent::Queued);
+    }
+
+    fn broadcasts(&self, body: &str) {
+        let message = WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 };
+        self.old.say_with(&message, body.as_bytes());
+    }
+
+    /// Until the manager has read what the old worker said.
+    async fn is_read(&mut self) {
+        self.old.push(0, fd(1, 1), "read?");
+        while !matches!(self.other.hear().await.0, ManagerToWorker::Push { .. }) {}
+    }
+
+    async fn dies(&mut self, taker: FakeWorker) {
+        self.is_read().await;
+        let id = taker.link.id();
+        drop(taker);
+        let how = "signal SIGKILL".to_owned();
+        self.master.tell(&MasterToManager::Exited { id, how, respawn_ms: None }, &[]);
+    }
+
+    /// The taker has died: another is asked for, and the giver is told.
+    async fn replaced(&mut self) -> FakeWorker {
+        assert!(matches!(self.master.hear().await, ManagerToMaster::Spawn(Slot(0))));
+        let taker = self.master.serving(id(0, 3), 2).await;
+        let order = self.old.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
+        taker
+    }
+}
+
+impl FakeWorker {
+    fn adopted(&self, serial: u64) {
+        self.say(&WorkerToManager::Adopted {
+            from: id(0, 1),
+            fds: vec![fd(0, serial)],
+            had: vec![],
+        });
+    }
+
+    /// The next message in short.
+    async fn hears(&mut self) -> String {
+        let (message, body) = self.hear().await;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let serial = |fd: u64| Fd::try_from(fd).unwrap().serial();
+        match message {
+            ManagerToWorker::Adopt { fds, .. } => format!("adopt {}", serial(fds[0])),
+            ManagerToWorker::Push { fd, id: 0, .. } => format!("{} {body}", serial(fd)),
+            ManagerToWorker::Push { fd, id, .. } => format!("{} {body} ?{id}", serial(fd)),
+            ManagerToWorker::Broadcast { .. } => format!("all {body}"),
+            ManagerToWorker::Close { fd, .. } => format!("{} close {body}", serial(fd)),
+            ManagerToWorker::Adopted { fds } => format!("let go {}", serial(fds[0])),
+            ManagerToWorker::Verdict { id, verdict } => format!("?{id} {verdict:?}"),
+            ManagerToWorker::Refused { count } => format!("refused {count}"),
+            ManagerToWorker::Own => "own".to_owned(),
+            ManagerToWorker::Drain { .. } => "drain".to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn hears_in_order(&mut self, all: &[&str]) {
+        for expected in all {
+            assert_eq!(self.hears().await, *expected);
+        }
+    }
+}
+
+#[test]
+fn what_the_giver_sent_behind_a_batch_follows_it_to_the_replacement() {
+    story(async {
+        let (mut scene, mut taker) = Scene::set().await;
+        scene.gives(5);
+        scene.old.push(0, fd(0, 5), "push");
+        scene.old.push(7, fd(0, 5), "confirmed");
+        scene.broadcasts("broadcast");
+        scene.gives(6);
+        let long = "x".repeat(100_000);
+        scene.old.push(0, fd(0, 6), &long);
+        let close = WorkerToManager::Close { id: 0, fd: fd(0, 5), code: 4000 };
+        scene.old.say_with(&close, b"bye");
+        let first = ["adopt 5", "5 push", "5 confirmed ?7", "all broadcast", "adopt 6"];
+        taker.hears_in_order(&first).await;
+        taker.hears_in_order(&[&format!("6 {long}"), "5 close bye"]).await;
+        scene.dies(taker).await;
+        scene.old.push(0, fd(0, 6), "between");
+        scene.broadcasts("again");
+        let mut taker = scene.replaced().await;
+        scene.old.push(8, fd(0, 6), "behind");
+        scene.is_read().await;
+        scene.gives(5);
+        scene.gives(6);
+        scene.old.push(0, fd(0, 6), "last");
+        let stood = ["5 push", "5 confirmed ?7", "5 broadcast", "5 close bye", "5 again"];
+        taker.hears_in_order(&["adopt 5"]).await;
+        taker.hears_in_order(&stood).await;
+        taker.hears_in_order(&["adopt 6", &format!("6 {long}"), "6 between", "6 again"]).await;
+        taker.hears_in_order(&["6 behind ?8", "6 last"]).await;
+        scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
+        taker.adopted(5);
+        taker.adopted(6);
+        taker.hears_in_order(&["own"]).await;
+        scene.old.hears_in_order(&["let go 5", "let go 6", "drain"]).await;
+    });
+}
+
+#[test]
+fn what_was_taken_over_is_not_sent_again_and_its_clients_are_gone_with_the_taker() {
+    story(async {
+        let (mut scene, mut taker) = Scene::set().await;
+        scene.gives(5);
+        scene.old.push(0, fd(0, 5), "first");
+        scene.gives(6);
+        scene.broadcasts("broadcast");
+        scene.old.push(0, fd(0, 6), "second");
+        taker.hears_in_order(&["adopt 5", "5 first", "adopt 6", "all broadcast"]).await;
+        taker.adopted(5);
+        scene.old.hears_in_order(&["let go 5"]).await;
+        scene.dies(taker).await;
+        let mut taker = scene.replaced().await;
+        scene.old.push(7, fd(0, 5), "gone?");
+        scene.gives(6);
+        // The replacement will say that the one that was taken over is gone.
+        taker.hears_in_order(&["5 gone? ?7", "adopt 6", "6 broadcast", "6 second"]).await;
+        scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
+        taker.adopted(6);
+        taker.hears_in_order(&["own"]).await;
+    });
+}
+
+#[test]
+fn what_nobody_took_is_told_to_its_sender() {
+    story(async {
+        let (mut scene, mut taker) = Scene::set().await;
+        scene.gives(5);
+        scene.old.push(0, fd(0, 5), "push");
+        scene.old.push(7, fd(0, 5), "confirmed");
+        scene.broadcasts("broadcast");
+        taker.hears_in_order(&["adopt 5", "5 push", "5 confirmed ?7", "all broadcast"]).await;
+        scene.dies(taker).await;
+        let taker = scene.replaced().await;
+        scene.old.push(8, fd(0, 5), "behind");
+        scene.dies(taker).await;
+        scene.old.hears_in_order(&["?7 Full", "?8 Full", "refused 2", "drain"]).await;
+    });
+}
+
+#[test]
+fn the_word_that_all_is_given_means_the_taker_it_was_said_of() {
+    story(async {
+        let (mut scene, taker) = Scene::set().await;
+        let all = WorkerToManager::HandedOver { moved: 2, stayed: 0 };
+        scene.gives(5);
+        scene.gives(6);
+        scene.dies(taker).await;
+        scene.old.say(&all);
+        let mut taker = scene.replaced().await;
+        scene.old.say(&all);
+        scene.gives(5);
+        taker.hears_in_order(&["adopt 5"]).await;
+        taker.adopted(5);
+        scene.old.hears_in_order(&["let go 5"]).await;
+        scene.gives(6);
+        taker.hears_in_order(&["adopt 6"]).await;
+        taker.adopted(6);
+        scene.old.hears_in_order(&["let go 6"]).await;
+        scene.old.say(&all);
+        taker.hears_in_order(&["own"]).await;
+        scene.old.hears_in_order(&["drain"]).await;
+    });
+}
