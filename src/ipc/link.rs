@@ -201,6 +201,12 @@ impl Link {
         }
     }
 
+    /// Sends what the kernel takes now, also amid a turn. The rest, and what fails, is the
+    /// flusher's business.
+    pub fn hurry(&self) {
+        let _ = self.flush_now();
+    }
+
     /// Sends what the kernel takes now; whether that was all.
     fn flush_now(&self) -> Result<bool> {
         if self.blocked.get() {
@@ -380,6 +386,19 @@ mod tests {
             assert_eq!(got[fd], (fd as u64, vec![fd as u8; *size].into()));
         }
         assert_eq!(ours.data_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_a_hurry_does_not_wait_for_the_end_of_a_turn() {
+        let (ours, theirs) = pair();
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        ours.begin_turn();
+        ours.control(&WorkerToManager::Drained).unwrap();
+        assert!(theirs.try_receive(&mut buffer).unwrap().is_none());
+        ours.hurry();
+        assert!(theirs.try_receive(&mut buffer).unwrap().is_some());
+        assert!(ours.is_flushed());
+        ours.end_turn();
     }
 
     #[tokio::test]

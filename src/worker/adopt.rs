@@ -56,6 +56,9 @@ impl Worker {
         self.add(Counter::Adopted, begun.len() as u64);
         // The sooner they are ours for everyone, the shorter their pushes wait.
         self.say_in_order(&WorkerToManager::Adopted { from, fds: taken, had });
+        // Before their clients are written anything: should we die, whoever was not named goes to
+        // another, and would be written it twice.
+        self.link.hurry();
         for (key, fd, frozen) in begun {
             self.attach(key, fd, frozen);
         }
