@@ -36,6 +36,8 @@ pub(super) struct Handover {
     /// Says that the next round was asked for, or none will be.
     go_on: Rc<Notify>,
     given_up: bool,
+    /// How often it is under way to send again what was not acknowledged.
+    sends_again: u32,
     moved: u64,
     /// Which were sent and not acknowledged, and in which batch.
     moving: HashMap<Fd, (Key, u64)>,
@@ -72,13 +74,15 @@ impl Handover {
         self.passes == pass
     }
 
-    /// Begins a pass, unless one is under way; and says which it is.
+    /// Begins a pass, unless one is under way; and says which it is. What was not acknowledged is
+    /// to be sent again before anything else.
     pub fn begin(&mut self) -> (bool, u32) {
+        self.sends_again += 1;
+        self.given_up = false;
         let under_way = std::mem::replace(&mut self.running, true);
         if !under_way {
             self.passes += 1;
             self.go_on = Rc::default();
-            self.given_up = false;
         }
         (under_way, self.passes)
     }
@@ -108,9 +112,14 @@ impl Handover {
         async move { go_on.notified().await }
     }
 
+    /// Whether nothing is to be sent again before something new is said.
+    pub fn has_sent_again(&self) -> bool {
+        self.sends_again == 0
+    }
+
     /// Whether a batch may go out at once.
     pub fn has_room(&self) -> bool {
-        self.moving.len() < MOVING_MAX
+        self.has_sent_again() && self.moving.len() < MOVING_MAX
     }
 
     /// Gives up what was sent and not acknowledged.
@@ -248,6 +257,8 @@ impl Worker {
         for number in numbers {
             self.transmit(number).await;
         }
+        self.handover.borrow_mut().sends_again -= 1;
+        self.leaving.changed.notify_waiters();
     }
 
     pub(super) fn say_stays(&self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Worker;
-use super::handover::{Batch, Fate};
+use super::handover::{Batch, Fate, Handover};
 use super::life::Phase;
 use super::table::Key;
 use crate::fd::WorkerId;
@@ -136,7 +136,8 @@ impl Worker {
             let busy = std::mem::take(&mut pass.busy);
             self.move_these(pass, busy).await?;
         }
-        Ok(())
+        // That all is given may only be said behind all of it.
+        self.until_handover(Handover::has_sent_again).await
     }
 
     /// Moves of these what can be moved.
@@ -145,17 +146,12 @@ impl Worker {
         let mut round = Round::begin();
         let mut keys = keys.into_iter();
         while let Some(key) = keys.next() {
-            if batch.fds.is_empty() {
-                if pass.in_rounds && round.is_over() {
-                    self.say_in_order(&WorkerToManager::Gave);
-                    if let Err(GivenUp) = self.next_round().await {
-                        // Some of these may be held.
-                        pass.busy.extend(std::iter::once(key).chain(keys));
-                        return Err(GivenUp);
-                    }
-                    round = Round::begin();
-                }
-                self.until_room().await;
+            if batch.fds.is_empty()
+                && let Err(GivenUp) = self.until_room(pass.in_rounds, &mut round).await
+            {
+                // Some of these may be held.
+                pass.busy.extend(std::iter::once(key).chain(keys));
+                return Err(GivenUp);
             }
             if let Fate::Waits = self.freeze(key, &mut batch) {
                 self.hold(key);
@@ -212,11 +208,23 @@ impl Worker {
 
     /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
     /// client goes the same way as the client, and must not overtake it.
-    async fn until_room(&self) {
+    async fn until_room(&self, in_rounds: bool, round: &mut Round) -> Result<(), GivenUp> {
+        if in_rounds && round.is_over() {
+            self.say_in_order(&WorkerToManager::Gave);
+            self.next_round().await?;
+            *round = Round::begin();
+        }
+        self.until_handover(Handover::has_room).await
+    }
+
+    async fn until_handover(&self, is_so: impl Fn(&Handover) -> bool) -> Result<(), GivenUp> {
         loop {
             let changed = self.leaving.changed.notified();
-            if self.handover.borrow().has_room() {
-                return;
+            if self.handover.borrow().is_given_up() {
+                return Err(GivenUp);
+            }
+            if is_so(&self.handover.borrow()) {
+                return Ok(());
             }
             changed.await;
         }

@@ -29,6 +29,8 @@ impl Worker {
     /// Serves again what was given away and nobody took.
     pub(super) fn take_back(self: &Rc<Self>) {
         let (moving, batches) = self.handover.borrow_mut().take_unacknowledged();
+        // Whoever waits for room or descriptors to send them need not any more.
+        self.leaving.changed.notify_waiters();
         if moving.is_empty() {
             return;
         }

@@ -14,6 +14,7 @@ use crate::api::{Opcode, Verdict};
 use crate::config::{BufferPolicy, Config};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::{IN_ROUNDS, ManagerToWorker, Origin, WorkerToManager};
+use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 
 const SECOND: WorkerId = WorkerId { slot: Slot(0), epoch: 2 };
@@ -222,6 +223,23 @@ async fn what_nobody_took_is_served_again() {
     assert!(told(&heard_old).await.starts_with("attach"));
     assert_eq!(text(&mut client).await, "still there?");
     assert_eq!(server.count(Counter::Connections), 1);
+}
+
+#[tokio::test]
+async fn a_handover_that_is_given_up_before_it_began_leaves_all_served() {
+    let server = Server::new();
+    let (mut old, heard) = start(&server, FIRST).await;
+    let mut client = server.connect().await;
+    told(&heard).await;
+    // It was stopped meanwhile, and hears of both at once.
+    let none = || Body::Inline(&[]);
+    let drain = ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 };
+    old.manager.insist(&ManagerToWorker::HandOver { to: SECOND }, none(), vec![]).unwrap();
+    old.manager.insist(&drain, none(), vec![]).unwrap();
+    old.manager.flush().await.unwrap();
+    rests(&mut old).await;
+    say(&mut client, "still there?").await;
+    assert_eq!(text(&mut client).await, "still there?");
 }
 
 #[tokio::test]
