@@ -253,3 +253,93 @@ impl Manager {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::fd::Slot;
+
+    fn push(id: u64) -> Errand {
+        let origin = Origin::Worker(WorkerId { slot: Slot(0), epoch: 1 });
+        Errand::Push { origin, id, opcode: Opcode::Text }
+    }
+
+    fn body(len: usize) -> Rc<Kept> {
+        Rc::new(Kept::Bytes(Bytes::from(vec![0; len])))
+    }
+
+    /// To whom these are, and how long.
+    fn short(letters: Vec<Letter>) -> Vec<(u64, usize)> {
+        letters.into_iter().map(|(fd, _, body)| (fd, body.len())).collect()
+    }
+
+    #[test]
+    fn what_stands_behind_a_batch_comes_with_it_once_for_each_taker() {
+        let mut trail = Trail::default();
+        assert!(trail.moves(&[1, 2], true).is_empty());
+        assert!(trail.keep(1, push(0), body(10)));
+        assert_eq!(trail.keep_for_all(push(0), 0, &body(20)), 0);
+        trail.moves(&[3], true);
+        assert!(trail.keep(3, push(0), body(30)));
+        assert_eq!(trail.keep_for_all(push(0), 2, &body(40)), 0);
+        assert!(trail.moves(&[3], true).is_empty(), "it has that already");
+        for _ in 0..2 {
+            assert_eq!(trail.taker_died(), 0);
+            assert!(trail.waits() && trail.has(1) && !trail.is_given(1));
+            assert!(trail.moves(&[3], false).is_empty(), "to nobody");
+            // The order of the batches is not that of the first time.
+            assert_eq!(short(trail.moves(&[3], true)), [(3, 30), (3, 40)]);
+            assert!(trail.waits() && trail.is_given(3));
+            let behind = [(1, 10), (1, 20), (2, 20), (1, 40)];
+            assert_eq!(short(trail.moves(&[1, 2], true)), behind);
+            assert!(!trail.waits());
+        }
+        assert!(trail.end().is_empty() && trail.is_empty());
+    }
+
+    #[test]
+    fn what_has_arrived_is_over_and_the_rest_is_given_out_at_the_end() {
+        let mut trail = Trail::default();
+        trail.moves(&[1, 2], true);
+        trail.keep(1, push(0), body(10));
+        trail.moves(&[3, 4], true);
+        trail.keep(4, push(7), body(20));
+        // Only one of them was taken: the batch is answered all the same.
+        trail.arrived(&[2]);
+        assert!(!trail.has(1) && trail.has(3));
+        trail.taker_died();
+        trail.moves(&[5], false);
+        trail.keep(5, push(0), body(30));
+        assert_eq!(trail.keep_for_all(push(0), 5, &body(40)), 0);
+        assert_eq!(short(trail.end()), [(4, 20), (3, 40), (4, 40), (5, 30)]);
+        assert_eq!((trail.bytes(), trail.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_lost_at_once_or_with_the_taker() {
+        let mut trail = Trail::default();
+        trail.moves(&[1, 2, 3], true);
+        trail.keep(1, push(0), body(HELD_BYTES_MAX - ITEM_BYTES));
+        assert!(trail.keep(2, push(0), body(0)), "the taker has it");
+        assert!(trail.keep(2, push(9), body(0)), "its deadline tells of that one");
+        assert_eq!(trail.keep_for_all(push(0), 3, &body(0)), 0);
+        assert_eq!(trail.taker_died(), 3);
+        assert!(!trail.keep(2, push(0), body(0)));
+        assert_eq!(trail.keep_for_all(push(0), 3, &body(0)), 2);
+        assert_eq!(trail.taker_died(), 0);
+        trail.arrived(&[1]);
+        assert_eq!(trail.bytes(), 0);
+    }
+
+    #[test]
+    fn a_broadcast_weighs_once_however_many_batches_it_stands_behind() {
+        let mut trail = Trail::default();
+        (1..=8).for_each(|fd| drop(trail.moves(&[fd], true)));
+        assert_eq!(trail.keep_for_all(push(0), 0, &body(5_000_000)), 0);
+        assert_eq!(trail.bytes(), 5_000_000 + 8 * ITEM_BYTES);
+        (1..=7).for_each(|fd| trail.arrived(&[fd]));
+        assert_eq!(trail.bytes(), 5_000_000 + ITEM_BYTES);
+    }
+}
