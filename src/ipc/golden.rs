@@ -149,6 +149,10 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Own,
         ManagerToWorker::Drain { jitter_ms: 10_000, deadline_ms: 30_000 },
         ManagerToWorker::WorkerNum(4),
+        ManagerToWorker::Direct { link: 10, to: ID },
+        ManagerToWorker::EndDirect { link: 10 },
+        ManagerToWorker::Peer { link: 10, from: ID },
+        ManagerToWorker::PeerLeft { link: 10 },
     ]);
 }
 
@@ -173,6 +177,20 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Adopted { from: ID, fds: vec![FD], had: vec![2] },
         WorkerToManager::Drained,
         WorkerToManager::Gave,
+        WorkerToManager::Peers { from: vec![(10, ID)] },
+        WorkerToManager::WantDirect { to: Slot(1) },
+        WorkerToManager::Through { link: 10 },
+        WorkerToManager::Indirect { link: 10 },
+        WorkerToManager::PeerEnded { link: 10 },
+    ]);
+}
+
+#[test]
+fn what_workers_say_to_each_other_stays() {
+    stays(vec![
+        WorkerToWorker::Push { id: 9, fd: FD, opcode: Opcode::Text },
+        WorkerToWorker::Close { id: 9, fd: FD, code: 4000 },
+        WorkerToWorker::Info { id: 9, fd: FD },
     ]);
 }
 

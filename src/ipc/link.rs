@@ -157,6 +157,11 @@ impl Link {
         self.control.borrow().packets.is_empty() && self.data.borrow().packets.is_empty()
     }
 
+    /// Takes back what the kernel has not taken of the data lane.
+    pub fn take_unsent(&self) -> VecDeque<Packet> {
+        std::mem::take(&mut *self.data.borrow_mut()).packets
+    }
+
     fn queue(&self, lane: Lane) -> &RefCell<Queue> {
         match lane {
             Lane::Control => &self.control,

@@ -341,12 +341,19 @@ pub enum Origin {
 /// `Rested`, whereupon `HandOver` comes again.
 pub const IN_ROUNDS: &[u8] = b"in rounds";
 
+/// A direct link between two workers. No number is used twice while a server runs.
+pub type LinkId = u64;
+
+/// The body of a `WhoAreYou` by a manager that knows of direct links.
+pub const DIRECT: &[u8] = b"direct";
+
 /// Manager to worker, over the link.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ManagerToWorker {
     /// Answer with the same number. Control lane.
     Beat(u64),
-    /// Say what you own (`Owns`). Sent first on every new link. Control lane.
+    /// Say what you own (`Owns`). Sent first on every new link, so a direct link that is there is
+    /// one that the manager does not know of, and ends. Body: [`DIRECT`]. Control lane.
     WhoAreYou,
     /// A message for one of your clients. Body: the payload. Data lane.
     Push {
@@ -460,6 +467,33 @@ pub enum ManagerToWorker {
     },
     /// How many slots serve has changed.
     WorkerNum(u16),
+    /// From now on, send what is for the clients of this worker's slot straight to it: the answer
+    /// to `WantDirect`. Say `Through` first. Control lane. + fd of the direct link.
+    Direct {
+        /// Which link.
+        link: LinkId,
+        /// To whom.
+        to: WorkerId,
+    },
+    /// No more: say `Indirect`. Control lane.
+    EndDirect {
+        /// Which link.
+        link: LinkId,
+    },
+    /// Another worker sends to you directly from here on. Data lane, behind all that it had sent
+    /// before. + fd of the direct link.
+    Peer {
+        /// Which link.
+        link: LinkId,
+        /// Who.
+        from: WorkerId,
+    },
+    /// It does no more: take what it has sent, and say `PeerEnded`. Data lane, before all that it
+    /// sends from here on.
+    PeerLeft {
+        /// Which link.
+        link: LinkId,
+    },
 }
 
 /// Worker to manager, over the link.
@@ -567,6 +601,90 @@ pub enum WorkerToManager {
     /// A round of `Moving` is over, and there is more: the routes of those that went should change
     /// first. Only where `HandOver` asked for rounds. Data lane.
     Gave,
+    /// Who sends to us directly: before `Owns`, in answer to a `WhoAreYou` that knows of direct
+    /// links. Control lane.
+    Peers {
+        /// The links and their senders.
+        from: Vec<(LinkId, WorkerId)>,
+    },
+    /// There is much to be sent to the clients of this slot. Data lane.
+    WantDirect {
+        /// Which.
+        to: Slot,
+    },
+    /// All that will not go directly is before this. Data lane.
+    Through {
+        /// Which link.
+        link: LinkId,
+    },
+    /// All that went directly was sent, and what is behind this comes after it. Data lane.
+    Indirect {
+        /// Which link.
+        link: LinkId,
+    },
+    /// All that came directly was taken. Data lane.
+    PeerEnded {
+        /// Which link.
+        link: LinkId,
+    },
+}
+
+// ---------------------------------------------------------------- worker and worker
+
+/// Worker to worker, over a direct link, whose packets name the worker that sends. As the
+/// messages of these names to and from the manager.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum WorkerToWorker {
+    /// A push to a client of yours. Body: the payload.
+    Push {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Text or binary.
+        opcode: Opcode,
+    },
+    /// Close a client of yours. Body: the reason.
+    Close {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// The close code.
+        code: u16,
+    },
+    /// What do you know of this client?
+    Info {
+        /// Which question.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+    },
+}
+
+impl WorkerToWorker {
+    /// The same for the manager to pass on.
+    pub fn by_manager(self) -> WorkerToManager {
+        match self {
+            WorkerToWorker::Push { id, fd, opcode } => WorkerToManager::Push { id, fd, opcode },
+            WorkerToWorker::Close { id, fd, code } => WorkerToManager::Close { id, fd, code },
+            WorkerToWorker::Info { id, fd } => WorkerToManager::Info { id, fd },
+        }
+    }
+
+    /// The same as the manager would have passed it on for `from`.
+    pub fn from_worker(self, from: WorkerId) -> ManagerToWorker {
+        let origin = Origin::Worker(from);
+        match self {
+            WorkerToWorker::Push { id, fd, opcode } => {
+                ManagerToWorker::Push { origin, id, fd, opcode }
+            }
+            WorkerToWorker::Close { id, fd, code } => {
+                ManagerToWorker::Close { origin, id, fd, code, operator: false }
+            }
+            WorkerToWorker::Info { id, fd } => ManagerToWorker::Info { origin, id, fd },
+        }
+    }
 }
 
 // ---------------------------------------------------------------- master and probe

@@ -14,6 +14,7 @@
 mod beats;
 mod broadcast;
 mod control;
+mod direct;
 mod hold;
 mod listing;
 mod master_link;
@@ -56,6 +57,7 @@ use crate::log;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::process;
 
+use direct::Direct;
 use hold::{Hold, Scope};
 use master_link::MasterLink;
 use mover::Reloads;
@@ -88,6 +90,7 @@ pub(crate) struct Manager {
     hold: Hold,
     orphans: Orphans,
     trail: Trail,
+    direct: Direct,
     traffic: Traffic,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
@@ -218,6 +221,7 @@ impl Manager {
                 hold: Hold::new(scope),
                 orphans: Orphans::default(),
                 trail: Trail::default(),
+                direct: Direct::new(boot.epoch),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
@@ -316,6 +320,7 @@ impl Manager {
             self.forget(id);
         }
         self.reload_event(reload::Event::Exited { id, how });
+        self.forget_direct(id);
         self.settle_if_all_known();
     }
 

@@ -138,6 +138,8 @@ impl Manager {
         let (reload, actions) = Reload::begin(self.of_generation(|g, now| g == now), limits, now);
         self.reloads.current = Some(reload);
         self.tell_heirs();
+        // Until something moves they have long ended.
+        self.end_direct();
         self.act(actions);
     }
 
@@ -304,11 +306,7 @@ impl Manager {
                 Action::Abort => self.master.send(&ManagerToMaster::Abort),
                 Action::Commit { worker_num } => self.commit(worker_num),
                 Action::Hold { from, to } => self.hold.scope = Scope::Handover { from, to },
-                Action::HandOver { from, to } => {
-                    if let Some(worker) = self.workers.get_mut(from) {
-                        worker.hand_over(to);
-                    }
-                }
+                Action::HandOver { from, to } => self.hand_over(from, to),
                 Action::Flip { from, to, stay, adopted } => {
                     self.router.hand_over(from, to, stay);
                     self.router.serve(to);

@@ -77,6 +77,16 @@ impl Router {
         self.serving.get(&slot).copied()
     }
 
+    /// The worker that serves exactly this slot, if no other has clients of it.
+    pub fn sole_owner(&self, slot: Slot) -> Option<WorkerId> {
+        let serving = self.serving_here(slot)?;
+        let of_slot = |number: &u64| Fd::try_from(*number).is_ok_and(|fd| fd.slot() == slot);
+        let singles = self.singles.iter().filter(|(number, _)| of_slot(number));
+        let ranges = self.ranges[usize::from(slot.0)].iter().map(|range| range.owner);
+        let sole = singles.map(|(_, owner)| *owner).chain(ranges).all(|owner| owner == serving);
+        sole.then_some(serving)
+    }
+
     /// New connections of the worker's slot are its from now on.
     pub fn serve(&mut self, id: WorkerId) {
         self.serving.insert(id.slot, id);
@@ -207,6 +217,22 @@ mod tests {
         // A removed slot is an alias; a slot without anybody has no clients.
         assert_eq!(router.owner(fd(5, 1)), Some(id(1, 1)));
         assert_eq!(Router::new(2).owner(fd(0, 1)), None);
+    }
+
+    #[test]
+    fn a_slot_is_its_workers_alone_only_when_nobody_else_has_a_client_of_it() {
+        let mut router = serving(2);
+        assert_eq!(router.sole_owner(Slot(1)), Some(id(1, 1)));
+        assert_eq!(router.sole_owner(Slot(5)), None);
+        router.hand_over(id(0, 1), id(0, 2), vec![fd(0, 120).as_u64()]);
+        assert_eq!(router.sole_owner(Slot(0)), None);
+        router.forget(id(0, 1));
+        assert_eq!(router.sole_owner(Slot(0)), Some(id(0, 2)));
+        // A slot that is served again has numbers that went elsewhere when it was removed.
+        router.hand_over(id(1, 1), id(0, 2), vec![]);
+        router.serve(id(1, 3));
+        router.owns(id(1, 3), &[lease(1, 900)]);
+        assert_eq!(router.sole_owner(Slot(1)), None);
     }
 
     #[test]

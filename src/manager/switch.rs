@@ -161,6 +161,11 @@ impl Manager {
                 self.on_handed_over(from, moved, stayed);
             }
             WorkerToManager::Gave => self.on_gave(from),
+            WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
+            WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
+            WorkerToManager::Through { link } => self.on_through(link),
+            WorkerToManager::Indirect { link } => self.on_indirect(link),
+            WorkerToManager::PeerEnded { link } => self.on_peer_ended(link),
             WorkerToManager::Rested => self.on_rested(from),
             WorkerToManager::Adopted { from: old, fds, had } => {
                 self.on_adopted(from, old, fds, had);

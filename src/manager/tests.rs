@@ -20,6 +20,7 @@ use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::packet;
 
+mod direct;
 mod orphans;
 mod trail;
 

@@ -11,8 +11,10 @@ use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::control::WorkerState;
-use crate::ipc::link::Link;
-use crate::ipc::messages::{IN_ROUNDS, ManagerToWorker, RequestId, WorkerRecord};
+use crate::ipc::link::{Lane, Link};
+use crate::ipc::messages::{
+    DIRECT, IN_ROUNDS, LinkId, ManagerToWorker, RequestId, WorkerRecord,
+};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
 
@@ -43,6 +45,8 @@ pub struct WorkerHandle {
     pub beats: Beats,
     /// Whether it has said what it owns.
     pub introduced: bool,
+    /// Whether it knows of direct links.
+    pub knows_direct: bool,
     /// Whether it takes over a dead worker's clients before it is ready.
     pub inherits: bool,
     /// Whether it was told to be killed.
@@ -64,6 +68,7 @@ impl WorkerHandle {
             phase,
             beats: Beats::default(),
             introduced: false,
+            knows_direct: false,
             inherits: false,
             killed: false,
             refused: 0,
@@ -109,7 +114,28 @@ impl WorkerHandle {
 
     /// Asks what it owns.
     pub fn who_are_you(&self) {
-        self.tell(&ManagerToWorker::WhoAreYou);
+        self.tell_with(&ManagerToWorker::WhoAreYou, DIRECT, Vec::new());
+    }
+
+    /// Has it send to another directly, by this end of a link.
+    pub fn send_directly(&self, link: LinkId, to: WorkerId, end: OwnedFd) {
+        self.tell_with(&ManagerToWorker::Direct { link, to }, &[], vec![end]);
+    }
+
+    /// Has it send by us again.
+    pub fn end_direct(&self, link: LinkId) {
+        self.tell(&ManagerToWorker::EndDirect { link });
+    }
+
+    /// Another sends to it directly from here on. In the data lane, as what follows: behind what
+    /// that had sent before.
+    pub fn peer(&self, link: LinkId, from: WorkerId, end: OwnedFd) {
+        self.insist(&ManagerToWorker::Peer { link, from }, Body::Inline(&[]), vec![end]);
+    }
+
+    /// It does no more.
+    pub fn peer_left(&self, link: LinkId) {
+        self.insist(&ManagerToWorker::PeerLeft { link }, Body::Inline(&[]), Vec::new());
     }
 
     /// Has it close clients that were silent for so long.
@@ -177,6 +203,11 @@ impl WorkerHandle {
 
     fn tell(&self, message: &ManagerToWorker) {
         self.note(self.link.control(message));
+    }
+
+    fn tell_with(&self, message: &ManagerToWorker, body: &[u8], fds: Vec<OwnedFd>) {
+        let sent = self.link.send(Lane::Control, message, Body::Inline(body), fds);
+        self.note(sent.map(|_| ()));
     }
 
     fn insist(&self, message: &ManagerToWorker, body: Body<'_>, fds: Vec<OwnedFd>) {

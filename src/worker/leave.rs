@@ -158,6 +158,7 @@ impl Worker {
                 self.call_alone("on_worker_stop", |context| handler.on_worker_stop(context));
             let _ = timeout_at(deadline, stop).await;
         }
+        self.go_indirect();
         self.say(&WorkerToManager::Drained);
         let _ = timeout_at(deadline, self.link.flush()).await;
         self.turn.leave();

@@ -197,6 +197,7 @@ fn build(
         processes: Default::default(),
         jobs: Jobs::new(settings.config.task_threads),
         link: Link::new(boot.link, boot.is.id)?,
+        direct: Default::default(),
         master: MasterLink::new(boot.master)?,
         registry: Registry::open(boot.registry.as_fd())?,
         board: Board { scoreboard: Scoreboard::open(boot.scoreboard.as_fd())?, row: boot.is.row },

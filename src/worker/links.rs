@@ -15,7 +15,7 @@ use crate::api::{ProcessEvent, Verdict};
 use crate::close::Cause;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{Fd, Slot};
-use crate::ipc::link::Arrival;
+use crate::ipc::link::{Arrival, Link};
 use crate::ipc::messages::{
     IN_ROUNDS, ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
 };
@@ -98,7 +98,9 @@ pub(super) async fn read_manager(worker: Rc<Worker>) {
     loop {
         match worker.link.receive(&mut buffer).await {
             Ok(Some(mut arrival)) => {
-                if worker.in_turn(|| worker.packets(&mut buffer, &mut arrival)) {
+                let take = |packet: &[u8], fds: &mut Vec<OwnedFd>| worker.packet(packet, fds);
+                let link = &worker.link;
+                if worker.in_turn(|| worker.packets(link, &mut buffer, &mut arrival, take)) {
                     tokio::task::yield_now().await;
                 }
             }
@@ -172,20 +174,26 @@ impl Worker {
         }
     }
 
-    /// A packet of the manager, alone if it was waited for, else with those that came meanwhile:
-    /// what they push is written once. True if there may be more than one turn takes.
-    fn packets(self: &Rc<Self>, buffer: &mut [u8], arrival: &mut Arrival) -> bool {
+    /// A packet of a link, alone if it was waited for, else with those that came meanwhile: what
+    /// they push is written once. True if there may be more than one turn takes.
+    pub(super) fn packets(
+        &self,
+        link: &Link,
+        buffer: &mut [u8],
+        arrival: &mut Arrival,
+        take: impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
+    ) -> bool {
         let mut packets = 0;
         loop {
-            if let Err(error) = self.packet(&buffer[..arrival.len], &mut arrival.fds) {
-                tracing::error!(%error, "a packet of the manager was not understood");
+            if let Err(error) = take(&buffer[..arrival.len], &mut arrival.fds) {
+                tracing::error!(link = %link.id(), %error, "a packet was not understood");
             }
             packets += 1;
             if arrival.waited || packets == PACKETS_PER_TURN {
                 return !arrival.waited;
             }
             // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = self.link.receive_more(buffer) else { return false };
+            let Ok(Some(next)) = link.receive_more(buffer) else { return false };
             *arrival = next;
         }
     }
@@ -211,7 +219,10 @@ impl Worker {
     ) -> Result<()> {
         match message {
             ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
-            ManagerToWorker::WhoAreYou => self.say_owns(),
+            ManagerToWorker::WhoAreYou => {
+                self.introduce_peers(&body.into_bytes()?);
+                self.say_owns();
+            }
             ManagerToWorker::Push { origin, id, fd, opcode } => {
                 let data = body.into_bytes()?;
                 let verdict = match self.routed(fd) {
@@ -259,6 +270,10 @@ impl Worker {
                 self.drain(jitter_ms, deadline_ms);
             }
             ManagerToWorker::WorkerNum(num) => self.worker_num.set(num),
+            ManagerToWorker::Direct { link, to } => self.go_direct(link, to, only(fds)?)?,
+            ManagerToWorker::EndDirect { link } => self.told_indirect(link),
+            ManagerToWorker::Peer { link, from } => self.on_peer(link, from, only(fds)?)?,
+            ManagerToWorker::PeerLeft { link } => self.peer_left(link),
         }
         Ok(())
     }
@@ -292,4 +307,9 @@ impl Worker {
         let worker = self.clone();
         tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
     }
+}
+
+/// The descriptor beside a message.
+fn only(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd> {
+    fds.pop().ok_or_else(|| Error::new("it came without its descriptor"))
 }

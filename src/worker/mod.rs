@@ -12,6 +12,7 @@ mod calm;
 mod chorus;
 mod connection;
 mod crash;
+mod direct;
 mod dispatch;
 mod ending;
 mod frames;
@@ -94,6 +95,7 @@ pub(crate) struct Worker {
     jobs: tasks::Jobs,
     processes: processes::Processes,
     link: Link,
+    direct: direct::Direct,
     master: links::MasterLink,
     registry: Registry,
     board: Board,

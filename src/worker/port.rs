@@ -13,7 +13,7 @@ use crate::api::{
 };
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
-use crate::ipc::messages::WorkerToManager;
+use crate::ipc::messages::{WorkerToManager, WorkerToWorker};
 
 /// The worker as handlers see it.
 pub(super) struct Port(pub Weak<Worker>);
@@ -60,6 +60,7 @@ impl Reactor for Port {
             if data.len() <= worker.settings.message.message_bytes {
                 worker.park_broadcast(opcode, &data, except);
                 let except = except.map_or(0, Fd::as_u64);
+                worker.calm_direct();
                 // Refused only where the lane is full, which was counted.
                 let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
             }
@@ -75,8 +76,8 @@ impl Reactor for Port {
                 worker.park(Parcel::Close { fd, code, reason })
             }
             Route::Elsewhere => {
-                let close = WorkerToManager::Close { id: 0, fd: fd.as_u64(), code };
-                worker.relay(&close, reason.as_bytes())
+                let close = WorkerToWorker::Close { id: 0, fd: fd.as_u64(), code };
+                worker.send_to_client(fd, close, reason.as_bytes())
             }
         })
     }
@@ -87,8 +88,8 @@ impl Reactor for Port {
             Route::Here(_) | Route::Arriving => ready(worker.info_here(fd)),
             Route::Elsewhere => {
                 let question = worker.ask_info();
-                let ask = WorkerToManager::Info { id: question.id, fd: fd.as_u64() };
-                match worker.relay(&ask, &[]) {
+                let ask = WorkerToWorker::Info { id: question.id, fd: fd.as_u64() };
+                match worker.send_to_client(fd, ask, &[]) {
                     Verdict::Relayed => Box::pin(async move { question.answer().await.flatten() }),
                     _ => ready(None),
                 }

@@ -1,5 +1,5 @@
 //! Push, broadcast, close and their questions: to clients here by the outbox, to all others by
-//! the manager.
+//! the manager, or straight to their worker.
 
 use std::rc::Rc;
 
@@ -13,9 +13,10 @@ use super::parked::Parcel;
 use super::table::Key;
 use crate::api::{Info, Message, Opcode, Verdict};
 use crate::close::{Cause, Close};
+use crate::error::Result;
 use crate::fd::Fd;
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{RequestId, WorkerToManager};
+use crate::ipc::messages::{RequestId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{Head, Variant, frame};
@@ -25,7 +26,7 @@ pub(super) enum Route {
     Here(Key),
     /// Here, and not ours yet for the manager.
     Arriving,
-    /// With another worker, or nowhere: the manager knows.
+    /// With another worker, or nowhere.
     Elsewhere,
     /// It was ours and is no more.
     Gone,
@@ -195,9 +196,24 @@ impl Worker {
         connection.info(self.slot(), self.now_ms.get())
     }
 
-    /// Gives a message for a client elsewhere to the manager.
+    /// Gives a message for a client elsewhere to its worker, or to the manager.
+    pub(super) fn send_to_client(&self, fd: Fd, message: WorkerToWorker, body: &[u8]) -> Verdict {
+        match self.direct.send(fd.slot(), &message, body) {
+            Some(sent) => self.relayed(sent),
+            None => {
+                self.want_direct(fd.slot());
+                self.relay(&message.by_manager(), body)
+            }
+        }
+    }
+
+    /// Gives a message for somebody elsewhere to the manager.
     pub(super) fn relay(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
-        match self.link.send(Lane::Data, message, Body::Inline(body), Vec::new()) {
+        self.relayed(self.link.send(Lane::Data, message, Body::Inline(body), Vec::new()))
+    }
+
+    fn relayed(&self, sent: Result<Sent>) -> Verdict {
+        match sent {
             Ok(Sent::Queued) => Verdict::Relayed,
             Ok(Sent::Full) => {
                 self.add(Counter::LaneFull, 1);
@@ -258,8 +274,8 @@ impl Worker {
                 self.park(Parcel::Push { fd, message, id })
             }
             Route::Elsewhere => {
-                let push = WorkerToManager::Push { id, fd: fd.as_u64(), opcode };
-                match self.relay(&push, data) {
+                let push = WorkerToWorker::Push { id, fd: fd.as_u64(), opcode };
+                match self.send_to_client(fd, push, data) {
                     Verdict::Relayed => self.count_verdict(Verdict::Relayed),
                     other => other,
                 }

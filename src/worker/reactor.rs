@@ -52,7 +52,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
                 count => count.subject(|| "wait for the epoll set".to_owned())?,
             };
             more = count == events.len();
-            worker.link.begin_turn();
+            worker.begin_links();
             for event in &events[..count] {
                 more |= worker.handle(*event, &mut buffer);
             }

@@ -121,7 +121,7 @@ impl Worker {
     /// reactor need not wake.
     pub(super) fn in_turn<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
         let waker = self.turn.waker.take();
-        self.link.begin_turn();
+        self.begin_links();
         self.now_ms.set(clock::monotonic_ms());
         let done = work();
         self.end_turn();
@@ -132,7 +132,7 @@ impl Worker {
         done
     }
 
-    /// Writes what the turn has queued, for the manager too, and tells of connections that ended
+    /// Writes what the turn has queued, for other processes too, and tells of connections that ended
     /// in it.
     pub(super) fn end_turn(self: &Rc<Self>) {
         for _ in 0..ROUNDS_MAX {
@@ -155,6 +155,13 @@ impl Worker {
             self.chorus.borrow_mut().clear();
         }
         self.link.end_turn();
+        self.direct.end_turn();
+    }
+
+    /// What is queued for others goes at the end of the turn.
+    pub(super) fn begin_links(&self) {
+        self.link.begin_turn();
+        self.direct.begin_turn();
     }
 
     /// Gives a connection's outbox to the kernel.

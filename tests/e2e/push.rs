@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::*;
 
 #[tokio::test]
@@ -230,4 +232,86 @@ async fn what_is_too_big_says_so() {
     let verdict = one.ask(format!("big {fd} {}", 200 * 1024 * 1024)).await;
     assert_eq!(verdict, "big too_big");
     assert_eq!(other.ask("echo unharmed").await, "echo unharmed");
+}
+
+/// One client that pushes and broadcasts consecutive numbers to another, on another worker.
+struct Counting<'a> {
+    server: &'a Server,
+    one: Client,
+    other: Client,
+    to: u64,
+    next: u64,
+}
+
+impl Counting<'_> {
+    async fn push(&mut self) {
+        let (to, number) = (self.to, self.next);
+        assert_eq!(self.one.ask(format!("push {to} {number}")).await, "push relayed");
+        self.next += 1;
+    }
+
+    async fn broadcast(&mut self) {
+        let number = self.next.to_string();
+        assert_eq!(self.one.ask(format!("broadcast {number}")).await, number);
+        assert_eq!(self.one.receive().await, "broadcast done");
+        self.next += 1;
+    }
+
+    /// Whether all has come, each once and in order.
+    async fn all_come(&mut self, from: u64) {
+        for number in from..self.next {
+            assert_eq!(self.other.receive().await, number.to_string());
+        }
+    }
+
+    async fn relayed(&self) -> u64 {
+        self.server.status().await["manager"]["relayed"].as_u64().unwrap()
+    }
+
+    /// Pushes until that goes straight to the other's worker.
+    async fn until_direct(&mut self) {
+        until("pushes to pass the manager by", async || {
+            let before = self.relayed().await;
+            let from = self.next;
+            for _ in 0..40 {
+                self.push().await;
+            }
+            self.all_come(from).await;
+            (self.relayed().await == before).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_goes_directly_and_what_does_not_stays_in_order() {
+    let server = Setup::testbed().start().await;
+    let (one, mut other) = (server.client_on(0).await, server.client_on(1).await);
+    let to = other.who().await.fd;
+    let mut counting = Counting { server: &server, one, other, to, next: 0 };
+    counting.until_direct().await;
+    let from = counting.next;
+    for _ in 0..5 {
+        for _ in 0..20 {
+            counting.push().await;
+        }
+        counting.broadcast().await;
+    }
+    counting.all_come(from).await;
+
+    counting.until_direct().await;
+    let from = counting.next;
+    counting.push().await;
+    server.wsd(["reload"]).await.ok();
+    counting.push().await;
+    counting.all_come(from).await;
+
+    counting.until_direct().await;
+    let (from, manager) = (counting.next, server.manager().await);
+    kill(manager, Signal::SIGKILL);
+    for _ in 0..100 {
+        counting.push().await;
+    }
+    counting.all_come(from).await;
+    counting.until_direct().await;
 }

@@ -1,5 +1,6 @@
 //! The whole worker, driven over its real sockets.
 
+mod direct;
 mod handover;
 mod harness;
 mod serving;

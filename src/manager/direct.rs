@@ -1,0 +1,164 @@
+//! Direct links between workers: made where one sends much to the clients of another, and ended
+//! before connections move.
+//!
+//! A link is there for those who send to the clients of one slot, while one worker has them all.
+//! So whatever comes to that worker by it is for a client of its own, or for one that is gone.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use super::Manager;
+use super::hold::Scope;
+use super::reload::Reload;
+use super::workers::Phase;
+use crate::error::Result;
+use crate::fd::{Slot, WorkerId};
+use crate::ipc::messages::LinkId;
+use crate::sys::packet;
+
+/// The links there are.
+pub struct Direct {
+    links: BTreeMap<LinkId, Pair>,
+    last: LinkId,
+    /// A handover that waits for the links to its giver to end.
+    handover: Option<(WorkerId, WorkerId)>,
+}
+
+/// The two at the ends of a link.
+struct Pair {
+    from: WorkerId,
+    to: WorkerId,
+    /// The receiver's end, which it gets behind all that its sender sent by the manager.
+    end: Option<OwnedFd>,
+    /// Whether the sender was told to end it.
+    told: bool,
+}
+
+impl Direct {
+    /// None yet, for the manager of this epoch.
+    pub fn new(epoch: u32) -> Direct {
+        Direct { links: BTreeMap::new(), last: u64::from(epoch) << 32, handover: None }
+    }
+
+    fn is_between(&self, from: WorkerId, to: WorkerId) -> bool {
+        self.links.values().any(|pair| pair.from == from && pair.to == to)
+    }
+
+    fn leads_to(&self, to: WorkerId) -> bool {
+        self.links.values().any(|pair| pair.to == to)
+    }
+
+    /// A worker has ended. What it has sent is still to be taken.
+    fn forget(&mut self, id: WorkerId) {
+        self.links.retain(|_, pair| pair.to != id && !(pair.from == id && pair.end.is_some()));
+    }
+}
+
+impl Manager {
+    /// A worker has much for the clients of a slot. Where nothing is in the way it gets a link;
+    /// else it will ask again.
+    pub fn on_want_direct(&mut self, from: WorkerId, slot: Slot) {
+        if let Some(to) = self.may_send_directly(from, slot)
+            && let Err(error) = self.make_direct(from, to)
+        {
+            // It goes on by the manager.
+            tracing::warn!(%from, %to, %error, "no direct link");
+        }
+    }
+
+    fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
+        // What was sent to a crash-proof worker is its heir's to read, by the manager's link.
+        let calm = self.hold.scope == Scope::Open
+            && self.settle_until.is_none()
+            && !self.reloads.is_busy()
+            && !self.stopping
+            && !self.settings.crash_proof;
+        let to = self.router.sole_owner(slot).filter(|to| calm && *to != from)?;
+        let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
+        let able = serves(from).is_some() && serves(to)?.knows_direct;
+        (able && !self.direct.is_between(from, to)).then_some(to)
+    }
+
+    fn make_direct(&mut self, from: WorkerId, to: WorkerId) -> Result<()> {
+        let Some(sender) = self.workers.get(from) else { return Ok(()) };
+        let (ours, theirs) = packet::pair()?;
+        self.direct.last += 1;
+        sender.send_directly(self.direct.last, to, ours);
+        let pair = Pair { from, to, end: Some(theirs), told: false };
+        self.direct.links.insert(self.direct.last, pair);
+        Ok(())
+    }
+
+    /// All that its sender does not send by it has gone to its receiver: now that may listen.
+    pub fn on_through(&mut self, link: LinkId) {
+        let Some(pair) = self.direct.links.get_mut(&link) else { return };
+        if let Some(end) = pair.end.take()
+            && let Some(receiver) = self.workers.get(pair.to)
+        {
+            receiver.peer(link, pair.from, end);
+        }
+    }
+
+    /// All that went by it is sent: its receiver takes that before what follows by us.
+    pub fn on_indirect(&mut self, link: LinkId) {
+        let Some(pair) = self.direct.links.get(&link) else { return };
+        match self.workers.get(pair.to) {
+            Some(receiver) => receiver.peer_left(link),
+            None => self.on_peer_ended(link),
+        }
+    }
+
+    /// All that went by it was taken.
+    pub fn on_peer_ended(&mut self, link: LinkId) {
+        self.direct.links.remove(&link);
+        self.hand_over_if_undisturbed();
+    }
+
+    /// A worker knows of direct links, and these lead to it.
+    pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
+        if let Some(worker) = self.workers.get_mut(to) {
+            worker.knows_direct = true;
+        }
+        for (link, from) in from {
+            // Its sender ends it, as it is new to us.
+            self.direct.links.insert(link, Pair { from, to, end: None, told: true });
+        }
+    }
+
+    /// Has all links end, since connections are about to move.
+    pub fn end_direct(&mut self) {
+        for (link, pair) in &mut self.direct.links {
+            if let Some(sender) = self.workers.get(pair.from).filter(|_| !pair.told) {
+                sender.end_direct(*link);
+            }
+            pair.told = true;
+        }
+    }
+
+    /// Has a worker hand over, when nobody sends to it directly any more.
+    pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
+        self.direct.handover = Some((from, to));
+        self.end_direct();
+        self.hand_over_if_undisturbed();
+    }
+
+    fn hand_over_if_undisturbed(&mut self) {
+        let Some((from, to)) = self.direct.handover else { return };
+        if self.direct.leads_to(from) {
+            return;
+        }
+        self.direct.handover = None;
+        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
+        if moving == Some((from, to))
+            && let Some(worker) = self.workers.get_mut(from)
+        {
+            worker.hand_over(to);
+        }
+    }
+
+    /// A worker has ended, and its link was read to the end.
+    pub fn forget_direct(&mut self, id: WorkerId) {
+        self.direct.forget(id);
+        self.hand_over_if_undisturbed();
+    }
+}
