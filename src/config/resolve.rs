@@ -41,7 +41,7 @@ impl Config {
         let workers = self.worker_num.max(1) as u64;
         // A worker may have to take over the listeners of every other slot.
         let listeners = workers * self.listen.len() as u64;
-        // To and from each other.
+        // Direct links, to and from each other.
         let links = 2 * (workers - 1);
         let each = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + links).max(1);
         let ceiling = usize::try_from(each.saturating_mul(workers)).unwrap_or(usize::MAX);

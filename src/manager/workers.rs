@@ -12,9 +12,7 @@ use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::control::WorkerState;
 use crate::ipc::link::{Lane, Link};
-use crate::ipc::messages::{
-    DIRECT, IN_ROUNDS, LinkId, ManagerToWorker, RequestId, WorkerRecord,
-};
+use crate::ipc::messages::{DIRECT, IN_ROUNDS, LinkId, ManagerToWorker, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
 

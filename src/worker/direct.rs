@@ -86,8 +86,8 @@ impl Direct {
         self.each(Outgoing::send_queued);
     }
 
-    fn each(&self, mut f: impl FnMut(&Outgoing)) {
-        self.ways.borrow().iter().filter_map(|way| way.direct.as_ref()).for_each(|way| f(way));
+    fn each(&self, f: impl FnMut(&Outgoing)) {
+        self.ways.borrow().iter().filter_map(|way| way.direct.as_ref()).for_each(f);
     }
 
     /// The way to a slot, to change.

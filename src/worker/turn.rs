@@ -132,8 +132,8 @@ impl Worker {
         done
     }
 
-    /// Writes what the turn has queued, for other processes too, and tells of connections that ended
-    /// in it.
+    /// Writes what the turn has queued, for other processes too, and tells of connections that
+    /// ended in it.
     pub(super) fn end_turn(self: &Rc<Self>) {
         for _ in 0..ROUNDS_MAX {
             let mut dirty = self.turn.dirty.take();

@@ -57,7 +57,9 @@ fn a_link_comes_behind_all_that_went_by_the_manager() {
         a.push(0, fd(1, 5), "ended");
         assert_eq!(b.hear_push().await.1, "ended");
         b.say(&WorkerToManager::WantDirect { to: Slot(0) });
-        assert!(matches!(b.hear().await.0, ManagerToWorker::Direct { link: it, .. } if it != link));
+        assert!(
+            matches!(b.hear().await.0, ManagerToWorker::Direct { link: it, .. } if it != link)
+        );
     });
 }
 
