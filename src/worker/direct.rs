@@ -27,7 +27,7 @@ const MESSAGES_MIN: u32 = 32;
 /// Milliseconds between two questions for a link.
 const ASK_AGAIN_MS: u64 = 100;
 /// Milliseconds after a broadcast in which none is asked for.
-const CALM_MS: u64 = 1000;
+const CALM_MS: u64 = 250;
 
 /// The links of a worker to and from others.
 #[derive(Default)]

@@ -294,12 +294,15 @@ impl Line {
     /// The pieces of a new ask, to be written one after the other.
     fn ask(&self) -> Vec<Vec<u8>> {
         let rng = &mut *self.rng.borrow_mut();
+        let broadcasts = self.world.broadcasts();
         let mut ledger = self.world.ledger.borrow_mut();
         let hot = self.world.hot.get().filter(|(_, until)| Instant::now() < *until);
         let kind = match rng.between(0, 100) {
             0..40 => Kind::Echo,
             40..75 => Kind::Push,
-            96.. if rng.between(0, self.world.seats.len() as u64) < FEW => Kind::Broadcast,
+            96.. if broadcasts && rng.between(0, self.world.seats.len() as u64) < FEW => {
+                Kind::Broadcast
+            }
             _ => Kind::Confirmed,
         };
         let len = match (hot, rng.between(0, 100)) {

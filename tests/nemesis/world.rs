@@ -10,6 +10,8 @@ use crate::ledger::{End, Harm, Ledger};
 
 /// How long after a kill its clients may see their connection end.
 const DROP_LAG: Duration = Duration::from_secs(5);
+/// With broadcasts, and then without.
+const TIDE_SECS: u64 = 2;
 
 /// How a client is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,12 @@ impl World {
             over: Cell::new(false),
             hot: Cell::new(None),
         }
+    }
+
+    /// Whether clients ask for broadcasts now. Half of the time nobody does, so that workers send to
+    /// each other directly, and begin and cease to time and again.
+    pub fn broadcasts(&self) -> bool {
+        self.ledger.borrow().began.elapsed().as_secs() / TIDE_SECS % 2 == 0
     }
 
     /// A line of the story.
