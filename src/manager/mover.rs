@@ -315,6 +315,8 @@ impl Manager {
                         worker.own();
                     }
                 }
+                // What a worker that died had taken over is gone.
+                Action::FlipSome { to, .. } if self.workers.get(to).is_none() => {}
                 Action::FlipSome { to, moved } => self.router.hand_over_some(to, moved),
                 Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
                 Action::Release { to, adopted } => {
@@ -349,11 +351,9 @@ impl Manager {
     }
 
     fn finish(&mut self, verdict: ReloadVerdict) {
-        let reload = self.reloads.current.take();
-        if reload.is_some_and(|reload| reload.follows()) {
-            self.followed(&verdict);
-        } else {
-            self.reloaded(verdict);
+        match self.reloads.current.take() {
+            Some(reload) if reload.follows() => self.followed(&reload, &verdict),
+            _ => self.reloaded(verdict),
         }
         // Whatever came over by way of a manager that died.
         self.own_all();

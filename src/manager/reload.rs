@@ -280,6 +280,11 @@ impl Reload {
         self.way == Way::After
     }
 
+    /// The workers of the old generation that are alive.
+    pub fn givers(&self) -> impl Iterator<Item = WorkerId> {
+        self.old.values().filter_map(|peer| peer.id)
+    }
+
     /// Where it stands.
     pub fn state(&self) -> ReloadState {
         match self.phase {

@@ -61,10 +61,14 @@ impl Manager {
     }
 
     /// What followed is told to the log alone: nobody waits for it.
-    pub fn followed(&mut self, verdict: &ReloadVerdict) {
+    pub fn followed(&mut self, reload: &Reload, verdict: &ReloadVerdict) {
         for step in &verdict.slots {
             let (moved, stayed, failed) = (step.moved, step.stayed, step.failed.as_deref());
             tracing::info!(slot = %step.slot, moved, stayed, failed, "connections followed");
+            if failed.is_some() {
+                // What it gave and nobody took over is to be given to another.
+                self.reloads.rested.extend(reload.givers());
+            }
         }
     }
 

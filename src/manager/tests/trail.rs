@@ -207,3 +207,31 @@ fn the_word_that_all_is_given_means_the_taker_it_was_said_of() {
         scene.old.hears_in_order(&["drain"]).await;
     });
 }
+
+#[test]
+fn who_follows_a_worker_that_dies_follows_the_next() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut old = master.serving(id(0, 1), 0).await;
+        let taker = master.serving(id(0, 2), 1).await;
+        let _other = master.serving(id(1, 1), 1).await;
+        old.say(&WorkerToManager::Rested);
+        let order = old.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+        let (socket, _peer) = packet::pair().unwrap();
+        let moving = WorkerToManager::Moving { fds: vec![fd(0, 6)] };
+        let sent = old.link.send(Lane::Data, &moving, Body::Inline(b"state"), vec![socket]);
+        assert_eq!(sent.unwrap(), Sent::Queued);
+        drop(taker);
+        let how = "signal SIGKILL".to_owned();
+        master.tell(&MasterToManager::Exited { id: id(0, 2), how, respawn_ms: Some(0) }, &[]);
+        let _next = master.serving(id(0, 3), 1).await;
+        let order = loop {
+            match old.hear().await.0 {
+                ManagerToWorker::Own => {}
+                order => break order,
+            }
+        };
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
+    });
+}
