@@ -57,12 +57,12 @@ fn open_reserve() -> Option<OwnedFd> {
 }
 
 impl Worker {
-    /// Accepts what waits on a listener; true if more may wait.
-    pub(super) fn accept_all(self: &Rc<Self>, index: u32) -> bool {
+    /// Accepts what waits on a listener.
+    pub(super) fn accept_all(self: &Rc<Self>, index: u32) {
         for _ in 0..ACCEPTS_MAX {
             let accepted = {
                 let listeners = self.listeners.borrow();
-                let Some(listener) = listeners.get(index) else { return false };
+                let Some(listener) = listeners.get(index) else { return };
                 socket::accept(listener.as_fd())
             };
             match accepted {
@@ -84,13 +84,11 @@ impl Worker {
                     | Errno::ENETUNREACH,
                 ) => {}
                 Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.out_of_descriptors(index);
-                    return false;
+                    return self.out_of_descriptors(index);
                 }
-                Err(_) => return false,
+                Err(_) => return,
             }
         }
-        true
     }
 
     /// A connection comes back from plain HTTP: its next request is an upgrade.
