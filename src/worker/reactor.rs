@@ -95,7 +95,7 @@ impl Worker {
     fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) {
         let key = Key::from_u64(event.data());
         if key.turn == 0 {
-            return self.accept_all(key.index);
+            return self.accept_some(key.index);
         }
         let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         {
