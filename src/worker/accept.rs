@@ -20,8 +20,8 @@ use super::timers::tick;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
 
-/// Connections accepted on one listener in one turn.
-const ACCEPTS_MAX: usize = 64;
+/// Clients told in one turn that there is no descriptor left.
+const TOLD_MAX: usize = 64;
 /// How long a worker without descriptors stops accepting.
 const PAUSE: Duration = Duration::from_millis(200);
 /// When a refused client may come back, in seconds.
@@ -57,12 +57,13 @@ fn open_reserve() -> Option<OwnedFd> {
 }
 
 impl Worker {
-    /// Accepts what waits on a listener; true if more may wait.
-    pub(super) fn accept_all(self: &Rc<Self>, index: u32) -> bool {
-        for _ in 0..ACCEPTS_MAX {
+    /// Accepts on a listener that is ready; what is left there is told again.
+    pub(super) fn accept_some(self: &Rc<Self>, index: u32) {
+        let accepts = self.listeners.borrow_mut().accepts(index, self.now_ms.get());
+        for _ in 0..accepts {
             let accepted = {
                 let listeners = self.listeners.borrow();
-                let Some(listener) = listeners.get(index) else { return false };
+                let Some(listener) = listeners.get(index) else { return };
                 socket::accept(listener.as_fd())
             };
             match accepted {
@@ -84,13 +85,11 @@ impl Worker {
                     | Errno::ENETUNREACH,
                 ) => {}
                 Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.out_of_descriptors(index);
-                    return false;
+                    return self.out_of_descriptors(index);
                 }
-                Err(_) => return false,
+                Err(_) => return,
             }
         }
-        true
     }
 
     /// A connection comes back from plain HTTP: its next request is an upgrade.
@@ -230,7 +229,7 @@ impl Worker {
     fn out_of_descriptors(self: &Rc<Self>, index: u32) {
         let answer = Refusal::overloaded("the server has no descriptor left", RETRY_AFTER)
             .to_bytes(SystemTime::now());
-        for _ in 0..ACCEPTS_MAX {
+        for _ in 0..TOLD_MAX {
             let Some(reserve) = self.gate.reserve.take() else { break };
             drop(reserve);
             let accepted = {

@@ -11,6 +11,9 @@ use crate::fd::Slot;
 use crate::ipc::messages::Listener;
 use crate::sys::socket;
 
+/// Connections accepted on one listener in one turn.
+const ACCEPTS_MAX: usize = 64;
+
 /// The sockets this worker accepts on.
 #[derive(Default)]
 pub(super) struct Listeners {
@@ -23,12 +26,23 @@ pub(super) struct Listeners {
 struct Listening {
     socket: OwnedFd,
     slot: Slot,
+    /// When it was emptied last, in milliseconds of the monotonic clock.
+    emptied_at: u64,
 }
 
 impl Listeners {
     /// A listener's descriptor, to accept on.
     pub fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)
+    }
+
+    /// How many connections to accept on a listener that is ready: one, and once in a tick of
+    /// the clock all that wait. For the accept that finds none the kernel makes a socket and
+    /// throws it away, which costs half of what one does that finds one.
+    pub fn accepts(&mut self, index: u32, now_ms: u64) -> usize {
+        let Some(Some(listening)) = self.sockets.get_mut(index as usize) else { return 0 };
+        let empties = std::mem::replace(&mut listening.emptied_at, now_ms) != now_ms;
+        if empties { ACCEPTS_MAX } else { 1 }
     }
 }
 
@@ -45,7 +59,7 @@ impl Worker {
             if all.armed {
                 self.arm(index, &socket).subject(|| format!("watch {}", listener.address))?;
             }
-            all.sockets.push(Some(Listening { socket, slot }));
+            all.sockets.push(Some(Listening { socket, slot, emptied_at: 0 }));
         }
         Ok(())
     }

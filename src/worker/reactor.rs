@@ -1,9 +1,10 @@
 //! The reactor: waits for the worker's own epoll set, and turns what it tells into calls.
 //!
-//! tokio watches the set through one descriptor. A turn takes one batch of events; each
+//! tokio watches the set through one descriptor. A turn takes the events that are there; each
 //! connection gets at most one receive buffer of bytes read, and what all of them were pushed is
 //! written once, at the turn's end. The set is level-triggered, so what a turn leaves undone
-//! comes again.
+//! comes again. Turn follows turn until the set tells of nothing, or a batch is full and other
+//! tasks have theirs.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ use crate::sys::{clock, socket};
 
 /// The one receive buffer of a worker.
 const RECEIVE_BYTES: usize = 128 * 1024;
-/// Events of one turn.
+/// Events until other tasks have their turn.
 const BATCH: usize = 256;
 
 /// Serves until the worker is told to leave.
@@ -42,58 +43,76 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
         let ready = ready.await.subject(|| "watch the epoll set".to_owned())?;
         // Whatever is queued in a turn is seen at its end: it need not wake us again.
         worker.turn.begin();
-        worker.now_ms.set(clock::monotonic_ms());
-        let mut more = false;
-        let rescan = worker.turn.take_rescan();
-        if ready.is_some() || rescan {
-            let count = worker.epoll.wait(&mut events, EpollTimeout::ZERO);
-            let count = match count {
-                Err(nix::errno::Errno::EINTR) => continue,
-                count => count.subject(|| "wait for the epoll set".to_owned())?,
-            };
-            more = count == events.len();
-            worker.begin_links();
-            for event in &events[..count] {
-                more |= worker.handle(*event, &mut buffer);
+        let mut asks = ready.is_some();
+        let mut room = BATCH;
+        // What came while a turn was at work has its own turn next: to sleep and be woken for it
+        // costs more than to ask once in vain. Other tasks wait for one batch at most.
+        loop {
+            asks |= worker.turn.take_rescan();
+            let count = worker.take_turn(asks, &mut events[..room], &mut buffer)?;
+            if worker.turn.is_leaving() {
+                return Ok(());
             }
-            // What is new after this wakes tokio again; what was left undone would not.
-            if let (false, Some(mut ready)) = (more, ready) {
-                ready.clear_ready();
+            room -= count;
+            if count == 0 || room == 0 {
+                break;
             }
         }
-        worker.end_turn();
-        if worker.turn.is_leaving() {
-            return Ok(());
-        }
-        if more {
+        if room == 0 {
             tokio::task::yield_now().await;
+        } else if let Some(mut ready) = ready {
+            // Nothing is left, and what is new wakes tokio again.
+            ready.clear_ready();
         }
     }
 }
 
 impl Worker {
-    /// Handles one event; true if it may have left something undone.
-    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) -> bool {
+    /// One turn: takes the events that are there, if the set is to be asked, and writes what was
+    /// queued. The answer is how many there were.
+    fn take_turn(
+        self: &Rc<Self>,
+        asks: bool,
+        events: &mut [EpollEvent],
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        self.now_ms.set(clock::monotonic_ms());
+        let mut count = 0;
+        if asks {
+            // Without a wait no signal interrupts it.
+            let asked = self.epoll.wait(events, EpollTimeout::ZERO);
+            count = asked.subject(|| "ask the epoll set".to_owned())?;
+            self.begin_links();
+            for event in &events[..count] {
+                self.handle(*event, buffer);
+            }
+        }
+        self.end_turn();
+        Ok(count)
+    }
+
+    /// Handles one event. What it leaves undone the set tells again.
+    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) {
         let key = Key::from_u64(event.data());
         if key.turn == 0 {
-            return self.accept_all(key.index);
+            return self.accept_some(key.index);
         }
         let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         {
             let mut table = self.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return false };
+            let Some(connection) = table.get_mut(key) else { return };
             if event.events().contains(EpollFlags::EPOLLOUT) {
                 self.turn.flush_later(key, connection);
             }
             if !event.events().intersects(readable) {
-                return false;
+                return;
             }
             if connection.busy || connection.held {
                 self.pause(key, connection, event.events());
-                return false;
+                return;
             }
         }
-        self.read(key, buffer)
+        self.read(key, buffer);
     }
 
     /// Stops reading a connection whose handler is at work.
@@ -107,13 +126,13 @@ impl Worker {
         }
     }
 
-    /// Reads a connection once; true if there may be more.
-    fn read(self: &Rc<Self>, key: Key, buffer: &mut [u8]) -> bool {
+    /// Reads a connection once.
+    fn read(self: &Rc<Self>, key: Key, buffer: &mut [u8]) {
         let n = {
             let mut table = self.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return false };
+            let Some(connection) = table.get_mut(key) else { return };
             self.turn.calmness.stir(key, connection);
-            let Some(socket) = connection.socket() else { return false };
+            let Some(socket) = connection.socket() else { return };
             match socket::read(socket, buffer) {
                 Ok(n) => {
                     if n > 0 {
@@ -123,15 +142,13 @@ impl Worker {
                 }
                 Err(nix::errno::Errno::EAGAIN) => {
                     drop(table);
-                    self.settle(key);
-                    return false;
+                    return self.settle(key);
                 }
                 Err(_) => 0,
             }
         };
         if n == 0 {
-            self.vanished(key);
-            return false;
+            return self.vanished(key);
         }
         let before = self.turn.waiting();
         self.feed(key, &mut buffer[..n]);
@@ -140,7 +157,6 @@ impl Worker {
         } else {
             self.settle(key);
         }
-        n == buffer.len()
     }
 
     fn received(&self, key: Key, connection: &mut Connection, n: usize) {

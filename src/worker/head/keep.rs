@@ -56,7 +56,8 @@ impl Kept {
                 put(&mut bytes, value);
             }
         }
-        Kept(bytes.into_boxed_slice())
+        // A copy of the right size: to cut the buffer would leave a crumb of memory behind it.
+        Kept(bytes.as_slice().into())
     }
 
     /// Takes bytes that came from another process.
