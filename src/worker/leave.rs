@@ -140,9 +140,9 @@ impl Worker {
         let deadline = Instant::now() + HASTE;
         self.leaving.stop_http.send_replace(true);
         self.close_all(cause);
-        // One turn writes the close frames; then nobody is waited for.
-        self.end_turn();
+        // Once all close frames are written nobody is waited for.
         for key in self.keys(|_| true) {
+            self.flush(key);
             self.end(key, Close::because(cause));
         }
         self.end_turn();

@@ -58,7 +58,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
                 break;
             }
         }
-        if room == 0 {
+        if room == 0 || worker.turn.waiting() > 0 {
             tokio::task::yield_now().await;
         } else if let Some(mut ready) = ready {
             // Nothing is left, and what is new wakes tokio again.
@@ -128,7 +128,7 @@ impl Worker {
 
     /// Reads a connection once.
     fn read(self: &Rc<Self>, key: Key, buffer: &mut [u8]) {
-        let n = {
+        let (n, waits) = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
             self.turn.calmness.stir(key, connection);
@@ -138,13 +138,13 @@ impl Worker {
                     if n > 0 {
                         self.received(key, connection, n);
                     }
-                    n
+                    (n, connection.dirty)
                 }
                 Err(nix::errno::Errno::EAGAIN) => {
                     drop(table);
                     return self.settle(key);
                 }
-                Err(_) => 0,
+                Err(_) => (0, false),
             }
         };
         if n == 0 {
@@ -152,7 +152,8 @@ impl Worker {
         }
         let before = self.turn.waiting();
         self.feed(key, &mut buffer[..n]);
-        if self.turn.take_lone(before, key) {
+        // Whoever waits to be written something, perhaps since a turn before, has its answer now.
+        if self.turn.take_lone(before, key) || waits {
             self.flush(key);
         } else {
             self.settle(key);

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::calm::Calmness;
@@ -18,6 +19,9 @@ use crate::sys::{clock, socket};
 
 /// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
 const ROUNDS_MAX: usize = 8;
+/// How long a turn may write when many are to be written; those who ask meanwhile would wait.
+const FLUSH_TIME: Duration = Duration::from_millis(1);
+const FLUSHES_BETWEEN_LOOKS: usize = 32;
 
 /// What is to be done at the end of a turn.
 #[derive(Default)]
@@ -136,16 +140,14 @@ impl Worker {
     /// ended in it.
     pub(super) fn end_turn(self: &Rc<Self>) {
         for _ in 0..ROUNDS_MAX {
-            let mut dirty = self.turn.dirty.take();
-            for key in dirty.drain(..) {
-                self.flush(key);
-            }
-            // Its memory serves the next turn.
-            if self.turn.dirty.borrow().is_empty() {
-                self.turn.dirty.replace(dirty);
-            }
+            let all = self.flush_all();
             for key in self.turn.ended.take() {
                 self.finish(key);
+            }
+            if !all {
+                // The others have a turn, and then this goes on.
+                self.turn.scan_again();
+                break;
             }
             if self.turn.dirty.borrow().is_empty() && self.turn.ended.borrow().is_empty() {
                 break;
@@ -156,6 +158,31 @@ impl Worker {
         }
         self.link.end_turn();
         self.direct.end_turn();
+    }
+
+    /// Flushes all that is to be, one after the other; whether that was done in time.
+    fn flush_all(self: &Rc<Self>) -> bool {
+        let mut dirty = self.turn.dirty.take();
+        let mut until = None;
+        let mut done = 0;
+        for &key in &dirty {
+            // The clock is asked only where there are many.
+            if done > 0 && done % FLUSHES_BETWEEN_LOOKS == 0 {
+                let now = Instant::now();
+                if now >= *until.get_or_insert(now + FLUSH_TIME) {
+                    break;
+                }
+            }
+            self.flush(key);
+            done += 1;
+        }
+        dirty.drain(..done);
+        let all = dirty.is_empty();
+        // Its memory serves the next turn, and what is left comes before what is new.
+        let mut new = self.turn.dirty.borrow_mut();
+        dirty.append(&mut new);
+        *new = dirty;
+        all
     }
 
     /// What is queued for others goes at the end of the turn.
