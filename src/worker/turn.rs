@@ -20,8 +20,8 @@ use crate::sys::{clock, socket};
 /// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
 const ROUNDS_MAX: usize = 8;
 /// How long a turn may write when many are to be written; those who ask meanwhile would wait.
-const FLUSH_TIME: Duration = Duration::from_millis(1);
-const FLUSHES_BETWEEN_LOOKS: usize = 32;
+const FLUSH_TIME: Duration = Duration::from_micros(200);
+const FLUSHES_BETWEEN_LOOKS: usize = 8;
 
 /// What is to be done at the end of a turn.
 #[derive(Default)]
