@@ -27,7 +27,7 @@ pub use keys::{
 };
 pub use load::Sources;
 pub use manual::{markdown_table, toml_manual};
-pub use origin::{NotAnOrigin, Origin, Origins, authority};
+pub use origin::{NotAnOrigin, Origin, Origins};
 
 use std::time::Duration;
 

@@ -52,29 +52,19 @@ impl FromStr for Origin {
         let (scheme, rest) = text.split_once("://").ok_or(NotAnOrigin)?;
         let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-        let (host, port) = authority(rest).ok_or(NotAnOrigin)?;
-        if !scheme_ok {
+        let (host, port) = split_port(rest).ok_or(NotAnOrigin)?;
+        if !scheme_ok || !host_ok(host) {
             return Err(NotAnOrigin);
         }
         let scheme = scheme.to_ascii_lowercase();
-        let port = port.or_else(|| Origin::default_port(&scheme));
+        let port = match port {
+            None => Origin::default_port(&scheme),
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| NotAnOrigin)?)
+            }
+            Some(_) => return Err(NotAnOrigin),
+        };
         Ok(Origin::Host { scheme, host: host.to_ascii_lowercase(), port })
-    }
-}
-
-/// The host and the port, if one is written, of an origin behind its scheme, or of a Host field:
-/// a name, an IPv4 address or a bracketed IPv6 address. `None` for anything else.
-pub fn authority(text: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = split_port(text)?;
-    if !host_ok(host) {
-        return None;
-    }
-    match port {
-        None => Some((host, None)),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some((host, Some(digits.parse().ok()?)))
-        }
-        Some(_) => None,
     }
 }
 

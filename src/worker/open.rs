@@ -30,29 +30,23 @@ enum Verdict {
     More,
     Refused(Refusal),
     Plain,
-    Upgrade(Rc<Request>, Asked),
+    Upgrade(Box<(Request, Asked)>),
 }
 
 impl Worker {
     /// More bytes of a request.
     pub(super) fn feed_head(self: &Rc<Self>, key: Key, bytes: &[u8]) {
-        let received = {
+        let mut received = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
             let Some(opening) = &mut connection.extra().opening else { return };
             let mut received = std::mem::take(&mut opening.bytes);
-            if received.is_empty() {
-                // Nearly every head comes whole.
-                Cow::Borrowed(bytes)
-            } else {
-                received.extend_from_slice(bytes);
-                Cow::Owned(received)
-            }
+            received.extend_from_slice(bytes);
+            received
         };
         let (verdict, rest) = self.judge(key, &received);
         match verdict {
             Verdict::More => {
-                let mut received = received.into_owned();
                 received.shrink_to_fit();
                 let mut table = self.table.borrow_mut();
                 let opening = table.get_mut(key).and_then(|it| it.extra().opening.as_mut());
@@ -61,8 +55,9 @@ impl Worker {
                 }
             }
             Verdict::Refused(refusal) => self.refuse_head(key, refusal),
-            Verdict::Plain => self.hand_to_http(key, received.into_owned()),
-            Verdict::Upgrade(request, asked) => {
+            Verdict::Plain => self.hand_to_http(key, received),
+            Verdict::Upgrade(upgrade) => {
+                let (request, asked) = *upgrade;
                 self.keep_tail(key, &received[rest..]);
                 drop(received);
                 self.handshake(key, request, asked);
@@ -115,7 +110,7 @@ impl Worker {
             protocols: upgrade.protocols.iter().map(|name| (*name).to_owned()).collect(),
             extensions: head.all("sec-websocket-extensions").map(text).collect(),
         };
-        Ok(Verdict::Upgrade(Rc::new(request), asked))
+        Ok(Verdict::Upgrade(Box::new((request, asked))))
     }
 
     /// The client's address: the peer's, or what a trusted proxy says.
@@ -128,12 +123,13 @@ impl Worker {
         )
     }
 
-    fn handshake(self: &Rc<Self>, key: Key, request: Rc<Request>, asked: Asked) {
+    fn handshake(self: &Rc<Self>, key: Key, request: Request, asked: Asked) {
         let fd = request.fd;
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.stage = Stage::Handshaking;
             connection.fd = Some(fd);
         }
+        let request = Rc::new(request);
         let (handler, shown) = (self.handler.clone(), request.clone());
         self.call(
             key,
@@ -204,7 +200,6 @@ impl Worker {
         answer: &[u8],
     ) {
         let fd = request.fd;
-        let now = clock::unix_ms();
         {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
@@ -213,7 +208,7 @@ impl Worker {
             connection.opened = true;
             connection.engine = Engine::new(Role::Server, params);
             connection.kept = Some(Kept::new(&request, &self.settings.config.keep_headers));
-            connection.opened_at = now;
+            connection.opened_at = clock::unix_ms();
             connection.received_at = self.now_ms.get();
             if let Some(extra) = &mut connection.extra {
                 extra.opening = None;
@@ -229,7 +224,7 @@ impl Worker {
             &Entry {
                 fd,
                 closing: false,
-                connected_at: now,
+                connected_at: clock::unix_ms(),
                 received_at: self.now_ms.get(),
                 peer: request.peer,
             },

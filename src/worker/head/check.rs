@@ -95,23 +95,8 @@ fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
-/// Which bytes a token may have (RFC 9110 section 5.6.2).
-const TOKEN: [bool; 256] = {
-    let mut may = [false; 256];
-    let mut byte = 0;
-    while byte < may.len() {
-        may[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut rest: &[u8] = b"!#$%&'*+-.^_`|~";
-    while let [byte, after @ ..] = rest {
-        may[*byte as usize] = true;
-        rest = after;
-    }
-    may
-};
-
-/// A token.
+/// A token (RFC 9110 section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
 }

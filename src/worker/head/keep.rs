@@ -56,8 +56,7 @@ impl Kept {
                 put(&mut bytes, value);
             }
         }
-        // A copy of the right size: to cut the buffer would leave a crumb of memory behind it.
-        Kept(bytes.as_slice().into())
+        Kept(bytes.into_boxed_slice())
     }
 
     /// Takes bytes that came from another process.

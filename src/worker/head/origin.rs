@@ -5,7 +5,7 @@
 //! every comparison is between parsed values: never a prefix, a suffix or a pattern.
 
 use super::Refusal;
-use crate::config::{Origin, Origins, authority};
+use crate::config::{Origin, Origins};
 
 /// The key of the configuration that this file stands for.
 const KEY: &str = "allowed_origins";
@@ -46,18 +46,22 @@ fn not_an_origin(text: &[u8]) -> Refusal {
 
 /// A host and its port, as in Host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority<'a> {
-    /// In the case it came; an IPv6 address keeps its brackets.
-    host: &'a str,
+pub(super) struct Authority {
+    /// In lower case; an IPv6 address keeps its brackets.
+    host: String,
     port: Option<u16>,
 }
 
-impl<'a> Authority<'a> {
+impl Authority {
     /// `None` for anything but a name, an IPv4 address or a bracketed IPv6 address, and a port.
     /// A trailing dot makes another name, as it does in a browser.
-    pub(super) fn parse(text: &'a [u8]) -> Option<Authority<'a>> {
-        let (host, port) = authority(str::from_utf8(text).ok()?)?;
-        Some(Authority { host, port })
+    pub(super) fn parse(text: &[u8]) -> Option<Authority> {
+        // The rules are those of an origin, whose scheme here has no port of its own.
+        let origin = format!("host://{}", str::from_utf8(text).ok()?);
+        match origin.parse() {
+            Ok(Origin::Host { host, port, .. }) => Some(Authority { host, port }),
+            _ => None,
+        }
     }
 
     /// Whether a page of this origin came from here. Behind a proxy that ends TLS we cannot know
@@ -65,8 +69,7 @@ impl<'a> Authority<'a> {
     fn serves(&self, origin: &Origin) -> bool {
         let Origin::Host { scheme, host, port } = origin else { return false };
         let web = matches!(scheme.as_str(), "http" | "https");
-        web && self.host.eq_ignore_ascii_case(host)
-            && self.port.or(Origin::default_port(scheme)) == *port
+        web && self.host == *host && self.port.or(Origin::default_port(scheme)) == *port
     }
 }
 

@@ -8,9 +8,6 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::check::is_token;
 use crate::api::{Refuse, is_reserved};
 
-/// What most 101s fit in.
-const ACCEPT_BYTES: usize = 256;
-
 /// What a 101 says besides the key.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Acceptance<'a> {
@@ -55,8 +52,7 @@ impl std::error::Error for BadAnswer {}
 /// A field of the handler that may not be sent.
 pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
     check_fields(with.headers)?;
-    let mut bytes = Vec::with_capacity(ACCEPT_BYTES);
-    bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     field(&mut bytes, "Upgrade", "websocket");
     field(&mut bytes, "Connection", "Upgrade");
     field(&mut bytes, "Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()));
