@@ -16,6 +16,8 @@ use crate::websocket::frame;
 
 /// Connections looked at in a sweep before others get to run.
 const SWEEP_SLICE: usize = 4096;
+/// The same of those that are due: many may end, with all that the kernel has of them.
+const LOOK_SLICE: usize = 64;
 
 /// What is due on a connection.
 enum Due {
@@ -34,8 +36,11 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.now_ms.set(clock::monotonic_ms());
         let due = worker.wheel.borrow_mut().advance(tick(worker.now_ms.get()));
-        for key in due {
+        for (done, key) in due.into_iter().enumerate() {
             worker.look(key);
+            if done % LOOK_SLICE == LOOK_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
         }
         worker.settle_waiting();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
