@@ -16,7 +16,7 @@ use wsd::fuzzing::repack;
 use wsd::ipc::IPC_VERSION;
 use wsd::ipc::messages::{
     ManagerToMaster, ManagerToWorker, MasterToManager, MasterToProbe, MasterToWorker,
-    ProbeToMaster, WorkerToManager, WorkerToMaster,
+    ProbeToMaster, WorkerToManager, WorkerToMaster, WorkerToWorker,
 };
 use wsd::ipc::packet::{Body, Frames, Packet};
 use wsd::sys::memory::write_sealed;
@@ -29,7 +29,7 @@ const LIMITS: Limits = Limits { message_bytes: 4096, fragments: 16 };
 
 fuzz_target!(|input: &[u8]| {
     let [direction, flags, packet @ ..] = input else { return };
-    match direction % 9 {
+    match direction % 10 {
         0 => read::<MasterToWorker>(packet, *flags),
         1 => read::<WorkerToMaster>(packet, *flags),
         2 => read::<MasterToManager>(packet, *flags),
@@ -38,7 +38,8 @@ fuzz_target!(|input: &[u8]| {
         5 => read::<WorkerToManager>(packet, *flags),
         6 => read::<MasterToProbe>(packet, *flags),
         7 => read::<ProbeToMaster>(packet, *flags),
-        _ => travel(packet),
+        8 => travel(packet),
+        _ => read::<WorkerToWorker>(packet, *flags),
     }
 });
 

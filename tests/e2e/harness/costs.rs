@@ -21,14 +21,15 @@ pub fn memory(pid: i32, file: &str, name: &str) -> i64 {
     kib << 10
 }
 
-/// What some processes cost from a moment on. Memory is what is resident: what they share was so
-/// before, and does not grow.
+/// What some processes cost from a moment on. Memory is what is resident and no file's: pages of
+/// the program are the page cache's, and there once for all who run it.
 pub struct Costs(Vec<Before>);
 
 struct Before {
     pid: i32,
     processor: Duration,
     resident: i64,
+    files: i64,
 }
 
 /// Processor time, and by how many bytes memory grew: what of it is left, and the most it was.
@@ -44,7 +45,12 @@ impl Costs {
         let before = |pid| {
             // From here on the peak is a new one: proc_pid_clear_refs(5).
             fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("forget the peak");
-            Before { pid, processor: processor_time(pid), resident: resident(pid) }
+            Before {
+                pid,
+                processor: processor_time(pid),
+                resident: resident(pid),
+                files: files(pid),
+            }
         };
         Costs(pids.into_iter().map(before).collect())
     }
@@ -53,15 +59,25 @@ impl Costs {
         let sum = |of: &dyn Fn(&Before) -> i64| self.0.iter().map(of).sum();
         Cost {
             processor: self.0.iter().map(|it| processor_time(it.pid) - it.processor).sum(),
-            left: sum(&|it| resident(it.pid) - it.resident),
-            peak: sum(&|it| memory(it.pid, "status", "VmHWM") - it.resident),
+            left: sum(&|it| it.grown_to(resident(it.pid))),
+            peak: sum(&|it| it.grown_to(memory(it.pid, "status", "VmHWM"))),
         }
+    }
+}
+
+impl Before {
+    fn grown_to(&self, resident: i64) -> i64 {
+        resident - self.resident - (files(self.pid) - self.files)
     }
 }
 
 /// The sum over all mappings is exact; what `status` says may be some pages behind.
 fn resident(pid: i32) -> i64 {
     memory(pid, "smaps_rollup", "Rss")
+}
+
+fn files(pid: i32) -> i64 {
+    memory(pid, "status", "RssFile")
 }
 
 impl fmt::Display for Cost {
