@@ -19,9 +19,29 @@ use crate::sys::{clock, socket};
 
 /// Rounds of flushing and ending in one turn: `on_close` may push, and so on.
 const ROUNDS_MAX: usize = 8;
-/// How long a turn may write when many are to be written; those who ask meanwhile would wait.
+/// How long a turn may write when many are to be written: who asks meanwhile waits.
 const FLUSH_TIME: Duration = Duration::from_micros(200);
+/// So many are flushed between two looks at the clock.
 const FLUSHES_BETWEEN_LOOKS: usize = 8;
+
+/// How much of a turn's writing is done.
+#[derive(Default)]
+struct Pace {
+    flushed: usize,
+    until: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether one more may be flushed in this turn.
+    fn goes_on(&mut self, clock: impl FnOnce() -> Instant) -> bool {
+        self.flushed += 1;
+        if self.flushed % FLUSHES_BETWEEN_LOOKS != 0 {
+            return true;
+        }
+        let now = clock();
+        now < *self.until.get_or_insert(now + FLUSH_TIME)
+    }
+}
 
 /// What is to be done at the end of a turn.
 #[derive(Default)]
@@ -163,17 +183,10 @@ impl Worker {
     /// Flushes all that is to be, one after the other; whether that was done in time.
     fn flush_all(self: &Rc<Self>) -> bool {
         let mut dirty = self.turn.dirty.take();
-        let mut until = None;
+        let mut pace = Pace::default();
         let mut done = 0;
-        for &key in &dirty {
-            // The clock is asked only where there are many.
-            if done > 0 && done % FLUSHES_BETWEEN_LOOKS == 0 {
-                let now = Instant::now();
-                if now >= *until.get_or_insert(now + FLUSH_TIME) {
-                    break;
-                }
-            }
-            self.flush(key);
+        while done < dirty.len() && pace.goes_on(Instant::now) {
+            self.flush(dirty[done]);
             done += 1;
         }
         dirty.drain(..done);
@@ -263,5 +276,28 @@ impl Worker {
         }
         let messages = self.outbox(connection).took(bytes);
         Ok(Flushed { bytes, messages, blocked: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_writes_to_few_without_a_clock_and_to_many_for_a_while() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let no_clock = || unreachable!();
+        for _ in 1..FLUSHES_BETWEEN_LOOKS {
+            assert!(pace.goes_on(no_clock));
+        }
+        let late = start + FLUSH_TIME;
+        for (now, goes_on) in
+            [(start, true), (late - Duration::from_nanos(1), true), (late, false)]
+        {
+            assert_eq!(pace.goes_on(|| now), goes_on);
+            for _ in 1..FLUSHES_BETWEEN_LOOKS {
+                assert!(pace.goes_on(no_clock));
+            }
+        }
     }
 }
