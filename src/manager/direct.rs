@@ -135,7 +135,8 @@ impl Manager {
         }
     }
 
-    /// Has a worker hand over, when nobody sends to it directly any more.
+    /// Has a worker hand over, when nobody sends to it directly any more. Nor is anything held until
+    /// then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
         self.direct.handover = Some((from, to));
         self.end_direct();
@@ -152,6 +153,7 @@ impl Manager {
         if moving == Some((from, to))
             && let Some(worker) = self.workers.get_mut(from)
         {
+            self.hold.scope = Scope::Handover { from, to };
             worker.hand_over(to);
         }
     }

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use tokio::sync::oneshot;
 
 use super::Manager;
-use super::hold::Scope;
 use super::reload::{Action, Event, Limits, Reload};
 use super::settings::Settings;
 use super::ticks::BOOT_MS;
@@ -305,7 +304,6 @@ impl Manager {
                 Action::Spawn(slot) => self.master.send(&ManagerToMaster::Spawn(slot)),
                 Action::Abort => self.master.send(&ManagerToMaster::Abort),
                 Action::Commit { worker_num } => self.commit(worker_num),
-                Action::Hold { from, to } => self.hold.scope = Scope::Handover { from, to },
                 Action::HandOver { from, to } => self.hand_over(from, to),
                 Action::Flip { from, to, stay, adopted } => {
                     self.router.hand_over(from, to, stay);

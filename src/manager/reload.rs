@@ -79,9 +79,7 @@ pub enum Action {
     Commit { worker_num: u16 },
     /// Tell the master that the new generation is not wanted.
     Abort,
-    /// Hold what others send to these two.
-    Hold { from: WorkerId, to: WorkerId },
-    /// Have `from` give its connections to `to`.
+    /// Hold what others send to these two, and have `from` give its connections to `to`.
     HandOver { from: WorkerId, to: WorkerId },
     /// Have the master kill a worker that sits on what it was given.
     Kill(WorkerId),
@@ -190,7 +188,7 @@ impl Move {
         let mut actions =
             vec![Action::FlipSome { to, moved }, Action::Release { to: Some(to), adopted }];
         if rested {
-            actions.extend(hand_over(self.from, to));
+            actions.push(Action::HandOver { from: self.from, to });
         }
         actions
     }
@@ -434,7 +432,7 @@ impl Reload {
                 }
                 step.to = Some(id);
                 step.until = now + self.limits.hand_over_ms;
-                hand_over(step.from, id)
+                vec![Action::HandOver { from: step.from, to: id }]
             }
             _ => Vec::new(),
         }
@@ -643,7 +641,7 @@ impl Reload {
             failed: None,
         });
         match to {
-            Some(to) => hand_over(from, to),
+            Some(to) => vec![Action::HandOver { from, to }],
             None if self.new.get(&slot).is_some_and(|peer| peer.tries > 0) => Vec::new(),
             None => self.respawn(slot, false, now),
         }
@@ -688,7 +686,7 @@ impl Reload {
         match (step.given, step.to) {
             (Given::Rests, Some(to)) => {
                 step.given = Given::Some;
-                hand_over(from, to)
+                vec![Action::HandOver { from, to }]
             }
             (Given::Round { .. }, _) => {
                 step.given = Given::Round { rested: true };
@@ -743,10 +741,6 @@ fn peers(workers: impl IntoIterator<Item = (WorkerId, bool)>) -> BTreeMap<Slot, 
         (id.slot, peer)
     };
     workers.into_iter().map(peer).collect()
-}
-
-fn hand_over(from: WorkerId, to: WorkerId) -> Vec<Action> {
-    vec![Action::Hold { from, to }, Action::HandOver { from, to }]
 }
 
 #[cfg(test)]

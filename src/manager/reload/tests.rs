@@ -78,8 +78,8 @@ fn release() -> Action {
     Action::Release { to: None, adopted: vec![] }
 }
 
-fn start(from: WorkerId, to: WorkerId) -> [Action; 2] {
-    [Action::Hold { from, to }, Action::HandOver { from, to }]
+fn hand_over(from: WorkerId, to: WorkerId) -> Action {
+    Action::HandOver { from, to }
 }
 
 #[test]
@@ -91,14 +91,14 @@ fn a_reload_moves_slot_by_slot_and_commits() {
     story.ready(1, 2);
     assert_eq!(story.take(), []);
     story.ready(0, 2);
-    assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
+    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
     story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
     story.on(Event::HandedOver { from: id(0, 1) });
     assert_eq!(story.take(), [], "one is still on its way");
     story.adopted(id(0, 2), &[2]);
-    let [hold, hand_over] = start(id(1, 1), id(1, 2));
+    let next = hand_over(id(1, 1), id(1, 2));
     let flipped = flip(id(0, 1), id(0, 2), &[1, 2]);
-    assert_eq!(story.take(), [flipped, Action::Drain(id(0, 1)), hold, hand_over]);
+    assert_eq!(story.take(), [flipped, Action::Drain(id(0, 1)), next]);
     story.now = 212;
     story.on(Event::Stays { from: id(1, 1), fds: vec![9] });
     story.all_moves(id(1, 1), id(1, 2), &[7]);
@@ -113,7 +113,7 @@ fn after_each_round_its_routes_change_and_what_waited_goes_out() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
     let (from, to) = (id(0, 1), id(0, 2));
-    let [hold, hand_over] = start(from, to);
+    let next = hand_over(from, to);
     let round = |fds: &[u64]| {
         let release = Action::Release { to: Some(to), adopted: fds.to_vec() };
         [Action::FlipSome { to, moved: fds.to_vec() }, release]
@@ -123,13 +123,13 @@ fn after_each_round_its_routes_change_and_what_waited_goes_out() {
     assert_eq!(story.take(), [], "they are still on their way");
     story.adopted(to, &[1, 2]);
     let [flip_some, release] = round(&[1, 2]);
-    assert_eq!(story.take(), [flip_some, release, hold, hand_over]);
+    assert_eq!(story.take(), [flip_some, release, next]);
     // The next ends with somebody whose handler runs: nothing waits for it.
     story.moving(from, &[3]).adopted(to, &[3]).on(Event::Gave { from });
     assert_eq!(story.take(), round(&[3]));
     assert!(story.reload.pauses(from));
     story.on(Event::Rested { from });
-    assert_eq!(story.take(), start(from, to));
+    assert_eq!(story.take(), [hand_over(from, to)]);
     story.all_moves(from, to, &[4]);
     assert_eq!(story.verdict().slots, [moved(0, 0, 4, 0)]);
     assert_eq!(story.take()[0], flip(from, to, &[4]));
@@ -146,7 +146,7 @@ fn a_new_worker_that_dies_between_two_rounds_is_started_once_more() {
     story.on(Event::Rested { from });
     assert_eq!(story.take(), []);
     story.ready(0, 3);
-    assert_eq!(story.take(), start(from, id(0, 3)));
+    assert_eq!(story.take(), [hand_over(from, id(0, 3))]);
     story.all_moves(from, id(0, 3), &[2]);
     assert_eq!(story.verdict().slots[0].moved, 1);
 }
@@ -182,10 +182,10 @@ fn what_a_new_worker_accepted_goes_back_before_the_abort() {
     story.prepared(3).ready(0, 2).ready(2, 2);
     story.take();
     story.attach(1, 2).exited(id(1, 2));
-    assert_eq!(story.take(), start(id(0, 2), id(0, 1)));
+    assert_eq!(story.take(), [hand_over(id(0, 2), id(0, 1))]);
     story.all_moves(id(0, 2), id(0, 1), &[5]);
-    let [hold, hand_over] = start(id(2, 2), id(0, 1));
-    assert_eq!(story.take(), [flip(id(0, 2), id(0, 1), &[5]), hold, hand_over]);
+    let next = hand_over(id(2, 2), id(0, 1));
+    assert_eq!(story.take(), [flip(id(0, 2), id(0, 1), &[5]), next]);
     story.all_moves(id(2, 2), id(0, 1), &[]);
     assert!(!story.verdict().is_ok());
     assert_eq!(story.take(), [flip(id(2, 2), id(0, 1), &[]), Action::Abort]);
@@ -266,7 +266,7 @@ fn a_new_worker_that_dies_is_started_once_more_and_the_rest_moves() {
     story.on(Event::SpawnFailed { slot: Slot(0), why: "It died.".to_owned() });
     assert_eq!(story.take(), []);
     story.ready(0, 3);
-    assert_eq!(story.take(), start(id(0, 1), id(0, 3)));
+    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 3))]);
     story.all_moves(id(0, 1), id(0, 3), &[2, 3]);
     let verdict = story.verdict();
     assert_eq!(verdict.slots[0].moved, 2);
@@ -284,8 +284,8 @@ fn a_new_worker_that_dies_twice_is_given_up_and_the_old_drains() {
     story.exited(id(0, 2)).ready(0, 3);
     story.take();
     story.exited(id(0, 3));
-    let [hold, hand_over] = start(id(1, 1), id(1, 2));
-    assert_eq!(story.take(), [release(), Action::Drain(id(0, 1)), hold, hand_over]);
+    let next = hand_over(id(1, 1), id(1, 2));
+    assert_eq!(story.take(), [release(), Action::Drain(id(0, 1)), next]);
     story.all_moves(id(1, 1), id(1, 2), &[]);
     let verdict = story.verdict();
     assert!(verdict.slots[0].failed.is_some() && verdict.slots[1].failed.is_none());
@@ -302,7 +302,7 @@ fn a_new_worker_that_dies_before_its_turn_is_back_for_it() {
     story.all_moves(id(0, 1), id(0, 2), &[]);
     assert_eq!(story.take(), [flip(id(0, 1), id(0, 2), &[]), Action::Drain(id(0, 1))]);
     story.ready(1, 3);
-    assert_eq!(story.take(), start(id(1, 1), id(1, 3)));
+    assert_eq!(story.take(), [hand_over(id(1, 1), id(1, 3))]);
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_batch_that_came_twice_counts_once() {
 fn what_stayed_follows_by_a_move_of_its_own() {
     let (reload, actions) = Reload::follow(id(0, 1), id(0, 2), LIMITS, 0);
     let mut story = Story { reload, actions, now: 0 };
-    assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
+    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
     story.moving(id(0, 1), &[1]).on(Event::HandedOver { from: id(0, 1) });
     story.adopted(id(0, 2), &[1]);
     assert_eq!(story.verdict().slots[0].moved, 1);
@@ -385,7 +385,7 @@ fn one_that_inherits_hands_over_before_it_is_ready() {
     let mut story = Story { reload, actions, now: 0 };
     story.on(Event::Inherits(id(0, 1))).prepared(1).take();
     story.ready(0, 2);
-    assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
+    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn an_old_worker_replaced_meanwhile_is_the_one_that_hands_over() {
     story.on(Event::Attached { id: id(0, 2), generation: 1 }).on(Event::Ready(id(0, 2)));
     story.take();
     story.ready(0, 3);
-    assert_eq!(story.take(), start(id(0, 2), id(0, 3)));
+    assert_eq!(story.take(), [hand_over(id(0, 2), id(0, 3))]);
 }
 
 #[test]
@@ -406,5 +406,5 @@ fn a_successor_goes_on_where_the_last_manager_ended() {
     assert_eq!(actions, [Action::Spawn(Slot(1))]);
     let mut story = Story { reload, actions: vec![], now: 0 };
     story.ready(1, 2);
-    assert_eq!(story.take(), start(id(0, 1), id(0, 2)));
+    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
 }

@@ -75,10 +75,11 @@ fn connections_move_when_nobody_sends_to_them_directly_any_more() {
         assert!(matches!(a.hear().await.0, ManagerToWorker::PeerLeft { .. }));
         // Nor is a link made now.
         b.say(&WorkerToManager::WantDirect { to: Slot(0) });
-        let first_waits = master.control().await.ask("{\"cmd\":\"status\"}\n").await;
-        assert_eq!(first_waits.more["reload"]["state"], "handing");
-        a.say(&WorkerToManager::List { id: 3 });
-        assert!(matches!(a.hear().await.0, ManagerToWorker::ListAnswer { id: 3, .. }));
+        let status = master.control().await.ask("{\"cmd\":\"status\"}\n").await;
+        assert_eq!(status.more["reload"]["state"], "handing");
+        // Until then nothing is held.
+        b.push(0, fd(0, 5), "meanwhile");
+        assert_eq!(a.hear_push().await, (fd(0, 5), "meanwhile".into()));
         a.say(&WorkerToManager::PeerEnded { link });
         assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));
     });
