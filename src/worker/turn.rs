@@ -35,7 +35,7 @@ impl Pace {
     /// Whether one more may be flushed in this turn.
     fn goes_on(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         self.flushed += 1;
-        if self.flushed % FLUSHES_BETWEEN_LOOKS != 0 {
+        if !self.flushed.is_multiple_of(FLUSHES_BETWEEN_LOOKS) {
             return true;
         }
         let now = clock();
