@@ -135,7 +135,7 @@ impl Manager {
         }
     }
 
-    /// Has a worker hand over, when nobody sends to it directly any more. Nor is anything held until
+    /// Has a worker hand over, when nobody sends to it directly any more. Nothing is held until
     /// then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
         self.direct.handover = Some((from, to));

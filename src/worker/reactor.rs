@@ -3,8 +3,8 @@
 //! tokio watches the set through one descriptor. A turn takes the events that are there; each
 //! connection gets at most one receive buffer of bytes read, and what all of them were pushed is
 //! written once, at the turn's end, or at that of the next where it is much. The set is
-//! level-triggered, so what a turn leaves unread comes again. Turn follows turn until the set tells of nothing, or a batch is full and other
-//! tasks have theirs.
+//! level-triggered, so what a turn leaves unread comes again. Turn follows turn until the set
+//! tells of nothing, or a batch is full and other tasks have theirs.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;

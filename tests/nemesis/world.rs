@@ -77,10 +77,11 @@ impl World {
         }
     }
 
-    /// Whether clients ask for broadcasts now. Half of the time nobody does, so that workers send to
-    /// each other directly, and begin and cease to time and again.
+    /// Whether clients ask for broadcasts now. Half of the time nobody does, so that workers send
+    /// to each other directly, and begin and cease to time and again.
     pub fn broadcasts(&self) -> bool {
-        self.ledger.borrow().began.elapsed().as_secs() / TIDE_SECS % 2 == 0
+        let tides = self.ledger.borrow().began.elapsed().as_secs() / TIDE_SECS;
+        tides.is_multiple_of(2)
     }
 
     /// A line of the story.
