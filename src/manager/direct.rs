@@ -4,23 +4,25 @@
 //! A link is there for those who send to the clients of one slot, while one worker has them all.
 //! So whatever comes to that worker by it is for a client of its own, or for one that is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use super::Manager;
 use super::hold::Scope;
-use super::reload::Reload;
 use super::workers::Phase;
 use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
+use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 
 /// The links there are.
 pub struct Direct {
     links: BTreeMap<LinkId, Pair>,
     last: LinkId,
-    /// A handover that waits for the links to its giver to end.
+    /// Those that their senders said are over before their receivers said that they are there.
+    over: BTreeSet<LinkId>,
+    /// A handover that waits for links to end.
     handover: Option<(WorkerId, WorkerId)>,
 }
 
@@ -37,7 +39,12 @@ struct Pair {
 impl Direct {
     /// None yet, for the manager of this epoch.
     pub fn new(epoch: u32) -> Direct {
-        Direct { links: BTreeMap::new(), last: u64::from(epoch) << 32, handover: None }
+        Direct {
+            links: BTreeMap::new(),
+            last: u64::from(epoch) << 32,
+            over: BTreeSet::new(),
+            handover: None,
+        }
     }
 
     fn is_between(&self, from: WorkerId, to: WorkerId) -> bool {
@@ -46,6 +53,16 @@ impl Direct {
 
     fn leads_to(&self, to: WorkerId) -> bool {
         self.links.values().any(|pair| pair.to == to)
+    }
+
+    /// All who are there have said which links lead to them.
+    pub fn settle(&mut self) {
+        self.over.clear();
+    }
+
+    /// Whether a handover waits for links to end.
+    pub fn is_waited_for(&self) -> bool {
+        self.handover.is_some()
     }
 
     /// A worker has ended. What it has sent is still to be taken.
@@ -68,12 +85,12 @@ impl Manager {
 
     fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
         // What was sent to a crash-proof worker is its heir's to read, by the manager's link.
-        let calm = self.hold.scope == Scope::Open
+        let still = self.hold.scope == Scope::Open
             && self.settle_until.is_none()
             && !self.reloads.is_busy()
             && !self.stopping
             && !self.settings.crash_proof;
-        let to = self.router.sole_owner(slot).filter(|to| calm && *to != from)?;
+        let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
         let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
         let able = serves(from).is_some() && serves(to)?.knows_direct;
         (able && !self.direct.is_between(from, to)).then_some(to)
@@ -101,7 +118,13 @@ impl Manager {
 
     /// All that went by it is sent: its receiver takes that before what follows by us.
     pub fn on_indirect(&mut self, link: LinkId) {
-        let Some(pair) = self.direct.links.get(&link) else { return };
+        let Some(pair) = self.direct.links.get(&link) else {
+            if self.settle_until.is_some() {
+                // Its receiver has not told us of it yet.
+                self.direct.over.insert(link);
+            }
+            return;
+        };
         match self.workers.get(pair.to) {
             Some(receiver) => receiver.peer_left(link),
             None => self.on_peer_ended(link),
@@ -120,8 +143,11 @@ impl Manager {
             worker.knows_direct = true;
         }
         for (link, from) in from {
-            // Its sender ends it, as it is new to us.
+            // Its sender ends it, as we are new to it.
             self.direct.links.insert(link, Pair { from, to, end: None, told: true });
+            if self.direct.over.remove(&link) {
+                self.on_indirect(link);
+            }
         }
     }
 
@@ -135,8 +161,8 @@ impl Manager {
         }
     }
 
-    /// Has a worker hand over, when nobody sends to it directly any more. Nothing is held until
-    /// then.
+    /// Has a worker hand over, when nobody sends to it or to its heir directly any more. Nothing is
+    /// held until then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
         self.direct.handover = Some((from, to));
         self.end_direct();
@@ -145,22 +171,28 @@ impl Manager {
 
     fn hand_over_if_undisturbed(&mut self) {
         let Some((from, to)) = self.direct.handover else { return };
-        if self.direct.leads_to(from) {
+        if self.direct.leads_to(from) || self.direct.leads_to(to) {
             return;
         }
         self.direct.handover = None;
-        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
-        if moving == Some((from, to))
+        if let Some(reload) = self.reloads.current.as_mut()
+            && reload.moving() == Some((from, to))
             && let Some(worker) = self.workers.get_mut(from)
         {
+            reload.moves_from(monotonic_ms());
             self.hold.scope = Scope::Handover { from, to };
             worker.hand_over(to);
         }
     }
 
-    /// A worker has ended, and its link was read to the end.
+    /// A worker has ended, and its link was read to the end. Who was sent to by it is asked to take
+    /// the rest, for nobody else will.
     pub fn forget_direct(&mut self, id: WorkerId) {
         self.direct.forget(id);
+        let sent = self.direct.links.iter().filter(|(_, pair)| pair.from == id);
+        for link in sent.map(|(link, _)| *link).collect::<Vec<_>>() {
+            self.on_indirect(link);
+        }
         self.hand_over_if_undisturbed();
     }
 }

@@ -359,6 +359,7 @@ impl Manager {
 
     fn settle(&mut self) {
         self.settle_until = None;
+        self.direct.settle();
         self.release(&[]);
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {

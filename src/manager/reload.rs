@@ -314,6 +314,13 @@ impl Reload {
         }
     }
 
+    /// Connections move from now on, however long that had to wait.
+    pub fn moves_from(&mut self, now: u64) {
+        if let Phase::Moving(step) = &mut self.phase {
+            step.until = now + self.limits.hand_over_ms;
+        }
+    }
+
     /// Whether a round of this worker's is over and the next has not begun.
     pub fn pauses(&self, id: WorkerId) -> bool {
         matches!(&self.phase, Phase::Moving(step)

@@ -104,7 +104,10 @@ impl Manager {
                 self.master.send(&ManagerToMaster::Kill(worker.record.id));
             }
         }
-        self.reload_event(Event::Tick);
+        // What waits for a worker that hangs has that worker's deadline.
+        if !self.direct.is_waited_for() {
+            self.reload_event(Event::Tick);
+        }
         self.follow();
     }
 }

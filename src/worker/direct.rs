@@ -15,6 +15,7 @@ use std::rc::Rc;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::Worker;
+use super::links::is_cut;
 use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::PACKET_BYTES_MAX;
@@ -22,12 +23,15 @@ use crate::ipc::link::{Arrival, Lane, Link, Sent};
 use crate::ipc::messages::{DIRECT, LinkId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::{Body, Frames, Packet};
 
-/// Messages to the clients of a slot before a link is asked for.
+/// Messages to the clients of a slot within a second before a link is asked for.
 const MESSAGES_MIN: u32 = 32;
-/// Milliseconds between two questions for a link.
+const SECOND_MS: u64 = 1000;
+/// Milliseconds between two questions for the same link.
 const ASK_AGAIN_MS: u64 = 100;
 /// Milliseconds after a broadcast in which none is asked for.
-const CALM_MS: u64 = 250;
+const PAUSE_MS: u64 = 250;
+/// More packets than the kernel queues.
+const QUEUED_MAX: usize = 1024;
 
 /// The links of a worker to and from others.
 #[derive(Default)]
@@ -36,8 +40,8 @@ pub(super) struct Direct {
     allowed: Cell<bool>,
     /// By slot, as far as there was need.
     ways: RefCell<Vec<Way>>,
-    /// When the next link may be asked for, in monotonic milliseconds.
-    ask_at: Cell<u64>,
+    /// Until when none is asked for, in monotonic milliseconds.
+    paused_until: Cell<u64>,
     /// Those that lead here.
     peers: RefCell<BTreeMap<LinkId, Rc<Link>>>,
 }
@@ -45,8 +49,11 @@ pub(super) struct Direct {
 /// The way to the clients of a slot.
 #[derive(Default)]
 struct Way {
-    /// Messages that went by the manager since a link was asked for.
+    /// Messages that went by the manager since then, in monotonic milliseconds.
     messages: u32,
+    since: u64,
+    /// When a link may be asked for again.
+    ask_at: u64,
     direct: Option<Outgoing>,
 }
 
@@ -124,11 +131,14 @@ impl Worker {
             return;
         }
         let mut way = self.direct.way(to);
-        way.messages = way.messages.saturating_add(1);
         let now = self.now_ms.get();
-        if way.messages >= MESSAGES_MIN && now >= self.direct.ask_at.get() {
-            way.messages = 0;
-            self.direct.ask_at.set(now + ASK_AGAIN_MS);
+        if now >= way.since + SECOND_MS {
+            (way.messages, way.since) = (0, now);
+        }
+        way.messages = way.messages.saturating_add(1);
+        let may_ask = now >= way.ask_at && now >= self.direct.paused_until.get();
+        if may_ask && way.messages >= MESSAGES_MIN {
+            way.ask_at = now + ASK_AGAIN_MS;
             self.say_in_order(&WorkerToManager::WantDirect { to });
         }
     }
@@ -174,8 +184,8 @@ impl Worker {
     }
 
     /// A broadcast goes by the manager, and so does for a while what is behind it.
-    pub(super) fn calm_direct(&self) {
-        self.direct.ask_at.set(self.now_ms.get() + CALM_MS);
+    pub(super) fn pause_direct(&self) {
+        self.direct.paused_until.set(self.now_ms.get() + PAUSE_MS);
         self.go_indirect();
     }
 
@@ -192,7 +202,7 @@ impl Worker {
         match self.direct.slot_of(id) {
             Some(slot) => self.end_direct(slot),
             // It did not come up. The manager counts on an answer.
-            None => self.say_in_order(&WorkerToManager::Indirect { link: id }),
+            None => self.say_of_links(&WorkerToManager::Indirect { link: id }),
         }
     }
 
@@ -201,7 +211,7 @@ impl Worker {
         let Some(way) = way else { return };
         tracing::debug!(to = %way.to, "sending by the manager");
         way.send_queued();
-        self.say_in_order(&WorkerToManager::Indirect { link: way.id });
+        self.say_of_links(&WorkerToManager::Indirect { link: way.id });
         for packet in way.link.take_unsent() {
             if let Err(error) = self.send_by_manager(packet) {
                 tracing::error!(to = %way.to, %error, "a message is lost");
@@ -262,13 +272,21 @@ impl Worker {
 
     async fn read_peer(self: &Rc<Self>, link: &Link) -> Result<()> {
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        while let Some(mut arrival) = link.receive(&mut buffer).await? {
+        loop {
+            let mut arrival = match link.receive(&mut buffer).await {
+                Ok(Some(arrival)) => arrival,
+                Ok(None) => return Ok(()),
+                Err(error) if is_cut(&error) => {
+                    tracing::error!(from = %link.id(), %error, "a packet was cut");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let take = |packet: &[u8], fds: &mut Vec<OwnedFd>| self.peer_packet(link, packet, fds);
             if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, take)) {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
     }
 
     fn peer_packet(
@@ -292,25 +310,41 @@ impl Worker {
         self.take_rest(id);
         if !self.peer_ended(id) {
             // It did not come up, or has ended by itself. The manager counts on an answer.
-            self.say_in_order(&WorkerToManager::PeerEnded { link: id });
+            self.say_of_links(&WorkerToManager::PeerEnded { link: id });
         }
     }
 
-    /// Takes what has been sent so far.
+    /// Takes what has been sent so far. Who goes on sending meanwhile is not followed for ever.
     fn take_rest(self: &Rc<Self>, id: LinkId) {
         let Some(link) = self.direct.peers.borrow().get(&id).cloned() else { return };
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        while let Ok(Some(Arrival { len, mut fds, .. })) = link.try_receive(&mut buffer) {
-            if let Err(error) = self.peer_packet(&link, &buffer[..len], &mut fds) {
+        for _ in 0..QUEUED_MAX {
+            let taken = match link.try_receive(&mut buffer) {
+                Ok(Some(Arrival { len, mut fds, .. })) => {
+                    self.peer_packet(&link, &buffer[..len], &mut fds)
+                }
+                Ok(None) => return,
+                Err(error) if is_cut(&error) => Err(error),
+                Err(_) => return,
+            };
+            if let Err(error) = taken {
                 tracing::error!(from = %link.id(), %error, "a packet was not understood");
             }
+        }
+    }
+
+    /// Says something of links to a manager that knows of them. One that does not has a worker
+    /// killed that says what it cannot read.
+    fn say_of_links(&self, message: &WorkerToManager) {
+        if self.direct.allowed.get() {
+            self.say_in_order(message);
         }
     }
 
     fn peer_ended(&self, id: LinkId) -> bool {
         let was_there = self.direct.peers.borrow_mut().remove(&id).is_some();
         if was_there {
-            self.say_in_order(&WorkerToManager::PeerEnded { link: id });
+            self.say_of_links(&WorkerToManager::PeerEnded { link: id });
         }
         was_there
     }

@@ -73,8 +73,7 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
         let got = match worker.master.receive(&mut buffer).await {
             Ok(got) if got.len > 0 => got,
             Ok(_) => break,
-            // There was no descriptor left for what came beside it.
-            Err(error) if error.errno() == Some(Errno::EMSGSIZE as i32) => {
+            Err(error) if is_cut(&error) => {
                 tracing::error!(%error, "a message of the master was cut");
                 continue;
             }
@@ -105,7 +104,7 @@ pub(super) async fn read_manager(worker: Rc<Worker>) {
                 }
             }
             Ok(None) => return,
-            Err(error) if error.errno() == Some(Errno::EMSGSIZE as i32) => {
+            Err(error) if is_cut(&error) => {
                 tracing::error!(%error, "a packet of the manager was cut");
             }
             Err(error) => {
@@ -192,9 +191,15 @@ impl Worker {
             if arrival.waited || packets == PACKETS_PER_TURN {
                 return !arrival.waited;
             }
-            // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = link.receive_more(buffer) else { return false };
-            *arrival = next;
+            match link.receive_more(buffer) {
+                Ok(Some(next)) => *arrival = next,
+                Err(error) if is_cut(&error) => {
+                    tracing::error!(link = %link.id(), %error, "a packet was cut");
+                    return true;
+                }
+                // An end or another error comes again when it is received the usual way.
+                Ok(None) | Err(_) => return false,
+            }
         }
     }
 
@@ -307,6 +312,11 @@ impl Worker {
         let worker = self.clone();
         tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
     }
+}
+
+/// Whether there was no descriptor left for what came beside a packet, which is lost with that.
+pub(super) fn is_cut(error: &Error) -> bool {
+    error.errno() == Some(Errno::EMSGSIZE as i32)
 }
 
 /// The descriptor beside a message.

@@ -60,7 +60,7 @@ impl Reactor for Port {
             if data.len() <= worker.settings.message.message_bytes {
                 worker.park_broadcast(opcode, &data, except);
                 let except = except.map_or(0, Fd::as_u64);
-                worker.calm_direct();
+                worker.pause_direct();
                 // Refused only where the lane is full, which was counted.
                 let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
             }

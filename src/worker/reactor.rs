@@ -54,7 +54,7 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
                 return Ok(());
             }
             room -= count;
-            if count == 0 || room == 0 {
+            if count == 0 || room == 0 || worker.turn.waiting() > 0 {
                 break;
             }
         }

@@ -95,6 +95,7 @@ fn a_sender_that_dies_holds_up_nobody_whose_worker_has_taken_all_it_sent() {
         drop(b);
         let how = "signal SIGKILL".to_owned();
         master.tell(&MasterToManager::Exited { id: id(1, 1), how, respawn_ms: None }, &[]);
+        assert!(matches!(a.hear().await.0, ManagerToWorker::PeerLeft { link: it } if it == link));
         a.say(&WorkerToManager::PeerEnded { link });
         assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));
     });
@@ -119,5 +120,26 @@ fn a_new_manager_is_told_of_links_and_waits_for_their_end() {
         assert!(matches!(a.hear().await.0, ManagerToWorker::ListAnswer { id: 3, .. }));
         a.say(&WorkerToManager::PeerEnded { link: 7 });
         assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+    });
+}
+
+#[test]
+fn a_link_that_ended_before_a_new_manager_was_told_of_it_has_its_fence() {
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut a = master.attach(id(0, 1), 1, 1, true);
+        let mut b = master.attach(id(1, 1), 1, 2, true);
+        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou));
+        b.say(&WorkerToManager::Indirect { link: 7 });
+        b.push(0, fd(0, 5), "after");
+        b.say(&WorkerToManager::List { id: 3 });
+        assert!(matches!(b.hear().await.0, ManagerToWorker::ListAnswer { id: 3, .. }));
+        a.say(&WorkerToManager::Peers { from: vec![(7, id(1, 1))] });
+        for (worker, slot) in [(&a, 0), (&b, 1)] {
+            worker.say(&WorkerToManager::Owns { ranges: vec![(fd(slot, 1), fd(slot, 9))] });
+        }
+        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou));
+        assert!(matches!(a.hear().await.0, ManagerToWorker::PeerLeft { link: 7 }));
+        assert_eq!(a.hear_push().await, (fd(0, 5), "after".into()));
     });
 }

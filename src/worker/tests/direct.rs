@@ -151,3 +151,19 @@ async fn what_came_directly_is_taken_before_what_comes_by_the_manager_again() {
     let ended = |heard: &Heard| matches!(heard.0, WorkerToManager::PeerEnded { link: 9 });
     worker.hears(|heard| ended(heard).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_manager_that_knows_nothing_of_links_hears_nothing_of_them() {
+    let server = Server::new();
+    let (mut worker, _heard, mut client) = start(&server).await;
+    let _socket = go_direct(&mut worker).await;
+    push(&mut client, 1).await;
+    // One of an older image.
+    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
+    push(&mut client, 40).await;
+    for _ in 0..42 {
+        let message = worker.hears_all().await.0;
+        let known = matches!(message, WorkerToManager::Push { .. } | WorkerToManager::Owns { .. });
+        assert!(known, "{message:?}");
+    }
+}
