@@ -61,7 +61,7 @@ impl Direct {
     }
 
     /// Whether a handover waits for links to end.
-    pub fn is_waited_for(&self) -> bool {
+    pub fn holds_up_handover(&self) -> bool {
         self.handover.is_some()
     }
 
@@ -164,24 +164,34 @@ impl Manager {
     /// Has a worker hand over, when nobody sends to it or to its heir directly any more. Nothing is
     /// held until then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
-        self.direct.handover = Some((from, to));
         self.end_direct();
-        self.hand_over_if_undisturbed();
+        if self.direct.leads_to(from) || self.direct.leads_to(to) {
+            self.direct.handover = Some((from, to));
+        } else {
+            self.direct.handover = None;
+            self.begin_handover(from, to);
+        }
     }
 
+    fn begin_handover(&mut self, from: WorkerId, to: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(from) {
+            self.hold.scope = Scope::Handover { from, to };
+            worker.hand_over(to);
+        }
+    }
+
+    /// A link has ended. The handover that waited for the last has all its time before it.
     fn hand_over_if_undisturbed(&mut self) {
         let Some((from, to)) = self.direct.handover else { return };
         if self.direct.leads_to(from) || self.direct.leads_to(to) {
             return;
         }
         self.direct.handover = None;
-        if let Some(reload) = self.reloads.current.as_mut()
+        if let Some(reload) = &mut self.reloads.current
             && reload.moving() == Some((from, to))
-            && let Some(worker) = self.workers.get_mut(from)
         {
             reload.moves_from(monotonic_ms());
-            self.hold.scope = Scope::Handover { from, to };
-            worker.hand_over(to);
+            self.begin_handover(from, to);
         }
     }
 

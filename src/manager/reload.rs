@@ -314,7 +314,7 @@ impl Reload {
         }
     }
 
-    /// Connections move from now on, however long that had to wait.
+    /// The handover had to wait: its time begins now.
     pub fn moves_from(&mut self, now: u64) {
         if let Phase::Moving(step) = &mut self.phase {
             step.until = now + self.limits.hand_over_ms;

@@ -105,7 +105,7 @@ impl Manager {
             }
         }
         // What waits for a worker that hangs has that worker's deadline.
-        if !self.direct.is_waited_for() {
+        if !self.direct.holds_up_handover() {
             self.reload_event(Event::Tick);
         }
         self.follow();

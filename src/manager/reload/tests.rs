@@ -318,6 +318,20 @@ fn a_new_worker_that_sits_on_a_batch_is_killed() {
 }
 
 #[test]
+fn a_handover_that_had_to_wait_has_all_its_time_from_then_on() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2);
+    story.take();
+    story.reload.moves_from(1000);
+    story.now = LIMITS.hand_over_ms + 999;
+    story.on(Event::Tick);
+    assert_eq!(story.take(), []);
+    story.now += 1;
+    story.on(Event::Tick);
+    assert_eq!(story.verdict().slots[0].moved, 0);
+}
+
+#[test]
 fn a_batch_that_came_twice_counts_once() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2).moving(id(0, 1), &[1, 2]).moving(id(0, 1), &[1, 2]);
