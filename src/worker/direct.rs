@@ -222,8 +222,7 @@ impl Worker {
     fn send_by_manager(&self, mut packet: Packet) -> Result<()> {
         let mut frames = Frames::new(&packet.bytes)?;
         while let Some(frame) = frames.next::<WorkerToWorker>(&mut packet.fds)? {
-            let body = frame.body;
-            self.link.insist(&frame.message.by_manager(), body, Vec::new())?;
+            self.link.insist(&frame.message.by_manager(), frame.body, Vec::new())?;
         }
         Ok(())
     }
@@ -262,31 +261,13 @@ impl Worker {
         self.direct.peers.borrow_mut().insert(id, link.clone());
         let worker = self.clone();
         spawn_local(async move {
-            if let Err(error) = worker.read_peer(&link).await {
+            let take = |packet: &[u8], fds: &mut _| worker.peer_packet(&link, packet, fds);
+            if let Err(error) = worker.read_link(&link, take).await {
                 tracing::error!(%from, %error, "another worker cannot be heard");
             }
             worker.peer_ended(id);
         });
         Ok(())
-    }
-
-    async fn read_peer(self: &Rc<Self>, link: &Link) -> Result<()> {
-        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        loop {
-            let mut arrival = match link.receive(&mut buffer).await {
-                Ok(Some(arrival)) => arrival,
-                Ok(None) => return Ok(()),
-                Err(error) if is_cut(&error) => {
-                    tracing::error!(from = %link.id(), %error, "a packet was cut");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let take = |packet: &[u8], fds: &mut Vec<OwnedFd>| self.peer_packet(link, packet, fds);
-            if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, take)) {
-                tokio::task::yield_now().await;
-            }
-        }
     }
 
     fn peer_packet(

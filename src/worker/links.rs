@@ -93,25 +93,9 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
 
 /// Reads the manager, and each who follows it on the same link.
 pub(super) async fn read_manager(worker: Rc<Worker>) {
-    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-    loop {
-        match worker.link.receive(&mut buffer).await {
-            Ok(Some(mut arrival)) => {
-                let take = |packet: &[u8], fds: &mut Vec<OwnedFd>| worker.packet(packet, fds);
-                let link = &worker.link;
-                if worker.in_turn(|| worker.packets(link, &mut buffer, &mut arrival, take)) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Ok(None) => return,
-            Err(error) if is_cut(&error) => {
-                tracing::error!(%error, "a packet of the manager was cut");
-            }
-            Err(error) => {
-                tracing::error!(%error, "the manager cannot be heard");
-                return;
-            }
-        }
+    let read = worker.read_link(&worker.link, |packet, fds| worker.packet(packet, fds)).await;
+    if let Err(error) = read {
+        tracing::error!(%error, "the manager cannot be heard");
     }
 }
 
@@ -173,14 +157,35 @@ impl Worker {
         }
     }
 
+    /// Reads a link to its end. `take` takes a packet, and is called within a turn.
+    pub(super) async fn read_link(
+        self: &Rc<Self>,
+        link: &Link,
+        take: impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        loop {
+            match link.receive(&mut buffer).await {
+                Ok(Some(mut arrival)) => {
+                    if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, &take)) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(error) if is_cut(&error) => log_cut(link, &error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// A packet of a link, alone if it was waited for, else with those that came meanwhile: what
     /// they push is written once. True if there may be more than one turn takes.
-    pub(super) fn packets(
+    fn packets(
         &self,
         link: &Link,
         buffer: &mut [u8],
         arrival: &mut Arrival,
-        take: impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
+        take: &impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
     ) -> bool {
         let mut packets = 0;
         loop {
@@ -194,7 +199,7 @@ impl Worker {
             match link.receive_more(buffer) {
                 Ok(Some(next)) => *arrival = next,
                 Err(error) if is_cut(&error) => {
-                    tracing::error!(link = %link.id(), %error, "a packet was cut");
+                    log_cut(link, &error);
                     return true;
                 }
                 // An end or another error comes again when it is received the usual way.
@@ -317,6 +322,10 @@ impl Worker {
 /// Whether there was no descriptor left for what came beside a packet, which is lost with that.
 pub(super) fn is_cut(error: &Error) -> bool {
     error.errno() == Some(Errno::EMSGSIZE as i32)
+}
+
+fn log_cut(link: &Link, error: &Error) {
+    tracing::error!(link = %link.id(), %error, "a packet was cut");
 }
 
 /// The descriptor beside a message.
