@@ -36,11 +36,9 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.now_ms.set(clock::monotonic_ms());
         let due = worker.wheel.borrow_mut().advance(tick(worker.now_ms.get()));
-        for (done, key) in due.into_iter().enumerate() {
-            worker.look(key);
-            if done % LOOK_SLICE == LOOK_SLICE - 1 {
-                tokio::task::yield_now().await;
-            }
+        for slice in due.chunks(LOOK_SLICE) {
+            slice.iter().for_each(|&key| worker.look(key));
+            tokio::task::yield_now().await;
         }
         worker.settle_waiting();
         worker.add(Counter::Tasks, worker.jobs.newly_done());

@@ -24,22 +24,18 @@ const FLUSH_TIME: Duration = Duration::from_micros(200);
 /// So many are flushed between two looks at the clock.
 const FLUSHES_BETWEEN_LOOKS: usize = 8;
 
-/// How much of a turn's writing is done.
+/// Until when a turn writes, once it was looked at the clock.
 #[derive(Default)]
-struct Pace {
-    flushed: usize,
-    until: Option<Instant>,
-}
+struct Pace(Option<Instant>);
 
 impl Pace {
-    /// Whether one more may be flushed in this turn.
-    fn goes_on(&mut self, clock: impl FnOnce() -> Instant) -> bool {
-        self.flushed += 1;
-        if !self.flushed.is_multiple_of(FLUSHES_BETWEEN_LOOKS) {
+    /// Whether one more may be flushed in this turn, behind so many.
+    fn goes_on(&mut self, flushed: usize, clock: impl FnOnce() -> Instant) -> bool {
+        if flushed == 0 || !flushed.is_multiple_of(FLUSHES_BETWEEN_LOOKS) {
             return true;
         }
         let now = clock();
-        now < *self.until.get_or_insert(now + FLUSH_TIME)
+        now < *self.0.get_or_insert(now + FLUSH_TIME)
     }
 }
 
@@ -185,7 +181,7 @@ impl Worker {
         let mut dirty = self.turn.dirty.take();
         let mut pace = Pace::default();
         let mut done = 0;
-        while done < dirty.len() && pace.goes_on(Instant::now) {
+        while done < dirty.len() && pace.goes_on(done, Instant::now) {
             self.flush(dirty[done]);
             done += 1;
         }
@@ -286,18 +282,14 @@ mod tests {
     #[test]
     fn a_turn_writes_to_few_without_a_clock_and_to_many_for_a_while() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        let no_clock = || unreachable!();
-        for _ in 1..FLUSHES_BETWEEN_LOOKS {
-            assert!(pace.goes_on(no_clock));
-        }
         let late = start + FLUSH_TIME;
-        for (now, goes_on) in
-            [(start, true), (late - Duration::from_nanos(1), true), (late, false)]
-        {
-            assert_eq!(pace.goes_on(|| now), goes_on);
-            for _ in 1..FLUSHES_BETWEEN_LOOKS {
-                assert!(pace.goes_on(no_clock));
-            }
+        for flushed in 0..FLUSHES_BETWEEN_LOOKS {
+            assert!(pace.goes_on(flushed, || unreachable!()));
+        }
+        let looks = [(start, true), (late - Duration::from_nanos(1), true), (late, false)];
+        for (flushed, (now, goes_on)) in (1..).map(|n| n * FLUSHES_BETWEEN_LOOKS).zip(looks) {
+            assert_eq!(pace.goes_on(flushed, || now), goes_on);
+            assert!(pace.goes_on(flushed + 1, || unreachable!()));
         }
     }
 }
