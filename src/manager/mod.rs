@@ -7,6 +7,7 @@
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
 //!   to all. [`hold`] is where they wait meanwhile, [`orphans`] where those for a killed worker's
 //!   clients do, and [`trail`] where those for clients on their way stand until these arrive.
+//! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.

@@ -20,6 +20,7 @@ use crate::sys::clock::monotonic_ms;
 const PREPARE_MS: u64 = 60_000;
 /// What a handover may take besides `max_wait_time` for running handlers.
 const HAND_OVER_GRACE_MS: u64 = 15_000;
+
 /// A place to send the verdict to.
 pub type Waiter = oneshot::Sender<ReloadVerdict>;
 
