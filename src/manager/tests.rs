@@ -22,6 +22,7 @@ use crate::sys::packet;
 
 mod direct;
 mod orphans;
+mod relay;
 mod trail;
 
 fn id(slot: u8, epoch: u32) -> WorkerId {
@@ -118,6 +119,25 @@ impl Master {
         worker
     }
 
+    /// The part of a reload until its workers are to be started.
+    async fn prepare(&self, worker_num: u16) {
+        assert!(matches!(self.hear().await, ManagerToMaster::Prepare));
+        let config = self.config.clone();
+        self.tell(&MasterToManager::Prepared { generation: 2, config, worker_num }, &[]);
+        for slot in 0..worker_num {
+            let spawned = self.hear().await;
+            assert!(matches!(spawned, ManagerToMaster::Spawn(Slot(it)) if u16::from(it) == slot));
+        }
+    }
+
+    /// Kills a worker.
+    fn kill(&self, worker: FakeWorker) {
+        let id = worker.link.id();
+        drop(worker);
+        let how = "signal SIGKILL".to_owned();
+        self.tell(&MasterToManager::Exited { id, how, respawn_ms: Some(0) }, &[]);
+    }
+
     async fn control(&self) -> Commander {
         let stream = UnixStream::connect(&self.socket_path).await.unwrap();
         Commander { stream: BufReader::new(stream) }
@@ -146,6 +166,14 @@ impl FakeWorker {
     fn say_with(&self, message: &WorkerToManager, body: &[u8]) {
         let sent = self.link.send(Lane::Data, message, Body::Inline(body), vec![]).unwrap();
         assert_eq!(sent, Sent::Queued);
+    }
+
+    /// Gives a client away.
+    fn gives(&self, fd: u64) {
+        let (socket, _peer) = packet::pair().unwrap();
+        let moving = WorkerToManager::Moving { fds: vec![fd] };
+        let sent = self.link.send(Lane::Data, &moving, Body::Inline(b"state"), vec![socket]);
+        assert_eq!(sent.unwrap(), Sent::Queued);
     }
 
     fn push(&self, id: u64, fd: u64, body: &str) {
@@ -240,9 +268,7 @@ fn clients_of_a_worker_that_died_are_gone_at_once() {
         let master = Master::boot(1, None).await;
         let mut a = master.serving(id(0, 1), 1).await;
         let b = master.serving(id(1, 1), 1).await;
-        drop(b);
-        let how = "signal SIGKILL".to_owned();
-        master.tell(&MasterToManager::Exited { id: id(1, 1), how, respawn_ms: Some(0) }, &[]);
+        master.kill(b);
         // Beats are answered in order, so the manager has read of the death after this one.
         master.tell(&MasterToManager::Beat(9), &[]);
         assert!(matches!(master.hear().await, ManagerToMaster::Beat(9)));
@@ -395,21 +421,14 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         let mut other = master.serving(id(1, 1), 1).await;
         let mut control = master.control().await;
         control.send("{\"cmd\":\"reload\"}\n").await;
-        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
-        let config = master.config.clone();
-        let prepared = MasterToManager::Prepared { generation: 2, config, worker_num: 1 };
-        master.tell(&prepared, &[]);
-        assert!(matches!(master.hear().await, ManagerToMaster::Spawn(Slot(0))));
+        master.prepare(1).await;
         let mut new = master.serving(id(0, 2), 2).await;
         // Slot 0 hands over: one client moves, one stays.
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
         other.push(9, fd(0, 5), "held");
         other.say_with(&WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 }, b"to all");
-        let (socket, _peer) = packet::pair().unwrap();
-        let moving = WorkerToManager::Moving { fds: vec![fd(0, 5)] };
-        let body = Body::Inline(b"state");
-        assert_eq!(old.link.send(Lane::Data, &moving, body, vec![socket]).unwrap(), Sent::Queued);
+        old.gives(fd(0, 5));
         // The giver's own word to the client it gave goes the client's way.
         old.push(0, fd(0, 5), "from the old");
         old.say(&WorkerToManager::Stays { fds: vec![(fd(0, 6), "stuck".to_owned())] });
@@ -469,10 +488,7 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
         old.say(&WorkerToManager::Rested);
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        let (socket, _peer) = packet::pair().unwrap();
-        let moving = WorkerToManager::Moving { fds: vec![fd(0, 6)] };
-        let body = Body::Inline(b"state");
-        assert_eq!(old.link.send(Lane::Data, &moving, body, vec![socket]).unwrap(), Sent::Queued);
+        old.gives(fd(0, 6));
         old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
         assert!(matches!(new.hear().await.0, ManagerToWorker::Adopt { .. }));
         new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 6)], had: vec![] });
@@ -524,69 +540,4 @@ fn a_reload_that_is_refused_says_why_and_the_next_one_runs() {
 async fn first_waits(master: &Master) -> bool {
     let status = master.control().await.ask("{\"cmd\":\"status\"}\n").await;
     status.more["reload"]["waiting"].as_bool().unwrap()
-}
-
-/// A measurement, not a test: `cargo test --release --lib -- --ignored --nocapture relay`.
-#[test]
-#[ignore = "a measurement"]
-fn relay_of_small_pushes() {
-    const PUSHES: usize = 2_000_000;
-    let (to_sender, sender_end) = packet::pair().unwrap();
-    let (to_receiver, receiver_end) = packet::pair().unwrap();
-    let on_reactor = |work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(work);
-    };
-    let sender = std::thread::spawn(move || {
-        on_reactor(Box::pin(async move {
-            let link = Link::new(sender_end, id(0, 1)).unwrap();
-            let message = WorkerToManager::Push { id: 0, fd: fd(1, 5), opcode: Opcode::Text };
-            for _ in 0..PUSHES {
-                let body = Body::Inline(&[b'x'; 100]);
-                let _ = link.send(Lane::Data, &message, body, vec![]).unwrap();
-                if link.data_bytes() > 256 * 1024 {
-                    link.flush().await.unwrap();
-                }
-            }
-            link.flush().await.unwrap();
-            std::future::pending::<()>().await;
-        }));
-    });
-    let (done, finished) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        on_reactor(Box::pin(async move {
-            let link = Link::new(receiver_end, id(1, 1)).unwrap();
-            let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-            let mut got = 0;
-            let ranges = vec![(fd(1, 1), fd(1, 1000))];
-            link.control(&WorkerToManager::Owns { ranges }).unwrap();
-            link.flush().await.unwrap();
-            let begun = std::time::Instant::now();
-            while got < PUSHES {
-                let Ok(arrival) =
-                    tokio::time::timeout(Duration::from_secs(2), link.receive(&mut buffer)).await
-                else {
-                    break;
-                };
-                let mut arrival = arrival.unwrap().unwrap();
-                let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
-                while let Some(frame) = frames.next::<ManagerToWorker>(&mut arrival.fds).unwrap() {
-                    got += usize::from(matches!(frame.message, ManagerToWorker::Push { .. }));
-                }
-            }
-            let _ = done.send((got, begun.elapsed()));
-        }));
-    });
-    story(async {
-        let master = Master::boot(1, None).await;
-        for (id, end) in [(id(0, 1), to_sender), (id(1, 1), to_receiver)] {
-            let (_, registry) = Registry::create(64).unwrap();
-            let record = WorkerRecord { id, generation: 1, pid: 1, row: 1, ready: true };
-            master.tell(&MasterToManager::Attach(record), &[end, registry]);
-        }
-        let (got, took) = finished.await.unwrap();
-        let rate = got as f64 / took.as_secs_f64();
-        println!("{got} of {PUSHES} pushes of 100 bytes in {took:?}: {rate:.0} a second");
-    });
-    drop(sender);
 }

@@ -34,11 +34,7 @@ async fn up(a: &mut FakeWorker, b: &mut FakeWorker) -> u64 {
 /// The reload's part until connections would move.
 async fn reload(master: &Master, control: &mut Commander) -> FakeWorker {
     control.send("{\"cmd\":\"reload\"}\n").await;
-    assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
-    let config = master.config.clone();
-    let prepared = MasterToManager::Prepared { generation: 2, config, worker_num: 1 };
-    master.tell(&prepared, &[]);
-    assert!(matches!(master.hear().await, ManagerToMaster::Spawn(Slot(0))));
+    master.prepare(1).await;
     master.serving(id(0, 2), 2).await
 }
 
@@ -92,9 +88,7 @@ fn a_sender_that_dies_holds_up_nobody_whose_worker_has_taken_all_it_sent() {
         let link = up(&mut a, &mut b).await;
         let mut control = master.control().await;
         let _new = reload(&master, &mut control).await;
-        drop(b);
-        let how = "signal SIGKILL".to_owned();
-        master.tell(&MasterToManager::Exited { id: id(1, 1), how, respawn_ms: None }, &[]);
+        master.kill(b);
         assert!(matches!(a.hear().await.0, ManagerToWorker::PeerLeft { link: it } if it == link));
         a.say(&WorkerToManager::PeerEnded { link });
         assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));

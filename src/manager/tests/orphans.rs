@@ -4,10 +4,9 @@ use super::*;
 
 /// Slot 1's worker is killed, and slot 0's says this and that to its clients.
 async fn orphaned(master: &Master, a: &FakeWorker) {
-    drop(master.serving(id(1, 1), 1).await);
+    let doomed = master.serving(id(1, 1), 1).await;
     master.tell(&MasterToManager::Orphaned(id(1, 1)), &[]);
-    let how = "signal SIGKILL".to_owned();
-    master.tell(&MasterToManager::Exited { id: id(1, 1), how, respawn_ms: Some(0) }, &[]);
+    master.kill(doomed);
     master.tell(&MasterToManager::Beat(9), &[]);
     assert!(matches!(master.hear().await, ManagerToMaster::Beat(9)));
     a.push(0, fd(1, 5), "first");

@@ -17,13 +17,7 @@ impl Scene {
         let mut old = master.serving(id(0, 1), 1).await;
         let other = master.serving(id(1, 1), 1).await;
         master.tell(&MasterToManager::ReloadRequested, &[]);
-        assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
-        let config = master.config.clone();
-        let prepared = MasterToManager::Prepared { generation: 2, config, worker_num: 2 };
-        master.tell(&prepared, &[]);
-        for slot in [0, 1] {
-            assert!(matches!(master.hear().await, ManagerToMaster::Spawn(it) if it == Slot(slot)));
-        }
+        master.prepare(2).await;
         let taker = master.serving(id(0, 2), 2).await;
         let second = master.serving(id(1, 2), 2).await;
         let order = old.hear().await.0;
@@ -32,11 +26,7 @@ impl Scene {
     }
 
     fn gives(&self, serial: u64) {
-        let (socket, _peer) = packet::pair().unwrap();
-        let moving = WorkerToManager::Moving { fds: vec![fd(0, serial)] };
-        let body = Body::Inline(b"state");
-        let sent = self.old.link.send(Lane::Data, &moving, body, vec![socket]);
-        assert_eq!(sent.unwrap(), Sent::Queued);
+        self.old.gives(fd(0, serial));
     }
 
     fn broadcasts(&self, body: &str) {
@@ -52,10 +42,7 @@ impl Scene {
 
     async fn dies(&mut self, taker: FakeWorker) {
         self.is_read().await;
-        let id = taker.link.id();
-        drop(taker);
-        let how = "signal SIGKILL".to_owned();
-        self.master.tell(&MasterToManager::Exited { id, how, respawn_ms: None }, &[]);
+        self.master.kill(taker);
     }
 
     /// The taker has died: another is asked for, and the giver is told.
@@ -218,13 +205,8 @@ fn who_follows_a_worker_that_dies_follows_the_next() {
         old.say(&WorkerToManager::Rested);
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        let (socket, _peer) = packet::pair().unwrap();
-        let moving = WorkerToManager::Moving { fds: vec![fd(0, 6)] };
-        let sent = old.link.send(Lane::Data, &moving, Body::Inline(b"state"), vec![socket]);
-        assert_eq!(sent.unwrap(), Sent::Queued);
-        drop(taker);
-        let how = "signal SIGKILL".to_owned();
-        master.tell(&MasterToManager::Exited { id: id(0, 2), how, respawn_ms: Some(0) }, &[]);
+        old.gives(fd(0, 6));
+        master.kill(taker);
         let _next = master.serving(id(0, 3), 1).await;
         let order = loop {
             match old.hear().await.0 {
