@@ -47,7 +47,7 @@ const LEVELS: [LevelFilter; 5] = [
 /// Panics become one line as well.
 ///
 /// # Errors
-/// When it was made before, or the writer thread cannot be started.
+/// When it was made before.
 pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> Result<()> {
     set_level(level);
     let style = Style { role: role.to_owned(), format, journal: sink::stderr_is_journal() };
@@ -55,7 +55,7 @@ pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> R
     let notice = Box::new(move |lines| told.dropped(lines));
     let sink: &'static dyn Sink = match output {
         Output::Direct => Box::leak(Box::new(Direct::new(notice))),
-        Output::Queued => Box::leak(Box::new(Queued::start(notice, sink::write_stderr)?)),
+        Output::Queued => Box::leak(Box::new(Queued::new(notice, sink::write_stderr))),
     };
     let subscriber = tracing_subscriber::registry().with(Lines { style, sink });
     tracing::subscriber::set_global_default(subscriber)

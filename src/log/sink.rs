@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::line::LINE_BYTES_MAX;
-use crate::error::{Result, Subject};
 
 /// Lines that may wait for the writer thread: with the longest lines 16 MiB.
 const QUEUE_LINES_MAX: usize = 4096;
+
+/// How long the writer thread stays when there is nothing to write.
+const REST_AFTER: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 
 /// How long the writer thread waits for room on a descriptor that does not block.
 const ROOM_WAIT_MS: u16 = 1000;
@@ -126,10 +128,11 @@ pub fn stderr_is_journal() -> bool {
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Hands lines to a thread that writes them.
+/// Hands lines to a thread that writes them. It is there while there are lines: in a process of
+/// one thread a system call need not count who uses its descriptor.
 pub struct Queued {
     queue: Sender<Job>,
-    losses: Arc<Losses>,
+    writer: Arc<Writer>,
 }
 
 enum Job {
@@ -139,89 +142,125 @@ enum Job {
 }
 
 impl Queued {
-    /// Starts the thread, which gives its bytes to `write` and tells of losses by `notice`.
-    pub fn start(
+    /// Gives lines to `write`, in a thread of their own, and tells of losses by `notice`.
+    pub fn new(
         notice: Notice,
         write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-    ) -> Result<Queued> {
+    ) -> Queued {
         let (queue, jobs) = bounded(QUEUE_LINES_MAX);
-        let losses = Arc::new(Losses::new(notice));
-        let writer = Writer { jobs, losses: Arc::clone(&losses), write };
-        thread::Builder::new()
-            .name("wsd: log".to_owned())
-            .spawn(move || writer.run())
-            .subject(|| "start the thread that writes the log".to_owned())?;
-        Ok(Queued { queue, losses })
+        let (runs, write) = (Mutex::new(false), Mutex::new(Box::new(write) as Box<_>));
+        Queued {
+            queue,
+            writer: Arc::new(Writer { jobs, losses: Losses::new(notice), write, runs }),
+        }
+    }
+
+    /// Sees to it that the thread runs, after something was queued. Where none can be started,
+    /// what is queued waits for the next line.
+    fn wake(&self) {
+        let mut runs = lock(&self.writer.runs);
+        if !*runs {
+            let writer = Arc::clone(&self.writer);
+            let thread = thread::Builder::new().name("wsd: log".to_owned());
+            *runs = thread.spawn(move || writer.run()).is_ok();
+        }
     }
 }
 
 impl Sink for Queued {
     fn write(&self, line: String) {
         if self.queue.try_send(Job::Line(line)).is_err() {
-            self.losses.add(1);
+            self.writer.losses.add(1);
         }
+        self.wake();
     }
 
     fn flush(&self, deadline: Duration) -> bool {
         let (answer, written) = bounded(1);
         let start = std::time::Instant::now();
-        self.queue.send_timeout(Job::Flush(answer), deadline).is_ok()
-            && written.recv_timeout(deadline.saturating_sub(start.elapsed())).is_ok()
+        if self.queue.send_timeout(Job::Flush(answer), deadline).is_err() {
+            return false;
+        }
+        self.wake();
+        written.recv_timeout(deadline.saturating_sub(start.elapsed())).is_ok()
     }
 
     fn dropped(&self) -> u64 {
-        self.losses.all.load(Ordering::Relaxed)
+        self.writer.losses.all.load(Ordering::Relaxed)
     }
 }
 
 /// The thread's side of the queue.
-struct Writer<W> {
+struct Writer {
     jobs: Receiver<Job>,
-    losses: Arc<Losses>,
-    write: W,
+    losses: Losses,
+    write: Mutex<Box<Write>>,
+    /// Whether the thread runs.
+    runs: Mutex<bool>,
 }
 
-impl<W: FnMut(&[u8]) -> io::Result<()>> Writer<W> {
-    fn run(mut self) {
+type Write = dyn FnMut(&[u8]) -> io::Result<()> + Send;
+
+impl Writer {
+    /// The thread: it ends once there was nothing to write for a while.
+    fn run(&self) {
+        let mut write = lock(&self.write);
+        loop {
+            if let Ok(job) = self.jobs.recv_timeout(REST_AFTER) {
+                self.take(job, &mut **write);
+                continue;
+            }
+            let mut runs = lock(&self.runs);
+            // Whoever queues looks at `runs` afterwards, so no line is left behind.
+            if self.jobs.is_empty() {
+                *runs = false;
+                return;
+            }
+        }
+    }
+
+    /// Writes all that waits, beginning with `job`.
+    fn take(&self, job: Job, write: &mut Write) {
         let mut batch = String::new();
         let mut lines = 0;
-        while let Ok(job) = self.jobs.recv() {
-            let mut next = Some(job);
-            while let Some(job) = next {
-                match job {
-                    Job::Line(line) => {
-                        if batch.len() + line.len() > LINE_BYTES_MAX {
-                            self.write(&mut batch, &mut lines);
-                        }
-                        batch.push_str(&line);
-                        lines += 1;
+        let mut next = Some(job);
+        while let Some(job) = next {
+            match job {
+                Job::Line(line) => {
+                    if batch.len() + line.len() > LINE_BYTES_MAX {
+                        self.write(&mut batch, &mut lines, write);
                     }
-                    Job::Flush(answer) => {
-                        self.write(&mut batch, &mut lines);
-                        let _ = answer.send(());
-                    }
+                    batch.push_str(&line);
+                    lines += 1;
                 }
-                next = self.jobs.try_recv().ok();
+                Job::Flush(answer) => {
+                    self.write(&mut batch, &mut lines, write);
+                    let _ = answer.send(());
+                }
             }
-            self.write(&mut batch, &mut lines);
+            next = self.jobs.try_recv().ok();
         }
+        self.write(&mut batch, &mut lines, write);
     }
 
     /// Writes the batch at once, never more than a pipe takes whole: lines of several processes
     /// must not mix in it.
-    fn write(&mut self, batch: &mut String, lines: &mut u64) {
+    fn write(&self, batch: &mut String, lines: &mut u64, write: &mut Write) {
         let (text, lines) = (std::mem::take(batch), std::mem::take(lines));
-        if (self.write)(text.as_bytes()).is_err() {
+        if write(text.as_bytes()).is_err() {
             return self.losses.add(lines);
         }
-        self.losses.tell(|notice| (self.write)(notice.as_bytes()));
+        self.losses.tell(|notice| write(notice.as_bytes()));
     }
+}
+
+/// A panic while it was locked leaves nothing half done.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     fn notice() -> Notice {
@@ -237,15 +276,14 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let copy = Arc::clone(&written);
         let mut first = true;
-        let queued = Queued::start(notice(), move |bytes| {
+        let queued = Queued::new(notice(), move |bytes| {
             if std::mem::take(&mut first) {
                 entered_tx.send(()).unwrap();
                 released.recv().unwrap();
             }
             copy.lock().unwrap().extend_from_slice(bytes);
             Ok(())
-        })
-        .unwrap();
+        });
         queued.write("first\n".to_owned());
         entered.recv().unwrap();
         for _ in 0..QUEUE_LINES_MAX + 5 {
@@ -264,15 +302,14 @@ mod tests {
     fn a_full_disk_is_counted_and_told_once_there_is_room() {
         let written = Arc::new(Mutex::new((true, String::new())));
         let copy = Arc::clone(&written);
-        let queued = Queued::start(notice(), move |bytes| {
+        let queued = Queued::new(notice(), move |bytes| {
             let mut state = copy.lock().unwrap();
             if state.0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             state.1.push_str(std::str::from_utf8(bytes).unwrap());
             Ok(())
-        })
-        .unwrap();
+        });
         queued.write("lost\n".to_owned());
         assert!(queued.flush(LONG));
         written.lock().unwrap().0 = false;
@@ -280,5 +317,27 @@ mod tests {
         assert!(queued.flush(LONG));
         assert_eq!(written.lock().unwrap().1, "kept\ndropped 1\n");
         assert_eq!(queued.dropped(), 1);
+    }
+
+    #[test]
+    fn a_line_is_written_whether_the_writer_is_there_rests_or_is_about_to() {
+        let written = Arc::new(AtomicU64::new(0));
+        let copy = Arc::clone(&written);
+        let queued = Queued::new(notice(), move |bytes| {
+            copy.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Ok(())
+        });
+        for line in 1..=200 {
+            queued.write("line\n".to_owned());
+            assert!(queued.flush(LONG));
+            assert_eq!(written.load(Ordering::Relaxed), line * 5);
+            if line % 4 == 0 {
+                while *lock(&queued.writer.runs) {
+                    thread::yield_now();
+                }
+            } else if line % 2 == 0 {
+                thread::park_timeout(REST_AFTER);
+            }
+        }
     }
 }
