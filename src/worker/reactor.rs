@@ -59,6 +59,8 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             }
         }
         if room == 0 || worker.turn.waiting() > 0 {
+            // Whoever woke us, there may be more.
+            worker.turn.scan_again();
             tokio::task::yield_now().await;
         } else if let Some(mut ready) = ready {
             // Nothing is left, and what is new wakes tokio again.
