@@ -29,16 +29,23 @@ const PONGS_MAX: u8 = 16;
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 enum Piece {
+    /// Frames, and what else is small.
     Own(Vec<u8>),
-    Shared(Bytes),
+    /// One frame, with a payload that others may have too.
+    Frame(Head, Bytes),
 }
 
 impl Piece {
-    fn bytes(&self) -> &[u8] {
+    /// Its bytes: those that are its own, and those that are shared.
+    fn parts(&self) -> [&[u8]; 2] {
         match self {
-            Piece::Own(bytes) => bytes,
-            Piece::Shared(bytes) => bytes,
+            Piece::Own(bytes) => [bytes, &[]],
+            Piece::Frame(head, payload) => [head, payload],
         }
+    }
+
+    fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
     }
 }
 
@@ -114,9 +121,8 @@ impl Outbox {
             head.put(tail, payload.len());
             tail.extend_from_slice(payload);
         } else {
-            head.put(self.tail(head.len()), 0);
             self.seal();
-            self.pieces.push_back(Piece::Shared(payload.clone()));
+            self.pieces.push_back(Piece::Frame(*head, payload.clone()));
         }
         self.count(len, true);
     }
@@ -173,9 +179,8 @@ impl Outbox {
         }
         let mut slices = [IoSlice::new(&[]); GATHER_MAX];
         let (mut count, mut wanted) = (0, 0);
-        for (slice, bytes) in slices.iter_mut().zip(self.all()) {
-            let skip = if count == 0 { self.sent } else { 0 };
-            *slice = IoSlice::new(&bytes[skip..]);
+        for (slice, bytes) in slices.iter_mut().zip(self.unsent()) {
+            *slice = IoSlice::new(bytes);
             wanted += slice.len();
             count += 1;
         }
@@ -191,7 +196,7 @@ impl Outbox {
         self.bytes -= n;
         self.sent += n;
         while let Some(piece) = self.pieces.front() {
-            let len = piece.bytes().len();
+            let len = piece.len();
             if len > self.sent {
                 break;
             }
@@ -240,10 +245,10 @@ impl Outbox {
         self.pong = None;
         let mut skip = self.sent;
         self.pieces.retain_mut(|piece| {
-            let take = room.min(piece.bytes().len() - skip);
-            match piece {
-                Piece::Own(bytes) => bytes.truncate(skip + take),
-                Piece::Shared(bytes) => bytes.truncate(skip + take),
+            let take = room.min(piece.len() - skip);
+            // A piece that is one frame is kept whole or not at all.
+            if let Piece::Own(bytes) = piece {
+                bytes.truncate(skip + take);
             }
             room -= take;
             skip = 0;
@@ -271,11 +276,7 @@ impl Outbox {
     /// Takes everything out, to be put into another process's outbox.
     pub fn freeze(&self) -> Unsent {
         let mut bytes = Vec::with_capacity(self.bytes);
-        let mut skip = self.sent;
-        for piece in self.all() {
-            bytes.extend_from_slice(&piece[skip..]);
-            skip = 0;
-        }
+        self.unsent().for_each(|part| bytes.extend_from_slice(part));
         let units = self.units.iter().copied().collect();
         let pong = self.pong.as_ref().map(|pong| pong.to_vec());
         Unsent { bytes, units, begun: self.begun, pong }
@@ -325,10 +326,15 @@ impl Outbox {
         }
     }
 
-    /// All that is queued, from the first piece to the tail.
-    fn all(&self) -> impl Iterator<Item = &[u8]> {
-        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
-        self.pieces.iter().map(Piece::bytes).chain(tail)
+    /// All that the kernel does not have, from the first piece to the tail.
+    fn unsent(&self) -> impl Iterator<Item = &[u8]> {
+        let mut sent = self.sent;
+        let parts = self.pieces.iter().flat_map(Piece::parts).chain([&self.tail[..]]);
+        parts.filter_map(move |part| {
+            let skip = sent.min(part.len());
+            sent -= skip;
+            (skip < part.len()).then(|| &part[skip..])
+        })
     }
 
     #[inline]
