@@ -97,6 +97,14 @@ impl Connection {
         let plain = self.engine.variant().is_none();
         plain && !self.blocked && self.outbox.is_none() && self.verses.add(verse)
     }
+
+    /// Whether a frame of `len` bytes finds no room for certain: the kernel takes no more, and
+    /// so much waits.
+    pub fn is_stuck(&self, len: usize, limit: usize) -> bool {
+        let plain = self.engine.variant().is_none();
+        let outbox = self.outbox.as_ref().filter(|_| plain && self.blocked);
+        outbox.is_some_and(|outbox| !outbox.has_room(len, limit))
+    }
 }
 
 impl Worker {

@@ -193,7 +193,7 @@ impl Worker {
                 tracing::error!(link = %link.id(), %error, "a packet was not understood");
             }
             packets += 1;
-            if arrival.waited || packets == PACKETS_PER_TURN {
+            if arrival.waited || packets == PACKETS_PER_TURN || self.turn.is_congested() {
                 return !arrival.waited;
             }
             match link.receive_more(buffer) {

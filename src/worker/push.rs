@@ -157,8 +157,10 @@ impl Worker {
     /// Adds a broadcast to the chorus, for all who can hear it from there; the answer is who
     /// cannot.
     fn sing(&self, opcode: Opcode, data: &Bytes, to: impl Fn(&Connection) -> bool) -> Vec<Key> {
-        let verse = self.chorus.borrow_mut().add(opcode, data, self.settings.buffer_bytes);
-        let (mut heard, mut rest) = (0, Vec::new());
+        let limit = self.settings.buffer_bytes;
+        let verse = self.chorus.borrow_mut().add(opcode, data, limit);
+        let len = frame::message_head(opcode, false, data.len()).len() + data.len();
+        let (mut heard, mut lost, mut rest) = (0, 0, Vec::new());
         let mut table = self.table.borrow_mut();
         for (key, connection) in table.iter_mut() {
             if !connection.is_open() || !to(connection) {
@@ -167,11 +169,14 @@ impl Worker {
             if verse.is_some_and(|verse| connection.hears(verse)) {
                 heard += 1;
                 self.turn.flush_later(key, connection);
+            } else if !self.settings.close_slow && connection.is_stuck(len, limit) {
+                lost += 1;
             } else {
                 rest.push(key);
             }
         }
         self.add(Counter::PushQueued, heard);
+        self.add(Counter::PushFull, lost);
         rest
     }
 

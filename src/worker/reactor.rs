@@ -25,6 +25,9 @@ use crate::sys::{clock, socket};
 
 /// The one receive buffer of a worker.
 const RECEIVE_BYTES: usize = 128 * 1024;
+/// What is read of it at once while much waits to be written: one message may add a write for
+/// each client, and who asks meanwhile waits.
+const CONGESTED_BYTES: usize = 8 * 1024;
 /// Events until other tasks have their turn.
 const BATCH: usize = 256;
 
@@ -129,7 +132,10 @@ impl Worker {
     }
 
     /// Reads a connection once.
-    fn read(self: &Rc<Self>, key: Key, buffer: &mut [u8]) {
+    fn read(self: &Rc<Self>, key: Key, mut buffer: &mut [u8]) {
+        if self.turn.is_congested() {
+            buffer = &mut buffer[..CONGESTED_BYTES];
+        }
         let (n, waits) = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };

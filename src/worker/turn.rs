@@ -21,21 +21,33 @@ use crate::sys::{clock, socket};
 const ROUNDS_MAX: usize = 8;
 /// How long a turn may write when many are to be written: who asks meanwhile waits.
 const FLUSH_TIME: Duration = Duration::from_micros(200);
-/// So many are flushed between two looks at the clock.
-const FLUSHES_BETWEEN_LOOKS: usize = 8;
+/// What may be written between two looks at the clock, in writes of few bytes.
+const WRITES_BETWEEN_LOOKS: usize = 8;
+/// The bytes that take as long as a write of few.
+const WRITE_BYTES: usize = 8 * 1024;
 
-/// Until when a turn writes, once it was looked at the clock.
+/// How far a turn is with its writing.
 #[derive(Default)]
-struct Pace(Option<Instant>);
+struct Pace {
+    /// Writes since it was looked at the clock.
+    writes: usize,
+    /// Until when it goes on, once it was looked at the clock.
+    until: Option<Instant>,
+}
 
 impl Pace {
-    /// Whether one more may be flushed in this turn, behind so many.
-    fn goes_on(&mut self, flushed: usize, clock: impl FnOnce() -> Instant) -> bool {
-        if flushed == 0 || !flushed.is_multiple_of(FLUSHES_BETWEEN_LOOKS) {
+    fn wrote(&mut self, bytes: usize) {
+        self.writes += 1 + bytes / WRITE_BYTES;
+    }
+
+    /// Whether more may be written in this turn.
+    fn goes_on(&mut self, clock: impl FnOnce() -> Instant) -> bool {
+        if self.writes < WRITES_BETWEEN_LOOKS {
             return true;
         }
+        self.writes = 0;
         let now = clock();
-        now < *self.0.get_or_insert(now + FLUSH_TIME)
+        now < *self.until.get_or_insert(now + FLUSH_TIME)
     }
 }
 
@@ -46,6 +58,8 @@ pub(super) struct Turn {
     ended: RefCell<Vec<Key>>,
     waker: RefCell<Option<Waker>>,
     rescan: Cell<bool>,
+    /// Whether the last turn ended before all was written.
+    congested: Cell<bool>,
     leaving: Cell<bool>,
     pub calmness: Calmness,
 }
@@ -113,6 +127,11 @@ impl Turn {
         self.leaving.get()
     }
 
+    /// Whether more is to be written than a turn has time for.
+    pub fn is_congested(&self) -> bool {
+        self.congested.get()
+    }
+
     /// How many connections are to be flushed.
     pub fn waiting(&self) -> usize {
         self.dirty.borrow().len()
@@ -155,8 +174,10 @@ impl Worker {
     /// Writes what the turn has queued, for other processes too, and tells of connections that
     /// ended in it.
     pub(super) fn end_turn(self: &Rc<Self>) {
+        let mut pace = Pace::default();
         for _ in 0..ROUNDS_MAX {
-            let all = self.flush_all();
+            let all = self.flush_all(&mut pace);
+            self.turn.congested.set(!all);
             for key in self.turn.ended.take() {
                 self.finish(key);
             }
@@ -177,12 +198,11 @@ impl Worker {
     }
 
     /// Flushes all that is to be, one after the other; whether that was done in time.
-    fn flush_all(self: &Rc<Self>) -> bool {
+    fn flush_all(self: &Rc<Self>, pace: &mut Pace) -> bool {
         let mut dirty = self.turn.dirty.take();
-        let mut pace = Pace::default();
         let mut done = 0;
-        while done < dirty.len() && pace.goes_on(done, Instant::now) {
-            self.flush(dirty[done]);
+        while done < dirty.len() && pace.goes_on(Instant::now) {
+            pace.wrote(self.flush(dirty[done]));
             done += 1;
         }
         dirty.drain(..done);
@@ -200,21 +220,23 @@ impl Worker {
         self.direct.begin_turn();
     }
 
-    /// Gives a connection's outbox to the kernel.
-    pub(super) fn flush(self: &Rc<Self>, key: Key) {
+    /// Gives a connection's outbox to the kernel; the answer is how many bytes it took.
+    pub(super) fn flush(self: &Rc<Self>, key: Key) -> usize {
         let mut table = self.table.borrow_mut();
-        let Some(connection) = table.get_mut(key) else { return };
+        let Some(connection) = table.get_mut(key) else { return 0 };
         connection.dirty = false;
         if connection.stage == Stage::Moving {
-            return;
+            return 0;
         }
         if connection.outbox.is_none() && connection.verses.is_empty() {
             drop(table);
-            return self.settle(key);
+            self.settle(key);
+            return 0;
         }
         let Ok(flushed) = self.write(connection) else {
             drop(table);
-            return self.end(key, Close::because(Cause::ClientVanished));
+            self.end(key, Close::because(Cause::ClientVanished));
+            return 0;
         };
         connection.bytes_out += flushed.bytes as i64;
         self.add(Counter::BytesOut, flushed.bytes as u64);
@@ -231,7 +253,7 @@ impl Worker {
             self.rewatch(key, connection);
         }
         if connection.blocked {
-            return;
+            return flushed.bytes;
         }
         match connection.stage {
             Stage::Parting => {
@@ -249,6 +271,7 @@ impl Worker {
                 self.settle(key);
             }
         }
+        flushed.bytes
     }
 
     /// Writes what waits for a connection: verses from the chorus, all else from its outbox.
@@ -280,16 +303,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_writes_to_few_without_a_clock_and_to_many_for_a_while() {
+    fn a_turn_writes_little_without_a_clock_and_much_for_a_while() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let late = start + FLUSH_TIME;
-        for flushed in 0..FLUSHES_BETWEEN_LOOKS {
-            assert!(pace.goes_on(flushed, || unreachable!()));
+        for _ in 0..WRITES_BETWEEN_LOOKS {
+            assert!(pace.goes_on(|| unreachable!()));
+            pace.wrote(WRITE_BYTES - 1);
         }
         let looks = [(start, true), (late - Duration::from_nanos(1), true), (late, false)];
-        for (flushed, (now, goes_on)) in (1..).map(|n| n * FLUSHES_BETWEEN_LOOKS).zip(looks) {
-            assert_eq!(pace.goes_on(flushed, || now), goes_on);
-            assert!(pace.goes_on(flushed + 1, || unreachable!()));
+        for (now, goes_on) in looks {
+            assert_eq!(pace.goes_on(|| now), goes_on);
+            assert!(pace.goes_on(|| unreachable!()));
+            pace.wrote(WRITES_BETWEEN_LOOKS * WRITE_BYTES);
         }
     }
 }
