@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::packet::{Body, Packet};
-use super::{DATA_LANE_BYTES_MAX, INLINE_BYTES_MAX, PACKET_BYTES_MAX};
+use super::{BROADCASTS_BYTES_MAX, DATA_LANE_BYTES_MAX, INLINE_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::sys::packet::Datagram;
@@ -115,11 +115,25 @@ impl Link {
         body: Body<'_>,
         fds: Vec<OwnedFd>,
     ) -> Result<Sent> {
-        let waiting = self.queue(lane).borrow().bytes;
-        if lane == Lane::Data && waiting > 0 && waiting + body.len() > DATA_LANE_BYTES_MAX {
+        if lane == Lane::Data && !self.has_room(body.len()) {
             return Ok(Sent::Full);
         }
-        self.queue_up(lane, message, body, fds).map(|()| Sent::Queued)
+        self.queue_up((lane, PACKET_BYTES_MAX), message, body, fds).map(|()| Sent::Queued)
+    }
+
+    /// Queues a message to all clients of the receiver in the data lane.
+    pub fn send_to_all<T: Serialize>(&self, message: &T, body: Body<'_>) -> Result<Sent> {
+        if !self.has_room(body.len()) {
+            return Ok(Sent::Full);
+        }
+        let place = (Lane::Data, BROADCASTS_BYTES_MAX);
+        self.queue_up(place, message, body, Vec::new()).map(|()| Sent::Queued)
+    }
+
+    /// Whether the data lane takes a body of `len` bytes.
+    fn has_room(&self, len: usize) -> bool {
+        let waiting = self.data_bytes();
+        waiting == 0 || waiting + len <= DATA_LANE_BYTES_MAX
     }
 
     /// Queues a message in the data lane, in its order there, also beyond the limit: for what
@@ -130,17 +144,19 @@ impl Link {
         body: Body<'_>,
         fds: Vec<OwnedFd>,
     ) -> Result<()> {
-        self.queue_up(Lane::Data, message, body, fds)
+        self.queue_up((Lane::Data, PACKET_BYTES_MAX), message, body, fds)
     }
 
+    /// Queues it in a lane, in a packet of at most so many bytes if there are others in it.
     fn queue_up<T: Serialize>(
         &self,
-        lane: Lane,
+        (lane, packet_bytes): (Lane, usize),
         message: &T,
         body: Body<'_>,
         fds: Vec<OwnedFd>,
     ) -> Result<()> {
-        let packed = self.queue(lane).borrow_mut().pack(self.id, message, body, fds);
+        let packed =
+            self.queue(lane).borrow_mut().pack((self.id, packet_bytes), message, body, fds);
         if !self.in_turn.get() {
             self.wake.notify_one();
         }
@@ -303,7 +319,7 @@ fn read(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Datagram> {
 impl Queue {
     fn pack<T: Serialize>(
         &mut self,
-        id: WorkerId,
+        (id, packet_bytes): (WorkerId, usize),
         message: &T,
         body: Body<'_>,
         fds: Vec<OwnedFd>,
@@ -315,7 +331,7 @@ impl Queue {
             body => body,
         };
         let alone = !fds.is_empty() || matches!(body, Body::Beside(..));
-        let room = PACKET_BYTES_MAX.saturating_sub(body.len() + 512);
+        let room = packet_bytes.saturating_sub(body.len() + 512);
         let shared = self
             .packets
             .back_mut()
@@ -404,6 +420,25 @@ mod tests {
         assert!(theirs.try_receive(&mut buffer).unwrap().is_some());
         assert!(ours.is_flushed());
         ours.end_turn();
+    }
+
+    #[tokio::test]
+    async fn of_broadcasts_few_share_a_packet_and_of_others_many() {
+        let (ours, theirs) = pair();
+        let (mut lens, mut buffer) = (Vec::new(), vec![0; PACKET_BYTES_MAX * 2]);
+        for len in [3000, 3000, 3000, 20_000] {
+            let sent = ours.send_to_all(&push(1), Body::Inline(&vec![0; len]));
+            assert_eq!(sent.unwrap(), Sent::Queued);
+        }
+        for _ in 0..3 {
+            let sent = ours.send(Lane::Data, &push(1), Body::Inline(&[0; 3000]), vec![]);
+            assert_eq!(sent.unwrap(), Sent::Queued);
+        }
+        ours.flush().await.unwrap();
+        while let Some(arrival) = theirs.try_receive(&mut buffer).unwrap() {
+            lens.push(arrival.len / 1000);
+        }
+        assert_eq!(lens, [6, 3, 29]);
     }
 
     #[tokio::test]

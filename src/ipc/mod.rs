@@ -28,6 +28,10 @@ pub const IPC_VERSION: u8 = 1;
 /// Bytes of a packet that carries several frames; the kernel's largest is 212,960.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes up to which broadcasts share a packet: its receiver takes all of it at once, and each
+/// means a write for every client.
+pub const BROADCASTS_BYTES_MAX: usize = 8 * 1024;
+
 /// A body larger than this travels in a sealed memfd beside its packet.
 pub const INLINE_BYTES_MAX: usize = 32 * 1024;
 

@@ -10,7 +10,7 @@ use super::switch::{Address, Errand};
 use crate::api::{Opcode, Verdict};
 use crate::error::Error;
 use crate::fd::WorkerId;
-use crate::ipc::link::{Lane, Sent};
+use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin};
 use crate::ipc::packet::Body;
 
@@ -81,7 +81,7 @@ impl Manager {
             let Some(worker) = self.workers.get(*id) else { continue };
             let sent = body(*id)
                 .map_err(|error| Error::io("dup a message's memfd", error))
-                .and_then(|body| worker.link.send(Lane::Data, &message, body, Vec::new()));
+                .and_then(|body| worker.link.send_to_all(&message, body));
             match sent {
                 Ok(Sent::Queued) => self.traffic.relayed += 1,
                 Ok(Sent::Full) => self.traffic.refused += 1,

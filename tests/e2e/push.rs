@@ -206,6 +206,31 @@ async fn stalled_clients_stall_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_broadcast_that_finds_no_room_is_counted_and_later_ones_are_heard() {
+    let setup = Setup::testbed().set("worker_num", 1).set("buffer_policy", r#""drop""#);
+    let server = setup.start().await;
+    let mut one = server.client().await;
+    let mut stalled = server.client().await;
+    let (mut sent, mut full) = (0, 0);
+    while full < 5 {
+        assert!(sent < 1000, "there was room for all");
+        let text = format!("{sent} {}", "x".repeat(30_000));
+        assert_eq!(one.ask(format!("broadcast {text}")).await, text);
+        assert_eq!(one.receive().await, "broadcast done");
+        sent += 1;
+        full = server.status().await["counters"]["push_full"].as_u64().unwrap();
+    }
+    let mut heard = Vec::new();
+    for _ in full..sent {
+        let text = stalled.receive().await;
+        heard.push(text.split(' ').next().unwrap().parse::<u64>().unwrap());
+    }
+    assert!(heard.is_sorted_by(|before, after| before < after), "{heard:?}");
+    one.send("broadcast last").await;
+    assert_eq!(stalled.receive().await, "last");
+}
+
+#[tokio::test]
 async fn a_client_that_reads_nothing_is_closed_under_the_default_policy() {
     let server = Setup::testbed().start().await;
     let mut one = server.client_on(0).await;
