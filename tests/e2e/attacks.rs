@@ -295,8 +295,7 @@ async fn a_thousand_that_do_not_read_a_broadcast_cost_what_may_wait_for_them() {
             continue;
         }
         assert!(cost.peak <= CLIENTS as i64 * MIB + 64 * MIB);
-        // The load and the server share two cores, where some milliseconds come by themselves.
-        assert!(torn.p99 <= 2 * calm.p99 + Duration::from_millis(5));
-        assert!(torn.p99_later <= 2 * calm.p99 + Duration::from_millis(1));
+        // The load and the server share two cores, where a millisecond comes by itself.
+        assert!(torn.p99.max(torn.p99_later) <= 2 * calm.p99 + Duration::from_millis(1));
     }
 }

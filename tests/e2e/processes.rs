@@ -35,6 +35,18 @@ async fn the_master_has_one_thread() {
     assert_eq!(std::fs::read_dir(format!("/proc/{master}/task")).unwrap().count(), 1);
 }
 
+#[tokio::test]
+async fn a_manager_and_a_worker_that_log_nothing_have_one_thread() {
+    let server = Setup::stock().start().await;
+    let mut client = server.client().await;
+    for process in server.processes() {
+        let threads = format!("/proc/{}/task", process.pid);
+        let one = || std::fs::read_dir(&threads).unwrap().count() == 1;
+        until("the writer of the log to leave", || async { one().then_some(()) }).await;
+    }
+    client.send("still served").await;
+}
+
 /// That `start -d` returns to a reader of its output at all shows that no process kept the pipe.
 #[tokio::test]
 async fn a_daemon_keeps_nothing_of_where_it_was_started() {
