@@ -189,6 +189,20 @@ fn a_thawed_state_that_no_engine_had_is_refused() {
     }
 }
 
+#[test]
+fn a_kept_head_that_is_whole_or_wrong_is_refused() {
+    let mut engine = Engine::new(Role::Server, None);
+    feed(&mut engine, &masked(Op::Text, true, b"Hello")[..3], &LIMITS, &mut codec(), &mut vec![]);
+    let good = serde_json::to_value(engine.freeze()).unwrap();
+    let thaw = |json| Engine::thaw(serde_json::from_value::<EngineState>(json).unwrap());
+    assert!(thaw(good.clone()).is_ok());
+    for (path, value) in [("/V1/pending/head_len", 6), ("/V1/pending/head_bytes/0", 0x83)] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(path).unwrap() = value.into();
+        assert_eq!(thaw(bad).err(), Some(BadState), "{path}");
+    }
+}
+
 /// A frame of a peer, good or not.
 fn any_frame() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let payload = prop_oneof![

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Engine, Role};
 use super::event::Fault;
 use super::extension::Params;
-use super::head::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX, Op};
+use super::head::{self, CONTROL_BYTES_MAX, HEAD_BYTES_MAX, Op};
 use super::mask;
 use crate::api::Opcode;
 
@@ -43,8 +43,10 @@ impl Pending {
     }
 
     /// True if the engine could have come to this state by itself.
-    fn is_sound(&self, params: Option<Params>) -> bool {
-        let head = usize::from(self.head_len) < HEAD_BYTES_MAX;
+    fn is_sound(&self, role: Role, params: Option<Params>) -> bool {
+        // One that is whole, or wrong, would not have been kept.
+        let head = usize::from(self.head_len) < HEAD_BYTES_MAX
+            && matches!(head::parse(self.head(), role == Role::Server), Ok(None));
         let message = self.message.as_ref().is_none_or(|message| {
             message.checked <= message.data.len()
                 && message.fragments > 0
@@ -215,7 +217,7 @@ impl Engine {
     pub fn thaw(state: EngineState) -> Result<Engine, BadState> {
         let Version::V1 { role, done, params, pending, windows } = state.0;
         let sound = params.is_none_or(|params| params.is_sound())
-            && pending.as_ref().is_none_or(|pending| pending.is_sound(params))
+            && pending.as_ref().is_none_or(|pending| pending.is_sound(role, params))
             && windows.as_ref().is_none_or(|windows| windows.is_sound(params));
         if !sound {
             return Err(BadState);
