@@ -8,6 +8,7 @@
 mod apps;
 mod child;
 mod launch;
+mod lease;
 mod legacy;
 mod lend;
 mod listen;
@@ -182,7 +183,7 @@ impl Master {
             log_file,
             report: report.take(),
             signals,
-            serials: Serials::open(&config.runtime_dir),
+            serials: Serials::open(&config.runtime_dir)?,
             listeners,
             control: control_socket(&config)?,
             scoreboard,
@@ -241,6 +242,7 @@ impl Master {
         self.keep_stopping(now);
         self.keep_manager(now);
         self.keep_workers(now);
+        self.keep_leases(now);
         self.keep_legacies(now);
         self.keep_lending(now);
         self.keep_starting(now);
@@ -285,6 +287,7 @@ impl Master {
             self.rehearsal.as_ref().map(Rehearsal::deadline_ms),
             self.starting_until_ms,
             self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
+            self.workers.iter().filter_map(|worker| worker.lease.due_ms()).min(),
             self.lend_deadline_ms(),
             self.shadows.next_deadline_ms(),
         ];

@@ -7,6 +7,7 @@
 //! any error, panic, crash or hang of it executes the old image again (`sys::guard`). The reload
 //! that follows is the new manager's business.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -55,6 +56,7 @@ pub struct Takeover {
     generation: Generation,
     last_generation: Generation,
     worker_restarts: u64,
+    serials: BTreeMap<u8, u64>,
     listeners: Vec<(u8, Listener, RawFd)>,
     places: Vec<PlaceLeft>,
     workers: Vec<WorkerLeft>,
@@ -229,6 +231,7 @@ impl Master {
             generation: self.image.generation,
             last_generation: self.reload.last_generation(),
             worker_restarts: self.worker_restarts,
+            serials: self.serials.next().clone(),
             listeners: self
                 .listeners
                 .all()
@@ -328,7 +331,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         log_file: LogFile::open(&launch.config)?,
         report: Report::told(),
         signals: Signals::install()?,
-        serials: super::Serials::open(&launch.config.runtime_dir),
+        serials: super::Serials::adopt(&launch.config.runtime_dir, left.serials),
         listeners,
         control,
         scoreboard,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signal::Signal;
 
 use super::child::{Birth, Child, duplicate};
+use super::lease::Lease;
 use super::legacy::Proof;
 use super::places::Estate;
 use super::throttle::YOUNG_MS;
@@ -22,6 +23,8 @@ use crate::sys::{clock, packet};
 
 /// KILL follows ABRT after this time.
 pub const ABORT_MS: u64 = 2_000;
+/// A worker that could not be started is tried again after this time, as long as that takes.
+const START_AGAIN_MS: u64 = 500;
 /// Entries of a registry beyond `max_connection`: pending handshakes share its indices.
 const REGISTRY_SPARE: usize = 8192;
 
@@ -41,6 +44,8 @@ pub struct WorkerHandle {
     pub registry: OwnedFd,
     /// When it said `Ready`.
     pub ready_ms: Option<u64>,
+    /// What it is owed of numbers.
+    pub lease: Lease,
     /// Its last words.
     pub fatal: Option<String>,
     /// How many registries it was given to mourn and has not answered for.
@@ -108,8 +113,7 @@ impl Master {
             if let Err(error) = self.start_worker(slot, generation, &config) {
                 tracing::error!(%slot, %error, "cannot start a worker");
                 self.fail_start(error.to_string());
-                let place = self.places.at(slot);
-                place.start_at_ms = Some(now + place.throttle.died(true).max(100));
+                self.places.at(slot).start_at_ms = Some(now + START_AGAIN_MS);
             }
         }
     }
@@ -162,6 +166,7 @@ impl Master {
             manager_end,
             registry,
             ready_ms: None,
+            lease: Lease::default(),
             fatal: None,
             mourning: 0,
             proof,
@@ -233,15 +238,7 @@ impl Master {
                 worker.child.signal(Signal::SIGKILL);
             }
             WorkerToMaster::Ready => self.worker_ready(index),
-            WorkerToMaster::NeedLease => {
-                let slot = self.workers[index].id.slot;
-                match self.serials.lease(slot) {
-                    Ok(first) => {
-                        self.workers[index].send(&MasterToWorker::Lease { first }, Vec::new());
-                    }
-                    Err(error) => tracing::error!(%slot, %error, "no serials to lease"),
-                }
-            }
+            WorkerToMaster::NeedLease => self.workers[index].lease.wanted(),
             WorkerToMaster::StartApp { id } => self.start_app(self.workers[index].id, id, fds),
             WorkerToMaster::KillApp { id } => self.kill_app(self.workers[index].id, id),
             WorkerToMaster::Fatal { why } => self.workers[index].fatal = Some(why),

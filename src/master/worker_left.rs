@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::Lease;
 use super::legacy::{Proof, ProofLeft};
 use super::upgrade::{Leaving, adopt_child, check_link};
 use super::worker_handle::WorkerHandle;
@@ -18,6 +19,7 @@ pub struct WorkerLeft {
     record: WorkerRecord,
     started_ms: u64,
     ready_ms: Option<u64>,
+    lease: Lease,
     mourning: usize,
     link: RawFd,
     manager_end: RawFd,
@@ -44,6 +46,7 @@ impl WorkerHandle {
             record: self.record(),
             started_ms: self.child.started_ms,
             ready_ms: self.ready_ms,
+            lease: self.lease.clone(),
             mourning: self.mourning,
             link: leaving.lend(self.child.link())?,
             manager_end: leaving.lend(self.manager_end.as_fd())?,
@@ -64,6 +67,7 @@ impl WorkerHandle {
             manager_end: process::duplicate_number(left.manager_end)?,
             registry: process::duplicate_number(left.registry)?,
             ready_ms: left.ready_ms,
+            lease: left.lease,
             fatal: None,
             mourning: left.mourning,
             proof: left.proof.map(Proof::adopt).transpose()?,

@@ -40,23 +40,25 @@ impl MasterLink {
         watched.map(MasterLink)
     }
 
-    /// Says something to the master, who reads all the time: a full queue is out of the
-    /// question, and a master that is gone is noticed by the reader.
-    pub fn send(&self, message: &WorkerToMaster) {
-        self.send_with(message, &[]);
+    /// Says something to the master; whether the kernel took the message. It refuses one only
+    /// while the master has not read for long, and a master that is gone is noticed by the
+    /// reader.
+    pub fn send(&self, message: &WorkerToMaster) -> bool {
+        self.send_with(message, &[])
     }
 
     /// As [`send`](Self::send), with descriptors beside it.
-    pub fn send_with(&self, message: &WorkerToMaster, fds: &[OwnedFd]) {
+    pub fn send_with(&self, message: &WorkerToMaster, fds: &[OwnedFd]) -> bool {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let mut bytes = Vec::new();
         let sent = codec::encode(message, &mut bytes).and_then(|_| {
             packet::send(self.0.get_ref().as_fd(), &bytes, &fds)
                 .subject(|| "send to the master".to_owned())
         });
-        if let Err(error) = sent {
+        if let Err(error) = &sent {
             tracing::error!(%error, "the master was not told");
         }
+        sent.is_ok()
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> Result<packet::Datagram> {

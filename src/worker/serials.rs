@@ -26,19 +26,25 @@ impl Serials {
         Serials { slot, next: first, last, waiting: VecDeque::new(), asked: false, leased }
     }
 
-    /// The next number, and whether another block should be asked for. `None` until one comes.
-    fn next(&mut self) -> Option<(Fd, bool)> {
-        if self.next > self.last {
-            let first = self.waiting.pop_front()?;
+    /// The next number, `None` until a block comes; and whether one should be asked for.
+    fn next(&mut self) -> (Option<Fd>, bool) {
+        if self.next > self.last
+            && let Some(first) = self.waiting.pop_front()
+        {
             (self.next, self.last) = (first, first + LEASE_SERIALS - 1);
             self.asked = false;
         }
-        let fd = Fd::new(0, self.slot, self.next)?;
-        self.next += 1;
+        let fd = (self.next <= self.last).then(|| Fd::new(0, self.slot, self.next)).flatten();
+        self.next += u64::from(fd.is_some());
         let half_used = self.next + LEASE_SERIALS / 2 > self.last;
         let ask =
             half_used && self.waiting.is_empty() && !std::mem::replace(&mut self.asked, true);
-        Some((fd, ask))
+        (fd, ask)
+    }
+
+    /// The question for a block did not reach the master: the next number asks again.
+    fn not_asked(&mut self) {
+        self.asked = false;
     }
 
     fn grant(&mut self, first: u64) {
@@ -64,13 +70,14 @@ impl Serials {
 }
 
 impl Worker {
-    /// A number for a new client; asks the master in time for the next block.
+    /// A number for a new client; asks the master in time for the next block. The master answers
+    /// each question as soon as it can, however long that takes.
     pub(super) fn next_fd(&self) -> Option<Fd> {
-        let (fd, ask) = self.serials.borrow_mut().next()?;
-        if ask {
-            self.master.send(&WorkerToMaster::NeedLease);
+        let (fd, ask) = self.serials.borrow_mut().next();
+        if ask && !self.master.send(&WorkerToMaster::NeedLease) {
+            self.serials.borrow_mut().not_asked();
         }
-        Some(fd)
+        fd
     }
 
     /// The master has granted a block.
@@ -90,20 +97,33 @@ mod tests {
         let mut serials = Serials::new(Slot(3), 1);
         let asks: Vec<u64> = (1..=LEASE_SERIALS)
             .filter(|&serial| {
-                let (fd, ask) = serials.next().unwrap();
-                assert_eq!((fd.slot(), fd.serial()), (Slot(3), serial));
+                let (fd, ask) = serials.next();
+                assert_eq!(fd, Fd::new(0, Slot(3), serial));
                 ask
             })
             .collect();
         assert_eq!(asks.len(), 1);
         assert!(asks[0] <= LEASE_SERIALS / 2 + 2);
-        assert!(serials.next().is_none());
+        assert_eq!(serials.next(), (None, false));
         serials.grant(10 * LEASE_SERIALS);
-        let (fd, ask) = serials.next().unwrap();
+        let (fd, ask) = serials.next();
+        let fd = fd.unwrap();
         assert_eq!((fd.serial(), ask), (10 * LEASE_SERIALS, false));
         assert!(serials.is_ours(fd));
         assert!(!serials.is_ours(Fd::new(0, Slot(3), 5 * LEASE_SERIALS).unwrap()));
         assert!(!serials.is_ours(Fd::new(0, Slot(4), 1).unwrap()));
         assert_eq!(serials.ranges().len(), 2);
+    }
+
+    #[test]
+    fn a_question_that_did_not_reach_the_master_is_asked_again() {
+        let mut serials = Serials::new(Slot(3), 1);
+        while !serials.next().1 {}
+        serials.not_asked();
+        assert!(serials.next().1);
+        while serials.next().0.is_some() {}
+        serials.not_asked();
+        assert_eq!(serials.next(), (None, true));
+        assert_eq!(serials.next(), (None, false));
     }
 }

@@ -27,6 +27,7 @@ mod processes;
 mod proxy;
 mod push;
 mod reload;
+mod security;
 mod signals;
 mod soak;
 mod upgrade;

@@ -6,6 +6,7 @@ mod notify;
 mod processes;
 mod raw;
 mod server;
+mod stolen;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ pub use notify::NotifySocket;
 pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
 pub use raw::{COMPRESSED, FIN, PING, Raw, TEXT, frame, handshake, in_parts, packed};
 pub use server::{Ran, Server, Setup, command};
+pub use stolen::Stolen;
 
 /// Nothing that a test waits for takes this long on a machine that works.
 pub const PATIENCE: Duration = Duration::from_secs(30);
