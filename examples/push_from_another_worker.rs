@@ -19,8 +19,8 @@ fn main() -> ExitCode {
 }
 
 fn pass_on(ctx: Context, frame: Frame) {
-    let next =
-        Slot((ctx.worker().slot.0 + 1) % u8::try_from(ctx.worker_num()).unwrap_or(1).max(1));
+    let here = ctx.worker().slot;
+    let Some(next) = ctx.workers().cycle().nth(here.index() + 1) else { return };
     let mut letter = frame.fd.as_u64().to_be_bytes().to_vec();
     letter.extend_from_slice(&frame.data);
     ctx.send_to_worker(next, letter);

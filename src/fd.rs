@@ -22,6 +22,18 @@ pub const FD_MAX: u64 = (1 << (NODE_BITS + SLOT_BITS + SERIAL_BITS)) - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u8);
 
+impl Slot {
+    /// The first `count` slots in their order; at most 256, which is all there are.
+    pub fn first(count: u16) -> impl DoubleEndedIterator<Item = Slot> + Clone {
+        (0..=u8::MAX).take(usize::from(count)).map(Slot)
+    }
+
+    /// The slot's place as an index.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

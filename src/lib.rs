@@ -1,13 +1,43 @@
-//! wsd: a multi-process reactor/worker WebSocket application server in the style of Swoole.
+//! A WebSocket application server: a daemon of several processes in the style of Swoole, around
+//! the handlers you write.
 //!
-//! The map, from the outside in. Each room uses only rooms to its right (`tests/tidy.rs` keeps
-//! it so):
+//! ```no_run
+//! use std::process::ExitCode;
 //!
-//! ```text
-//! bin ─► server ─► { master | manager | worker } ─► { api, ipc, websocket }
-//!                                                     ─► { config, fd, close, error, log } ─► sys
-//! handler/* uses api only (app: also ipc)
+//! fn main() -> ExitCode {
+//!     wsd::Server::new()
+//!         .listen("127.0.0.1:9501")
+//!         .on_open(|ctx, request| {
+//!             ctx.push(request.fd, "hello, welcome");
+//!         })
+//!         .on_message(|ctx, frame| {
+//!             ctx.push(frame.fd, "this is server");
+//!         })
+//!         .on_close(|_, fd, close| println!("client {fd} is gone: {}", close.cause))
+//!         .run()
+//! }
 //! ```
+//!
+//! That program has the command line of a daemon: `start`, `stop`, `reload`, `status`, `push` and
+//! so on. `start` makes a master, a manager and several workers of it, which share the port.
+//!
+//! **Each worker has a memory of its own.** A `HashMap` in a handler knows the clients of one
+//! worker, and a reload begins it anew in a new process. What lives on a connection moves with
+//! the connection; what is in a map does not.
+//!
+//! A tour:
+//!
+//! - [`Server`] takes closures, plain or async, or a [`Handler`](api::Handler) of your own.
+//! - [`Context`](api::Context) is what each of them gets: it pushes to any client of the server
+//!   by its number ([`Fd`](fd::Fd)), from any worker, and says what became of the push
+//!   ([`Verdict`](api::Verdict)); it broadcasts, closes, asks, sets timers and runs blocking jobs.
+//! - [`Handle`](api::Handle) is a context that crosses threads.
+//! - [`Accept::extension`](api::Accept::extension) takes what `on_handshake` found out, a signed-in
+//!   user for example, to `on_open`.
+//! - [`testing`] has a worker's stand-in, for the tests of your handlers.
+//! - [`Config`](config::Config) is what `etc/wsd.toml`, the environment and `--set` resolve to.
+//!
+//! How the inside is laid out stands in `docs/architecture.md`.
 
 pub mod api;
 pub mod close;
@@ -23,6 +53,9 @@ pub mod server;
 pub mod sys;
 pub mod websocket;
 pub(crate) mod worker;
+pub use api::testing;
+pub use bytes;
+pub use http;
 pub use server::Server;
 
 /// What only `fuzz/targets` may see of rooms that are closed to everybody else.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Message, Opcode, ProcessEvent, ProcessId, Verdict};
+use super::{Handle, Message, Opcode, ProcessEvent, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -21,6 +21,7 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// What is known of a connection. Swoole's `getClientInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Info {
     /// The client's number.
     pub fd: Fd,
@@ -38,6 +39,22 @@ pub struct Info {
     pub bytes_in: u64,
     /// Bytes sent since it was opened, after the handshake.
     pub bytes_out: u64,
+}
+
+impl Info {
+    /// A connection of which no more is known: for tests.
+    pub fn new(fd: Fd, worker: Slot) -> Info {
+        Info {
+            fd,
+            worker,
+            peer: String::new(),
+            client: None,
+            connected_at: 0,
+            idle_ms: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
 }
 
 /// The worker as user code sees it. Implemented by the worker; a test may bring its own.
@@ -76,6 +93,7 @@ pub trait Reactor {
 
 /// Why a blocking job gave no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TaskError {
     /// Too many jobs wait already.
     Full,
@@ -115,6 +133,22 @@ impl Context {
     /// How many slots serve: `send_to_worker` takes 0 to one less than this.
     pub fn worker_num(&self) -> u16 {
         self.reactor.worker_num()
+    }
+
+    /// The slots that serve, in their order, this worker's among them.
+    pub fn workers(&self) -> impl DoubleEndedIterator<Item = Slot> + Clone + use<> {
+        Slot::first(self.worker_num())
+    }
+
+    /// This worker for other threads and runtimes: a handle that is `Send + Clone`. All handles
+    /// of a worker share one queue.
+    pub fn handle(&self) -> Handle {
+        if let Some(handle) = self.state::<Handle>() {
+            return (*handle).clone();
+        }
+        let handle = Handle::new(self);
+        self.set_state(handle.clone());
+        handle
     }
 
     /// Pushes a message to a client, wherever it is, without waiting. For a client of this

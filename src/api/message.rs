@@ -74,6 +74,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A message as a client of that number would have sent it: for the tests of handlers. The
+    /// caller answers for the UTF-8 of a text.
+    pub fn new(fd: Fd, opcode: Opcode, data: impl Into<Bytes>) -> Frame {
+        Frame { fd, opcode, data: data.into() }
+    }
+
     /// The payload as text; `None` for a binary message.
     pub fn text(&self) -> Option<&str> {
         match self.opcode {

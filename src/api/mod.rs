@@ -5,15 +5,18 @@
 
 mod context;
 mod flow;
+mod handle;
 mod handler;
 mod http;
 mod message;
 mod process;
 mod request;
+pub mod testing;
 mod verdict;
 
 pub use context::{Context, Info, LocalFuture, Reactor, TaskError, Timer};
 pub use flow::{Flow, IntoFlow};
+pub use handle::{Handle, SendFuture};
 pub use handler::Handler;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};

@@ -39,6 +39,7 @@ impl Headers {
 /// subprotocol, the addresses and the headers named by `keep_headers` (default: cookie), which
 /// is what `on_attach` sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Request {
     /// The client's global number.
     pub fd: Fd,
@@ -52,9 +53,31 @@ pub struct Request {
     pub peer: Option<SocketAddr>,
     /// The client's address: the peer, or what a proxy in `trusted_proxies` says.
     pub client: Option<IpAddr>,
+    /// What `on_handshake` gave to `on_open`; see [`Accept::extension`].
+    #[serde(skip)]
+    pub(crate) extensions: Extensions,
 }
 
 impl Request {
+    /// A request without header fields, as a client of that number would have sent it to
+    /// `target`: for the tests of handlers.
+    pub fn new(fd: Fd, target: impl Into<String>) -> Request {
+        Request {
+            fd,
+            target: target.into(),
+            headers: Headers::default(),
+            subprotocol: None,
+            peer: None,
+            client: None,
+            extensions: Extensions::default(),
+        }
+    }
+
+    /// What `on_handshake` gave to `on_open` with [`Accept::extension`], by its type.
+    pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.0.get()
+    }
+
     /// Always `GET` (RFC 6455 section 4.1).
     pub fn method(&self) -> &'static str {
         "GET"
@@ -116,16 +139,58 @@ pub type Handshake = Result<Accept, Refuse>;
 
 /// Lets a client in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Accept {
     /// The subprotocol to agree on; it must be one the client offered. `None` leaves the choice
     /// to the `subprotocols` of the configuration.
     pub subprotocol: Option<String>,
     /// Header fields to add to the 101, for example cookies.
     pub headers: Vec<(String, String)>,
+    pub(crate) extensions: Extensions,
 }
+
+impl Accept {
+    /// Lets a client in and says nothing more.
+    pub fn new() -> Accept {
+        Accept::default()
+    }
+
+    /// Agrees on a subprotocol, which must be one that the client offered.
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
+        self.subprotocol = Some(name.into());
+        self
+    }
+
+    /// Adds a header field to the 101.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Accept {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives a value to `on_open`, which finds it by [`Request::extension`]: who the client is,
+    /// say. One value of each type. It is dropped after `on_open`, or when the client leaves
+    /// before.
+    pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Accept {
+        self.extensions.0.insert(value);
+        self
+    }
+}
+
+/// Values by their types. They are no part of what makes two requests equal, and do not travel.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extensions(http::Extensions);
+
+impl PartialEq for Extensions {
+    fn eq(&self, _: &Extensions) -> bool {
+        true
+    }
+}
+
+impl Eq for Extensions {}
 
 /// Keeps a client out. The TCP connection is closed after the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refuse {
     /// The HTTP status, 300 to 599.
     pub status: u16,
@@ -139,6 +204,12 @@ impl Refuse {
     /// A refusal with a text for a body.
     pub fn new(status: u16, body: impl Into<String>) -> Refuse {
         Refuse { status, headers: Vec::new(), body: body.into().into_bytes() }
+    }
+
+    /// Adds a header field, for instance `Location`.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Refuse {
+        self.headers.push((name.into(), value.into()));
+        self
     }
 }
 
@@ -165,13 +236,19 @@ mod tests {
     fn request(target: &str, headers: &[(&str, &str)]) -> Request {
         let headers = headers.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec()));
         Request {
-            fd: Fd::new(0, Slot(0), 1).unwrap(),
-            target: target.to_owned(),
             headers: Headers(headers.collect()),
-            subprotocol: None,
-            peer: None,
-            client: None,
+            ..Request::new(Fd::new(0, Slot(0), 1).unwrap(), target)
         }
+    }
+
+    #[test]
+    fn an_extension_goes_from_accept_to_request_by_its_type() {
+        let accept = Accept::new().extension("ada").extension(7_u8);
+        let mut request = request("/", &[]);
+        request.extensions = accept.extensions;
+        assert_eq!(request.extension::<&str>(), Some(&"ada"));
+        assert_eq!(request.clone().extension::<u8>(), Some(&7));
+        assert_eq!(request.extension::<u16>(), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What became of a push. A verdict is the owner's word, never a guess from a list that lags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// In the client's queue. It is lost only if the connection or its worker ends before the
     /// kernel has the bytes, and such a loss is counted.

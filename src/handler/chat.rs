@@ -163,8 +163,8 @@ fn act(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, action: Action) {
         }
         Action::TellAll(note) => {
             let Some(json) = wire::encode(&note).map(Bytes::from) else { return };
-            for slot in 0..ctx.worker_num().min(256) {
-                let _ = ctx.send_to_worker(Slot(slot as u8), json.clone());
+            for slot in ctx.workers() {
+                let _ = ctx.send_to_worker(slot, json.clone());
             }
         }
         Action::Push(fd, event) => push(ctx, &[fd], &event),

@@ -23,17 +23,16 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::api::testing::{FakeWorker, Sent};
     use crate::api::{Message, Opcode};
-    use crate::fd::{Fd, Slot};
-    use crate::handler::fake::{Fake, Sent};
 
     #[test]
     fn a_message_comes_back_in_its_own_kind() {
-        let fake = Fake::new(0, 1, 1);
-        let fd = Fd::new(0, Slot(0), 7).unwrap();
+        let fake = FakeWorker::new(0, 1);
+        let fd = fake.client(7);
         for opcode in [Opcode::Text, Opcode::Binary] {
             let data = Bytes::from_static(b"ping");
-            let flow = Echo.on_message(&fake.context(), Frame { fd, opcode, data: data.clone() });
+            let flow = Echo.on_message(&fake.context(), Frame::new(fd, opcode, data.clone()));
             assert!(matches!(flow, Flow::Ready(())));
             assert_eq!(fake.take(), [Sent::Push(fd, Message { opcode, data })]);
         }

@@ -3,8 +3,6 @@
 pub mod app;
 pub mod chat;
 pub mod echo;
-#[cfg(test)]
-pub(crate) mod fake;
 
 pub use app::AppHandler;
 pub use chat::Chat;

@@ -186,8 +186,10 @@ impl Worker {
                 return self.refuse_bug(key, &bad.to_string());
             }
         };
+        let subprotocol = subprotocol.map(str::to_owned);
         let mut request = request;
-        Rc::make_mut(&mut request).subprotocol = subprotocol.map(str::to_owned);
+        let whole = Rc::make_mut(&mut request);
+        (whole.subprotocol, whole.extensions) = (subprotocol, accept.extensions);
         self.open(key, request, params, &answer);
     }
 

@@ -116,17 +116,12 @@ impl FakeReactor {
     }
 
     fn known(&self, fd: Fd) -> Option<Info> {
-        let peer = "192.0.2.1:4000".to_owned();
-        self.clients.borrow().contains_key(&fd).then_some(Info {
-            fd,
-            worker: Slot(0),
-            peer,
-            client: None,
-            connected_at: 1_700_000_000_000,
-            idle_ms: 0,
-            bytes_in: 1,
-            bytes_out: 2,
-        })
+        self.clients.borrow().get(&fd)?;
+        let mut info = Info::new(fd, Slot(0));
+        info.peer = "192.0.2.1:4000".to_owned();
+        info.connected_at = 1_700_000_000_000;
+        (info.bytes_in, info.bytes_out) = (1, 2);
+        Some(info)
     }
 }
 
@@ -230,14 +225,11 @@ impl Worker {
         self.serial.set(self.serial.get() + 1);
         let headers =
             headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        Rc::new(Request {
-            fd: Fd::new(0, Slot(0), self.serial.get()).unwrap(),
-            target: target.to_owned(),
-            headers: Headers(headers.collect()),
-            subprotocol: None,
-            peer: Some(SocketAddr::from(([192, 0, 2, 7], 40001))),
-            client: Some([198, 51, 100, 9].into()),
-        })
+        let mut request = Request::new(Fd::new(0, Slot(0), self.serial.get()).unwrap(), target);
+        request.headers = Headers(headers.collect());
+        request.peer = Some(SocketAddr::from(([192, 0, 2, 7], 40001)));
+        request.client = Some([198, 51, 100, 9].into());
+        Rc::new(request)
     }
 
     pub async fn open(&self, target: &str) -> Fd {

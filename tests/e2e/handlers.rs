@@ -22,9 +22,10 @@ async fn a_handler_can_refuse_and_choose_at_the_handshake() {
     let server = Setup::testbed().start().await;
     assert_eq!(refused(&server, "/refused").await, (418, "no coffee here".to_owned()));
     let offered = [("sec-websocket-protocol", "first, second")];
-    let client = Client::connect_with(&server.address, "/chosen", &offered).await.unwrap();
+    let mut client = Client::connect_with(&server.address, "/chosen", &offered).await.unwrap();
     assert_eq!(client.response.headers()["sec-websocket-protocol"], "second");
     assert_eq!(client.response.headers()["set-cookie"], "seat=7");
+    assert_eq!(client.receive().await, "you chose the second");
 }
 
 #[tokio::test]
@@ -65,6 +66,18 @@ async fn blocking_jobs_and_timers_answer_on_the_reactor() {
     assert_eq!(client.ask("task-panic").await, "task-panic Err(Panicked)");
     assert_eq!(client.ask("after 10").await, "after set");
     assert_eq!(client.receive().await, "the timer ran");
+}
+
+#[tokio::test]
+async fn a_thread_of_a_handler_reaches_clients_by_its_handle() {
+    let server = Setup::testbed().set("worker_num", 1).start().await;
+    let mut client = server.client().await;
+    client.send("thread").await;
+    for number in 0..3 {
+        assert_eq!(client.receive().await, format!("pushed by a thread: {number}"));
+    }
+    assert_eq!(client.receive().await, "confirmed");
+    assert_eq!(client.receive().await, "thread queued true");
 }
 
 async fn http(server: &Server, request: &str) -> String {

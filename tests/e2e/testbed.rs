@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wsd::api::{
-    Accept, Context, Frame, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict,
+    Accept, Context, Frame, Handle, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict,
 };
 use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     wsd::Server::new()
         .on_worker_start(worker_start)
         .on_handshake(handshake)
-        .on_open(|_, request: Rc<Request>| note(format_args!("open {}", request.fd)))
+        .on_open(open)
         .on_message(|ctx, frame| async move { message(ctx, frame).await })
         .on_close(|_, fd, close: Close| {
             note(format_args!("close {fd} {} {} {:?}", close.cause, close.code, close.by()));
@@ -98,11 +98,22 @@ async fn handshake(_: Context, request: Rc<Request>) -> Handshake {
         "/refused" => Err(Refuse::new(418, "no coffee here")),
         "/panic" => panic!("told to panic"),
         "/never" => std::future::pending().await,
-        "/chosen" => Ok(Accept {
-            subprotocol: Some("second".to_owned()),
-            headers: vec![("set-cookie".to_owned(), "seat=7".to_owned())],
-        }),
+        "/chosen" => Ok(Accept::new()
+            .subprotocol("second")
+            .header("set-cookie", "seat=7")
+            .extension(Greeting("you chose the second"))),
         _ => Ok(Accept::default()),
+    }
+}
+
+/// What `on_handshake` gives to `on_open`.
+#[derive(Clone)]
+struct Greeting(&'static str);
+
+fn open(ctx: Context, request: Rc<Request>) {
+    note(format_args!("open {}", request.fd));
+    if let Some(Greeting(text)) = request.extension() {
+        ctx.push(request.fd, *text);
     }
 }
 
@@ -156,9 +167,23 @@ async fn message(ctx: Context, frame: Frame) {
             });
             "set".to_owned()
         }
+        "thread" => {
+            let handle = ctx.handle();
+            ctx.task(move || of_a_thread(&handle, me)).await.expect("the job").await
+        }
         _ => about_others(&ctx, me, command, rest).await,
     };
     ctx.push(me, format!("{command} {answer}"));
+}
+
+/// What a thread that is not the worker's does by its handle: what it says first comes first, and
+/// the last word is what became of the rest.
+fn of_a_thread(handle: &Handle, me: Fd) -> impl Future<Output = String> + use<> {
+    for number in 0..3 {
+        assert_eq!(handle.push(me, format!("pushed by a thread: {number}")), Verdict::Relayed);
+    }
+    let (verdict, info) = (handle.push_confirmed(me, "confirmed"), handle.info(me));
+    async move { format!("{} {}", verdict.await, info.await.is_some_and(|info| info.fd == me)) }
 }
 
 async fn about_others(ctx: &Context, me: Fd, command: &str, rest: &str) -> String {

@@ -161,10 +161,9 @@ fn accept(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
         return Ok(()); // Nobody waits any more.
     };
     shared.pool.borrow_mut().answered(link.id, packet.id);
-    let accept = Accept {
-        subprotocol: (!subprotocol.is_empty()).then(|| text(&subprotocol)),
-        headers: own(&fields),
-    };
+    let mut accept = Accept::new();
+    accept.subprotocol = (!subprotocol.is_empty()).then(|| text(&subprotocol));
+    accept.headers = own(&fields);
     let now = shared.now_ms();
     let gone = shared.opening.borrow_mut().get_mut(&fd).is_none_or(|opening| {
         opening.accepted_at = Some(now);

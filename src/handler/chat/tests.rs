@@ -1,23 +1,21 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{Headers, Opcode};
+use crate::api::Opcode;
+use crate::api::testing::{FakeWorker, Sent};
 use crate::close::Cause;
-use crate::handler::fake::{Fake, Sent};
+use crate::fd::WorkerId;
 
 fn fd(slot: u8, serial: u64) -> Fd {
     Fd::new(0, Slot(slot), serial).unwrap()
 }
 
+fn worker(slot: u8, epoch: u32, worker_num: u16) -> Rc<FakeWorker> {
+    FakeWorker::of(WorkerId { slot: Slot(slot), epoch }, worker_num)
+}
+
 fn request(fd: Fd, target: &str) -> Rc<Request> {
-    Rc::new(Request {
-        fd,
-        target: target.to_owned(),
-        headers: Headers::default(),
-        subprotocol: None,
-        peer: None,
-        client: None,
-    })
+    Rc::new(Request::new(fd, target))
 }
 
 fn text(fd: Fd, text: &str) -> Frame {
@@ -29,7 +27,7 @@ fn json_of(message: &Message) -> Value {
 }
 
 /// What one client was pushed.
-fn pushed(fake: &Fake, to: Fd) -> Vec<Value> {
+fn pushed(fake: &FakeWorker, to: Fd) -> Vec<Value> {
     let sent = fake.take();
     let mine = sent.iter().filter_map(|sent| match sent {
         Sent::Push(fd, message) if *fd == to => Some(json_of(message)),
@@ -40,7 +38,7 @@ fn pushed(fake: &Fake, to: Fd) -> Vec<Value> {
 
 #[test]
 fn a_client_is_welcomed_with_its_place_and_the_list() {
-    let (fake, chat) = (Fake::new(1, 4, 2), Chat::new());
+    let (fake, chat) = (worker(1, 4, 2), Chat::new());
     let ada = fd(1, 9);
     chat.on_open(&fake.context(), request(ada, "/ws?nick=%20Ada%0aL%20"));
     let [welcome] = &pushed(&fake, ada)[..] else { panic!() };
@@ -56,7 +54,7 @@ fn a_client_is_welcomed_with_its_place_and_the_list() {
 
 #[test]
 fn a_client_without_a_name_is_a_guest_and_a_long_name_is_cut() {
-    let (fake, chat) = (Fake::new(0, 1, 1), Chat::new());
+    let (fake, chat) = (worker(0, 1, 1), Chat::new());
     chat.on_open(&fake.context(), request(fd(0, 123_456), "/ws"));
     assert_eq!(chat.nick(fd(0, 123_456)), "guest-3456");
     let target = format!("/ws?nick={}", "é".repeat(40));
@@ -66,7 +64,7 @@ fn a_client_without_a_name_is_a_guest_and_a_long_name_is_cut() {
 
 #[test]
 fn what_is_said_goes_to_everyone_with_its_sender() {
-    let (fake, chat) = (Fake::new(0, 1, 2), Chat::new());
+    let (fake, chat) = (worker(0, 1, 2), Chat::new());
     let ctx = fake.context();
     chat.on_open(&ctx, request(fd(0, 1), "/ws?nick=ada"));
     fake.take();
@@ -80,7 +78,7 @@ fn what_is_said_goes_to_everyone_with_its_sender() {
 
 #[test]
 fn what_is_not_understood_is_answered_to_its_sender_alone() {
-    let (fake, chat) = (Fake::new(0, 1, 2), Chat::new());
+    let (fake, chat) = (worker(0, 1, 2), Chat::new());
     let ctx = fake.context();
     let ada = fd(0, 1);
     chat.on_open(&ctx, request(ada, "/ws"));
@@ -110,7 +108,7 @@ fn what_is_not_understood_is_answered_to_its_sender_alone() {
 
 #[test]
 fn a_replacement_tells_all_workers_that_a_dead_ones_client_is_gone() {
-    let (fake, chat) = (Fake::new(1, 2, 3), Chat::new());
+    let (fake, chat) = (worker(1, 2, 3), Chat::new());
     let ctx = fake.context();
     chat.on_close(&ctx, fd(1, 5), Close::because(Cause::WorkerCrashed));
     assert_eq!(fake.spawned(), 1);
@@ -133,7 +131,7 @@ fn a_replacement_tells_all_workers_that_a_dead_ones_client_is_gone() {
 #[test]
 fn a_name_survives_a_handover() {
     let (old, new) = (Chat::new(), Chat::new());
-    let (from, to) = (Fake::new(0, 1, 1), Fake::new(0, 2, 1));
+    let (from, to) = (worker(0, 1, 1), worker(0, 2, 1));
     let ada = fd(0, 1);
     old.on_open(&from.context(), request(ada, "/ws?nick=ada"));
     old.on_message(&from.context(), text(ada, r#"{"type":"rename","nick":"Ada B"}"#));
@@ -147,14 +145,14 @@ fn a_name_survives_a_handover() {
 
 #[test]
 fn a_note_that_is_no_note_is_passed_over() {
-    let (fake, chat) = (Fake::new(0, 1, 2), Chat::new());
+    let (fake, chat) = (worker(0, 1, 2), Chat::new());
     chat.on_worker_message(&fake.context(), Slot(1), Bytes::from_static(b"\x00\x01"));
     assert!(fake.take().is_empty());
 }
 
 #[test]
 fn the_page_is_at_the_root_and_nothing_else_is() {
-    let (fake, chat) = (Fake::new(0, 1, 1), Chat::new());
+    let (fake, chat) = (worker(0, 1, 1), Chat::new());
     for (uri, found) in [("/", true), ("/?x=1", true), ("/index.html", false), ("/ws", false)] {
         let request = http::Request::builder().uri(uri).body(Bytes::new()).unwrap();
         let request = HttpRequest { request, peer: None, client: None };

@@ -18,12 +18,11 @@ pub fn request(
 ) -> Request {
     let fields = head.fields().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()));
     Request {
-        fd,
-        target: head.target.to_owned(),
         headers: Headers(fields.collect()),
         subprotocol: subprotocol.map(str::to_owned),
         peer,
         client,
+        ..Request::new(fd, head.target)
     }
 }
 
@@ -79,12 +78,11 @@ impl Kept {
         let Unpacked { peer, client, target, subprotocol, headers } = self.unpack();
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
         Request {
-            fd,
-            target: target.to_owned(),
             headers: Headers(headers.collect()),
             subprotocol: (!subprotocol.is_empty()).then(|| subprotocol.to_owned()),
             peer,
             client,
+            ..Request::new(fd, target)
         }
     }
 
@@ -218,8 +216,6 @@ mod tests {
 
     fn sample(peer: Option<&str>, client: Option<&str>) -> Request {
         Request {
-            fd: fd(7),
-            target: "/ws?room=1".to_owned(),
             headers: Headers(vec![
                 ("host".to_owned(), b"a".to_vec()),
                 ("cookie".to_owned(), vec![0xff; 300]),
@@ -229,6 +225,7 @@ mod tests {
             subprotocol: Some("chat".to_owned()),
             peer: peer.map(|text| text.parse().unwrap()),
             client: client.map(|text| text.parse().unwrap()),
+            ..Request::new(fd(7), "/ws?room=1")
         }
     }
 
