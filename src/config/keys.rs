@@ -17,6 +17,7 @@ use super::command::Command;
 use super::errors::Wrong;
 use super::origin::Origins;
 use super::value::{Raw, Setting, choices, quote, within, zero_or};
+use crate::sys::rights::Capability;
 
 /// One key of the configuration.
 pub struct Key {
@@ -138,11 +139,19 @@ settings! {
         pid_file: PathBuf = PathBuf::new();
         /// Whether `wsd start` goes to the background, as with -d. Cannot change on reload.
         daemonize: bool = false;
-        /// The user to become once the listeners are bound; needs root. Empty means stay. Cannot
-        /// change on reload.
+        /// The user that every process but the master becomes before it serves; needs root, and
+        /// the master stays root. Empty means stay; started as root, the server then warns at
+        /// each start, and "root" says that it is meant. Cannot change on reload.
         user: Option<String> = None;
-        /// The group to become; empty means the group of `user`. Cannot change on reload.
+        /// The group to become in place of the first group of `user`, whose further groups stay.
+        /// Without `user` it is the only group. Cannot change on reload.
         group: Option<String> = None;
+        /// Capabilities that workers and application processes keep, such as "CAP_DAC_OVERRIDE".
+        /// All others are taken from them, also where they stay root.
+        capabilities: Vec<Capability> = Vec::new();
+        /// Whether a worker leaves a core file where it crashes and lets a debugger of its own
+        /// user look into it. Its memory holds what clients send.
+        dumpable: bool = false;
         /// Threads of each worker for blocking jobs (`task`).
         task_threads: usize = 4, within(1..=256);
     }
@@ -292,6 +301,12 @@ settings! {
         on_hang: OnHang = OnHang::Repin;
         /// Environment variables for the processes, besides the server's own.
         env: BTreeMap<String, String> = BTreeMap::new();
+        /// The user the processes run as; needs root. Empty means `user`. That user may push, ask
+        /// and close on the control socket. Cannot change on reload.
+        user: Option<String> = None;
+        /// The group the processes run as. Empty means the group of `app.user`, or `group` where
+        /// that is empty too. Cannot change on reload.
+        group: Option<String> = None;
         /// The directory the processes run in. Empty means that of the configuration file, else
         /// where the server was started.
         cwd: PathBuf = PathBuf::new();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::errors::Wrong;
 use super::value::{Raw, Setting, quote};
+use crate::sys::rights::Capability;
 
 /// A type that can stand in a list.
 pub trait Item: Sized {
@@ -27,6 +28,26 @@ impl Item for String {
 
     fn text(&self) -> String {
         self.clone()
+    }
+}
+
+impl Item for Capability {
+    const UNIT: &'static str = "list of capabilities";
+
+    fn item(text: &str, _: &Path) -> Result<Capability, Wrong> {
+        text.parse().map_err(|()| {
+            let names: Vec<String> = Capability::names().collect();
+            let near = super::nearest(text, names.iter().map(String::as_str));
+            let right = match near {
+                Some(near) => format!("did you mean {}?", quote(near)),
+                None => "capabilities(7) lists all of them".to_owned(),
+            };
+            Wrong::new(format!("names the capability {}", quote(text)), right)
+        })
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -31,10 +31,13 @@ pub use origin::{NotAnOrigin, Origin, Origins};
 
 use std::time::Duration;
 
+use crate::sys::rights::Rights;
+
 impl Config {
     /// The keys whose value in `new` differs though it cannot change while the server runs.
     pub fn reload_refusals(&self, new: &Config) -> Vec<&'static str> {
-        const FIXED: [&str; 5] = ["runtime_dir", "pid_file", "user", "group", "daemonize"];
+        const FIXED: [&str; 7] =
+            ["runtime_dir", "pid_file", "user", "group", "daemonize", "app.user", "app.group"];
         self.changes(new).into_iter().filter(|key| FIXED.contains(key)).collect()
     }
 
@@ -46,6 +49,36 @@ impl Config {
     /// Every key with its value as TOML, as `wsd check` may print it.
     pub fn shown(&self) -> Vec<(&'static str, String)> {
         keys().map(|key| (key.name, (key.show)(self))).collect()
+    }
+
+    /// What to tell whoever starts a server as root without saying whether that is meant.
+    pub fn root_warning(&self) -> Option<&'static str> {
+        let is_root = nix::unistd::geteuid().is_root();
+        (is_root && self.user.is_none()).then_some(
+            "started as root without `user`: workers and application processes run as root; set \
+             user = \"www-data\" or the like, or user = \"root\" where that is meant",
+        )
+    }
+
+    /// What the manager, and what else serves no client, keeps of its rights.
+    pub fn manager_rights(&self) -> Rights {
+        let (user, group) = (self.user.clone(), self.group.clone());
+        Rights { user, group, capabilities: Vec::new(), dumpable: self.dumpable }
+    }
+
+    /// What a worker keeps of its rights.
+    pub fn worker_rights(&self) -> Rights {
+        Rights { capabilities: self.capabilities.clone(), ..self.manager_rights() }
+    }
+
+    /// What an application process keeps of its rights.
+    pub fn app_rights(&self) -> Rights {
+        let (user, group) = (self.app.user.clone(), self.app.group.clone());
+        let (user, group) = match (user, group) {
+            (None, group) => (self.user.clone(), group.or_else(|| self.group.clone())),
+            both => both,
+        };
+        Rights { user, group, ..self.worker_rights() }
     }
 
     /// Whether idle clients are closed, and how: the idle time and how often to look.

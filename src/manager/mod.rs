@@ -170,7 +170,10 @@ pub(crate) async fn live(
 fn settle(boot: &ManagerBoot) -> Result<()> {
     let config: Config = serde_json::from_str(&boot.config)
         .map_err(|error| Error::new(format!("cannot read the configuration: {error}")))?;
-    process::settle_as_child(config.user.as_deref(), config.group.as_deref())?;
+    let master = nix::unistd::getppid();
+    process::ignore_master_signals()?;
+    config.manager_rights().take()?;
+    process::die_with_parent(master)?;
     log::init("manager", config.log_level, config.log_format, log::Output::Queued)
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
+use crate::sys::rights::Rights;
 use crate::sys::{memory, process};
 
 /// An application process.
@@ -32,8 +33,7 @@ pub struct AppLaunch {
     command: Vec<String>,
     environment: Vec<(String, String)>,
     directory: String,
-    user: Option<String>,
-    group: Option<String>,
+    rights: Rights,
     parent: i32,
 }
 
@@ -128,8 +128,7 @@ impl AppLaunch {
             command: config.app.command.0.clone(),
             environment: config.app.env.clone().into_iter().collect(),
             directory: config.app.cwd.to_string_lossy().into_owned(),
-            user: config.user.clone(),
-            group: config.group.clone(),
+            rights: config.app_rights(),
             parent: std::process::id() as i32,
         }
     }
@@ -154,7 +153,7 @@ fn try_become_app(record: OwnedFd) -> Result<std::convert::Infallible> {
     let launch: AppLaunch = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("not an app's launch record: {error}")))?;
     let socket = process::adopt_descriptor(process::APP_SOCKET_RAW_FD);
-    process::drop_rights(launch.user.as_deref(), launch.group.as_deref())?;
+    launch.rights.take()?;
     process::kill_with_parent(Pid::from_raw(launch.parent))?;
     std::env::set_current_dir(&launch.directory)
         .subject(|| format!("app.cwd: chdir to {}", launch.directory))?;

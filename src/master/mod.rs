@@ -218,6 +218,9 @@ impl Master {
             listen = self.listeners.addresses().join(" "),
             "started"
         );
+        if let Some(warning) = self.config.root_warning() {
+            tracing::warn!("{warning}");
+        }
         self.act(Vec::new());
         while !self.is_over() {
             self.wait();

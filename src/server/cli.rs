@@ -200,8 +200,12 @@ fn end(config: &Config) -> ExitStatus {
     }
 }
 
-/// The configuration was read already, which is the check.
+/// The configuration was read already, which is most of the check.
 fn check(config: &Config, json: bool) -> ExitStatus {
+    if let Err(error) = launcher::check_rights(config) {
+        eprintln!("wsd: {error}");
+        return ExitStatus::Failed;
+    }
     if json {
         match serde_json::to_string(config) {
             Ok(text) => println!("{text}"),

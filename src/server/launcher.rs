@@ -36,8 +36,22 @@ pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, 
     })
 }
 
+/// What would fail a start whatever the rest of the configuration is: the rights of the children.
+pub fn check_rights(config: &Config) -> Result<()> {
+    config.worker_rights().check("")?;
+    config.app_rights().check("app.")
+}
+
 /// Becomes the master. Returns only in the launcher of a daemon, or if that failed.
 pub fn start(sources: Sources, mut config: Config) -> ExitCode {
+    if let Err(error) = check_rights(&config) {
+        eprintln!("wsd: {error}");
+        return ExitCode::FAILURE;
+    }
+    // A server in the foreground logs to the terminal anyway.
+    if let Some(warning) = config.root_warning().filter(|_| config.daemonize) {
+        eprintln!("wsd: {warning}");
+    }
     if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
         eprintln!("wsd: {note}");
     }

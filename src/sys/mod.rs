@@ -6,6 +6,7 @@ pub mod guard;
 pub mod memory;
 pub mod packet;
 pub mod process;
+pub mod rights;
 pub mod signal;
 pub mod socket;
 pub mod watch;

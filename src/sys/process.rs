@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Gid, Pid, Uid};
+use nix::unistd::{ForkResult, Pid};
 
 use crate::error::{Error, Result, Subject};
 
@@ -138,15 +138,6 @@ pub fn set_name(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
-/// What every child of the master does first: it leaves the master's signals alone, gives up
-/// root, and makes sure that it ends when the master does.
-pub fn settle_as_child(user: Option<&str>, group: Option<&str>) -> Result<()> {
-    let parent = nix::unistd::getppid();
-    ignore_master_signals()?;
-    drop_rights(user, group)?;
-    die_with_parent(parent)
-}
-
 /// Takes a reopened log file as the standard error, and in a daemon as the standard output too.
 pub fn take_log(log: BorrowedFd<'_>, daemon: bool) -> Result<()> {
     redirect(log, 2)?;
@@ -204,51 +195,6 @@ pub fn ignore_master_signals() -> Result<()> {
             .subject(|| format!("ignore {signal}"))?;
     }
     Ok(())
-}
-
-/// Gives up root for good, and with it every way back. Nothing happens where both are `None`.
-pub fn drop_rights(user: Option<&str>, group: Option<&str>) -> Result<()> {
-    let unknown = |kind: &str, name: &str| Error::new(format!("there is no {kind} `{name}`"));
-    let account = match user {
-        None => None,
-        Some(name) => {
-            let found =
-                nix::unistd::User::from_name(name).subject(|| format!("look up {name}"))?;
-            Some(found.ok_or_else(|| unknown("user", name))?)
-        }
-    };
-    let group = match group {
-        None => account.as_ref().map(|account| account.gid),
-        Some(name) => {
-            let found =
-                nix::unistd::Group::from_name(name).subject(|| format!("look up {name}"))?;
-            Some(found.ok_or_else(|| unknown("group", name))?.gid)
-        }
-    };
-    if let Some(gid) = group {
-        nix::unistd::setgroups(&[gid]).subject(|| format!("setgroups to {gid}"))?;
-        nix::unistd::setresgid(gid, gid, gid).subject(|| format!("setresgid to {gid}"))?;
-    }
-    if let Some(account) = &account {
-        let uid = account.uid;
-        nix::unistd::setresuid(uid, uid, uid).subject(|| format!("setresuid to {uid}"))?;
-    }
-    verify_rights(account.map(|account| account.uid), group)?;
-    nix::sys::prctl::set_no_new_privs().subject(|| "PR_SET_NO_NEW_PRIVS".to_owned())
-}
-
-fn verify_rights(uid: Option<Uid>, gid: Option<Gid>) -> Result<()> {
-    let uid_is =
-        uid.is_none_or(|uid| nix::unistd::getuid() == uid && nix::unistd::geteuid() == uid);
-    let gid_is =
-        gid.is_none_or(|gid| nix::unistd::getgid() == gid && nix::unistd::getegid() == gid);
-    let no_way_back = uid.is_none_or(|uid| {
-        uid.is_root() || nix::unistd::setresuid(uid, Uid::from_raw(0), uid).is_err()
-    });
-    match uid_is && gid_is && no_way_back {
-        true => Ok(()),
-        false => Err(Error::new("the rights were not dropped as `user` and `group` ask")),
-    }
 }
 
 /// Marks every descriptor from 3 on as close-on-exec: what the shell or a supervisor left open

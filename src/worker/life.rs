@@ -54,12 +54,17 @@ pub(super) enum Phase {
 /// `master` is the link to the master, whose first packet is `Boot`. `make` is then given the
 /// resolved configuration and makes the handler.
 pub(crate) fn run(master: OwnedFd, make: impl FnOnce(&Config) -> Rc<dyn Handler>) -> ExitCode {
-    let served = settle().and_then(|()| {
-        live(master, |config, id| {
-            let role = format!("worker {}", id.slot);
-            log::init(&role, config.log_level, config.log_format, Output::Queued)?;
-            Ok(make(config))
-        })
+    let parent = nix::unistd::getppid();
+    let settle = |config: &Config| {
+        process::ignore_master_signals()?;
+        config.worker_rights().take()?;
+        // Behind the change of user, which disarms it.
+        process::die_with_parent(parent)
+    };
+    let served = live(master, settle, |config, id| {
+        let role = format!("worker {}", id.slot);
+        log::init(&role, config.log_level, config.log_format, Output::Queued)?;
+        Ok(make(config))
     });
     log::flush(LOG_FLUSH_TIME);
     match served {
@@ -68,20 +73,19 @@ pub(crate) fn run(master: OwnedFd, make: impl FnOnce(&Config) -> Rc<dyn Handler>
     }
 }
 
-/// Becomes a process that leaves signals and its own end to the master.
-fn settle() -> Result<()> {
-    process::ignore_master_signals()?;
-    process::die_with_parent(nix::unistd::getppid())
-}
-
-/// Lives a worker's life in whatever thread this is. An error is logged, and told to the master.
+/// Lives a worker's life in whatever thread this is. `settle` is what only a process of its own
+/// does, once its descriptors are there. An error is logged, and told to the master.
 pub(super) fn live(
     master: OwnedFd,
+    settle: impl FnOnce(&Config) -> Result<()>,
     make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
 ) -> Result<()> {
     let mut boot = boot::receive(master)?;
     let master = boot.master.try_clone();
-    let begun = if boot.config.crash_proof { boot.become_crash_proof() } else { Ok(()) };
+    let begun = settle(&boot.config).and_then(|()| match boot.config.crash_proof {
+        true => boot.become_crash_proof(),
+        false => Ok(()),
+    });
     begun.and_then(|()| serve_booted(boot, make)).inspect_err(|error| {
         tracing::error!(%error, "the worker cannot serve");
         if let Ok(master) = master {

@@ -112,7 +112,8 @@ impl Server {
         let fds = [link.as_fd(), self.memfd.as_fd(), registry_fd.as_fd(), listener.as_fd()];
         packet::send(master.as_fd(), &bytes, &fds).unwrap();
         let thread = std::thread::spawn(move || {
-            life::live(theirs, move |_, _| Ok(Rc::new(make()) as Rc<dyn Handler>))
+            let make = move |_: &_, _| Ok(Rc::new(make()) as Rc<dyn Handler>);
+            life::live(theirs, |_| Ok(()), make)
         });
         let mut tested = Tested {
             id,

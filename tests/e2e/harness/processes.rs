@@ -1,7 +1,7 @@
 //! Processes as the kernel shows them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -14,15 +14,20 @@ pub struct Process {
     pub name: String,
 }
 
-/// Every living process whose environment holds `mark`, whoever its parent is.
-pub fn marked(mark: &str) -> Vec<Process> {
+/// Every living process whose environment holds `mark`, whoever its parent is. The kernel shows
+/// the environment of a worker to root alone; to others, its arguments name the configuration.
+pub fn marked(mark: &str, config: &Path) -> Vec<Process> {
+    let config = config.as_os_str().as_encoded_bytes();
     let entries = fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found: Vec<Process> = pids
         .filter(|pid: &i32| {
             // A process may end between the list and the look; a zombie has no environment.
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let is_ours = line.starts_with(b"wsd: ");
             environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes())
+                || is_ours && line.split(|byte| *byte == 0).any(|word| word == config)
         })
         .map(|pid| Process { pid, name: argument_zero(pid) })
         .collect();

@@ -1,6 +1,8 @@
 //! A server under test: the real binary with a directory of its own, gone when it is dropped.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -82,6 +84,12 @@ impl Setup {
 
     fn program(program: impl AsRef<Path>) -> Setup {
         let directory = tempfile::Builder::new().prefix("wsd-e2e-").tempdir().unwrap();
+        // What a worker of another user needs to be, and to note what its handler sees.
+        let events = directory.path().join("events");
+        std::fs::write(&events, "").unwrap();
+        for (path, mode) in [(directory.path(), 0o711), (&events, 0o666)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
         let setup = Setup {
             program: program.as_ref().to_owned(),
             keys: Vec::new(),
@@ -96,6 +104,11 @@ impl Setup {
             .set("runtime_dir", format!("{:?}", runtime.display().to_string()))
             .set("max_wait_time", r#""5s""#)
             .set("reload_jitter", r#""1s""#)
+            .set_all(std::env::var("E2E_USER").ok().map(|user| ("user", format!("{user:?}"))))
+    }
+
+    fn set_all(self, pairs: impl IntoIterator<Item = (&'static str, String)>) -> Setup {
+        pairs.into_iter().fold(self, |setup, (key, value)| setup.set(key, value))
     }
 
     /// A key of the configuration file, its value as TOML.
@@ -314,7 +327,7 @@ impl Server {
 
     /// Every process of this server that lives.
     pub fn processes(&self) -> Vec<Process> {
-        marked(&self.mark())
+        marked(&self.mark(), &self.config_file())
     }
 
     /// Waits until no process of it is left.

@@ -1,3 +1,5 @@
-//! Who attacks, and what the attack costs nobody else: one test for each finding.
+//! What docs/security.md says that holds: one test for each thing that was found once, in a file
+//! for each area of that page.
 
+mod rights;
 mod trust;
