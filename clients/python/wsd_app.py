@@ -24,15 +24,16 @@ import traceback
 from collections import deque
 from dataclasses import dataclass, field
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<IBBHIQ")
 U32 = struct.Struct("<I")
 
 HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
- EVERY, SEND, STATS) = range(32, 47)
+ EVERY, SEND, STATS, END) = range(32, 48)
 VERDICT = 64
-VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text")
+VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
+            "invalid")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
 IN_ORDER = 64
 
@@ -105,7 +106,7 @@ Refuse = Response
 class App:
     def __init__(self):
         self.handlers, self.facts = {}, {}
-        self._socket, self._input, self._output = None, bytearray(), bytearray()
+        self._socket, self._input = None, bytearray()
         self._backlog, self._asked = deque(), 0
 
     def on(self, name):
@@ -164,14 +165,25 @@ class App:
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
         self._send(READY, flags=wants, code=VERSION)
-        self._flush()
-        while (event := self._next()) is not None and event[0] != SHUTDOWN:
-            self._dispatch(*event)
-            if event[3]:
-                self._send(DONE, id=event[3])
-            self._flush()
-        self._call("stop")
-        self._flush()
+        code, event = 1, None
+        try:
+            while (event := self._next()) is not None and event[0] != SHUTDOWN:
+                self._dispatch(*event)
+                self._done(event)
+            event = None
+            self._call("stop")
+            code = 0
+        except SystemExit:
+            code = 0
+            raise
+        finally:
+            # A handler that ends the program ends its event, and the worker is told.
+            self._done(event)
+            self._send(END, code=code)
+
+    def _done(self, event):
+        if event is not None and event[3]:
+            self._send(DONE, id=event[3])
 
     def _dispatch(self, kind, flags, code, id, fd, payload):
         if kind == OPEN:
@@ -220,7 +232,6 @@ class App:
     def _ask(self, kind, **rest):
         self._asked = self._asked % 0xFFFFFFFF + 1
         self._send(kind, id=self._asked, **rest)
-        self._flush()
         while (answer := self._read()) is not None:
             if answer[0] < VERDICT:
                 self._backlog.append(answer)
@@ -247,8 +258,8 @@ class App:
             self._input += data
 
     def _send(self, kind, **rest):
-        self._output += frame(kind, **rest)
-
-    def _flush(self):
-        self._socket.sendall(self._output)
-        self._output.clear()
+        """Sends a frame at once: nobody knows how long the handler goes on."""
+        try:
+            self._socket.sendall(frame(kind, **rest))
+        except OSError:
+            pass  # The worker is gone, as the next read says.

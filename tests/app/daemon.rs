@@ -36,7 +36,13 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
     bystander.receive().await;
     let faults = [
         ("throw", 1011, "the handler failed", vec!["WARN", "Uncaught RuntimeException: as told"]),
-        ("exit", 1011, "the application failed", vec!["ERROR", "given up: its process died"]),
+        ("memory", 1011, "the handler failed", vec!["INFO", "ends", "a fatal error"]),
+        (
+            "die",
+            1008,
+            "the application failed on this client twice",
+            vec!["ERROR", "given up: its process died"],
+        ),
         ("hang", 1011, "the application failed", vec!["WARN", "killed", "event_timeout"]),
     ];
     for (word, code, reason, line) in faults {

@@ -288,6 +288,12 @@ impl Worker {
         wait("a response", flow(self.handler.on_request(&self.ctx, request))).await
     }
 
+    /// Waits until no event of a client is under way: after the last thing it hears, its process
+    /// has yet to say DONE.
+    pub async fn rest(&self, fd: Fd) {
+        wait("DONE", flow(self.handler.on_drain(&self.ctx, fd))).await;
+    }
+
     /// Kills a process as it stands, unlike what the handler does.
     pub fn kill(&self, place: u16) {
         kill(self.reactor.pid(place), Signal::SIGKILL).unwrap();

@@ -27,10 +27,16 @@ final class App
     public const TEXT = 1;
     public const BINARY = 2;
 
-    /** An event that takes longer than this is no quick one: what it sent leaves at once. */
+    /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;
-    /** After so many quick events in a row, what they send is gathered to one write. */
+    /** After so many quick events in a row, what they send is gathered to one write for so many. */
     private const QUICK_EVENTS = 32;
+    /** So many quick events it takes after one that was thought to be quick and was not. */
+    private const QUICK_AGAIN = 100_000;
+    /** Freed when a script ends for want of memory, so that its end can be told. */
+    private const RESERVED_BYTES = 65536;
+    /** Errors after which PHP runs nothing more of a script. */
+    private const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
     private ?Channel $channel = null;
     /** @var array<string, callable> */
@@ -42,9 +48,15 @@ final class App
     /** @var list<array<string, mixed>> events that came while an answer was waited for */
     private array $backlog = [];
     private int $asked = 0;
-    private int $undone = 0;
+    /** @var array<string, mixed>|null the event at hand */
+    private ?array $event = null;
+    /** How many quick events came in a row. */
     private int $quick = 0;
+    /** How many events have what they sent in the next write. */
+    private int $gathered = 0;
+    private bool $gathers = false;
     private bool $ending = false;
+    private string $reserved = '';
     private int $handled = 0;
     public readonly Timers $timers;
 
@@ -82,14 +94,17 @@ final class App
         if (!$this->hello()) {
             return 1;
         }
+        $this->reserved = str_repeat("\0", self::RESERVED_BYTES);
+        $self = getmypid();
+        register_shutdown_function(fn () => getmypid() === $self && $this->cutShort());
         while (!$this->ending) {
             if ($this->next() === null && !$this->wait()) {
                 break;
             }
         }
-        $this->settle();
-        $this->guard(fn () => $this->call('stop'));
         $this->channel->flush();
+        $this->guard(fn () => $this->call('stop'));
+        $this->end(0);
         return $this->ending ? 0 : 1;
     }
 
@@ -109,6 +124,7 @@ final class App
     public function push(int $fd, string $data, int $opcode = self::TEXT): void
     {
         $this->channel->write(pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data);
+        $this->gathers || $this->channel->flush();
     }
 
     /** Pushes and waits for the verdict: one of Protocol::VERDICTS. */
@@ -121,13 +137,13 @@ final class App
     /** Queues a message for every client of the server, except one where given. */
     public function broadcast(string $data, int $opcode = self::TEXT, int $except = 0): void
     {
-        $this->channel->write(Protocol::frame(Protocol::BROADCAST, 0, $opcode, 0, $except, $data));
+        $this->say(Protocol::frame(Protocol::BROADCAST, 0, $opcode, 0, $except, $data));
     }
 
     /** Closes a client's connection, after what was pushed to it. */
     public function close(int $fd, int $code = 1000, string $reason = ''): void
     {
-        $this->channel->write(Protocol::frame(Protocol::DISCONNECT, 0, $code, 0, $fd, $reason));
+        $this->say(Protocol::frame(Protocol::DISCONNECT, 0, $code, 0, $fd, $reason));
     }
 
     /** As close(), and waits for the verdict. */
@@ -166,13 +182,13 @@ final class App
     /** Keeps up to 65,535 bytes that the client's next process is given in `attach`. */
     public function keep(int $fd, string $bytes): void
     {
-        $this->channel->write(Protocol::frame(Protocol::KEEP, fd: $fd, payload: $bytes));
+        $this->say(Protocol::frame(Protocol::KEEP, fd: $fd, payload: $bytes));
     }
 
     /** Sends bytes to the application of another worker, which gets them as `pipe`. */
     public function send(int $worker, string $data, int $tag = 0): void
     {
-        $this->channel->write(Protocol::frame(Protocol::SEND, 0, $worker, 0, $tag, $data));
+        $this->say(Protocol::frame(Protocol::SEND, 0, $worker, 0, $tag, $data));
     }
 
     /** Whether the client is served by this process, as far as this process knows. */
@@ -184,6 +200,8 @@ final class App
     /** Sends what is queued now, and not at the end of the event. */
     public function flush(): void
     {
+        $this->gathers = false;
+        $this->gathered = 0;
         $this->channel?->flush();
     }
 
@@ -231,20 +249,25 @@ final class App
         }
         $begun = hrtime(true);
         if ($begun >= $this->timers->due) {
+            $this->flush();
             $this->tick();
         }
+        // A handler may do anything after it has sent something, so that leaves at once. Only
+        // while events wait and all were quick, what they send is gathered.
+        $this->gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
+            && $this->gathered < self::QUICK_EVENTS && $this->channel->has();
+        $this->gathers || $this->flush();
+        $this->event = $event;
         $this->dispatch($event);
-        if ($event['id'] !== 0) {
-            $this->undone = $event['id'];
-            $this->handled++;
+        $this->event = null;
+        $this->done($event['id']);
+        if (hrtime(true) - $begun < self::QUICK_NS) {
+            $this->quick++;
+        } else {
+            $this->quick = $this->gathers ? -self::QUICK_AGAIN : 0;
+            $this->gathers = false;
         }
-        if (hrtime(true) - $begun > self::QUICK_NS) {
-            $this->quick = 0;
-        }
-        // Slow handlers send at once, so that one event never keeps another's answers waiting.
-        if (++$this->quick < self::QUICK_EVENTS) {
-            $this->settle();
-        }
+        $this->gathers || $this->flush();
         return true;
     }
 
@@ -329,7 +352,7 @@ final class App
 
     private function answer(int $kind, array $event, int $code, string $payload): void
     {
-        $this->channel->write(Protocol::frame($kind, 0, $code, $event['id'], $event['fd'], $payload));
+        $this->say(Protocol::frame($kind, 0, $code, $event['id'], $event['fd'], $payload));
     }
 
     private function call(string $event, mixed ...$arguments): mixed
@@ -356,20 +379,52 @@ final class App
         }
     }
 
-    /** Says that every event so far is done, together with all that they sent. */
-    private function settle(): void
+    /** Says that an event is done, behind all that it sent. */
+    private function done(int $id): void
     {
-        if ($this->undone !== 0) {
-            $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, Protocol::FLAG_ALL, 0, $this->undone, 0));
-            $this->undone = 0;
+        if ($id !== 0) {
+            $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, 0, 0, $id, 0));
+            $this->handled++;
+            $this->gathered++;
         }
+    }
+
+    /** Sends a command now, or with those of other quick events. */
+    private function say(string $frame): void
+    {
+        $this->channel->write($frame);
+        $this->gathers || $this->channel->flush();
+    }
+
+    /** Says that this process ends and begins no further event. */
+    private function end(int $code): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::END, code: $code));
         $this->channel->flush();
+        $this->channel->close();
+    }
+
+    /** The script ended within a handler: by exit, dd() or a fatal error, or for want of memory. */
+    private function cutShort(): void
+    {
+        $this->reserved = '';
+        if ($this->channel->closed()) {
+            return;
+        }
+        $fatal = ((error_get_last()['type'] ?? 0) & self::FATAL) !== 0;
+        if ($this->event !== null) {
+            if ($fatal && $this->event['fd'] !== 0 && $this->event['kind'] !== Protocol::PIPE) {
+                $this->close($this->event['fd'], 1011, 'the handler failed');
+            }
+            $this->done($this->event['id']);
+        }
+        $this->end($fatal ? 1 : 0);
     }
 
     /** Waits for the next event or timer. False when the worker is gone. */
     private function wait(): bool
     {
-        $this->settle();
+        $this->flush();
         $alive = $this->channel->read($this->timers->wait());
         $this->tick();
         return $alive;

@@ -45,12 +45,29 @@ final class Channel
         }
     }
 
+    /** Whether bytes were read of which no frame was taken yet. */
+    public function has(): bool
+    {
+        return $this->at < strlen($this->input);
+    }
+
+    /** Ends the connection to the worker. */
+    public function close(): void
+    {
+        fclose($this->socket);
+    }
+
+    public function closed(): bool
+    {
+        return !is_resource($this->socket);
+    }
+
     /** Sends what is queued; blocks where the worker is slow. */
     public function flush(): void
     {
         $bytes = $this->output;
         $this->output = '';
-        while ($bytes !== '') {
+        while ($bytes !== '' && is_resource($this->socket)) {
             $sent = @fwrite($this->socket, $bytes);
             if ($sent === false || $sent === 0) {
                 return; // The worker is gone, as the next read will say.

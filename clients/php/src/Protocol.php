@@ -4,10 +4,10 @@ declare(strict_types=1);
 
 namespace Wsd;
 
-/** Numbers and payloads of the app protocol, version 1: docs/app-protocol.md. */
+/** Numbers and payloads of the app protocol, version 2: docs/app-protocol.md. */
 final class Protocol
 {
-    public const VERSION = 1;
+    public const VERSION = 2;
     public const HEADER_BYTES = 20;
     public const HEADER = 'Vlength/Ckind/Cflags/vcode/Vid/Pfd';
 
@@ -36,11 +36,11 @@ final class Protocol
     public const EVERY = 44;
     public const SEND = 45;
     public const STATS = 46;
+    public const END = 47;
 
     public const VERDICT = 64;
 
     public const FLAG_ANSWER = 1;
-    public const FLAG_ALL = 1;
     public const FLAG_VERDICT = 1;
     public const FLAG_AGAIN = 128;
 
@@ -52,7 +52,7 @@ final class Protocol
     public const WANT_ATTACH = 32;
     public const IN_ORDER = 64;
 
-    public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text'];
+    public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid'];
 
     /** One frame as bytes. */
     public static function frame(

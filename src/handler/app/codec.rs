@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The version of the protocol spoken here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a frame before its payload.
 pub const HEADER_BYTES: usize = 20;
 /// The most bytes KEEP may carry.
@@ -104,6 +104,8 @@ kinds! {
     Send = 45,
     /// Ask for counts.
     Stats = 46,
+    /// The process ends by itself and begins no further event.
+    End = 47,
     /// What became of a push or a disconnect.
     Verdict = 64,
     /// The answer to `Info`.
@@ -139,6 +141,17 @@ impl Packet {
         Packet { kind, flags: 0, code: 0, id: 0, fd: 0, body: Bytes::new() }
     }
 
+    /// The same frame without its payload.
+    pub fn head(&self) -> Packet {
+        Packet {
+            flags: self.flags,
+            code: self.code,
+            id: self.id,
+            fd: self.fd,
+            ..Packet::new(self.kind)
+        }
+    }
+
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(HEADER_BYTES + self.body.len());
@@ -160,7 +173,7 @@ impl Packet {
 }
 
 /// What is wrong with bytes from the other side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broken {
     /// No frame has that kind.
     Kind(u8),
@@ -172,6 +185,10 @@ pub enum Broken {
     Value(Kind),
     /// The other side must not send this, or not now.
     Unexpected(Kind),
+    /// READY chose this version, which is not spoken here.
+    Version(u16),
+    /// An answer that HTTP cannot carry, as the text says.
+    Answer(String),
 }
 
 impl std::fmt::Display for Broken {
@@ -182,6 +199,12 @@ impl std::fmt::Display for Broken {
             Broken::Payload(kind) => write!(f, "a {kind:?} whose payload ends too early"),
             Broken::Value(kind) => write!(f, "a {kind:?} with a value out of range"),
             Broken::Unexpected(kind) => write!(f, "a {kind:?} that has no place here"),
+            Broken::Version(version) => write!(
+                f,
+                "it speaks version {version} of the app protocol and this server {VERSION}: \
+                 install the client library of the same release"
+            ),
+            Broken::Answer(what) => write!(f, "an answer that cannot be sent: {what}"),
         }
     }
 }
@@ -207,6 +230,18 @@ pub fn decode(input: &mut BytesMut, payload_max: usize) -> Result<Option<Packet>
     let mut frame = input.split_to(whole);
     frame.advance(HEADER_BYTES);
     Ok(Some(Packet { kind, flags, code, id, fd, body: frame.freeze() }))
+}
+
+/// Takes the header of a frame that [`decode`] found too long off `input`: the frame without its
+/// payload, and how many bytes of payload are to be skipped.
+pub fn decode_too_long(input: &mut BytesMut) -> Option<(Packet, usize)> {
+    let mut header = input.get(..HEADER_BYTES)?;
+    let length = header.get_u32_le() as usize;
+    let kind = Kind::from_number(header.get_u8())?;
+    let (flags, code, id, fd) =
+        (header.get_u8(), header.get_u16_le(), header.get_u32_le(), header.get_u64_le());
+    input.advance(HEADER_BYTES);
+    Some((Packet { kind, flags, code, id, fd, body: Bytes::new() }, length))
 }
 
 /// Header fields: names and values.

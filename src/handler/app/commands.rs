@@ -14,6 +14,23 @@ use crate::fd::{Fd, Slot};
 
 /// The code of VERDICT for text that is not UTF-8, after those of [`Verdict`].
 const INVALID_TEXT: u16 = 6;
+/// The code of VERDICT for a command that makes no sense.
+const INVALID: u16 = 7;
+
+/// Whether a command does something that must not be done twice.
+fn is_effect(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Push
+            | Kind::Broadcast
+            | Kind::Disconnect
+            | Kind::Accept
+            | Kind::Refuse
+            | Kind::Response
+            | Kind::Keep
+            | Kind::Send
+    )
+}
 
 fn verdict_code(verdict: Verdict) -> u16 {
     match verdict {
@@ -26,8 +43,33 @@ fn verdict_code(verdict: Verdict) -> u16 {
     }
 }
 
+/// What a command that makes no sense costs: the answer or the message that it was to be, and
+/// never the process. `head` is the command without its payload.
+///
+/// # Errors
+///
+/// `broken` again where nothing that follows can be understood either.
+pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broken> {
+    if matches!(broken, Broken::Kind(_)) || head.kind == Kind::Ready {
+        return Err(broken);
+    }
+    tracing::warn!(app = %link.id, fd = head.fd, id = head.id, %broken, "not done, since it is wrong");
+    match head.kind {
+        Kind::Response | Kind::Accept | Kind::Refuse => link.shared.unanswered(head.id, 500),
+        Kind::Push | Kind::Disconnect if head.flags & VERDICT != 0 => {
+            let too_long = matches!(broken, Broken::Length(_));
+            link.verdict(head.id, if too_long { verdict_code(Verdict::TooBig) } else { INVALID });
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Carries out one packet of the process behind `link`.
 pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    if is_effect(packet.kind) {
+        link.shared.pool.borrow_mut().reached(link.id);
+    }
     match packet.kind {
         Kind::Push | Kind::Disconnect | Kind::Keep => {
             // Only these three are about a client that may be waiting for its 101.
@@ -57,6 +99,10 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
             Ok(())
         }
         Kind::Send => send(link, ctx, packet),
+        Kind::End => {
+            link.leaves(&packet);
+            Ok(())
+        }
         kind => Err(Broken::Unexpected(kind)),
     }
 }
@@ -178,7 +224,7 @@ fn accept(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
 
 fn refuse(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     if !(300..=599).contains(&packet.code) {
-        return Err(Broken::Value(Kind::Refuse));
+        return Err(Broken::Answer(format!("status {} is no refusal (300 to 599)", packet.code)));
     }
     let mut body = packet.body;
     let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Refuse))?;
@@ -189,7 +235,7 @@ fn refuse(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
 
 fn respond(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     if packet.code != 0 && !(200..=599).contains(&packet.code) {
-        return Err(Broken::Value(Kind::Response));
+        return Err(Broken::Answer(format!("status {} is not 200 to 599", packet.code)));
     }
     let response = match packet.code {
         0 => None,
@@ -207,9 +253,14 @@ fn response(status: u16, mut body: Bytes) -> Result<HttpResponse, Broken> {
     let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Response))?;
     let mut response = http::Response::builder().status(status);
     for (name, value) in &fields {
-        response = response.header(&name[..], &value[..]);
+        let shown = || format!("the header field {:?}", String::from_utf8_lossy(name));
+        let name = http::HeaderName::from_bytes(name)
+            .map_err(|_| Broken::Answer(format!("{} has a name that is no token", shown())))?;
+        let value = http::HeaderValue::from_bytes(value)
+            .map_err(|_| Broken::Answer(format!("{} has a control character", shown())))?;
+        response = response.header(name, value);
     }
-    response.body(body).map_err(|_| Broken::Value(Kind::Response))
+    response.body(body).map_err(|error| Broken::Answer(error.to_string()))
 }
 
 fn info(link: &Rc<Link>, ctx: &Context, packet: &Packet) {

@@ -7,15 +7,24 @@ use bytes::BytesMut;
 use super::codec::{ANSWER, Kind, Packet, wants};
 use crate::api::ProcessId;
 
+/// A request is sent while fewer events than this are under way: one that is handled, and one that
+/// keeps the process busy until the worker has seen its DONE.
+const REQUESTS_AHEAD: usize = 2;
+
 /// An event on its way.
 #[derive(Debug)]
 pub struct Event {
     /// The frame.
     pub packet: Packet,
-    /// How often a process died on it.
+    /// How often a process died that may have begun it.
     pub tries: u8,
-    /// Whether it must not be tried again once a process may have begun it.
-    pub once: bool,
+}
+
+impl Event {
+    /// An event that no process has seen.
+    pub fn new(packet: Packet) -> Event {
+        Event { packet, tries: 0 }
+    }
 }
 
 /// A process that said READY.
@@ -31,6 +40,11 @@ pub struct Process {
     pub sent: VecDeque<Event>,
     /// Since when it finished nothing, in milliseconds; says something only while it has events.
     pub since: u64,
+    /// Whether a command came since it last finished something: with events handled one after
+    /// the other, that command belongs to the oldest of `sent`.
+    pub reached: bool,
+    /// Whether it said END: it has begun none of `sent`.
+    pub ended: bool,
 }
 
 impl Process {
@@ -111,6 +125,18 @@ impl Lane {
             return unwanted;
         };
         while process.sent.len() < process.window && out.len() < bytes_max {
+            // An event that a process may have died on goes alone, so that a second death tells
+            // which event it was.
+            let alone = |event: &Event| event.tries > 0;
+            let suspect = process.sent.front().is_some_and(alone)
+                || (!process.sent.is_empty() && self.waiting.front().is_some_and(alone));
+            // A request behind another event may still be taken back, if its client leaves.
+            let ahead = process.wants & wants::IN_ORDER != 0
+                && process.sent.len() >= REQUESTS_AHEAD
+                && self.waiting.front().is_some_and(|event| event.packet.kind == Kind::Request);
+            if suspect || ahead || process.ended {
+                break;
+            }
             let Some(event) = self.waiting.pop_front() else { break };
             if !process.wants(&event.packet) {
                 self.bytes -= event.packet.size();
@@ -142,10 +168,22 @@ impl Lane {
             return false;
         };
         process.since = now_ms;
+        process.reached = false;
         let range = if all { 0..at + 1 } else { at..at + 1 };
         for event in process.sent.drain(range) {
             self.bytes -= event.packet.size();
             each(event.packet.id);
+        }
+        true
+    }
+
+    /// Takes an event back that no process was sent. False where one was, or it is done.
+    pub fn withdraw(&mut self, event: u32) -> bool {
+        let Some(at) = self.waiting.iter().position(|waits| waits.packet.id == event) else {
+            return false;
+        };
+        if let Some(event) = self.waiting.remove(at) {
+            self.bytes -= event.packet.size();
         }
         true
     }

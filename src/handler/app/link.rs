@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::codec::{Broken, Kind, Packet, VERSION, decode};
+use super::codec::{Broken, Kind, Packet, VERSION, decode, decode_too_long};
 use super::commands;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
@@ -36,6 +36,8 @@ pub struct Link {
     /// It was told to shut down: its end is no surprise.
     leaving: Cell<bool>,
     ended: Cell<bool>,
+    /// Bytes of a payload that is too long and thrown away as it comes.
+    skip: Cell<usize>,
     ticker: RefCell<Option<Timer>>,
     tick_waits: Rc<Cell<bool>>,
     ctx: Context,
@@ -54,6 +56,7 @@ impl Link {
             replaced: Cell::new(false),
             leaving: Cell::new(false),
             ended: Cell::new(false),
+            skip: Cell::new(0),
             ticker: RefCell::new(None),
             tick_waits: Rc::default(),
             ctx,
@@ -119,6 +122,21 @@ impl Link {
         self.leaving.get()
     }
 
+    /// END came: the process leaves by itself, and another takes its place.
+    pub fn leaves(&self, packet: &Packet) {
+        let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
+        tracing::info!(app = %self.id, pid = self.pid, why, "ends");
+        self.leaving.set(true);
+        {
+            let mut pool = self.shared.pool.borrow_mut();
+            pool.ended(self.id);
+            let _ = pool.lost(self.id, false, self.shared.now_ms());
+        }
+        // It may take a while to exit, and its clients need not wait for that.
+        self.shared.spawner.succeed(&self.ctx, self.id);
+        self.shared.wake(self.id.place);
+    }
+
     /// Ends the link, since the process finishes nothing.
     pub fn end(&self) {
         self.ended.set(true);
@@ -128,7 +146,7 @@ impl Link {
     /// READY came.
     pub fn ready(&self, packet: &Packet) -> Result<(), Broken> {
         if packet.code != VERSION {
-            return Err(Broken::Value(Kind::Ready));
+            return Err(Broken::Version(packet.code));
         }
         self.shared.spawner.ready(self.id);
         self.shared.wants.set(Some(packet.flags));
@@ -240,10 +258,26 @@ impl Link {
     }
 
     fn receive(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Broken> {
-        while let Some(packet) = decode(input, self.shared.settings.frame_max)? {
-            commands::execute(self, &self.ctx, packet)?;
+        loop {
+            let skipped = self.skip.get().min(input.len());
+            self.skip.set(self.skip.get() - skipped);
+            input.advance(skipped);
+            let packet = match decode(input, self.shared.settings.frame_max) {
+                Ok(None) => return Ok(()),
+                Ok(Some(packet)) => packet,
+                Err(Broken::Length(bytes)) => {
+                    let Some((packet, skip)) = decode_too_long(input) else { return Ok(()) };
+                    self.skip.set(skip);
+                    commands::wrong(self, &packet, Broken::Length(bytes))?;
+                    continue;
+                }
+                Err(broken) => return Err(broken),
+            };
+            let head = packet.head();
+            if let Err(broken) = commands::execute(self, &self.ctx, packet) {
+                commands::wrong(self, &head, broken)?;
+            }
         }
-        Ok(())
     }
 }
 

@@ -8,6 +8,8 @@ pub mod codec;
 mod commands;
 mod lane;
 mod link;
+mod loss;
+mod moves;
 mod output;
 pub mod pool;
 mod settings;
@@ -24,9 +26,9 @@ pub use self::settings::{AppSettings, OnCrash};
 
 use self::codec::{ANSWER, Kind, Packet, wants};
 use self::link::Link;
-use self::pool::Loss;
+use self::loss::Loss;
 use self::shared::{
-    Answer, Opening, OpeningGuard, Shared, handshake_packet, http_body, request_body,
+    Answer, Opening, OpeningGuard, RequestGuard, Shared, handshake_packet, http_body, request_body,
 };
 use self::spawner::{Started, Why};
 use crate::api::{
@@ -35,6 +37,8 @@ use crate::api::{
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
 
+/// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
+const CODE_POLICY: u16 = 1008;
 /// How often timeouts and memory are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a client may take from ACCEPT to `on_open`, in milliseconds, before it counts as gone.
@@ -148,11 +152,9 @@ impl Handler for AppHandler {
         let shared = self.shared.clone();
         Flow::later(async move {
             let deadline = shared.settings.event_timeout;
-            let safe = http.request.method().is_safe();
             let packet = Packet { body: http_body(&http), ..Packet::new(Kind::Request) };
-            let Ok(answer) =
-                tokio::time::timeout(deadline, queue_request(&shared, packet, !safe)).await
-            else {
+            let queued = tokio::time::timeout(deadline, queue_request(&shared, packet));
+            let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
                 *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
                 return Some(response);
@@ -228,17 +230,16 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 async fn queue_request(
     shared: &Rc<Shared>,
     packet: Packet,
-    once: bool,
-) -> oneshot::Receiver<Option<HttpResponse>> {
+) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
         let place = shared.pool.borrow().choose();
         if shared.pool.borrow().has_room(place) {
-            let id = shared.pool.borrow_mut().queue(place, packet, once);
+            let id = shared.pool.borrow_mut().queue(place, packet);
             let (sender, receiver) = oneshot::channel();
             shared.answers.borrow_mut().insert(id, Answer::Response(sender));
             shared.wake(place);
-            return receiver;
+            return (receiver, RequestGuard { shared: shared.clone(), id });
         }
         changed.await;
     }
@@ -275,6 +276,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
             shared.spawner.kill(&ctx, id);
         }
         None if link.is_leaving() => {}
+        // Its socket is closed, and it may still run.
         None => shared.spawner.kill(&ctx, id),
     }
     let loss = shared.pool.borrow_mut().lost(id, hung, shared.now_ms());
@@ -293,10 +295,15 @@ fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
         tracing::error!(?kind, fd, id = packet.id, "given up: its process died or hung on it");
         match kind {
             Kind::Request => shared.unanswered(packet.id, status),
-            Kind::Open if packet.flags & ANSWER != 0 => shared.unanswered(packet.id, 503),
+            Kind::Open if packet.flags & ANSWER != 0 => shared.unanswered(packet.id, status),
+            _ if loss.deadly.contains(&fd) => {}
             Kind::Open | Kind::Message | Kind::Attach => shared.close_failed(ctx, fd),
             _ => {}
         }
+    }
+    for fd in loss.deadly {
+        tracing::warn!(fd, "closed: two processes died on events of this client");
+        shared.close(ctx, fd, CODE_POLICY, "the application failed on this client twice");
     }
     loss.close.into_iter().for_each(|fd| shared.close_failed(ctx, fd));
 }

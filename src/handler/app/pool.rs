@@ -7,14 +7,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::BytesMut;
 
-use super::codec::{AGAIN, ANSWER, Kind, Packet, wants};
+use super::codec::{ANSWER, Kind, Packet, wants};
 use super::lane::{Event, Lane, Process};
+pub use super::loss::Loss;
+use super::loss::sort;
 use super::settings::{AppSettings, OnCrash};
 use crate::api::ProcessId;
-
-/// How long clients wait for a new process in the place of a dead one before they are moved to
-/// another place, in milliseconds.
-const REPIN_AFTER_MS: u64 = 1000;
 
 /// What is kept of a client.
 #[derive(Debug, Default)]
@@ -25,24 +23,15 @@ pub struct Pin {
     pub request: Box<[u8]>,
     /// What KEEP gave.
     pub kept: Box<[u8]>,
-}
-
-/// What the death of a process leaves to do.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Loss {
-    /// Events given up: the one it died on, for the second time or while it hung.
-    pub dropped: Vec<Packet>,
-    /// Clients to close with 1011.
-    pub close: Vec<u64>,
-    /// How many events will be sent again.
-    pub again: usize,
+    /// How many processes died on an event of this client.
+    pub deaths: u8,
 }
 
 /// The state of all places of a worker.
 #[derive(Debug)]
 pub struct Pool {
-    lanes: Vec<Lane>,
-    pins: HashMap<u64, Pin>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) pins: HashMap<u64, Pin>,
     last_id: u32,
     queue_events: usize,
     queue_bytes: usize,
@@ -126,10 +115,10 @@ impl Pool {
 
     /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
     /// CLOSE, ATTACH, TICK and PIPE.
-    pub fn queue(&mut self, place: u16, mut packet: Packet, once: bool) -> u32 {
+    pub fn queue(&mut self, place: u16, mut packet: Packet) -> u32 {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         packet.id = self.last_id;
-        self.lanes[usize::from(place)].push(Event { packet, tries: 0, once });
+        self.lanes[usize::from(place)].push(Event::new(packet));
         self.last_id
     }
 
@@ -137,7 +126,15 @@ impl Pool {
     /// told to shut down.
     pub fn ready(&mut self, id: ProcessId, wanted: u8, window: u32) -> Option<ProcessId> {
         let window = if window == 0 { self.window } else { window as usize };
-        let process = Process { id, wants: wanted, window, sent: VecDeque::new(), since: 0 };
+        let process = Process {
+            id,
+            wants: wanted,
+            window,
+            sent: VecDeque::new(),
+            since: 0,
+            reached: false,
+            ended: false,
+        };
         let lane = &mut self.lanes[usize::from(id.place)];
         if let Some(current) = &lane.process {
             let old = current.id;
@@ -186,6 +183,25 @@ impl Pool {
         }
     }
 
+    /// A command came from that process. It is known then what it died on, if it dies.
+    pub fn reached(&mut self, id: ProcessId) {
+        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+            process.reached = !process.sent.is_empty();
+        }
+    }
+
+    /// A process ends by itself and has begun none of the events it has.
+    pub fn ended(&mut self, id: ProcessId) {
+        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+            process.ended = true;
+        }
+    }
+
+    /// Takes back an event that no process was sent. False where one was, or it is done.
+    pub fn withdraw(&mut self, event: u32) -> bool {
+        self.lanes.iter_mut().any(|lane| lane.withdraw(event))
+    }
+
     /// A process is gone. `hung` says that it was ended for not finishing its oldest event.
     pub fn lost(&mut self, id: ProcessId, hung: bool, now_ms: u64) -> Loss {
         let mut loss = Loss::default();
@@ -196,20 +212,22 @@ impl Pool {
         }
         let Some(process) = lane.process.take_if(|process| process.id == id) else { return loss };
         lane.vacant_since = now_ms;
-        let mut sent = process.sent;
-        if let Some(suspect) = sent.front_mut() {
-            suspect.tries += 1;
-            if hung || suspect.once || suspect.tries > 1 {
-                loss.dropped.extend(sent.pop_front().map(|event| event.packet));
+        let ended = process.ended;
+        let sorted = sort(process, hung);
+        loss.again = sorted.again.len();
+        sorted.again.into_iter().rev().for_each(|event| lane.waiting.push_front(event));
+        lane.recount();
+        if let Some(pin) = sorted.blamed.and_then(|fd| self.pins.get_mut(&fd)) {
+            pin.deaths += 1;
+            if pin.deaths > 1 {
+                loss.deadly.extend(sorted.blamed);
             }
         }
-        loss.again = sent.len();
-        for mut event in sent.into_iter().rev() {
-            event.packet.flags |= AGAIN;
-            lane.waiting.push_front(event);
-        }
-        lane.recount();
-        if self.on_crash == OnCrash::Close {
+        let twice = sorted.dropped.iter().filter(|event| event.tries > 1 && event.packet.fd != 0);
+        loss.deadly.extend(twice.map(|event| event.packet.fd));
+        loss.deadly.dedup();
+        loss.dropped.extend(sorted.dropped.into_iter().map(|event| event.packet));
+        if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
         }
         if let Some(next) = self.lanes[usize::from(id.place)].next.take() {
@@ -230,25 +248,6 @@ impl Pool {
             .filter(late)
             .map(|p| p.id)
             .collect()
-    }
-
-    /// Moves the clients of places that stay empty to others. Gives the places that took them.
-    pub fn rehome(&mut self, now_ms: u64) -> Vec<u16> {
-        let empty = |lane: &Lane| {
-            lane.process.is_none()
-                && (lane.pins > 0 || !lane.waiting.is_empty())
-                && now_ms.saturating_sub(lane.vacant_since) >= REPIN_AFTER_MS
-        };
-        if self.lanes.iter().all(|lane| lane.process.is_none()) {
-            return Vec::new();
-        }
-        let places: Vec<u16> =
-            (0u16..).zip(&self.lanes).filter(|(_, lane)| empty(lane)).map(|(p, _)| p).collect();
-        let mut touched = HashSet::new();
-        for place in places {
-            self.move_away(place, &mut touched);
-        }
-        touched.into_iter().collect()
     }
 
     /// Whether no event waits anywhere or is being handled.
@@ -309,7 +308,7 @@ impl Pool {
             fds.sort_unstable();
             for fd in fds.into_iter().rev() {
                 let packet = self.attach_packet(fd);
-                self.lanes[usize::from(place)].push_front(Event { packet, tries: 0, once: false });
+                self.lanes[usize::from(place)].push_front(Event::new(packet));
             }
         }
         self.lanes[usize::from(place)].process = Some(process);
@@ -324,55 +323,6 @@ impl Pool {
             body.extend_from_slice(&pin.kept);
         }
         Packet { id: self.last_id, fd, body: body.freeze(), ..Packet::new(Kind::Attach) }
-    }
-
-    fn give_up_clients(&mut self, place: u16, loss: &mut Loss) {
-        let of_place = self.pins.iter().filter(|(_, pin)| pin.place == place);
-        loss.close = of_place.map(|(fd, _)| *fd).collect();
-        loss.close.sort_unstable();
-        let lane = &mut self.lanes[usize::from(place)];
-        let (kept, dropped): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut lane.waiting)
-            .into_iter()
-            .partition(|event| !matches!(event.packet.kind, Kind::Message));
-        lane.waiting = kept;
-        loss.again = loss.again.min(lane.waiting.len());
-        loss.dropped.extend(dropped.into_iter().map(|event| event.packet));
-        lane.recount();
-    }
-
-    fn move_away(&mut self, from: u16, touched: &mut HashSet<u16>) {
-        let mut moved: HashMap<u64, u16> = HashMap::new();
-        let mut fds: Vec<u64> =
-            self.pins.iter().filter(|(_, pin)| pin.place == from).map(|(fd, _)| *fd).collect();
-        fds.sort_unstable();
-        let events = std::mem::take(&mut self.lanes[usize::from(from)].waiting);
-        self.lanes[usize::from(from)].recount();
-        let opening: HashSet<u64> = events
-            .iter()
-            .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
-            .map(|event| event.packet.fd)
-            .collect();
-        for fd in fds {
-            let Some(pin) = self.unpin(fd) else { continue };
-            let to = self.choose_for_client();
-            moved.insert(fd, to);
-            self.pin(fd, Pin { place: to, ..pin });
-            if !opening.contains(&fd) {
-                let packet = self.attach_packet(fd);
-                self.lanes[usize::from(to)].push(Event { packet, tries: 0, once: false });
-            }
-            touched.insert(to);
-        }
-        for event in events {
-            // A client that is gone by now has its last events in one place all the same.
-            let fallback = self.choose();
-            let to = match event.packet.fd {
-                0 => fallback,
-                fd => *moved.entry(fd).or_insert(fallback),
-            };
-            touched.insert(to);
-            self.lanes[usize::from(to)].push(event);
-        }
     }
 }
 

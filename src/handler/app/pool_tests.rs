@@ -1,7 +1,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::codec::decode;
+use super::super::codec::{AGAIN, decode};
+use super::super::moves::REPIN_AFTER_MS;
 use super::*;
 
 const ALL_WANTED: u8 = wants::HANDSHAKE
@@ -9,7 +10,8 @@ const ALL_WANTED: u8 = wants::HANDSHAKE
     | wants::MESSAGE
     | wants::CLOSE
     | wants::REQUEST
-    | wants::ATTACH;
+    | wants::ATTACH
+    | wants::IN_ORDER;
 
 fn id(place: u16, epoch: u32) -> ProcessId {
     ProcessId { place, epoch }
@@ -40,7 +42,7 @@ fn kinds(packets: &[Packet]) -> Vec<(Kind, u64)> {
 #[test]
 fn events_wait_for_a_process_and_go_out_once() {
     let mut pool = pool(1);
-    pool.queue(0, message(1, "a"), false);
+    pool.queue(0, message(1, "a"));
     assert_eq!(pool.ready(id(0, 1), ALL_WANTED, 0), None);
     let first = taken(&mut pool, id(0, 1));
     assert_eq!(kinds(&first), [(Kind::Message, 1)]);
@@ -56,7 +58,7 @@ fn no_more_than_the_window_is_sent_ahead() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 2);
     for _ in 0..5 {
-        pool.queue(0, message(1, "a"), false);
+        pool.queue(0, message(1, "a"));
     }
     let first = taken(&mut pool, id(0, 1));
     assert_eq!(first.len(), 2);
@@ -68,8 +70,8 @@ fn no_more_than_the_window_is_sent_ahead() {
 fn unwanted_events_are_not_sent() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), wants::MESSAGE, 0);
-    let open = pool.queue(0, Packet { fd: 1, ..Packet::new(Kind::Open) }, false);
-    pool.queue(0, message(1, "a"), false);
+    let open = pool.queue(0, Packet { fd: 1, ..Packet::new(Kind::Open) });
+    pool.queue(0, message(1, "a"));
     let mut out = BytesMut::new();
     assert_eq!(pool.take(id(0, 1), 0, &mut out, usize::MAX), [open]);
     assert_eq!(decode(&mut out, 100).unwrap().unwrap().kind, Kind::Message);
@@ -81,24 +83,76 @@ fn the_event_a_process_died_on_is_tried_twice_and_the_others_stay() {
     pool.ready(id(0, 1), ALL_WANTED, 0);
     client(&mut pool, 1, 0);
     for text in ["poison", "b"] {
-        pool.queue(0, message(1, text), false);
+        pool.queue(0, message(1, text));
     }
     taken(&mut pool, id(0, 1));
     assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 2, ..Loss::default() });
     pool.ready(id(0, 2), ALL_WANTED, 0);
     let again = taken(&mut pool, id(0, 2));
-    assert_eq!(kinds(&again), [(Kind::Attach, 1), (Kind::Message, 1), (Kind::Message, 1)]);
-    assert_eq!(again[1].flags, AGAIN);
+    assert_eq!(kinds(&again), [(Kind::Attach, 1)], "the suspects go alone");
     pool.done(id(0, 2), again[0].id, false, 0, |_| {});
+    let suspect = taken(&mut pool, id(0, 2));
+    assert_eq!((suspect.len(), suspect[0].flags), (1, AGAIN));
     let loss = pool.lost(id(0, 2), false, 0);
-    assert_eq!((loss.again, &loss.dropped[0].body[..]), (1, &b"poison"[..]));
+    assert_eq!((loss.again, &loss.dropped[0].body[..], loss.deadly), (0, &b"poison"[..], vec![1]));
+    pool.ready(id(0, 3), ALL_WANTED, 0);
+    let attach = taken(&mut pool, id(0, 3));
+    pool.done(id(0, 3), attach[0].id, false, 0, |_| {});
+    assert_eq!(taken(&mut pool, id(0, 3))[0].body, "b", "who stood beside it is tried again");
+}
+
+#[test]
+fn an_event_that_has_reached_the_worker_is_not_tried_again() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    client(&mut pool, 1, 0);
+    for text in ["begun", "not begun"] {
+        pool.queue(0, message(1, text));
+    }
+    taken(&mut pool, id(0, 1));
+    pool.reached(id(0, 1));
+    let loss = pool.lost(id(0, 1), false, 0);
+    assert_eq!((loss.again, &loss.dropped[0].body[..]), (1, &b"begun"[..]));
+    assert!(loss.deadly.is_empty(), "the first death is forgiven");
+    pool.ready(id(0, 2), ALL_WANTED & !wants::ATTACH, 0);
+    let next = taken(&mut pool, id(0, 2));
+    assert_eq!((next[0].flags, &next[0].body[..]), (0, &b"not begun"[..]));
+    assert_eq!(pool.lost(id(0, 2), false, 0).again, 1);
+    pool.ready(id(0, 3), ALL_WANTED & !wants::ATTACH, 0);
+    taken(&mut pool, id(0, 3));
+    assert_eq!(pool.lost(id(0, 3), false, 0).deadly, [1]);
+}
+
+#[test]
+fn a_process_that_says_it_ends_has_died_on_nothing() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.queue(0, Packet::new(Kind::Request));
+    taken(&mut pool, id(0, 1));
+    pool.ended(id(0, 1));
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 1, ..Loss::default() });
+}
+
+#[test]
+fn a_request_behind_another_event_was_not_begun() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.queue(0, message(1, "first"));
+    pool.queue(0, Packet::new(Kind::Request));
+    pool.queue(0, message(1, "later"));
+    taken(&mut pool, id(0, 1));
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 3, ..Loss::default() });
+    assert_eq!(pool.lanes[0].all().map(|event| event.tries).collect::<Vec<_>>(), [1, 0, 0]);
+    let request = pool.lanes[0].waiting[1].packet.id;
+    assert!(pool.withdraw(request), "its client left");
+    assert!(!pool.withdraw(request));
 }
 
 #[test]
 fn what_must_not_run_twice_is_given_up() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.queue(0, Packet::new(Kind::Request), true);
+    pool.queue(0, Packet::new(Kind::Request));
     taken(&mut pool, id(0, 1));
     assert_eq!(pool.lost(id(0, 1), false, 0).dropped.len(), 1);
 }
@@ -107,7 +161,7 @@ fn what_must_not_run_twice_is_given_up() {
 fn a_process_that_finishes_nothing_is_overdue() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.queue(0, message(1, "a"), false);
+    pool.queue(0, message(1, "a"));
     taken(&mut pool, id(0, 1));
     assert!(pool.overdue(29_999).is_empty());
     assert_eq!(pool.overdue(30_000), [id(0, 1)]);
@@ -119,10 +173,10 @@ fn a_new_process_takes_over_when_the_old_one_is_through() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
     client(&mut pool, 1, 0);
-    pool.queue(0, message(1, "old"), false);
+    pool.queue(0, message(1, "old"));
     let old = taken(&mut pool, id(0, 1));
     assert_eq!(pool.ready(id(0, 2), ALL_WANTED, 0), Some(id(0, 1)));
-    pool.queue(0, message(1, "new"), false);
+    pool.queue(0, message(1, "new"));
     assert!(taken(&mut pool, id(0, 1)).is_empty(), "the old one gets nothing more");
     assert!(taken(&mut pool, id(0, 2)).is_empty(), "the new one waits");
     pool.done(id(0, 1), old[0].id, false, 0, |_| {});
@@ -141,7 +195,7 @@ fn clients_spread_and_move_with_their_events_when_a_place_stays_empty() {
         client(&mut pool, fd, place);
     }
     assert_eq!((pool.lanes[0].pins, pool.lanes[1].pins), (2, 2));
-    pool.queue(0, message(1, "a"), false);
+    pool.queue(0, message(1, "a"));
     pool.lost(id(0, 1), false, 0);
     assert!(pool.rehome(REPIN_AFTER_MS - 1).is_empty());
     assert_eq!(pool.rehome(REPIN_AFTER_MS), [1]);
@@ -212,7 +266,7 @@ impl World {
                 let count = self.number.entry(fd).or_default();
                 *count += 1;
                 let place = self.pool.pinned(fd).unwrap().place;
-                self.pool.queue(place, message(fd, &count.to_string()), false);
+                self.pool.queue(place, message(fd, &count.to_string()));
             }
             Step::Take => {
                 for process in self.running[at].clone() {

@@ -84,7 +84,7 @@ impl Shared {
 
     /// Queues an event whether there is room or not, and wakes the link.
     pub fn queue(&self, place: u16, packet: Packet) -> u32 {
-        let id = self.pool.borrow_mut().queue(place, packet, false);
+        let id = self.pool.borrow_mut().queue(place, packet);
         self.wake(place);
         id
     }
@@ -129,6 +129,7 @@ impl Shared {
             place,
             request: request_body(request, Some(&self.settings.keep_headers)).as_ref().into(),
             kept: kept.into(),
+            deaths: 0,
         };
         pool.pin(request.fd.as_u64(), pin);
     }
@@ -236,8 +237,13 @@ impl Shared {
 
     /// Closes a client since its application failed.
     pub fn close_failed(&self, ctx: &Context, fd: u64) {
+        self.close(ctx, fd, Cause::AppFailed.code(), "the application failed");
+    }
+
+    /// Closes a client that may be gone already.
+    pub fn close(&self, ctx: &Context, fd: u64, code: u16, reason: &str) {
         if let Ok(fd) = Fd::try_from(fd) {
-            let _ = ctx.close(fd, Cause::AppFailed.code(), "the application failed");
+            let _ = ctx.close(fd, code, reason);
         }
     }
 }
@@ -313,6 +319,23 @@ impl Drop for OpeningGuard {
             self.shared.pool.borrow_mut().unpin(self.fd);
         } else if let Some(opening) = opening.get_mut(&self.fd) {
             opening.gone = true;
+        }
+    }
+}
+
+/// Forgets a request whose client left before the answer came: one that still waits is not
+/// handled any more.
+pub struct RequestGuard {
+    pub shared: Rc<Shared>,
+    pub id: u32,
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        if self.shared.answers.borrow_mut().remove(&self.id).is_some()
+            && self.shared.pool.borrow_mut().withdraw(self.id)
+        {
+            self.shared.changed.notify_waiters();
         }
     }
 }

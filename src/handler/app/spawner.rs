@@ -17,9 +17,10 @@ use tokio::net::unix::pipe::Receiver;
 use super::output;
 use crate::api::{Context, ProcessEvent, ProcessId};
 
-/// A process that ends within this time of its start, or before READY, died young.
-const YOUNG: Duration = Duration::from_secs(1);
-/// How long the second early death in a row delays the next start; each further one doubles it.
+/// How long a start that was not possible is put off.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the second death before READY in a row delays the next start; each further one
+/// doubles it.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(30);
 
@@ -62,9 +63,35 @@ pub struct Started {
 #[derive(Debug, Default)]
 struct Place {
     epoch: u32,
-    started: Option<Instant>,
     ready: bool,
     delay: Duration,
+    /// Its process said that it ends, and the next is on its way.
+    succeeded: bool,
+}
+
+/// How often processes that had been READY are started again: so many at once, and one more in
+/// each [`Tokens::EVERY`].
+#[derive(Debug)]
+struct Tokens {
+    left: f64,
+    at: Instant,
+}
+
+impl Tokens {
+    const MOST: f64 = 16.0;
+    const EVERY: Duration = Duration::from_millis(125);
+
+    fn new() -> Tokens {
+        Tokens { left: Tokens::MOST, at: Instant::now() }
+    }
+
+    /// Takes one; gives the time until there is one, which is then spoken for.
+    fn take(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.left = (self.left + passed / Tokens::EVERY.as_secs_f64()).min(Tokens::MOST) - 1.0;
+        if self.left >= 0.0 { Duration::ZERO } else { Tokens::EVERY.mul_f64(-self.left) }
+    }
 }
 
 /// The processes of a worker, as far as starting goes.
@@ -74,6 +101,7 @@ pub struct Spawner {
     over: Cell<bool>,
     places: RefCell<HashMap<u16, Place>>,
     sockets: RefCell<HashMap<ProcessId, StdStream>>,
+    tokens: RefCell<Tokens>,
 }
 
 impl Spawner {
@@ -84,6 +112,7 @@ impl Spawner {
             over: Cell::new(false),
             places: RefCell::default(),
             sockets: RefCell::default(),
+            tokens: RefCell::new(Tokens::new()),
         }
     }
 
@@ -96,7 +125,7 @@ impl Spawner {
             let mut places = self.places.borrow_mut();
             let state = places.entry(place).or_default();
             state.epoch += 1;
-            state.started = Some(Instant::now());
+            state.succeeded = false;
             state.ready = false;
             ProcessId { place, epoch: state.epoch }
         };
@@ -105,7 +134,7 @@ impl Spawner {
             Err(error) => {
                 tracing::error!(app = %id, %error, "cannot start an application process");
                 // Descriptors come back when others end.
-                self.start_later(ctx, place, YOUNG);
+                self.start_later(ctx, place, RETRY);
             }
         }
     }
@@ -160,17 +189,37 @@ impl Spawner {
     fn ended(&self, id: ProcessId) -> Happened {
         let mut places = self.places.borrow_mut();
         let Some(place) = places.get_mut(&id.place) else { return Happened::Nothing };
-        if place.epoch != id.epoch {
+        if place.epoch != id.epoch || std::mem::replace(&mut place.succeeded, true) {
             return Happened::Nothing;
         }
-        let young = !place.ready || place.started.is_none_or(|at| at.elapsed() < YOUNG);
-        let wait = if young { place.delay } else { Duration::ZERO };
-        place.delay = match (young, place.delay) {
-            (false, _) => Duration::ZERO,
-            (true, Duration::ZERO) => FIRST_DELAY,
-            (true, delay) => (delay * 2).min(LAST_DELAY),
+        if place.ready {
+            place.delay = Duration::ZERO;
+            return Happened::Ended(id.place, self.tokens.borrow_mut().take(Instant::now()));
+        }
+        let wait = place.delay;
+        place.delay = match wait {
+            Duration::ZERO => FIRST_DELAY,
+            delay => (delay * 2).min(LAST_DELAY),
         };
         Happened::Ended(id.place, wait)
+    }
+
+    /// Starts the next process of a place whose process said that it ends.
+    pub fn succeed(self: &Rc<Self>, ctx: &Context, id: ProcessId) {
+        let happened = self.ended(id);
+        self.follow(ctx, happened);
+    }
+
+    /// Starts what has to be started.
+    fn follow(self: &Rc<Self>, ctx: &Context, happened: Happened) {
+        match happened {
+            Happened::Ended(place, Duration::ZERO) => self.start(ctx, place),
+            Happened::Ended(place, wait) => {
+                tracing::warn!(place, ?wait, "application processes end often; waiting a while");
+                self.start_later(ctx, place, wait);
+            }
+            _ => {}
+        }
     }
 
     /// The descriptors of a new process: its socket, standard error and standard output.
@@ -211,12 +260,7 @@ pub async fn keep(
     loop {
         match spawner.happened(ctx.reactor().process_event().await) {
             Happened::Started(started) => serve(started),
-            Happened::Ended(place, Duration::ZERO) => spawner.start(&ctx, place),
-            Happened::Ended(place, wait) => {
-                tracing::warn!(place, ?wait, "application processes end early; waiting a while");
-                spawner.start_later(&ctx, place, wait);
-            }
-            Happened::Nothing => {}
+            other => spawner.follow(&ctx, other),
         }
     }
 }

@@ -1,0 +1,82 @@
+//! Clients whose process is gone, and where they go. Pure.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::codec::Kind;
+use super::lane::{Event, Lane};
+use super::loss::Loss;
+use super::pool::{Pin, Pool};
+
+/// How long clients wait for a new process in the place of a dead one before they are moved to
+/// another place, in milliseconds.
+pub(super) const REPIN_AFTER_MS: u64 = 1000;
+
+impl Pool {
+    /// Moves the clients of places that stay empty to others. Gives the places that took them.
+    pub fn rehome(&mut self, now_ms: u64) -> Vec<u16> {
+        let empty = |lane: &Lane| {
+            lane.process.is_none()
+                && (lane.pins > 0 || !lane.waiting.is_empty())
+                && now_ms.saturating_sub(lane.vacant_since) >= REPIN_AFTER_MS
+        };
+        if self.lanes.iter().all(|lane| lane.process.is_none()) {
+            return Vec::new();
+        }
+        let places: Vec<u16> =
+            (0u16..).zip(&self.lanes).filter(|(_, lane)| empty(lane)).map(|(p, _)| p).collect();
+        let mut touched = HashSet::new();
+        for place in places {
+            self.move_away(place, &mut touched);
+        }
+        touched.into_iter().collect()
+    }
+
+    pub(super) fn give_up_clients(&mut self, place: u16, loss: &mut Loss) {
+        let of_place = self.pins.iter().filter(|(_, pin)| pin.place == place);
+        loss.close = of_place.map(|(fd, _)| *fd).collect();
+        loss.close.sort_unstable();
+        let lane = &mut self.lanes[usize::from(place)];
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut lane.waiting)
+            .into_iter()
+            .partition(|event| !matches!(event.packet.kind, Kind::Message));
+        lane.waiting = kept;
+        loss.again = loss.again.min(lane.waiting.len());
+        loss.dropped.extend(dropped.into_iter().map(|event| event.packet));
+        lane.recount();
+    }
+
+    fn move_away(&mut self, from: u16, touched: &mut HashSet<u16>) {
+        let mut moved: HashMap<u64, u16> = HashMap::new();
+        let mut fds: Vec<u64> =
+            self.pins.iter().filter(|(_, pin)| pin.place == from).map(|(fd, _)| *fd).collect();
+        fds.sort_unstable();
+        let events = std::mem::take(&mut self.lanes[usize::from(from)].waiting);
+        self.lanes[usize::from(from)].recount();
+        let opening: HashSet<u64> = events
+            .iter()
+            .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
+            .map(|event| event.packet.fd)
+            .collect();
+        for fd in fds {
+            let Some(pin) = self.unpin(fd) else { continue };
+            let to = self.choose_for_client();
+            moved.insert(fd, to);
+            self.pin(fd, Pin { place: to, ..pin });
+            if !opening.contains(&fd) {
+                let packet = self.attach_packet(fd);
+                self.lanes[usize::from(to)].push(Event::new(packet));
+            }
+            touched.insert(to);
+        }
+        for event in events {
+            // A client that is gone by now has its last events in one place all the same.
+            let fallback = self.choose();
+            let to = match event.packet.fd {
+                0 => fallback,
+                fd => *moved.entry(fd).or_insert(fallback),
+            };
+            touched.insert(to);
+            self.lanes[usize::from(to)].push(event);
+        }
+    }
+}
