@@ -4,12 +4,7 @@ declare(strict_types=1);
 
 /** For use without composer: require this file. */
 (static function (): void {
-    $prefixes = [
-        'Wsd\\Laravel\\' => __DIR__ . '/laravel/',
-        'Wsd\\' => __DIR__ . '/src/',
-        'Hhxsv5\\LaravelS\\' => __DIR__ . '/laravels/',
-        'Swoole\\' => __DIR__ . '/swoole/',
-    ];
+    $prefixes = ['Wsd\\Laravel\\' => __DIR__ . '/laravel/', 'Wsd\\' => __DIR__ . '/src/'];
     spl_autoload_register(static function (string $class) use ($prefixes): void {
         foreach ($prefixes as $prefix => $directory) {
             if (str_starts_with($class, $prefix)) {
@@ -21,5 +16,5 @@ declare(strict_types=1);
             }
         }
     });
-    require_once __DIR__ . '/swoole/constants.php';
+    require_once __DIR__ . '/swoole/names.php';
 })();

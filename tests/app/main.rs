@@ -11,6 +11,7 @@ mod daemon;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod laravel;
+mod names;
 mod processes;
 mod sites;
 mod support;

@@ -373,7 +373,8 @@ final class App
 
     private function failed(\Throwable $error, int $fd): void
     {
-        file_put_contents('php://stderr', "Uncaught $error\n");
+        $hint = SwooleNames::hint($error->getMessage());
+        file_put_contents('php://stderr', "Uncaught $error\n" . ($hint === null ? '' : "wsd: $hint\n"));
         if ($fd !== 0) {
             $this->close($fd, 1011, 'the handler failed');
         }

@@ -7,8 +7,13 @@ namespace Wsd;
 /** Timers of one process, run between events. */
 final class Timers
 {
-    /** @var array<int, array{due: int, period: int, call: callable}> times in nanoseconds */
+    /** @var array<int, array{due: int, period: int, call: callable, count: int, round: int}> times in ns */
     private array $timers = [];
+    /** The one that runs and was cleared meanwhile: it is still told of, as removed. */
+    private ?array $removed = null;
+    private int $running = 0;
+    private int $round = 0;
+    private int $base = 0;
     private \SplMinHeap $heap;
     private int $last = 0;
     /** When the next one may be due, in nanoseconds; never later than it is. */
@@ -24,7 +29,14 @@ final class Timers
     {
         $id = ++$this->last;
         $due = hrtime(true) + $ms * 1_000_000;
-        $this->timers[$id] = ['due' => $due, 'period' => $repeat ? $ms * 1_000_000 : 0, 'call' => $call];
+        $this->base = $this->base ?: hrtime(true);
+        $this->timers[$id] = [
+            'due' => $due,
+            'period' => $repeat ? $ms * 1_000_000 : 0,
+            'call' => $call,
+            'count' => 0,
+            'round' => $this->round,
+        ];
         $this->heap->insert([$due, $id]);
         $this->due = min($this->due, $due);
         return $id;
@@ -33,8 +45,31 @@ final class Timers
     public function clear(int $id): bool
     {
         $known = isset($this->timers[$id]);
+        if ($known && $id === $this->running) {
+            $this->removed = $this->timers[$id];
+        }
         unset($this->timers[$id]);
         return $known;
+    }
+
+    /** @return array<string, mixed>|null Swoole's words: times in ms, `exec_msec` since the first timer */
+    public function info(int $id): ?array
+    {
+        $removed = $id === $this->running && $this->removed !== null;
+        $timer = $removed ? $this->removed : $this->timers[$id] ?? null;
+        return $timer === null ? null : [
+            'exec_msec' => intdiv($timer['due'] - $this->base, 1_000_000),
+            'exec_count' => $timer['count'],
+            'interval' => intdiv($timer['period'], 1_000_000),
+            'round' => $timer['round'],
+            'removed' => $removed,
+        ];
+    }
+
+    /** @return array{initialized: bool, num: int, round: int} */
+    public function stats(): array
+    {
+        return ['initialized' => $this->last > 0, 'num' => count($this->timers), 'round' => $this->round];
     }
 
     public function exists(int $id): bool
@@ -59,6 +94,7 @@ final class Timers
     public function run(callable $guard): void
     {
         $now = hrtime(true);
+        $this->round += !$this->heap->isEmpty() && $this->heap->top()[0] <= $now ? 1 : 0;
         while (!$this->heap->isEmpty() && $this->heap->top()[0] <= $now) {
             [$due, $id] = $this->heap->extract();
             $timer = $this->timers[$id] ?? null;
@@ -68,11 +104,14 @@ final class Timers
             if ($timer['period'] > 0) {
                 $next = $due + (intdiv($now - $due, $timer['period']) + 1) * $timer['period'];
                 $this->timers[$id]['due'] = $next;
+                $this->timers[$id]['count']++;
                 $this->heap->insert([$next, $id]);
             } else {
                 unset($this->timers[$id]);
             }
+            [$outer, $this->running, $this->removed] = [$this->running, $id, null];
             $guard(fn () => ($timer['call'])($id));
+            [$this->running, $this->removed] = [$outer, null];
         }
         $this->settle();
     }

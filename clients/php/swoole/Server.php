@@ -6,11 +6,13 @@ namespace Swoole;
 
 use Wsd\App;
 use Wsd\Launcher;
+use Wsd\SwooleErrors;
+use Wsd\SwooleScript;
 use Wsd\SwooleSettings;
 
 /** What Swoole's servers have in common. See docs/swoole.md for what works and what differs. */
 #[\AllowDynamicProperties]
-class Server
+class Server implements \Wsd\OpenSwooleServer
 {
     /** Events that wsd has; the others of Swoole are accepted, and said at the start. */
     protected const EVENTS = ['start', 'workerstart', 'workerstop', 'open', 'message', 'close', 'request',
@@ -36,7 +38,6 @@ class Server
     protected App $app;
     /** @var array<string, callable> */
     protected array $handlers = [];
-    protected int $lastError = 0;
     private int $tasks = 0;
     private ?array $task = null;
     private float $started = 0;
@@ -83,6 +84,7 @@ class Server
     public function start(): bool
     {
         $this->check();
+        SwooleScript::look();
         if (App::isAppProcess()) {
             $this->bind();
             exit($this->app->run());
@@ -146,7 +148,7 @@ class Server
     {
         $info = $this->app->info($fd);
         if ($info === null) {
-            $this->lastError = SWOOLE_ERROR_SESSION_NOT_EXIST;
+            SwooleErrors::$last = SWOOLE_ERROR_SESSION_NOT_EXIST;
             return false;
         }
         $colon = strrpos($info['peer'], ':');
@@ -290,7 +292,7 @@ class Server
 
     public function getLastError(): int
     {
-        return $this->lastError;
+        return SwooleErrors::$last;
     }
 
     public function getWorkerId(): int|false
@@ -390,7 +392,7 @@ class Server
 
     protected function gone(string $method, int $fd): bool
     {
-        $this->lastError = SWOOLE_ERROR_SESSION_NOT_EXIST;
+        SwooleErrors::$last = SWOOLE_ERROR_SESSION_NOT_EXIST;
         return $this->warn($method, "session#$fd does not exists");
     }
 

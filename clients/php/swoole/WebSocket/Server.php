@@ -9,6 +9,7 @@ use Swoole\Http\Response;
 use Wsd\Accept;
 use Wsd\App;
 use Wsd\Close;
+use Wsd\SwooleErrors;
 
 /** WebSocket, and plain HTTP on the same port where there is onRequest. */
 class Server extends \Swoole\Http\Server
@@ -169,10 +170,10 @@ class Server extends \Swoole\Http\Server
             case 'gone':
                 return $this->gone('push', $fd);
             case 'full':
-                $this->lastError = SWOOLE_ERROR_OUTPUT_BUFFER_OVERFLOW;
+                SwooleErrors::$last = SWOOLE_ERROR_OUTPUT_BUFFER_OVERFLOW;
                 return $this->warn('push', "connection[fd=$fd] output buffer overflow");
             default:
-                $this->lastError = SWOOLE_ERROR_WEBSOCKET_PACK_FAILED;
+                SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_PACK_FAILED;
                 return $this->warn('push', "session#$fd: $verdict");
         }
     }
@@ -199,7 +200,7 @@ class Server extends \Swoole\Http\Server
             return $this->disconnect($fd, $code, substr($data, 2));
         }
         if ($opcode !== WEBSOCKET_OPCODE_PING && $opcode !== WEBSOCKET_OPCODE_PONG) {
-            $this->lastError = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
+            SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
             return $this->warn('push', "the opcode [$opcode] is invalid");
         }
         if (!$this->pingSaid) {

@@ -1,0 +1,58 @@
+//! Swoole's names alone: those of every age that are there, and what is said of those that are not.
+
+use tokio::process::Command;
+use wsd::handler::app::AppSettings;
+
+use crate::harness::command;
+use crate::support::*;
+
+#[test]
+fn a_server_on_the_names_of_older_swoole_and_of_openswoole_runs() {
+    on_worker(async {
+        let prepend = format!("auto_prepend_file={}", path("clients/php/autoload.php"));
+        let script = path("tests/app/fixtures/old_names.php");
+        let php = ["php", "-n", "-d", &prepend, &script];
+        let worker = Worker::start_with(&php, &[], AppSettings::default()).await;
+        let fd = worker.open("/").await;
+        assert_eq!(worker.hear(fd).await, said("hello"));
+        for (words, answer) in [
+            ("kinds", "[true,true]"),
+            ("versions", "[true,true,true]"),
+            ("hooks", "[514,2]"),
+            ("constants", r#"[3,2,2,"heartbeat_idle_time"]"#),
+            ("errors", r#"[false,1005,"Session not exist",null,0]"#),
+            ("named", r#"[true,"chat worker"]"#),
+            ("class", "[false,true]"),
+            ("timers", "[2,true,1,true]"),
+        ] {
+            assert_eq!(worker.ask(fd, words).await, answer, "{words}");
+        }
+        assert_eq!(worker.hear(fd).await, said("[true,true,false]"));
+    });
+}
+
+#[tokio::test]
+async fn names_that_are_not_there_are_all_said_at_the_start_with_where_to_read() {
+    let mut php = Command::new("php");
+    let prepend = format!("auto_prepend_file={}", path("clients/php/autoload.php"));
+    php.args(["-d", "display_errors=stderr", "-d", &prepend]);
+    php.arg(path("tests/app/fixtures/missing_names.php"));
+    let ran = command(&mut php).await;
+    assert_eq!(ran.code, Some(255), "{ran:?}");
+    for missing in [
+        r":7: wsd has no class Hhxsv5\LaravelS\Swoole\Process\NoSuchProcess",
+        r":8: wsd has no class Swoole\Http\NoSuchResponse",
+        r":9: wsd has no class Swoole\Process\Pool",
+        r":10: wsd has no function Swoole\NoSuch\run()",
+        r":12: wsd has no function swoole_no_such_function()",
+        r":12: wsd has no constant SWOOLE_NO_SUCH_CONSTANT",
+        r":15: wsd has no class swoole_no_such_class",
+        r":20: wsd has no class Swoole\No\Such\Class4",
+    ] {
+        let sentence = format!("missing_names.php{missing}: docs/swoole.md says what there is");
+        assert_eq!(ran.stderr.matches(&sentence).count(), 1, "{sentence}: {}", ran.stderr);
+    }
+    assert_eq!(ran.stderr.matches("wsd: ").count(), 8, "{}", ran.stderr);
+    let thrown = r"Uncaught Error: wsd has no class Swoole\No\Such\Class4: docs/swoole.md";
+    assert!(ran.stderr.contains(thrown), "{}", ran.stderr);
+}
