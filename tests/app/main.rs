@@ -16,5 +16,6 @@ mod processes;
 mod sites;
 mod support;
 mod swoole;
+mod swoole_http;
 mod traffic;
 mod transcript;

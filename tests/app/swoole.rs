@@ -113,10 +113,10 @@ fn http_requests_look_as_in_swoole() {
             .unwrap();
         let response = worker.http(form).await.unwrap();
         assert_eq!(response.status(), 201);
-        assert_eq!(response.headers()["x-made"], "byphp");
+        assert_eq!(response.headers()["x-made"], "by php");
         assert_eq!(
             response.headers()["set-cookie"],
-            "a=b+c; path=/; secure; httponly; samesite=Lax"
+            "a=b+c; path=/; secure; HttpOnly; SameSite=Lax"
         );
         assert_eq!(response.headers()["content-type"], "text/html");
         assert_eq!(body(&response), r#"["POST",{"q":"1"},{"a":"1","b":["2"]},"a=1&b[]=2"]"#);

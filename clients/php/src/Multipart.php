@@ -4,66 +4,299 @@ declare(strict_types=1);
 
 namespace Wsd;
 
-/** Reads multipart/form-data (RFC 7578), which PHP itself does only under a web server. */
+/**
+ * Reads multipart/form-data (RFC 7578) as PHP does under a web server, which is the only place where
+ * PHP itself does so: names in quotes or without, CRLF or LF alone, a boundary in quotes.
+ *
+ * The body may come in pieces of any size. An upload goes to a file of its own as it comes, so that
+ * what is held is a part's head, a field's value, or a few hundred bytes.
+ */
 final class Multipart
 {
-    private const PARTS_MAX = 1000;
+    /** PHP's own limit (max_multipart_body_parts) with its defaults. */
+    private const PARTS_MAX = 1020;
+    private const HEAD_BYTES_MAX = 16384;
 
-    /** @return array{0: array<array-key, mixed>|null, 1: array<array-key, mixed>|null} post and files */
-    public static function parse(string $body, string $boundary): array
+    /** @var array<array-key, mixed> fields, as PHP's $_POST has them */
+    public array $post = [];
+    /** @var array<array-key, mixed> uploads by name: each a set of name, type, tmp_name, error, size */
+    public array $files = [];
+    /** @var list<string> every temporary file, to be deleted by whom the form belongs to */
+    public array $temporary = [];
+
+    private string $buffer = '';
+    private string $state = 'before';
+    private int $parts = 0;
+    private string $pairs = '';
+    private ?string $name = null;
+    private string $value = '';
+    /** @var array{name: string, type: string, tmp_name: string, error: int, size: int}|null */
+    private ?array $file = null;
+    /** Whether the line break that head() put before the body is still to be taken off. */
+    private bool $fresh = false;
+    /** @var resource|null */
+    private $sink = null;
+
+    /** @param string|null $directory where uploads go; null is the sys_temp_dir of php.ini */
+    public function __construct(private string $boundary, private ?string $directory = null)
     {
-        $pairs = [];
-        $files = [];
-        $parts = explode("\r\n--$boundary", "\r\n" . $body, self::PARTS_MAX + 2);
-        foreach (array_slice($parts, 1) as $part) {
-            if (str_starts_with($part, '--')) {
-                break;
-            }
-            [$head, $data] = explode("\r\n\r\n", ltrim($part, " \t"), 2) + [1 => ''];
-            if (!preg_match('/\bname="((?:[^"\\\\]|\\\\.)*)"/i', $head, $name)) {
-                continue;
-            }
-            $name = stripslashes($name[1]);
-            if (!preg_match('/\bfilename="((?:[^"\\\\]|\\\\.)*)"/i', $head, $filename)) {
-                $pairs[] = urlencode($name) . '=' . urlencode($data);
-                continue;
-            }
-            self::put($files, $name, self::file(stripslashes($filename[1]), $head, $data));
-        }
-        parse_str(implode('&', $pairs), $post);
-        return [$post ?: null, $files ?: null];
     }
 
-    private static function file(string $name, string $head, string $data): array
+    /** The boundary that a Content-Type names; null where it is no form of this kind. */
+    public static function boundary(string $type): ?string
     {
-        if ($name === '') {
-            return ['name' => '', 'type' => '', 'tmp_name' => '', 'error' => UPLOAD_ERR_NO_FILE, 'size' => 0];
+        if (!preg_match('~^\s*multipart/form-data\s*(?:;|,)(.*)$~is', $type, $found)) {
+            return null;
         }
-        preg_match('/^content-type:[ \t]*([^\r\n]*)/im', $head, $type);
-        $path = tempnam(sys_get_temp_dir(), 'wsd-upload-');
-        $error = $path === false || file_put_contents($path, $data) !== strlen($data)
-            ? UPLOAD_ERR_CANT_WRITE
-            : UPLOAD_ERR_OK;
-        return [
-            'name' => basename(strtr($name, '\\', '/')),
-            'type' => $type[1] ?? '',
-            'tmp_name' => (string) $path,
-            'error' => $error,
-            'size' => strlen($data),
-        ];
+        if (!preg_match('~(?:^|[;,\s])boundary\s*=\s*(?:"([^"]*)"|([^;,]*))~i', $found[1], $boundary)) {
+            return null;
+        }
+        $boundary = ($boundary[1] ?? '') !== '' ? $boundary[1] : rtrim($boundary[2] ?? '');
+        return $boundary === '' ? null : $boundary;
+    }
+
+    /** A whole body at once. */
+    public static function parse(string $body, string $boundary, ?string $directory = null): self
+    {
+        $form = new self($boundary, $directory);
+        $form->feed($body);
+        $form->end();
+        return $form;
+    }
+
+    /** Takes the next bytes of the body. */
+    public function feed(string $bytes): void
+    {
+        $this->buffer .= $bytes;
+        while ($this->state !== 'after') {
+            $more = match ($this->state) {
+                'before' => $this->before(),
+                'head' => $this->head(),
+                'body' => $this->body(),
+            };
+            if (!$more) {
+                return;
+            }
+        }
+        $this->buffer = '';
+    }
+
+    /** The body has ended. An upload that its end cuts off is UPLOAD_ERR_PARTIAL. */
+    public function end(): void
+    {
+        if ($this->state === 'body') {
+            [$data, $rest] = explode("\n--$this->boundary", $this->buffer, 2) + [1 => null];
+            $this->take($rest === null || !str_ends_with($data, "\r") ? $data : substr($data, 0, -1));
+            if ($rest === null && $this->file !== null && $this->file['error'] === UPLOAD_ERR_OK) {
+                $this->file['error'] = UPLOAD_ERR_PARTIAL;
+            }
+            $this->finish();
+        }
+        $this->state = 'after';
+        $this->buffer = '';
+        parse_str($this->pairs, $this->post);
+        $this->pairs = '';
+    }
+
+    /** Uploads in the order of PHP's $_FILES: `a[b]` is at ['a']['name']['b']. */
+    public static function likeFiles(array $files): array
+    {
+        $out = [];
+        foreach ($files as $name => $file) {
+            $out[$name] = $file;
+            if (!self::isFile($file)) {
+                $out[$name] = [];
+                foreach (['name', 'type', 'tmp_name', 'error', 'size'] as $key) {
+                    $out[$name][$key] = self::column($file, $key);
+                }
+            }
+        }
+        return $out;
+    }
+
+    private static function isFile(mixed $file): bool
+    {
+        return is_array($file) && isset($file['error']) && is_int($file['error'])
+            && is_string($file['tmp_name'] ?? null);
+    }
+
+    private static function column(array $files, string $key): array
+    {
+        return array_map(fn ($file) => self::isFile($file) ? $file[$key] : self::column($file, $key), $files);
+    }
+
+    /** Everything up to the first boundary's line is no part. */
+    private function before(): bool
+    {
+        while (($end = strpos($this->buffer, "\n")) !== false) {
+            $line = rtrim(substr($this->buffer, 0, $end), "\r");
+            $this->buffer = substr($this->buffer, $end + 1);
+            if ($line === "--$this->boundary") {
+                $this->state = 'head';
+                return true;
+            }
+            if ($line === "--$this->boundary--") {
+                $this->state = 'after';
+                return true;
+            }
+        }
+        if (strlen($this->buffer) > self::HEAD_BYTES_MAX) {
+            $this->state = 'after'; // A line of that length is no boundary.
+            return true;
+        }
+        return false;
+    }
+
+    private function head(): bool
+    {
+        if (!preg_match('/\r?\n\r?\n|\A\r?\n/', $this->buffer, $found, PREG_OFFSET_CAPTURE)) {
+            if (strlen($this->buffer) > self::HEAD_BYTES_MAX) {
+                $this->state = 'after';
+                return true;
+            }
+            return false;
+        }
+        [$gap, $at] = $found[0];
+        $head = substr($this->buffer, 0, $at);
+        // A body without a byte is followed by the line break that begins the boundary's line.
+        $this->buffer = "\n" . substr($this->buffer, $at + strlen($gap));
+        $this->state = ++$this->parts > self::PARTS_MAX ? 'after' : 'body';
+        $this->begin($head);
+        return true;
+    }
+
+    /** Takes what cannot be a boundary any more. */
+    private function body(): bool
+    {
+        $mark = "\n--$this->boundary";
+        $at = strpos($this->buffer, $mark);
+        if ($at === false) {
+            // The last bytes may be the beginning of it, with a CR before.
+            $sure = strlen($this->buffer) - strlen($mark) - 1;
+            if ($sure > 0) {
+                $this->take(substr($this->buffer, 0, $sure));
+                $this->buffer = substr($this->buffer, $sure);
+            }
+            return false;
+        }
+        $rest = substr($this->buffer, $at + strlen($mark), 4);
+        if (strlen($rest) < 2) {
+            return false;
+        }
+        $data = substr($this->buffer, 0, $at);
+        $this->take(str_ends_with($data, "\r") ? substr($data, 0, -1) : $data);
+        $this->finish();
+        $this->buffer = substr($this->buffer, $at + 1);
+        $this->state = str_starts_with($rest, '--') ? 'after' : 'before';
+        return true;
+    }
+
+    private function begin(string $head): void
+    {
+        [$this->name, $this->file, $this->value, $this->sink] = [null, null, '', null];
+        $this->fresh = true;
+        $fields = [];
+        foreach (preg_split('/\r?\n(?![ \t])/', $head) as $line) {
+            [$key, $value] = explode(':', $line, 2) + [1 => ''];
+            $fields[strtolower(trim($key))] ??= trim($value);
+        }
+        $words = self::parameters($fields['content-disposition'] ?? '');
+        $this->name = $words['name'] ?? null;
+        if (!isset($words['filename'])) {
+            return;
+        }
+        $this->name ??= (string) $this->parts;
+        $type = trim(explode(';', $fields['content-type'] ?? '')[0]);
+        $this->file = $this->open($words['filename'], $type);
+    }
+
+    private function open(string $path, string $type): array
+    {
+        $name = substr(strrchr('/' . strtr($path, '\\', '/'), '/'), 1);
+        $file = ['name' => $name, 'type' => $type, 'tmp_name' => '', 'error' => UPLOAD_ERR_OK, 'size' => 0];
+        if ($path === '') {
+            $file['error'] = UPLOAD_ERR_NO_FILE;
+            return $file;
+        }
+        $temporary = @tempnam($this->directory ?? sys_get_temp_dir(), 'wsd-upload-');
+        $this->sink = $temporary === false ? null : (@fopen($temporary, 'wb') ?: null);
+        if ($this->sink === null) {
+            $file['error'] = UPLOAD_ERR_CANT_WRITE;
+            return $file;
+        }
+        $this->temporary[] = $file['tmp_name'] = $temporary;
+        return $file;
+    }
+
+    private function take(string $bytes): void
+    {
+        if ($bytes === '') {
+            return;
+        }
+        if ($this->fresh) {
+            $bytes = substr($bytes, 1);
+            $this->fresh = false;
+        }
+        if ($this->file === null) {
+            $this->value .= $bytes;
+        } elseif ($this->sink !== null) {
+            if (@fwrite($this->sink, $bytes) === strlen($bytes)) {
+                $this->file['size'] += strlen($bytes);
+            } else {
+                $this->file['error'] = UPLOAD_ERR_CANT_WRITE;
+            }
+        }
+    }
+
+    private function finish(): void
+    {
+        if ($this->sink !== null) {
+            fclose($this->sink);
+            $this->sink = null;
+        }
+        if ($this->name === null) {
+            return;
+        }
+        if ($this->file !== null) {
+            self::put($this->files, $this->name, $this->file);
+        } else {
+            $this->pairs .= ($this->pairs === '' ? '' : '&') . urlencode($this->name) . '=' . urlencode($this->value);
+        }
+        $this->value = '';
+    }
+
+    /**
+     * The parameters of a Content-Disposition, by PHP's rules: `;` parts them, quotes of both kinds
+     * hold one together, and a backslash counts before itself and its own quote only.
+     *
+     * @return array<string, string>
+     */
+    private static function parameters(string $line): array
+    {
+        $word = '/([^=;]*)=\s*(?:"((?:\\\\["\\\\]|[^"])*)"?|\'((?:\\\\[\'\\\\]|[^\'])*)\'?|([^\s;]*))[^;]*/';
+        preg_match_all($word, $line, $all, PREG_SET_ORDER | PREG_UNMATCHED_AS_NULL);
+        $parameters = [];
+        foreach ($all as [, $key, $double, $single, $bare]) {
+            $parameters[strtolower(trim($key))] ??= match (true) {
+                $double !== null => preg_replace('/\\\\(["\\\\])/', '$1', $double),
+                $single !== null => preg_replace('/\\\\([\'\\\\])/', '$1', $single),
+                default => str_replace('\\\\', '\\', (string) $bare),
+            };
+        }
+        return $parameters;
     }
 
     /** "a[b][]" names a place in nested arrays, as in PHP's forms. */
     private static function put(array &$files, string $name, array $file): void
     {
-        if (!preg_match('/^([^\[]+)((?:\[[^\]]*\])*)$/', $name, $found)) {
+        if (!preg_match('/^([^\[]+)((?:\[[^\]]*\])*)/', $name, $found)) {
             $files[$name] = $file;
             return;
         }
         preg_match_all('/\[([^\]]*)\]/', $found[2], $keys);
-        $at = &$files[$found[1]];
+        $at = &$files[strtr($found[1], ' .', '__')];
         foreach ($keys[1] as $key) {
-            $at = is_array($at) ? $at : [];
+            $at = is_array($at) && !self::isFile($at) ? $at : [];
             if ($key === '') {
                 $at = &$at[];
             } else {

@@ -78,21 +78,31 @@ final class Request
         return $headers;
     }
 
-    /** @return array<string, string> cookies, percent-decoded as PHP's $_COOKIE has them */
+    /**
+     * Cookies as PHP's $_COOKIE has them: `+` stays one, a cookie without `=` is empty, `a[b]` is
+     * nested, and of two with one name the first counts.
+     *
+     * @return array<array-key, mixed>
+     */
     public function cookies(): array
     {
-        $cookies = [];
+        $pairs = [];
         foreach ($this->fields as [$name, $line]) {
             if ($name !== 'cookie') {
                 continue;
             }
             foreach (explode(';', $line) as $pair) {
-                [$key, $value] = explode('=', ltrim($pair), 2) + [1 => null];
-                if ($value !== null && $key !== '' && !isset($cookies[$key])) {
-                    $cookies[$key] = urldecode($value);
+                [$key, $value] = explode('=', ltrim($pair, " \t\r\n"), 2) + [1 => ''];
+                $pair = urlencode($key) . '=' . rawurlencode(rawurldecode($value));
+                if ($key !== '') {
+                    str_ends_with($key, '[]') ? $pairs[] = $pair : $pairs["=$key"] ??= $pair;
                 }
             }
         }
+        if ($pairs === []) {
+            return [];
+        }
+        parse_str(implode('&', $pairs), $cookies);
         return $cookies;
     }
 }

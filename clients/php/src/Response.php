@@ -15,6 +15,17 @@ final class Response
     ) {
     }
 
+    /** The first header field of that name, in small letters. */
+    public function header(string $name): ?string
+    {
+        foreach ($this->fields as [$key, $value]) {
+            if (strtolower($key) === $name) {
+                return $value;
+            }
+        }
+        return null;
+    }
+
     public static function text(string $body, int $status = 200): self
     {
         return new self($status, $body, [['content-type', 'text/plain; charset=utf-8']]);

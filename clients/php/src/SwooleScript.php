@@ -10,6 +10,13 @@ final class SwooleScript
     /** Names without the word Swoole that are Swoole's: functions and classes of coroutines. */
     private const SHORT_FUNCTIONS = ['go'];
     private const SHORT_CLASSES = ['co', 'chan'];
+    /** Functions of PHP that are false here, and what to write for each. */
+    private const FALSE_HERE = [
+        'move_uploaded_file' => 'is always false here, since PHP itself did not receive the upload: '
+            . "write rename(\$file['tmp_name'], \$to)",
+        'is_uploaded_file' => 'is always false here, since PHP itself did not receive the upload: '
+            . "write is_file(\$file['tmp_name'])",
+    ];
     private const PREFIXES = ['swoole\\', 'openswoole\\', 'hhxsv5\\', 'co\\', 'swoole_'];
 
     private static bool $looked = false;
@@ -19,8 +26,8 @@ final class SwooleScript
     /** @var array<string, string> the class behind a name that `use` gave it, by the name in small letters */
     private array $imports = [];
     private bool $namespaced = false;
-    /** @var array<string, array{kind: string, name: string, line: int}> */
-    private array $missing = [];
+    /** @var array<string, array{line: int, sentence: string}> */
+    private array $found = [];
 
     /** Whether a class of that name can only be Swoole's or LaravelS's. */
     public static function isSwoole(string $class): bool
@@ -46,19 +53,17 @@ final class SwooleScript
             if (str_starts_with($file, dirname(__DIR__) . '/') || str_contains($file, '/vendor/')) {
                 continue;
             }
-            foreach (self::of((string) @file_get_contents($file)) as $missing) {
-                ['kind' => $kind, 'name' => $name, 'line' => $line] = $missing;
-                $what = $kind === 'function' ? "function $name()" : "$kind $name";
-                fwrite(STDERR, 'wsd: ' . basename($file) . ":$line: " . SwooleNames::sentence($what) . "\n");
+            foreach (self::of((string) @file_get_contents($file)) as ['line' => $line, 'sentence' => $sentence]) {
+                fwrite(STDERR, 'wsd: ' . basename($file) . ":$line: $sentence\n");
             }
         }
     }
 
-    /** @return list<array{kind: string, name: string, line: int}> what a script names and what is not there */
+    /** @return list<array{line: int, sentence: string}> of each name in a script that is not there, or not the same */
     public static function of(string $source): array
     {
         // Most files name nothing of it, and tokens cost more than a search.
-        if (!preg_match('/swoole|hhxsv5|\bgo\s*\(|\bco(?:::|\\\\)|\bchan\b/i', $source)) {
+        if (!preg_match('/swoole|hhxsv5|_uploaded_file|\bgo\s*\(|\bco(?:::|\\\\)|\bchan\b/i', $source)) {
             return [];
         }
         try {
@@ -67,7 +72,7 @@ final class SwooleScript
             return [];
         }
         $look->run();
-        return array_values($look->missing);
+        return array_values($look->found);
     }
 
     /** @param list<\PhpToken> $tokens */
@@ -164,8 +169,12 @@ final class SwooleScript
                 && !function_exists($name),
             default => self::isSwoole($name) && !SwooleNames::knows($name) && !$this->isNamespace($name),
         };
-        if ($ours) {
-            $this->missing[strtolower("$kind $name")] ??= ['kind' => $kind, 'name' => $name, 'line' => $line];
+        $what = $kind === 'function' ? "function $name()" : "$kind $name";
+        $sentence = $kind === 'function' && isset(self::FALSE_HERE[strtolower($name)])
+            ? "$name() " . self::FALSE_HERE[strtolower($name)]
+            : ($ours ? SwooleNames::sentence($what) : null);
+        if ($sentence !== null) {
+            $this->found[strtolower($what)] ??= ['line' => $line, 'sentence' => $sentence];
         }
     }
 

@@ -29,7 +29,6 @@ final class SwooleSettings
         'enable_delay_receive' => 'connections are read at once',
         'http_compression' => 'responses are not compressed: nginx does that',
         'enable_unsafe_event' => 'onConnect is never called, onClose always',
-        'upload_tmp_dir' => 'uploads go to the sys_temp_dir of php.ini',
         'task_tmpdir' => 'tasks stay in their process and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];

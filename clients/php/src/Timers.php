@@ -94,7 +94,8 @@ final class Timers
     public function run(callable $guard): void
     {
         $now = hrtime(true);
-        $this->round += !$this->heap->isEmpty() && $this->heap->top()[0] <= $now ? 1 : 0;
+        $this->settle();
+        $this->round += $this->due <= $now ? 1 : 0;
         while (!$this->heap->isEmpty() && $this->heap->top()[0] <= $now) {
             [$due, $id] = $this->heap->extract();
             $timer = $this->timers[$id] ?? null;
@@ -107,11 +108,14 @@ final class Timers
                 $this->timers[$id]['count']++;
                 $this->heap->insert([$next, $id]);
             } else {
-                unset($this->timers[$id]);
+                $this->timers[$id]['due'] = 0; // Known until it has run, and not to be run again.
             }
             [$outer, $this->running, $this->removed] = [$this->running, $id, null];
             $guard(fn () => ($timer['call'])($id));
             [$this->running, $this->removed] = [$outer, null];
+            if ($timer['period'] === 0) {
+                unset($this->timers[$id]);
+            }
         }
         $this->settle();
     }

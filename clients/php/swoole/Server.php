@@ -404,16 +404,13 @@ class Server implements \Wsd\OpenSwooleServer
 
     private function request(\Wsd\Request $request): \Wsd\Response
     {
-        $response = new Http\Response();
-        ($this->handlers['request'])(Http\Request::of($request, $this->port), $response);
-        return new \Wsd\Response($response->statusCode, $response->body, self::typed($response));
-    }
-
-    /** @return list<array{0: string, 1: string}> */
-    private static function typed(Http\Response $response): array
-    {
-        $typed = $response->get('content-type') !== null;
-        return $typed ? $response->fields : [...$response->fields, ['content-type', 'text/html']];
+        $response = Http\Response::of($request->fd);
+        ($this->handlers['request'])(Http\Request::of($request, $this->port, $this->setting), $response);
+        $said = Http\Response::said($response);
+        if ($said->header('content-type') === null) {
+            $said->fields[] = ['content-type', 'text/html'];
+        }
+        return $said;
     }
 
     private function runTask(int $id, mixed $data, ?callable $finish): void

@@ -21,37 +21,89 @@ class Request
     public $post;
     public $tmpfiles;
     private string $body = '';
+    private string $raw = '';
+    private ?WsdRequest $from = null;
+    private bool $completed = true;
+    /** @var array<string, mixed> parse_cookie, parse_body, parse_files, upload_tmp_dir */
+    private array $options = [];
 
-    /** @internal */
-    public static function of(WsdRequest $request, int $port): self
+    /**
+     * @internal
+     * @param array<string, mixed> $setting what was given to set()
+     */
+    public static function of(WsdRequest $request, int $port, array $setting = []): self
     {
         $self = new self();
         $self->fd = $request->fd;
-        $self->header = $request->headers();
-        $self->cookie = $request->cookies() ?: null;
-        $self->get = $request->query() ?: null;
+        $self->from = $request;
+        $self->options = [
+            'parse_cookie' => $setting['http_parse_cookie'] ?? true,
+            'parse_body' => $setting['http_parse_post'] ?? true,
+            'parse_files' => $setting['http_parse_files'] ?? false,
+            'upload_tmp_dir' => $setting['upload_tmp_dir'] ?? null,
+        ];
+        $self->header = [];
+        $self->server = [];
+        $self->read($request);
         [$peer, $peerPort] = $request->peerAddress();
-        $now = microtime(true);
-        $self->server = [
-            'request_method' => $request->method,
-            'request_uri' => $request->path(),
-            'path_info' => rawurldecode($request->path()),
-            'request_time' => (int) $now,
-            'request_time_float' => $now,
-            'server_protocol' => 'HTTP/1.1',
+        $self->server += [
             'server_port' => $port,
             'remote_port' => $peerPort,
             'remote_addr' => $request->client !== '' ? $request->client : $peer,
-            'master_time' => (int) $now,
+            'master_time' => $self->server['request_time'],
         ];
-        if ($request->queryString() !== '') {
-            $self->server['query_string'] = $request->queryString();
-        }
-        if ($request->method !== 'GET' || $request->fd === 0) {
-            $self->body = $request->body;
-            $self->form($self->header['content-type'] ?? '');
-        }
         return $self;
+    }
+
+    /**
+     * A request to be read by parse(), from wherever its bytes come.
+     *
+     * @param array<string, mixed> $options parse_cookie, parse_body, parse_files, upload_tmp_dir
+     */
+    public static function create(array $options = []): self
+    {
+        $self = new self();
+        $self->completed = false;
+        $self->options = array_change_key_case($options)
+            + ['parse_cookie' => true, 'parse_body' => true, 'parse_files' => true, 'upload_tmp_dir' => null];
+        $self->header = [];
+        $self->server = [];
+        return $self;
+    }
+
+    /** Takes more of a request that create() began: how many bytes were of it, false after its end. */
+    public function parse(string $data): int|false
+    {
+        if ($this->completed) {
+            return false;
+        }
+        $before = strlen($this->raw);
+        $this->raw .= $data;
+        $end = strpos($this->raw, "\r\n\r\n");
+        if ($end === false) {
+            $this->server['request_method'] = explode(' ', $this->raw, 2)[0];
+            return strlen($data);
+        }
+        $request = self::head(substr($this->raw, 0, $end));
+        if ($request === null) {
+            $this->raw = substr($this->raw, 0, $before);
+            return 0;
+        }
+        $length = (int) ($request->header('content-length') ?? 0);
+        $body = substr($this->raw, $end + 4, $length);
+        if (strlen($body) < $length) {
+            return strlen($data);
+        }
+        $this->raw = substr($this->raw, 0, $end + 4 + $length);
+        $this->completed = true;
+        $this->server = [];
+        $this->read(new WsdRequest(0, $request->method, $request->target, '', '', '', $request->fields, $body));
+        return strlen($this->raw) - $before;
+    }
+
+    public function isCompleted(): bool
+    {
+        return $this->completed;
     }
 
     public function rawContent(): string|false
@@ -64,33 +116,97 @@ class Request
         return $this->body;
     }
 
+    /** The whole request as bytes. A server's is put together from its parts, as wsd read them. */
+    public function getData(): string|false
+    {
+        if ($this->from === null) {
+            return $this->raw;
+        }
+        $head = "{$this->from->method} {$this->from->target} HTTP/1.1\r\n";
+        foreach ($this->from->fields as [$name, $value]) {
+            $head .= "$name: $value\r\n";
+        }
+        return "$head\r\n" . $this->from->body;
+    }
+
     public function getMethod(): string|false
     {
-        return $this->server['request_method'];
+        return $this->server['request_method'] ?? false;
     }
 
-    public function isCompleted(): bool
+    /** Of no interest to who dumps a request: what it was made of. */
+    public function __debugInfo(): array
     {
-        return true;
-    }
-
-    private function form(string $type): void
-    {
-        if ($this->body === '') {
-            return;
-        }
-        if (stripos($type, 'application/x-www-form-urlencoded') === 0) {
-            parse_str($this->body, $this->post);
-        } elseif (preg_match('~^multipart/form-data;.*boundary="?([^";]+)"?~i', $type, $found)) {
-            [$this->post, $this->files] = Multipart::parse($this->body, $found[1]);
-            $this->tmpfiles = array_column($this->files ?? [], 'tmp_name');
-        }
+        return array_diff_key(get_object_vars($this), array_flip(['body', 'raw', 'from', 'completed', 'options']));
     }
 
     public function __destruct()
     {
-        foreach ($this->tmpfiles ?? [] as $file) {
+        foreach ((array) $this->tmpfiles as $file) {
             is_string($file) && is_file($file) && unlink($file);
+        }
+    }
+
+    private static function head(string $head): ?WsdRequest
+    {
+        $lines = explode("\r\n", $head);
+        $line = '~^([!#$%&\'*+.^_`|\~0-9A-Za-z-]+) (\S+) HTTP/1\.[01]$~';
+        if (!preg_match($line, (string) array_shift($lines), $first)) {
+            return null;
+        }
+        $fields = [];
+        foreach ($lines as $line) {
+            if (!preg_match('/^([^\s:]+):[ \t]*(.*?)[ \t]*$/s', $line, $field)) {
+                return null;
+            }
+            $fields[] = [strtolower($field[1]), $field[2]];
+        }
+        return new WsdRequest(0, $first[1], $first[2], '', '', '', $fields, '');
+    }
+
+    private function read(WsdRequest $request): void
+    {
+        foreach ($request->fields as [$name, $value]) {
+            if ($name === 'cookie' && $this->options['parse_cookie']) {
+                continue;
+            }
+            // A repeated field is a list, as in Swoole 6.
+            $this->header[$name] = isset($this->header[$name]) ? [...(array) $this->header[$name], $value] : $value;
+        }
+        $this->cookie = $this->options['parse_cookie'] ? ($request->cookies() ?: null) : null;
+        $this->get = $request->query() ?: null;
+        $now = microtime(true);
+        if ($request->queryString() !== '') {
+            $this->server['query_string'] = $request->queryString();
+        }
+        $this->server += [
+            'request_method' => $request->method,
+            'request_uri' => $request->path(),
+            'path_info' => urldecode($request->path()),
+            'request_time' => (int) $now,
+            'request_time_float' => $now,
+            'server_protocol' => 'HTTP/1.1',
+        ];
+        $this->body = $request->body;
+        if ($this->body !== '' && in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {
+            $this->form($request->header('content-type') ?? '');
+        }
+    }
+
+    private function form(string $type): void
+    {
+        if (stripos($type, 'application/x-www-form-urlencoded') === 0) {
+            if ($this->options['parse_body']) {
+                parse_str($this->body, $this->post);
+            }
+            return;
+        }
+        $boundary = Multipart::boundary($type);
+        if ($boundary !== null) {
+            $form = Multipart::parse($this->body, $boundary, $this->options['upload_tmp_dir']);
+            $files = $this->options['parse_files'] ? Multipart::likeFiles($form->files) : $form->files;
+            [$this->post, $this->files] = [$form->post ?: null, $files ?: null];
+            $this->tmpfiles = $form->temporary ?: null;
         }
     }
 }

@@ -4,40 +4,85 @@ declare(strict_types=1);
 
 namespace Swoole\Http;
 
+use Wsd\MediaType;
+use Wsd\SwooleErrors;
+
 /** The answer to a plain HTTP request, or to a handshake in onHandshake. */
 #[\AllowDynamicProperties]
 class Response
 {
+    /** The longest name of a field that Swoole takes. */
+    private const NAME_BYTES_MAX = 127;
+
     public $fd = 0;
     public $socket;
     public $header;
     public $cookie;
     public $trailer;
-    /** @internal */
-    public int $statusCode = 200;
-    /** @internal @var list<array{0: string, 1: string}> */
-    public array $fields = [];
-    /** @internal */
-    public string $body = '';
+    private int $statusCode = 200;
+    private string $body = '';
     private bool $ended = false;
+
+    /** @internal */
+    public static function of(int $fd): self
+    {
+        $self = new self();
+        $self->fd = $fd;
+        return $self;
+    }
+
+    /** @internal what is to be sent */
+    public static function said(self $response): \Wsd\Response
+    {
+        $fields = [];
+        foreach ((array) $response->header as $name => $values) {
+            foreach (is_array($values) ? $values : [$values] as $value) {
+                $value = $value === null ? '' : rtrim((string) $value, " \t\r\n\0\v\f");
+                // A line break within a value would end the field and begin another.
+                if ($value !== '' && strpbrk($value, "\r\n\0") === false) {
+                    $fields[] = [strtolower((string) $name), $value];
+                }
+            }
+        }
+        foreach ((array) $response->cookie as $line) {
+            if (is_string($line) && strpbrk($line, "\r\n\0") === false) {
+                $fields[] = ['set-cookie', $line];
+            }
+        }
+        return new \Wsd\Response($response->statusCode, $response->body, $fields);
+    }
 
     public function header(string $key, $value, bool $format = true): bool
     {
         if (!$this->open('header')) {
             return false;
         }
-        $name = strtolower($key);
-        $this->fields = array_values(array_filter($this->fields, fn ($field) => $field[0] !== $name));
-        foreach ((array) $value as $one) {
-            $this->fields[] = [$name, self::line((string) $one)];
+        if (strlen($key) > self::NAME_BYTES_MAX) {
+            trigger_error('Swoole\Http\Response::header(): header key is too long', E_USER_WARNING);
+            return false;
         }
-        $this->header[$key] = $value;
+        if ($key === '' || preg_match('/[\x00-\x20\x7f:]/', $key)) {
+            return false;
+        }
+        // Of names that differ in their case only, the last counts.
+        foreach (array_keys((array) $this->header) as $name) {
+            if (strcasecmp((string) $name, $key) === 0) {
+                unset($this->header[$name]);
+            }
+        }
+        $this->header[$format ? ucwords(strtolower($key), '-') : $key] = $value;
         return true;
     }
 
     public function setHeader(string $key, $value, bool $format = true): bool
     {
         return $this->header($key, $value, $format);
+    }
+
+    public function initHeader(): bool
+    {
+        $this->header ??= [];
+        return $this->open('initHeader');
     }
 
     public function status(int $code, string $reason = ''): bool
@@ -55,33 +100,43 @@ class Response
     }
 
     public function cookie(
-        string $name,
-        string $value = '',
-        int $expires = 0,
-        string $path = '/',
-        string $domain = '',
-        bool $secure = false,
-        bool $httponly = false,
-        string $samesite = '',
-        string $priority = '',
-        bool $partitioned = false,
+        $name_or_object,
+        $value = '',
+        $expires = 0,
+        $path = '',
+        $domain = '',
+        $secure = false,
+        $httponly = false,
+        $samesite = '',
+        $priority = '',
+        $partitioned = false,
     ): bool {
-        return $this->addCookie($name, urlencode($value), ...array_slice(func_get_args(), 2));
+        return $this->addCookie(true, func_get_args());
     }
 
-    public function setCookie(string $name, string $value = '', ...$rest): bool
+    public function setCookie(mixed ...$arguments): bool
     {
-        return $this->cookie($name, $value, ...$rest);
+        return $this->cookie(...$arguments);
     }
 
-    public function rawcookie(string $name, string $value = '', ...$rest): bool
-    {
-        return $this->addCookie($name, $value, ...$rest);
+    public function rawcookie(
+        $name_or_object,
+        $value = '',
+        $expires = 0,
+        $path = '',
+        $domain = '',
+        $secure = false,
+        $httponly = false,
+        $samesite = '',
+        $priority = '',
+        $partitioned = false,
+    ): bool {
+        return $this->addCookie(false, func_get_args());
     }
 
-    public function setRawCookie(string $name, string $value = '', ...$rest): bool
+    public function setRawCookie(mixed ...$arguments): bool
     {
-        return $this->addCookie($name, $value, ...$rest);
+        return $this->rawcookie(...$arguments);
     }
 
     public function write(string $content): bool
@@ -105,19 +160,24 @@ class Response
 
     public function sendfile(string $filename, int $offset = 0, int $length = 0): bool
     {
-        if (!$this->open('sendfile') || !is_readable($filename)) {
+        if (!$this->open('sendfile')) {
+            return false;
+        }
+        $fault = self::fault($filename, $offset, $length);
+        if ($fault !== null) {
+            trigger_error("Swoole\\Http\\Response::sendfile(): $fault", E_USER_WARNING);
             return false;
         }
         $bytes = file_get_contents($filename, false, null, $offset, $length > 0 ? $length : null);
-        if ($this->get('content-type') === null) {
-            $this->header('content-type', self::type($filename));
+        if (self::said($this)->header('content-type') === null) {
+            $this->header('Content-Type', MediaType::of($filename));
         }
         return $bytes !== false && $this->end($bytes);
     }
 
-    public function redirect(string $location, int $code = 302): bool
+    public function redirect(string $location, int $http_code = 302): bool
     {
-        return $this->status($code) && $this->header('Location', $location) && $this->end();
+        return $this->status($http_code) && $this->header('Location', $location) && $this->end();
     }
 
     public function isWritable(): bool
@@ -125,76 +185,80 @@ class Response
         return !$this->ended;
     }
 
-    /** @internal the first field of that name */
-    public function get(string $name): ?string
+    /** Of no interest to who dumps a response: what is to be sent. */
+    public function __debugInfo(): array
     {
-        foreach ($this->fields as [$key, $value]) {
-            if ($key === $name) {
-                return $value;
-            }
-        }
-        return null;
+        return array_diff_key(get_object_vars($this), array_flip(['statusCode', 'body', 'ended']));
     }
 
     private function open(string $method): bool
     {
         if ($this->ended) {
+            SwooleErrors::$last = SWOOLE_ERROR_HTTP_CONTEXT_UNAVAILABLE;
             trigger_error("Swoole\\Http\\Response::$method(): http response is unavailable "
                 . '(maybe it has been ended or detached)', E_USER_WARNING);
         }
         return !$this->ended;
     }
 
-    private function addCookie(
-        string $name,
-        string $value,
-        int $expires = 0,
-        string $path = '/',
-        string $domain = '',
-        bool $secure = false,
-        bool $httponly = false,
-        string $samesite = '',
-        string $priority = '',
-        bool $partitioned = false,
-    ): bool {
+    /** @param array<int|string, mixed> $arguments a Cookie, or its parts in Swoole's order */
+    private function addCookie(bool $encode, array $arguments): bool
+    {
         if (!$this->open('cookie')) {
             return false;
         }
-        $line = $value === ''
-            ? "$name=deleted; expires=" . gmdate('D, d-M-Y H:i:s T', 1)
-            : "$name=$value" . ($expires > 0 ? '; expires=' . gmdate('D, d-M-Y H:i:s T', $expires) : '');
-        $line .= $path !== '' ? "; path=$path" : '';
-        $line .= $domain !== '' ? "; domain=$domain" : '';
-        $line .= $secure ? '; secure' : '';
-        $line .= $httponly ? '; httponly' : '';
-        $line .= $samesite !== '' ? "; samesite=$samesite" : '';
-        $line .= $priority !== '' ? "; priority=$priority" : '';
-        $line .= $partitioned ? '; partitioned' : '';
-        $this->fields[] = ['set-cookie', self::line($line)];
+        $cookie = $arguments[0];
+        if (!$cookie instanceof Cookie) {
+            $part = fn (int $at) => $arguments[$at] ?? null;
+            $cookie = (new Cookie($encode))
+                ->withName((string) $cookie)
+                ->withValue((string) $part(1))
+                ->withExpires((int) $part(2))
+                ->withPath((string) $part(3))
+                ->withDomain((string) $part(4))
+                ->withSecure((bool) $part(5))
+                ->withHttpOnly((bool) $part(6))
+                ->withSameSite((string) $part(7))
+                ->withPriority((string) $part(8))
+                ->withPartitioned((bool) $part(9));
+        }
+        $line = Cookie::line($cookie);
+        if ($line === null) {
+            return false;
+        }
+        $this->cookie[] = $line;
         return true;
     }
 
-    /** A line break in a value would end the field and begin another. */
-    private static function line(string $value): string
+    /** Why that part of that file cannot be sent, null where it can. */
+    private static function fault(string $filename, int $offset, int $length): ?string
     {
-        return strtr($value, ["\r" => '', "\n" => '', "\0" => '']);
-    }
-
-    private static function type(string $filename): string
-    {
-        return match (strtolower(pathinfo($filename, PATHINFO_EXTENSION))) {
-            'html', 'htm' => 'text/html; charset=utf-8',
-            'css' => 'text/css',
-            'js', 'mjs' => 'text/javascript',
-            'json' => 'application/json',
-            'txt' => 'text/plain; charset=utf-8',
-            'png' => 'image/png',
-            'jpg', 'jpeg' => 'image/jpeg',
-            'gif' => 'image/gif',
-            'svg' => 'image/svg+xml',
-            'ico' => 'image/x-icon',
-            'woff2' => 'font/woff2',
-            default => 'application/octet-stream',
+        if ($filename === '') {
+            return 'file name is empty';
+        }
+        foreach (['offset' => $offset, 'length' => $length] as $name => $value) {
+            if ($value < 0) {
+                return "parameter \$$name" . "[$value] must be greater than or equal to 0";
+            }
+        }
+        $type = @filetype($filename);
+        $real = $type === 'link' ? @filetype((string) realpath($filename)) : $type;
+        if ($real === false) {
+            return "stat($filename) failed";
+        }
+        if ($real !== 'file') {
+            SwooleErrors::$last = SWOOLE_ERROR_SERVER_IS_NOT_REGULAR_FILE;
+            return "parameter \$file[$filename] given is not a regular file";
+        }
+        if (!is_readable($filename)) {
+            return "open($filename) failed";
+        }
+        clearstatcache(true, $filename);
+        $size = filesize($filename);
+        return match (true) {
+            $offset > $size => "parameter \$offset[$offset] exceeds the file size",
+            $length > $size - $offset => "parameter \$length[$length] exceeds the file size",
+            default => null,
         };
     }
 }

@@ -4,35 +4,49 @@ declare(strict_types=1);
 
 namespace Swoole\WebSocket;
 
-/** A message, whole. */
+use Wsd\SwooleErrors;
+
+/** A message, whole, or a frame to push. */
 #[\AllowDynamicProperties]
 class Frame
 {
+    private const OPCODE_MAX = WEBSOCKET_OPCODE_PONG;
+    private const CONTROL_BYTES_MAX = 125;
+    private const REASON_BYTES_MAX = 123;
+    private const FLAGS_ALL = 0x3f;
+
     public $fd = 0;
     public $data = '';
     public $opcode = WEBSOCKET_OPCODE_TEXT;
     public $flags = WEBSOCKET_FLAG_FIN;
-    public $finish = true;
+    public $finish;
 
+    /** The frame as it goes over the wire. */
     public function __toString(): string
     {
-        return (string) $this->data;
+        return self::pack($this);
     }
 
-    /** A frame as it goes over the wire, unmasked. */
+    /**
+     * A frame as it goes over the wire; empty, with a warning, where it would be none.
+     *
+     * @param self|string|int|float|bool|null $data
+     */
     public static function pack(
         $data,
-        int $opcode = WEBSOCKET_OPCODE_TEXT,
-        int $flags = WEBSOCKET_FLAG_FIN,
+        $opcode = WEBSOCKET_OPCODE_TEXT,
+        $flags = WEBSOCKET_FLAG_FIN,
     ): string {
-        if ($data instanceof CloseFrame) {
-            $opcode = WEBSOCKET_OPCODE_CLOSE;
-            $data = pack('n', $data->code) . $data->reason;
-        } elseif ($data instanceof self) {
-            [$opcode, $flags, $data] = [$data->opcode, $data->flags, $data->data];
+        $parts = self::parts($data, (int) $opcode, (int) $flags, static::class . '::pack');
+        if ($parts === null) {
+            return '';
         }
-        $length = strlen((string) $data);
-        $first = ($flags & WEBSOCKET_FLAG_FIN ? 0x80 : 0) | ($flags & WEBSOCKET_FLAG_RSV1 ? 0x40 : 0) | $opcode;
+        ['data' => $data, 'opcode' => $opcode, 'flags' => $flags] = self::compressed($parts);
+        $length = strlen($data);
+        $first = $opcode | ($flags & WEBSOCKET_FLAG_FIN ? 0x80 : 0)
+            | ($flags & WEBSOCKET_FLAG_RSV1 ? 0x40 : 0)
+            | ($flags & WEBSOCKET_FLAG_RSV2 ? 0x20 : 0)
+            | ($flags & WEBSOCKET_FLAG_RSV3 ? 0x10 : 0);
         $mask = ($flags & SWOOLE_WEBSOCKET_FLAG_MASK) !== 0;
         $bit = $mask ? 0x80 : 0;
         $head = match (true) {
@@ -44,7 +58,65 @@ class Frame
             return $head . $data;
         }
         $key = random_bytes(4);
-        return $head . $key . self::mask((string) $data, $key);
+        return $head . $key . self::mask($data, $key);
+    }
+
+    /**
+     * @internal what is to be sent of a frame, or of its parts; null, with a warning, where it cannot be
+     * @return array{data: string, opcode: int, flags: int, code: int, reason: string}|null
+     */
+    public static function parts(mixed $data, int $opcode, int $flags, string $caller): ?array
+    {
+        $code = WEBSOCKET_CLOSE_NORMAL;
+        if ($data instanceof self) {
+            $frame = get_object_vars($data);
+            $opcode = (int) ($frame['opcode'] ?? WEBSOCKET_OPCODE_TEXT);
+            $flags = (int) ($frame['flags'] ?? WEBSOCKET_FLAG_FIN);
+            if (isset($frame['finish'])) {
+                $flags = $frame['finish'] ? $flags | WEBSOCKET_FLAG_FIN : $flags & ~WEBSOCKET_FLAG_FIN;
+            }
+            $code = (int) ($frame['code'] ?? $code);
+            $data = $frame[$opcode === WEBSOCKET_OPCODE_CLOSE ? 'reason' : 'data'] ?? '';
+        }
+        $close = $opcode === WEBSOCKET_OPCODE_CLOSE;
+        $data = (string) $data;
+        $fault = match (true) {
+            $opcode < 0 || $opcode > self::OPCODE_MAX => 'opcode must be between 0 and ' . self::OPCODE_MAX,
+            $close && strlen($data) > self::REASON_BYTES_MAX
+                => 'the max length of close reason is ' . self::REASON_BYTES_MAX,
+            $opcode >= WEBSOCKET_OPCODE_CLOSE && strlen($data) > self::CONTROL_BYTES_MAX
+                => 'websocket control frame payload must not exceed ' . self::CONTROL_BYTES_MAX . ' bytes',
+            default => null,
+        };
+        if ($fault !== null) {
+            SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_PACK_FAILED;
+            trigger_error("$caller(): $fault", E_USER_WARNING);
+            return null;
+        }
+        return [
+            'data' => $close ? pack('n', $code & 0xffff) . $data : $data,
+            'opcode' => $opcode,
+            // RFC 6455 section 5.5: a control frame is never a part of something.
+            'flags' => $opcode >= WEBSOCKET_OPCODE_CLOSE
+                ? $flags & self::FLAGS_ALL | WEBSOCKET_FLAG_FIN
+                : $flags & self::FLAGS_ALL,
+            'code' => $code,
+            'reason' => $close ? $data : '',
+        ];
+    }
+
+    /** RFC 7692, where FLAG_COMPRESS asks for it: whole data messages only. */
+    private static function compressed(array $parts): array
+    {
+        $whole = ($parts['flags'] & WEBSOCKET_FLAG_FIN) !== 0
+            && ($parts['opcode'] === WEBSOCKET_OPCODE_TEXT || $parts['opcode'] === WEBSOCKET_OPCODE_BINARY);
+        $asked = ($parts['flags'] & SWOOLE_WEBSOCKET_FLAG_COMPRESS) !== 0 && $parts['data'] !== '';
+        if ($whole && $asked && function_exists('deflate_init')) {
+            $bytes = deflate_add(deflate_init(ZLIB_ENCODING_RAW), $parts['data'], ZLIB_SYNC_FLUSH);
+            $parts['data'] = substr($bytes, 0, -4);
+            $parts['flags'] |= WEBSOCKET_FLAG_RSV1;
+        }
+        return $parts;
     }
 
     /** The first frame of some bytes; false where they are no whole frame. */
@@ -85,6 +157,8 @@ class Frame
         $frame->finish = ($first & 0x80) !== 0;
         $frame->flags = ($frame->finish ? WEBSOCKET_FLAG_FIN : 0)
             | ($first & 0x40 ? WEBSOCKET_FLAG_RSV1 : 0)
+            | ($first & 0x20 ? WEBSOCKET_FLAG_RSV2 : 0)
+            | ($first & 0x10 ? WEBSOCKET_FLAG_RSV3 : 0)
             | ($masked ? SWOOLE_WEBSOCKET_FLAG_MASK : 0);
         return $frame;
     }

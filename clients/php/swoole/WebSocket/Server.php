@@ -22,30 +22,32 @@ class Server extends \Swoole\Http\Server
     private array $pieces = [];
     private bool $pingSaid = false;
 
-    /** Queues a message. True means queued, not delivered; false, with a warning, that it is not. */
+    /**
+     * Queues a message. True means queued, not delivered; false, with a warning, that it is not.
+     *
+     * @param Frame|string|int|float|bool|null $data
+     */
     public function push(
         int $fd,
-        Frame|string $data,
+        $data,
         int $opcode = WEBSOCKET_OPCODE_TEXT,
-        int $flags = WEBSOCKET_FLAG_FIN,
+        $flags = WEBSOCKET_FLAG_FIN,
     ): bool {
-        if ($data instanceof Frame) {
-            if ($data instanceof CloseFrame) {
-                return $this->disconnect($fd, $data->code, $data->reason);
-            }
-            [$opcode, $flags, $data] = [$data->opcode, $data->flags, (string) $data->data];
+        if (is_string($data) && $flags === WEBSOCKET_FLAG_FIN && $opcode === WEBSOCKET_OPCODE_TEXT) {
+            return $this->message($fd, $data, $opcode);
+        }
+        $parts = Frame::parts($data, $opcode, (int) ($flags ?? WEBSOCKET_FLAG_FIN), static::class . '::push');
+        if ($parts === null) {
+            return false;
+        }
+        ['data' => $data, 'opcode' => $opcode, 'flags' => $flags] = $parts;
+        if ($opcode > WEBSOCKET_OPCODE_BINARY) {
+            return $this->control($fd, $parts);
         }
         if (($flags & WEBSOCKET_FLAG_FIN) === 0 || $opcode === WEBSOCKET_OPCODE_CONTINUATION) {
             return $this->piece($fd, $data, $opcode, $flags);
         }
-        if ($opcode !== WEBSOCKET_OPCODE_TEXT && $opcode !== WEBSOCKET_OPCODE_BINARY) {
-            return $this->control($fd, $data, $opcode);
-        }
-        if ($this->app->owns($fd)) {
-            $this->app->push($fd, $data, $opcode);
-            return true;
-        }
-        return $this->confirmed($fd, $data, $opcode);
+        return $this->message($fd, $data, $opcode);
     }
 
     /** Sends a close frame; the connection ends when the client has answered it. */
@@ -69,14 +71,12 @@ class Server extends \Swoole\Http\Server
     /** wsd pings by itself (ping_interval) and needs no help. */
     public function ping(int $fd, string $data = ''): bool
     {
-        return $this->control($fd, $data, WEBSOCKET_OPCODE_PING);
+        return $this->push($fd, $data, WEBSOCKET_OPCODE_PING);
     }
 
-    public static function pack(
-        Frame|string $data,
-        int $opcode = WEBSOCKET_OPCODE_TEXT,
-        int $flags = WEBSOCKET_FLAG_FIN,
-    ): string {
+    /** @param Frame|string|int|float|bool|null $data */
+    public static function pack($data, $opcode = WEBSOCKET_OPCODE_TEXT, $flags = WEBSOCKET_FLAG_FIN): string
+    {
         return Frame::pack($data, $opcode, $flags);
     }
 
@@ -101,6 +101,7 @@ class Server extends \Swoole\Http\Server
             $frame->fd = $fd;
             $frame->data = $data;
             $frame->opcode = $opcode;
+            $frame->finish = true;
             $message($this, $frame);
         });
         $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
@@ -111,12 +112,12 @@ class Server extends \Swoole\Http\Server
         // With a handshake of its own, a server gets no open: Swoole's rule.
         if (isset($this->handlers['open']) && !isset($this->handlers['handshake'])) {
             $this->app->on('open', function (App $app, \Wsd\Request $request): void {
-                ($this->handlers['open'])($this, Request::of($request, $this->port));
+                ($this->handlers['open'])($this, Request::of($request, $this->port, $this->setting));
             });
         }
         if (isset($this->handlers['attach'])) {
             $this->app->on('attach', function (App $app, \Wsd\Request $request): void {
-                ($this->handlers['attach'])($this, Request::of($request, $this->port));
+                ($this->handlers['attach'])($this, Request::of($request, $this->port, $this->setting));
             });
         }
     }
@@ -130,6 +131,7 @@ class Server extends \Swoole\Http\Server
             $frame->code = $close->code;
             $frame->reason = $close->reason;
             $frame->data = pack('n', $close->code) . $close->reason;
+            $frame->finish = true;
             ($this->handlers['message'])($this, $frame);
         }
         // Swoole tells a server's own close by a reactor of -1.
@@ -138,26 +140,41 @@ class Server extends \Swoole\Http\Server
 
     private function handshake(\Wsd\Request $request): Accept|\Wsd\Response
     {
-        $response = new Response();
-        $response->fd = $request->fd;
-        $seen = Request::of($request, $this->port);
-        if (!isset($this->handlers['handshake'])) {
+        $response = Response::of($request->fd);
+        $seen = Request::of($request, $this->port, $this->setting);
+        $kept = true;
+        if (isset($this->handlers['handshake'])) {
+            $kept = ($this->handlers['handshake'])($seen, $response) !== false;
+        } else {
             $this->call('beforehandshakeresponse', $seen, $response);
-            return new Accept($response->get('sec-websocket-protocol') ?? '', self::others($response));
+            $response->isWritable() && $response->status(101);
         }
-        $kept = ($this->handlers['handshake'])($seen, $response) !== false;
-        if ($response->statusCode === 101 && $kept) {
-            return new Accept($response->get('sec-websocket-protocol') ?? '', self::others($response));
+        $said = Response::said($response);
+        if ($said->status === 101 && $kept) {
+            return new Accept($said->header('sec-websocket-protocol') ?? '', self::others($said));
         }
-        $status = $response->statusCode < 300 ? 403 : $response->statusCode;
-        return new \Wsd\Response($status, $response->body, $response->fields);
+        $said->status = $said->status < 300 ? 403 : $said->status;
+        return $said;
     }
 
-    /** @return list<array{0: string, 1: string}> */
-    private static function others(Response $response): array
+    /**
+     * Fields of a 101 besides those that wsd writes.
+     *
+     * @return list<array{0: string, 1: string}>
+     */
+    protected static function others(\Wsd\Response $said): array
     {
         $other = fn (array $field): bool => !in_array($field[0], self::OF_THE_101, true);
-        return array_values(array_filter($response->fields, $other));
+        return array_values(array_filter($said->fields, $other));
+    }
+
+    private function message(int $fd, string $data, int $opcode): bool
+    {
+        if ($this->app->owns($fd)) {
+            $this->app->push($fd, $data, $opcode);
+            return true;
+        }
+        return $this->confirmed($fd, $data, $opcode);
     }
 
     private function confirmed(int $fd, string $data, int $opcode): bool
@@ -193,15 +210,15 @@ class Server extends \Swoole\Http\Server
         return $this->push($fd, substr($whole, 1), $opcode);
     }
 
-    private function control(int $fd, string $data, int $opcode): bool
+    /** @param array{data: string, opcode: int, code: int, reason: string} $parts of a control frame */
+    private function control(int $fd, array $parts): bool
     {
-        if ($opcode === WEBSOCKET_OPCODE_CLOSE) {
-            $code = strlen($data) >= 2 ? unpack('n', $data)[1] : WEBSOCKET_CLOSE_NORMAL;
-            return $this->disconnect($fd, $code, substr($data, 2));
+        if ($parts['opcode'] === WEBSOCKET_OPCODE_CLOSE) {
+            return $this->disconnect($fd, $parts['code'], $parts['reason']);
         }
-        if ($opcode !== WEBSOCKET_OPCODE_PING && $opcode !== WEBSOCKET_OPCODE_PONG) {
+        if ($parts['opcode'] !== WEBSOCKET_OPCODE_PING && $parts['opcode'] !== WEBSOCKET_OPCODE_PONG) {
             SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
-            return $this->warn('push', "the opcode [$opcode] is invalid");
+            return $this->warn('push', "the opcode [{$parts['opcode']}] is invalid");
         }
         if (!$this->pingSaid) {
             $this->pingSaid = true;
