@@ -163,3 +163,28 @@ fn an_exception_is_reported_and_the_client_stays() {
         assert!(laravel.log().contains("local.ERROR: as told"));
     });
 }
+
+#[test]
+fn laravels_cleaners_clean_after_each_request() {
+    on_worker(async {
+        let laravel = Laravel::start().await;
+        for _ in 0..3 {
+            assert_eq!(laravel.text("/visit").await, "visit", "nothing of the request before");
+        }
+        let log = laravel.dir.path().join("storage/logs/laravel.log");
+        assert!(!log.exists(), "{}", laravel.log());
+    });
+}
+
+#[test]
+fn a_controller_broadcasts() {
+    on_worker(async {
+        let laravel = Laravel::start().await;
+        let (a, b) = (laravel.worker.open("/ws").await, laravel.worker.open("/ws").await);
+        laravel.worker.hear(a).await;
+        laravel.worker.hear(b).await;
+        assert_eq!(laravel.text("/broadcast").await, r#"{"broadcast":true}"#);
+        assert_eq!(laravel.worker.hear(a).await, said("to everybody"));
+        assert_eq!(laravel.worker.hear(b).await, said("to everybody"));
+    });
+}

@@ -209,6 +209,15 @@ async fn laravel_serves_pages_and_websocket_through_nginx_and_a_reload_drops_nob
     let broken = laravel.try_php(&["bin/laravels", "reload"]).await;
     assert!(broken.code == Some(1) && broken.stderr.contains("syntax error"), "{broken:?}");
     assert_eq!(client.ask("hello").await, "now you said hello", "the old code goes on");
+    let throws = code.replace(
+        "__construct()\n    {",
+        "__construct()\n    {\n        throw new \\Error('no database');",
+    );
+    assert_ne!(throws, code);
+    std::fs::write(&service, throws).unwrap();
+    let broken = laravel.try_php(&["bin/laravels", "reload"]).await;
+    assert!(broken.code == Some(1) && broken.stderr.contains("no database"), "{broken:?}");
+    assert_eq!(client.ask("hello").await, "now you said hello", "the old code goes on");
     std::fs::write(&service, code).unwrap();
 
     let status = laravel.php(&["bin/laravels", "info"]).await;

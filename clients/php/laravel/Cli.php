@@ -92,7 +92,7 @@ final class Cli
     {
         $app = $this->boot();
         $config = Settings::of($app);
-        Settings::handler($config);
+        Settings::build($app, $config);
         $settings = Settings::swoole($config);
         foreach ([...Settings::notices($config), ...$settings->notices] as $notice) {
             fwrite(STDERR, "wsd: $notice\n");
@@ -113,7 +113,8 @@ final class Cli
     /** The application was loaded here before anything is asked of the server. */
     private function reload(): int
     {
-        Settings::handler(Settings::of($this->boot()));
+        $app = $this->boot();
+        Settings::build($app, Settings::of($app));
         return $this->control('reload');
     }
 

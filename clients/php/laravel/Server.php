@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Wsd\Laravel;
 
+use Illuminate\Container\Container;
 use Illuminate\Contracts\Debug\ExceptionHandler;
 use Illuminate\Contracts\Foundation\Application;
 use Illuminate\Contracts\Http\Kernel as HttpKernel;
@@ -24,6 +25,8 @@ final class Server extends SwooleServer
     private HttpKernel $kernel;
     private Sandbox $sandbox;
     private array $config;
+    /** @var list<object> */
+    private array $cleaners = [];
     private ?object $handler = null;
     private string $public;
     /** @var array{0: IlluminateRequest, 1: Response}|null a handshake that was let in */
@@ -45,10 +48,13 @@ final class Server extends SwooleServer
             $this->laravel->instance($name, $this);
         }
         $this->sandbox = new Sandbox($this->laravel);
+        $this->cleaners = $this->cleaners();
         $this->register('WorkerStart', 'workerstart');
         $this->register('WorkerStop', 'workerstop');
         $this->register('ServerStart', 'start');
-        if (Settings::handler($this->config) !== null) {
+        // Before the process is ready, so that one that throws is refused by a reload.
+        $this->handler = Settings::build($this->laravel, $this->config);
+        if ($this->handler !== null) {
             $this->websocket();
         }
         $this->bind();
@@ -56,10 +62,17 @@ final class Server extends SwooleServer
         return $this->app->run();
     }
 
-    /** The handler, built when it is needed first; one for each process. */
+    /** Queues a message for every client of the server. */
+    public function broadcast(string $data, int $opcode = WEBSOCKET_OPCODE_TEXT): bool
+    {
+        $this->app->broadcast($data, $opcode);
+        return true;
+    }
+
+    /** The handler; one for each process. */
     public function handler(): object
     {
-        return $this->handler ??= $this->laravel->make($this->config['websocket']['handler']);
+        return $this->handler;
     }
 
     protected function check(): void
@@ -118,11 +131,14 @@ final class Server extends SwooleServer
         if (method_exists($this->handler(), 'onHandShake')) {
             $own = new SwooleResponse();
             $this->handler()->onHandShake($swoole, $own);
-            if ($own->statusCode !== 101) {
+            $said = SwooleResponse::said($own);
+            if ($said->status !== 101) {
                 $this->complete($illuminate, $response);
-                return new \Wsd\Response(max(300, $own->statusCode), $own->body, $own->fields);
+                $said->status = max(300, $said->status);
+                return $said;
             }
-            $subprotocol = $own->get('sec-websocket-protocol') ?? '';
+            $subprotocol = $said->header('sec-websocket-protocol') ?? '';
+            $fields = [...$fields, ...self::others($said)];
         }
         $this->admitted = [$illuminate, $response];
         return new Accept($subprotocol, $fields);
@@ -183,10 +199,31 @@ final class Server extends SwooleServer
         if (is_object($route) && property_exists($route, 'controller')) {
             $route->controller = null;
         }
-        foreach ($this->config['cleaners'] as $cleaner) {
-            $this->attempt(fn () => (new $cleaner())->clean($this->laravel, $this->laravel));
+        foreach ($this->cleaners as $cleaner) {
+            $this->attempt(fn () => $cleaner->clean($this->laravel, $this->laravel));
         }
         $this->attempt(fn () => $this->sandbox->restore());
+    }
+
+    /**
+     * The classes of laravels.cleaners, each built once, with LaravelS's two arguments: the
+     * application, and a copy of it that has the configuration as it is now.
+     *
+     * @return list<object>
+     */
+    private function cleaners(): array
+    {
+        $snapshot = clone $this->laravel;
+        $snapshot->instance('config', clone $this->laravel->make('config'));
+        Container::setInstance($this->laravel);
+        $cleaners = [];
+        foreach ((array) $this->config['cleaners'] as $class) {
+            if (!class_exists($class) || !method_exists($class, 'clean')) {
+                throw new \RuntimeException("laravels.cleaners: there is no class $class with a method clean");
+            }
+            $cleaners[] = new $class($this->laravel, $snapshot);
+        }
+        return $cleaners;
     }
 
     /** A file below public/, where handle_static asks for it. */
@@ -203,7 +240,7 @@ final class Server extends SwooleServer
         }
         $response = new SwooleResponse();
         $response->sendfile($path);
-        return new \Wsd\Response(200, $response->body, $response->fields);
+        return SwooleResponse::said($response);
     }
 
     /** Runs the classes of laravels.event_handlers. */

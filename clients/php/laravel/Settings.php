@@ -51,6 +51,22 @@ final class Settings
         return $class;
     }
 
+    /**
+     * The handler, built by the container; null where WebSockets are not enabled.
+     *
+     * A constructor that throws costs a start or a reload, and no client.
+     */
+    public static function build(Application $app, array $config): ?object
+    {
+        $class = self::handler($config);
+        try {
+            return $class === null ? null : $app->make($class);
+        } catch (\Throwable $error) {
+            throw new \RuntimeException("laravels.websocket.handler: $class cannot be built: {$error->getMessage()}"
+                . " in {$error->getFile()} on line {$error->getLine()}", 0, $error);
+        }
+    }
+
     /** @return list<string> what the user should know of keys that do nothing */
     public static function notices(array $config): array
     {

@@ -19,6 +19,13 @@ Route::post('/upload', fn (Request $request) => $request->file('f')->getClientOr
     . $request->file('f')->get());
 Route::get('/fresh', [PageController::class, 'fresh']);
 Route::get('/push/{fd}', [PageController::class, 'push']);
+Route::get('/broadcast', [PageController::class, 'broadcast']);
+Route::get('/visit', function () {
+    App\Cleaners\VisitsCleaner::$visits[] = 'visit';
+    app()->instance('tymon.jwt', 'of a request');
+    return implode(',', App\Cleaners\VisitsCleaner::$visits);
+});
+Route::post('/cookies', fn (Request $request) => json_encode([$request->cookies->all(), $request->header('x-own')]));
 Route::get('/count', fn () => (string) ++app('counter')['count']);
 Route::get('/spoil', function () {
     config(['app.name' => 'spoiled']);

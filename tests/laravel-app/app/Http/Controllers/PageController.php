@@ -22,4 +22,9 @@ class PageController extends Controller
     {
         return ['pushed' => app('swoole')->push($fd, 'from a page')];
     }
+
+    public function broadcast()
+    {
+        return ['broadcast' => app('swoole')->broadcast('to everybody')];
+    }
 }
