@@ -28,7 +28,7 @@ pub trait Handler: 'static {
 
     /// A connection is about to move to another process. For handlers whose flows end before
     /// their work does: pending until nothing of this connection is under way. It is not read
-    /// meanwhile. With `crash_proof` it is also asked, and not waited for, after each event.
+    /// meanwhile.
     fn on_drain(&self, ctx: &Context, fd: Fd) -> Flow {
         Flow::default()
     }
@@ -73,8 +73,7 @@ pub trait Handler: 'static {
     }
 
     /// A connection came over from another process, with what `freeze` kept there. Not a new
-    /// client: `on_open` ran where it came from. One that outlived its worker (`crash_proof`)
-    /// has nothing that was kept.
+    /// client: `on_open` ran where it came from.
     fn on_attach(&self, ctx: &Context, request: Rc<Request>, frozen: Option<Bytes>) -> Flow {
         Flow::default()
     }

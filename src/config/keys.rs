@@ -79,6 +79,15 @@ macro_rules! settings {
     };
 }
 
+/// Keys that an earlier version had, each with what happens now. Both are clauses without a full
+/// stop.
+pub(super) const REMOVED: [(&str, &str, &str); 1] = [(
+    "crash_proof",
+    "was removed: a killed worker costs its clients their connection (1006), and they connect \
+     again to its replacement",
+    "take the key out",
+)];
+
 /// Every key, in the order of the documents.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     CONFIG_KEYS.iter().chain(APP_KEYS)
@@ -226,10 +235,6 @@ settings! {
         max_connection_age: Duration = Duration::ZERO, zero_or(secs(1)..=secs(365 * 86_400));
         /// A worker or manager that does not answer for so long is killed and replaced.
         worker_timeout: Duration = secs(10), within(secs(2)..=secs(3600));
-        /// Whether the clients of a killed worker live on where nothing of them was half read,
-        /// unsent or under way. It costs 1 KiB of memory for each client and a small process for
-        /// each worker.
-        crash_proof: bool = false;
     }
 
     "Reload and stop" {

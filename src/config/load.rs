@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use super::errors::{ConfigError, ConfigErrors, Source, Wrong};
-use super::keys::{Config, Key, keys};
+use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
 use super::value::{Raw, quote};
 
@@ -194,6 +194,9 @@ impl<'a> Loading<'a> {
             let named = keys().find(|key| variable_of(key.name) == *variable);
             match named {
                 Some(key) => self.take(source, key.name, &Raw::Bare(value.clone()), &sources.dir),
+                None if let Some(gone) = removed(|key| variable_of(key) == *variable) => {
+                    self.fault(source, "", gone);
+                }
                 None => {
                     let names: Vec<String> = keys().map(|key| variable_of(key.name)).collect();
                     let near = self.nearest(variable, names.iter().map(String::as_str));
@@ -223,6 +226,9 @@ impl<'a> Loading<'a> {
                 if let Some(outer) = name.strip_prefix("app.").and_then(key) {
                     let right = format!("write {} above [app]", outer.name);
                     return self.fault(source, name, Wrong::new("is no key of [app]", right));
+                }
+                if let Some(gone) = removed(|key| key == name) {
+                    return self.fault(source, name, gone);
                 }
                 let near = self.nearest(name, keys().map(|key| key.name));
                 return self.fault(source, name, unknown(near, "there is no such key"));
@@ -316,6 +322,12 @@ fn is_table(name: &str) -> bool {
 /// The environment variable of a key: `WSD_APP_COMMAND` for `app.command`.
 pub(super) fn variable_of(key: &str) -> String {
     format!("WSD_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// What is said of a key that an earlier version had.
+fn removed(is_it: impl Fn(&str) -> bool) -> Option<Wrong> {
+    let (_, wrong, right) = REMOVED.iter().find(|(key, ..)| is_it(key))?;
+    Some(Wrong::new(*wrong, *right))
 }
 
 fn unknown(near: Option<&str>, wrong: &str) -> Wrong {

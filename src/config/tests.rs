@@ -142,6 +142,22 @@ fn an_unknown_variable_is_a_fault_but_those_of_others_are_not() {
 }
 
 #[test]
+fn a_removed_key_says_that_it_was_removed_and_what_happens_instead() {
+    let file = load_file("backlog = 1\ncrash_proof = true", &[]).unwrap_err().to_string();
+    assert!(file.starts_with("wsd.toml:2:1: crash_proof: was removed: "), "{file}");
+    let env = [("WSD_CRASH_PROOF".to_owned(), "false".to_owned())];
+    let env = Sources { env: env.into(), ..sources(&[]) };
+    let env = Config::load(Config::default(), &env).unwrap_err().to_string();
+    let set = load(&[("crash_proof", "true")]).unwrap_err().to_string();
+    assert!(env.starts_with("environment WSD_CRASH_PROOF: was removed: "), "{env}");
+    assert!(set.starts_with("--set crash_proof=true: crash_proof: was removed: "), "{set}");
+    for fault in [&file, &env, &set] {
+        assert!(fault.contains("1006") && fault.ends_with("; take the key out"), "{fault}");
+        assert!(!fault.contains('\n'), "{fault}");
+    }
+}
+
+#[test]
 fn what_contradicts_itself_is_refused() {
     for (set, key) in [
         (vec![("heartbeat_idle_time", "30")], "heartbeat_idle_time"),

@@ -102,8 +102,6 @@ fn what_a_master_says_to_a_worker_stays() {
         MasterToWorker::Mourn,
         MasterToWorker::AppStarted { id: APP, pid: 77 },
         MasterToWorker::AppExited { id: APP, how: "signal SIGKILL".to_owned() },
-        MasterToWorker::Shadow { legacies: 2 },
-        MasterToWorker::Inherit { from: ID },
     ]);
 }
 
@@ -117,7 +115,6 @@ fn what_a_worker_says_to_a_master_stays() {
         WorkerToMaster::Mourned,
         WorkerToMaster::StartApp { id: APP },
         WorkerToMaster::KillApp { id: APP },
-        WorkerToMaster::Inherited,
     ]);
 }
 

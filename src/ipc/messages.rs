@@ -62,19 +62,6 @@ pub enum MasterToWorker {
         /// How, as a phrase.
         how: String,
     },
-    /// Right behind `Boot` where `crash_proof` is set: make your shadow. + fds: its socket, your
-    /// ledger.
-    Shadow {
-        /// How many `Inherit` follow.
-        legacies: u32,
-    },
-    /// A worker of your slot was killed: before anything else, take over its clients that were
-    /// calm, and answer `Inherited` when that is done for all. + fds: its registry, its ledger,
-    /// and our end of the socket of its shadow.
-    Inherit {
-        /// Whose clients they were.
-        from: WorkerId,
-    },
 }
 
 /// Worker to master, over its descriptor 3.
@@ -104,8 +91,6 @@ pub enum WorkerToMaster {
         /// Which.
         id: ProcessId,
     },
-    /// What could be inherited was: the shadows of the dead may go.
-    Inherited,
 }
 
 /// What every child says first.
@@ -225,19 +210,6 @@ pub enum MasterToManager {
         /// Whole sentences, one a line.
         why: String,
     },
-    /// Clients of a worker that was killed may live on: hold what is sent to them until
-    /// `Inherits` or `Disowned`. Sent before its `Exited`, and to a new manager instead.
-    Orphaned(WorkerId),
-    /// This worker is about to take over what lives on of another's clients; it reads nothing of
-    /// its link before it has. Sent behind its `Attach`.
-    Inherits {
-        /// The new worker.
-        heir: WorkerId,
-        /// The dead one.
-        from: WorkerId,
-    },
-    /// Nobody takes the clients of an orphaned worker over: they are gone.
-    Disowned(WorkerId),
 }
 
 /// Everything the manager needs to begin.

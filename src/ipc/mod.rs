@@ -4,7 +4,7 @@
 //! - [`codec`]: the one file that knows bincode.
 //! - [`packet`]: how frames share a datagram.
 //! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
-//! - [`registry`], [`ledger`] and [`scoreboard`]: shared memory that outlives its writer.
+//! - [`registry`] and [`scoreboard`]: shared memory that outlives its writer.
 //! - [`control`]: what the command line says to the manager.
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
@@ -13,13 +13,11 @@ pub mod codec;
 pub mod control;
 #[cfg(test)]
 pub(crate) mod golden;
-pub mod ledger;
 pub mod link;
 pub mod messages;
 pub mod packet;
 pub mod registry;
 pub mod scoreboard;
-pub mod shadow;
 
 /// The version of everything in this room. A process that speaks another is refused before it
 /// is ready.

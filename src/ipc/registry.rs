@@ -20,8 +20,6 @@ const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 /// The state of an entry, in the bits above the 53 of the fd.
 const OPEN: u64 = 1 << 56;
 const CLOSING: u64 = 2 << 56;
-/// A replacement has taken it over. It counts once that has settled (`ledger`).
-const TAKEN: u64 = 3 << 56;
 const STATE_MASK: u64 = 0xff << 56;
 
 const FAMILY_UNIX: u64 = 0;
@@ -97,35 +95,9 @@ impl Registry {
     /// As [`closing`](Self::closing), for the entry of a dead process, which several may look
     /// after at once: true for the one that is to run `on_close`.
     pub fn claim(&self, index: usize, fd: Fd) -> bool {
-        self.turn(index, fd.as_u64() | OPEN, fd.as_u64() | CLOSING)
-    }
-
-    /// Takes an open entry of a dead process over, so that nobody else does or runs `on_close`
-    /// for it: true for the one that has it.
-    pub fn take(&self, index: usize, fd: Fd) -> bool {
-        self.turn(index, fd.as_u64() | OPEN, fd.as_u64() | TAKEN)
-    }
-
-    /// Gives back what [`take`](Self::take) took.
-    pub fn give_back(&self, index: usize, fd: Fd) {
-        self.turn(index, fd.as_u64() | TAKEN, fd.as_u64() | OPEN);
-    }
-
-    /// Whoever took entries over is dead: they are `gone` from here, or open again.
-    pub fn resolve(&self, gone: bool) {
-        for index in 0..self.capacity() {
-            let Some(words) = self.words(index) else { continue };
-            let word = words[0].load(Acquire);
-            if word & STATE_MASK == TAKEN {
-                let fd = word & !STATE_MASK;
-                words[0].store(if gone { 0 } else { fd | OPEN }, Release);
-            }
-        }
-    }
-
-    fn turn(&self, index: usize, from: u64, to: u64) -> bool {
+        let (open, closing) = (fd.as_u64() | OPEN, fd.as_u64() | CLOSING);
         self.words(index)
-            .is_some_and(|words| words[0].compare_exchange(from, to, AcqRel, Relaxed).is_ok())
+            .is_some_and(|words| words[0].compare_exchange(open, closing, AcqRel, Relaxed).is_ok())
     }
 
     /// Removes an entry: `on_close` is done, or the connection lives in another process.
@@ -140,13 +112,10 @@ impl Registry {
         (0..self.capacity()).filter_map(|index| self.entry(index))
     }
 
-    /// The entry at `index`, if it is in use and not taken over.
+    /// The entry at `index`, if it is in use.
     pub fn entry(&self, index: usize) -> Option<Entry> {
         let words = self.words(index)?;
         let state = words[0].load(Acquire);
-        if state & STATE_MASK == TAKEN {
-            return None;
-        }
         let fd = Fd::try_from(state & !STATE_MASK).ok()?;
         let peer = [3, 4, 5].map(|word: usize| words[word].load(Relaxed));
         let entry = Entry {
@@ -257,20 +226,6 @@ mod tests {
         assert!(!other.claim(1, next.fd));
         assert!(other.claim(1, dead.fd));
         assert!(!registry.claim(1, dead.fd));
-    }
-
-    #[test]
-    fn what_was_taken_over_is_nobody_elses_until_its_taker_is_dead() {
-        for gone in [true, false] {
-            let (registry, _memfd) = Registry::create(2).unwrap();
-            let dead = entry(9, "1.2.3.4:80");
-            registry.opened(1, &dead);
-            assert!(registry.take(1, dead.fd) && !registry.take(1, dead.fd));
-            assert!(!registry.claim(1, dead.fd));
-            assert_eq!(registry.entries().count(), 0);
-            registry.resolve(gone);
-            assert_eq!(registry.claim(1, dead.fd), !gone);
-        }
     }
 
     #[test]

@@ -29,14 +29,12 @@ impl Manager {
         let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
         let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
         let waits = scope == Scope::All || !held.is_empty();
-        // While all are held, so is this, and comes by here again.
-        let orphans = if scope == Scope::All { 0 } else { self.orphans.count() };
         let giver = sender.filter(|id| self.giver() == Some(*id) && !self.trail.is_empty());
-        let reached = held.len() + now.len() + orphans;
+        let reached = held.len() + now.len();
         let kept = match body {
             Body::Inline(bytes) => {
                 self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
-                if !waits && orphans == 0 && giver.is_none() {
+                if !waits && giver.is_none() {
                     return reached;
                 }
                 Kept::Bytes(Bytes::copy_from_slice(bytes))
@@ -48,10 +46,6 @@ impl Manager {
                 Kept::Memfd(memfd, len)
             }
         };
-        if orphans > 0 {
-            let refused = self.orphans.broadcast(sender, opcode, except, &kept);
-            self.refuse_broadcast(sender, refused);
-        }
         if let Some(from) = giver {
             match kept.again() {
                 Ok(body) => self.broadcast_behind(from, opcode, except, body),

@@ -84,12 +84,10 @@ impl Manager {
     }
 
     fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
-        // What was sent to a crash-proof worker is its heir's to read, by the manager's link.
         let still = self.hold.scope == Scope::Open
             && self.settle_until.is_none()
             && !self.reloads.is_busy()
-            && !self.stopping
-            && !self.settings.crash_proof;
+            && !self.stopping;
         let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
         let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
         let able = serves(from).is_some() && serves(to)?.knows_direct;

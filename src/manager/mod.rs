@@ -5,8 +5,8 @@
 //! (a successor hears first who owns what), serve until told to leave.
 //!
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
-//!   to all. [`hold`] is where they wait meanwhile, [`orphans`] where those for a killed worker's
-//!   clients do, and [`trail`] where those for clients on their way stand until these arrive.
+//!   to all. [`hold`] is where they wait meanwhile, and [`trail`] where those for clients on their
+//!   way stand until these arrive.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
@@ -20,7 +20,6 @@ mod hold;
 mod listing;
 mod master_link;
 mod mover;
-mod orphans;
 mod reload;
 mod router;
 mod settings;
@@ -62,7 +61,6 @@ use direct::Direct;
 use hold::{Hold, Scope};
 use master_link::MasterLink;
 use mover::Reloads;
-use orphans::Orphans;
 use router::Router;
 use settings::Settings;
 use switch::{Reply, Traffic};
@@ -89,7 +87,6 @@ pub(crate) struct Manager {
     workers: Workers,
     router: Router,
     hold: Hold,
-    orphans: Orphans,
     trail: Trail,
     direct: Direct,
     traffic: Traffic,
@@ -223,7 +220,6 @@ impl Manager {
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
-                orphans: Orphans::default(),
                 trail: Trail::default(),
                 direct: Direct::new(boot.epoch),
                 traffic: Traffic::default(),
@@ -266,9 +262,6 @@ impl Manager {
             }
             MasterToManager::Leave => {}
             MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
-            MasterToManager::Orphaned(id) => self.on_orphaned(id),
-            MasterToManager::Inherits { heir, from } => self.on_inherits(heir, from),
-            MasterToManager::Disowned(id) => self.on_disowned(id),
         }
         Ok(())
     }
@@ -320,9 +313,7 @@ impl Manager {
         self.drain_link(id);
         self.lost_taker(id);
         self.workers.remove(id);
-        if !self.orphans.has(id) {
-            self.forget(id);
-        }
+        self.forget(id);
         self.reload_event(reload::Event::Exited { id, how });
         self.forget_direct(id);
         self.settle_if_all_known();

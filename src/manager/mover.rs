@@ -137,18 +137,9 @@ impl Manager {
         let (limits, now) = (self.limits(), monotonic_ms());
         let (reload, actions) = Reload::begin(self.of_generation(|g, now| g == now), limits, now);
         self.reloads.current = Some(reload);
-        self.tell_heirs();
         // Until something moves they have long ended.
         self.end_direct();
         self.act(actions);
-    }
-
-    /// Tells the reload who has connections before it is ready.
-    fn tell_heirs(&mut self) {
-        let heirs = self.workers.iter().filter(|it| it.inherits).map(|it| it.id());
-        for id in heirs.collect::<Vec<_>>() {
-            self.reload_event(Event::Inherits(id));
-        }
     }
 
     /// The workers of some generations that are not on their way out, and whether each is ready.
@@ -199,7 +190,6 @@ impl Manager {
         let now = monotonic_ms();
         let (reload, actions) = Reload::resume(generation, worker_num, old, new, limits, now);
         self.reloads.current = Some(reload);
-        self.tell_heirs();
         self.act(actions);
     }
 

@@ -46,8 +46,6 @@ pub enum Event {
     Attached { id: WorkerId, generation: Generation },
     /// A worker is ready.
     Ready(WorkerId),
-    /// A worker of the old generation has connections before it is ready.
-    Inherits(WorkerId),
     /// A worker ended.
     Exited { id: WorkerId, how: String },
     /// A new worker could not be started.
@@ -103,8 +101,6 @@ struct Peer {
     /// Its second start was asked for since the first had died, so the master's word about the
     /// first says nothing about the second.
     respawning: bool,
-    /// It took over the connections of one that was killed, so it has some though it is not ready.
-    inherits: bool,
 }
 
 impl Peer {
@@ -353,11 +349,6 @@ impl Reload {
                 Vec::new()
             }
             Event::Ready(id) => self.on_ready(id, now),
-            Event::Inherits(id) => {
-                let peers = self.old.values_mut().filter(|peer| peer.id == Some(id));
-                peers.for_each(|peer| peer.inherits = true);
-                Vec::new()
-            }
             Event::Exited { id, how } => self.on_exited(id, &how, now),
             Event::SpawnFailed { slot, why } => self.on_spawn_failed(slot, why, now),
             Event::Tick => self.on_tick(now),
@@ -596,7 +587,7 @@ impl Reload {
                 if back { (&self.new, &self.old) } else { (&self.old, &self.new) };
             let Some(giver) = givers.get(&slot).cloned() else { continue };
             let Some(from) = giver.id else { continue };
-            if !giver.ready && !giver.inherits {
+            if !giver.ready {
                 // It has no connections yet, and will find nothing to do.
                 actions.push(Action::Drain(from));
                 continue;

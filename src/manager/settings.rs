@@ -18,8 +18,6 @@ pub struct Settings {
     pub jitter_ms: u64,
     /// Whether the log is the standard output's place too.
     pub daemonize: bool,
-    /// Whether the clients of a killed worker may live on.
-    pub crash_proof: bool,
 }
 
 impl Settings {
@@ -33,7 +31,6 @@ impl Settings {
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
             daemonize: config.daemonize,
-            crash_proof: config.crash_proof,
         })
     }
 }

@@ -198,15 +198,7 @@ impl Manager {
             && sender == target
             && self.trail.has(fd)
         {
-            // Not the orphans' either: whoever takes this client over is not its giver's heir.
             return self.deliver_behind(fd, errand, body);
-        }
-        if let Some(hold) = target.and_then(|dead| self.orphans.hold(dead)) {
-            let len = body.len();
-            if hold.add(Item::One(address, errand, Kept::new(body)), len).is_err() {
-                self.refuse(errand, Verdict::Full);
-            }
-            return;
         }
         if let Scope::Handover { from, to } = self.hold.scope {
             // The giver writes to a client that has arrived: it goes the way of the client.

@@ -21,7 +21,6 @@ use crate::ipc::scoreboard::Counter;
 use crate::sys::packet;
 
 mod direct;
-mod orphans;
 mod relay;
 mod trail;
 

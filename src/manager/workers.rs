@@ -45,8 +45,6 @@ pub struct WorkerHandle {
     pub introduced: bool,
     /// Whether it knows of direct links.
     pub knows_direct: bool,
-    /// Whether it takes over a dead worker's clients before it is ready.
-    pub inherits: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Its pushes that were refused and not yet told.
@@ -67,7 +65,6 @@ impl WorkerHandle {
             beats: Beats::default(),
             introduced: false,
             knows_direct: false,
-            inherits: false,
             killed: false,
             refused: 0,
             tasks: Vec::new(),
@@ -86,7 +83,7 @@ impl WorkerHandle {
 
     /// Whether it can have clients: ready, or at least reading what it is sent.
     pub fn may_have_clients(&self) -> bool {
-        self.introduced || self.inherits || !matches!(self.phase, Phase::Starting { .. })
+        self.introduced || !matches!(self.phase, Phase::Starting { .. })
     }
 
     /// Whether it is ready and not on its way out.

@@ -158,7 +158,6 @@ impl Master {
                 for index in 0..self.workers.len() {
                     self.attach(index);
                 }
-                self.tell_orphans();
                 if let Some(mode) = self.stopping.as_ref().and_then(super::Stopping::mode) {
                     self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
                 }

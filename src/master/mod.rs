@@ -9,7 +9,6 @@ mod apps;
 mod child;
 mod launch;
 mod lease;
-mod legacy;
 mod lend;
 mod listen;
 mod lock;
@@ -52,7 +51,6 @@ use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
 use crate::sys::{clock, guard, process};
 use apps::App;
-use legacy::Shadows;
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
@@ -93,8 +91,6 @@ struct Master {
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
     apps: Vec<App>,
-    /// Shadows that were told to leave and are not reaped yet.
-    shadows: Shadows,
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
@@ -193,7 +189,6 @@ impl Master {
             places: Places::new(&config),
             workers: Vec::new(),
             apps: Vec::new(),
-            shadows: Shadows::default(),
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
@@ -235,7 +230,6 @@ impl Master {
     fn act(&mut self, signals: Vec<(Request, usize)>) {
         self.reap();
         self.read_workers();
-        self.read_shadows();
         self.read_manager();
         self.read_probe();
         for (request, count) in signals {
@@ -246,7 +240,6 @@ impl Master {
         self.keep_manager(now);
         self.keep_workers(now);
         self.keep_leases(now);
-        self.keep_legacies(now);
         self.keep_lending(now);
         self.keep_starting(now);
         self.keep_reloading(now);
@@ -292,7 +285,6 @@ impl Master {
             self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
             self.workers.iter().filter_map(|worker| worker.lease.due_ms()).min(),
             self.lend_deadline_ms(),
-            self.shadows.next_deadline_ms(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
     }
@@ -339,7 +331,7 @@ impl Master {
         {
             let worker = self.workers.swap_remove(index);
             self.worker_died(worker, how, clean);
-        } else if !self.shadow_died(pid, how) {
+        } else {
             self.app_died(pid, how);
         }
     }
@@ -412,10 +404,8 @@ impl Master {
     }
 
     fn is_over(&self) -> bool {
-        let gone = self.workers.is_empty()
-            && self.apps.is_empty()
-            && self.shadows.is_empty()
-            && self.manager.child().is_none();
+        let gone =
+            self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
         self.stopping.is_some() && gone
     }
 

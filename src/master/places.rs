@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use super::legacy::Legacy;
 use super::throttle::Throttle;
 use crate::config::Config;
 use crate::fd::{Slot, WorkerId};
@@ -21,20 +20,9 @@ pub struct Place {
     pub idle_since_ms: Option<u64>,
     /// Who accepts on this slot's listeners for it.
     pub lent_to: Option<WorkerId>,
-    /// What killed workers have left, the oldest first.
-    pub estates: Vec<Estate>,
-}
-
-/// What a killed worker has left: clients whose `on_close` is owed, and those that may live on.
-pub struct Estate {
-    /// Whose it was.
-    pub dead: WorkerId,
-    /// Its registry.
-    pub registry: OwnedFd,
-    /// Who was given it to take over what lives on.
-    pub heir: Option<WorkerId>,
-    /// While its clients may live on; `on_close` for the others waits for that.
-    pub legacy: Option<Legacy>,
+    /// The registries of killed workers whose clients have not had their `on_close`, the oldest
+    /// first.
+    pub owed: Vec<OwnedFd>,
 }
 
 /// Every slot that ever was, by number. Those beyond `worker_num` were removed by a reload: they
@@ -107,11 +95,9 @@ impl Places {
         self.iter().filter(|(_, place)| due(place)).map(|(slot, _)| slot).collect()
     }
 
-    /// When the next process is due, or a legacy has waited for too long.
+    /// When the next process is due.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        let estates = self.places.values().flat_map(|place| &place.estates);
-        let legacies = estates.filter_map(|estate| Some(estate.legacy.as_ref()?.until_ms));
-        self.places.values().filter_map(|place| place.start_at_ms).chain(legacies).min()
+        self.places.values().filter_map(|place| place.start_at_ms).min()
     }
 
     /// The slots whose workers keep dying young, with the delay.

@@ -90,7 +90,6 @@ impl Master {
             worker.child.signal(signal);
         }
         self.kill_all_apps();
-        self.kill_all_shadows();
         for child in self.manager.child().into_iter().chain(self.reload.probe()) {
             child.signal(signal);
         }

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use super::apps::App;
 use super::child::Child;
 use super::launch::Preface;
-use super::legacy::{EstateLeft, Shadows};
 use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
 use super::reload::Image;
@@ -61,8 +60,6 @@ pub struct Takeover {
     places: Vec<PlaceLeft>,
     workers: Vec<WorkerLeft>,
     apps: Vec<App>,
-    #[serde(default)]
-    shadows: Shadows,
     manager: ManagerLeft,
 }
 
@@ -72,9 +69,6 @@ struct PlaceLeft {
     slot: u8,
     epoch: u32,
     mourning: Vec<RawFd>,
-    /// What more there is of each of them.
-    #[serde(default)]
-    legacies: Vec<EstateLeft>,
 }
 
 /// A rehearsal under way.
@@ -243,13 +237,9 @@ impl Master {
                 .places
                 .iter()
                 .map(|(slot, place)| {
-                    let estates = place.estates.iter();
-                    let mourning = estates.map(|it| leaving.lend(it.registry.as_fd()));
+                    let mourning = place.owed.iter().map(|it| leaving.lend(it.as_fd()));
                     let mourning = mourning.collect::<Result<_>>()?;
-                    let estates = place.estates.iter();
-                    let legacies = estates.map(|it| EstateLeft::of(it, &mut leaving));
-                    let legacies = legacies.collect::<Result<_>>()?;
-                    Ok(PlaceLeft { slot: slot.0, epoch: place.epoch, mourning, legacies })
+                    Ok(PlaceLeft { slot: slot.0, epoch: place.epoch, mourning })
                 })
                 .collect::<Result<_>>()?,
             workers: self
@@ -258,7 +248,6 @@ impl Master {
                 .map(|worker| worker.leave(&mut leaving))
                 .collect::<Result<_>>()?,
             apps: self.apps.clone(),
-            shadows: self.shadows.clone(),
             manager: self.manager.leave(&mut leaving)?,
         };
         takeover.all = leaving.lent.iter().map(AsRawFd::as_raw_fd).collect();
@@ -311,11 +300,9 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let scoreboard = Scoreboard::open(scoreboard_memfd.as_fd())?;
     let mut places = super::Places::new(&launch.config);
     for place in left.places {
-        let slot = crate::fd::Slot(place.slot);
-        let at = places.at(slot);
+        let at = places.at(crate::fd::Slot(place.slot));
         at.epoch = place.epoch;
-        let registries = place.mourning.into_iter().map(take).collect::<Result<_>>()?;
-        at.estates = EstateLeft::adopt(slot, registries, place.legacies)?;
+        at.owed = place.mourning.into_iter().map(take).collect::<Result<_>>()?;
         at.start_at_ms = None;
         at.idle_since_ms = None;
     }
@@ -346,7 +333,6 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
             .map(super::WorkerHandle::adopt)
             .collect::<Result<_>>()?,
         apps: left.apps,
-        shadows: left.shadows,
         worker_restarts: left.worker_restarts,
         manager: super::ManagerPlace::adopt(left.manager)?,
         stopping: None,

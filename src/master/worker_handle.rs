@@ -6,8 +6,6 @@ use nix::sys::signal::Signal;
 
 use super::child::{Birth, Child, duplicate};
 use super::lease::Lease;
-use super::legacy::Proof;
-use super::places::Estate;
 use super::throttle::YOUNG_MS;
 use super::{Image, Master};
 use crate::config::Config;
@@ -50,12 +48,6 @@ pub struct WorkerHandle {
     pub fatal: Option<String>,
     /// How many registries it was given to mourn and has not answered for.
     pub mourning: usize,
-    /// What makes it crash-proof.
-    pub proof: Option<Proof>,
-    /// Whether it was given what dead ones left, and has not said that it took it over.
-    pub inherits: bool,
-    /// How long what it was given may wait, should it die young as well.
-    pub inherits_until_ms: Option<u64>,
 }
 
 impl WorkerHandle {
@@ -131,7 +123,6 @@ impl Master {
         let (manager_end, worker_end) = packet::pair()?;
         let entries = config.max_connection + REGISTRY_SPARE;
         let (_, registry) = Registry::create(entries)?;
-        let proof = config.crash_proof.then(|| Proof::create(entries)).transpose()?;
         let row = self.free_row();
         let (listeners, sockets) = self.listeners.of_slot(slot, config);
         let boot = WorkerBoot {
@@ -157,7 +148,6 @@ impl Master {
             stderr: self.log_file.for_child(),
         })?;
         tracing::info!(worker = %id, pid = child.pid.as_raw(), generation, "worker started");
-        let (proof, of_proof) = proof.unzip();
         let mut worker = WorkerHandle {
             id,
             generation,
@@ -169,14 +159,8 @@ impl Master {
             lease: Lease::default(),
             fatal: None,
             mourning: 0,
-            proof,
-            inherits: false,
-            inherits_until_ms: None,
         };
         worker.send(&MasterToWorker::Boot(boot), fds);
-        if let Some(of_proof) = of_proof {
-            self.bequeath(&mut worker, of_proof);
-        }
         self.workers.push(worker);
         self.attach(self.workers.len() - 1);
         Ok(())
@@ -197,9 +181,8 @@ impl Master {
         let fds = [&worker.manager_end, &worker.registry].map(|fd| duplicate(fd.as_fd()));
         match fds.into_iter().collect::<Result<Vec<_>>>() {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
-            Err(error) => return tracing::error!(worker = %record.id, %error, "not attached"),
+            Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
         }
-        self.tell_inheritance(index);
     }
 
     /// A row of the scoreboard that no live worker has. Row 0 is of the departed.
@@ -247,11 +230,10 @@ impl Master {
                 worker.mourning = worker.mourning.saturating_sub(1);
                 let slot = worker.id.slot;
                 let place = self.places.at(slot);
-                if !place.estates.is_empty() {
-                    place.estates.remove(0);
+                if !place.owed.is_empty() {
+                    place.owed.remove(0);
                 }
             }
-            WorkerToMaster::Inherited => self.inherited(index),
         }
     }
 
@@ -267,10 +249,8 @@ impl Master {
 
     /// Has the newest worker of a slot run the `on_close` that a killed one owes.
     pub(super) fn mourn(&mut self, slot: Slot) {
-        let estates = self.places.at(slot).estates.iter();
-        // Before that, nobody knows who lives on.
-        let owed = estates.take_while(|estate| estate.legacy.is_none());
-        let owed: Vec<_> = owed.filter_map(|estate| estate.registry.try_clone().ok()).collect();
+        let owed = self.places.at(slot).owed.iter();
+        let owed: Vec<_> = owed.filter_map(|registry| registry.try_clone().ok()).collect();
         let Some(worker) = self.newest_ready(slot) else { return };
         for registry in owed.into_iter().skip(worker.mourning) {
             worker.send(&MasterToWorker::Mourn, vec![registry]);
@@ -278,7 +258,7 @@ impl Master {
         }
     }
 
-    pub(super) fn worker_died(&mut self, mut worker: WorkerHandle, how: &str, clean: bool) {
+    pub(super) fn worker_died(&mut self, worker: WorkerHandle, how: &str, clean: bool) {
         let now = clock::monotonic_ms();
         self.scoreboard.retire(worker.row);
         let slot = worker.id.slot;
@@ -291,16 +271,10 @@ impl Master {
                 tracing::error!(worker = %worker.id, how, last_words, "worker died");
             }
         }
-        let counts = self.resolve_inheritance(&worker);
-        let legacy = self.legacy_of(&mut worker, counts && !clean && wanted);
         if !clean {
-            let heir = self.places.stand_in(slot);
-            if counts {
-                let (dead, registry) = (worker.id, worker.registry);
-                let estate = Estate { dead, registry, heir: None, legacy };
-                self.places.at(heir).estates.push(estate);
-            }
-            self.mourn(heir);
+            let stand_in = self.places.stand_in(slot);
+            self.places.at(stand_in).owed.push(worker.registry);
+            self.mourn(stand_in);
         }
         self.unlend_from(worker.id);
         self.kill_apps_of(worker.id);

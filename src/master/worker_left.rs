@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, RawFd};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
-use super::legacy::{Proof, ProofLeft};
 use super::upgrade::{Leaving, adopt_child, check_link};
 use super::worker_handle::WorkerHandle;
 use crate::error::Result;
@@ -24,10 +23,6 @@ pub struct WorkerLeft {
     link: RawFd,
     manager_end: RawFd,
     registry: RawFd,
-    #[serde(default)]
-    proof: Option<ProofLeft>,
-    #[serde(default)]
-    inherits: bool,
 }
 
 impl WorkerLeft {
@@ -51,8 +46,6 @@ impl WorkerHandle {
             link: leaving.lend(self.child.link())?,
             manager_end: leaving.lend(self.manager_end.as_fd())?,
             registry: leaving.lend(self.registry.as_fd())?,
-            proof: self.proof.as_ref().map(|proof| proof.leave(leaving)).transpose()?,
-            inherits: self.inherits,
         })
     }
 
@@ -70,9 +63,6 @@ impl WorkerHandle {
             lease: left.lease,
             fatal: None,
             mourning: left.mourning,
-            proof: left.proof.map(Proof::adopt).transpose()?,
-            inherits: left.inherits,
-            inherits_until_ms: None,
         })
     }
 }

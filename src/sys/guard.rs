@@ -102,24 +102,6 @@ pub fn go_back() {
     }
 }
 
-/// Writes over the name this process was executed under, as `ps` shows it. A longer name is cut to
-/// the length of the old one. Only for a process with one thread.
-pub fn retitle(title: &str) {
-    let arguments = ARGUMENTS.load(Ordering::SeqCst);
-    if arguments.is_null() {
-        return;
-    }
-    // SAFETY: the loader gave a valid string in memory that is ours to write, and with one thread
-    // nobody reads it meanwhile; no more is written than its own length.
-    unsafe {
-        let name = (*arguments).cast_mut();
-        let len = CStr::from_ptr(name).to_bytes().len();
-        let title = &title.as_bytes()[..title.len().min(len)];
-        ptr::write_bytes(name, 0, len);
-        ptr::copy_nonoverlapping(title.as_ptr().cast(), name, title.len());
-    }
-}
-
 /// Whether this process is a new image that has not adopted yet. Also what keeps the linker from
 /// leaving the constructor out.
 pub fn is_armed() -> bool {

@@ -34,19 +34,13 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// Sends one datagram, whole or not at all. `EAGAIN` when the peer's queue is full.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    send_numbers(socket, bytes, &raw)
-}
-
-/// As [`send`], with descriptors that are known by their numbers alone. `EBADF` when one of them
-/// is not open.
-pub fn send_numbers(socket: BorrowedFd<'_>, bytes: &[u8], raw: &[RawFd]) -> nix::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
         let sent = if raw.is_empty() {
             // The same, but nothing to copy and check for the kernel.
             socket::send(socket.as_raw_fd(), bytes, flags)
         } else {
-            let (iov, beside) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(raw)]);
+            let (iov, beside) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(&raw)]);
             sendmsg::<()>(socket.as_raw_fd(), &iov, &beside, flags, None)
         };
         match sent {

@@ -221,30 +221,6 @@ pub fn fork_away() -> Result<Option<Pid>> {
     }
 }
 
-/// Goes on in a second process as well, which shares our table of descriptors from here on (what
-/// either opens or closes is open or closed for both) and is a child of our own parent. The answer
-/// in the second one is `None`. Only for a process with one thread.
-pub fn fork_beside() -> Result<Option<Pid>> {
-    let flags = libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM this is a fork, and the caller has one thread, so that the memory
-    // of the second process is whole. No stack, tid or TLS is given.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    let pid = Errno::result(pid).subject(|| "clone".to_owned())?;
-    Ok((pid != 0).then(|| Pid::from_raw(pid as i32)))
-}
-
-/// Ends this process without running anything that is due at exit.
-pub fn exit_now(status: i32) -> ! {
-    // SAFETY: it does not return.
-    unsafe { libc::_exit(status) }
-}
-
-/// Whether a descriptor of that number is open.
-pub fn is_open(number: RawFd) -> bool {
-    // SAFETY: F_GETFD on any number is harmless; it tells whether it is open.
-    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
-}
-
 /// Makes `from` this process's descriptor `number` (0, 1 or 2), and keeps it over an exec.
 pub fn redirect(from: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     // SAFETY: dup2 onto a standard stream: whatever was there is replaced on purpose, and no

@@ -74,13 +74,6 @@ impl Engine {
         !self.is_quiescent()
     }
 
-    /// True if nothing of it is lost with this process but what was agreed: nothing is half read,
-    /// and no context is taken over from one message to the next.
-    #[inline]
-    pub fn is_calm(&self) -> bool {
-        self.is_quiescent() && self.windows.is_none() && !self.done
-    }
-
     /// True after a close frame or a fault: what still comes is swallowed.
     pub fn is_done(&self) -> bool {
         self.done

@@ -53,21 +53,6 @@ impl Params {
         self.compress.kept_bytes() + self.decompress.kept_bytes()
     }
 
-    /// As a number other than 0 that [`from_number`](Self::from_number) reads; `None` where a
-    /// context is taken over, which no number tells.
-    pub fn to_number(self) -> Option<u32> {
-        let Params { compress, decompress } = self;
-        let fresh = !compress.takeover && !decompress.takeover;
-        fresh.then(|| 1 << 16 | u32::from(compress.bits) << 8 | u32::from(decompress.bits))
-    }
-
-    /// What a number says; `None` where it says nothing that could have been agreed.
-    pub fn from_number(number: u32) -> Option<Params> {
-        let direction = |bits: u32| Direction { takeover: false, bits: bits as u8 };
-        let params = Params { compress: direction(number >> 8), decompress: direction(number) };
-        (number >> 16 == 1 && params.is_sound()).then_some(params)
-    }
-
     pub(super) fn is_sound(&self) -> bool {
         (COMPRESS_BITS_MIN..=BITS_MAX).contains(&self.compress.bits)
             && (8..=BITS_MAX).contains(&self.decompress.bits)

@@ -149,7 +149,6 @@ impl Worker {
         if connection.outbox.is_some() {
             self.turn.flush_later(key, connection);
         }
-        self.turn.calmness.record(key, connection);
         table.name(fd, key);
         drop(table);
         self.registry.opened(key.index as usize, &entry);

@@ -63,10 +63,6 @@ pub(super) struct Connection {
     pub arriving: bool,
     /// It came over: the process it came from may still have a duplicate of the socket.
     pub adopted: bool,
-    /// It is in the ledger, so it may outlive this process.
-    pub recorded: bool,
-    /// The ledger says that nothing of it is half read, unsent or under way.
-    pub calm: bool,
     /// Its number; it gets one when its request was read.
     pub fd: Option<Fd>,
     pub engine: Engine,
@@ -130,8 +126,6 @@ impl Connection {
             opened: false,
             arriving: false,
             adopted: false,
-            recorded: false,
-            calm: false,
             fd: None,
             engine: Engine::new(Role::Server, None),
             kept: None,

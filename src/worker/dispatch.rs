@@ -231,7 +231,6 @@ impl Worker {
         {
             self.rewatch(key, connection);
         }
-        self.settle(key);
     }
 }
 

@@ -119,8 +119,6 @@ impl Worker {
         connection.decide(close);
         connection.stage = Stage::Ended;
         connection.paused = false;
-        // Before its descriptor is closed: another connection's may be the same number next.
-        self.turn.calmness.forget(key, connection);
         self.part_with_shared(connection);
         connection.socket = None;
         connection.deadline = super::timers::NEVER;

@@ -158,7 +158,6 @@ impl Worker {
         let Fate::Moves = self.fate(key) else { return self.fate(key) };
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return Fate::Ends };
-        self.turn.calmness.forget(key, connection);
         let params = connection.engine.params();
         if !connection.verses.is_empty() {
             // The handler broadcast something just now.

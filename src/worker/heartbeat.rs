@@ -40,7 +40,6 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
             slice.iter().for_each(|&key| worker.look(key));
             tokio::task::yield_now().await;
         }
-        worker.settle_waiting();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
         let lines = crate::log::dropped();
         worker.add(Counter::LogDropped, lines - std::mem::replace(&mut dropped, lines));

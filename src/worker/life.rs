@@ -1,7 +1,7 @@
 //! The life of a worker, from its first packet to its exit.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,19 +11,17 @@ use tokio::io::Interest;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::boot::{self, Boot};
-use super::calm::Calmness;
 use super::links::{self, MasterLink};
 use super::port::Port;
 use super::serials::Serials;
 use super::settings::Settings;
-use super::table::Key;
 use super::tasks::Jobs;
 use super::timers::{Wheel, tick};
 use super::{Board, Worker, heartbeat, reactor, turn};
 use crate::api::{Context, Handler};
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
-use crate::fd::{Fd, WorkerId};
+use crate::fd::WorkerId;
 use crate::ipc::link::Link;
 use crate::ipc::messages::{Listener, WorkerToMaster};
 use crate::ipc::registry::Registry;
@@ -80,13 +78,9 @@ pub(super) fn live(
     settle: impl FnOnce(&Config) -> Result<()>,
     make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
 ) -> Result<()> {
-    let mut boot = boot::receive(master)?;
+    let boot = boot::receive(master)?;
     let master = boot.master.try_clone();
-    let begun = settle(&boot.config).and_then(|()| match boot.config.crash_proof {
-        true => boot.become_crash_proof(),
-        false => Ok(()),
-    });
-    begun.and_then(|()| serve_booted(boot, make)).inspect_err(|error| {
+    settle(&boot.config).and_then(|()| serve_booted(boot, make)).inspect_err(|error| {
         tracing::error!(%error, "the worker cannot serve");
         if let Ok(master) = master {
             tell_fatal(master, error.to_string());
@@ -117,12 +111,7 @@ fn serve_booted(
 
 async fn serve(mut boot: Boot, handler: Rc<dyn Handler>) -> Result<()> {
     let listeners = std::mem::take(&mut boot.listeners);
-    let legacies = std::mem::take(&mut boot.legacies);
-    if let Some(error) = boot.shadowless.take() {
-        tracing::error!(%error, "no shadow: this worker is not crash-proof");
-    }
     let (worker, watched) = build(boot, handler)?;
-    let heirlooms = worker.inherit(legacies);
     let context = Context::new(Rc::new(Port(Rc::downgrade(&worker))));
     // It is new, so nothing is there yet.
     let _ = worker.context.set(context);
@@ -132,7 +121,7 @@ async fn serve(mut boot: Boot, handler: Rc<dyn Handler>) -> Result<()> {
         spawn_local(links::write_manager(worker.clone())),
         spawn_local(heartbeat::turn_wheel(worker.clone())),
     ];
-    let served = start_and_serve(&worker, watched, listeners, heirlooms).await;
+    let served = start_and_serve(&worker, watched, listeners).await;
     for task in tasks {
         task.abort();
     }
@@ -143,7 +132,6 @@ async fn start_and_serve(
     worker: &Rc<Worker>,
     watched: tokio::io::unix::AsyncFd<OwnedFd>,
     listeners: Vec<(Listener, OwnedFd)>,
-    heirlooms: Vec<(Key, Fd)>,
 ) -> Result<()> {
     let handler = worker.handler.clone();
     let started = worker.call_alone("on_worker_start", |context| handler.on_worker_start(context));
@@ -151,7 +139,6 @@ async fn start_and_serve(
         started = started => started.map_err(|_| Error::new("on_worker_start panicked"))?,
         () = worker.leaving() => {}
     }
-    worker.attach_heirlooms(heirlooms);
     worker.listen(worker.slot(), listeners)?;
     if worker.phase.get() == Phase::Starting {
         worker.enter(Phase::Serving);
@@ -172,9 +159,6 @@ fn build(
         .try_clone()
         .and_then(|epoll| watch(epoll, Interest::READABLE))
         .subject(|| "watch the epoll set".to_owned())?;
-    if let Some(ledger) = &boot.ledger {
-        ledger.set_link(boot.link.as_raw_fd());
-    }
     let settings = Settings::new(boot.config);
     let now_ms = clock::monotonic_ms();
     let worker = Worker {
@@ -188,7 +172,7 @@ fn build(
         wheel: RefCell::new(Wheel::new(tick(now_ms))),
         codec: RefCell::new(Codec::new(settings.deflate())),
         epoll,
-        turn: turn::Turn::new(Calmness::new(boot.ledger)),
+        turn: turn::Turn::default(),
         chorus: RefCell::default(),
         spares: RefCell::default(),
         gate: super::accept::Gatekeeper::default(),

@@ -117,9 +117,7 @@ impl Worker {
 
     fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
         match message {
-            MasterToWorker::Boot(_)
-            | MasterToWorker::Shadow { .. }
-            | MasterToWorker::Inherit { .. } => Err(Error::new("it is for the start alone")),
+            MasterToWorker::Boot(_) => Err(Error::new("it is for the start alone")),
             MasterToWorker::Lease { first } => {
                 self.leased(first);
                 Ok(())

@@ -8,7 +8,6 @@
 mod accept;
 mod adopt;
 mod boot;
-mod calm;
 mod chorus;
 mod connection;
 mod crash;
@@ -20,7 +19,6 @@ mod handover;
 mod head;
 mod heartbeat;
 mod http;
-mod inherit;
 mod leave;
 mod life;
 mod links;

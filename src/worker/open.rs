@@ -218,7 +218,6 @@ impl Worker {
             connection.bytes_out = -(answer.len() as i64);
             self.queue_control(key, connection, answer);
             self.start_timers(key, connection, fd);
-            self.turn.calmness.record(key, connection);
             table.name(fd, key);
         }
         self.registry.opened(

@@ -96,7 +96,6 @@ impl Worker {
             if let Some(connection) = self.table.borrow_mut().get_mut(key) {
                 connection.arriving = false;
             }
-            self.settle(key);
         }
         let parked = std::mem::take(&mut *self.parked.borrow_mut());
         for parcel in parked.parcels {

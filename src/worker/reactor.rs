@@ -139,7 +139,6 @@ impl Worker {
         let (n, waits) = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
-            self.turn.calmness.stir(key, connection);
             let Some(socket) = connection.socket() else { return };
             match socket::read(socket, buffer) {
                 Ok(n) => {
@@ -148,10 +147,7 @@ impl Worker {
                     }
                     (n, connection.dirty)
                 }
-                Err(nix::errno::Errno::EAGAIN) => {
-                    drop(table);
-                    return self.settle(key);
-                }
+                Err(nix::errno::Errno::EAGAIN) => return,
                 Err(_) => (0, false),
             }
         };
@@ -163,8 +159,6 @@ impl Worker {
         // Whoever waits to be written something, perhaps since a turn before, has its answer now.
         if self.turn.take_lone(before, key) || waits {
             self.flush(key);
-        } else {
-            self.settle(key);
         }
     }
 

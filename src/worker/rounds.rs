@@ -67,15 +67,6 @@ impl Worker {
     /// The manager says to hand everything over; which worker takes it is the manager's affair.
     /// Said again, it means that what was not acknowledged may be lost, and that more can move.
     pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId, in_rounds: bool) {
-        if self.phase.get() == Phase::Starting {
-            // It has inherited some.
-            let worker = self.clone();
-            tokio::task::spawn_local(async move {
-                worker.started().await;
-                worker.hand_over(to, in_rounds);
-            });
-            return;
-        }
         if let Err(error) = self.set_accepting(false) {
             tracing::error!(%error, "cannot stop accepting");
         }
@@ -178,7 +169,6 @@ impl Worker {
 
     fn hold(&self, key: Key) {
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
-            self.turn.calmness.stir(key, connection);
             connection.held = true;
         }
     }

@@ -8,7 +8,6 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::Worker;
-use super::calm::Calmness;
 use super::chorus::Verses;
 use super::connection::{Connection, Stage};
 use super::outbox::Flushed;
@@ -61,19 +60,13 @@ pub(super) struct Turn {
     /// Whether the last turn ended before all was written.
     congested: Cell<bool>,
     leaving: Cell<bool>,
-    pub calmness: Calmness,
 }
 
 impl Turn {
-    pub fn new(calmness: Calmness) -> Turn {
-        Turn { calmness, ..Turn::default() }
-    }
-
     /// Has a connection flushed at the end of the turn.
     #[inline]
     pub fn flush_later(&self, key: Key, connection: &mut Connection) {
         if !std::mem::replace(&mut connection.dirty, true) {
-            self.calmness.stir(key, connection);
             self.dirty.borrow_mut().push(key);
             self.wake();
         }
@@ -229,8 +222,6 @@ impl Worker {
             return 0;
         }
         if connection.outbox.is_none() && connection.verses.is_empty() {
-            drop(table);
-            self.settle(key);
             return 0;
         }
         let Ok(flushed) = self.write(connection) else {
@@ -266,10 +257,7 @@ impl Worker {
                     socket::finish_writing(socket);
                 }
             }
-            _ => {
-                drop(table);
-                self.settle(key);
-            }
+            _ => {}
         }
         flushed.bytes
     }

@@ -12,7 +12,6 @@ mod attacks;
 mod browser;
 mod command_line;
 mod configuration;
-mod crash_proof;
 mod examples;
 mod frames;
 mod handlers;

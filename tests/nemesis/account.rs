@@ -133,12 +133,6 @@ fn manager_killed(ledger: &Ledger, ask: &Ask) -> bool {
     ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, |it| it.what == Harm::KilledManager)
 }
 
-/// What a killed worker had read, or not given away yet, is lost with it; its clients may not be.
-fn worker_killed(ledger: &Ledger, ask: &Ask) -> bool {
-    let killed = || ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, |it| it.what == Harm::KilledWorker);
-    ledger.crash_proof && killed()
-}
-
 fn stalled(ledger: &Ledger, fd: u64, at: Instant) -> bool {
     let stalls = ledger.lives.get(&fd).map_or(&[][..], |life| &life.stalls);
     stalls.iter().any(|(from, until)| *from <= at + KILL_LAG && at <= *until + STALL_LAG)
@@ -190,8 +184,6 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
         None
     } else if stalled(ledger, target, ask.at) {
         Some("silent: the target's queue was full")
-    } else if ask.verdict == Some(Verdict::Relayed) && worker_killed(ledger, ask) {
-        Some("missing: a worker that had it was killed")
     } else if ask.verdict == Some(Verdict::Relayed) {
         Some("silent: a lane was full")
     } else {

@@ -20,20 +20,15 @@ const STATUS: Duration = Duration::from_secs(30);
 pub struct Daemon {
     directory: TempDir,
     broken: Option<String>,
-    crash_proof: bool,
     pub address: String,
 }
 
 impl Daemon {
     /// Starts the program beside this one.
-    pub async fn start(
-        broken: Option<String>,
-        worker_num: u64,
-        crash_proof: bool,
-    ) -> Result<Daemon, String> {
+    pub async fn start(broken: Option<String>, worker_num: u64) -> Result<Daemon, String> {
         let directory = tempfile::Builder::new().prefix("wsd-nemesis-").tempdir();
         let directory = directory.map_err(|error| error.to_string())?;
-        let mut daemon = Daemon { directory, broken, crash_proof, address: String::new() };
+        let mut daemon = Daemon { directory, broken, address: String::new() };
         daemon.make_images().map_err(|error| format!("copy the server: {error}"))?;
         daemon.configure(worker_num).map_err(|error| error.to_string())?;
         daemon.command(&["start", "-d"]).await?;
@@ -89,14 +84,11 @@ impl Daemon {
     }
 
     pub fn configure(&self, worker_num: u64) -> std::io::Result<()> {
-        let crash_proof = self.crash_proof;
-        // Who has a context is never calm.
-        let contexts = !crash_proof;
         let config = format!(
             "listen = [\"127.0.0.1:0\"]\nworker_num = {worker_num}\nruntime_dir = \"run\"\n\
              buffer_policy = \"drop\"\nbuffer_output_size = \"256KiB\"\n\
              websocket_compression = true\ncompression_threshold = 128\n\
-             compression_context_takeover = {contexts}\ncrash_proof = {crash_proof}\n\
+             compression_context_takeover = true\n\
              ping_interval = \"3s\"\npong_timeout = \"30s\"\nworker_timeout = \"8s\"\n\
              max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\n\
              log_file = \"log\"\n"

@@ -73,8 +73,6 @@ pub enum Harm {
 #[derive(Debug)]
 pub struct Ledger {
     pub began: Instant,
-    /// Whether clients may outlive a kill of their worker, and lose what was on its way then.
-    pub crash_proof: bool,
     pub lives: HashMap<u64, Life>,
     pub asks: HashMap<(u64, u64), Ask>,
     /// By asker and target, the number that came last.
@@ -91,9 +89,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(crash_proof: bool) -> Ledger {
+    pub fn new() -> Ledger {
         Ledger {
-            crash_proof,
             began: Instant::now(),
             lives: HashMap::new(),
             asks: HashMap::new(),
@@ -224,14 +221,10 @@ impl Ledger {
         self.count("answers");
         let key = (me, packet.n);
         let Some(life) = self.lives.get_mut(&me) else { return };
-        let pid = std::mem::replace(&mut life.pid, packet.pid());
+        life.pid = packet.pid();
         life.heard = Instant::now();
         let before = life.answered;
         life.answered = packet.n.max(before);
-        let killed = |it: &Fault| it.what == Harm::KilledWorker && it.pid == pid;
-        if pid != packet.pid() && self.faults.iter().any(killed) {
-            self.count("clients that outlived their worker");
-        }
         let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
             return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };

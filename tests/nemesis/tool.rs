@@ -31,7 +31,7 @@ mod world;
 
 const USAGE: &str = "\
 nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
-        [--clients N] [--pause-ms N] [--visitors N] [--crash-proof]
+        [--clients N] [--pause-ms N] [--visitors N]
         [--break drop|double|swap|corrupt|misroute|unclosed]
 
 Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
@@ -54,7 +54,6 @@ struct Options {
     only: Option<Vec<String>>,
     broken: Option<String>,
     keep: bool,
-    crash_proof: bool,
 }
 
 fn main() -> ExitCode {
@@ -89,13 +88,11 @@ fn options() -> Result<Options, String> {
         only: None,
         broken: None,
         keep: false,
-        crash_proof: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         match name.as_str() {
             "--keep" => options.keep = true,
-            "--crash-proof" => options.crash_proof = true,
             _ => take(&mut options, &name, arguments.next())?,
         }
     }
@@ -127,10 +124,10 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
 
 /// Runs it; the number of violations.
 async fn run(options: Options) -> Result<u64, String> {
-    let Options { seed, time, clients, visitors, crash_proof, .. } = options;
+    let Options { seed, time, clients, visitors, .. } = options;
     println!("seed {seed}, {clients} clients, {visitors} visitors");
-    let daemon = Daemon::start(options.broken, 2, crash_proof).await?;
-    let world = Rc::new(World::new(seed, clients, options.pause, crash_proof));
+    let daemon = Daemon::start(options.broken, 2).await?;
+    let world = Rc::new(World::new(seed, clients, options.pause));
     *world.address.borrow_mut() = daemon.address.clone();
     let seats: Vec<_> = (0..world.seats.len())
         .map(|index| tokio::task::spawn_local(client::sit(world.clone(), index)))

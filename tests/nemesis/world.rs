@@ -44,8 +44,6 @@ pub struct World {
     pub quiet: Cell<bool>,
     /// Nobody comes any more.
     pub over: Cell<bool>,
-    /// Whether clients may outlive a kill of their worker.
-    pub crash_proof: bool,
     /// A client that everybody writes to, until it gets well again.
     pub hot: Cell<Option<(u64, Instant)>>,
 }
@@ -62,10 +60,9 @@ pub fn deflate() -> DeflateOptions {
 }
 
 impl World {
-    pub fn new(seed: u64, clients: u64, pause: Duration, crash_proof: bool) -> World {
+    pub fn new(seed: u64, clients: u64, pause: Duration) -> World {
         World {
-            ledger: RefCell::new(Ledger::new(crash_proof)),
-            crash_proof,
+            ledger: RefCell::new(Ledger::new()),
             address: RefCell::default(),
             codec: RefCell::new(Codec::new(deflate())),
             seats: (0..clients).map(|_| Rc::default()).collect(),
@@ -103,12 +100,7 @@ impl World {
         let (pid, heard) = life.map_or((0, now), |life| (life.pid, life.heard));
         // It may be with another process by now than with the one that answered last.
         let silence = now.duration_since(heard);
-        let moves = |harm| match harm {
-            Harm::Reload => true,
-            Harm::KilledWorker => self.crash_proof,
-            Harm::KilledManager => false,
-        };
-        let moved = ledger.was(heard, DROP_LAG, silence, |it| moves(it.what));
+        let moved = ledger.was(heard, DROP_LAG, silence, |it| it.what == Harm::Reload);
         let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| {
             fault.what == Harm::KilledWorker && (fault.pid == pid || moved)
         });

@@ -394,15 +394,6 @@ fn an_old_worker_that_was_not_ready_has_nothing_to_give() {
 }
 
 #[test]
-fn one_that_inherits_hands_over_before_it_is_ready() {
-    let (reload, actions) = Reload::begin([(id(0, 1), false)], LIMITS, 0);
-    let mut story = Story { reload, actions, now: 0 };
-    story.on(Event::Inherits(id(0, 1))).prepared(1).take();
-    story.ready(0, 2);
-    assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
-}
-
-#[test]
 fn an_old_worker_replaced_meanwhile_is_the_one_that_hands_over() {
     let mut story = Story::begin(1);
     story.prepared(1).exited(id(0, 1));
