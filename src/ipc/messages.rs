@@ -109,7 +109,7 @@ impl Hello {
     }
 }
 
-/// Serials in one lease (DESIGN: blocks of 65,536).
+/// Serials in one lease.
 pub const LEASE_SERIALS: u64 = 65_536;
 
 /// Everything a worker needs to begin.
@@ -309,15 +309,8 @@ pub enum Origin {
     Control,
 }
 
-/// The body of a `HandOver` that is to be done in rounds, each with an end of its own: `Gave` and
-/// `Rested`, whereupon `HandOver` comes again.
-pub const IN_ROUNDS: &[u8] = b"in rounds";
-
 /// A direct link between two workers. No number is used twice while a server runs.
 pub type LinkId = u64;
-
-/// The body of a `WhoAreYou` by a manager that knows of direct links.
-pub const DIRECT: &[u8] = b"direct";
 
 /// Manager to worker, over the link.
 #[derive(Debug, Serialize, Deserialize)]
@@ -325,7 +318,7 @@ pub enum ManagerToWorker {
     /// Answer with the same number. Control lane.
     Beat(u64),
     /// Say what you own (`Owns`). Sent first on every new link, so a direct link that is there is
-    /// one that the manager does not know of, and ends. Body: [`DIRECT`]. Control lane.
+    /// one that the manager does not know of, and ends. Control lane.
     WhoAreYou,
     /// A message for one of your clients. Body: the payload. Data lane.
     Push {
@@ -407,8 +400,7 @@ pub enum ManagerToWorker {
     },
     /// Stop accepting and hand your connections to `to`, a ready worker: answer with `Moving`
     /// batches and then `HandedOver`. Sent again after a manager's death: then batches that
-    /// were not acknowledged by `Adopted` go out again, and the next round begins. Body:
-    /// [`IN_ROUNDS`] for a worker that can; one that cannot takes no notice of it. Data lane,
+    /// were not acknowledged by `Adopted` go out again, and the next round begins. Data lane,
     /// behind every push sent before.
     HandOver {
         /// Who takes them.

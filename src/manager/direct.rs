@@ -90,7 +90,7 @@ impl Manager {
             && !self.stopping;
         let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
         let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
-        let able = serves(from).is_some() && serves(to)?.knows_direct;
+        let able = serves(from).is_some() && serves(to).is_some();
         (able && !self.direct.is_between(from, to)).then_some(to)
     }
 
@@ -135,11 +135,8 @@ impl Manager {
         self.hand_over_if_undisturbed();
     }
 
-    /// A worker knows of direct links, and these lead to it.
+    /// These direct links lead to a worker.
     pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
-        if let Some(worker) = self.workers.get_mut(to) {
-            worker.knows_direct = true;
-        }
         for (link, from) in from {
             // Its sender ends it, as we are new to it.
             self.direct.links.insert(link, Pair { from, to, end: None, told: true });

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::control::WorkerState;
 use crate::ipc::link::{Lane, Link};
-use crate::ipc::messages::{DIRECT, IN_ROUNDS, LinkId, ManagerToWorker, RequestId, WorkerRecord};
+use crate::ipc::messages::{LinkId, ManagerToWorker, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
 
@@ -43,8 +43,6 @@ pub struct WorkerHandle {
     pub beats: Beats,
     /// Whether it has said what it owns.
     pub introduced: bool,
-    /// Whether it knows of direct links.
-    pub knows_direct: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Its pushes that were refused and not yet told.
@@ -64,7 +62,6 @@ impl WorkerHandle {
             phase,
             beats: Beats::default(),
             introduced: false,
-            knows_direct: false,
             killed: false,
             refused: 0,
             tasks: Vec::new(),
@@ -109,12 +106,14 @@ impl WorkerHandle {
 
     /// Asks what it owns.
     pub fn who_are_you(&self) {
-        self.tell_with(&ManagerToWorker::WhoAreYou, DIRECT, Vec::new());
+        self.tell(&ManagerToWorker::WhoAreYou);
     }
 
     /// Has it send to another directly, by this end of a link.
     pub fn send_directly(&self, link: LinkId, to: WorkerId, end: OwnedFd) {
-        self.tell_with(&ManagerToWorker::Direct { link, to }, &[], vec![end]);
+        let direct = ManagerToWorker::Direct { link, to };
+        let sent = self.link.send(Lane::Control, &direct, Body::Inline(&[]), vec![end]);
+        self.note(sent.map(|_| ()));
     }
 
     /// Has it send by us again.
@@ -173,8 +172,7 @@ impl WorkerHandle {
         if !matches!(self.phase, Phase::Draining { .. }) {
             self.phase = Phase::Handing;
         }
-        let body = Body::Inline(IN_ROUNDS);
-        self.insist(&ManagerToWorker::HandOver { to }, body, Vec::new());
+        self.insist(&ManagerToWorker::HandOver { to }, Body::Inline(&[]), Vec::new());
     }
 
     /// Gives it connections.
@@ -198,11 +196,6 @@ impl WorkerHandle {
 
     fn tell(&self, message: &ManagerToWorker) {
         self.note(self.link.control(message));
-    }
-
-    fn tell_with(&self, message: &ManagerToWorker, body: &[u8], fds: Vec<OwnedFd>) {
-        let sent = self.link.send(Lane::Control, message, Body::Inline(body), fds);
-        self.note(sent.map(|_| ()));
     }
 
     fn insist(&self, message: &ManagerToWorker, body: Body<'_>, fds: Vec<OwnedFd>) {

@@ -63,13 +63,7 @@ pub struct Preface {
 #[derive(Debug, Deserialize)]
 struct Left {
     from: String,
-    #[serde(default = "first_version")]
     ipc_version: u8,
-}
-
-/// What the images spoke that did not say so.
-pub fn first_version() -> u8 {
-    1
 }
 
 impl Preface {

@@ -41,7 +41,6 @@ pub struct Takeover {
     /// The version of the image that wrote this.
     pub from: String,
     /// What that image and the workers it left speak.
-    #[serde(default = "super::launch::first_version")]
     ipc_version: u8,
     /// All of the numbers below.
     all: Vec<RawFd>,

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::link::{Arrival, Lane, Link, Sent};
-use crate::ipc::messages::{DIRECT, LinkId, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{LinkId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::{Body, Frames, Packet};
 
 /// Messages to the clients of a slot within a second before a link is asked for.
@@ -36,8 +36,6 @@ const QUEUED_MAX: usize = 1024;
 /// The links of a worker to and from others.
 #[derive(Default)]
 pub(super) struct Direct {
-    /// Whether the manager knows of such links.
-    allowed: Cell<bool>,
     /// By slot, as far as there was need.
     ways: RefCell<Vec<Way>>,
     /// Until when none is asked for, in monotonic milliseconds.
@@ -127,7 +125,7 @@ impl Outgoing {
 impl Worker {
     /// One more goes to a slot by the manager: asks for a link, if that is worth it.
     pub(super) fn want_direct(&self, to: Slot) {
-        if !self.direct.allowed.get() || to == self.slot() {
+        if to == self.slot() {
             return;
         }
         let mut way = self.direct.way(to);
@@ -202,7 +200,7 @@ impl Worker {
         match self.direct.slot_of(id) {
             Some(slot) => self.end_direct(slot),
             // It did not come up. The manager counts on an answer.
-            None => self.say_of_links(&WorkerToManager::Indirect { link: id }),
+            None => self.say_in_order(&WorkerToManager::Indirect { link: id }),
         }
     }
 
@@ -211,7 +209,7 @@ impl Worker {
         let Some(way) = way else { return };
         tracing::debug!(to = %way.to, "sending by the manager");
         way.send_queued();
-        self.say_of_links(&WorkerToManager::Indirect { link: way.id });
+        self.say_in_order(&WorkerToManager::Indirect { link: way.id });
         for packet in way.link.take_unsent() {
             if let Err(error) = self.send_by_manager(packet) {
                 tracing::error!(to = %way.to, %error, "a message is lost");
@@ -230,9 +228,8 @@ impl Worker {
 
 // As the receiver.
 impl Worker {
-    /// A manager is new to this worker. If it knows of direct links, it is told who sends to us.
-    pub(super) fn introduce_peers(self: &Rc<Self>, knows: &[u8]) {
-        self.direct.allowed.set(knows == DIRECT);
+    /// A manager is new to this worker, and is told who sends to us.
+    pub(super) fn introduce_peers(self: &Rc<Self>) {
         // It knows nothing of those we send to.
         self.go_indirect();
         let peers = self.direct.peers.borrow();
@@ -242,9 +239,7 @@ impl Worker {
             // Its sender may have said to a manager that died that it goes by that.
             self.take_rest(*id);
         }
-        if self.direct.allowed.get() {
-            self.say(&WorkerToManager::Peers { from });
-        }
+        self.say(&WorkerToManager::Peers { from });
     }
 
     /// Another worker sends to us directly, and all that it sent before was taken.
@@ -291,7 +286,7 @@ impl Worker {
         self.take_rest(id);
         if !self.peer_ended(id) {
             // It did not come up, or has ended by itself. The manager counts on an answer.
-            self.say_of_links(&WorkerToManager::PeerEnded { link: id });
+            self.say_in_order(&WorkerToManager::PeerEnded { link: id });
         }
     }
 
@@ -314,18 +309,10 @@ impl Worker {
         }
     }
 
-    /// Says something of links to a manager that knows of them. One that does not has a worker
-    /// killed that says what it cannot read.
-    fn say_of_links(&self, message: &WorkerToManager) {
-        if self.direct.allowed.get() {
-            self.say_in_order(message);
-        }
-    }
-
     fn peer_ended(&self, id: LinkId) -> bool {
         let was_there = self.direct.peers.borrow_mut().remove(&id).is_some();
         if was_there {
-            self.say_of_links(&WorkerToManager::PeerEnded { link: id });
+            self.say_in_order(&WorkerToManager::PeerEnded { link: id });
         }
         was_there
     }

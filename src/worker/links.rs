@@ -17,7 +17,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::{Fd, Slot};
 use crate::ipc::link::{Arrival, Link};
 use crate::ipc::messages::{
-    IN_ROUNDS, ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
+    ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
 };
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
@@ -230,7 +230,7 @@ impl Worker {
         match message {
             ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
             ManagerToWorker::WhoAreYou => {
-                self.introduce_peers(&body.into_bytes()?);
+                self.introduce_peers();
                 self.say_owns();
             }
             ManagerToWorker::Push { origin, id, fd, opcode } => {
@@ -268,9 +268,7 @@ impl Worker {
                 self.worker_message(from, body.into_bytes()?);
             }
             ManagerToWorker::Sweep { idle_ms } => self.sweep(idle_ms),
-            ManagerToWorker::HandOver { to } => {
-                self.hand_over(to, body.into_bytes()? == IN_ROUNDS);
-            }
+            ManagerToWorker::HandOver { to } => self.hand_over(to),
             ManagerToWorker::Adopt { from, fds: numbers } => {
                 self.adopt(from, &numbers, &body.into_bytes()?, std::mem::take(fds))?;
             }

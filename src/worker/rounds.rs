@@ -33,8 +33,6 @@ const ROUND_TIME: Duration = Duration::from_secs(60);
 /// A pass over all connections.
 struct Pass {
     number: u32,
-    /// Whether the manager knows of rounds.
-    in_rounds: bool,
     /// Whose handler runs. They are held, so that they come to rest.
     busy: Vec<Key>,
 }
@@ -66,7 +64,7 @@ impl Round {
 impl Worker {
     /// The manager says to hand everything over; which worker takes it is the manager's affair.
     /// Said again, it means that what was not acknowledged may be lost, and that more can move.
-    pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId, in_rounds: bool) {
+    pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId) {
         if let Err(error) = self.set_accepting(false) {
             tracing::error!(%error, "cannot stop accepting");
         }
@@ -84,7 +82,7 @@ impl Worker {
                 return;
             }
             tracing::info!(to = %to, pass = number, "handing over");
-            worker.pass(Pass { number, in_rounds, busy: Vec::new() }).await;
+            worker.pass(Pass { number, busy: Vec::new() }).await;
         });
     }
 
@@ -117,13 +115,9 @@ impl Worker {
         let patience = if pass.number == 1 { HANDLER_TIME } else { Duration::ZERO };
         let deadline = Instant::now() + patience;
         while !pass.busy.is_empty() && Instant::now() < deadline {
-            if pass.in_rounds {
-                self.say_in_order(&WorkerToManager::Gave);
-            }
+            self.say_in_order(&WorkerToManager::Gave);
             let _ = timeout_at(deadline, self.until_any_rests(&pass.busy)).await;
-            if pass.in_rounds {
-                self.next_round().await?;
-            }
+            self.next_round().await?;
             let busy = std::mem::take(&mut pass.busy);
             self.move_these(pass, busy).await?;
         }
@@ -138,7 +132,7 @@ impl Worker {
         let mut keys = keys.into_iter();
         while let Some(key) = keys.next() {
             if batch.fds.is_empty()
-                && let Err(GivenUp) = self.until_room(pass.in_rounds, &mut round).await
+                && let Err(GivenUp) = self.until_room(&mut round).await
             {
                 // Some of these may be held.
                 pass.busy.extend(std::iter::once(key).chain(keys));
@@ -198,8 +192,8 @@ impl Worker {
 
     /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
     /// client goes the same way as the client, and must not overtake it.
-    async fn until_room(&self, in_rounds: bool, round: &mut Round) -> Result<(), GivenUp> {
-        if in_rounds && round.is_over() {
+    async fn until_room(&self, round: &mut Round) -> Result<(), GivenUp> {
+        if round.is_over() {
             self.say_in_order(&WorkerToManager::Gave);
             self.next_round().await?;
             *round = Round::begin();

@@ -9,17 +9,17 @@ use crate::api::Opcode;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::link::{Lane, Link, Sent};
-use crate::ipc::messages::{DIRECT, ManagerToWorker, Origin, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{ManagerToWorker, Origin, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::{Body, Frames};
 use crate::sys::packet;
 
 const OTHER: WorkerId = WorkerId { slot: Slot(1), epoch: 1 };
 
-/// A worker whose manager knows of direct links, with a client.
+/// A worker with a client.
 async fn start(server: &Server) -> (Tested, Receiver<String>, Client) {
     let (tell, heard) = channel();
     let mut worker = server.start(FIRST, config(), move || Obedient(tell)).await;
-    worker.says(ManagerToWorker::WhoAreYou, DIRECT).await;
+    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
     assert_eq!(peers(&mut worker).await, []);
     let client = server.connect().await;
     told(&heard).await;
@@ -128,7 +128,7 @@ async fn what_came_directly_is_taken_before_what_comes_by_the_manager_again() {
     let link = Link::new(ours, OTHER).unwrap();
     let mut buffer = [0; 256];
     assert!(link.receive(&mut buffer).await.unwrap().is_some());
-    worker.says(ManagerToWorker::WhoAreYou, DIRECT).await;
+    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
     assert_eq!(peers(&mut worker).await, [(9, OTHER)]);
 
     let to = fd(0, 1).as_u64();
@@ -150,20 +150,4 @@ async fn what_came_directly_is_taken_before_what_comes_by_the_manager_again() {
     assert_eq!(text(&mut client).await, "last");
     let ended = |heard: &Heard| matches!(heard.0, WorkerToManager::PeerEnded { link: 9 });
     worker.hears(|heard| ended(heard).then_some(())).await;
-}
-
-#[tokio::test]
-async fn a_manager_that_knows_nothing_of_links_hears_nothing_of_them() {
-    let server = Server::new();
-    let (mut worker, _heard, mut client) = start(&server).await;
-    let _socket = go_direct(&mut worker).await;
-    push(&mut client, 1).await;
-    // One of an older image.
-    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
-    push(&mut client, 40).await;
-    for _ in 0..42 {
-        let message = worker.hears_all().await.0;
-        let known = matches!(message, WorkerToManager::Push { .. } | WorkerToManager::Owns { .. });
-        assert!(known, "{message:?}");
-    }
 }

@@ -13,7 +13,7 @@ use super::serving::{Obedient, config, told};
 use crate::api::{Opcode, Verdict};
 use crate::config::{BufferPolicy, Config};
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::messages::{IN_ROUNDS, ManagerToWorker, Origin, WorkerToManager};
+use crate::ipc::messages::{ManagerToWorker, Origin, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 
@@ -281,7 +281,7 @@ async fn round(old: &mut Tested) -> (usize, bool) {
 }
 
 async fn ask_for_round(old: &mut Tested) {
-    old.says(ManagerToWorker::HandOver { to: SECOND }, IN_ROUNDS).await;
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
 }
 
 async fn rests(old: &mut Tested) {

@@ -46,6 +46,9 @@ pub async fn pass_over(old: &mut Tested, new: &mut Tested) -> (u64, u64) {
                 new.says_with(&adopt, &body, fds).await;
             }
             WorkerToManager::HandedOver { moved, stayed } => done = Some((moved, stayed)),
+            WorkerToManager::Rested => {
+                old.says(ManagerToWorker::HandOver { to: new.id }, &[]).await;
+            }
             _ => {}
         }
         while on_the_way > 0 {
