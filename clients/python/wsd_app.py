@@ -31,6 +31,7 @@ U32 = struct.Struct("<I")
 HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
  EVERY, SEND, STATS, END) = range(32, 48)
+PROTECT = 56
 VERDICT = 64
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid")
@@ -128,6 +129,9 @@ class App:
 
     def close(self, fd, code=1000, reason=""):
         self._send(DISCONNECT, code=code, fd=fd, payload=reason.encode())
+
+    def protect(self, fd, on=True):
+        self._send(PROTECT, code=int(on), fd=fd)
 
     def exists(self, fd):
         return self._ask(EXISTS, fd=fd)[1] == 1

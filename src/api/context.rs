@@ -33,7 +33,8 @@ pub struct Info {
     pub client: Option<IpAddr>,
     /// When it was opened, milliseconds since 1970.
     pub connected_at: u64,
-    /// How long nothing was received, in milliseconds.
+    /// How long the client has sent nothing, in milliseconds. The answer to a ping of the
+    /// server does not count.
     pub idle_ms: u64,
     /// Bytes received since it was opened, after the handshake.
     pub bytes_in: u64,
@@ -71,6 +72,8 @@ pub trait Reactor {
     fn broadcast(&self, message: Message, except: Option<Fd>);
     /// See [`Context::close`].
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict;
+    /// See [`Context::protect`].
+    fn protect(&self, fd: Fd, on: bool) -> Verdict;
     /// See [`Context::info`].
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>>;
     /// See [`Context::connections`].
@@ -191,6 +194,14 @@ impl Context {
     /// over 123 bytes is cut. Swoole's `disconnect`.
     pub fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
         self.reactor.close(fd, code, reason)
+    }
+
+    /// Whether `heartbeat_idle_time` leaves a client alone, wherever the client is. The mark stays
+    /// on the connection over reloads until it is taken away. The verdict says whether the mark
+    /// was set (`Queued`), is on its way to another worker (`Relayed`), or found nobody. Swoole's
+    /// `protect`.
+    pub fn protect(&self, fd: Fd, on: bool) -> Verdict {
+        self.reactor.protect(fd, on)
     }
 
     /// What is known of a client; `None` when it is gone or no answer came within 5 seconds.

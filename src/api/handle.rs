@@ -92,6 +92,14 @@ impl Handle {
         })
     }
 
+    /// Has the sweep for idle clients leave a client alone, or do so no more. See
+    /// [`Context::protect`].
+    pub fn protect(&self, fd: Fd, on: bool) -> Verdict {
+        self.queue(0, move |ctx| {
+            ctx.protect(fd, on);
+        })
+    }
+
     /// What is known of a client. See [`Context::info`]; `None` also where too many calls wait.
     pub fn info(&self, fd: Fd) -> SendFuture<Option<Info>> {
         let asked = self.ask(0, move |ctx| ctx.reactor().info(fd));

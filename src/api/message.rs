@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fd::Fd;
 
-/// The kind of a data message (RFC 6455 section 5.6). The numbers are the wire's.
+/// The kind of a message (RFC 6455 sections 5.5 and 5.6). The numbers are the wire's.
+///
+/// What a client sent is `Text` or `Binary`. The two others are for pushes alone.
 // Four bytes, since it stands beside padding and is then read with it: a read of more than was
 // written last waits until that has left the processor's store buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,12 +17,25 @@ pub enum Opcode {
     Text = 1,
     /// Bytes. Swoole's `WEBSOCKET_OPCODE_BINARY`.
     Binary = 2,
+    /// A ping of the application, at most 125 bytes. The client answers with a pong, which
+    /// counts as something that the client sent. Swoole's `WEBSOCKET_OPCODE_PING`.
+    Ping = 9,
+    /// A pong that nobody asked for, at most 125 bytes. Swoole's `WEBSOCKET_OPCODE_PONG`.
+    Pong = 10,
+}
+
+impl Opcode {
+    /// Whether it is a control frame: at most 125 bytes, never compressed.
+    #[inline]
+    pub fn is_control(self) -> bool {
+        matches!(self, Opcode::Ping | Opcode::Pong)
+    }
 }
 
 /// A message to push. Cheap to clone: the bytes are shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Text or binary.
+    /// What it is.
     pub opcode: Opcode,
     /// The payload. Text is UTF-8; the constructors see to it.
     pub data: Bytes,
@@ -35,6 +50,11 @@ impl Message {
     /// A binary message.
     pub fn binary(data: impl Into<Bytes>) -> Message {
         Message { opcode: Opcode::Binary, data: data.into() }
+    }
+
+    /// A ping with at most 125 bytes; a longer one is answered `TooBig`.
+    pub fn ping(data: impl Into<Bytes>) -> Message {
+        Message { opcode: Opcode::Ping, data: data.into() }
     }
 }
 
@@ -84,7 +104,7 @@ impl Frame {
     pub fn text(&self) -> Option<&str> {
         match self.opcode {
             Opcode::Text => std::str::from_utf8(&self.data).ok(),
-            Opcode::Binary => None,
+            _ => None,
         }
     }
 }

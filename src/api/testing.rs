@@ -33,6 +33,8 @@ pub enum Sent {
     ToWorker(Slot, Bytes),
     /// A close of a client, with its code and reason.
     Close(Fd, u16, String),
+    /// Whether the sweep for idle clients is to leave a client alone.
+    Protect(Fd, bool),
 }
 
 /// A worker that has no process, no sockets and no clients: each push is `queued`, each client
@@ -130,6 +132,11 @@ impl Reactor for FakeWorker {
 
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
         self.sent.borrow_mut().push(Sent::Close(fd, code, reason.to_owned()));
+        Verdict::Queued
+    }
+
+    fn protect(&self, fd: Fd, on: bool) -> Verdict {
+        self.sent.borrow_mut().push(Sent::Protect(fd, on));
         Verdict::Queued
     }
 

@@ -13,9 +13,7 @@ struct Relation {
     fault: fn(&Config) -> Option<Wrong>,
 }
 
-const RELATIONS: [Relation; 8] = [
-    Relation { keys: ["heartbeat_check_interval", "heartbeat_idle_time"], fault: heartbeat },
-    Relation { keys: ["ping_interval", "heartbeat_idle_time"], fault: ping },
+const RELATIONS: [Relation; 6] = [
     Relation { keys: ["head_line_max", "head_bytes_max"], fault: head },
     Relation { keys: ["handshakes_per_ip", "handshakes_max"], fault: handshakes },
     Relation { keys: ["app.command", "handler"], fault: app },
@@ -46,36 +44,6 @@ impl Loading<'_> {
             }
         }
     }
-}
-
-fn heartbeat(config: &Config) -> Option<Wrong> {
-    let (idle, interval) = config.heartbeat()?;
-    (interval > idle).then(|| {
-        Wrong::new(
-            format!(
-                "heartbeat_check_interval ({}) is longer than heartbeat_idle_time ({})",
-                interval.show(),
-                idle.show()
-            ),
-            format!("make it at most that, such as {}", (idle / 2).show()),
-        )
-    })
-}
-
-fn ping(config: &Config) -> Option<Wrong> {
-    let (idle, _) = config.heartbeat()?;
-    let ping = config.ping_interval;
-    (ping >= idle).then(|| {
-        Wrong::new(
-            format!(
-                "ping_interval ({}) is not shorter than heartbeat_idle_time ({}), so quiet \
-                 clients are closed before they are asked",
-                ping.show(),
-                idle.show()
-            ),
-            "make ping_interval shorter, or 0 for no pings",
-        )
-    })
 }
 
 fn head(config: &Config) -> Option<Wrong> {

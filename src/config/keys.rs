@@ -221,9 +221,12 @@ settings! {
     }
 
     "Liveness" {
-        /// A client from which nothing was received for so long is closed with 1001. 0 is never.
-        heartbeat_idle_time: Duration = secs(600), zero_or(secs(1)..=DAY);
-        /// How often that is looked at. 0 is never.
+        /// A client that has sent nothing for so long is closed with 1001. Messages count, pings
+        /// of the client, and pongs to pings of the application; the answers to the server's own
+        /// pings do not, which every browser sends. 0 is never: who only listens does no wrong.
+        heartbeat_idle_time: Duration = secs(0), zero_or(secs(1)..=DAY);
+        /// How often the server looks for such clients, at least once in heartbeat_idle_time. 0 is
+        /// never.
         heartbeat_check_interval: Duration = secs(60), zero_or(secs(1)..=DAY);
         /// How often the server pings a silent client, with jitter; proxies cut silence at 60 s.
         /// 0 is never.

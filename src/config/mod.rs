@@ -81,10 +81,11 @@ impl Config {
         Rights { user, group, ..self.worker_rights() }
     }
 
-    /// Whether idle clients are closed, and how: the idle time and how often to look.
+    /// Whether idle clients are closed, and how: the idle time and how often to look, which is at
+    /// least once in that time.
     pub fn heartbeat(&self) -> Option<(Duration, Duration)> {
         let (idle, interval) = (self.heartbeat_idle_time, self.heartbeat_check_interval);
-        (!idle.is_zero() && !interval.is_zero()).then_some((idle, interval))
+        (!idle.is_zero() && !interval.is_zero()).then_some((idle, interval.min(idle)))
     }
 }
 

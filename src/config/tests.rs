@@ -40,7 +40,7 @@ fn the_defaults_are_valid_and_resolved() {
     assert_eq!(config.pid_file, PathBuf::from("/tmp/wsd-1000/wsd.pid"));
     assert_eq!(config.log_file, None);
     assert_eq!(config.package_max_length, 2 << 20);
-    assert_eq!(config.heartbeat(), Some((Duration::from_secs(600), Duration::from_secs(60))));
+    assert_eq!(config.heartbeat(), None);
 }
 
 #[test]
@@ -160,9 +160,6 @@ fn a_removed_key_says_that_it_was_removed_and_what_happens_instead() {
 #[test]
 fn what_contradicts_itself_is_refused() {
     for (set, key) in [
-        (vec![("heartbeat_idle_time", "30")], "heartbeat_idle_time"),
-        (vec![("heartbeat_check_interval", "601")], "heartbeat_check_interval"),
-        (vec![("ping_interval", "600")], "ping_interval"),
         (vec![("head_bytes_max", "4K")], "head_bytes_max"),
         (vec![("handshakes_max", "10")], "handshakes_max"),
         (vec![("handler", "app")], "handler"),
@@ -174,7 +171,22 @@ fn what_contradicts_itself_is_refused() {
         assert_eq!(errors.0.len(), 1, "{errors}");
         assert_eq!(errors.0[0].key, key);
     }
-    assert!(load(&[("heartbeat_check_interval", "0"), ("heartbeat_idle_time", "5")]).is_ok());
+}
+
+#[test]
+fn an_idle_time_alone_is_enough_also_one_shorter_than_the_ping_interval() {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    for (idle, interval, means) in [
+        ("1", "60", Some((second, second))),
+        ("25", "60", Some((25 * second, 25 * second))),
+        ("600", "60", Some((10 * minute, minute))),
+        ("600", "601", Some((10 * minute, 10 * minute))),
+        ("600", "0", None),
+        ("0", "60", None),
+    ] {
+        let set = [("heartbeat_idle_time", idle), ("heartbeat_check_interval", interval)];
+        assert_eq!(load(&set).unwrap().heartbeat(), means, "{set:?}");
+    }
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::EndDirect { link: 10 },
         ManagerToWorker::Peer { link: 10, from: ID },
         ManagerToWorker::PeerLeft { link: 10 },
+        ManagerToWorker::Protect { origin, id: 9, fd: FD, on: true },
     ]);
 }
 
@@ -179,6 +180,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Through { link: 10 },
         WorkerToManager::Indirect { link: 10 },
         WorkerToManager::PeerEnded { link: 10 },
+        WorkerToManager::Protect { id: 9, fd: FD, on: true },
     ]);
 }
 
@@ -188,6 +190,7 @@ fn what_workers_say_to_each_other_stays() {
         WorkerToWorker::Push { id: 9, fd: FD, opcode: Opcode::Text },
         WorkerToWorker::Close { id: 9, fd: FD, code: 4000 },
         WorkerToWorker::Info { id: 9, fd: FD },
+        WorkerToWorker::Protect { id: 9, fd: FD, on: true },
     ]);
 }
 

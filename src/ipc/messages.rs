@@ -328,12 +328,12 @@ pub enum ManagerToWorker {
         id: RequestId,
         /// The client.
         fd: u64,
-        /// Text or binary.
+        /// What it is.
         opcode: Opcode,
     },
     /// A message for all of your clients. Body: the payload. Data lane.
     Broadcast {
-        /// Text or binary.
+        /// What it is.
         opcode: Opcode,
         /// A client to leave out; 0: none.
         except: u64,
@@ -458,6 +458,17 @@ pub enum ManagerToWorker {
         /// Which link.
         link: LinkId,
     },
+    /// Leave one of your clients alone when the idle are swept, or do so no more. Data lane.
+    Protect {
+        /// Whom to tell the verdict.
+        origin: Origin,
+        /// 0: nobody.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Whether it is left alone.
+        on: bool,
+    },
 }
 
 /// Worker to manager, over the link.
@@ -476,12 +487,12 @@ pub enum WorkerToManager {
         id: RequestId,
         /// The client.
         fd: u64,
-        /// Text or binary.
+        /// What it is.
         opcode: Opcode,
     },
     /// A broadcast; the sender has served its own clients. Body: the payload. Data lane.
     Broadcast {
-        /// Text or binary.
+        /// What it is.
         opcode: Opcode,
         /// A client to leave out; 0: none.
         except: u64,
@@ -591,6 +602,15 @@ pub enum WorkerToManager {
         /// Which link.
         link: LinkId,
     },
+    /// Leave a client elsewhere alone when the idle are swept, or do so no more. Data lane.
+    Protect {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Whether it is left alone.
+        on: bool,
+    },
 }
 
 // ---------------------------------------------------------------- worker and worker
@@ -605,7 +625,7 @@ pub enum WorkerToWorker {
         id: RequestId,
         /// The client.
         fd: u64,
-        /// Text or binary.
+        /// What it is.
         opcode: Opcode,
     },
     /// Close a client of yours. Body: the reason.
@@ -624,6 +644,15 @@ pub enum WorkerToWorker {
         /// The client.
         fd: u64,
     },
+    /// Leave a client of yours alone when the idle are swept, or do so no more.
+    Protect {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// Whether it is left alone.
+        on: bool,
+    },
 }
 
 impl WorkerToWorker {
@@ -633,6 +662,7 @@ impl WorkerToWorker {
             WorkerToWorker::Push { id, fd, opcode } => WorkerToManager::Push { id, fd, opcode },
             WorkerToWorker::Close { id, fd, code } => WorkerToManager::Close { id, fd, code },
             WorkerToWorker::Info { id, fd } => WorkerToManager::Info { id, fd },
+            WorkerToWorker::Protect { id, fd, on } => WorkerToManager::Protect { id, fd, on },
         }
     }
 
@@ -647,6 +677,9 @@ impl WorkerToWorker {
                 ManagerToWorker::Close { origin, id, fd, code, operator: false }
             }
             WorkerToWorker::Info { id, fd } => ManagerToWorker::Info { origin, id, fd },
+            WorkerToWorker::Protect { id, fd, on } => {
+                ManagerToWorker::Protect { origin, id, fd, on }
+            }
         }
     }
 }

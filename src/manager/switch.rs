@@ -29,6 +29,8 @@ pub enum Errand {
     Push { origin: Origin, id: RequestId, opcode: Opcode },
     /// A close.
     Close { origin: Origin, id: RequestId, code: u16 },
+    /// A mark on a client.
+    Protect { origin: Origin, id: RequestId, on: bool },
     /// A question.
     Info { origin: Origin, id: RequestId },
     /// A worker's bytes for another.
@@ -41,13 +43,19 @@ impl Errand {
             Errand::Message { from } => Some(from),
             Errand::Push { origin, .. }
             | Errand::Close { origin, .. }
+            | Errand::Protect { origin, .. }
             | Errand::Info { origin, .. } => sender(origin),
         }
     }
 
     /// Whether its sender is told only when it is refused.
     pub fn is_unconfirmed(self) -> bool {
-        matches!(self, Errand::Push { id: 0, .. } | Errand::Close { id: 0, .. })
+        match self {
+            Errand::Push { id, .. } | Errand::Close { id, .. } | Errand::Protect { id, .. } => {
+                id == 0
+            }
+            Errand::Info { .. } | Errand::Message { .. } => false,
+        }
     }
 
     fn message(self, address: Address) -> ManagerToWorker {
@@ -63,6 +71,7 @@ impl Errand {
                 let operator = origin == Origin::Control;
                 ManagerToWorker::Close { origin, id, fd, code, operator }
             }
+            Errand::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },
             Errand::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
             Errand::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
         }
@@ -134,6 +143,9 @@ impl Manager {
             }
             WorkerToManager::Close { id, fd, code } => {
                 self.deliver(Address::Client(fd), Errand::Close { origin, id, code }, body);
+            }
+            WorkerToManager::Protect { id, fd, on } => {
+                self.deliver(Address::Client(fd), Errand::Protect { origin, id, on }, body);
             }
             WorkerToManager::Info { id, fd } => {
                 self.deliver(Address::Client(fd), Errand::Info { origin, id }, body);
@@ -242,7 +254,9 @@ impl Manager {
             self.traffic.refused += 1;
         }
         match errand {
-            Errand::Push { origin, id, .. } | Errand::Close { origin, id, .. } => {
+            Errand::Push { origin, id, .. }
+            | Errand::Close { origin, id, .. }
+            | Errand::Protect { origin, id, .. } => {
                 if id != 0 {
                     self.answer(origin, id, Reply::Verdict(verdict));
                 } else if verdict != Verdict::Gone {

@@ -9,7 +9,7 @@ use crate::api::Opcode;
 pub(super) const HEAD_BYTES_MAX: usize = 14;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
-pub(super) const CONTROL_BYTES_MAX: usize = 125;
+pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// The kind of a frame. The numbers are the wire's (RFC 6455 section 11.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ impl From<Opcode> for Op {
         match opcode {
             Opcode::Text => Op::Text,
             Opcode::Binary => Op::Binary,
+            Opcode::Ping => Op::Ping,
+            Opcode::Pong => Op::Pong,
         }
     }
 }

@@ -25,5 +25,5 @@ pub use deflate::{Codec, DeflateOptions, Variant};
 pub use engine::{Engine, Limits, Role};
 pub use event::{Data, Event, Fault, Step};
 pub use extension::{Direction, Params, accept_response, negotiate, offer};
-pub use head::{Head, Op};
+pub use head::{CONTROL_BYTES_MAX, Head, Op};
 pub use state::{BadState, EngineState};

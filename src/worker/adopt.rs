@@ -126,6 +126,7 @@ impl Worker {
             (connection.arriving, connection.adopted) = (true, true);
             connection.fd = Some(fd);
             connection.kept = Some(kept);
+            connection.protected = open.protected;
             connection.outbox = outbox.map(Box::new);
             connection.extra().opening = None;
             connection.extra().tail = open.tail;

@@ -63,6 +63,8 @@ pub(super) struct Connection {
     pub arriving: bool,
     /// It came over: the process it came from may still have a duplicate of the socket.
     pub adopted: bool,
+    /// It is left alone when the idle are swept.
+    pub protected: bool,
     /// Its number; it gets one when its request was read.
     pub fd: Option<Fd>,
     pub engine: Engine,
@@ -73,7 +75,8 @@ pub(super) struct Connection {
     pub extra: Option<Box<Extra>>,
     /// Milliseconds since 1970.
     pub opened_at: u64,
-    /// Milliseconds of the monotonic clock.
+    /// When the client last sent something, the answer to a ping of ours left out: milliseconds of
+    /// the monotonic clock.
     pub received_at: u64,
     pub bytes_in: u64,
     /// Begins below 0 by the size of the answer to the handshake, which does not count.
@@ -126,6 +129,7 @@ impl Connection {
             opened: false,
             arriving: false,
             adopted: false,
+            protected: false,
             fd: None,
             engine: Engine::new(Role::Server, None),
             kept: None,

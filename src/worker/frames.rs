@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use super::connection::{Connection, Stage};
+use super::heartbeat::PING;
 use super::table::Key;
 use super::timers::{NEVER, tick};
 use crate::api::{Frame, Opcode};
@@ -66,7 +67,9 @@ impl Worker {
         let mut table = self.table.borrow_mut();
         let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy)?;
         let fd = connection.fd?;
-        Some(match connection.engine.next_whole(bytes, &self.settings.message)? {
+        let whole = connection.engine.next_whole(bytes, &self.settings.message)?;
+        self.heard(key, connection);
+        Some(match whole {
             Ok((used, opcode, data)) => {
                 self.add(Counter::MessagesIn, 1);
                 Ok((used, Frame { fd, opcode, data }))
@@ -101,6 +104,12 @@ impl Worker {
             }
         };
         self.mind_message(key, connection);
+        match &step.event {
+            // Whoever is in the midst of a message sends.
+            None if !connection.engine.is_mid_message() => {}
+            Some(Event::Pong(payload)) if payload.bytes(bytes) == PING => {}
+            _ => self.heard(key, connection),
+        }
         let next = match step.event {
             None | Some(Event::Pong(_)) => Next::Nothing,
             Some(Event::Ping(payload)) => {

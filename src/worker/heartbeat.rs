@@ -19,6 +19,10 @@ const SWEEP_SLICE: usize = 4096;
 /// The same of those that are due: many may end, with all that the kernel has of them.
 const LOOK_SLICE: usize = 64;
 
+/// The payload of our own pings, by which their answers are known: a client that answers them is
+/// alive, and has sent nothing.
+pub(super) const PING: &[u8] = b"wsd";
+
 /// What is due on a connection.
 enum Due {
     Nothing,
@@ -108,8 +112,8 @@ impl Worker {
         };
         connection.ping_at = now + interval;
         if connection.pong_by == NEVER {
-            let mut bytes = Vec::with_capacity(2);
-            frame::put_ping(&mut bytes, &[]);
+            let mut bytes = Vec::with_capacity(2 + PING.len());
+            frame::put_ping(&mut bytes, PING);
             self.queue_control(key, connection, &bytes);
             connection.pong_by = now + self.settings.pong;
         }
@@ -126,6 +130,7 @@ impl Worker {
                     let idle = worker.table.borrow().get(key).is_some_and(|connection| {
                         connection.is_open()
                             && !connection.busy
+                            && !connection.protected
                             && now.saturating_sub(connection.received_at) >= idle_ms
                     });
                     if idle {

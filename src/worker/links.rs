@@ -255,6 +255,10 @@ impl Worker {
                 };
                 self.tell_verdict(origin, id, verdict);
             }
+            ManagerToWorker::Protect { origin, id, fd, on } => {
+                let verdict = self.routed(fd).map(|key| self.protect_here(key, on));
+                self.tell_verdict(origin, id, verdict.unwrap_or_else(|verdict| verdict));
+            }
             ManagerToWorker::Info { origin, id, fd } => {
                 let info = Fd::try_from(fd).ok().and_then(|fd| self.info_here(fd));
                 self.say(&WorkerToManager::InfoAnswer { origin, id, info });

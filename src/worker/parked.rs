@@ -36,6 +36,7 @@ pub(super) enum Parcel {
     Push { fd: Fd, message: Message, id: RequestId },
     Broadcast { fds: Vec<Fd>, message: Message },
     Close { fd: Fd, code: u16, reason: String },
+    Protect { fd: Fd, on: bool },
 }
 
 impl Parcel {
@@ -45,6 +46,7 @@ impl Parcel {
                 Parcel::Push { message, .. } => message.data.len(),
                 Parcel::Broadcast { fds, message } => message.data.len() + size_of_val(&fds[..]),
                 Parcel::Close { reason, .. } => reason.len(),
+                Parcel::Protect { .. } => 0,
             }
     }
 }
@@ -122,6 +124,11 @@ impl Worker {
             Parcel::Close { fd, code, reason } => {
                 if let Some(key) = self.key_of(fd) {
                     self.close_here(key, code, &reason, Cause::HandlerClosed);
+                }
+            }
+            Parcel::Protect { fd, on } => {
+                if let Some(key) = self.key_of(fd) {
+                    self.protect_here(key, on);
                 }
             }
         }

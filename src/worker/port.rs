@@ -57,7 +57,7 @@ impl Reactor for Port {
         self.with((), |worker| {
             let Message { opcode, data } = message;
             worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
-            if data.len() <= worker.settings.message.message_bytes {
+            if !worker.is_too_big(opcode, &data) {
                 worker.park_broadcast(opcode, &data, except);
                 let except = except.map_or(0, Fd::as_u64);
                 worker.pause_direct();
@@ -78,6 +78,18 @@ impl Reactor for Port {
             Route::Elsewhere => {
                 let close = WorkerToWorker::Close { id: 0, fd: fd.as_u64(), code };
                 worker.send_to_client(fd, close, reason.as_bytes())
+            }
+        })
+    }
+
+    fn protect(&self, fd: Fd, on: bool) -> Verdict {
+        self.with(Verdict::Gone, |worker| match worker.route(fd) {
+            Route::Here(key) => worker.protect_here(key, on),
+            Route::Gone => Verdict::Gone,
+            Route::Arriving => worker.park(Parcel::Protect { fd, on }),
+            Route::Elsewhere => {
+                let protect = WorkerToWorker::Protect { id: 0, fd: fd.as_u64(), on };
+                worker.send_to_client(fd, protect, &[])
             }
         })
     }

@@ -19,7 +19,7 @@ use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{RequestId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::websocket::{Head, Variant, frame};
+use crate::websocket::{CONTROL_BYTES_MAX, Head, Variant, frame};
 
 /// Where a client is, as far as this worker knows.
 pub(super) enum Route {
@@ -59,13 +59,20 @@ impl Worker {
     /// Pushes to a client of this worker.
     #[inline]
     pub(super) fn push_here(self: &Rc<Self>, key: Key, opcode: Opcode, data: &Bytes) -> Verdict {
-        let verdict = if data.len() > self.settings.message.message_bytes {
+        let verdict = if self.is_too_big(opcode, data) {
             Verdict::TooBig
         } else {
             let mut encoded = Encoded { opcode, plain: data, compressed: None };
             self.offer(key, &mut encoded)
         };
         self.count_verdict(verdict)
+    }
+
+    /// Whether no client may be pushed this: a control frame carries at most 125 bytes.
+    #[inline]
+    pub(super) fn is_too_big(&self, opcode: Opcode, data: &Bytes) -> bool {
+        let limit = self.settings.message.message_bytes;
+        data.len() > if opcode.is_control() { CONTROL_BYTES_MAX } else { limit }
     }
 
     /// The one way to a client.
@@ -142,7 +149,7 @@ impl Worker {
         data: &Bytes,
         to: impl Fn(&Connection) -> bool,
     ) {
-        if data.len() > self.settings.message.message_bytes {
+        if self.is_too_big(opcode, data) {
             self.count_verdict(Verdict::TooBig);
             return;
         }
@@ -192,6 +199,16 @@ impl Worker {
             return Verdict::Gone;
         }
         self.start_close(key, asked_close(code, reason, cause));
+        Verdict::Queued
+    }
+
+    /// Has the sweep for idle clients leave a client of this worker alone, or do so no more.
+    pub(super) fn protect_here(&self, key: Key, on: bool) -> Verdict {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
+            return Verdict::Gone;
+        };
+        connection.protected = on;
         Verdict::Queued
     }
 
@@ -251,7 +268,7 @@ impl Worker {
         let mut table = self.table.borrow_mut();
         let key = table.find(fd)?;
         let connection = table.get_mut(key).filter(|it| it.is_open() && !it.arriving)?;
-        if data.len() > self.settings.message.message_bytes {
+        if self.is_too_big(opcode, data) {
             return None;
         }
         if connection.engine.variant().is_some() {
@@ -271,9 +288,7 @@ impl Worker {
         match self.route(fd) {
             Route::Here(key) => self.push_here(key, opcode, data),
             Route::Gone => self.count_verdict(Verdict::Gone),
-            _ if data.len() > self.settings.message.message_bytes => {
-                self.count_verdict(Verdict::TooBig)
-            }
+            _ if self.is_too_big(opcode, data) => self.count_verdict(Verdict::TooBig),
             Route::Arriving => {
                 let message = Message { opcode, data: data.clone() };
                 self.park(Parcel::Push { fd, message, id })
@@ -293,7 +308,8 @@ impl Encoded<'_> {
     /// The payload for one peer, and whether it is compressed.
     #[inline]
     fn for_peer(&mut self, worker: &Worker, connection: &Connection) -> (bool, &Bytes) {
-        let Some(variant) = connection.engine.variant() else { return (false, self.plain) };
+        let variant = connection.engine.variant().filter(|_| !self.opcode.is_control());
+        let Some(variant) = variant else { return (false, self.plain) };
         let slot = &mut self.compressed.get_or_insert_default()[variant.index()];
         let compressed =
             slot.get_or_insert_with(|| worker.codec.borrow_mut().compress(self.plain, variant));

@@ -143,7 +143,7 @@ impl Worker {
             match socket::read(socket, buffer) {
                 Ok(n) => {
                     if n > 0 {
-                        self.received(key, connection, n);
+                        self.received(connection, n);
                     }
                     (n, connection.dirty)
                 }
@@ -162,17 +162,22 @@ impl Worker {
         }
     }
 
-    fn received(&self, key: Key, connection: &mut Connection, n: usize) {
-        let now = self.now_ms.get();
+    fn received(&self, connection: &mut Connection, n: usize) {
         connection.pong_by = super::timers::NEVER;
         if connection.opened {
             connection.bytes_in += n as u64;
-            if connection.received_at != now {
-                self.registry.received(key.index as usize, now);
-            }
         }
-        connection.received_at = now;
         self.add(Counter::BytesIn, n as u64);
+    }
+
+    /// The client has sent something that says more than that it is alive.
+    #[inline]
+    pub(super) fn heard(&self, key: Key, connection: &mut Connection) {
+        let now = self.now_ms.get();
+        if connection.received_at != now {
+            connection.received_at = now;
+            self.registry.received(key.index as usize, now);
+        }
     }
 
     /// What bytes mean depends on where their connection stands.

@@ -44,6 +44,8 @@ pub(super) struct OpenV1 {
     pub message_by: Tick,
     /// What the handler kept of it.
     pub frozen: Option<Vec<u8>>,
+    /// Whether it is left alone when the idle are swept.
+    pub protected: bool,
 }
 
 impl Traveller {
@@ -73,6 +75,7 @@ impl Traveller {
             pong_by: connection.pong_by,
             message_by: connection.message_by,
             frozen: frozen.map(|bytes| bytes.to_vec()),
+            protected: connection.protected,
         })))
     }
 
@@ -186,6 +189,7 @@ mod tests {
         let ticks = [open.deadline, open.ping_at, open.pong_by, open.message_by];
         assert_eq!(ticks, [crate::worker::timers::NEVER, 21, 22, 23]);
         assert_eq!(open.frozen.as_deref(), Some(b"user data".as_slice()));
+        assert!(open.protected);
     }
 
     #[test]

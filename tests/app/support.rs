@@ -25,6 +25,7 @@ use wsd::handler::app::*;
 pub enum Did {
     Push(Opcode, Bytes),
     Close(u16, String),
+    Protect(bool),
 }
 
 impl Did {
@@ -32,6 +33,7 @@ impl Did {
         match self {
             Did::Push(_, data) => String::from_utf8_lossy(data).into_owned(),
             Did::Close(code, reason) => format!("close {code} {reason}"),
+            Did::Protect(on) => format!("protect {on}"),
         }
     }
 }
@@ -147,6 +149,9 @@ impl Reactor for FakeReactor {
     }
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
         self.did(fd, Did::Close(code, reason.to_owned()))
+    }
+    fn protect(&self, fd: Fd, on: bool) -> Verdict {
+        self.did(fd, Did::Protect(on))
     }
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
         let info = self.known(fd);

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wsd::api::{
-    Accept, Context, Frame, Handle, Handshake, HttpRequest, HttpResponse, Refuse, Request, Verdict,
+    Accept, Context, Frame, Handle, Handshake, HttpRequest, HttpResponse, Message, Refuse,
+    Request, Verdict,
 };
 use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
@@ -202,6 +203,8 @@ async fn about_others(ctx: &Context, me: Fd, command: &str, rest: &str) -> Strin
             let (code, reason) = more.split_once(' ').unwrap_or((more, ""));
             ctx.close(fd(), code.parse().expect("a code"), reason).to_string()
         }
+        "ping" => ctx.push(fd(), Message::ping(more.to_owned())).to_string(),
+        "protect" => ctx.protect(fd(), more != "off").to_string(),
         "exists" => ctx.exists(fd()).await.to_string(),
         "info" => serde_json::to_string(&ctx.info(fd()).await).expect("JSON"),
         "connections" => {

@@ -95,7 +95,7 @@ impl Packet {
         bytes.extend_from_slice(&self.body);
         match opcode {
             Opcode::Binary => bytes,
-            Opcode::Text => data_encoding::HEXLOWER.encode(&bytes).into_bytes(),
+            _ => data_encoding::HEXLOWER.encode(&bytes).into_bytes(),
         }
     }
 
@@ -108,7 +108,7 @@ impl Packet {
         let text;
         let data = match opcode {
             Opcode::Binary => data,
-            Opcode::Text => {
+            _ => {
                 text = data_encoding::HEXLOWER.decode(data).ok()?;
                 &text
             }

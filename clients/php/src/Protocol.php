@@ -37,6 +37,7 @@ final class Protocol
     public const SEND = 45;
     public const STATS = 46;
     public const END = 47;
+    public const PROTECT = 56;
 
     public const VERDICT = 64;
 

@@ -15,7 +15,7 @@ pub const AGAIN: u8 = 128;
 pub const ANSWER: u8 = 1;
 /// Flag of DONE: every event sent before is done as well.
 pub const ALL: u8 = 1;
-/// Flag of PUSH and DISCONNECT: VERDICT is waited for.
+/// Flag of PUSH, DISCONNECT and PROTECT: VERDICT is waited for.
 pub const VERDICT: u8 = 1;
 
 /// What a process wants to be told, the flags of READY.
@@ -106,6 +106,8 @@ kinds! {
     Stats = 46,
     /// The process ends by itself and begins no further event.
     End = 47,
+    /// Leave a client alone when the idle are swept.
+    Protect = 56,
     /// What became of a push or a disconnect.
     Verdict = 64,
     /// The answer to `Info`.

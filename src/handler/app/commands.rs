@@ -71,8 +71,8 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         link.shared.pool.borrow_mut().reached(link.id);
     }
     match packet.kind {
-        Kind::Push | Kind::Disconnect | Kind::Keep => {
-            // Only these three are about a client that may be waiting for its 101.
+        Kind::Push | Kind::Disconnect | Kind::Protect | Kind::Keep => {
+            // Only these are about a client that may be waiting for its 101.
             let Some(packet) = link.shared.hold(packet) else { return Ok(()) };
             about_client(link, ctx, packet)
         }
@@ -107,7 +107,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
     }
 }
 
-/// PUSH, DISCONNECT and KEEP, also those that were held back until the 101.
+/// PUSH, DISCONNECT, PROTECT and KEEP, also those that were held back until the 101.
 pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     match packet.kind {
         Kind::Push => push(link, ctx, packet),
@@ -117,6 +117,14 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
                 Ok(fd) => ctx.close(fd, packet.code, &reason),
                 Err(_) => Verdict::Gone,
             };
+            if packet.flags & VERDICT != 0 {
+                link.verdict(packet.id, verdict_code(verdict));
+            }
+            Ok(())
+        }
+        Kind::Protect => {
+            let fd = Fd::try_from(packet.fd);
+            let verdict = fd.map_or(Verdict::Gone, |fd| ctx.protect(fd, packet.code != 0));
             if packet.flags & VERDICT != 0 {
                 link.verdict(packet.id, verdict_code(verdict));
             }
@@ -134,9 +142,11 @@ fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
     let opcode = match packet.code {
         1 => Opcode::Text,
         2 => Opcode::Binary,
+        9 => Opcode::Ping,
+        10 => Opcode::Pong,
         _ => return Err(Broken::Value(packet.kind)),
     };
-    let valid = opcode == Opcode::Binary || std::str::from_utf8(&packet.body).is_ok();
+    let valid = opcode != Opcode::Text || std::str::from_utf8(&packet.body).is_ok();
     Ok(valid.then(|| Message { opcode, data: packet.body.clone() }))
 }
 
