@@ -220,8 +220,8 @@ impl Context {
         self.reactor.connections()
     }
 
-    /// Sends bytes to the handler of another worker (`on_worker_message`). Swoole's
-    /// `sendMessage`.
+    /// Sends bytes, at most 16 MiB, to the handler of another worker (`on_worker_message`).
+    /// Swoole's `sendMessage`.
     pub fn send_to_worker(&self, to: Slot, data: impl Into<Bytes>) -> Verdict {
         self.reactor.send_to_worker(to, data.into())
     }

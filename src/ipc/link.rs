@@ -1,10 +1,10 @@
 //! A link: the SEQPACKET socket between the manager and one worker, with two lanes.
 //!
 //! Sending never waits. What the kernel does not take at once stands in one of two lanes:
-//! control, which always has room, and data, which answers `full` beyond
-//! [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small frames
-//! share a packet until the flusher gets to run, which is once in each turn of the reactor, or
-//! until the end of a turn that was announced.
+//! control, which has room for all but answers that nobody reads, and data, which answers `full`
+//! beyond [`DATA_LANE_BYTES_MAX`]. Control goes first; within a lane the order is kept. Small
+//! frames share a packet until the flusher gets to run, which is once in each turn of the reactor,
+//! or until the end of a turn that was announced.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,7 +19,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::packet::{Body, Packet};
-use super::{BROADCASTS_BYTES_MAX, DATA_LANE_BYTES_MAX, INLINE_BYTES_MAX, PACKET_BYTES_MAX};
+use super::{
+    ANSWERS_BYTES_MAX, BROADCASTS_BYTES_MAX, CONTROL_LANE_BYTES_MAX, DATA_LANE_BYTES_MAX,
+    INLINE_BYTES_MAX, PACKET_BYTES_MAX,
+};
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::sys::packet::Datagram;
@@ -32,7 +35,7 @@ const NOTHING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::ConnectionRes
 /// Which of the two lanes a message takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Few, small and never refused.
+    /// Few and small. Only answers are ever refused.
     Control,
     /// Bounded, in order.
     Data,
@@ -74,6 +77,8 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
+    /// Told when the control lane has room again.
+    room: Notify,
     /// Whether what is queued need not wake the flusher.
     in_turn: Cell<bool>,
     /// Whether the kernel refused something and is waited for.
@@ -92,6 +97,7 @@ impl Link {
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
+            room: Notify::new(),
             in_turn: Cell::new(false),
             blocked: Cell::new(false),
         })
@@ -105,6 +111,28 @@ impl Link {
     /// Queues a message without a body in the control lane.
     pub fn control<T: Serialize>(&self, message: &T) -> Result<()> {
         self.send(Lane::Control, message, Body::Inline(&[]), Vec::new()).map(|_| ())
+    }
+
+    /// Queues the answer to a question of the peer's, also in the control lane. False if a peer
+    /// that does not read has so many waiting that this one is dropped: whoever asked learns from
+    /// the deadline of the question that nobody knows.
+    pub fn answer<T: Serialize>(&self, message: &T) -> Result<bool> {
+        if self.control.borrow().bytes > ANSWERS_BYTES_MAX {
+            return Ok(false);
+        }
+        self.control(message).map(|()| true)
+    }
+
+    /// Waits until the control lane holds no more than [`CONTROL_LANE_BYTES_MAX`]. A peer is not
+    /// read before, so that one that asks and does not read the answers has to wait for itself.
+    pub async fn control_room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.control.borrow().bytes <= CONTROL_LANE_BYTES_MAX {
+                return;
+            }
+            room.await;
+        }
     }
 
     /// Queues a message, its body, and descriptors that travel beside it.
@@ -268,6 +296,9 @@ impl Link {
             packet::send(socket, &packet.bytes, &fds)?;
             queue.bytes -= packet.weight();
             queue.packets.pop_front();
+            if control_first && queue.bytes <= CONTROL_LANE_BYTES_MAX {
+                self.room.notify_waiters();
+            }
         }
     }
 
@@ -454,5 +485,27 @@ mod tests {
         ours.control(&WorkerToManager::Drained).unwrap();
         let (_, got) = tokio::join!(ours.flush(), drain(&theirs, queued + 1));
         assert_eq!(got[0].0, 0);
+    }
+
+    #[tokio::test]
+    async fn answers_to_a_peer_that_does_not_read_are_bounded_and_make_it_wait() {
+        let (ours, theirs) = pair();
+        let answer = WorkerToManager::Owns { ranges: vec![(1, 2); 2_000] };
+        let mut taken = 0;
+        while ours.answer(&answer).unwrap() {
+            taken += 1;
+        }
+        assert!((1..ANSWERS_BYTES_MAX / 32_000 + 8).contains(&taken), "{taken}");
+        // What the peer did not ask for is told all the same.
+        ours.control(&WorkerToManager::Drained).unwrap();
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        let room = ours.control_room();
+        let read = async { while theirs.receive(&mut buffer).await.unwrap().is_some() {} };
+        tokio::select! {
+            () = room => {}
+            error = ours.flush_forever() => panic!("{error}"),
+            () = read => panic!("the peer is gone"),
+        }
+        assert!(ours.answer(&answer).unwrap());
     }
 }

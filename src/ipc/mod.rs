@@ -35,3 +35,15 @@ pub const INLINE_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes that may wait in a link's data lane before `full` is the answer.
 pub const DATA_LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes in a link's control lane beyond which the manager reads no more of its worker, who would
+/// ask for yet more answers.
+pub const CONTROL_LANE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes in a link's control lane beyond which answers are dropped: a worker is answered also for
+/// what other workers have still to say.
+pub const ANSWERS_BYTES_MAX: usize = 4 * CONTROL_LANE_BYTES_MAX;
+
+/// Bytes of the largest body: the largest `package_max_length`, which is far more than a batch of
+/// connections has.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024 * 1024;

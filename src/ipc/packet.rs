@@ -9,15 +9,16 @@
 //! epoch can be told. Flag 1: the body stands in a sealed memfd, the packet's last descriptor,
 //! and not behind the message.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{IPC_VERSION, codec};
+use super::{BODY_BYTES_MAX, INLINE_BYTES_MAX, IPC_VERSION, codec};
 use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
+use crate::sys::memory;
 
 const PACKET_HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
@@ -104,7 +105,7 @@ impl Body<'_> {
     pub fn into_bytes(self) -> Result<Bytes> {
         match self {
             Body::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-            Body::Beside(memfd, len) => crate::sys::memory::read_sealed(memfd, len),
+            Body::Beside(memfd, len) => memory::read_sealed(memfd, len),
         }
     }
 
@@ -157,6 +158,9 @@ impl<'a> Frames<'a> {
 
     /// The next frame. `fds` are the packet's descriptors, of which a body in a memfd takes the
     /// last.
+    ///
+    /// # Errors
+    /// When the bytes are no frame, or the body is not sealed memory of the length that is told.
     pub fn next<T: DeserializeOwned>(
         &mut self,
         fds: &mut Vec<OwnedFd>,
@@ -177,12 +181,21 @@ impl<'a> Frames<'a> {
                 let (body, rest) = rest.split_at_checked(body_len).ok_or_else(short)?;
                 (Body::Inline(body), rest)
             }
-            FLAG_MEMFD => (Body::Beside(fds.pop().ok_or_else(short)?, body_len), rest),
+            FLAG_MEMFD => (beside(fds.pop().ok_or_else(short)?, body_len)?, rest),
             other => return Err(Error::new(format!("an IPC frame has unknown flags {other:#x}"))),
         };
         self.rest = rest;
         Ok(Some(Received { message: codec::decode(message)?, body }))
     }
+}
+
+fn beside(memfd: OwnedFd, len: usize) -> Result<Body<'static>> {
+    // A short one beside would cost its receiver a descriptor for next to nothing.
+    if !(INLINE_BYTES_MAX + 1..=BODY_BYTES_MAX).contains(&len) {
+        return Err(Error::new(format!("a body of {len} bytes does not stand beside its packet")));
+    }
+    memory::check_sealed(memfd.as_fd(), len)?;
+    Ok(Body::Beside(memfd, len))
 }
 
 #[cfg(test)]
@@ -224,6 +237,23 @@ mod tests {
             b'h', b'i',
         ];
         assert_eq!(packet.bytes, golden);
+    }
+
+    #[test]
+    fn a_body_that_is_not_sealed_memory_of_its_length_is_no_frame() {
+        let len = INLINE_BYTES_MAX + 1;
+        let sealed = |len| memory::write_sealed("test", &vec![7; len]).unwrap();
+        let open = memory::open_memfd("test").unwrap();
+        nix::unistd::ftruncate(&open, len as i64).unwrap();
+        let good = (sealed(len), len);
+        let bad = [(sealed(len), len + 1), (sealed(len), 3 << 30), (open, len), (sealed(5), 5)];
+        for (index, (memfd, len)) in std::iter::once(good).chain(bad).enumerate() {
+            let mut packet = Packet::new(ID);
+            packet.add_beside(&push(7), memfd, len).unwrap();
+            let mut frames = Frames::new(&packet.bytes).unwrap();
+            let frame = frames.next::<WorkerToManager>(&mut packet.fds);
+            assert_eq!(frame.is_ok(), index == 0, "{len} bytes");
+        }
     }
 
     #[test]

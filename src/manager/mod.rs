@@ -72,6 +72,8 @@ use workers::{WorkerHandle, Workers};
 const TURN_BYTES: usize = 64 * 1024;
 /// What a packet costs besides its bytes.
 const PACKET_COST: usize = 8 * 1024;
+/// Packets of a worker that has ended: more than the kernel queues.
+const LAST_PACKETS_MAX: usize = 1024;
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
 const SETTLE_MS: u64 = 1000;
 /// How long workers have to leave by themselves once the master is dead.
@@ -434,13 +436,22 @@ impl Manager {
         }
     }
 
-    /// Reads what is left in the link of a worker that has ended.
+    /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
+    /// fresh one is the cure.
+    fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
+        tracing::error!(worker = %id, %error, "a worker broke the protocol: it is replaced");
+        self.master.send(&ManagerToMaster::Kill(id));
+    }
+
+    /// Reads what is left in the link of a worker that has ended. Who kept a copy of its end may
+    /// go on writing, and is not followed.
     fn drain_link(&mut self, id: WorkerId) {
         let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
             return;
         };
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        while let Ok(Some(arrival)) = link.try_receive(&mut buffer) {
+        for _ in 0..LAST_PACKETS_MAX {
+            let Ok(Some(arrival)) = link.try_receive(&mut buffer) else { return };
             if let Err(error) = self.on_packet(id, &buffer[..arrival.len], arrival.fds) {
                 tracing::warn!(worker = %id, %error, "the last words of a worker are garbled");
                 return;
@@ -453,25 +464,18 @@ impl Manager {
 async fn read(manager: Shared, link: Rc<Link>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
     loop {
+        link.control_room().await;
         let mut arrival = match link.receive(&mut buffer).await {
             Ok(Some(arrival)) => arrival,
             // The master will tell how it ended.
             Ok(None) => return,
-            Err(error) => {
-                tracing::error!(worker = %link.id(), %error, "a link broke");
-                return;
-            }
+            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
         };
         let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
         match read {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => {}
-            Err(error) => {
-                // A bug of ours or of its: a fresh worker is the cure.
-                tracing::error!(worker = %link.id(), %error, "a worker's packet is garbled");
-                manager.borrow().master.send(&ManagerToMaster::Kill(link.id()));
-                return;
-            }
+            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
         }
     }
 }

@@ -284,10 +284,11 @@ impl Manager {
         match origin {
             Origin::Worker(worker) => {
                 let Some(worker) = self.workers.get(worker) else { return };
-                match reply {
+                let queued = match reply {
                     Reply::Verdict(verdict) => worker.verdict(id, verdict),
                     Reply::Info(info) => worker.info(id, *info),
-                }
+                };
+                self.traffic.refused += u64::from(!queued);
             }
             Origin::Control => {
                 if let Some(asker) = self.asked.remove(&id) {

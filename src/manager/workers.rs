@@ -143,14 +143,23 @@ impl WorkerHandle {
     }
 
     /// Tells what became of its push or close. In the control lane, since an answer may not be
-    /// lost; there are never more of them than the worker has asked for.
-    pub fn verdict(&self, id: RequestId, verdict: Verdict) {
-        self.tell(&ManagerToWorker::Verdict { id, verdict });
+    /// lost, but for one to a worker that leaves thousands of them unread. Whether it was queued.
+    #[must_use]
+    pub fn verdict(&self, id: RequestId, verdict: Verdict) -> bool {
+        self.answer(&ManagerToWorker::Verdict { id, verdict })
     }
 
-    /// Answers its question about a client.
-    pub fn info(&self, id: RequestId, info: Option<Info>) {
-        self.tell(&ManagerToWorker::InfoAnswer { id, info });
+    /// Answers its question about a client. Whether the answer was queued.
+    #[must_use]
+    pub fn info(&self, id: RequestId, info: Option<Info>) -> bool {
+        self.answer(&ManagerToWorker::InfoAnswer { id, info })
+    }
+
+    fn answer(&self, message: &ManagerToWorker) -> bool {
+        self.link.answer(message).unwrap_or_else(|error| {
+            tracing::error!(worker = %self.id(), %error, "an answer is lost");
+            false
+        })
     }
 
     /// Tells it what was refused since the last time.

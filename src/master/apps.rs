@@ -14,7 +14,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
 use crate::sys::rights::Rights;
-use crate::sys::{memory, process};
+use crate::sys::{clock, memory, process};
 
 /// An application process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +40,49 @@ pub struct AppLaunch {
 /// Where the application finds its socket, and what tells it so.
 const APP_SOCKET: (&str, i32) = ("WSD_APP_FD", 3);
 
+/// Application processes of one place that run at the same time.
+const RUNNING_PER_PLACE: usize = 2;
+/// Application processes that may be started within a second for each place of a worker. The
+/// worker itself waits between early ends; this is for one that does not.
+const STARTS_PER_SECOND: usize = 8;
+/// Its socket, its standard error and its standard output.
+const APP_FDS_MAX: usize = 3;
+
+/// How many application processes a worker has asked for lately. Pure.
+#[derive(Debug, Default)]
+pub struct Starts {
+    since_ms: u64,
+    count: usize,
+}
+
+impl Starts {
+    /// One more is asked for; how many that makes within the current second.
+    fn one_more(&mut self, now: u64) -> usize {
+        if now >= self.since_ms + 1_000 {
+            *self = Starts { since_ms: now, count: 0 };
+        }
+        self.count += 1;
+        self.count
+    }
+}
+
 impl Master {
     /// A worker asks for an application process. Beside it: its socket, its standard error, and
     /// its standard output unless that is to be ours.
-    pub(super) fn start_app(&mut self, worker: WorkerId, id: ProcessId, fds: Vec<OwnedFd>) {
-        let answer = match self.try_start_app(worker, id, fds) {
+    ///
+    /// # Errors
+    /// When no worker asks for that process.
+    pub(super) fn start_app(
+        &mut self,
+        worker: WorkerId,
+        id: ProcessId,
+        fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let started = match self.may_start(worker, id)? {
+            true => self.try_start_app(worker, id, fds),
+            false => Err(Error::new("too many of this place run, or start within a second")),
+        };
+        let answer = match started {
             Ok(pid) => MasterToWorker::AppStarted { id, pid: pid.as_raw() },
             Err(error) => {
                 tracing::error!(%worker, app = %id, %error, "cannot start an application process");
@@ -54,6 +92,29 @@ impl Master {
         if let Some(worker) = self.workers.iter_mut().find(|found| found.id == worker) {
             worker.send(&answer, Vec::new());
         }
+        Ok(())
+    }
+
+    /// Whether a worker may have one more application process now. A place has one that serves,
+    /// and one that still works off what it began.
+    fn may_start(&mut self, worker: WorkerId, id: ProcessId) -> Result<bool> {
+        let Some(found) = self.workers.iter_mut().find(|found| found.id == worker) else {
+            return Ok(false);
+        };
+        let generation = found.generation;
+        let now = clock::monotonic_ms();
+        let starts = found.app_starts.one_more(now);
+        let app = &self.config_of(generation).app;
+        if app.command.0.is_empty() || usize::from(id.place) >= app.processes {
+            return Err(Error::new(format!("StartApp for {id}, which is none of its processes")));
+        }
+        let starts_max = STARTS_PER_SECOND * app.processes;
+        let here = self.apps.iter().filter(|app| app.worker == worker && app.id.place == id.place);
+        let running = here.map(|app| app.id.epoch);
+        if running.clone().any(|epoch| epoch >= id.epoch) {
+            return Err(Error::new(format!("StartApp for {id} for the second time")));
+        }
+        Ok(running.count() < RUNNING_PER_PLACE && starts <= starts_max)
     }
 
     fn try_start_app(
@@ -62,6 +123,9 @@ impl Master {
         id: ProcessId,
         fds: Vec<OwnedFd>,
     ) -> Result<Pid> {
+        if fds.len() > APP_FDS_MAX {
+            return Err(Error::new("a worker asked for a process with too many descriptors"));
+        }
         let mut fds = fds.into_iter();
         let missing = || Error::new("a worker asked for a process without its descriptors");
         let socket = fds.next().ok_or_else(missing)?;

@@ -20,7 +20,7 @@ use crate::sys::{clock, packet, process};
 const QUEUE_PACKETS_MAX: usize = 4096;
 
 /// Bytes of the largest message a child may send.
-const MESSAGE_BYTES_MAX: usize = 192 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 
 /// How a child is started.
 pub struct Birth<'a> {
@@ -106,13 +106,15 @@ impl Child {
     }
 
     /// The next message that has arrived, with what came beside it; `None` when there is none
-    /// now.
+    /// now. `buffer` is [`MESSAGE_BYTES_MAX`] long, and nothing of it is used again.
     ///
     /// # Errors
     /// When the child sent what is no message.
-    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        match packet::receive(self.link.as_fd(), &mut buffer) {
+    pub fn receive<T: DeserializeOwned>(
+        &mut self,
+        buffer: &mut [u8],
+    ) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        match packet::receive(self.link.as_fd(), buffer) {
             Ok(got) if got.len > 0 => {
                 let message = codec::decode(&buffer[..got.len])?;
                 Ok(Some((message, got.fds)))

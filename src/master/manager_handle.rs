@@ -16,6 +16,9 @@ use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
 use crate::sys::clock;
 
+/// Packets of the manager that are read in one turn.
+const PACKETS_PER_TURN: usize = 256;
+
 /// The place of the manager.
 #[derive(Default)]
 pub struct ManagerPlace {
@@ -198,8 +201,9 @@ impl Master {
     }
 
     pub(super) fn read_manager(&mut self) {
-        while let Some(child) = self.manager.child_mut() {
-            match child.receive() {
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(child) = self.manager.child_mut() else { return };
+            match child.receive(&mut self.buffer) {
                 Ok(Some((message, _))) => self.manager_said(message),
                 Ok(None) => return,
                 Err(error) => {

@@ -16,6 +16,7 @@ mod log_file;
 mod manager_handle;
 mod notify;
 mod places;
+mod protocol;
 mod reload;
 mod report;
 mod serials;
@@ -91,6 +92,8 @@ struct Master {
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
     apps: Vec<App>,
+    /// For what children say.
+    buffer: Vec<u8>,
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
@@ -189,6 +192,7 @@ impl Master {
             places: Places::new(&config),
             workers: Vec::new(),
             apps: Vec::new(),
+            buffer: vec![0; child::MESSAGE_BYTES_MAX],
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,

@@ -184,7 +184,7 @@ impl Master {
     pub(super) fn read_probe(&mut self) {
         loop {
             let Some(probing) = &mut self.reload.probing else { return };
-            match probing.child.receive::<ProbeToMaster>() {
+            match probing.child.receive::<ProbeToMaster>(&mut self.buffer) {
                 Ok(Some((message, _))) => self.probe_said(message),
                 Ok(None) => return,
                 Err(_) => {

@@ -332,6 +332,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
             .map(super::WorkerHandle::adopt)
             .collect::<Result<_>>()?,
         apps: left.apps,
+        buffer: vec![0; super::child::MESSAGE_BYTES_MAX],
         worker_restarts: left.worker_restarts,
         manager: super::ManagerPlace::adopt(left.manager)?,
         stopping: None,

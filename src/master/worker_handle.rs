@@ -4,8 +4,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 
+use super::apps::Starts;
 use super::child::{Birth, Child, duplicate};
 use super::lease::Lease;
+use super::protocol::{self, Said};
 use super::throttle::YOUNG_MS;
 use super::{Image, Master};
 use crate::config::Config;
@@ -21,6 +23,8 @@ use crate::sys::{clock, packet};
 
 /// KILL follows ABRT after this time.
 pub const ABORT_MS: u64 = 2_000;
+/// Packets of one worker that are read in one turn.
+const PACKETS_PER_TURN: usize = 64;
 /// A worker that could not be started is tried again after this time, as long as that takes.
 const START_AGAIN_MS: u64 = 500;
 /// Entries of a registry beyond `max_connection`: pending handshakes share its indices.
@@ -42,6 +46,12 @@ pub struct WorkerHandle {
     pub registry: OwnedFd,
     /// When it said `Ready`.
     pub ready_ms: Option<u64>,
+    /// What it has said so far.
+    pub said: Said,
+    /// Whether it said what no worker says. It is killed, and not heard any more.
+    pub broke_protocol: bool,
+    /// The application processes it asked for lately.
+    pub app_starts: Starts,
     /// What it is owed of numbers.
     pub lease: Lease,
     /// Its last words.
@@ -156,6 +166,9 @@ impl Master {
             manager_end,
             registry,
             ready_ms: None,
+            said: Said::default(),
+            broke_protocol: false,
+            app_starts: Starts::default(),
             lease: Lease::default(),
             fatal: None,
             mourning: 0,
@@ -191,24 +204,46 @@ impl Master {
         (1..ROWS as u16).find(|row| !taken(row)).unwrap_or(ROWS as u16 - 1)
     }
 
+    /// Reads what workers say, at most so many packets of each: whoever says more is heard in the
+    /// next turn, and signals, the clock and the manager get theirs before.
     pub(super) fn read_workers(&mut self) {
+        let now = clock::monotonic_ms();
         for index in 0..self.workers.len() {
-            loop {
-                match self.workers[index].child.receive() {
-                    Ok(Some((message, fds))) => self.worker_said(index, message, fds),
-                    Ok(None) => break,
+            for _ in 0..PACKETS_PER_TURN {
+                let worker = &mut self.workers[index];
+                if worker.broke_protocol {
+                    break;
+                }
+                let heard = worker.child.receive(&mut self.buffer).and_then(|heard| {
+                    let Some((message, fds)) = heard else { return Ok(None) };
+                    worker.said.check(&message, worker.mourning, now)?;
+                    Ok(Some((message, fds)))
+                });
+                match heard.and_then(|heard| self.worker_said(index, heard)) {
+                    Ok(true) => {}
+                    Ok(false) => break,
                     Err(error) => {
                         let worker = &mut self.workers[index];
-                        tracing::error!(worker = %worker.id, %error, "killed for what it said");
+                        worker.broke_protocol = true;
+                        let error = error.to_string();
+                        tracing::error!(
+                            worker = %worker.id, error, "a worker broke the protocol: killed"
+                        );
                         worker.child.signal(Signal::SIGKILL);
-                        break;
                     }
                 }
             }
         }
     }
 
-    fn worker_said(&mut self, index: usize, message: WorkerToMaster, fds: Vec<OwnedFd>) {
+    /// Does what a worker asks; false if it said nothing. Descriptors that its message does not
+    /// name are closed.
+    fn worker_said(
+        &mut self,
+        index: usize,
+        heard: Option<(WorkerToMaster, Vec<OwnedFd>)>,
+    ) -> Result<bool> {
+        let Some((message, fds)) = heard else { return Ok(false) };
         match message {
             WorkerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
             WorkerToMaster::Hello(hello) => {
@@ -222,9 +257,13 @@ impl Master {
             }
             WorkerToMaster::Ready => self.worker_ready(index),
             WorkerToMaster::NeedLease => self.workers[index].lease.wanted(),
-            WorkerToMaster::StartApp { id } => self.start_app(self.workers[index].id, id, fds),
+            WorkerToMaster::StartApp { id } => {
+                self.start_app(self.workers[index].id, id, fds)?;
+            }
             WorkerToMaster::KillApp { id } => self.kill_app(self.workers[index].id, id),
-            WorkerToMaster::Fatal { why } => self.workers[index].fatal = Some(why),
+            WorkerToMaster::Fatal { why } => {
+                self.workers[index].fatal = Some(protocol::last_words(why));
+            }
             WorkerToMaster::Mourned => {
                 let worker = &mut self.workers[index];
                 worker.mourning = worker.mourning.saturating_sub(1);
@@ -235,6 +274,7 @@ impl Master {
                 }
             }
         }
+        Ok(true)
     }
 
     fn worker_ready(&mut self, index: usize) {

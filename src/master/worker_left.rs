@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, RawFd};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
+use super::protocol::Said;
 use super::upgrade::{Leaving, adopt_child, check_link};
 use super::worker_handle::WorkerHandle;
 use crate::error::Result;
@@ -18,6 +19,7 @@ pub struct WorkerLeft {
     record: WorkerRecord,
     started_ms: u64,
     ready_ms: Option<u64>,
+    said: Said,
     lease: Lease,
     mourning: usize,
     link: RawFd,
@@ -41,6 +43,7 @@ impl WorkerHandle {
             record: self.record(),
             started_ms: self.child.started_ms,
             ready_ms: self.ready_ms,
+            said: self.said.clone(),
             lease: self.lease.clone(),
             mourning: self.mourning,
             link: leaving.lend(self.child.link())?,
@@ -60,6 +63,9 @@ impl WorkerHandle {
             manager_end: process::duplicate_number(left.manager_end)?,
             registry: process::duplicate_number(left.registry)?,
             ready_ms: left.ready_ms,
+            said: left.said,
+            broke_protocol: false,
+            app_starts: Default::default(),
             lease: left.lease,
             fatal: None,
             mourning: left.mourning,

@@ -92,6 +92,24 @@ pub fn write_sealed(name: &str, mut bytes: &[u8]) -> Result<OwnedFd> {
     Ok(memfd)
 }
 
+/// Whether a descriptor is what [`write_sealed`] makes of `len` bytes: memory that cannot change
+/// any more.
+///
+/// # Errors
+/// When it is anything else: a file, a pipe, or memory that somebody may still write or cut off.
+pub fn check_sealed(memfd: BorrowedFd<'_>, len: usize) -> Result<()> {
+    let sealed = fcntl(memfd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    let wanted = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    if !sealed.is_ok_and(|seals| seals.contains(wanted)) {
+        return Err(Error::new("a body beside its packet is not sealed memory"));
+    }
+    let stat = fstat(memfd).subject(|| "stat a sealed memfd".to_owned())?;
+    if usize::try_from(stat.st_size) != Ok(len) {
+        return Err(Error::new("a sealed memfd has another length than its packet says"));
+    }
+    Ok(())
+}
+
 /// Reads all of a memfd made by [`write_sealed`], however long it is.
 pub fn read_sealed_whole(memfd: OwnedFd) -> Result<Bytes> {
     let stat = fstat(&memfd).subject(|| "stat a sealed memfd".to_owned())?;
@@ -100,10 +118,7 @@ pub fn read_sealed_whole(memfd: OwnedFd) -> Result<Bytes> {
 
 /// Reads the `len` bytes of a memfd made by [`write_sealed`].
 pub fn read_sealed(memfd: OwnedFd, len: usize) -> Result<Bytes> {
-    let stat = fstat(&memfd).subject(|| "stat a sealed memfd".to_owned())?;
-    if usize::try_from(stat.st_size) != Ok(len) {
-        return Err(Error::new("a sealed memfd has another length than its packet says"));
-    }
+    check_sealed(memfd.as_fd(), len)?;
     let mut bytes = vec![0; len];
     let mut done = 0;
     while done < len {
@@ -137,5 +152,19 @@ mod tests {
         assert!(write(&memfd, b"x").is_err());
         assert_eq!(read_sealed(memfd, 5).unwrap(), "hello");
         assert!(read_sealed(write_sealed("test", b"hello").unwrap(), 6).is_err());
+    }
+
+    #[test]
+    fn what_is_not_sealed_memory_is_not_read() {
+        let open = memfd("test").unwrap();
+        write(&open, b"hello").unwrap();
+        assert!(read_sealed(open, 5).is_err());
+        let (shared, memfd) = Shared::create("test", 8).unwrap();
+        drop(shared);
+        assert!(read_sealed(memfd, 8).is_err());
+        // A read of this would not come back before somebody writes.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(read_sealed(reader.into(), 0).is_err());
+        assert!(read_sealed(std::fs::File::open("/dev/zero").unwrap().into(), 0).is_err());
     }
 }

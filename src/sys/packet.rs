@@ -1,18 +1,24 @@
 //! Datagrams with descriptors beside them, over SOCK_SEQPACKET socketpairs.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    recvmsg, sendmsg, setsockopt, socketpair, sockopt,
+    self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, setsockopt,
+    socketpair, sockopt,
 };
 
 use crate::error::{Result, Subject};
 
-/// Descriptors beside one datagram; the kernel's limit is 253.
+/// Descriptors that we put beside one datagram.
 pub const PACKET_FDS_MAX: usize = 128;
+
+/// Descriptors that the kernel lets anybody put beside one datagram (SCM_MAX_FD). There is room
+/// for all of them, so that none is cut off.
+const KERNEL_FDS_MAX: usize = 253;
+/// Room for them: a header of 16 bytes, and two of them a word.
+const SPACE_WORDS: usize = 2 + KERNEL_FDS_MAX.div_ceil(2);
 
 /// Bytes of the kernel's queue we ask for, each way. It may give less to an unprivileged user.
 const QUEUE_BYTES: usize = 1024 * 1024;
@@ -60,34 +66,65 @@ pub struct Datagram {
 }
 
 /// Receives one datagram into `buffer`. `EAGAIN` when there is none; a datagram that is longer
-/// than the buffer is `EMSGSIZE`.
+/// than the buffer, or whose descriptors find no room in this process, is `EMSGSIZE`, and none of
+/// its descriptors stays open.
 ///
 /// A peer that ends with something unread leaves a reset, which the kernel tells once and before
 /// what the peer had sent; that is read all the same.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Datagram> {
-    let mut space = nix::cmsg_space!([RawFd; PACKET_FDS_MAX]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let mut iov = [IoSliceMut::new(buffer)];
+    let mut space = [0u64; SPACE_WORDS];
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a msghdr of zeros is a valid one: no address, no buffers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = space.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&space);
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     let mut reset = false;
-    let message = loop {
-        match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags) {
+    let len = loop {
+        // SAFETY: the header names one buffer and one space for control messages, both of which
+        // are ours alone and live until after the call.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        match Errno::result(got) {
             Err(Errno::EINTR) => continue,
             Err(Errno::ECONNRESET) if !reset => reset = true,
             result => break result?,
         }
     };
-    let mut fds = Vec::new();
-    for beside in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = beside {
-            // SAFETY: the kernel has just made these descriptors for us, and nobody else knows
-            // them.
-            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    let fds = descriptors(&header);
+    if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
         return Err(Errno::EMSGSIZE);
     }
-    Ok(Datagram { len: message.bytes, fds })
+    Ok(Datagram { len: usize::try_from(len).unwrap_or(0), fds })
+}
+
+/// What came beside a datagram, also where the kernel found no room for all of it: what it had
+/// made by then is open, and is closed by nobody else. (nix shows nothing of such a message.)
+fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut fds = Vec::new();
+    // SAFETY: recvmsg has filled in the header, whose control messages stand in memory that is
+    // aligned for them and still alive.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !message.is_null() {
+        // SAFETY: it was just found to lie within the control messages.
+        let beside = unsafe { *message };
+        if (beside.cmsg_level, beside.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: as above; the data begins behind the header and ends at `cmsg_len`.
+            let data = unsafe { libc::CMSG_DATA(message) }.cast::<RawFd>();
+            // SAFETY: plain arithmetic.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (beside.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>();
+            for index in 0..count {
+                // SAFETY: the kernel wrote `count` numbers of descriptors that it had just made
+                // for us, and nobody else knows them.
+                fds.push(unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) });
+            }
+        }
+        // SAFETY: as for the first.
+        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    fds
 }
 
 #[cfg(test)]
@@ -106,6 +143,22 @@ mod tests {
         send(got.fds[0].as_fd(), b"through it", &[]).unwrap();
         let got = receive(other.as_fd(), &mut buffer).unwrap();
         assert_eq!(&buffer[..got.len], b"through it");
+    }
+
+    #[test]
+    fn whatever_came_beside_a_datagram_is_ours_or_closed() {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let (ours, theirs) = pair().unwrap();
+        let many = vec![ours.as_fd(); KERNEL_FDS_MAX];
+        // Other tests open and close theirs meanwhile; what leaked would be far more.
+        let before = open();
+        for _ in 0..100 {
+            send(ours.as_fd(), b"as many as there may be", &many).unwrap();
+            assert_eq!(receive(theirs.as_fd(), &mut [0; 64]).unwrap().fds.len(), KERNEL_FDS_MAX);
+            send(ours.as_fd(), b"more than fits", &many).unwrap();
+            assert_eq!(receive(theirs.as_fd(), &mut [0; 4]).unwrap_err(), Errno::EMSGSIZE);
+        }
+        assert!(open() < before + 1_000, "{} and {before}", open());
     }
 
     #[test]

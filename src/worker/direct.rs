@@ -304,7 +304,7 @@ impl Worker {
                 Err(_) => return,
             };
             if let Err(error) = taken {
-                tracing::error!(from = %link.id(), %error, "a packet was not understood");
+                return tracing::error!(from = %link.id(), %error, "another worker is not heard");
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -22,12 +23,14 @@ use crate::ipc::messages::{
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Counter;
-use crate::ipc::{PACKET_BYTES_MAX, codec};
+use crate::ipc::{DATA_LANE_BYTES_MAX, PACKET_BYTES_MAX, codec};
 use crate::sys::watch::watch;
 use crate::sys::{packet, process};
 
 /// Packets of the manager handled before clients get their turn.
 const PACKETS_PER_TURN: usize = 4;
+/// Bytes of a close reason (RFC 6455, section 5.5: a control frame less the code).
+const REASON_BYTES_MAX: usize = 123;
 
 /// The link to the master: plain messages, one a packet.
 pub(super) struct MasterLink(AsyncFd<OwnedFd>);
@@ -157,7 +160,8 @@ impl Worker {
         }
     }
 
-    /// Reads a link to its end. `take` takes a packet, and is called within a turn.
+    /// Reads a link to its end. `take` takes a packet, and is called within a turn. A packet that
+    /// `take` does not understand is logged where the manager sent it, and elsewhere the end.
     pub(super) async fn read_link(
         self: &Rc<Self>,
         link: &Link,
@@ -165,14 +169,19 @@ impl Worker {
     ) -> Result<()> {
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
         loop {
+            if link.id() != self.id {
+                // What another worker asks is answered by the manager's link. (The manager itself
+                // is always read, or each of us might wait for the other.)
+                self.link.control_room().await;
+            }
             match link.receive(&mut buffer).await {
                 Ok(Some(mut arrival)) => {
-                    if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, &take)) {
+                    if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, &take))? {
                         tokio::task::yield_now().await;
                     }
                 }
                 Ok(None) => return Ok(()),
-                Err(error) if is_cut(&error) => log_cut(link, &error),
+                Err(error) if is_cut(&error) => self.is_borne(link, error)?,
                 Err(error) => return Err(error),
             }
         }
@@ -186,26 +195,36 @@ impl Worker {
         buffer: &mut [u8],
         arrival: &mut Arrival,
         take: &impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
-    ) -> bool {
+    ) -> Result<bool> {
         let mut packets = 0;
         loop {
             if let Err(error) = take(&buffer[..arrival.len], &mut arrival.fds) {
-                tracing::error!(link = %link.id(), %error, "a packet was not understood");
+                self.is_borne(link, error)?;
             }
             packets += 1;
             if arrival.waited || packets == PACKETS_PER_TURN || self.turn.is_congested() {
-                return !arrival.waited;
+                return Ok(!arrival.waited);
             }
             match link.receive_more(buffer) {
                 Ok(Some(next)) => *arrival = next,
                 Err(error) if is_cut(&error) => {
-                    log_cut(link, &error);
-                    return true;
+                    self.is_borne(link, error)?;
+                    return Ok(true);
                 }
                 // An end or another error comes again when it is received the usual way.
-                Ok(None) | Err(_) => return false,
+                Ok(None) | Err(_) => return Ok(false),
             }
         }
+    }
+
+    /// What the manager sent and was not understood is logged, and the link goes on. From another
+    /// worker it is the end of the link: what that sends from then on comes by the manager.
+    fn is_borne(&self, link: &Link, error: Error) -> Result<()> {
+        if link.id() != self.id {
+            return Err(error);
+        }
+        tracing::error!(link = %link.id(), %error, "a packet was not understood");
+        Ok(())
     }
 
     /// One packet of the manager.
@@ -221,12 +240,35 @@ impl Worker {
         Ok(())
     }
 
+    /// Refuses a message that is longer than anybody here takes; true if it did. The body is not
+    /// read then: another worker says how long it is.
+    fn refuses_length(&self, message: &ManagerToWorker, body: &Body<'_>) -> bool {
+        let bytes_max = match message {
+            ManagerToWorker::Push { .. } | ManagerToWorker::Broadcast { .. } => {
+                self.settings.message.message_bytes
+            }
+            ManagerToWorker::WorkerMessage { .. } => DATA_LANE_BYTES_MAX,
+            _ => return false,
+        };
+        if body.len() <= bytes_max {
+            return false;
+        }
+        let verdict = self.count_verdict(Verdict::TooBig);
+        if let ManagerToWorker::Push { origin, id, .. } = message {
+            self.tell_verdict(*origin, *id, verdict);
+        }
+        true
+    }
+
     pub(super) fn manager_says(
         self: &Rc<Self>,
         message: ManagerToWorker,
         body: Body<'_>,
         fds: &mut Vec<OwnedFd>,
     ) -> Result<()> {
+        if self.refuses_length(&message, &body) {
+            return Ok(());
+        }
         match message {
             ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
             ManagerToWorker::WhoAreYou => {
@@ -234,9 +276,8 @@ impl Worker {
                 self.say_owns();
             }
             ManagerToWorker::Push { origin, id, fd, opcode } => {
-                let data = body.into_bytes()?;
                 let verdict = match self.routed(fd) {
-                    Ok(key) => self.push_here(key, opcode, &data),
+                    Ok(key) => self.push_here(key, opcode, &body.into_bytes()?),
                     Err(verdict) => self.count_verdict(verdict),
                 };
                 self.tell_verdict(origin, id, verdict);
@@ -246,7 +287,8 @@ impl Worker {
                 self.broadcast_here(opcode, &body.into_bytes()?, |it| it.fd != except);
             }
             ManagerToWorker::Close { origin, id, fd, code, operator } => {
-                let reason = body.into_bytes()?;
+                let too_long = body.len() > REASON_BYTES_MAX;
+                let reason = if too_long { Bytes::new() } else { body.into_bytes()? };
                 let reason = String::from_utf8_lossy(&reason);
                 let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };
                 let verdict = match self.routed(fd) {
@@ -324,10 +366,6 @@ impl Worker {
 /// Whether there was no descriptor left for what came beside a packet, which is lost with that.
 pub(super) fn is_cut(error: &Error) -> bool {
     error.errno() == Some(Errno::EMSGSIZE as i32)
-}
-
-fn log_cut(link: &Link, error: &Error) {
-    tracing::error!(link = %link.id(), %error, "a packet was cut");
 }
 
 /// The descriptor beside a message.

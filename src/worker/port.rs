@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
+use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::{WorkerToManager, WorkerToWorker};
 
 /// The worker as handlers see it.
@@ -121,6 +122,9 @@ impl Reactor for Port {
         self.with(Verdict::Gone, |worker| {
             if u16::from(to.0) >= worker.worker_num.get() {
                 return Verdict::Gone;
+            }
+            if data.len() > DATA_LANE_BYTES_MAX {
+                return Verdict::TooBig;
             }
             if to == worker.slot() {
                 worker.message_self(data);

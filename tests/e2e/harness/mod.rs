@@ -16,7 +16,7 @@ pub use costs::{Costs, memory, processor_time};
 pub use notify::NotifySocket;
 pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
 pub use raw::{COMPRESSED, FIN, PING, Raw, TEXT, frame, handshake, in_parts, packed};
-pub use server::{Ran, Server, Setup, command};
+pub use server::{Ran, Server, Setup, Worker, command};
 pub use stolen::Stolen;
 
 /// Nothing that a test waits for takes this long on a machine that works.

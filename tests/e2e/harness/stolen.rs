@@ -1,22 +1,28 @@
 //! The descriptors of a worker in other hands: what code that took it over could do with them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::Serialize;
+use wsd::fd::{Slot, WorkerId};
+use wsd::ipc::packet::Packet;
+use wsd::ipc::{codec, messages::WorkerToManager};
 
 use super::open_descriptors;
 
 /// A worker's links.
 pub struct Stolen {
+    pub id: WorkerId,
     master: OwnedFd,
+    manager: OwnedFd,
 }
 
 impl Stolen {
-    /// Takes a copy of every link that the process has. Needs root, or its user and a process that
-    /// is dumpable.
-    pub fn from(pid: i32) -> Stolen {
+    /// Takes a copy of both links of the worker that is the first of its slot. Needs root, or its
+    /// user and a process that is dumpable.
+    pub fn from(slot: u8, pid: i32) -> Stolen {
         let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         let numbers = open_descriptors(pid).into_iter().map(|(number, _)| number);
         let copies = numbers
@@ -24,14 +30,50 @@ impl Stolen {
         let mut links = copies.filter(|copy| {
             getsockopt(copy, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket)
         });
-        // The link to the master stands at descriptor 3.
-        Stolen { master: links.next().unwrap() }
+        // The link to the master stands at descriptor 3, and that to the manager came first.
+        let (master, manager) = (links.next().unwrap(), links.next().unwrap());
+        Stolen { id: WorkerId { slot: Slot(slot), epoch: 1 }, master, manager }
     }
 
-    /// Sends the master a message, as the worker would.
-    pub fn tell_master<T: Serialize>(&self, message: &T) {
+    /// Sends the master a message, as the worker would, with descriptors beside it.
+    pub fn tell_master<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) {
+        self.try_tell_master(message, fds).unwrap();
+    }
+
+    /// As [`tell_master`](Self::tell_master), where the kernel may not take the message.
+    pub fn try_tell_master<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> nix::Result<()> {
         let mut bytes = Vec::new();
-        wsd::ipc::codec::encode(message, &mut bytes).unwrap();
-        wsd::sys::packet::send(self.master.as_fd(), &bytes, &[]).unwrap();
+        codec::encode(message, &mut bytes).unwrap();
+        wsd::sys::packet::send(self.master.as_fd(), &bytes, fds)
+    }
+
+    /// A packet of this worker with so many times the same message.
+    pub fn packet(&self, message: &WorkerToManager, body: &[u8], count: usize) -> Packet {
+        let mut packet = Packet::new(self.id);
+        for _ in 0..count {
+            packet.add(message, body).unwrap();
+        }
+        packet
+    }
+
+    /// Sends the manager whatever bytes, with descriptors beside them.
+    pub fn to_manager(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        wsd::sys::packet::send(self.manager.as_fd(), bytes, fds)
+    }
+
+    /// Sends the manager a packet as soon as the kernel takes it. False if it takes none while the
+    /// server is asked a hundred things, one after the other.
+    pub async fn insists(&self, bytes: &[u8], mut ask: impl AsyncFnMut()) -> bool {
+        for _ in 0..100 {
+            match self.to_manager(bytes, &[]) {
+                Err(Errno::EAGAIN) => ask().await,
+                sent => return sent.is_ok(),
+            }
+        }
+        false
     }
 }

@@ -1,9 +1,26 @@
 //! A worker is not trusted by the master, the manager or the other workers: each test does by a
-//! worker's descriptors what only a worker that was taken over would do.
+//! worker's descriptors what only a worker that was taken over would do. docs/security.md says
+//! what such a worker still can do.
 
-use wsd::ipc::messages::{LEASE_SERIALS, WorkerToMaster};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::Signal;
+use wsd::api::{Opcode, ProcessId};
+use wsd::fd::{Fd, Slot};
+use wsd::ipc::messages::{LEASE_SERIALS, WorkerToManager, WorkerToMaster};
+use wsd::ipc::packet::Packet;
 
 use crate::harness::*;
+
+const MIB: i64 = 1 << 20;
+/// What the kernel lets anybody put beside a packet.
+const KERNEL_FDS_MAX: usize = 253;
+
+/// An application that says READY (docs/app-protocol.md) and nothing more.
+const READY_AND_SLEEP: &str = concat!(
+    r#"printf "\000\000\000\000\040\116\001\000\100" >&3; "#,
+    "head -c 11 /dev/zero >&3; exec sleep 1000"
+);
 
 /// The next serial of slot 0, as the master has written it down.
 fn next_serial(server: &Server) -> Option<u64> {
@@ -11,16 +28,41 @@ fn next_serial(server: &Server) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("0 ")?.parse().ok())
 }
 
+/// A server with two workers, the first of which is in other hands, and a client of the other.
+async fn taken_over(setup: Setup) -> (Server, i32, Stolen) {
+    let server = setup.start().await;
+    let pid = server.serving(0, None).await.pid;
+    let stolen = Stolen::from(0, pid);
+    (server, pid, stolen)
+}
+
+/// Resident memory of a process.
+fn resident(pid: i32) -> i64 {
+    memory(pid, "status", "VmRSS")
+}
+
+/// That the worker of slot 0 is replaced, the log says why, and all else is as it was.
+async fn is_replaced(server: &Server, pid: i32, other: &Worker) {
+    server.serving(0, Some(pid)).await;
+    assert!(server.log().contains("broke the protocol"), "{}", server.log());
+    assert_eq!(server.serving(1, None).await.pid, other.pid);
+    assert_eq!(server.status().await["restarts"]["managers"], 0);
+    server.client_on(0).await;
+}
+
+fn nobody() -> u64 {
+    Fd::new(0, Slot(0), 1 << 38).unwrap().as_u64()
+}
+
 #[tokio::test]
 async fn a_lease_that_could_not_be_written_is_granted_as_soon_as_it_can() {
-    let server = Setup::testbed().set("worker_num", 1).start().await;
-    let worker = Stolen::from(server.serving(0, None).await.pid);
+    let (server, _, worker) = taken_over(Setup::testbed().set("worker_num", 1)).await;
     let before = next_serial(&server).unwrap();
     // No file can be put where a directory is, not even by root.
     let file = server.runtime().join("serials");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    worker.tell_master(&WorkerToMaster::NeedLease);
+    worker.tell_master(&WorkerToMaster::NeedLease, &[]);
     until("the failure in the log", async || server.log().contains("to lease").then_some(()))
         .await;
     std::fs::remove_dir(&file).unwrap();
@@ -36,7 +78,7 @@ async fn a_worker_that_died_while_nothing_could_be_written_is_replaced_as_soon_a
     let file = server.runtime().join("serials");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    kill(worker, nix::sys::signal::Signal::SIGKILL);
+    kill(worker, Signal::SIGKILL);
     until("some failed starts", async || {
         (server.log().matches("cannot start a worker").count() > 3).then_some(())
     })
@@ -46,4 +88,192 @@ async fn a_worker_that_died_while_nothing_could_be_written_is_replaced_as_soon_a
     std::fs::remove_dir(&file).unwrap();
     server.serving(0, Some(worker)).await;
     server.client().await.who().await;
+}
+
+#[tokio::test]
+async fn descriptors_that_no_message_names_are_closed() {
+    let (server, pid, worker) = taken_over(Setup::testbed()).await;
+    let (master, manager) = (server.master().await, server.manager().await);
+    let open = |pid| open_descriptors(pid).len();
+    let (in_master, in_manager) = (open(master), open(manager));
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let many: Vec<BorrowedFd<'_>> = vec![null.as_fd(); KERNEL_FDS_MAX];
+    let beat = worker.packet(&WorkerToManager::Beat(0), b"", 1);
+    let id = ProcessId { place: 0, epoch: 1 };
+    for _ in 0..20 {
+        worker.to_manager(&beat.bytes, &many).unwrap();
+        worker.tell_master(&WorkerToMaster::KillApp { id }, &many);
+    }
+    until("all of them to be closed", async || {
+        // Each has an answer of its own to give before it counts.
+        server.status().await;
+        let here = (open(master), open(manager));
+        (here.0 <= in_master + 8 && here.1 <= in_manager + 8).then_some(())
+    })
+    .await;
+    assert_eq!(server.serving(0, None).await.pid, pid);
+    server.client_on(0).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_asks_and_does_not_read_the_answers_is_not_read_itself() {
+    let (server, pid, worker) = taken_over(Setup::testbed()).await;
+    let manager = server.manager().await;
+    kill(pid, Signal::SIGSTOP);
+    let push = WorkerToManager::Push { id: 1, fd: nobody(), opcode: Opcode::Text };
+    // 2,000 of these would be 75 MiB of verdicts.
+    let packet = worker.packet(&push, b"", 1_500);
+    let mut taken = 0;
+    while taken < 2_000
+        && worker.insists(&packet.bytes, async || drop(server.status().await)).await
+    {
+        taken += 1;
+    }
+    assert!(taken < 1_000, "{taken} packets were read");
+    assert!(resident(manager) < 64 * MIB, "{} bytes", resident(manager));
+    kill(pid, Signal::SIGCONT);
+    server.client_on(0).await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_asked_for_do_not_pile_up_for_another_worker() {
+    let (server, _, worker) = taken_over(Setup::testbed()).await;
+    let other = server.serving(1, None).await.pid;
+    let manager = server.manager().await;
+    kill(other, Signal::SIGSTOP);
+    let origin = wsd::ipc::messages::Origin::Worker(wsd::fd::WorkerId { slot: Slot(1), epoch: 1 });
+    let verdict = WorkerToManager::Verdict { origin, id: 1, verdict: wsd::api::Verdict::Queued };
+    let packet = worker.packet(&verdict, b"", 1_500);
+    for _ in 0..2_000 {
+        assert!(worker.insists(&packet.bytes, async || drop(server.status().await)).await);
+    }
+    server.status().await;
+    assert!(resident(manager) < 64 * MIB, "{} bytes", resident(manager));
+    kill(other, Signal::SIGCONT);
+    server.client_on(1).await;
+}
+
+#[tokio::test]
+async fn who_floods_the_master_is_replaced_and_keeps_it_from_nothing() {
+    let (server, pid, worker) = taken_over(Setup::testbed()).await;
+    let other = server.serving(1, None).await;
+    let id = ProcessId { place: 0, epoch: 1 };
+    let mut sent = 0;
+    while sent < 100_000 {
+        match worker.try_tell_master(&WorkerToMaster::KillApp { id }, &[]) {
+            Ok(()) => sent += 1,
+            Err(nix::errno::Errno::EAGAIN) => tokio::task::yield_now().await,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < 100_000, "the master took it all");
+    is_replaced(&server, pid, &other).await;
+    server.wsd(["stop"]).await.ok();
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_named_in_the_log_and_its_worker_replaced() {
+    let good = |worker: &Stolen| worker.packet(&WorkerToManager::Drained, b"", 1).bytes;
+    let cases: [fn(Vec<u8>) -> Vec<u8>; 4] = [
+        |_| vec![0xff; 100],
+        |good| good[..good.len() - 1].to_vec(),
+        |mut good| {
+            // A message that there is none of.
+            good[16] = 0xff;
+            good
+        },
+        // More than any packet has.
+        |mut good| {
+            good.resize(150 * 1024, 0);
+            good
+        },
+    ];
+    let server = Setup::testbed().start().await;
+    let other = server.serving(1, None).await;
+    let mut last = None;
+    for (epoch, case) in (1..).zip(cases) {
+        let pid = server.serving(0, last).await.pid;
+        let mut worker = Stolen::from(0, pid);
+        worker.id.epoch = epoch;
+        worker.to_manager(&case(good(&worker)), &[]).unwrap();
+        is_replaced(&server, pid, &other).await;
+        last = Some(pid);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_sealed_memory_of_the_length_that_is_told_or_no_body() {
+    let server = Setup::testbed().start().await;
+    let other = server.serving(1, None).await;
+    let broadcast = WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 };
+    let unsealed = || {
+        let memfd = wsd::sys::memory::open_memfd("body").unwrap();
+        nix::unistd::ftruncate(&memfd, 3 << 30).unwrap();
+        memfd
+    };
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let bodies = [
+        (unsealed(), 3 << 30),
+        (wsd::sys::memory::write_sealed("body", &[7; 100_000]).unwrap(), 99_999),
+        (wsd::sys::memory::write_sealed("body", &[7; 5]).unwrap(), 5),
+        (reader.into(), 40_000),
+    ];
+    let mut last = None;
+    for (epoch, (memfd, len)) in (1..).zip(bodies) {
+        let pid = server.serving(0, last).await.pid;
+        let mut worker = Stolen::from(0, pid);
+        worker.id.epoch = epoch;
+        let mut packet = Packet::new(worker.id);
+        packet.add_beside(&broadcast, memfd, len).unwrap();
+        let fds: Vec<_> = packet.fds.iter().map(AsFd::as_fd).collect();
+        worker.to_manager(&packet.bytes, &fds).unwrap();
+        is_replaced(&server, pid, &other).await;
+        last = Some(pid);
+    }
+    assert!(resident(other.pid) < 64 * MIB);
+}
+
+#[tokio::test]
+async fn a_worker_gets_no_more_application_processes_than_its_configuration_says() {
+    let server = Setup::stock()
+        .set("handler", r#""app""#)
+        .set("app.command", format!("['sh', '-c', '{READY_AND_SLEEP}']"))
+        .set("app.processes", 2)
+        .start()
+        .await;
+    let apps = || {
+        let all = server.processes().into_iter();
+        all.filter(|it| it.name == "sleep" || it.name.starts_with("wsd: app")).count()
+    };
+    until("the applications", async || (apps() == 4).then_some(())).await;
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let other = server.serving(1, None).await;
+    for (epoch, bad) in (1..).zip([
+        ProcessId { place: 2, epoch: 1 },
+        ProcessId { place: 1, epoch: 1 },
+        ProcessId { place: u16::MAX, epoch: 1 },
+    ]) {
+        let pid = server.serving(0, None).await.pid;
+        let mut worker = Stolen::from(0, pid);
+        worker.id.epoch = epoch;
+        let fds = [null.as_fd(); 2];
+        // Those that are still in the bounds: a place has one that begins while another ends.
+        for epoch in 10..60 {
+            let id = ProcessId { place: 0, epoch };
+            if worker.try_tell_master(&WorkerToMaster::StartApp { id }, &fds).is_err() {
+                break;
+            }
+        }
+        server.status().await;
+        assert!(apps() <= 8, "{}", apps());
+        // The worker may have been replaced meanwhile by an attempt before.
+        let _ = worker.try_tell_master(&WorkerToMaster::StartApp { id: bad }, &fds);
+        until("the worker to be replaced", async || {
+            (server.serving(0, None).await.pid != pid).then_some(())
+        })
+        .await;
+        assert!(server.log().contains("broke the protocol"));
+    }
+    until("the applications", async || (apps() == 4).then_some(())).await;
+    assert_eq!(server.serving(1, None).await.pid, other.pid);
 }
