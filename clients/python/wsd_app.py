@@ -30,9 +30,11 @@ U32 = struct.Struct("<I")
 
 HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
- EVERY, SEND, STATS, END) = range(32, 48)
+ EVERY, SEND, STATS, END, BODY) = range(32, 49)
 PROTECT = 56
 VERDICT = 64
+TAKEN = 69
+MORE, FILE, LATER = 1, 2, 2
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
@@ -68,6 +70,7 @@ class Request:
     client: str
     fields: list
     body: bytes
+    reply: "Reply" = None
 
     @classmethod
     def read(cls, fd, payload):
@@ -104,11 +107,88 @@ class Response:
 Refuse = Response
 
 
+class Reply:
+    """The answer to one plain HTTP request, `request.reply`: in parts that leave at once, as a file,
+    or later, for as long as it is not ended. `later()` tells that it comes after the handler."""
+
+    PART = 256 << 10
+
+    def __init__(self, app, id):
+        self.app, self.id = app, id
+        self.open, self.begun, self.gone, self.kept, self.unread = True, False, False, False, 0
+
+    def begin(self, status=200, fields_=()):
+        if not self.open or self.begun or self.gone:
+            return False
+        self.begun = True
+        self.app._send(RESPONSE, flags=MORE, code=status, id=self.id, payload=fields(fields_))
+        return True
+
+    def write(self, data):
+        """Sends a part now, and waits while the client is slow. False when the client is gone."""
+        if not self.begun and not self.begin():
+            return False
+        for at in range(0, len(data), self.PART):
+            part = data[at:at + self.PART]
+            while self.unread and self.unread + len(part) > self.app.facts["body_window"]:
+                if self.gone or not self.app._await():
+                    self.gone = True
+                    break
+            if self.gone or not self.open:
+                break
+            self.unread += len(part)
+            self.app._send(BODY, flags=MORE, id=self.id, payload=part)
+        return self.open and not self.gone
+
+    def end(self, data=b""):
+        if not self.begun:
+            return self.send(Response(200, data))
+        there = self.write(data)
+        return self._close(BODY) and there
+
+    def send(self, response):
+        if not self.open or self.begun:
+            return False
+        if len(response.body) > self.PART:
+            length = ("content-length", str(len(response.body)))
+            return self.begin(response.status, [*response.fields, length]) \
+                and self.end(response.body)
+        payload = fields(response.fields) + response.body
+        return self._close(RESPONSE, code=response.status, payload=payload)
+
+    def file(self, file, offset, length, status=200, fields_=()):
+        """Sends a range of an open file: the worker reads it by its descriptor."""
+        payload = struct.pack("<QQ", offset, length) + fields(fields_)
+        head = frame(RESPONSE, flags=FILE, code=status, id=self.id, payload=payload)
+        sent = socket.send_fds(self.app._socket, [head], [file.fileno()])
+        self.app._socket.sendall(head[sent:])
+        self.open = False
+        return True
+
+    def later(self):
+        self.kept = True
+        return self
+
+    def _fail(self):
+        if self.open and self.begun:
+            self._close(BODY, code=1)
+        elif self.open:
+            self.send(Response(500))
+
+    def _close(self, kind, **rest):
+        if not self.open:
+            return False
+        self.app._send(kind, id=self.id, **rest)
+        self.open = False
+        self.app._replies.pop(self.id, None)
+        return True
+
+
 class App:
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._socket, self._input = None, bytearray()
-        self._backlog, self._asked = deque(), 0
+        self._backlog, self._asked, self._replies = deque(), 0, {}
 
     def on(self, name):
         def keep(handler):
@@ -182,12 +262,14 @@ class App:
             raise
         finally:
             # A handler that ends the program ends its event, and the worker is told.
+            for reply in list(self._replies.values()):
+                reply._fail()
             self._done(event)
             self._send(END, code=code)
 
     def _done(self, event):
         if event is not None and event[3]:
-            self._send(DONE, id=event[3])
+            self._send(DONE, flags=LATER if event[3] in self._replies else 0, id=event[3])
 
     def _dispatch(self, kind, flags, code, id, fd, payload):
         if kind == OPEN:
@@ -199,9 +281,7 @@ class App:
             by = ("nobody", "client", "server")[flags & 3]
             self._guarded(0, "close", fd, code, payload[at:].decode(), by, cause.decode())
         elif kind == REQUEST:
-            answer = self._guarded(0, "request", Request.read(0, payload), failed=Response(500))
-            body = fields(answer.fields) + answer.body if answer else b""
-            self._send(RESPONSE, code=answer.status if answer else 0, id=id, payload=body)
+            self._request(id, Request.read(0, payload))
         elif kind == ATTACH:
             self._guarded(fd, "attach", Request.read(fd, payload))
         elif kind == TICK:
@@ -218,6 +298,35 @@ class App:
             body = string(answer.subprotocol.encode()) + fields(answer.fields)
             self._send(ACCEPT, id=id, fd=request.fd, payload=body)
         self._guarded(request.fd, "open", request)
+
+    def _request(self, id, request):
+        reply = request.reply = self._replies[id] = Reply(self, id)
+        failed = Response(500)
+        answer = self._guarded(0, "request", request, failed=failed)
+        if answer is failed:
+            reply._fail()
+        elif answer is not None:
+            reply.send(answer)
+        elif reply.open and not reply.kept and not reply.begun:
+            reply._close(RESPONSE)
+        if not reply.open:
+            self._replies.pop(id, None)
+
+    def _told(self, kind, flags, code, id, fd, payload):
+        reply = self._replies.get(id) if kind == TAKEN else None
+        if reply:
+            reply.unread, reply.gone = max(0, reply.unread - fd), reply.gone or code == 1
+
+    def _await(self):
+        """Waits for what the worker says; events that come meanwhile are kept."""
+        got = self._read()
+        if got is None:
+            return False
+        if got[0] < VERDICT:
+            self._backlog.append(got)
+        else:
+            self._told(*got)
+        return True
 
     def _call(self, name, *arguments):
         handler = self.handlers.get(name)
@@ -239,12 +348,18 @@ class App:
         while (answer := self._read()) is not None:
             if answer[0] < VERDICT:
                 self._backlog.append(answer)
+            elif answer[0] == TAKEN:
+                self._told(*answer)
             elif answer[3] == self._asked:
                 return answer[0], answer[2], answer[5]
         raise ConnectionError("the worker is gone")
 
     def _next(self):
-        return self._backlog.popleft() if self._backlog else self._read()
+        while True:
+            event = self._backlog.popleft() if self._backlog else self._read()
+            if event is None or event[0] < VERDICT:
+                return event
+            self._told(*event)
 
     def _read(self):
         """The next frame (kind, flags, code, id, fd, payload), or None when the worker is gone."""

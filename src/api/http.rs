@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::Body;
+
 /// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
@@ -16,4 +18,4 @@ pub struct HttpRequest {
 }
 
 /// The answer to a plain HTTP request.
-pub type HttpResponse = http::Response<Bytes>;
+pub type HttpResponse = http::Response<Body>;

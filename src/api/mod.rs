@@ -3,6 +3,7 @@
 //! This room knows ids only. The worker stands behind [`Reactor`], so a handler can be tested
 //! without any process.
 
+mod body;
 mod context;
 mod flow;
 mod handle;
@@ -14,6 +15,7 @@ mod request;
 pub mod testing;
 mod verdict;
 
+pub use body::{Body, BodyWriter, BrokeOff, NobodyReads};
 pub use context::{Context, Info, LocalFuture, Reactor, TaskError, Timer};
 pub use flow::{Flow, IntoFlow};
 pub use handle::{Handle, SendFuture};

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -25,7 +24,7 @@ impl http::Service for Plain {
         let answer =
             self.0.call_alone("on_request", |context| handler.on_request(context, request));
         answer.await.unwrap_or_else(|_| {
-            let mut broken = HttpResponse::new(Bytes::from_static(b"the server made a mistake"));
+            let mut broken = HttpResponse::new("the server made a mistake".into());
             *broken.status_mut() = ::http::StatusCode::INTERNAL_SERVER_ERROR;
             Some(broken)
         })

@@ -2,7 +2,6 @@ use std::process::Command;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use wsd::api::HttpResponse;
 use wsd::handler::app::AppSettings;
 
 use crate::support::*;
@@ -34,11 +33,11 @@ impl Laravel {
         Laravel { worker, dir }
     }
 
-    async fn get(&self, target: &str) -> HttpResponse {
+    async fn get(&self, target: &str) -> http::Response<Bytes> {
         self.get_with(target, "").await
     }
 
-    async fn get_with(&self, target: &str, cookie: &str) -> HttpResponse {
+    async fn get_with(&self, target: &str, cookie: &str) -> http::Response<Bytes> {
         let request = http::Request::get(target).header("host", "todo-s.test");
         let request = request.header("cookie", cookie).body(Bytes::new()).unwrap();
         self.worker.http(request).await.unwrap()
@@ -53,12 +52,12 @@ impl Laravel {
     }
 }
 
-fn body(response: &HttpResponse) -> String {
+fn body(response: &http::Response<Bytes>) -> String {
     String::from_utf8(response.body().to_vec()).unwrap()
 }
 
 /// The Cookie header a browser sends after that response.
-fn cookie(response: &HttpResponse) -> String {
+fn cookie(response: &http::Response<Bytes>) -> String {
     let lines = response.headers().get_all("set-cookie").iter();
     let pairs = lines.map(|line| line.to_str().unwrap().split(';').next().unwrap());
     pairs.collect::<Vec<_>>().join("; ")

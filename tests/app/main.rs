@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod daemon;
 #[allow(dead_code, unused_imports)]
 #[path = "../e2e/harness/mod.rs"]

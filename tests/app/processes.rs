@@ -149,7 +149,7 @@ fn http_goes_to_the_application_too() {
     });
 }
 
-async fn get(worker: &Worker, path: &str) -> wsd::api::HttpResponse {
+async fn get(worker: &Worker, path: &str) -> http::Response<Bytes> {
     worker.http(http::Request::get(path).body(Bytes::new()).unwrap()).await.unwrap()
 }
 

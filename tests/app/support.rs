@@ -287,7 +287,18 @@ impl Worker {
         self.hear(fd).await.text()
     }
 
-    pub async fn http(&self, request: http::Request<Bytes>) -> Option<HttpResponse> {
+    /// The answer to a plain request, its body read whole.
+    pub async fn http(&self, request: http::Request<Bytes>) -> Option<http::Response<Bytes>> {
+        let (head, mut body) = self.answer(request).await?.into_parts();
+        let mut whole = Vec::new();
+        while let Some(part) = wait("a part", body.part()).await {
+            whole.extend_from_slice(&part.expect("a body that does not break off"));
+        }
+        Some(http::Response::from_parts(head, whole.into()))
+    }
+
+    /// The answer to a plain request, as it comes.
+    pub async fn answer(&self, request: http::Request<Bytes>) -> Option<HttpResponse> {
         let request =
             HttpRequest { request, peer: Some(([192, 0, 2, 7], 40002).into()), client: None };
         wait("a response", flow(self.handler.on_request(&self.ctx, request))).await

@@ -9,7 +9,7 @@ async fn swoole(env: &[(&str, &str)], settings: AppSettings) -> Worker {
     Worker::start_with(&["php", "-n", &script], env, settings).await
 }
 
-fn body(response: &wsd::api::HttpResponse) -> &str {
+fn body(response: &http::Response<Bytes>) -> &str {
     std::str::from_utf8(response.body()).unwrap()
 }
 

@@ -126,7 +126,7 @@ fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
         "/body" => format!("{} bytes", request.request.body().len()),
         _ => return None,
     };
-    Some(HttpResponse::new(Bytes::from(answer)))
+    Some(HttpResponse::new(answer.into()))
 }
 
 /// The other end of `send`: pushes the text to the client whose number comes before it.

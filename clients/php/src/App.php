@@ -17,7 +17,8 @@ namespace Wsd;
  *  - open(Request)                        the client is in
  *  - message(int $fd, string $data, int $opcode)
  *  - close(int $fd, Close $close)
- *  - request(Request): ?Response          plain HTTP; null is wsd's own 404
+ *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
+ *                                         or later, neither is wsd's own 404
  *  - attach(Request)                      the client was opened in another process
  *  - pipe(int $from, int $tag, string $data)
  *  - stop()                               once, after the last event
@@ -47,6 +48,8 @@ final class App
     private array $mine = [];
     /** @var list<array<string, mixed>> events that came while an answer was waited for */
     private array $backlog = [];
+    /** @var array<int, Reply> answers that are not ended */
+    private array $replies = [];
     private int $asked = 0;
     /** @var array<string, mixed>|null the event at hand */
     private ?array $event = null;
@@ -97,7 +100,8 @@ final class App
         $this->reserved = str_repeat("\0", self::RESERVED_BYTES);
         $self = getmypid();
         register_shutdown_function(fn () => getmypid() === $self && $this->cutShort());
-        while (!$this->ending) {
+        // An answer lives until it is ended, so a process lives as long.
+        while (!$this->ending || $this->replies !== []) {
             if ($this->next() === null && !$this->wait()) {
                 break;
             }
@@ -245,7 +249,8 @@ final class App
             return null;
         }
         if ($event['kind'] >= Protocol::VERDICT) {
-            return true; // An answer nobody waits for any more.
+            $this->told($event);
+            return true;
         }
         $begun = hrtime(true);
         if ($begun >= $this->timers->due) {
@@ -342,12 +347,65 @@ final class App
 
     private function requested(array $event): void
     {
-        $response = new Response(500);
-        $this->guard(function () use (&$response, $event) {
-            $response = $this->call('request', Protocol::request(0, $event['payload']));
-        });
-        $payload = $response === null ? '' : Protocol::fields($response->fields) . $response->body;
-        $this->answer(Protocol::RESPONSE, $event, $response->status ?? 0, $payload);
+        $reply = $this->replies[$event['id']] = new Reply($this, $event['id']);
+        try {
+            $response = $this->call('request', Protocol::request(0, $event['payload']), $reply);
+            if ($response !== null) {
+                $reply->send($response);
+            } elseif (!$reply->isKept()) {
+                $reply->pass();
+            }
+        } catch (\Throwable $error) {
+            $this->failed($error, 0);
+            $reply->fail();
+        }
+    }
+
+    /** @internal sends a frame of an answer */
+    public function reply(Reply $reply, int $kind, int $flags, int $code, string $payload): void
+    {
+        $this->say(Protocol::frame($kind, $flags, $code, $reply->id(), 0, $payload));
+    }
+
+    /**
+     * @internal sends an answer whose body is a file that is open
+     *
+     * @param resource $file
+     */
+    public function replyFile(Reply $reply, int $status, string $payload, $file): bool
+    {
+        $frame = Protocol::frame(Protocol::RESPONSE, Protocol::FLAG_FILE, $status, $reply->id(), 0, $payload);
+        return $this->channel->sendWith($frame, $file);
+    }
+
+    /** @internal an answer is ended */
+    public function replied(Reply $reply): void
+    {
+        unset($this->replies[$reply->id()]);
+    }
+
+    /** @internal waits for what the worker says; events that come meanwhile are kept. False when it is gone. */
+    public function await(): bool
+    {
+        $this->channel->flush();
+        $frame = $this->channel->next();
+        if ($frame === null) {
+            return $this->channel->read();
+        }
+        if ($frame['kind'] < Protocol::VERDICT) {
+            $this->backlog[] = $frame;
+        } else {
+            $this->told($frame);
+        }
+        return true;
+    }
+
+    /** Something that is no event, and that nobody waits for. */
+    private function told(array $frame): void
+    {
+        if ($frame['kind'] === Protocol::TAKEN) {
+            ($this->replies[$frame['id']] ?? null)?->taken($frame['fd'], $frame['code'] !== 0);
+        }
     }
 
     private function answer(int $kind, array $event, int $code, string $payload): void
@@ -384,7 +442,8 @@ final class App
     private function done(int $id): void
     {
         if ($id !== 0) {
-            $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, 0, 0, $id, 0));
+            $flags = isset($this->replies[$id]) ? Protocol::FLAG_LATER : 0;
+            $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, $flags, 0, $id, 0));
             $this->handled++;
             $this->gathered++;
         }
@@ -412,6 +471,7 @@ final class App
         if ($this->channel->closed()) {
             return;
         }
+        array_map(fn (Reply $reply) => $reply->fail(), $this->replies);
         $fatal = ((error_get_last()['type'] ?? 0) & self::FATAL) !== 0;
         if ($this->event !== null) {
             if ($fatal && $this->event['fd'] !== 0 && $this->event['kind'] !== Protocol::PIPE) {
@@ -451,8 +511,10 @@ final class App
                 }
             } elseif ($frame['kind'] < Protocol::VERDICT) {
                 $this->backlog[] = $frame;
-            } elseif ($frame['id'] === $id) {
+            } elseif ($frame['kind'] !== Protocol::TAKEN && $frame['id'] === $id) {
                 return $frame;
+            } else {
+                $this->told($frame);
             }
         }
     }

@@ -15,6 +15,7 @@ final class Channel
     private string $input = '';
     private int $at = 0;
     private string $output = '';
+    private \Socket|false|null $raw = null;
 
     /** @param resource $socket a blocking stream socket */
     public function __construct($socket)
@@ -60,6 +61,28 @@ final class Channel
     public function closed(): bool
     {
         return !is_resource($this->socket);
+    }
+
+    /**
+     * Sends a frame with a descriptor beside it. False where that cannot be: ext-sockets is missing.
+     *
+     * @param resource $file an open file
+     */
+    public function sendWith(string $frame, $file): bool
+    {
+        if (!function_exists('socket_import_stream') || !defined('SCM_RIGHTS')) {
+            return false;
+        }
+        $this->flush();
+        $this->raw ??= @socket_import_stream($this->socket);
+        $beside = [['level' => SOL_SOCKET, 'type' => SCM_RIGHTS, 'data' => [$file]]];
+        $sent = $this->raw ? @socket_sendmsg($this->raw, ['iov' => [$frame], 'control' => $beside], 0) : false;
+        if ($sent === false) {
+            return false;
+        }
+        $this->output = substr($frame, $sent);
+        $this->flush();
+        return true;
     }
 
     /** Sends what is queued; blocks where the worker is slow. */

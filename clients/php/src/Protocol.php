@@ -37,12 +37,17 @@ final class Protocol
     public const SEND = 45;
     public const STATS = 46;
     public const END = 47;
+    public const BODY = 48;
     public const PROTECT = 56;
 
     public const VERDICT = 64;
+    public const TAKEN = 69;
 
     public const FLAG_ANSWER = 1;
+    public const FLAG_LATER = 2;
     public const FLAG_VERDICT = 1;
+    public const FLAG_MORE = 1;
+    public const FLAG_FILE = 2;
     public const FLAG_AGAIN = 128;
 
     public const WANT_HANDSHAKE = 1;

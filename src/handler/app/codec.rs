@@ -15,8 +15,17 @@ pub const AGAIN: u8 = 128;
 pub const ANSWER: u8 = 1;
 /// Flag of DONE: every event sent before is done as well.
 pub const ALL: u8 = 1;
+/// Flag of DONE: the answer to this request comes later.
+pub const LATER: u8 = 2;
 /// Flag of PUSH, DISCONNECT and PROTECT: VERDICT is waited for.
 pub const VERDICT: u8 = 1;
+/// Flag of RESPONSE and BODY: the body goes on.
+pub const MORE: u8 = 1;
+/// Flag of RESPONSE: the body is a range of the file whose descriptor comes with the frame.
+pub const FILE: u8 = 2;
+
+/// Bytes of an answer's body that a process may send before the client has taken any.
+pub const BODY_WINDOW: usize = 1 << 20;
 
 /// What a process wants to be told, the flags of READY.
 pub mod wants {
@@ -106,6 +115,8 @@ kinds! {
     Stats = 46,
     /// The process ends by itself and begins no further event.
     End = 47,
+    /// A part of an answer's body.
+    Body = 48,
     /// Leave a client alone when the idle are swept.
     Protect = 56,
     /// What became of a push or a disconnect.
@@ -118,6 +129,8 @@ kinds! {
     ListAnswer = 67,
     /// The answer to `Stats`.
     StatsAnswer = 68,
+    /// What the client took of an answer's body.
+    Taken = 69,
 }
 
 /// One frame. Which fields mean something depends on the kind; the others are 0.

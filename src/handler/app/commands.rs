@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::codec::{self, ALL, Broken, KEEP_BYTES_MAX, Kind, Packet, VERDICT, take_fields};
+use super::codec::{
+    self, ALL, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, Packet, VERDICT, take_fields,
+};
 use super::link::Link;
+use super::replies;
 use super::shared::Answer;
-use crate::api::{Accept, Context, HttpResponse, Message, Opcode, Refuse, Verdict, is_reserved};
+use crate::api::{Accept, Context, Message, Opcode, Refuse, Verdict, is_reserved};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
@@ -27,6 +30,7 @@ fn is_effect(kind: Kind) -> bool {
             | Kind::Accept
             | Kind::Refuse
             | Kind::Response
+            | Kind::Body
             | Kind::Keep
             | Kind::Send
     )
@@ -55,7 +59,13 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
     }
     tracing::warn!(app = %link.id, fd = head.fd, id = head.id, %broken, "not done, since it is wrong");
     match head.kind {
-        Kind::Response | Kind::Accept | Kind::Refuse => link.shared.unanswered(head.id, 500),
+        Kind::Response | Kind::Accept | Kind::Refuse => {
+            link.shared.unanswered(head.id, 500);
+            if head.kind == Kind::Response && head.flags & MORE != 0 {
+                link.taken(head.id, 0, true);
+            }
+        }
+        Kind::Body => link.taken(head.id, 0, true),
         Kind::Push | Kind::Disconnect if head.flags & VERDICT != 0 => {
             let too_long = matches!(broken, Broken::Length(_));
             link.verdict(head.id, if too_long { verdict_code(Verdict::TooBig) } else { INVALID });
@@ -81,7 +91,8 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         Kind::Ready => link.ready(&packet),
         Kind::Accept => accept(link, packet),
         Kind::Refuse => refuse(link, packet),
-        Kind::Response => respond(link, packet),
+        Kind::Response => replies::respond(link, ctx, packet),
+        Kind::Body => replies::part(link, packet),
         Kind::Info | Kind::Exists => {
             info(link, ctx, &packet);
             Ok(())
@@ -201,7 +212,11 @@ fn done(link: &Rc<Link>, packet: &Packet) -> Result<(), Broken> {
             }
         });
     for id in open_answers {
-        shared.unanswered(id, 500);
+        if packet.flags & LATER != 0 && id == packet.id {
+            shared.answers_later(id, link.id);
+        } else {
+            shared.unanswered(id, 500);
+        }
     }
     link.finished(count);
     if known { Ok(()) } else { Err(Broken::Value(Kind::Done)) }
@@ -241,36 +256,6 @@ fn refuse(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     let refuse = Refuse { status: packet.code, headers: own(&fields), body: body.to_vec() };
     link.shared.refuse(packet.id, refuse);
     Ok(())
-}
-
-fn respond(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
-    if packet.code != 0 && !(200..=599).contains(&packet.code) {
-        return Err(Broken::Answer(format!("status {} is not 200 to 599", packet.code)));
-    }
-    let response = match packet.code {
-        0 => None,
-        status => Some(response(status, packet.body)?),
-    };
-    let answer = link.shared.answers.borrow_mut().remove(&packet.id);
-    if let Some(Answer::Response(answer)) = answer {
-        // Whoever asked may be gone; there is nobody to tell.
-        let _ = answer.send(response);
-    }
-    Ok(())
-}
-
-fn response(status: u16, mut body: Bytes) -> Result<HttpResponse, Broken> {
-    let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Response))?;
-    let mut response = http::Response::builder().status(status);
-    for (name, value) in &fields {
-        let shown = || format!("the header field {:?}", String::from_utf8_lossy(name));
-        let name = http::HeaderName::from_bytes(name)
-            .map_err(|_| Broken::Answer(format!("{} has a name that is no token", shown())))?;
-        let value = http::HeaderValue::from_bytes(value)
-            .map_err(|_| Broken::Answer(format!("{} has a control character", shown())))?;
-        response = response.header(name, value);
-    }
-    response.body(body).map_err(|error| Broken::Answer(error.to_string()))
 }
 
 fn info(link: &Rc<Link>, ctx: &Context, packet: &Packet) {

@@ -1,24 +1,31 @@
 //! The socket to one application process: events out, commands in.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::ReadHalf;
 use tokio::sync::Notify;
 
-use super::codec::{Broken, Kind, Packet, VERSION, decode, decode_too_long};
+use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION, decode, decode_too_long};
 use super::commands;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
+use crate::sys::packet;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 64 << 10;
 /// Events are encoded until so much waits for the socket.
 const WRITE_BYTES: usize = 64 << 10;
+/// Descriptors that may have come before their frames.
+const DESCRIPTORS_MAX: usize = 16;
 /// Answers that may wait for a process that asks and does not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -38,6 +45,8 @@ pub struct Link {
     ended: Cell<bool>,
     /// Bytes of a payload that is too long and thrown away as it comes.
     skip: Cell<usize>,
+    /// What came beside frames, in their order.
+    descriptors: RefCell<VecDeque<OwnedFd>>,
     ticker: RefCell<Option<Timer>>,
     tick_waits: Rc<Cell<bool>>,
     ctx: Context,
@@ -57,6 +66,7 @@ impl Link {
             leaving: Cell::new(false),
             ended: Cell::new(false),
             skip: Cell::new(0),
+            descriptors: RefCell::default(),
             ticker: RefCell::new(None),
             tick_waits: Rc::default(),
             ctx,
@@ -67,15 +77,15 @@ impl Link {
 
     /// Serves until the process is gone. Gives the reason where it is our doing.
     pub async fn serve(self: &Rc<Self>, mut stream: UnixStream) -> Option<Why> {
-        let (mut reader, mut writer) = stream.split();
-        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let (reader, mut writer) = stream.split();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut input = BytesMut::new();
         let mut sending = BytesMut::with_capacity(WRITE_BYTES);
         loop {
             self.fill(&mut sending);
             if sending.len() > ANSWER_BYTES_MAX {
                 return Some(Why::Protocol("it asks much and reads nothing".to_owned()));
             }
-            input.reserve(READ_BYTES / 4);
             tokio::select! {
                 biased;
                 sent = writer.write(&sending), if !sending.is_empty() => match sent {
@@ -83,9 +93,10 @@ impl Link {
                     // The read says why, after it has given what the process sent before.
                     Err(_) => sending.clear(),
                 },
-                read = reader.read_buf(&mut input) => match read {
+                read = self.read(&reader, &mut buffer) => match read {
                     Ok(0) | Err(_) => return None,
-                    Ok(_) => {
+                    Ok(len) => {
+                        input.extend_from_slice(&buffer[..len]);
                         if let Err(broken) = self.receive(&mut input) {
                             return Some(Why::Protocol(broken.to_string()));
                         }
@@ -100,6 +111,26 @@ impl Link {
         }
     }
 
+    /// Waits for bytes, and takes descriptors that come beside them.
+    async fn read(&self, reader: &ReadHalf<'_>, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            reader.readable().await?;
+            let stream: &UnixStream = reader.as_ref();
+            let read =
+                stream.try_io(Interest::READABLE, || Ok(packet::receive(stream.as_fd(), buffer)?));
+            match read {
+                Ok(read) => {
+                    let mut descriptors = self.descriptors.borrow_mut();
+                    descriptors.extend(read.fds);
+                    descriptors.truncate(DESCRIPTORS_MAX);
+                    return Ok(read.len);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Queues a frame that is no event.
     pub fn answer(&self, packet: Packet) {
         packet.encode(&mut self.out.borrow_mut());
@@ -109,6 +140,18 @@ impl Link {
     /// Queues a VERDICT.
     pub fn verdict(&self, id: u32, code: u16) {
         self.answer(Packet { id, code, ..Packet::new(Kind::Verdict) });
+    }
+
+    /// Tells the process what the client took of an answer's body, or that nobody reads it.
+    pub fn taken(&self, id: u32, bytes: usize, gone: bool) {
+        let (code, fd) = (gone.into(), bytes as u64);
+        self.answer(Packet { id, code, fd, ..Packet::new(Kind::Taken) });
+    }
+
+    /// The descriptor that came with the frame at hand.
+    pub fn descriptor(&self) -> Result<OwnedFd, Broken> {
+        let none = || Broken::Answer("no descriptor came with it".to_owned());
+        self.descriptors.borrow_mut().pop_front().ok_or_else(none)
     }
 
     /// Tells the process to finish and exit.
@@ -231,6 +274,7 @@ impl Link {
             "processes": settings.processes,
             "start": self.id.epoch.saturating_sub(1),
             "frame_max": settings.frame_max,
+            "body_window": BODY_WINDOW,
             "window": settings.window,
             "master_pid": std::os::unix::process::parent_id(),
             "worker_pid": std::process::id(),

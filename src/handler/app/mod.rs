@@ -12,6 +12,7 @@ mod loss;
 mod moves;
 mod output;
 pub mod pool;
+mod replies;
 mod settings;
 mod shared;
 mod spawner;
@@ -84,7 +85,7 @@ impl Handler for AppHandler {
     fn on_worker_stop(&self, _ctx: &Context) -> Flow {
         let shared = self.shared.clone();
         Flow::later(async move {
-            let idle = until(&shared, |shared| shared.pool.borrow().idle());
+            let idle = until(&shared, Shared::is_idle);
             if tokio::time::timeout(shared.settings.event_timeout, idle).await.is_err() {
                 let events = shared.pool.borrow().events();
                 tracing::warn!(events, "the application did not finish these events in time");
@@ -237,7 +238,8 @@ async fn queue_request(
         if shared.pool.borrow().has_room(place) {
             let id = shared.pool.borrow_mut().queue(place, packet);
             let (sender, receiver) = oneshot::channel();
-            shared.answers.borrow_mut().insert(id, Answer::Response(sender));
+            let answer = Answer::Response { answer: sender, owner: None };
+            shared.answers.borrow_mut().insert(id, answer);
             shared.wake(place);
             return (receiver, RequestGuard { shared: shared.clone(), id });
         }
@@ -269,6 +271,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     let why = link.serve(started.stream).await;
     link.quiet();
     shared.links.remove(id);
+    shared.owes_no_more(id);
     let hung = why == Some(Why::EventTimeout);
     match &why {
         Some(why) => {

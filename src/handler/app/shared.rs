@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::codec::{ANSWER, Kind, Packet, RequestBody, put_string};
 use super::link::Links;
 use super::pool::{Pin, Pool};
+use super::replies::Outgoings;
 use super::settings::AppSettings;
 use super::spawner::Spawner;
 use crate::api::{
@@ -26,8 +27,13 @@ const HELD_MAX: usize = 1024;
 pub enum Answer {
     /// The handshake of that client.
     Handshake(u64, oneshot::Sender<Handshake>),
-    /// A plain HTTP request; `None` leaves the answer to the server.
-    Response(oneshot::Sender<Option<HttpResponse>>),
+    /// A plain HTTP request.
+    Response {
+        /// `None` leaves the answer to the server.
+        answer: oneshot::Sender<Option<HttpResponse>>,
+        /// The process that answers though its event is done.
+        owner: Option<ProcessId>,
+    },
 }
 
 /// A client between its OPEN that waits for an answer and `on_open`.
@@ -50,6 +56,7 @@ pub struct Shared {
     /// Wakes whoever waits for room in a queue, or for processes to be ready or idle.
     pub changed: Notify,
     pub answers: RefCell<HashMap<u32, Answer>>,
+    pub outgoing: Outgoings,
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
@@ -66,6 +73,7 @@ impl Shared {
             settings,
             changed: Notify::new(),
             answers: RefCell::default(),
+            outgoing: Outgoings::default(),
             opening: RefCell::default(),
             wants: Cell::new(None),
             begun: Instant::now(),
@@ -75,6 +83,11 @@ impl Shared {
     /// Milliseconds of the pool's clock.
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether no event is under way and no answer is owed.
+    pub fn is_idle(&self) -> bool {
+        self.pool.borrow().idle() && self.answers.borrow().is_empty() && self.outgoing.is_empty()
     }
 
     /// Whether the application asked for that kind of event, as far as is known.
@@ -204,7 +217,7 @@ impl Shared {
         if matches!(self.answers.borrow().get(&id), Some(Answer::Handshake(..))) {
             return self.refuse(id, Refuse::new(status, ""));
         }
-        if let Some(Answer::Response(answer)) = self.answers.borrow_mut().remove(&id) {
+        if let Some(Answer::Response { answer, .. }) = self.answers.borrow_mut().remove(&id) {
             let mut response = HttpResponse::default();
             *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
             let _ = answer.send(Some(response));
@@ -215,7 +228,7 @@ impl Shared {
     pub fn unwanted(&self, id: u32) {
         match self.answers.borrow_mut().remove(&id) {
             Some(Answer::Handshake(_, answer)) => drop(answer.send(Ok(Accept::default()))),
-            Some(Answer::Response(answer)) => drop(answer.send(None)),
+            Some(Answer::Response { answer, .. }) => drop(answer.send(None)),
             None => {}
         }
     }

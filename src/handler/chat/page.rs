@@ -1,6 +1,5 @@
 //! The chat page: one file with its style and script inside, and nothing from elsewhere.
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::api::HttpResponse;
@@ -18,12 +17,12 @@ const POLICY: &str = "default-src 'none'; \
 /// Answers a request for the page.
 pub(super) fn answer(method: &Method) -> HttpResponse {
     if method != Method::GET && method != Method::HEAD {
-        let mut response = HttpResponse::new(Bytes::from_static(b"The page can only be read.\n"));
+        let mut response = HttpResponse::new("The page can only be read.\n".into());
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let mut response = HttpResponse::new(Bytes::from_static(HTML.as_bytes()));
+    let mut response = HttpResponse::new(HTML.into());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),

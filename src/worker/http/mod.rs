@@ -4,6 +4,7 @@
 //! the first, for hyper reads through a [`Gate`] that lets one checked request through at a
 //! time. A later request that is an upgrade comes back out, for the worker to answer.
 
+mod body;
 mod gate;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use self::body::Outgoing;
 use self::gate::{Exit, Gate};
 use super::head::{self, Refusal, client_address};
 use crate::api::{HttpRequest, HttpResponse, is_reserved};
@@ -140,7 +142,7 @@ async fn respond<V: Service>(
     peer: Option<SocketAddr>,
     limits: &Limits,
     request: http::Request<Incoming>,
-) -> Result<http::Response<Full<Bytes>>, Infallible> {
+) -> Result<http::Response<Outgoing>, Infallible> {
     // Where a chunked body ends only hyper knows, so the gate cannot tell where the next head
     // begins: such a request is its connection's last.
     let last = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -151,7 +153,7 @@ async fn respond<V: Service>(
     if last {
         response = closing(response);
     }
-    Ok(response.map(Full::new))
+    Ok(response.map(Outgoing))
 }
 
 /// Reads the body; the status is 413, 408, or 400 where it broke off or is malformed.

@@ -22,12 +22,12 @@ impl Service for Site {
         self.seen.borrow_mut().push((path.clone(), request.client));
         let response = http::Response::builder();
         match path.as_str() {
-            "/echo" => Some(HttpResponse::new(request.request.into_body())),
+            "/echo" => Some(HttpResponse::new(request.request.into_body().into())),
             "/reserved" => {
                 let response = response.header("Connection", "close").header("X-A", "b");
                 response.header("Content-Length", "7").body("whole".into()).ok()
             }
-            "/101" => response.status(101).body(Bytes::new()).ok(),
+            "/101" => response.status(101).body(Bytes::new().into()).ok(),
             "/never" => pending().await,
             _ => None,
         }

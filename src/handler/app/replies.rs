@@ -1,0 +1,265 @@
+//! Answers to plain HTTP requests, as a process sends them: in one piece, in parts, as a file, at
+//! once or when the event is long over.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::mpsc;
+
+use super::codec::{self, BODY_WINDOW, Broken, FILE, Kind, MORE, Packet, take_fields};
+use super::link::Link;
+use super::shared::Answer;
+use crate::api::{Body, BodyWriter, Context, HttpResponse, NobodyReads, ProcessId};
+
+/// What one read of a file takes.
+const FILE_PART_BYTES: u64 = 256 << 10;
+
+/// What a process sends of a body.
+enum Part {
+    Bytes(Bytes),
+    End,
+}
+
+/// A body that a process sends in parts.
+struct Outgoing {
+    owner: ProcessId,
+    parts: mpsc::UnboundedSender<Part>,
+    /// Bytes that the process sent and the client has not taken.
+    unread: Rc<Cell<usize>>,
+}
+
+/// The bodies that processes are sending.
+#[derive(Default)]
+pub struct Outgoings(RefCell<HashMap<u32, Outgoing>>);
+
+impl Outgoings {
+    /// Breaks off what a dead process was sending.
+    pub fn lost(&self, owner: ProcessId) {
+        self.0.borrow_mut().retain(|_, body| body.owner != owner);
+    }
+
+    /// Whether no process is sending a body.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+}
+
+/// RESPONSE.
+pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
+    let file = if packet.flags & FILE != 0 { Some(link.descriptor()?) } else { None };
+    if packet.code == 0 {
+        link.shared.respond(packet.id, None);
+        return Ok(());
+    }
+    if !(200..=599).contains(&packet.code) {
+        return Err(Broken::Answer(format!("status {} is not 200 to 599", packet.code)));
+    }
+    let mut payload = packet.body;
+    let range = match file {
+        Some(file) => Some(Range::take(&mut payload, file)?),
+        None => None,
+    };
+    let fields = take_fields(&mut payload).ok_or(Broken::Payload(Kind::Response))?;
+    let (writer, body) = match &range {
+        Some(range) => {
+            let (writer, body) = Body::in_parts(Some(range.length));
+            (Some(writer), body)
+        }
+        None if packet.flags & MORE != 0 => {
+            let (writer, body) = Body::in_parts(content_length(&fields)?);
+            (Some(writer), body)
+        }
+        None => (None, payload.split_off(0).into()),
+    };
+    let response = head(packet.code, &fields, body)?;
+    if !link.shared.respond(packet.id, Some(response)) {
+        // Whoever asked is gone.
+        link.taken(packet.id, 0, true);
+        return Ok(());
+    }
+    match (writer, range) {
+        (Some(writer), Some(range)) => ctx.spawn(send_file(ctx.clone(), range, writer)),
+        (Some(writer), None) => begin(link, ctx, packet.id, writer, payload),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// BODY.
+pub fn part(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
+    let bodies = &link.shared.outgoing.0;
+    let mut bodies = bodies.borrow_mut();
+    let Some(body) = bodies.get(&packet.id).filter(|body| body.owner == link.id) else {
+        return Ok(()); // The client is gone, as the process was told or will be.
+    };
+    let unread = body.unread.get() + packet.body.len();
+    body.unread.set(unread);
+    if unread > BODY_WINDOW.max(packet.body.len()) {
+        bodies.remove(&packet.id);
+        let what = format!("an answer's body with {unread} bytes that nobody has taken yet");
+        return Err(Broken::Answer(what));
+    }
+    // Where the other end is gone, the entry goes as well, once its task has ended.
+    if !packet.body.is_empty() {
+        let _ = body.parts.send(Part::Bytes(packet.body));
+    }
+    if packet.flags & MORE == 0 {
+        if packet.code == 0 {
+            let _ = body.parts.send(Part::End);
+        }
+        bodies.remove(&packet.id);
+    }
+    Ok(())
+}
+
+/// Passes the parts of a body on at the client's pace, and tells the process.
+fn begin(link: &Rc<Link>, ctx: &Context, id: u32, writer: BodyWriter, first: Bytes) {
+    let (parts, mut waiting) = mpsc::unbounded_channel();
+    let unread = Rc::new(Cell::new(first.len()));
+    if !first.is_empty() {
+        let _ = parts.send(Part::Bytes(first));
+    }
+    let body = Outgoing { owner: link.id, parts, unread: unread.clone() };
+    link.shared.outgoing.0.borrow_mut().insert(id, body);
+    let link = link.clone();
+    ctx.spawn(async move {
+        loop {
+            let part = tokio::select! {
+                part = waiting.recv() => part,
+                () = writer.unread() => break,
+            };
+            match part {
+                Some(Part::Bytes(bytes)) => {
+                    let len = bytes.len();
+                    if writer.send(bytes).await.is_err() {
+                        break;
+                    }
+                    unread.set(unread.get().saturating_sub(len));
+                    link.taken(id, len, false);
+                }
+                Some(Part::End) => {
+                    writer.finish().await;
+                    break;
+                }
+                // The process died, or broke it off.
+                None => return link.shared.changed.notify_waiters(),
+            }
+        }
+        let gone = link.shared.outgoing.0.borrow_mut().remove(&id).is_some();
+        if gone {
+            link.taken(id, 0, true);
+        }
+        link.shared.changed.notify_waiters();
+    });
+}
+
+/// A part of an open file.
+struct Range {
+    file: Arc<File>,
+    offset: u64,
+    length: u64,
+}
+
+impl Range {
+    fn take(payload: &mut Bytes, file: OwnedFd) -> Result<Range, Broken> {
+        if payload.len() < 16 {
+            return Err(Broken::Payload(Kind::Response));
+        }
+        let (offset, length) = (payload.get_u64_le(), payload.get_u64_le());
+        let file = File::from(file);
+        let size = match file.metadata() {
+            // Reading anything else may wait for ever.
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            _ => return Err(Broken::Answer("a descriptor that is no regular file".to_owned())),
+        };
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(Broken::Answer(format!("bytes beyond the end of a file of {size} bytes")));
+        }
+        Ok(Range { file: Arc::new(file), offset, length })
+    }
+}
+
+/// Reads a file on a task thread, and sends it at the client's pace. A file that becomes shorter
+/// meanwhile breaks the answer off.
+async fn send_file(ctx: Context, range: Range, writer: BodyWriter) {
+    let Range { file, mut offset, length } = range;
+    let end = offset + length;
+    while offset < end {
+        let (file, most) = (file.clone(), FILE_PART_BYTES.min(end - offset));
+        let read = ctx.task(move || {
+            let mut part = vec![0; usize::try_from(most).unwrap_or(0)];
+            file.read_at(&mut part, offset).map(|len| {
+                part.truncate(len);
+                part
+            })
+        });
+        let part = match read.await {
+            Ok(Ok(part)) if !part.is_empty() => part,
+            Ok(Ok(_)) => return tracing::warn!("a file became shorter while it was sent"),
+            Ok(Err(error)) => return tracing::warn!(%error, "a file cannot be read on"),
+            Err(error) => return tracing::warn!(%error, "a file is not read on"),
+        };
+        offset += part.len() as u64;
+        if writer.send(part).await == Err(NobodyReads) {
+            return;
+        }
+    }
+    writer.finish().await;
+}
+
+fn head(status: u16, fields: &codec::Fields, body: Body) -> Result<HttpResponse, Broken> {
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in fields {
+        let shown = || format!("the header field {:?}", String::from_utf8_lossy(name));
+        let name = http::HeaderName::from_bytes(name)
+            .map_err(|_| Broken::Answer(format!("{} has a name that is no token", shown())))?;
+        let value = http::HeaderValue::from_bytes(value)
+            .map_err(|_| Broken::Answer(format!("{} has a control character", shown())))?;
+        response = response.header(name, value);
+    }
+    response.body(body).map_err(|error| Broken::Answer(error.to_string()))
+}
+
+/// What an answer in parts says of its length.
+fn content_length(fields: &codec::Fields) -> Result<Option<u64>, Broken> {
+    let said = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
+    let Some((_, value)) = said else { return Ok(None) };
+    let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+    length.map(Some).ok_or_else(|| {
+        Broken::Answer(format!("a content-length of {:?}", String::from_utf8_lossy(value)))
+    })
+}
+
+impl super::shared::Shared {
+    /// Answers a request; `None` leaves it to the server. False where nobody waits any more.
+    fn respond(&self, id: u32, response: Option<HttpResponse>) -> bool {
+        match self.answers.borrow_mut().remove(&id) {
+            Some(Answer::Response { answer, .. }) => answer.send(response).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// DONE came of an event whose answer comes later, from that process.
+    pub fn answers_later(&self, id: u32, process: ProcessId) {
+        if let Some(Answer::Response { owner, .. }) = self.answers.borrow_mut().get_mut(&id) {
+            *owner = Some(process);
+        }
+    }
+
+    /// A process is gone, and with it what it owed.
+    pub fn owes_no_more(&self, process: ProcessId) {
+        self.outgoing.lost(process);
+        let owed = |answer: &Answer| matches!(answer, Answer::Response { owner, .. } if *owner == Some(process));
+        let ids: Vec<u32> = {
+            let answers = self.answers.borrow();
+            answers.iter().filter(|(_, answer)| owed(answer)).map(|(id, _)| *id).collect()
+        };
+        ids.into_iter().for_each(|id| self.unanswered(id, 502));
+    }
+}
