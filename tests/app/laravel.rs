@@ -1,5 +1,3 @@
-use std::process::Command;
-
 use bytes::Bytes;
 use tempfile::TempDir;
 use wsd::handler::app::AppSettings;
@@ -19,12 +17,7 @@ impl Laravel {
 
     async fn start_with(env: &[(&str, &str)]) -> Laravel {
         let dir = tempfile::tempdir().unwrap();
-        let copied = Command::new("cp")
-            .args(["-r", &path("tests/laravel-app/.")])
-            .arg(dir.path())
-            .status()
-            .unwrap();
-        assert!(copied.success());
+        copy_laravel(dir.path());
         let script = dir.path().join("bin/laravels").display().to_string();
         let package = path("clients/php/autoload.php");
         let env = [&[("TEST_WSD_PACKAGE", package.as_str())], env].concat();

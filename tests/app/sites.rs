@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::harness::{Client, Closed, Ran, command, soon, until};
-use crate::support::path;
+use crate::support::{copy_laravel, path};
 
 /// A port that was free a moment ago.
 pub async fn free_port() -> u16 {
@@ -106,9 +106,7 @@ struct Laravel {
 impl Laravel {
     async fn start() -> Laravel {
         let directory = tempfile::tempdir().unwrap();
-        let mut copy = Command::new("cp");
-        copy.args(["-r", &path("tests/laravel-app/.")]).arg(directory.path());
-        command(&mut copy).await.ok();
+        copy_laravel(directory.path());
         let laravel = Laravel { directory, port: free_port().await };
         laravel.php(&["bin/laravels", "start", "-d"]).await;
         laravel

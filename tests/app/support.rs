@@ -340,3 +340,16 @@ pub async fn wait<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub fn path(relative: &str) -> String {
     format!("{}/{relative}", env!("CARGO_MANIFEST_DIR"))
 }
+
+/// Copies the Laravel application of the tests to a directory. With `TEST_LARAVEL_SKELETON=new`
+/// it has the skeleton of Laravel 11 and later, without kernels of its own.
+pub fn copy_laravel(to: &std::path::Path) {
+    let mut parts = vec!["tests/laravel-app/."];
+    if std::env::var("TEST_LARAVEL_SKELETON").is_ok_and(|skeleton| skeleton == "new") {
+        parts.push("tests/laravel-skeleton/.");
+    }
+    for part in parts {
+        let copied = Command::new("cp").args(["-r", &path(part)]).arg(to).status().unwrap();
+        assert!(copied.success(), "{part}");
+    }
+}

@@ -1,0 +1,6 @@
+<?php
+
+return [
+    Wsd\Laravel\ServiceProvider::class,
+    App\Providers\AppServiceProvider::class,
+];
