@@ -1,7 +1,6 @@
 //! Requests, responses, cookies, forms and frames: each as it is in Swoole, or as PHP has it.
 
 use bytes::Bytes;
-use wsd::api::HttpResponse;
 use wsd::handler::app::AppSettings;
 
 use crate::support::*;
@@ -13,7 +12,7 @@ async fn start(env: &[(&str, &str)]) -> Worker {
     Worker::start_with(&php, env, AppSettings::default()).await
 }
 
-async fn get(worker: &Worker, target: &str, fields: &[(&str, &str)]) -> HttpResponse {
+async fn get(worker: &Worker, target: &str, fields: &[(&str, &str)]) -> http::Response<Bytes> {
     let mut request = http::Request::get(target);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -26,7 +25,7 @@ async fn post(worker: &Worker, target: &str, kind: &str, body: &[u8]) -> String 
     text(&worker.http(request.body(Bytes::copy_from_slice(body)).unwrap()).await.unwrap())
 }
 
-fn text(response: &HttpResponse) -> String {
+fn text(response: &http::Response<Bytes>) -> String {
     String::from_utf8(response.body().to_vec()).unwrap()
 }
 
