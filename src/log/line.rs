@@ -7,6 +7,7 @@ use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use super::quota::LIMITED;
 use crate::config::LogFormat;
 
 /// The longest line, in bytes, its LF included: what a pipe takes whole or not at all (PIPE_BUF).
@@ -30,11 +31,11 @@ pub struct Style {
 }
 
 impl Style {
-    /// The line of `event`, with its LF.
-    pub fn line(&self, event: &Event<'_>) -> String {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        self.write(*event.metadata().level(), fields)
+    /// The line that tells of events that were like others and were not logged.
+    pub fn more(&self, why: String, count: u64) -> String {
+        let message = format!("{LIMITED} more, which were not logged");
+        let rest = vec![("count", Value::Bare(count.to_string())), ("why", Value::Text(why))];
+        self.write(Level::INFO, Fields { message, rest })
     }
 
     /// The line that tells of `lines` that were dropped.
@@ -44,7 +45,8 @@ impl Style {
         self.write(Level::WARN, Fields { message, rest })
     }
 
-    fn write(&self, level: Level, fields: Fields) -> String {
+    /// The line that says this, with its LF.
+    pub fn write(&self, level: Level, fields: Fields) -> String {
         match self.format {
             LogFormat::Text => self.text(level, fields),
             LogFormat::Json => self.json(level, fields),
@@ -158,7 +160,7 @@ fn is_quoted(text: &str) -> bool {
 
 /// Whether a terminal, a pager or a log reader could take `char` for more than a letter: controls,
 /// line and paragraph separators, and the marks that turn the direction of writing.
-fn is_unsafe(char: char) -> bool {
+pub fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(char, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
@@ -204,7 +206,7 @@ fn escape(out: &mut String, text: &str, one: impl Fn(&mut String, char)) {
 
 /// What an event says.
 #[derive(Default)]
-struct Fields {
+pub struct Fields {
     message: String,
     rest: Vec<(&'static str, Value)>,
 }
@@ -214,6 +216,27 @@ enum Value {
     Bare(String),
     /// Anything else, not yet escaped.
     Text(String),
+}
+
+impl Fields {
+    /// Those of an event.
+    pub fn of(event: &Event<'_>) -> Fields {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        fields
+    }
+
+    /// The reason of an event of which only so many are logged.
+    pub fn limited(&self) -> Option<&str> {
+        if self.message != LIMITED {
+            return None;
+        }
+        let why = self.rest.iter().find(|(name, _)| *name == "why");
+        why.map(|(_, value)| match value {
+            Value::Bare(text) | Value::Text(text) => text.as_str(),
+        })
+        .or(Some(""))
+    }
 }
 
 impl Visit for Fields {

@@ -5,6 +5,7 @@
 //! What cannot be written is dropped and counted, and the count is logged once there is room.
 
 mod line;
+mod quota;
 mod sink;
 
 use std::panic::PanicHookInfo;
@@ -19,7 +20,10 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::error::{Error, Result};
-use line::Style;
+use crate::sys::clock;
+pub use line::is_unsafe;
+use line::{Fields, Style};
+use quota::Quota;
 use sink::{Direct, Queued, Sink};
 
 /// How the lines of a process reach descriptor 2.
@@ -33,7 +37,7 @@ pub enum Output {
 
 /// The least severe level that is logged, as its number in `LEVELS`.
 static LEVEL: AtomicU8 = AtomicU8::new(2);
-static SINK: OnceLock<&'static dyn Sink> = OnceLock::new();
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 const LEVELS: [LevelFilter; 5] = [
     LevelFilter::ERROR,
@@ -57,10 +61,11 @@ pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> R
         Output::Direct => Box::leak(Box::new(Direct::new(notice))),
         Output::Queued => Box::leak(Box::new(Queued::new(notice, sink::write_stderr))),
     };
-    let subscriber = tracing_subscriber::registry().with(Lines { style, sink });
+    let lines = Lines { style, sink, quota: Box::leak(Box::default()) };
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| Error::new("the log of this process was made twice"))?;
-    let _ = SINK.set(sink);
+    let _ = LINES.set(lines);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -74,12 +79,23 @@ pub fn set_level(level: LogLevel) {
 /// Waits until everything logged so far was written, for at most `deadline`. Returns whether it
 /// was. Call it before the process ends.
 pub fn flush(deadline: Duration) -> bool {
-    SINK.get().is_none_or(|sink| sink.flush(deadline))
+    LINES.get().is_none_or(|lines| {
+        lines.tell_rest();
+        lines.sink.flush(deadline)
+    })
 }
 
 /// How many lines of this process were dropped since it started.
 pub fn dropped() -> u64 {
-    SINK.get().map_or(0, |sink| sink.dropped())
+    LINES.get().map_or(0, |lines| lines.sink.dropped())
+}
+
+/// Tells how many events of earlier seconds were not logged, where there were too many of them.
+/// To be called about once a second.
+pub fn tell_rest() {
+    if let Some(lines) = LINES.get() {
+        lines.tell_rest();
+    }
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
@@ -94,14 +110,37 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// The layer that turns events into lines.
+#[derive(Clone)]
 struct Lines {
     style: Style,
     sink: &'static dyn Sink,
+    quota: &'static Quota,
 }
 
 impl Lines {
     fn level(&self) -> LevelFilter {
         LEVELS[usize::from(LEVEL.load(Ordering::Relaxed)).min(LEVELS.len() - 1)]
+    }
+
+    fn write(&self, level: Level, fields: Fields) {
+        if let Some(why) = fields.limited() {
+            let (shown, rest) = self.quota.admit(why, clock::unix_ms() / 1000);
+            self.tell(rest);
+            if !shown {
+                return;
+            }
+        }
+        self.sink.write(self.style.write(level, fields));
+    }
+
+    fn tell_rest(&self) {
+        self.tell(self.quota.rest(clock::unix_ms() / 1000));
+    }
+
+    fn tell(&self, rest: Vec<(String, u64)>) {
+        for (why, count) in rest {
+            self.sink.write(self.style.more(why, count));
+        }
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
@@ -129,7 +168,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.sink.write(self.style.line(event));
+        self.write(*event.metadata().level(), Fields::of(event));
     }
 }
 
@@ -160,7 +199,8 @@ mod tests {
     fn logged(format: LogFormat, work: impl FnOnce()) -> Vec<String> {
         let memory: &'static Memory = Box::leak(Box::default());
         let style = Style { role: "worker 0".to_owned(), format, journal: false };
-        let subscriber = tracing_subscriber::registry().with(Lines { style, sink: memory });
+        let lines = Lines { style, sink: memory, quota: Box::leak(Box::default()) };
+        let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, work);
         std::mem::take(&mut *memory.0.lock().unwrap())
     }
@@ -190,6 +230,19 @@ mod tests {
         assert!(line.starts_with(&format!("INFO  worker 0: {SAFE} shown={SAFE} debugged=\"a")));
         assert!(line.ends_with(&format!("plain={SAFE}\n")), "{line}");
         assert!(line.trim_end().chars().all(|c| !c.is_control() && c != '\u{2028}'), "{line}");
+    }
+
+    #[test]
+    fn refusals_without_end_are_a_few_lines_of_each_reason() {
+        let lines = logged(LogFormat::Text, || {
+            for _ in 0..5_000 {
+                tracing::info!(status = 400, why = "a", "refused");
+                tracing::info!(status = 503, why = %"b c", "refused");
+            }
+        });
+        // A second may end meanwhile.
+        assert!((20..200).contains(&lines.len()), "{}", lines.len());
+        assert!(lines[0].ends_with("refused status=400 why=a\n"), "{}", lines[0]);
     }
 
     #[test]

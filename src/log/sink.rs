@@ -1,14 +1,17 @@
 //! Where lines go: descriptor 2, directly or through a queue.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::uio::pread;
 
 use super::line::LINE_BYTES_MAX;
 
@@ -96,9 +99,34 @@ fn write_now(line: &str) -> io::Result<()> {
     if !poll_stderr(PollTimeout::ZERO)? {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let stderr = io::stderr();
-    let written = nix::unistd::write(stderr.as_fd(), line.as_bytes())?;
+    let line = from_a_line_of_its_own(line.as_bytes());
+    let written = nix::unistd::write(io::stderr().as_fd(), &line)?;
+    CUT.store(written < line.len(), Ordering::Relaxed);
     if written < line.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+}
+
+/// Whether our last line was cut short by a full disk.
+static CUT: AtomicBool = AtomicBool::new(false);
+
+/// The bytes with a LF before them where the log ends within a line, which a full disk has cut
+/// short: one of ours or of another process. What follows must not be taken for its end.
+fn from_a_line_of_its_own(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match CUT.load(Ordering::Relaxed) || ends_within_a_line() {
+        true => Cow::Owned([b"\n", bytes].concat()),
+        false => Cow::Borrowed(bytes),
+    }
+}
+
+/// False also where descriptor 2 cannot be read, as a shell's `2>file` leaves it.
+fn ends_within_a_line() -> bool {
+    let stderr = io::stderr();
+    let Ok(stat) = fstat(stderr.as_fd()) else { return false };
+    let is_file = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+    let mut last = [b'\n'];
+    is_file
+        && stat.st_size > 0
+        && pread(stderr.as_fd(), &mut last, stat.st_size - 1) == Ok(1)
+        && last != [b'\n']
 }
 
 fn poll_stderr(timeout: PollTimeout) -> io::Result<bool> {
@@ -109,10 +137,15 @@ fn poll_stderr(timeout: PollTimeout) -> io::Result<bool> {
 }
 
 /// Writes all of `bytes` to descriptor 2 and waits where it must; for the writer thread alone.
-pub fn write_stderr(mut bytes: &[u8]) -> io::Result<()> {
+pub fn write_stderr(bytes: &[u8]) -> io::Result<()> {
+    let bytes = from_a_line_of_its_own(bytes);
+    let mut bytes = &bytes[..];
     while !bytes.is_empty() {
         match nix::unistd::write(io::stderr().as_fd(), bytes) {
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => {
+                bytes = &bytes[written..];
+                CUT.store(!bytes.is_empty(), Ordering::Relaxed);
+            }
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::EAGAIN) if poll_stderr(ROOM_WAIT_MS.into())? => {}
             Err(error) => return Err(error.into()),

@@ -270,7 +270,10 @@ impl Worker {
             return Ok(());
         }
         match message {
-            ManagerToWorker::Beat(number) => self.say(&WorkerToManager::Beat(number)),
+            ManagerToWorker::Beat(number) => {
+                crate::log::tell_rest();
+                self.say(&WorkerToManager::Beat(number));
+            }
             ManagerToWorker::WhoAreYou => {
                 self.introduce_peers();
                 self.say_owns();
