@@ -137,7 +137,9 @@ impl Drop for Laravel {
         let mut php = std::process::Command::new("php");
         php.args(["bin/laravels", "stop"]).current_dir(self.directory.path());
         php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
+        php.env("LARAVELS_LISTEN_PORT", self.port.to_string());
         let _ = php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).stderr(Stdio::null()).output();
+        let _ = std::fs::remove_dir_all(format!("/run/wsd-127.0.0.1-{}", self.port));
     }
 }
 
@@ -273,7 +275,8 @@ async fn an_artisan_command_pushes_to_a_client() {
     let laravel = Laravel::start().await;
     let mut client = Client::connect(&format!("127.0.0.1:{}", laravel.port), "/ws").await;
     client.receive().await;
-    let list = ["-r", CONTROL, "storage/wsd"];
+    let address = format!("127.0.0.1:{}", laravel.port);
+    let list = ["-r", CONTROL, &address];
     let fd = laravel.php(&list).await;
     assert_eq!(laravel.php(&["artisan", "say", &fd, "from artisan"]).await, "pushed\n");
     assert_eq!(client.receive().await, "from artisan");
@@ -283,7 +286,9 @@ async fn an_artisan_command_pushes_to_a_client() {
 /// Prints the one connection there is, and asks a few things of the native class on the way.
 const CONTROL: &str = r#"
     require getenv('TEST_WSD_PACKAGE');
-    $control = new Wsd\Control(['runtime_dir' => $argv[1]]);
+    $directory = Wsd\RuntimeDir::of($argv[1]);
+    (fileperms($directory) & 0777) === 0700 || exit('mode');
+    $control = new Wsd\Control(['runtime_dir' => $directory]);
     $fd = $control->connections()[0]['fd'];
     $control->info($fd)['fd'] === $fd || exit('info');
     $control->info(99) === null || exit('info of nobody');

@@ -87,21 +87,11 @@ final class Settings
         foreach (['dispatch_mode', 'open_websocket_protocol'] as $key) {
             unset($set[$key]);
         }
-        $set['runtime_dir'] ??= self::directory($config);
         $ip = (string) $config['listen_ip'];
         $loopback = in_array($ip, ['127.0.0.1', 'localhost', '::1'], true) || str_starts_with($ip, '/');
         // Who listens on loopback has a proxy on this machine before it.
         $proxies = $loopback ? ['trusted_proxies' => ['127.0.0.0/8', '::1/128', 'unix:']] : [];
         $set['wsd'] = ($config['wsd'] ?? []) + ($set['wsd'] ?? []) + $proxies;
         return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
-    }
-
-    /** Where pid file and control socket are. A socket's path has at most 107 bytes. */
-    private static function directory(array $config): string
-    {
-        $directory = storage_path('wsd');
-        return strlen($directory) < 80
-            ? $directory
-            : sys_get_temp_dir() . '/wsd-' . substr(sha1($directory), 0, 16);
     }
 }

@@ -12,7 +12,6 @@ namespace Wsd;
  */
 final class Control
 {
-    private const SOCKET = 'wsd.sock';
     /** A worker answers within 5 s, or the manager answers for it. */
     private const SECONDS = 10.0;
     private const RELOAD_SECONDS = 600.0;
@@ -127,7 +126,7 @@ final class Control
     /** Where wsd has its control socket unless told: see runtime_dir in etc/wsd.toml. */
     public static function directory(): string
     {
-        $uid = function_exists('posix_geteuid') ? posix_geteuid() : getmyuid();
+        $uid = RuntimeDir::me();
         $user = getenv('XDG_RUNTIME_DIR');
         return match (true) {
             ($named = getenv('WSD_RUNTIME_DIR')) !== false && $named !== '' => $named,
@@ -140,11 +139,13 @@ final class Control
     /** @return resource */
     private function connect(float $seconds)
     {
-        $path = ($this->settings['runtime_dir'] ?? self::directory()) . '/' . self::SOCKET;
+        $directory = RuntimeDir::check($this->settings['runtime_dir'] ?? self::directory());
+        $path = "$directory/" . RuntimeDir::SOCKET;
         $socket = @stream_socket_client("unix://$path", $code, $why, self::SECONDS);
         if ($socket === false) {
             throw new \RuntimeException("wsd does not run, or may not be asked: $path: $why");
         }
+        RuntimeDir::checkPeer($socket, $directory);
         stream_set_timeout($socket, (int) $seconds);
         return $socket;
     }

@@ -64,6 +64,8 @@ final class Launcher
      */
     public static function start(array $settings): int
     {
+        // For this user alone: wsd itself lets the group look into a directory that it makes.
+        @mkdir((string) ($settings['runtime_dir'] ?? ''), 0700);
         $arguments = ['start'];
         foreach ($settings as $key => $value) {
             $arguments[] = '--set';

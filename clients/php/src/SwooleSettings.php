@@ -162,14 +162,8 @@ final class SwooleSettings
     /** Two scripts on one machine must not share a directory for pid file and control socket. */
     private function rest(): void
     {
-        $directory = $this->set['runtime_dir'] ?? (getenv('WSD_RUNTIME_DIR') ?: null);
-        if ($directory === null) {
-            $parent = getenv('XDG_RUNTIME_DIR') ?: sys_get_temp_dir();
-            $name = preg_replace('/[^0-9A-Za-z.]+/', '-', $this->wsd['listen'][0]);
-            $user = function_exists('posix_getuid') ? posix_getuid() : getmyuid();
-            $directory = "$parent/wsd-$user-" . trim($name, '-');
-        }
-        $this->wsd['runtime_dir'] = $directory;
+        $named = $this->set['runtime_dir'] ?? (getenv('WSD_RUNTIME_DIR') ?: null);
+        $this->wsd['runtime_dir'] = $named ?? RuntimeDir::of($this->wsd['listen'][0]);
     }
 
     private function sayTheRest(): void
