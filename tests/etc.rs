@@ -177,9 +177,10 @@ fn the_kernel_knows_every_setting_of_the_sysctl_file() {
 }
 
 #[test]
-fn a_rotated_log_is_opened_anew_by_signal() {
+fn a_rotated_log_is_opened_anew_by_command() {
     let text = read("etc/logrotate.d/wsd");
-    assert!(text.contains("kill -RTMIN") && text.contains("/run/wsd/wsd.pid"));
+    assert!(text.contains("/usr/bin/wsd reopen -c /etc/wsd/wsd.toml"));
+    assert!(!text.contains("kill"), "no number in a file names the process that is meant");
     let (_, script) = text.split_once("postrotate\n").unwrap();
     let (script, _) = script.split_once("endscript").unwrap();
     let (output, text) = run(Command::new("sh").args(["-n", "-c", script]), "dash");

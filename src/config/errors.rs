@@ -63,6 +63,18 @@ pub struct ConfigError {
     pub what: Wrong,
 }
 
+impl ConfigError {
+    /// Whether the text may have said another `runtime_dir` than the one that was read.
+    pub(super) fn may_hide_the_server(&self) -> bool {
+        const PLACE: &str = "runtime_dir";
+        let whole_file = matches!(self.source, Source::File { .. }) && self.key.is_empty();
+        whole_file
+            || self.what.right.contains(&super::load::variable_of(PLACE))
+            || self.key.rsplit('.').next() == Some(PLACE)
+            || self.what.right.contains(PLACE)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;

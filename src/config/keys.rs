@@ -146,6 +146,11 @@ settings! {
         /// The file with the master's process id. Empty means wsd.pid in runtime_dir. Cannot
         /// change on reload.
         pid_file: PathBuf = PathBuf::new();
+        /// As root with a `user`: start though others can write to the runtime_dir, the
+        /// configuration file, the program, or a directory above them. For containers, in which
+        /// there is nobody else. A configuration file that others can write to cannot say so
+        /// itself: --set or WSD_UNSAFE_PATHS can.
+        unsafe_paths: bool = false;
         /// Whether `wsd start` goes to the background, as with -d. Cannot change on reload.
         daemonize: bool = false;
         /// The user that every process but the master becomes before it serves; needs root, and
@@ -166,9 +171,14 @@ settings! {
     }
 
     "Log" {
-        /// The log file. Empty means stderr, or wsd.log in runtime_dir for a daemon. RTMIN opens
-        /// it anew.
+        /// The log file. Empty means stderr; for a daemon wsd.log in $LOGS_DIRECTORY, else in
+        /// /var/log/wsd as root, else in wsd under $XDG_STATE_HOME or ~/.local/state, else in
+        /// wsd-UID-log under the directory for temporary files. `wsd reopen` opens it anew.
         log_file: Option<PathBuf> = None;
+        /// A log file of so many bytes gets the name with .old behind it, in the place of the one
+        /// before, and a new one begins. 0 means 64 MiB where log_file is empty, and no limit for
+        /// a file that is named, which is logrotate's work.
+        log_size_max: u64 = 0, zero_or(MIB..=GIB << 10);
         /// The least severe events that are logged.
         log_level: LogLevel = LogLevel::Info;
         /// One line of text an event, or one JSON object.

@@ -35,8 +35,9 @@ pub struct Sources {
 /// what Kubernetes sets for a service that happens to be called wsd.
 const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_FD", "WSD_SERVICE_", "WSD_PORT"];
 
-/// Variables from which `runtime_dir` is found.
-const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];
+/// Variables from which `runtime_dir` and `log_file` are found.
+const DIRECTORIES: [&str; 6] =
+    ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR", "LOGS_DIRECTORY", "XDG_STATE_HOME", "HOME"];
 
 /// The largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -74,6 +75,12 @@ impl Sources {
             .collect();
         kept.sort();
         kept
+    }
+
+    /// Whether environment or command line say `unsafe_paths`, whatever the file says.
+    pub fn allow_unsafe_paths(&self) -> bool {
+        let without_file = Sources { file: None, ..self.clone() };
+        Loading::read(Config::default(), &without_file).config.unsafe_paths
     }
 
     /// Splits the `key=value` of a `--set`.
@@ -118,10 +125,16 @@ impl Config {
         }
     }
 
-    /// As [`load`](Self::load), passing over what is wrong: enough to find a server that runs,
-    /// whose configuration may have been broken since it was started.
-    pub fn load_what_is_right(base: Config, sources: &Sources) -> Config {
-        Loading::read(base, sources).config
+    /// As [`load`](Self::load), passing over what is wrong elsewhere than with the place of the
+    /// server: enough to find one that runs, whose configuration may have been broken since it
+    /// was started.
+    ///
+    /// # Errors
+    /// Every fault that could hide where the server is, so that another one would be found.
+    pub fn load_to_find(base: Config, sources: &Sources) -> Result<Config, ConfigErrors> {
+        let Loading { config, mut errors, .. } = Loading::read(base, sources);
+        errors.retain(ConfigError::may_hide_the_server);
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Filling the keys that choose for themselves.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::keys::Config;
@@ -25,7 +26,10 @@ impl Config {
             self.pid_file = self.runtime_dir.join("wsd.pid");
         }
         if self.daemonize && self.log_file.is_none() {
-            self.log_file = Some(self.runtime_dir.join("wsd.log"));
+            self.log_file = Some(log_file(sources, &self.runtime_dir));
+            if self.log_size_max == 0 {
+                self.log_size_max = LOG_BYTES_DEFAULT;
+            }
         }
         if self.app.cwd.as_os_str().is_empty() {
             self.app.cwd = sources.file_dir();
@@ -61,6 +65,37 @@ impl Config {
             }
         }
     }
+}
+
+/// What the log of a daemon may hold unless told.
+const LOG_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Where the log of a daemon is unless told: systemd's directory, root's, the user's own, or a
+/// private one among the temporary files. Never the runtime directory, which is memory mostly, and
+/// which a server has to be able to write to. A runtime directory of another place has a log of
+/// its own, so that two servers do not share one.
+fn log_file(sources: &Sources, runtime: &Path) -> PathBuf {
+    let name = match *runtime == runtime_dir(sources) {
+        true => "wsd".to_owned(),
+        false => runtime.to_string_lossy().trim_matches('/').replace('/', "-"),
+    };
+    let name = format!("{}.log", name.get(..200).unwrap_or(&name));
+    if let Some(dirs) = sources.var("LOGS_DIRECTORY") {
+        return Path::new(dirs.split(':').next().unwrap_or(dirs)).join(name);
+    }
+    if sources.uid == 0 {
+        return Path::new("/var/log/wsd").join(name);
+    }
+    if let Some(state) = sources.var("XDG_STATE_HOME") {
+        return Path::new(state).join("wsd").join(name);
+    }
+    // Accounts of services have a home that is not theirs.
+    let owner = |home: &&str| std::fs::metadata(home).is_ok_and(|it| it.uid() == sources.uid);
+    if let Some(home) = sources.var("HOME").filter(owner) {
+        return Path::new(home).join(".local/state/wsd").join(name);
+    }
+    let temp = sources.var("TMPDIR").unwrap_or("/tmp");
+    Path::new(temp).join(format!("wsd-{}-log", sources.uid)).join(name)
 }
 
 /// Where the control socket lives unless told: systemd's directory, root's, the user's own, or a

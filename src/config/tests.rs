@@ -264,9 +264,48 @@ fn the_runtime_directory_is_the_first_that_fits() {
 }
 
 #[test]
-fn a_daemon_logs_into_its_runtime_directory() {
-    let config = load(&[("daemonize", "true"), ("runtime_dir", "run")]).unwrap();
-    assert_eq!(config.log_file, Some("/srv/run/wsd.log".into()));
+fn a_daemon_has_a_log_of_its_own_with_a_limit_outside_its_runtime_directory() {
+    let at = |env: &[(&str, &str)], uid, set: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let sources = Sources { env, uid, ..sources(&[set, &[("daemonize", "true")]].concat()) };
+        let config = Config::load(Config::default(), &sources).unwrap();
+        (config.log_file.unwrap().display().to_string(), config.log_size_max)
+    };
+    let log = |env: &[(&str, &str)], uid| at(env, uid, &[]).0;
+    assert_eq!(at(&[], 0, &[]), ("/var/log/wsd/wsd.log".to_owned(), 64 << 20));
+    let other = at(&[], 0, &[("runtime_dir", "run")]).0;
+    assert_eq!(other, "/var/log/wsd/srv-run.log");
+    let all = [("LOGS_DIRECTORY", "/var/log/a:/b"), ("XDG_STATE_HOME", "/state"), ("HOME", "/")];
+    assert_eq!(log(&all, 5), "/var/log/a/wsd.log");
+    assert_eq!(log(&all[1..], 5), "/state/wsd/wsd.log");
+    // The home of somebody else.
+    assert_eq!(log(&all[2..], 5), "/tmp/wsd-5-log/wsd.log");
+    let named = [("log_file", "/x/y.log")];
+    assert_eq!(at(&all, 5, &named), ("/x/y.log".to_owned(), 0));
+}
+
+#[test]
+fn a_fault_that_could_hide_the_server_is_one_also_for_whoever_only_looks_for_it() {
+    let find = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("c.toml"), text).unwrap();
+        let file = Some(PathBuf::from("c.toml"));
+        let sources = Sources { file, dir: dir.path().to_owned(), ..sources(&[]) };
+        Config::load_to_find(Config::default(), &sources)
+    };
+    for text in [
+        "runtime_dir = ",
+        "runtime_dir = 5",
+        "runtimedir = \"/x\"",
+        "\u{1}",
+        "[app]\nruntime_dir = \"/x\"\n",
+    ] {
+        assert!(find(text).is_err(), "{text}");
+    }
+    let found = find("runtime_dir = \"/x\"\nworker_num = 300\nno_key = 1\n").unwrap();
+    assert_eq!(found.runtime_dir, PathBuf::from("/x"));
+    let nowhere = Sources { file: Some("/nowhere.toml".into()), ..sources(&[]) };
+    assert!(Config::load_to_find(Config::default(), &nowhere).is_err());
 }
 
 #[test]

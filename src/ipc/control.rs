@@ -7,9 +7,11 @@
 //! after the other. `docs/ipc.md` shows it in use.
 
 mod client;
+mod door;
 mod report;
 
 pub use client::{Control, ControlError, Item};
+pub use door::{Door, Holder, LOCK_FILE, Master, whole_file};
 pub use report::{
     Connection, ManagerReport, ReloadReport, ReloadState, ReloadVerdict, Restarts, SlotVerdict,
     Status, Throttled, WorkerReport, WorkerState,

@@ -210,6 +210,8 @@ pub enum MasterToManager {
         /// Whole sentences, one a line.
         why: String,
     },
+    /// The control socket was made anew. + fds: the new one.
+    Control,
 }
 
 /// Everything the manager needs to begin.
@@ -267,6 +269,8 @@ pub struct MasterState {
     /// Slots whose worker keeps dying young, with the delay before the next try in
     /// milliseconds.
     pub throttled: Vec<(Slot, u64)>,
+    /// What an operator should know of, as whole sentences.
+    pub troubles: Vec<String>,
 }
 
 /// Manager to master, over its descriptor 3.

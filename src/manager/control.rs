@@ -71,7 +71,8 @@ fn refusal(manager: &Shared, stream: &UnixStream) -> Option<Answer> {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == ours => None,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), "a control connection of another user is refused");
+            let why = format!("uid {} may not control this server", peer.uid());
+            tracing::warn!(why, "refused");
             Some(Answer::failed(format!(
                 "user {} may not control this server: only root and user {ours} may",
                 peer.uid()

@@ -41,7 +41,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
@@ -99,6 +99,8 @@ pub(crate) struct Manager {
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
+    /// What answers on the control socket.
+    control: Option<JoinHandle<()>>,
     stopping: bool,
     /// Until when a successor waits for the workers to introduce themselves.
     settle_until: Option<u64>,
@@ -143,13 +145,11 @@ pub(crate) async fn live(
         .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
     settle(&boot)?;
     let manager = Manager::boot(Rc::clone(&link), &boot, &scoreboard)?;
-    let control = tokio::net::UnixListener::from_std(control.into())
-        .subject(|| "watch the control socket".to_owned())?;
     let flusher = {
         let link = Rc::clone(&link);
         spawn_local(async move { link.flush_forever().await })
     };
-    spawn_local(control::serve(Rc::clone(&manager), control));
+    manager.borrow_mut().serve_control(control)?;
     spawn_local(ticks::run(Rc::clone(&manager)));
     link.send(&ManagerToMaster::Ready);
     tracing::info!(epoch = boot.epoch, "the manager serves");
@@ -231,6 +231,7 @@ impl Manager {
                 last_asked: u64::from(boot.epoch) << 32,
                 upgrading: Vec::new(),
                 control_clients: 0,
+                control: None,
                 stopping: false,
                 settle_until: is_successor.then_some(now + SETTLE_MS),
                 begin_with_reload: boot.begin_with_reload,
@@ -243,7 +244,10 @@ impl Manager {
         use reload::Event;
         match message {
             MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
-            MasterToManager::Beat(number) => self.master.send(&ManagerToMaster::Beat(number)),
+            MasterToManager::Beat(number) => {
+                log::tell_rest();
+                self.master.send(&ManagerToMaster::Beat(number));
+            }
             MasterToManager::Attach(record) => self.attach(record, fds)?,
             MasterToManager::WorkerReady(id) => self.on_ready(id),
             MasterToManager::Exited { id, how, respawn_ms } => self.on_exited(id, how, respawn_ms),
@@ -264,6 +268,23 @@ impl Manager {
             }
             MasterToManager::Leave => {}
             MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
+            MasterToManager::Control => {
+                let socket = fds.into_iter().next();
+                let missing = || Error::new("Control came without a socket");
+                self.serve_control(socket.ok_or_else(missing)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers on this control socket from here on, and on no other.
+    fn serve_control(&mut self, socket: OwnedFd) -> Result<()> {
+        let listener = tokio::net::UnixListener::from_std(socket.into())
+            .subject(|| "watch the control socket".to_owned())?;
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let before = self.control.replace(spawn_local(control::serve(me, listener)));
+        if let Some(before) = before {
+            before.abort();
         }
         Ok(())
     }

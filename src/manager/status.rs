@@ -31,6 +31,7 @@ impl Manager {
                 .iter()
                 .map(|(slot, retry_ms)| Throttled { slot: *slot, retry_ms: *retry_ms })
                 .collect(),
+            troubles: state.troubles.clone(),
             restarts: Restarts {
                 workers: state.worker_restarts,
                 managers: state.manager_restarts,

@@ -3,18 +3,19 @@
 //! leaves the configuration.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use nix::sys::stat::SFlag;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::spot::Spot;
 use crate::config::{Config, ListenAddr};
 use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
 use crate::ipc::messages::Listener;
+use crate::sys::way::Missing;
 
 /// One listening socket.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Listeners {
                 continue;
             }
             let (socket, address) = match addr {
-                ListenAddr::Unix(path) => (unix(path, config)?, entry.clone()),
+                ListenAddr::Unix(path) => (unix(&entry, path, config)?, entry.clone()),
                 ListenAddr::Tcp(addr) => {
                     // Port 0: the first slot's choice is everyone's.
                     let chosen = held.get(&0).and_then(|held| held.listener.address.parse().ok());
@@ -93,7 +94,7 @@ impl Listeners {
     pub fn retain(&mut self, config: &Config) {
         let wanted: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         for (entry, _) in self.entries.iter().filter(|(entry, _)| !wanted.contains(entry)) {
-            unlink(entry);
+            unlink(entry, config);
         }
         self.entries.retain(|entry, _| wanted.contains(entry));
     }
@@ -135,9 +136,9 @@ impl Listeners {
     }
 
     /// Removes the `unix:` paths, when the server has ended.
-    pub fn unlink_paths(&self) {
+    pub fn unlink_paths(&self, config: &Config) {
         for entry in self.entries.keys() {
-            unlink(entry);
+            unlink(entry, config);
         }
     }
 }
@@ -146,10 +147,11 @@ fn shared(held: &BTreeMap<u8, Held>) -> Option<&Held> {
     held.get(&0).filter(|held| held.listener.entry.starts_with("unix:"))
 }
 
-fn unlink(entry: &str) {
+fn unlink(entry: &str, config: &Config) {
     if let Some(path) = entry.strip_prefix("unix:") {
-        // It may be gone already.
-        let _ = fs::remove_file(path);
+        let spot = Spot::new(entry, Path::new(path), Missing::Fail, config);
+        // It may be gone already, with its directory.
+        let _ = spot.and_then(|spot| spot.remove(SFlag::S_IFSOCK));
     }
 }
 
@@ -198,38 +200,13 @@ fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
     Error::io(format!("cannot listen on {addr} ({cure})"), error)
 }
 
-fn unix(path: &Path, config: &Config) -> Result<OwnedFd> {
-    let subject = || format!("listen on unix:{}", path.display());
-    let addr = SockAddr::unix(path).subject(subject)?;
-    remove_stale(path, &addr)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).subject(subject)?;
-    socket.set_nonblocking(true).subject(subject)?;
-    socket.bind(&addr).subject(subject)?;
-    // As nginx does: who may connect is decided by the directory.
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .subject(subject)?;
-    socket.listen(backlog(config)).subject(subject)?;
-    Ok(socket.into())
-}
+/// As nginx does: who may connect is decided by the directory.
+const UNIX_MODE: u32 = 0o666;
 
-/// A socket file that nobody listens on is a leftover; anything else is somebody's.
-fn remove_stale(path: &Path, addr: &SockAddr) -> Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
-    let taken = |what: &str| {
-        Err(Error::new(format!(
-            "cannot listen on unix:{}: {what}; remove it or choose another path in `listen`",
-            path.display()
-        )))
-    };
-    if !metadata.file_type().is_socket() {
-        return taken("the path exists and is no socket");
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)
-        .subject(|| format!("probe unix:{}", path.display()))?;
-    match socket.connect(addr) {
-        Ok(()) => taken("another server listens there"),
-        Err(_) => fs::remove_file(path).subject(|| format!("remove the stale {}", path.display())),
-    }
+fn unix(entry: &str, path: &Path, config: &Config) -> Result<OwnedFd> {
+    let socket = Socket::from(Spot::new(entry, path, Missing::Fail, config)?.bind(UNIX_MODE)?);
+    socket.listen(backlog(config)).subject(|| format!("listen on {entry}"))?;
+    Ok(socket.into())
 }
 
 fn backlog(config: &Config) -> i32 {

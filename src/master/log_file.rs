@@ -1,13 +1,22 @@
 //! The log file, held by the master as its descriptor 2 and given to every child as theirs.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
+use nix::sys::stat::fstat;
+
+use super::Master;
+use super::spot::Spot;
 use crate::config::Config;
-use crate::error::{Result, Subject};
+use crate::error::Result;
+use crate::ipc::messages::{MasterToManager, MasterToWorker};
 use crate::sys::process;
+use crate::sys::way::Missing;
+
+/// Who may read the log: the server's user and group.
+const FILE_MODE: u32 = 0o640;
+/// Who may look into a log directory that the master makes.
+const DIR_MODE: u32 = 0o750;
 
 /// Where the log goes: a file, or whatever our standard error is.
 pub struct LogFile {
@@ -15,11 +24,19 @@ pub struct LogFile {
     daemon: bool,
 }
 
+fn spot(config: &Config) -> Result<Option<Spot>> {
+    let path = config.log_file.as_deref();
+    path.map(|path| Spot::new("log_file", path, Missing::Make(DIR_MODE), config)).transpose()
+}
+
 impl LogFile {
     /// Opens what the configuration names. Nothing is redirected yet, so that the errors of a
     /// start still reach the terminal.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or is nothing that may be written to.
     pub fn open(config: &Config) -> Result<LogFile> {
-        let file = config.log_file.as_deref().map(append_to).transpose()?;
+        let file = spot(config)?.map(|spot| spot.append(FILE_MODE)).transpose()?;
         Ok(LogFile { file, daemon: config.daemonize })
     }
 
@@ -33,29 +50,63 @@ impl LogFile {
         Ok(())
     }
 
-    /// Opens the path anew, after a rotation.
-    pub fn reopen(&mut self, config: &Config) -> Result<()> {
-        self.file = config.log_file.as_deref().map(append_to).transpose()?;
-        self.take_over()
-    }
-
     /// What a child gets as its standard error, where it is not ours anyway.
     pub fn for_child(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_ref().map(AsFd::as_fd)
     }
 
     /// A duplicate to send to a child that runs.
-    pub fn duplicate(&self) -> Option<OwnedFd> {
+    fn duplicate(&self) -> Option<OwnedFd> {
         self.file.as_ref().and_then(|file| file.try_clone().ok()).map(OwnedFd::from)
+    }
+
+    /// Whether the file has as many bytes as it may have.
+    fn is_full(&self, bytes_max: u64) -> bool {
+        let size = self.file.as_ref().and_then(|file| fstat(file).ok()).map(|stat| stat.st_size);
+        bytes_max > 0 && size.and_then(|size| u64::try_from(size).ok()) >= Some(bytes_max)
     }
 }
 
-fn append_to(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .subject(|| format!("open the log file {}", path.display()))
+impl Master {
+    /// Opens the log file anew, after a rotation, in every process.
+    pub(super) fn reopen_log(&mut self) {
+        match LogFile::open(&self.config) {
+            Ok(log) => {
+                self.write_log_to(log);
+                tracing::info!("log file reopened");
+            }
+            Err(error) => tracing::error!(%error, "the log file stays as it was"),
+        }
+    }
+
+    /// From here on every process writes to this log.
+    pub(super) fn write_log_to(&mut self, log: LogFile) {
+        if let Err(error) = log.take_over() {
+            return tracing::error!(%error, "the log file stays as it was");
+        }
+        self.log_file = log;
+        for worker in &mut self.workers {
+            if let Some(log) = self.log_file.duplicate() {
+                worker.send(&MasterToWorker::Reopen, vec![log]);
+            }
+        }
+        if let Some(log) = self.log_file.duplicate() {
+            self.tell_manager(&MasterToManager::Reopen, vec![log]);
+        }
+    }
+
+    /// Puts a log aside that has grown to its limit, and begins a new one.
+    pub(super) fn keep_log(&mut self) {
+        if !self.log_file.is_full(self.config.log_size_max) {
+            return;
+        }
+        match spot(&self.config).and_then(|spot| spot.map(|spot| spot.put_aside()).transpose()) {
+            Ok(_) => self.reopen_log(),
+            Err(error) if !self.log_stuck => {
+                self.log_stuck = true;
+                tracing::error!(%error, "the log has reached log_size_max and cannot be put aside");
+            }
+            Err(_) => {}
+        }
+    }
 }

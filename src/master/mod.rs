@@ -7,11 +7,11 @@
 
 mod apps;
 mod child;
+mod keep;
 mod launch;
 mod lease;
 mod lend;
 mod listen;
-mod lock;
 mod log_file;
 mod manager_handle;
 mod notify;
@@ -19,10 +19,13 @@ mod places;
 mod protocol;
 mod reload;
 mod report;
+mod runtime_dir;
 mod serials;
 mod signals;
+mod spot;
 mod stop;
 mod throttle;
+mod trust;
 pub mod upgrade;
 mod worker_handle;
 mod worker_left;
@@ -39,25 +42,25 @@ use nix::unistd::Pid;
 
 pub use apps::become_app;
 pub use launch::Launch;
-pub use lock::find_master;
-use lock::{Lock, write_pid_file};
 pub use report::READY_LINE;
+pub use trust::doubts;
 pub use upgrade::rehearse;
 
 use crate::config::Config;
-use crate::error::{Error, Result, Subject};
-use crate::ipc::control::CONTROL_SOCKET;
+use crate::error::{Error, Result};
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
 use crate::sys::{clock, guard, process};
 use apps::App;
+use keep::{Keep, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
 use places::Places;
 use reload::{Image, Reload};
 use report::Report;
+use runtime_dir::RuntimeDir;
 use serials::Serials;
 use signals::{Request, Signals};
 use stop::Stopping;
@@ -75,8 +78,11 @@ struct Master {
     config: Config,
     arguments: Vec<CString>,
     started_at: u64,
-    lock: Lock,
+    runtime_dir: RuntimeDir,
+    keep: Keep,
     log_file: LogFile,
+    /// Whether it was told that a full log could not be put aside.
+    log_stuck: bool,
     report: Report,
     signals: Signals,
     serials: Serials,
@@ -167,24 +173,27 @@ impl Master {
     fn set_up(launch: Launch, record: OwnedFd, report: &mut Report) -> Result<Master> {
         process::reserve(guard::OLD_IMAGE_RAW_FD)?;
         let config = launch.config.clone();
-        let lock = Lock::take(&config.runtime_dir)?;
+        trust::judge_files(&launch.sources, &launch.invoked, &config)?;
+        let mut runtime_dir = RuntimeDir::take(&config)?;
         let signals = Signals::install()?;
         let mut listeners = Listeners::default();
         listeners.ensure(&config)?;
-        write_pid_file(&config.pid_file)?;
+        write_pid_file(&runtime_dir, &config)?;
         let log_file = LogFile::open(&config)?;
         let (scoreboard, scoreboard_memfd) = Scoreboard::create()?;
         let image = Image::open(&launch.invoked, 1)?;
         Ok(Master {
             arguments: process::arguments(),
             started_at: clock::unix_ms(),
-            lock,
             log_file,
+            log_stuck: false,
+            keep: Keep::default(),
             report: report.take(),
             signals,
-            serials: Serials::open(&config.runtime_dir)?,
+            serials: Serials::open(runtime_dir.dir().try_clone()?)?,
             listeners,
-            control: control_socket(&config)?,
+            control: runtime_dir.control_socket()?,
+            runtime_dir,
             scoreboard,
             scoreboard_memfd,
             image,
@@ -211,6 +220,7 @@ impl Master {
             self.report.failed(&error.to_string());
             return ExitCode::FAILURE;
         }
+        self.tell_doubts();
         tracing::info!(
             pid = std::process::id(),
             workers = self.config.worker_num,
@@ -227,6 +237,14 @@ impl Master {
             self.act(signals);
         }
         self.tear_down()
+    }
+
+    /// The terminal was told too, but nobody may have read there.
+    fn tell_doubts(&self) {
+        let doubts = trust::doubts(&self.launch.sources, &self.launch.invoked, &self.config);
+        for doubt in doubts.unwrap_or_default() {
+            tracing::warn!("{doubt}");
+        }
     }
 
     /// What happened last comes last: the dead are known before anybody is asked to do anything,
@@ -248,6 +266,7 @@ impl Master {
         self.keep_starting(now);
         self.keep_reloading(now);
         self.keep_rehearsing(now);
+        self.keep_files(now);
         self.tell_state();
     }
 
@@ -375,6 +394,7 @@ impl Master {
             worker_restarts: self.worker_restarts,
             manager_restarts: self.manager.restarts,
             throttled: self.places.throttled(),
+            troubles: self.troubles(),
         }
     }
 
@@ -386,20 +406,9 @@ impl Master {
         }
     }
 
-    fn reopen_log(&mut self) {
-        if let Err(error) = self.log_file.reopen(&self.config) {
-            return tracing::error!(%error, "the log file stays as it was");
-        }
-        tracing::info!("log file reopened");
-        for worker in &mut self.workers {
-            if let Some(log) = self.log_file.duplicate() {
-                let reopen = crate::ipc::messages::MasterToWorker::Reopen;
-                worker.send(&reopen, vec![log]);
-            }
-        }
-        if let Some(log) = self.log_file.duplicate() {
-            self.tell_manager(&MasterToManager::Reopen, vec![log]);
-        }
+    /// What an operator should know of, as whole sentences.
+    fn troubles(&self) -> Vec<String> {
+        self.keep.trouble().into_iter().chain(self.serials.trouble()).cloned().collect()
     }
 
     /// How many slots the serving generation has.
@@ -414,37 +423,13 @@ impl Master {
     }
 
     fn tear_down(self) -> ExitCode {
-        self.listeners.unlink_paths();
-        for path in [&self.config.pid_file, &self.config.runtime_dir.join(CONTROL_SOCKET)] {
-            // Somebody may have removed it already.
-            let _ = std::fs::remove_file(path);
-        }
+        self.listeners.unlink_paths(&self.config);
+        // Somebody may have removed it already.
+        let _ = remove_pid_file(&self.runtime_dir, &self.config);
+        self.runtime_dir.leave_nothing();
         let failed = self.stopping.as_ref().is_some_and(Stopping::is_failure);
         tracing::info!("stopped");
-        drop(self.lock);
+        drop(self.runtime_dir);
         if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
-}
-
-/// The socket on which the manager answers the command line. The master holds it, so that a
-/// command given while the manager is being replaced only waits.
-fn control_socket(config: &Config) -> Result<OwnedFd> {
-    use std::os::unix::fs::PermissionsExt;
-    let path = config.runtime_dir.join(CONTROL_SOCKET);
-    let temporary = config.runtime_dir.join(format!("{CONTROL_SOCKET}.new"));
-    let subject = || format!("control socket {}", path.display());
-    // The lock is ours, so whatever is there is a leftover.
-    let _ = std::fs::remove_file(&temporary);
-    let address = socket2::SockAddr::unix(&temporary).map_err(|error| {
-        Error::io(format!("{} (choose a shorter `runtime_dir`)", subject()), error)
-    })?;
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)
-        .subject(subject)?;
-    socket.set_nonblocking(true).subject(subject)?;
-    socket.bind(&address).subject(subject)?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))
-        .subject(subject)?;
-    socket.listen(128).subject(subject)?;
-    std::fs::rename(&temporary, &path).subject(subject)?;
-    Ok(socket.into())
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use super::child::{Birth, Child};
-use super::{Master, notify};
+use super::log_file::LogFile;
+use super::{Master, notify, trust};
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{Slot, WorkerId};
@@ -61,6 +62,8 @@ struct Pending {
     image: Image,
     config: Config,
     made: Vec<(String, u8)>,
+    /// What its workers write to, and everybody once it serves.
+    log_file: LogFile,
 }
 
 struct Probing {
@@ -121,6 +124,12 @@ impl Reload {
         pending.is_some_and(|pending| usize::from(slot.0) >= pending.config.worker_num)
     }
 
+    /// The log of the pending generation, if that is its number.
+    pub fn pending_log(&self, generation: Generation) -> Option<&LogFile> {
+        let pending = self.pending.as_ref()?;
+        (pending.image.generation == generation).then_some(&pending.log_file)
+    }
+
     /// The number of the pending generation.
     pub fn pending_generation(&self) -> Option<Generation> {
         self.pending.as_ref().map(|pending| pending.image.generation)
@@ -145,6 +154,7 @@ impl Master {
     }
 
     fn start_probe(&mut self) -> Result<()> {
+        trust::judge_files(&self.launch.sources, &self.launch.invoked, &self.config)?;
         let last = self.reload.last_generation.max(self.image.generation);
         let image = Image::open(&self.launch.invoked, last + 1)?;
         let sources = serde_json::to_string(&self.launch.sources)
@@ -233,9 +243,10 @@ impl Master {
         if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
             tracing::warn!("{note}");
         }
+        let log_file = LogFile::open(&config)?;
         let made = self.listeners.ensure(&config)?;
         let Some(probing) = self.reload.probing.take() else { return Ok(()) };
-        self.reload.pending = Some(Pending { image: probing.image, config, made });
+        self.reload.pending = Some(Pending { image: probing.image, config, made, log_file });
         self.manager.reload_asked = false;
         self.tell_prepared();
         Ok(())
@@ -322,9 +333,7 @@ impl Master {
             let place = self.places.at(slot);
             place.idle_since_ms.get_or_insert(0);
         }
-        if let Err(error) = self.log_file.reopen(&self.config) {
-            tracing::error!(%error, "the log file stays as it was");
-        }
+        self.write_log_to(pending.log_file);
         notify::ready();
     }
 

@@ -7,14 +7,17 @@
 //! and the next try is for the same block.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use crate::error::{Error, Result, Subject};
 use crate::fd::{SERIAL_MAX, Slot};
 use crate::ipc::messages::LEASE_SERIALS;
 use crate::sys::clock;
+use crate::sys::dir::Dir;
 
 /// 2026-01-01T00:00:00Z in seconds since 1970.
 const EPOCH_2026: u64 = 1_767_225_600;
@@ -22,10 +25,19 @@ const EPOCH_2026: u64 = 1_767_225_600;
 /// What stands for a slot that has given out every serial.
 const NEXT_MAX: u64 = SERIAL_MAX + 1;
 
+/// The file in the runtime directory.
+const FILE: &str = "serials";
+/// Only root and the server's user have a use for it.
+const FILE_MODE: u32 = 0o640;
+/// Bytes of the file with all 256 slots, and air.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
 /// The leases of every slot.
 pub struct Serials {
-    path: PathBuf,
+    dir: Dir,
     next: BTreeMap<u8, u64>,
+    /// Why the last write failed, if it did.
+    trouble: Option<String>,
 }
 
 impl Serials {
@@ -33,21 +45,34 @@ impl Serials {
     ///
     /// # Errors
     /// When there is a file and it cannot be read: what it says would be repeated.
-    pub fn open(runtime_dir: &Path) -> Result<Serials> {
-        let path = path_in(runtime_dir);
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Error::io(format!("read {}", path.display()), error));
+    pub fn open(dir: Dir) -> Result<Serials> {
+        let path = dir.path().join(FILE);
+        let text = match dir.open(FILE, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
+            Err(Errno::ENOENT) => Ok(Vec::new()),
+            Err(errno) => Err(errno.into()),
+            Ok(file) => {
+                let mut text = Vec::new();
+                File::from(file).take(FILE_BYTES_MAX).read_to_end(&mut text).map(|_| text)
             }
-            read => String::from_utf8(read.unwrap_or_default()).unwrap_or_default(),
         };
-        Ok(Serials { path, next: parse(&text) })
+        let text = text.subject(|| format!("read {}", path.display()))?;
+        let text = String::from_utf8(text).unwrap_or_default();
+        Ok(Serials { dir, next: parse(&text), trouble: None })
     }
 
     /// Takes over what the image before this one had granted, which knows better than the file:
     /// that may be gone meanwhile.
-    pub fn adopt(runtime_dir: &Path, next: BTreeMap<u8, u64>) -> Serials {
-        Serials { path: path_in(runtime_dir), next }
+    pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>) -> Serials {
+        Serials { dir, next, trouble: None }
+    }
+
+    /// Goes on in another directory, since the old one is gone.
+    ///
+    /// # Errors
+    /// When the file cannot be written there now; a lease tries again.
+    pub fn move_to(&mut self, dir: Dir) -> Result<()> {
+        self.dir = dir;
+        self.write(&self.next.clone())
     }
 
     /// The first serial of a block that nobody ever had.
@@ -62,7 +87,7 @@ impl Serials {
             return Err(Error::new(format!(
                 "slot {slot} has given out all of its {SERIAL_MAX} numbers: stop the server and \
                  remove {}; numbers of clients that left long ago may then come again",
-                self.path.display()
+                self.dir.path().join(FILE).display()
             )));
         }
         let mut next = self.next.clone();
@@ -77,20 +102,20 @@ impl Serials {
         &self.next
     }
 
-    fn write(&self, next: &BTreeMap<u8, u64>) -> Result<()> {
+    /// Why no numbers can be leased now, as a whole sentence.
+    pub fn trouble(&self) -> Option<&String> {
+        self.trouble.as_ref()
+    }
+
+    fn write(&mut self, next: &BTreeMap<u8, u64>) -> Result<()> {
         let mut text = String::from("# slot and its next serial; see docs/operations.md\n");
         for (slot, next) in next {
             text.push_str(&format!("{slot} {next}\n"));
         }
-        let temporary = self.path.with_extension("new");
-        let subject = || format!("write {}", self.path.display());
-        fs::write(&temporary, text).subject(subject)?;
-        fs::rename(&temporary, &self.path).subject(subject)
+        let written = self.dir.replace(FILE, text.as_bytes(), FILE_MODE);
+        self.trouble = written.as_ref().err().map(|error| format!("no numbers to lease: {error}"));
+        written
     }
-}
-
-fn path_in(runtime_dir: &Path) -> PathBuf {
-    runtime_dir.join("serials")
 }
 
 fn parse(text: &str) -> BTreeMap<u8, u64> {
@@ -111,15 +136,26 @@ fn clock_base(unix_seconds: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    fn at(path: &Path) -> Dir {
+        Dir::adopt(fs::File::open(path).unwrap().into(), path)
+    }
+
+    fn open(path: &Path) -> Result<Serials> {
+        Serials::open(at(path))
+    }
 
     #[test]
     fn no_block_is_granted_twice_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut serials = Serials::open(dir.path()).unwrap();
+        let mut serials = open(dir.path()).unwrap();
         let first = serials.lease(Slot(1)).unwrap();
         assert_eq!(serials.lease(Slot(1)).unwrap(), first + LEASE_SERIALS);
-        let mut again = Serials::open(dir.path()).unwrap();
+        let mut again = open(dir.path()).unwrap();
         assert_eq!(again.lease(Slot(1)).unwrap(), first + 2 * LEASE_SERIALS);
     }
 
@@ -127,14 +163,14 @@ mod tests {
     fn a_damaged_file_starts_from_the_clock() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("serials"), "1 0\nnonsense\n2 99999999999999999999\n").unwrap();
-        let first = Serials::open(dir.path()).unwrap().lease(Slot(1)).unwrap();
+        let first = open(dir.path()).unwrap().lease(Slot(1)).unwrap();
         assert!(first >= clock_base(EPOCH_2026 + 1));
     }
 
     #[test]
     fn a_block_that_could_not_be_written_is_not_lost() {
         let dir = tempfile::tempdir().unwrap();
-        let mut serials = Serials::open(dir.path()).unwrap();
+        let mut serials = open(dir.path()).unwrap();
         let first = serials.lease(Slot(1)).unwrap();
         fs::remove_file(dir.path().join("serials")).unwrap();
         fs::create_dir(dir.path().join("serials")).unwrap();
@@ -151,12 +187,12 @@ mod tests {
         let last = NEXT_MAX - LEASE_SERIALS;
         for start in [last, last + 1, SERIAL_MAX, NEXT_MAX, NEXT_MAX + 1, u64::MAX] {
             fs::write(dir.path().join("serials"), format!("1 {start}\n")).unwrap();
-            let mut serials = Serials::open(dir.path()).unwrap();
+            let mut serials = open(dir.path()).unwrap();
             if start == last {
                 assert_eq!(serials.lease(Slot(1)).unwrap(), last);
                 assert!(crate::fd::Fd::new(0, Slot(1), last + LEASE_SERIALS - 1).is_some());
             }
-            for mut serials in [serials, Serials::open(dir.path()).unwrap()] {
+            for mut serials in [serials, open(dir.path()).unwrap()] {
                 let error = serials.lease(Slot(1)).unwrap_err().to_string();
                 assert!(error.contains("slot 1") && error.contains("remove"), "{error}");
                 serials.lease(Slot(2)).unwrap();
@@ -170,9 +206,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let far = clock_base(clock::unix_ms() / 1000) * 2;
         fs::create_dir(dir.path().join("serials")).unwrap();
-        assert!(Serials::open(dir.path()).is_err());
+        assert!(open(dir.path()).is_err());
         fs::remove_dir(dir.path().join("serials")).unwrap();
-        let mut serials = Serials::adopt(dir.path(), BTreeMap::from([(1, far)]));
+        let mut serials = Serials::adopt(at(dir.path()), BTreeMap::from([(1, far)]));
         assert_eq!(serials.lease(Slot(1)).unwrap(), far);
     }
 }

@@ -69,7 +69,7 @@ impl Signals {
             let waker = waker.try_clone().subject(subject)?;
             signal_hook::low_level::pipe::register(signal, waker).subject(subject)?;
         }
-        crate::sys::signal::ignore_pipe().subject(|| "ignore SIGPIPE".to_owned())?;
+        crate::sys::signal::ignore_failed_writes().subject(|| "ignore SIGPIPE".to_owned())?;
         Ok(Signals { counts, wake })
     }
 

@@ -23,8 +23,9 @@ use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
 use super::reload::Image;
 use super::report::{READY_LINE, Report};
+use super::runtime_dir::{RuntimeDir, RuntimeDirLeft};
 use super::worker_left::WorkerLeft;
-use super::{Launch, Lock, Master, Signals, notify};
+use super::{Launch, Master, Signals, notify, trust};
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::IPC_VERSION;
@@ -47,7 +48,7 @@ pub struct Takeover {
     /// Where the new image writes why it goes back.
     why: RawFd,
     started_at: u64,
-    lock: RawFd,
+    runtime_dir: RuntimeDirLeft,
     control: RawFd,
     scoreboard: RawFd,
     image: RawFd,
@@ -114,6 +115,7 @@ impl Master {
             return refuse("a reload or an upgrade is under way");
         }
         notify::reloading();
+        trust::judge_files(&self.launch.sources, &self.launch.invoked, &self.config)?;
         let image = Image::open(&self.launch.invoked, self.image.generation)?;
         let (reader, writer) = std::io::pipe().subject(|| "pipe".to_owned())?;
         let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
@@ -217,7 +219,7 @@ impl Master {
             ipc_version: IPC_VERSION,
             why,
             started_at: self.started_at,
-            lock: leaving.lend(self.lock.descriptor())?,
+            runtime_dir: self.runtime_dir.leave(&mut leaving)?,
             control: leaving.lend(self.control.as_fd())?,
             scoreboard: leaving.lend(self.scoreboard_memfd.as_fd())?,
             image: leaving.lend(self.image.descriptor())?,
@@ -309,15 +311,17 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     for (slot, listener, socket) in left.listeners {
         listeners.adopt(slot, listener, take(socket)?);
     }
-    let lock = Lock::adopt(take(left.lock)?);
+    let runtime_dir = RuntimeDir::adopt(left.runtime_dir, &launch.config)?;
     let mut master = Master {
         arguments: process::arguments(),
         started_at: left.started_at,
-        lock,
         log_file: LogFile::open(&launch.config)?,
+        log_stuck: false,
+        keep: Default::default(),
         report: Report::told(),
         signals: Signals::install()?,
-        serials: super::Serials::adopt(&launch.config.runtime_dir, left.serials),
+        serials: super::Serials::adopt(runtime_dir.dir().try_clone()?, left.serials),
+        runtime_dir,
         listeners,
         control,
         scoreboard,

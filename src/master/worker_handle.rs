@@ -9,7 +9,7 @@ use super::child::{Birth, Child, duplicate};
 use super::lease::Lease;
 use super::protocol::{self, Said};
 use super::throttle::YOUNG_MS;
-use super::{Image, Master};
+use super::{Image, LogFile, Master};
 use crate::config::Config;
 use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
@@ -155,7 +155,7 @@ impl Master {
             title: &format!("wsd: worker {slot}"),
             arguments: &self.arguments,
             stdout: None,
-            stderr: self.log_file.for_child(),
+            stderr: self.log_of(generation).for_child(),
         })?;
         tracing::info!(worker = %id, pid = child.pid.as_raw(), generation, "worker started");
         let mut worker = WorkerHandle {
@@ -181,6 +181,10 @@ impl Master {
 
     pub(super) fn config_of(&self, generation: Generation) -> &Config {
         self.reload.pending_config(generation).unwrap_or(&self.config)
+    }
+
+    fn log_of(&self, generation: Generation) -> &LogFile {
+        self.reload.pending_log(generation).unwrap_or(&self.log_file)
     }
 
     pub(super) fn image_of(&self, generation: Generation) -> &Image {

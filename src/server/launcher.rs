@@ -7,13 +7,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 
 use super::Server;
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
-use crate::master::{Launch, READY_LINE};
+use crate::master::{Launch, READY_LINE, doubts};
 use crate::sys::process;
+
+/// The umask of a daemon.
+const DAEMON_UMASK: u32 = 0o027;
 
 /// Serves in the foreground with the program's own configuration, environment included.
 pub fn start_in_foreground(server: Server) -> ExitCode {
@@ -24,13 +28,15 @@ pub fn start_in_foreground(server: Server) -> ExitCode {
     }
 }
 
-/// The configuration from its sources; what is wrong with it goes to stderr, and is passed over
-/// unless `strict`.
+/// The configuration from its sources; what is wrong with it goes to stderr. Unless `strict`,
+/// faults are passed over that do not concern where the server is.
 pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, ExitCode> {
-    if !strict {
-        return Ok(Config::load_what_is_right(server.base.clone(), sources));
-    }
-    Config::load(server.base.clone(), sources).map_err(|errors| {
+    let base = server.base.clone();
+    let loaded = match strict {
+        true => Config::load(base, sources),
+        false => Config::load_to_find(base, sources),
+    };
+    loaded.map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::FAILURE
     })
@@ -51,6 +57,13 @@ pub fn start(sources: Sources, mut config: Config) -> ExitCode {
     // A server in the foreground logs to the terminal anyway.
     if let Some(warning) = config.root_warning().filter(|_| config.daemonize) {
         eprintln!("wsd: {warning}");
+    }
+    match doubts(&sources, &invoked_path(), &config) {
+        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("wsd: {warning}")),
+        Err(error) => {
+            eprintln!("wsd: {error}");
+            return ExitCode::FAILURE;
+        }
     }
     if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
         eprintln!("wsd: {note}");
@@ -100,6 +113,9 @@ fn daemonize(sources: Sources, config: Config) -> Result<ExitCode> {
     let told = away_from_link(writer.try_clone().subject(|| "duplicate the pipe".to_owned())?)?;
     let become_daemon = || -> Result<()> {
         std::env::set_current_dir("/").subject(|| "chdir /".to_owned())?;
+        // What a daemon and its application make is nobody else's to change, or a stranger's to
+        // read. The files of the server itself have modes of their own.
+        umask(Mode::from_bits_truncate(DAEMON_UMASK));
         let null = OpenOptions::new().read(true).write(true).open("/dev/null");
         let null = null.subject(|| "open /dev/null".to_owned())?;
         (0..3).try_for_each(|number| process::redirect(null.as_fd(), number))

@@ -1,5 +1,5 @@
-//! Stopping: a signal to the master that the lock names, a wait until all are gone, and harder
-//! means on named deadlines. It needs neither the manager nor the control socket.
+//! Stopping: a signal to the master whose control socket it is, a wait until all are gone, and
+//! harder means on named deadlines. It needs no manager.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::config::Config;
-use crate::error::{Result, Subject};
-use crate::master::find_master;
+use crate::error::{Error, Result, Subject};
+use crate::ipc::control::{ControlError, Door, Master};
 use crate::sys::process;
 
 /// What the master takes at most for a graceful stop beyond `max_wait_time`: 5 s for answers to
@@ -33,7 +33,7 @@ pub enum Stopped {
 
 /// Stops the server of `config`'s runtime directory, and returns when all of it is gone.
 pub fn stop(config: &Config) -> Result<Stopped> {
-    let Some((pid, pidfd)) = find_master(&config.runtime_dir)? else {
+    let Some(Master { pid, pidfd, owner }) = find(config)? else {
         return Ok(Stopped::NotRunning);
     };
     signal(pid, pidfd.as_fd(), Signal::SIGTERM)?;
@@ -41,7 +41,7 @@ pub fn stop(config: &Config) -> Result<Stopped> {
         return Ok(Stopped::Gracefully);
     }
     eprintln!("wsd: the master (pid {pid}) did not stop in time: killing it");
-    let children = children(pid);
+    let children = children(pid, owner);
     signal(pid, pidfd.as_fd(), Signal::SIGKILL)?;
     ended(pidfd.as_fd(), ORPHANS)?;
     for child in children {
@@ -51,6 +51,15 @@ pub fn stop(config: &Config) -> Result<Stopped> {
         }
     }
     Ok(Stopped::Killed)
+}
+
+/// The master that serves in the configured runtime directory.
+fn find(config: &Config) -> Result<Option<Master>> {
+    match Door::find(&config.runtime_dir).and_then(|door| door.master()) {
+        Ok(master) => Ok(master),
+        Err(ControlError::NotRunning(_)) => Ok(None),
+        Err(error) => Err(Error::new(error.to_string())),
+    }
 }
 
 fn signal(pid: Pid, pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {
@@ -76,9 +85,17 @@ fn ended(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
     }
 }
 
-fn children(pid: Pid) -> Vec<OwnedFd> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+/// The children of the master, as far as they are processes of the server's: those of a server
+/// that is not root's are its user's.
+fn children(master: Pid, owner: u32) -> Vec<OwnedFd> {
+    let list = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
     let list = list.unwrap_or_default();
     let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
-    pids.filter_map(|pid| process::pidfd_open(pid).ok()).collect()
+    pids.filter_map(|pid| {
+        // First the pidfd, then the look: what the pidfd names cannot change any more.
+        let pidfd = process::pidfd_open(pid).ok()?;
+        let (parent, uid) = process::parent_and_user(pid)?;
+        (parent == master && (owner == 0 || uid == owner)).then_some(pidfd)
+    })
+    .collect()
 }

@@ -1,7 +1,9 @@
 //! The edge of the kernel. The only room with `unsafe`, each with its reason.
 #![allow(unsafe_code)]
 
+pub mod account;
 pub mod clock;
+pub mod dir;
 pub mod guard;
 pub mod memory;
 pub mod packet;
@@ -10,6 +12,7 @@ pub mod rights;
 pub mod signal;
 pub mod socket;
 pub mod watch;
+pub mod way;
 
 /// The descriptor at which every process of ours finds what its launcher left it.
 pub const LINK_RAW_FD: i32 = 3;

@@ -20,6 +20,26 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
 }
 
+/// A pidfd of the process at the other end of a Unix socket: of the one that made it listen, where
+/// we have connected. `ENOPROTOOPT` on kernels before 6.5, `ESRCH` where it has ended.
+pub fn peer_pidfd(socket: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let mut raw: RawFd = -1;
+    let mut len = size_of::<RawFd>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `raw`, which has that many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut raw).cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result)?;
+    // SAFETY: on success the descriptor is new and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
 /// Signals the process a pidfd names: never another one that has its old pid.
 pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
@@ -37,6 +57,17 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     // The name, in parentheses, may hold anything; the fields after it do not.
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split(' ').nth(19)?.parse().ok()
+}
+
+/// The parent of a process and its real user; `None` when there is no such process.
+pub fn parent_and_user(pid: Pid) -> Option<(Pid, u32)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u32>().ok()
+    };
+    let parent = i32::try_from(field("PPid:")?).ok()?;
+    Some((Pid::from_raw(parent), field("Uid:")?))
 }
 
 /// The descriptor at which a process that becomes an application finds its socket.
@@ -189,6 +220,8 @@ pub fn ignore_master_signals() -> Result<()> {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGPIPE,
+        // A log that may not grow is an error of the write.
+        Signal::SIGXFSZ,
     ] {
         // SAFETY: ignoring a signal runs no code.
         unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }

@@ -14,10 +14,13 @@ pub fn count(signal: i32, count: Arc<AtomicUsize>) -> io::Result<()> {
     unsafe { signal_hook::low_level::register(signal, handler) }.map(|_| ())
 }
 
-/// Ignores SIGPIPE: a peer that is gone is an error of the write, not the end of the process.
-pub fn ignore_pipe() -> io::Result<()> {
+/// Ignores SIGPIPE and SIGXFSZ: a peer that is gone, or a file that may not grow (`ulimit -f`), is
+/// an error of the write, not the end of the process.
+pub fn ignore_failed_writes() -> io::Result<()> {
     use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: ignoring a signal runs no code.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    for ignored in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    }
     Ok(())
 }

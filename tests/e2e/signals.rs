@@ -67,8 +67,8 @@ async fn a_second_term_does_not_wait_for_handlers() {
 #[tokio::test]
 async fn rtmin_reopens_the_log_in_every_process() {
     let server = Setup::testbed().start().await;
-    let log = server.runtime().join("wsd.log");
-    let old = server.runtime().join("wsd.log.1");
+    let log = server.log_file();
+    let old = server.path().join("wsd.log.1");
     std::fs::rename(&log, &old).unwrap();
     // nix has no name for real-time signals.
     let master = server.master().await;

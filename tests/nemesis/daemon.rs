@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::Command;
-use wsd::ipc::control::{CONTROL_SOCKET, Control, Request, Status, WorkerState};
+use wsd::ipc::control::{Control, Request, Status, WorkerState};
 
 /// A command that takes longer is a violation.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -122,7 +122,7 @@ impl Daemon {
 
     /// What the manager says, once there is one.
     pub async fn status(&self) -> Option<Status> {
-        let socket = self.path().join("run").join(CONTROL_SOCKET);
+        let socket = self.path().join("run");
         let deadline = Instant::now() + STATUS;
         while Instant::now() < deadline {
             let socket = socket.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Answer, Request, line};
+use super::{Answer, Door, Request, line};
 
 /// Bytes of an answer line: a status with 1,280 workers has its place in it.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -53,17 +53,13 @@ struct Peek {
 }
 
 impl Control {
-    /// Connects to the socket at `path`. Each read and write after that has `patience`.
-    pub fn connect(path: &Path, patience: Duration) -> Result<Control, ControlError> {
-        let stream = UnixStream::connect(path).map_err(|error| {
-            let what = format!("connect to {}: {error}", path.display());
-            match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ControlError::NotRunning(what)
-                }
-                _ => ControlError::Failed(what),
-            }
-        })?;
+    /// Connects to the server whose runtime directory this is. Each read and write after that has
+    /// `patience`.
+    ///
+    /// # Errors
+    /// As [`Door::find`] and [`Door::connect`].
+    pub fn connect(runtime_dir: &Path, patience: Duration) -> Result<Control, ControlError> {
+        let stream = Door::find(runtime_dir)?.connect()?;
         let mut control = Control { stream: BufReader::new(stream) };
         control.set_patience(patience)?;
         Ok(control)
@@ -131,14 +127,14 @@ fn broken(error: io::Error) -> ControlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::control::CONTROL_SOCKET;
     use std::os::unix::net::UnixListener;
     use std::thread;
 
     #[test]
     fn a_list_comes_line_by_line_and_then_the_answer() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let listener = UnixListener::bind(&path).unwrap();
+        let listener = UnixListener::bind(dir.path().join(CONTROL_SOCKET)).unwrap();
         let server = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
             let mut reader = BufReader::new(stream);
@@ -148,7 +144,7 @@ mod tests {
             let answer = "{\"fd\":1}\n{\"fd\":2}\n{\"ok\":true,\"count\":2}\n";
             reader.get_mut().write_all(answer.as_bytes()).unwrap();
         });
-        let mut control = Control::connect(&path, Duration::from_secs(10)).unwrap();
+        let mut control = Control::connect(dir.path(), Duration::from_secs(10)).unwrap();
         let mut seen = Vec::new();
         let answer = control
             .ask_list(&Request::Connections {}, b"", |item| {
@@ -164,11 +160,10 @@ mod tests {
     #[test]
     fn nobody_there_is_told_from_nobody_answering() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let nobody = Control::connect(&path, Duration::from_secs(1));
+        let nobody = Control::connect(dir.path(), Duration::from_secs(1));
         assert!(matches!(nobody, Err(ControlError::NotRunning(_))));
-        let _listener = UnixListener::bind(&path).unwrap();
-        let mut control = Control::connect(&path, Duration::from_millis(1)).unwrap();
+        let _listener = UnixListener::bind(dir.path().join(CONTROL_SOCKET)).unwrap();
+        let mut control = Control::connect(dir.path(), Duration::from_millis(1)).unwrap();
         let silent = control.ask(&Request::Ping {}, b"");
         assert!(matches!(silent, Err(ControlError::TimedOut(_))));
     }

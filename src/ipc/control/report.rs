@@ -37,6 +37,9 @@ pub struct Status {
     pub reload: ReloadReport,
     /// Slots whose worker keeps dying young.
     pub throttled: Vec<Throttled>,
+    /// What an operator should know of, as whole sentences.
+    #[serde(default)]
+    pub troubles: Vec<String>,
     /// Processes started again after a crash.
     pub restarts: Restarts,
     /// The manager itself.

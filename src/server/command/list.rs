@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::paint::{Paint, Table, Tone, bytes, duration, safe};
+use super::paint::{Paint, Table, Tone, bytes, duration, safe, safe_json};
 use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
 use crate::api::Info;
 use crate::fd::Fd;
@@ -32,7 +32,7 @@ pub(crate) fn connections(runtime_dir: &Path, json: bool) -> ExitStatus {
 fn as_json(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
     let mut before = "[\n";
     let answer = control.ask_list(&Request::Connections {}, b"", |item| {
-        write!(out, "{before}  {item}")?;
+        write!(out, "{before}  {}", safe_json(item))?;
         before = ",\n";
         Ok(())
     })?;

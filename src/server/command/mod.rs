@@ -10,6 +10,7 @@ mod status;
 
 pub(crate) use exit::ExitStatus;
 pub(crate) use list::{connections, info};
+use paint::{safe, safe_json};
 pub(crate) use push::{broadcast, close, push};
 pub(crate) use reload::{reload, upgrade};
 pub(crate) use status::{reopen, status};
@@ -18,7 +19,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::ipc::control::{Answer, CONTROL_SOCKET, Control, ControlError, Request};
+use crate::ipc::control::{Answer, Control, ControlError, Request};
 
 /// For the manager to answer; one that was killed is back well before.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// Connects to the server whose runtime directory this is.
 pub(crate) fn connect(runtime_dir: &Path) -> Result<Control, ExitStatus> {
-    Control::connect(&runtime_dir.join(CONTROL_SOCKET), PATIENCE).map_err(|error| complain(&error))
+    Control::connect(runtime_dir, PATIENCE).map_err(|error| complain(&error))
 }
 
 /// Asks for something that may be asked twice: where the manager dies meanwhile, its successor
@@ -42,7 +43,7 @@ fn ask_again(
         match control.ask(request, b"") {
             Err(ControlError::Ended) if Instant::now() < deadline => {
                 std::thread::sleep(RETRY);
-                *control = Control::connect(&runtime_dir.join(CONTROL_SOCKET), PATIENCE)?;
+                *control = Control::connect(runtime_dir, PATIENCE)?;
             }
             other => return other,
         }
@@ -77,7 +78,7 @@ fn verdict(answer: &Answer) -> ExitStatus {
 
 fn say_wrong(what: &str) {
     for line in what.lines() {
-        eprintln!("wsd: {line}");
+        eprintln!("wsd: {}", safe(line));
     }
 }
 
@@ -91,6 +92,6 @@ fn print(text: &str) -> io::Result<()> {
 /// Prints an answer as JSON, as it came.
 fn print_json(answer: &Answer) -> ExitStatus {
     // `print` fails only where nobody reads.
-    let _ = print(&answer.line());
+    let _ = print(&safe_json(&answer.line()));
     ExitStatus::of(answer)
 }

@@ -3,6 +3,8 @@
 
 use std::io::IsTerminal;
 
+use crate::log::is_unsafe;
+
 /// Colours, or none.
 #[derive(Debug, Clone, Copy)]
 pub struct Paint {
@@ -145,9 +147,21 @@ pub fn duration(ms: u64) -> String {
 
 /// Makes text of others fit for a terminal: no control characters, nothing that turns the line.
 pub fn safe(text: &str) -> String {
-    let odd =
-        |c: char| c.is_control() || matches!(c, '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|char| if is_unsafe(char) { '\u{fffd}' } else { char }).collect()
+}
+
+/// As [`safe`], for a text of JSON that others have made, which says the same as before.
+pub fn safe_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\n' => safe.push(char),
+            // Outside of a string no JSON has one of these.
+            char if is_unsafe(char) => safe.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => safe.push(char),
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
@@ -176,5 +190,9 @@ mod tests {
     #[test]
     fn a_clients_text_cannot_drive_the_terminal() {
         assert_eq!(safe("a\x1b[2Jb\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}c");
+        let json = safe_json("{\"a\":\"\u{9b}31m\u{feff}\"}\n");
+        assert_eq!(json, "{\"a\":\"\\u009b31m\\ufeff\"}\n");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["a"], "\u{9b}31m\u{feff}");
     }
 }

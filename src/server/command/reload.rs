@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::paint::{Paint, Table, Tone, duration, number};
+use super::paint::{Paint, Table, Tone, duration, number, safe};
 use super::{ExitStatus, RETRY, ask_again, complain, connect, print, print_json, verdict};
-use crate::ipc::control::{
-    Answer, CONTROL_SOCKET, Control, ControlError, ReloadVerdict, Request, Status,
-};
+use crate::ipc::control::{Answer, Control, ControlError, ReloadVerdict, Request, Status};
 
 /// The longest a reload may take: preparing, starting, and the handover of 256 slots.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(600);
@@ -57,7 +55,7 @@ pub(crate) fn upgrade(runtime_dir: &Path, json: bool) -> ExitStatus {
         && let (Some(before), Some(now)) = (before, version(runtime_dir, &mut control))
     {
         // It was done, whether or not anybody reads so.
-        let _ = print(&format!("upgraded from {before} to {now}\n"));
+        let _ = print(&format!("upgraded from {} to {}\n", safe(&before), safe(&now)));
     }
     tell(&answer, json)
 }
@@ -71,7 +69,7 @@ fn version(runtime_dir: &Path, control: &mut Control) -> Option<String> {
 fn wait_anew(runtime_dir: &Path, patience: Duration) -> Result<Answer, ControlError> {
     let deadline = Instant::now() + UPGRADE_PATIENCE;
     loop {
-        let answer = Control::connect(&runtime_dir.join(CONTROL_SOCKET), patience)
+        let answer = Control::connect(runtime_dir, patience)
             .and_then(|mut control| control.ask(&Request::Wait {}, b""));
         match answer {
             Err(ControlError::Ended | ControlError::NotRunning(_))
@@ -111,7 +109,7 @@ fn render(verdict: &ReloadVerdict, paint: Paint) -> String {
     }
     let mut table = Table::new(&["slot", "to", ">moved", ">stayed", "failed"]);
     for slot in &verdict.slots {
-        let failed = slot.failed.clone().unwrap_or_else(|| "-".to_owned());
+        let failed = slot.failed.as_deref().map_or_else(|| "-".to_owned(), safe);
         table.row(vec![
             (slot.slot.to_string(), Tone::Plain),
             (slot.to.to_string(), Tone::Plain),

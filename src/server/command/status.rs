@@ -120,6 +120,9 @@ fn troubles(status: &Status) -> Vec<(&'static str, Tone, String)> {
         let text = format!("{} workers started again after a crash", status.restarts.workers);
         troubles.push(("trouble", Tone::Odd, text));
     }
+    for trouble in &status.troubles {
+        troubles.push(("trouble", Tone::Bad, safe(trouble)));
+    }
     for slot in &status.throttled {
         let text =
             format!("slot {} keeps dying; next try in {}", slot.slot, duration(slot.retry_ms));

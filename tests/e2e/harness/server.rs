@@ -1,6 +1,6 @@
 //! A server under test: the real binary with a directory of its own, gone when it is dropped.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ pub struct Setup {
     keys: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     descriptors: Option<u64>,
+    under: Vec<String>,
 }
 
 /// What a command answered.
@@ -95,13 +96,16 @@ impl Setup {
             keys: Vec::new(),
             environment: Vec::new(),
             descriptors: None,
+            under: Vec::new(),
             directory,
         };
         let runtime = setup.directory.path().join("run");
+        let log = setup.directory.path().join("wsd.log");
         setup
             .set("listen", r#"["127.0.0.1:0"]"#)
             .set("worker_num", 2)
             .set("runtime_dir", format!("{:?}", runtime.display().to_string()))
+            .set("log_file", format!("{:?}", log.display().to_string()))
             .set("max_wait_time", r#""5s""#)
             .set("reload_jitter", r#""1s""#)
             .set_all(std::env::var("E2E_USER").ok().map(|user| ("user", format!("{user:?}"))))
@@ -126,6 +130,18 @@ impl Setup {
     /// Limits the descriptors of each process.
     pub fn descriptors(mut self, limit: u64) -> Setup {
         self.descriptors = Some(limit);
+        self
+    }
+
+    /// Another program in the place of the one that was named.
+    pub fn run_by(mut self, program: &Path) -> Setup {
+        self.program = program.to_owned();
+        self
+    }
+
+    /// Starts it by way of a program that executes its last arguments.
+    pub fn under(mut self, words: &[&str]) -> Setup {
+        self.under = words.iter().map(|word| word.to_string()).collect();
         self
     }
 
@@ -186,14 +202,12 @@ impl Server {
     /// mark by which its processes are known.
     pub fn starter(&self) -> Command {
         let setup = &self.setup;
-        let mut command = match setup.descriptors {
-            None => Command::new(&setup.program),
-            Some(limit) => {
-                let mut limited = Command::new("prlimit");
-                limited.arg(format!("--nofile={limit}")).arg(&setup.program);
-                limited
-            }
-        };
+        let limit = setup.descriptors.map(|limit| format!("--nofile={limit}"));
+        let limit = limit.into_iter().flat_map(|limit| ["prlimit".to_owned(), limit]);
+        let words = setup.under.iter().cloned().chain(limit).map(OsString::from);
+        let mut words = words.chain([setup.program.clone().into_os_string()]);
+        let mut command = Command::new(words.next().expect("the program"));
+        command.args(words);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let (name, value) = self.mark().split_once('=').map(own).expect("a pair");
         command.env(name, value).arg("-c").arg(self.config_file());
@@ -215,7 +229,13 @@ impl Server {
 
     /// The runtime directory.
     pub fn runtime(&self) -> PathBuf {
-        self.path().join("run")
+        self.path_key("runtime_dir")
+    }
+
+    /// The path that a key of the configuration names.
+    fn path_key(&self, key: &str) -> PathBuf {
+        let value = self.setup.keys.iter().find(|(name, _)| name == key).expect(key);
+        PathBuf::from(value.1.trim_matches('"'))
     }
 
     /// Changes a key of the configuration file; a reload reads it.
@@ -251,7 +271,12 @@ impl Server {
     /// Asks over the control socket: the lines of the answer, the last of which has `ok`. `None`
     /// where the manager died meanwhile.
     async fn control(&self, request: &str) -> Option<Vec<Value>> {
-        let stream = UnixStream::connect(self.runtime().join(CONTROL_SOCKET)).await.ok()?;
+        self.control_in(&self.runtime(), request).await
+    }
+
+    /// As the server's own, by the socket in that directory.
+    pub async fn control_in(&self, runtime: &Path, request: &str) -> Option<Vec<Value>> {
+        let stream = UnixStream::connect(runtime.join(CONTROL_SOCKET)).await.ok()?;
         let (reader, mut writer) = stream.into_split();
         writer.write_all(format!("{request}\n").as_bytes()).await.ok()?;
         let mut lines = BufReader::new(reader).lines();
@@ -336,9 +361,14 @@ impl Server {
             .await;
     }
 
+    /// Where its log is.
+    pub fn log_file(&self) -> PathBuf {
+        self.path_key("log_file")
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.runtime().join("wsd.log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// Ends everything at once; panics where something survives its master.

@@ -1,0 +1,280 @@
+//! The runtime directory: one server for each, held by descriptor for the master's life, and made
+//! anew where something cleaned it away.
+//!
+//! The lock is an open-file-description lock, which outlives an exec and, unlike flock, can be
+//! asked about without being taken for a moment. Whoever holds the lock of the file that stands
+//! in the directory now is the server of that directory: a master whose directory was removed
+//! holds nothing until it holds the lock in the new one.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::{geteuid, getpid};
+use serde::{Deserialize, Serialize};
+
+use super::trust;
+use super::upgrade::Leaving;
+use crate::config::Config;
+use crate::error::{Error, Result, Subject};
+use crate::ipc::control::{CONTROL_SOCKET, Holder, LOCK_FILE, whole_file};
+use crate::sys::dir::{Dir, only_regular};
+use crate::sys::process;
+use crate::sys::way::{Links, Missing, Way};
+
+/// Who may look into the directory: the server's user and group.
+const DIR_MODE: u32 = 0o750;
+/// Only root and the server's user may command it.
+const SOCKET_MODE: u32 = 0o600;
+/// How often the lock file may vanish while it is being taken.
+const LOCK_TRIES: usize = 100;
+
+/// What a name stands for.
+type Identity = (u64, u64);
+
+fn identity(stat: &FileStat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// The directory, with the lock in it.
+pub struct RuntimeDir {
+    parent: Dir,
+    name: OsString,
+    dir: Dir,
+    lock: File,
+    socket: Identity,
+}
+
+/// As one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RuntimeDirLeft {
+    parent: RawFd,
+    name: OsString,
+    dir: RawFd,
+    lock: RawFd,
+    socket: Identity,
+}
+
+impl RuntimeDir {
+    /// Takes the lock of the runtime directory, making the directory where it is missing.
+    ///
+    /// # Errors
+    /// When another master holds the lock, or somebody else could put things there.
+    pub fn take(config: &Config) -> Result<RuntimeDir> {
+        // Nothing is made where it would be in doubt.
+        let known = Way::to(&config.runtime_dir, Links::Ours, Missing::Stop)?;
+        trust::judge("runtime_dir", known.doubt.as_ref(), config)?;
+        let way = Way::to(&config.runtime_dir, Links::Ours, Missing::Make(DIR_MODE))?;
+        let dir = way.open_dir(Missing::Make(DIR_MODE))?;
+        check(&dir)?;
+        let lock = lock_in(&dir)?;
+        dir.keep_from_cleaners();
+        Ok(RuntimeDir { parent: way.parent, name: way.name, dir, lock, socket: (0, 0) })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// The socket on which the manager answers the command line, made anew. The master holds it,
+    /// so that a command given while the manager is being replaced only waits.
+    pub fn control_socket(&mut self) -> Result<OwnedFd> {
+        let socket = self.dir.listen(CONTROL_SOCKET, SOCKET_MODE)?;
+        self.socket = self.dir.stat_of(CONTROL_SOCKET)?.map_or((0, 0), |stat| identity(&stat));
+        Ok(socket)
+    }
+
+    /// Makes anew what is not there any more. The answer is a new control socket, where the old
+    /// one could not be reached.
+    ///
+    /// # Errors
+    /// Where that is not possible now, for want of space or because another server is there.
+    pub fn keep(&mut self) -> Result<Option<OwnedFd>> {
+        if !self.dir.is_entry_of(&self.parent, &self.name)? {
+            let dir = self.parent.make_dir(&self.name, DIR_MODE)?;
+            check(&dir)?;
+            self.lock = lock_in(&dir)?;
+            dir.keep_from_cleaners();
+            self.dir = dir;
+        } else if !self.is_locked()? {
+            self.lock = lock_in(&self.dir)?;
+        }
+        let there = self.dir.stat_of(CONTROL_SOCKET)?;
+        match there.is_some_and(|stat| identity(&stat) == self.socket) {
+            true => Ok(None),
+            false => self.control_socket().map(Some),
+        }
+    }
+
+    fn is_locked(&self) -> Result<bool> {
+        is_in(&self.dir, &self.lock)
+    }
+
+    /// Removes what only a running server has.
+    pub fn leave_nothing(&self) {
+        // Another server may have the directory by now, or it is gone.
+        if matches!(self.is_locked(), Ok(true)) {
+            let _ = self.dir.remove(CONTROL_SOCKET);
+        }
+    }
+
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<RuntimeDirLeft> {
+        Ok(RuntimeDirLeft {
+            parent: leaving.lend(self.parent.as_fd())?,
+            name: self.name.clone(),
+            dir: leaving.lend(self.dir.as_fd())?,
+            lock: leaving.lend(self.lock.as_fd())?,
+            socket: self.socket,
+        })
+    }
+
+    /// Takes it over from the image before this one. The lock belongs to the open file, which is
+    /// the same.
+    pub fn adopt(left: RuntimeDirLeft, config: &Config) -> Result<RuntimeDir> {
+        let path = &config.runtime_dir;
+        let parent = path.parent().map_or_else(PathBuf::new, PathBuf::from);
+        Ok(RuntimeDir {
+            parent: Dir::adopt(process::duplicate_number(left.parent)?, &parent),
+            name: left.name,
+            dir: Dir::adopt(process::duplicate_number(left.dir)?, path),
+            lock: File::from(process::duplicate_number(left.lock)?),
+            socket: left.socket,
+        })
+    }
+}
+
+/// Whether a file that is open is the one that the lock's name stands for.
+fn is_in(dir: &Dir, lock: &File) -> Result<bool> {
+    let ours = fstat(lock).subject(|| "look at the lock".to_owned())?;
+    Ok(dir.stat_of(LOCK_FILE)?.is_some_and(|there| identity(&there) == identity(&ours)))
+}
+
+/// Makes sure that nobody else can put things into the directory.
+fn check(dir: &Dir) -> Result<()> {
+    let (stat, path) = (dir.stat()?, dir.path().display());
+    let (uid, owner) = (geteuid().as_raw(), stat.st_uid);
+    if owner != uid && owner != 0 {
+        return Err(Error::new(format!(
+            "runtime_dir {path} belongs to uid {owner}, not to {uid}; choose another"
+        )));
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return Err(Error::new(format!(
+            "runtime_dir {path} can be written by others (mode {:o}); `chmod go-w` it, or choose \
+             another",
+            stat.st_mode & 0o7777
+        )));
+    }
+    Ok(())
+}
+
+fn lock_in(dir: &Dir) -> Result<File> {
+    let path = dir.path().join(LOCK_FILE);
+    for _ in 0..LOCK_TRIES {
+        let opened =
+            dir.open(LOCK_FILE, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK, 0o600);
+        let opened = opened.subject(|| format!("open {}", path.display()))?;
+        let mut file = only_regular(File::from(opened), &path)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                let holder = Holder::read(&mut file);
+                let holder = holder.map_or(String::new(), |h| format!(" (pid {})", h.pid));
+                return Err(Error::new(format!(
+                    "already running{holder}: {} is locked; `wsd stop` ends it, another \
+                     `runtime_dir` starts a second one",
+                    path.display()
+                )));
+            }
+            Err(errno) => return Err(Error::io(format!("lock {}", path.display()), errno)),
+        }
+        // It may have been removed before it was locked; then it is the lock of nothing.
+        if is_in(dir, &file)? {
+            sign(&mut file).subject(|| format!("write {}", path.display()))?;
+            return Ok(file);
+        }
+    }
+    Err(Error::new(format!("{} vanishes as often as it is made", path.display())))
+}
+
+fn sign(file: &mut File) -> std::io::Result<()> {
+    let started = process::start_time(getpid()).unwrap_or(0);
+    let holder = Holder { pid: getpid().as_raw(), started };
+    let text = serde_json::to_string(&holder).unwrap_or_default();
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::ipc::control::Door;
+
+    fn config(runtime_dir: &Path) -> Config {
+        Config { runtime_dir: runtime_dir.to_owned(), ..Config::default() }
+    }
+
+    fn holder(path: &Path) -> Option<nix::unistd::Pid> {
+        let door = Door::find(path).ok()?;
+        door.master().unwrap().map(|master| master.pid)
+    }
+
+    #[test]
+    fn the_lock_is_taken_once_and_its_holder_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let config = config(&path);
+        assert_eq!(holder(&path), None);
+        let mut taken = RuntimeDir::take(&config).unwrap();
+        let _socket = taken.control_socket().unwrap();
+        assert_eq!(holder(&path), Some(getpid()));
+        let error = RuntimeDir::take(&config).err().unwrap().to_string();
+        assert!(error.contains(&format!("already running (pid {})", getpid())), "{error}");
+        drop(taken);
+        assert_eq!(holder(&path), None);
+    }
+
+    #[test]
+    fn what_was_cleaned_away_is_made_anew_and_never_another_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let config = config(&path);
+        let mut taken = RuntimeDir::take(&config).unwrap();
+        let mut sockets = vec![taken.control_socket().unwrap()];
+        assert!(taken.keep().unwrap().is_none());
+        for name in ["wsd.sock", "wsd.lock"] {
+            fs::remove_file(path.join(name)).unwrap();
+            sockets.extend(taken.keep().unwrap());
+            assert!(RuntimeDir::take(&config).is_err(), "after {name} was removed");
+            assert_eq!(holder(&path), Some(getpid()));
+        }
+        fs::remove_dir_all(&path).unwrap();
+        let other = RuntimeDir::take(&config).unwrap();
+        let error = taken.keep().unwrap_err().to_string();
+        assert!(error.contains("already running"), "{error}");
+        drop(other);
+        sockets.extend(taken.keep().unwrap());
+        assert_eq!(sockets.len(), 3);
+        assert!(RuntimeDir::take(&config).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = RuntimeDir::take(&config(dir.path())).err().unwrap().to_string();
+        assert!(error.contains("can be written by others"), "{error}");
+    }
+}

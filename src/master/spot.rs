@@ -1,0 +1,154 @@
+//! A path of the configuration at which the master makes a file of its own (the log, the pid
+//! file, a `unix:` socket), and with whose rights. Where somebody besides root could put
+//! something of theirs in the way, it is done with the rights of `user`, so that whoever leads
+//! the master elsewhere gains nothing.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+use nix::unistd::geteuid;
+
+use crate::config::Config;
+use crate::error::{Error, Result, Subject};
+use crate::sys::account::Account;
+use crate::sys::dir::{bound, kind, only_regular};
+use crate::sys::way::{Doubt, Links, Missing, Way};
+
+/// A path, and with whose rights something is done there.
+pub struct Spot {
+    path: PathBuf,
+    /// `None`: ours.
+    account: Option<Account>,
+    missing: Missing,
+}
+
+impl Spot {
+    /// Looks at the way to an absolute path. `key` names it in messages; `missing` is done with
+    /// directories that are not there.
+    ///
+    /// # Errors
+    /// Where nobody's rights are right: the directory is root's, but a group or everybody may
+    /// write to it.
+    pub fn new(key: &str, path: &Path, missing: Missing, config: &Config) -> Result<Spot> {
+        let path = path.to_owned();
+        if !geteuid().is_root() {
+            return Ok(Spot { path, account: None, missing });
+        }
+        let way = Way::to(&path, Links::NotTheLast, Missing::Stop)
+            .map_err(|error| Error::new(format!("{key}: {error}")))?;
+        let account = match (&way.doubt, config.user.as_deref()) {
+            (None, _) if !way.sticky => None,
+            (_, Some(user)) if user != "root" => {
+                Some(Account::named(user, config.group.as_deref())?)
+            }
+            (None, _) => None,
+            (Some(doubt), _) => Some(owner(key, doubt)?),
+        };
+        Ok(Spot { path, account: account.filter(|account| !account.is_root()), missing })
+    }
+
+    /// Opens a log file to append to it, making it where it is missing.
+    ///
+    /// # Errors
+    /// Where somebody else could put names and this one is no regular file, or has another name.
+    pub fn append(&self, mode: u32) -> Result<File> {
+        if self.path.parent() == Some(Path::new("/dev")) {
+            // /dev/stdout and the like are links that no walk can follow.
+            let device = OpenOptions::new().append(true).open(&self.path);
+            return device.subject(|| format!("open {}", self.path.display()));
+        }
+        let flags =
+            OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        self.act(|way| {
+            let opened = way.open(flags, mode);
+            let file = File::from(opened.map_err(|error| match error.errno() {
+                Some(libc::ELOOP) => Error::new(format!(
+                    "{} is a link, which is not followed; name the file itself",
+                    self.path.display()
+                )),
+                _ => error,
+            })?);
+            // Where only root can put names, a device or a second name is as root wants it.
+            if self.account.is_none() && way.doubt.is_none() && !way.sticky {
+                return Ok(file);
+            }
+            only_regular(file, &self.path)
+        })
+    }
+
+    /// Puts a file of that content and mode there.
+    pub fn replace(&self, content: &[u8], mode: u32) -> Result<()> {
+        self.act(|way| way.parent.replace(&way.name, content, mode))
+    }
+
+    /// Gives what is there the name with `.old` behind it.
+    pub fn put_aside(&self) -> Result<()> {
+        self.act(|way| {
+            let mut aside = way.name.clone();
+            aside.push(".old");
+            way.parent.rename(&way.name, &aside)
+        })
+    }
+
+    /// Removes a file or socket of that kind; nothing there is as good.
+    pub fn remove(&self, wanted: SFlag) -> Result<()> {
+        self.act(|way| match way.parent.stat_of(&way.name)? {
+            Some(stat) if kind(&stat) == wanted => way.parent.remove(&way.name),
+            _ => Ok(()),
+        })
+    }
+
+    /// A stream socket bound there. A socket nobody listens on is a leftover and is replaced.
+    ///
+    /// # Errors
+    /// Where somebody listens there, or the path is no socket.
+    pub fn bind(&self, mode: u32) -> Result<OwnedFd> {
+        let path = self.path.display();
+        let taken = |what: &str| {
+            Err(Error::new(format!(
+                "cannot listen on unix:{path}: {what}; remove it or choose another path in \
+                 `listen`"
+            )))
+        };
+        self.act(|way| {
+            if let Some(stat) = way.parent.stat_of(&way.name)? {
+                if kind(&stat) != SFlag::S_IFSOCK {
+                    return taken("the path exists and is no socket");
+                }
+                match UnixStream::connect(&self.path) {
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                    Err(error) => return taken(&error.to_string()),
+                    Ok(_) => return taken("another server listens there"),
+                }
+                way.parent.remove(&way.name)?;
+            }
+            bound(&self.path, mode).subject(|| format!("listen on unix:{path}"))
+        })
+    }
+
+    /// Goes the way and does something at its end, all of it with the right rights.
+    fn act<T>(&self, work: impl FnOnce(&Way) -> Result<T>) -> Result<T> {
+        let go = || work(&Way::to(&self.path, Links::NotTheLast, self.missing)?);
+        match &self.account {
+            None => go(),
+            Some(account) => account.act(go),
+        }
+    }
+}
+
+/// Without a `user`, the rights of whoever the place belongs to: they can do there what they like.
+fn owner(key: &str, doubt: &Doubt) -> Result<Account> {
+    match doubt.owner {
+        0 => Err(Error::new(format!(
+            "{key}: {doubt}, so that root opens nothing there; `chmod go-w` it, choose another \
+             place, or name a `user`"
+        ))),
+        uid => Account::numbered(uid)
+            .map_err(|error| Error::new(format!("{key}: {doubt}, and {error}"))),
+    }
+}
