@@ -53,7 +53,8 @@ fn a_whole_message_is_not_copied() {
     let mut read = masked(Op::Text, true, b"Hello");
     let step = engine.next(&mut read, &LIMITS, &mut codec()).unwrap();
     let data = Data::Here(6..11);
-    let event = Some(Event::Message { opcode: Opcode::Text, data: data.clone() });
+    let event =
+        Some(Event::Message { opcode: Opcode::Text, data: data.clone(), compressed: false });
     assert_eq!(step, Step { used: 11, event });
     assert_eq!(data.bytes(&read), b"Hello");
 }

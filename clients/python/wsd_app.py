@@ -68,6 +68,8 @@ class Request:
     subprotocol: str
     peer: str
     client: str
+    local: str
+    version: str
     fields: list
     body: bytes
     reply: "Reply" = None
@@ -75,7 +77,7 @@ class Request:
     @classmethod
     def read(cls, fd, payload):
         texts, at = [], 0
-        for _ in range(5):
+        for _ in range(7):
             text, at = take(payload, at)
             texts.append(text.decode("utf-8", "surrogateescape"))
         (count,) = U32.unpack_from(payload, at)
@@ -214,7 +216,7 @@ class App:
         self._send(PROTECT, code=int(on), fd=fd)
 
     def exists(self, fd):
-        return self._ask(EXISTS, fd=fd)[1] == 1
+        return self._ask(EXISTS, fd=fd)[1] != 0
 
     def info(self, fd):
         _, code, payload = self._ask(INFO, fd=fd)

@@ -70,7 +70,7 @@ pub fn events(role: Role, params: Option<Params>, reads: &[&[u8]], limits: &Limi
 
 fn said(event: Event, buf: &[u8]) -> Said {
     match event {
-        Event::Message { opcode, data } => Said::Message(opcode, data.bytes(buf).to_vec()),
+        Event::Message { opcode, data, .. } => Said::Message(opcode, data.bytes(buf).to_vec()),
         Event::Ping(data) => Said::Ping(data.bytes(buf).to_vec()),
         Event::Pong(data) => Said::Pong(data.bytes(buf).to_vec()),
         Event::Close { code, reason } => Said::Close(code, reason),

@@ -40,6 +40,12 @@ pub struct Info {
     pub bytes_in: u64,
     /// Bytes sent since it was opened, after the handshake.
     pub bytes_out: u64,
+    /// Whether it is plain HTTP so far, and no WebSocket.
+    #[serde(default)]
+    pub plain: bool,
+    /// Which of the worker's application processes serves it, where that is known.
+    #[serde(default)]
+    pub process: Option<u16>,
 }
 
 impl Info {
@@ -54,6 +60,8 @@ impl Info {
             idle_ms: 0,
             bytes_in: 0,
             bytes_out: 0,
+            plain: false,
+            process: None,
         }
     }
 }

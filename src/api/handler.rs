@@ -62,6 +62,14 @@ pub trait Handler: 'static {
         matches!(path, "/" | "/ws")
     }
 
+    /// Which of its processes serves a client, where the handler has several: [`Info::process`].
+    ///
+    /// [`Info::process`]: super::Info::process
+    fn process_of(&self, fd: Fd) -> Option<u16> {
+        let _ = fd;
+        None
+    }
+
     /// Another worker called `send_to_worker`. Swoole's `pipeMessage`.
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         Flow::default()

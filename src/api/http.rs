@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::Body;
+use crate::fd::Fd;
 
 /// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
 #[derive(Debug, Clone)]
@@ -15,6 +16,10 @@ pub struct HttpRequest {
     pub peer: Option<std::net::SocketAddr>,
     /// The client's address: the peer, or what a trusted proxy says.
     pub client: Option<IpAddr>,
+    /// The connection's number, which it keeps when an upgrade follows.
+    pub fd: Option<Fd>,
+    /// The server's end of the TCP connection; `None` on a `unix:` listener.
+    pub local: Option<std::net::SocketAddr>,
 }
 
 /// The answer to a plain HTTP request.

@@ -91,13 +91,15 @@ pub struct Frame {
     pub opcode: Opcode,
     /// The payload, reassembled and, for text, checked to be UTF-8.
     pub data: Bytes,
+    /// Whether the client had compressed it. Swoole's `WEBSOCKET_FLAG_COMPRESS`.
+    pub compressed: bool,
 }
 
 impl Frame {
     /// A message as a client of that number would have sent it: for the tests of handlers. The
     /// caller answers for the UTF-8 of a text.
     pub fn new(fd: Fd, opcode: Opcode, data: impl Into<Bytes>) -> Frame {
-        Frame { fd, opcode, data: data.into() }
+        Frame { fd, opcode, data: data.into(), compressed: false }
     }
 
     /// The payload as text; `None` for a binary message.

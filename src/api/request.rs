@@ -53,6 +53,9 @@ pub struct Request {
     pub peer: Option<SocketAddr>,
     /// The client's address: the peer, or what a proxy in `trusted_proxies` says.
     pub client: Option<IpAddr>,
+    /// The server's end of the TCP connection; `None` on a `unix:` listener and in `on_attach`.
+    #[serde(skip)]
+    pub local: Option<SocketAddr>,
     /// What `on_handshake` gave to `on_open`; see [`Accept::extension`].
     #[serde(skip)]
     pub(crate) extensions: Extensions,
@@ -69,6 +72,7 @@ impl Request {
             subprotocol: None,
             peer: None,
             client: None,
+            local: None,
             extensions: Extensions::default(),
         }
     }

@@ -33,7 +33,7 @@ pub struct Sources {
 /// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, the
 /// descriptor of an application process that runs a command of ours, and
 /// what Kubernetes sets for a service that happens to be called wsd.
-const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_FD", "WSD_SERVICE_", "WSD_PORT"];
+const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_", "WSD_SERVICE_", "WSD_PORT"];
 
 /// Variables from which `runtime_dir` and `log_file` are found.
 const DIRECTORIES: [&str; 6] =

@@ -75,6 +75,8 @@ fn info() -> Info {
         idle_ms: 2,
         bytes_in: 3,
         bytes_out: 4,
+        plain: true,
+        process: Some(5),
     }
 }
 

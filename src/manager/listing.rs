@@ -103,6 +103,8 @@ fn info(id: WorkerId, entry: &Entry, now: u64) -> Info {
         idle_ms: now.saturating_sub(entry.received_at),
         bytes_in: 0,
         bytes_out: 0,
+        plain: false,
+        process: None,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct AppLaunch {
 
 /// Where the application finds its socket, and what tells it so.
 const APP_SOCKET: (&str, i32) = ("WSD_APP_FD", 3);
+/// Which process it is, as `worker/process`: others find it by that.
+const APP_PLACE: &str = "WSD_APP_PLACE";
 
 /// Application processes of one place that run at the same time.
 const RUNNING_PER_PLACE: usize = 2;
@@ -133,11 +135,12 @@ impl Master {
         let stdout = fds.next();
         let found = self.workers.iter().find(|found| found.id == worker).ok_or_else(missing)?;
         let generation = found.generation;
-        let record = AppLaunch::of(self.config_of(generation)).write()?;
+        let place = format!("{}/{}", worker.slot, id.place);
+        let record = AppLaunch::of(self.config_of(generation), &place).write()?;
         let image = self.image_of(generation);
         let pid = process::spawn(&process::Spawn {
             image: &image.path(),
-            title: &format!("wsd: app {}/{}", worker.slot, id.place),
+            title: &format!("wsd: app {place}"),
             arguments: &self.arguments,
             link: record.as_fd(),
             socket: Some(socket.as_fd()),
@@ -187,10 +190,11 @@ fn signal(app: &App, signal: Signal) {
 }
 
 impl AppLaunch {
-    fn of(config: &Config) -> AppLaunch {
+    fn of(config: &Config, place: &str) -> AppLaunch {
+        let place = (APP_PLACE.to_owned(), place.to_owned());
         AppLaunch {
             command: config.app.command.0.clone(),
-            environment: config.app.env.clone().into_iter().collect(),
+            environment: config.app.env.clone().into_iter().chain([place]).collect(),
             directory: config.app.cwd.to_string_lossy().into_owned(),
             rights: config.app_rights(),
             parent: std::process::id() as i32,

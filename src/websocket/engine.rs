@@ -241,10 +241,12 @@ impl Engine {
             let opcode = part.opcode();
             if part.rsv1 {
                 let data = self.inflate(&buf[range], opcode, limits, codec)?;
-                return Ok(Some(Event::Message { opcode, data: Data::Own(data) }));
+                let data = Data::Own(data);
+                return Ok(Some(Event::Message { opcode, data, compressed: true }));
             }
             check_text(opcode, &buf[range.clone()])?;
-            return Ok(Some(Event::Message { opcode, data: Data::Here(range) }));
+            let data = Data::Here(range);
+            return Ok(Some(Event::Message { opcode, data, compressed: false }));
         }
         let pending = self.pending.get_or_insert_default();
         let message = pending.message.get_or_insert_with(|| part.begin());
@@ -258,13 +260,13 @@ impl Engine {
         }
         let Some(message) = pending.message.take() else { return Ok(None) };
         self.pending = None;
-        let opcode = message.opcode;
-        let data = if message.compressed {
+        let (opcode, compressed) = (message.opcode, message.compressed);
+        let data = if compressed {
             self.inflate(&message.data, opcode, limits, codec)?
         } else {
             message.finish()?
         };
-        Ok(Some(Event::Message { opcode, data: Data::Own(data) }))
+        Ok(Some(Event::Message { opcode, data: Data::Own(data), compressed }))
     }
 
     /// A piece of a control frame, unmasked, at `range`.

@@ -47,6 +47,8 @@ pub enum Event {
         opcode: Opcode,
         /// The payload, at most [`Limits::message_bytes`](super::Limits::message_bytes).
         data: Data,
+        /// Whether the client had compressed it.
+        compressed: bool,
     },
     /// A ping, to be answered with a pong of the same payload (at most 125 bytes).
     Ping(Data),

@@ -17,6 +17,7 @@ use super::head::Refusal;
 use super::life::Phase;
 use super::table::Key;
 use super::timers::tick;
+use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
 
@@ -98,8 +99,12 @@ impl Worker {
         socket: OwnedFd,
         peer: Option<SocketAddr>,
         mut received: Vec<u8>,
+        fd: Option<Fd>,
     ) {
         if let Some(key) = self.admit(socket, peer) {
+            if let Some(connection) = self.table.borrow_mut().get_mut(key) {
+                connection.fd = fd;
+            }
             self.feed(key, &mut received);
         }
     }

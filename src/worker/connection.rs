@@ -219,6 +219,8 @@ impl Connection {
             idle_ms: now_ms.saturating_sub(self.received_at),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out.max(0) as u64,
+            plain: false,
+            process: None,
         })
     }
 }

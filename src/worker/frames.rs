@@ -72,7 +72,7 @@ impl Worker {
         Some(match whole {
             Ok((used, opcode, data)) => {
                 self.add(Counter::MessagesIn, 1);
-                Ok((used, Frame { fd, opcode, data }))
+                Ok((used, Frame { fd, opcode, data, compressed: false }))
             }
             Err(fault) => Err(fault),
         })
@@ -116,19 +116,25 @@ impl Worker {
                 self.pong(key, connection, payload.bytes(bytes));
                 Next::Nothing
             }
-            Some(Event::Message { opcode, data }) => {
-                self.message(connection, opcode, data.into_bytes(bytes))
+            Some(Event::Message { opcode, data, compressed }) => {
+                self.message(connection, opcode, data.into_bytes(bytes), compressed)
             }
             Some(Event::Close { code, reason }) => Next::Close(code, reason),
         };
         Some((step.used, next))
     }
 
-    fn message(&self, connection: &Connection, opcode: Opcode, data: Bytes) -> Next {
+    fn message(
+        &self,
+        connection: &Connection,
+        opcode: Opcode,
+        data: Bytes,
+        compressed: bool,
+    ) -> Next {
         match connection.fd {
             Some(fd) if connection.is_open() => {
                 self.add(Counter::MessagesIn, 1);
-                Next::Deliver(Frame { fd, opcode, data })
+                Next::Deliver(Frame { fd, opcode, data, compressed })
             }
             _ => Next::Nothing,
         }

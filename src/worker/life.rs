@@ -17,6 +17,7 @@ use super::serials::Serials;
 use super::settings::Settings;
 use super::tasks::Jobs;
 use super::timers::{Wheel, tick};
+use super::visitors::Visitors;
 use super::{Board, Worker, heartbeat, reactor, turn};
 use crate::api::{Context, Handler};
 use crate::config::Config;
@@ -178,6 +179,7 @@ fn build(
         gate: super::accept::Gatekeeper::default(),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
+        visitors: Visitors::default(),
         requests: super::requests::Requests::default(),
         handover: RefCell::default(),
         parked: RefCell::default(),

@@ -294,7 +294,9 @@ impl Worker {
                 let reason = if too_long { Bytes::new() } else { body.into_bytes()? };
                 let reason = String::from_utf8_lossy(&reason);
                 let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };
+                let visitor = Fd::try_from(fd).is_ok_and(|fd| self.visitors.close(fd));
                 let verdict = match self.routed(fd) {
+                    _ if visitor => Verdict::Queued,
                     Ok(key) => self.close_here(key, code, &reason, cause),
                     Err(verdict) => verdict,
                 };

@@ -45,6 +45,7 @@ mod tests;
 mod timers;
 mod travel;
 mod turn;
+mod visitors;
 
 pub(crate) use life::run;
 
@@ -86,6 +87,7 @@ pub(crate) struct Worker {
     gate: accept::Gatekeeper,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,
+    visitors: visitors::Visitors,
     requests: requests::Requests,
     handover: RefCell<handover::Handover>,
     parked: RefCell<parked::Parked>,

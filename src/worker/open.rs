@@ -57,13 +57,19 @@ impl Worker {
             Verdict::Refused(refusal) => self.refuse_head(key, refusal),
             Verdict::Plain => self.hand_to_http(key, received),
             Verdict::Upgrade(upgrade) => {
-                let (request, asked) = *upgrade;
+                let (mut request, asked) = *upgrade;
+                request.local = self.local_of(key);
                 self.keep_tail(key, &received[rest..]);
                 drop(received);
                 self.handshake(key, request, asked);
                 self.resume(key);
             }
         }
+    }
+
+    fn local_of(&self, key: Key) -> Option<SocketAddr> {
+        let table = self.table.borrow();
+        super::plain::local_address(table.get(key)?.socket.as_ref()?)
     }
 
     /// Says what the bytes so far are, and how many of them are the head.

@@ -10,19 +10,23 @@ use tokio::net::{TcpStream, UnixStream};
 use super::Worker;
 use super::http::{self, End, Limits};
 use super::table::Key;
+use super::visitors::Visit;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
+use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 
 /// The handler as the HTTP side calls it.
-struct Plain(Rc<Worker>);
+struct Plain(Visit);
 
 impl http::Service for Plain {
-    async fn answer(&self, request: HttpRequest) -> Option<HttpResponse> {
-        let handler = self.0.handler.clone();
-        self.0.add(Counter::HttpRequests, 1);
+    async fn answer(&self, mut request: HttpRequest) -> Option<HttpResponse> {
+        let worker = self.0.worker();
+        let handler = worker.handler.clone();
+        worker.add(Counter::HttpRequests, 1);
+        self.0.mark(&mut request);
         let answer =
-            self.0.call_alone("on_request", |context| handler.on_request(context, request));
+            worker.call_alone("on_request", |context| handler.on_request(context, request));
         answer.await.unwrap_or_else(|_| {
             let mut broken = HttpResponse::new("the server made a mistake".into());
             *broken.status_mut() = ::http::StatusCode::INTERNAL_SERVER_ERROR;
@@ -31,11 +35,11 @@ impl http::Service for Plain {
     }
 
     fn is_websocket_path(&self, path: &str) -> bool {
-        self.0.handler.is_websocket_path(path)
+        self.0.worker().handler.is_websocket_path(path)
     }
 
     fn trusted_proxies(&self) -> &[Net] {
-        &self.0.settings.config.trusted_proxies
+        &self.0.worker().settings.config.trusted_proxies
     }
 }
 
@@ -53,14 +57,16 @@ impl Worker {
         let Some(mut connection) = taken else { return };
         let peer = connection.peer();
         let Some(socket) = connection.socket.take() else { return };
+        let local = peer.and_then(|_| local_address(&socket));
+        let visit = Visit::new(self, peer, local, connection.fd);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             let served = match peer {
-                Some(_) => worker.serve_tcp(socket, received, peer).await,
-                None => worker.serve_unix(socket, received).await,
+                Some(_) => worker.serve_tcp(socket, received, peer, visit).await,
+                None => worker.serve_unix(socket, received, visit).await,
             };
             match served {
-                Ok(Some((socket, received))) => worker.admit_again(socket, peer, received),
+                Ok(Some((socket, received, fd))) => worker.admit_again(socket, peer, received, fd),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "a plain connection ended"),
             }
@@ -72,24 +78,28 @@ impl Worker {
         socket: OwnedFd,
         received: Vec<u8>,
         peer: Option<SocketAddr>,
-    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        visit: Visit,
+    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>, Option<Fd>)>> {
         let stream = TcpStream::from_std(socket.into())?;
-        let Some((stream, received)) = self.serve_http(stream, received, peer).await else {
+        let Some((stream, received, fd)) = self.serve_http(stream, received, peer, visit).await
+        else {
             return Ok(None);
         };
-        Ok(Some((stream.into_std()?.into(), received)))
+        Ok(Some((stream.into_std()?.into(), received, fd)))
     }
 
     async fn serve_unix(
         self: &Rc<Self>,
         socket: OwnedFd,
         received: Vec<u8>,
-    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        visit: Visit,
+    ) -> std::io::Result<Option<(OwnedFd, Vec<u8>, Option<Fd>)>> {
         let stream = UnixStream::from_std(socket.into())?;
-        let Some((stream, received)) = self.serve_http(stream, received, None).await else {
+        let Some((stream, received, fd)) = self.serve_http(stream, received, None, visit).await
+        else {
             return Ok(None);
         };
-        Ok(Some((stream.into_std()?.into(), received)))
+        Ok(Some((stream.into_std()?.into(), received, fd)))
     }
 
     /// Serves plain requests; an upgrade that follows them comes back out.
@@ -98,14 +108,19 @@ impl Worker {
         stream: S,
         received: Vec<u8>,
         peer: Option<SocketAddr>,
-    ) -> Option<(S, Vec<u8>)> {
+        visit: Visit,
+    ) -> Option<(S, Vec<u8>, Option<Fd>)> {
         let mut stop = self.leaving.stop_http.subscribe();
         // The sender lives as long as the worker.
+        let left = visit.left();
         let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = left => {}
+            }
         };
         let limits = self.http_limits();
-        let service = Plain(self.clone());
+        let service = Plain(visit);
         match http::serve(stream, received, peer, &service, &limits, stopped).await {
             End::Closed => None,
             End::Refused(refusal) => {
@@ -114,7 +129,7 @@ impl Worker {
                 self.add(Counter::Refused, 1);
                 None
             }
-            End::Upgrade(stream, received) => Some((stream, received)),
+            End::Upgrade(stream, received) => Some((stream, received, service.0.number())),
         }
     }
 
@@ -128,4 +143,9 @@ impl Worker {
             idle_timeout: std::time::Duration::from_secs(75),
         }
     }
+}
+
+/// The server's end of a TCP connection.
+pub(super) fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
 }

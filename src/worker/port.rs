@@ -71,6 +71,7 @@ impl Reactor for Port {
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
+            Route::Gone if worker.visitors.close(fd) => Verdict::Queued,
             Route::Gone => Verdict::Gone,
             Route::Arriving => {
                 let reason = reason.to_owned();
@@ -97,8 +98,7 @@ impl Reactor for Port {
 
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
         self.with(ready(None), |worker| match worker.route(fd) {
-            Route::Gone => ready(None),
-            Route::Here(_) | Route::Arriving => ready(worker.info_here(fd)),
+            Route::Here(_) | Route::Arriving | Route::Gone => ready(worker.info_here(fd)),
             Route::Elsewhere => {
                 let question = worker.ask_info();
                 let ask = WorkerToWorker::Info { id: question.id, fd: fd.as_u64() };

@@ -214,8 +214,11 @@ impl Worker {
 
     pub(super) fn info_here(&self, fd: Fd) -> Option<Info> {
         let table = self.table.borrow();
-        let connection = table.get(table.find(fd)?)?;
-        connection.info(self.slot(), self.now_ms.get())
+        let Some(connection) = table.find(fd).and_then(|key| table.get(key)) else {
+            return self.visitors.info(fd, self.slot());
+        };
+        let process = self.handler.process_of(fd);
+        Some(Info { process, ..connection.info(self.slot(), self.now_ms.get())? })
     }
 
     /// Gives a message for a client elsewhere to its worker, or to the manager.

@@ -167,7 +167,7 @@ mod tests {
         let mut engine = Engine::thaw(engine).unwrap();
         let step = engine.next(rest, &limits, &mut codec).unwrap();
         match step.event {
-            Some(Event::Message { opcode, data }) => (opcode, data.bytes(rest).to_vec()),
+            Some(Event::Message { opcode, data, .. }) => (opcode, data.bytes(rest).to_vec()),
             _ => panic!("no message"),
         }
     }

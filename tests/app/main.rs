@@ -20,3 +20,4 @@ mod swoole;
 mod swoole_http;
 mod traffic;
 mod transcript;
+mod visits;

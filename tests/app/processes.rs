@@ -331,7 +331,7 @@ fn a_full_queue_stops_the_reading_of_its_clients() {
         let fd = worker.open("/").await;
         worker.hear(fd).await;
         worker.rest(fd).await;
-        let frame = || wsd::api::Frame { fd, opcode: Opcode::Text, data: Bytes::from("echo 1") };
+        let frame = || wsd::api::Frame::new(fd, Opcode::Text, "echo 1");
         let mut pending = Vec::new();
         for _ in 0..10 {
             let handler = &worker.handler;

@@ -29,10 +29,16 @@ pub struct Script {
 impl Script {
     /// Starts `php`, with these arguments, and returns when it serves.
     pub async fn start(arguments: &[&str]) -> Script {
+        Script::start_with(arguments, "TEST_NOTHING", "").await
+    }
+
+    /// As [`start`](Self::start), with a variable in the environment.
+    pub async fn start_with(arguments: &[&str], name: &str, value: &str) -> Script {
         let port = free_port().await;
         let directory = tempfile::tempdir().unwrap();
         let mut php = Command::new("php");
         php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
+        php.env(name, value);
         php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).env("XDG_RUNTIME_DIR", directory.path());
         php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = php.spawn().unwrap();

@@ -257,7 +257,7 @@ impl Worker {
 
     pub async fn say(&self, fd: Fd, text: &str) {
         let data = Bytes::copy_from_slice(text.as_bytes());
-        let frame = Frame { fd, opcode: Opcode::Text, data };
+        let frame = Frame::new(fd, Opcode::Text, data);
         wait("room", flow(self.handler.on_message(&self.ctx, frame))).await;
     }
 
@@ -299,8 +299,13 @@ impl Worker {
 
     /// The answer to a plain request, as it comes.
     pub async fn answer(&self, request: http::Request<Bytes>) -> Option<HttpResponse> {
-        let request =
-            HttpRequest { request, peer: Some(([192, 0, 2, 7], 40002).into()), client: None };
+        let request = HttpRequest {
+            request,
+            peer: Some(([192, 0, 2, 7], 40002).into()),
+            client: None,
+            fd: Fd::try_from(77).ok(),
+            local: None,
+        };
         wait("a response", flow(self.handler.on_request(&self.ctx, request))).await
     }
 

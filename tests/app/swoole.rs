@@ -134,3 +134,36 @@ fn http_requests_look_as_in_swoole() {
         );
     });
 }
+
+#[test]
+fn pings_are_sent_and_clients_protected() {
+    on_worker(async {
+        let worker = swoole(&[], AppSettings::default()).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        worker.say(fd, "ping 77").await;
+        let ping = Did::Push(Opcode::Ping, Bytes::from_static(b"are you"));
+        assert_eq!(worker.hear(fd).await, ping);
+        assert_eq!(worker.hear(fd).await, said("[true,false]"));
+        worker.say(fd, "pong").await;
+        assert_eq!(worker.hear(fd).await, Did::Push(Opcode::Pong, Bytes::from_static(b"there")));
+        assert_eq!(worker.ask(fd, "longping").await, "false");
+        worker.say(fd, "protect 77").await;
+        assert_eq!(worker.hear(fd).await, Did::Protect(true));
+        let warning = r"Swoole\\WebSocket\\Server::protect(): session#77 does not exists";
+        assert_eq!(worker.hear(fd).await, said(&format!(r#"[true,false,"{warning}"]"#)));
+        assert_eq!(worker.ask(fd, "heartbeat").await, "false", "no interval is set");
+    });
+}
+
+#[test]
+fn a_task_comes_as_an_object_where_asked_for() {
+    on_worker(async {
+        for key in ["task_use_object", "task_object", "task_enable_coroutine"] {
+            let worker = swoole(&[("TASK_OBJECT", key)], AppSettings::default()).await;
+            let fd = worker.open("/").await;
+            worker.hear(fd).await;
+            assert_eq!(worker.ask(fd, "task").await, "task 0 gave 120", "{key}");
+        }
+    });
+}

@@ -151,7 +151,7 @@ async fn hello(
         let mut byte = [stream.read_u8().await.map_err(|error| format!("hello: {error}"))?];
         let step = engine.next(&mut byte, &Limits::default(), &mut world.codec.borrow_mut());
         match step.map_err(|fault| fault.to_string())?.event {
-            Some(Event::Message { opcode, data }) => {
+            Some(Event::Message { opcode, data, .. }) => {
                 let packet = Packet::decode(opcode, data.bytes(&byte));
                 let hello = packet.filter(|packet| packet.kind == Kind::Hello && packet.to > 0);
                 return hello.ok_or_else(|| "the first message is no hello".to_owned());
@@ -223,7 +223,7 @@ impl Line {
 
     fn take(&self, event: Event, buf: &[u8]) -> Option<String> {
         match event {
-            Event::Message { opcode, data } => {
+            Event::Message { opcode, data, .. } => {
                 match Packet::decode(opcode, data.bytes(buf)) {
                     Some(packet) => self.world.ledger.borrow_mut().came(self.fd, &packet),
                     None => self.world.violation(format!("{}: garbled message", self.fd)),

@@ -23,7 +23,7 @@ final class Http
     public static function request(Request $request, int $port, string $public): IlluminateRequest
     {
         // Only what has a body may be a form.
-        $form = $request->body === '' || $request->fd !== 0 ? null : SwooleRequest::of($request, $port);
+        $form = $request->body === '' ? null : SwooleRequest::of($request, $port);
         $post = $form?->post ?? [];
         if ($post === [] && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
             && str_starts_with($form?->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
@@ -124,7 +124,8 @@ final class Http
             'REQUEST_TIME_FLOAT' => $now,
             'REMOTE_ADDR' => $request->client !== '' ? $request->client : $peer,
             'REMOTE_PORT' => $peerPort,
-            'SERVER_PROTOCOL' => 'HTTP/1.1',
+            'SERVER_PROTOCOL' => $request->version,
+            'SERVER_ADDR' => $request->localAddress()[0],
             'SERVER_NAME' => 'localhost',
             'SERVER_PORT' => $port,
             'SERVER_SOFTWARE' => 'wsd',

@@ -15,7 +15,7 @@ namespace Wsd;
  *  - start()                              once, before the first event
  *  - handshake(Request): Accept|Response|null   a Response keeps the client out, null lets it in
  *  - open(Request)                        the client is in
- *  - message(int $fd, string $data, int $opcode)
+ *  - message(int $fd, string $data, int $opcode, int $flags)   Protocol::FLAG_COMPRESSED
  *  - close(int $fd, Close $close)
  *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
  *                                         or later, neither is wsd's own 404
@@ -27,6 +27,9 @@ final class App
 {
     public const TEXT = 1;
     public const BINARY = 2;
+    /** A ping or pong of the application, at most 125 bytes. */
+    public const PING = 9;
+    public const PONG = 10;
 
     /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;
@@ -138,6 +141,19 @@ final class App
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
     }
 
+    /** Leaves a client alone when the idle are closed (heartbeat_idle_time), or does so no more. */
+    public function protect(int $fd, bool $on = true): void
+    {
+        $this->channel->write(Protocol::frame(Protocol::PROTECT, code: (int) $on, fd: $fd));
+    }
+
+    /** As protect(), and waits for the verdict: one of Protocol::VERDICTS. */
+    public function protectConfirmed(int $fd, bool $on = true): string
+    {
+        $answer = $this->ask(Protocol::PROTECT, $fd, (int) $on, '', Protocol::FLAG_VERDICT);
+        return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+    }
+
     /** Queues a message for every client of the server, except one where given. */
     public function broadcast(string $data, int $opcode = self::TEXT, int $except = 0): void
     {
@@ -157,8 +173,14 @@ final class App
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
     }
 
-    /** Whether the client is there. */
+    /** Whether the client is there, as a WebSocket or as a plain HTTP connection. */
     public function exists(int $fd): bool
+    {
+        return $this->ask(Protocol::EXISTS, $fd)['code'] !== 0;
+    }
+
+    /** Whether the client is there as a WebSocket. */
+    public function isWebSocket(int $fd): bool
     {
         return $this->ask(Protocol::EXISTS, $fd)['code'] === 1;
     }
@@ -167,7 +189,7 @@ final class App
     public function info(int $fd): ?array
     {
         $answer = $this->ask(Protocol::INFO, $fd);
-        return $answer['code'] === 1 ? json_decode($answer['payload'], true) : null;
+        return $answer['code'] !== 0 ? json_decode($answer['payload'], true) : null;
     }
 
     /** @return list<int> clients of the whole server, greater than $after; $count 0 is all */
@@ -223,6 +245,7 @@ final class App
             }
         }
         $this->facts = json_decode($hello['payload'], true) ?: [];
+        $this->timers->restart();
         $this->guard(fn () => $this->call('start'));
         // CLOSE is wanted always: it keeps the list of this process's clients true.
         $wants = Protocol::IN_ORDER | Protocol::WANT_CLOSE;
@@ -283,7 +306,7 @@ final class App
                 $fd = $event['fd'];
                 $this->mine[$fd] = true;
                 try {
-                    ($this->handlers['message'])($this, $fd, $event['payload'], $event['code']);
+                    ($this->handlers['message'])($this, $fd, $event['payload'], $event['code'], $event['flags']);
                 } catch (\Throwable $error) {
                     $this->failed($error, $fd);
                 }
@@ -349,7 +372,7 @@ final class App
     {
         $reply = $this->replies[$event['id']] = new Reply($this, $event['id']);
         try {
-            $response = $this->call('request', Protocol::request(0, $event['payload']), $reply);
+            $response = $this->call('request', Protocol::request($event['fd'], $event['payload']), $reply);
             if ($response !== null) {
                 $reply->send($response);
             } elseif (!$reply->isKept()) {

@@ -215,7 +215,7 @@ final class Multipart
         $name = substr(strrchr('/' . strtr($path, '\\', '/'), '/'), 1);
         $file = ['name' => $name, 'type' => $type, 'tmp_name' => '', 'error' => UPLOAD_ERR_OK, 'size' => 0];
         if ($path === '') {
-            $file['error'] = UPLOAD_ERR_NO_FILE;
+            [$file['error'], $file['type']] = [UPLOAD_ERR_NO_FILE, ''];
             return $file;
         }
         $temporary = @tempnam($this->directory ?? sys_get_temp_dir(), 'wsd-upload-');

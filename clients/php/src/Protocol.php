@@ -45,6 +45,7 @@ final class Protocol
 
     public const FLAG_ANSWER = 1;
     public const FLAG_LATER = 2;
+    public const FLAG_COMPRESSED = 2;
     public const FLAG_VERDICT = 1;
     public const FLAG_MORE = 1;
     public const FLAG_FILE = 2;
@@ -100,7 +101,7 @@ final class Protocol
     public static function request(int $fd, string $payload): Request
     {
         $at = 0;
-        $head = self::readStrings($payload, $at, 5);
+        $head = self::readStrings($payload, $at, 7);
         $count = unpack('V', $payload, $at)[1];
         $at += 4;
         $fields = array_chunk(self::readStrings($payload, $at, 2 * $count), 2);

@@ -20,6 +20,8 @@ final class Request
         public readonly string $subprotocol,
         public readonly string $peer,
         public readonly string $client,
+        public readonly string $local,
+        public readonly string $version,
         public readonly array $fields,
         public readonly string $body,
     ) {
@@ -38,10 +40,22 @@ final class Request
     /** @return array{0: string, 1: int} the peer's address and port; '' and 0 on unix: */
     public function peerAddress(): array
     {
-        $colon = strrpos($this->peer, ':');
+        return self::address($this->peer);
+    }
+
+    /** @return array{0: string, 1: int} the server's address and port; '' and 0 on unix: */
+    public function localAddress(): array
+    {
+        return self::address($this->local);
+    }
+
+    /** @return array{0: string, 1: int} */
+    private static function address(string $text): array
+    {
+        $colon = strrpos($text, ':');
         return $colon === false
-            ? [$this->peer, 0]
-            : [trim(substr($this->peer, 0, $colon), '[]'), (int) substr($this->peer, $colon + 1)];
+            ? [$text, 0]
+            : [trim(substr($text, 0, $colon), '[]'), (int) substr($text, $colon + 1)];
     }
 
     /** @return array<array-key, mixed> the query's parameters, as PHP's $_GET has them */

@@ -7,7 +7,7 @@ namespace Wsd;
 /** Timers of one process, run between events. */
 final class Timers
 {
-    /** @var array<int, array{due: int, period: int, call: callable, count: int, round: int}> times in ns */
+    /** @var array<int, array{due: int, period: int, call: callable, count: int, round: int, ms: int}> times in ns */
     private array $timers = [];
     /** The one that runs and was cleared meanwhile: it is still told of, as removed. */
     private ?array $removed = null;
@@ -36,6 +36,7 @@ final class Timers
             'call' => $call,
             'count' => 0,
             'round' => $this->round,
+            'ms' => $ms,
         ];
         $this->heap->insert([$due, $id]);
         $this->due = min($this->due, $due);
@@ -70,6 +71,18 @@ final class Timers
     public function stats(): array
     {
         return ['initialized' => $this->last > 0, 'num' => count($this->timers), 'round' => $this->round];
+    }
+
+    /** Counts the time of every timer from now on: those of before the server's start begin with it. */
+    public function restart(): void
+    {
+        $this->heap = new \SplMinHeap();
+        $this->base = hrtime(true);
+        foreach ($this->timers as $id => $timer) {
+            $this->timers[$id]['due'] = $this->base + $timer['ms'] * 1_000_000;
+            $this->heap->insert([$this->timers[$id]['due'], $id]);
+        }
+        $this->settle();
     }
 
     public function exists(int $id): bool

@@ -154,7 +154,7 @@ class Server implements \Wsd\OpenSwooleServer
         $colon = strrpos($info['peer'], ':');
         $last = microtime(true) - $info['idle_ms'] / 1000;
         return [
-            'websocket_status' => WEBSOCKET_STATUS_ACTIVE,
+            'websocket_status' => $info['plain'] ? 0 : WEBSOCKET_STATUS_ACTIVE,
             'server_port' => $this->port,
             'server_fd' => 0,
             'socket_fd' => 0,
@@ -162,7 +162,7 @@ class Server implements \Wsd\OpenSwooleServer
             'remote_port' => (int) substr($info['peer'], $colon + 1),
             'remote_ip' => $info['client'] ?? trim(substr($info['peer'], 0, $colon), '[]'),
             'reactor_id' => $info['worker'],
-            'worker_id' => $info['worker'],
+            'worker_id' => $this->workerOf($fd, $info),
             'connect_time' => intdiv($info['connected_at'], 1000),
             'last_time' => (int) $last,
             'last_recv_time' => $last,
@@ -302,7 +302,15 @@ class Server implements \Wsd\OpenSwooleServer
 
     public function getWorkerPid(int $worker_id = -1): int|false
     {
-        return $worker_id === -1 || $worker_id === $this->worker_id ? getmypid() : false;
+        if ($worker_id === -1 || $worker_id === $this->worker_id) {
+            return getmypid();
+        }
+        if ($worker_id < 0 || $worker_id >= $this->workers()) {
+            return false;
+        }
+        $processes = (int) $this->app->fact('processes');
+        $place = intdiv($worker_id, $processes) . '/' . $worker_id % $processes;
+        return self::processAt($place, $this->master_pid) ?? false;
     }
 
     public function getMasterPid(): int
@@ -315,9 +323,37 @@ class Server implements \Wsd\OpenSwooleServer
         return $this->manager_pid;
     }
 
+    /** Leaves a client alone when the idle are closed. The mark stays over reloads. */
     public function protect(int $fd, bool $is_protected = true): bool
     {
-        return $this->warn('protect', 'wsd pings silent clients, so there is nothing to protect from');
+        if ($this->owns($fd)) {
+            $this->app->protect($fd, $is_protected);
+            return true;
+        }
+        $there = in_array($this->app->protectConfirmed($fd, $is_protected), ['queued', 'relayed'], true);
+        return $there || $this->gone('protect', $fd);
+    }
+
+    /**
+     * Clients that have sent nothing for heartbeat_idle_time; with $close they are closed.
+     *
+     * @return list<int>|false false where heartbeat_check_interval is not set
+     */
+    public function heartbeat(bool $close = false): array|false
+    {
+        $settings = new SwooleSettings($this->setting ?? [], $this->host, $this->port, $this->type);
+        if ((int) ($this->setting['heartbeat_check_interval'] ?? 0) < 1) {
+            return false;
+        }
+        $most = 1000 * (int) $settings->wsd['heartbeat_idle_time'];
+        $idle = [];
+        foreach ($this->connections as $fd) {
+            if (($this->app->info($fd)['idle_ms'] ?? 0) >= $most) {
+                $idle[] = $fd;
+                $close && $this->close($fd);
+            }
+        }
+        return $idle;
     }
 
     public function addListener(string $host, int $port, int $sock_type): never
@@ -413,11 +449,19 @@ class Server implements \Wsd\OpenSwooleServer
         return $said;
     }
 
+    private function taskIsObject(): bool
+    {
+        return !empty($this->setting['task_use_object']) || !empty($this->setting['task_object'])
+            || !empty($this->setting['task_enable_coroutine']);
+    }
+
     private function runTask(int $id, mixed $data, ?callable $finish): void
     {
         [$outer, $this->task] = [$this->task, ['finished' => false, 'result' => null]];
         try {
-            $result = $this->call('task', $id, $this->worker_id, $data);
+            $result = $this->taskIsObject()
+                ? $this->call('task', Server\Task::of($id, $this->worker_id, $data, $this->finish(...)))
+                : $this->call('task', $id, $this->worker_id, $data);
             $finished = $this->task['finished'] || $result !== null;
             $result = $this->task['finished'] ? $this->task['result'] : $result;
         } finally {
@@ -428,6 +472,29 @@ class Server implements \Wsd\OpenSwooleServer
         } elseif ($finished) {
             $this->call('finish', $id, $result);
         }
+    }
+
+    /** The pid of an application process of this server, which the kernel knows by its parent. */
+    private static function processAt(string $place, int $master): ?int
+    {
+        $children = (string) @file_get_contents("/proc/$master/task/$master/children");
+        // During a reload the old one may still be there: the newest is the last.
+        foreach (array_reverse(preg_split('/\s+/', $children, -1, PREG_SPLIT_NO_EMPTY)) as $pid) {
+            $environment = "\0" . @file_get_contents("/proc/$pid/environ");
+            if (str_contains($environment, "\0WSD_APP_PLACE=$place\0")) {
+                return (int) $pid;
+            }
+        }
+        return null;
+    }
+
+    /** The number of the process that serves a client, in the numbering of `$server->worker_id`. */
+    private function workerOf(int $fd, array $info): int
+    {
+        if ($this->owns($fd)) {
+            return $this->worker_id;
+        }
+        return $info['worker'] * (int) $this->app->fact('processes') + (int) $info['process'];
     }
 
     private function workers(): int

@@ -25,9 +25,10 @@ function swoole_last_error(): int
     return SwooleErrors::$last;
 }
 
+/** The system's error of the last call of ext-posix that failed; 0 without that extension. */
 function swoole_errno(): int
 {
-    return SwooleErrors::$last;
+    return function_exists('posix_get_last_error') ? posix_get_last_error() : 0;
 }
 
 function swoole_clear_error(): void

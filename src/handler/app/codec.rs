@@ -13,6 +13,8 @@ pub const KEEP_BYTES_MAX: usize = 65_535;
 pub const AGAIN: u8 = 128;
 /// Flag of OPEN: ACCEPT or REFUSE is waited for.
 pub const ANSWER: u8 = 1;
+/// Flag of MESSAGE: the client had compressed it.
+pub const COMPRESSED: u8 = 2;
 /// Flag of DONE: every event sent before is done as well.
 pub const ALL: u8 = 1;
 /// Flag of DONE: the answer to this request comes later.
@@ -275,6 +277,10 @@ pub struct RequestBody {
     pub peer: Bytes,
     /// The client's address, or empty.
     pub client: Bytes,
+    /// The server's end of the connection, or empty.
+    pub local: Bytes,
+    /// `HTTP/1.1` or `HTTP/1.0`.
+    pub version: Bytes,
     /// Header fields.
     pub fields: Fields,
     /// The body of a REQUEST, what was kept in an ATTACH.
@@ -285,7 +291,8 @@ impl RequestBody {
     /// The payload.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256 + self.rest.len());
-        for text in [&self.method, &self.target, &self.subprotocol, &self.peer, &self.client] {
+        let Self { method, target, subprotocol, peer, client, local, version, .. } = self;
+        for text in [method, target, subprotocol, peer, client, local, version] {
             put_string(&mut out, text);
         }
         put_fields(&mut out, self.fields.iter().map(|(name, value)| (&name[..], &value[..])));
@@ -296,10 +303,13 @@ impl RequestBody {
     /// Reads the payload of a frame of that kind.
     pub fn decode(mut body: Bytes, kind: Kind) -> Result<RequestBody, Broken> {
         let mut next = || take_string(&mut body);
-        let parts = (|| Some((next()?, next()?, next()?, next()?, next()?)))();
-        let (method, target, subprotocol, peer, client) = parts.ok_or(Broken::Payload(kind))?;
+        let first = (|| Some((next()?, next()?, next()?, next()?)))();
+        let (method, target, subprotocol, peer) = first.ok_or(Broken::Payload(kind))?;
+        let second = (|| Some((next()?, next()?, next()?)))();
+        let (client, local, version) = second.ok_or(Broken::Payload(kind))?;
         let fields = take_fields(&mut body).ok_or(Broken::Payload(kind))?;
-        Ok(RequestBody { method, target, subprotocol, peer, client, fields, rest: body })
+        let rest = body;
+        Ok(RequestBody { method, target, subprotocol, peer, client, local, version, fields, rest })
     }
 }
 

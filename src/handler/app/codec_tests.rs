@@ -21,17 +21,11 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 fn request() -> impl Strategy<Value = RequestBody> {
-    let texts = (bytes(8), bytes(40), bytes(8), bytes(20), bytes(20));
+    let texts = (bytes(8), bytes(40), bytes(8), bytes(20), bytes(20), bytes(20), bytes(8));
     let fields = vec((bytes(20), bytes(40)), 0..6);
     (texts, fields, bytes(50)).prop_map(
-        |((method, target, subprotocol, peer, client), fields, rest)| RequestBody {
-            method,
-            target,
-            subprotocol,
-            peer,
-            client,
-            fields,
-            rest,
+        |((method, target, subprotocol, peer, client, local, version), fields, rest)| {
+            RequestBody { method, target, subprotocol, peer, client, local, version, fields, rest }
         },
     )
 }
@@ -98,6 +92,8 @@ fn frames_are_what_the_vectors_say() {
             subprotocol: text("subprotocol"),
             peer: text("peer"),
             client: text("client"),
+            local: text("local"),
+            version: text("version"),
             fields: vector["fields"].as_array().unwrap().iter().map(field).collect(),
             rest: text("rest"),
         };

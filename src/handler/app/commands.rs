@@ -271,7 +271,7 @@ fn info(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
             (Some(info), Kind::Info) => serde_json::to_vec(info).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let code = u16::from(info.is_some());
+        let code = info.as_ref().map_or(0, |info| if info.plain { 2 } else { 1 });
         link.answer(Packet { id, code, body: body.into(), ..Packet::new(answer) });
     });
 }

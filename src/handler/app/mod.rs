@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, Kind, Packet, wants};
+use self::codec::{ANSWER, COMPRESSED, Kind, Packet, wants};
 use self::link::Link;
 use self::loss::Loss;
 use self::shared::{
@@ -138,7 +138,8 @@ impl Handler for AppHandler {
     fn on_message(&self, _ctx: &Context, frame: Frame) -> Flow {
         let fd = frame.fd.as_u64();
         let code = frame.opcode as u16;
-        self.offer(fd, Packet { code, fd, body: frame.data, ..Packet::new(Kind::Message) })
+        let flags = if frame.compressed { COMPRESSED } else { 0 };
+        self.offer(fd, Packet { flags, code, fd, body: frame.data, ..Packet::new(Kind::Message) })
     }
 
     fn on_close(&self, _ctx: &Context, fd: Fd, close: Close) -> Flow {
@@ -153,7 +154,8 @@ impl Handler for AppHandler {
         let shared = self.shared.clone();
         Flow::later(async move {
             let deadline = shared.settings.event_timeout;
-            let packet = Packet { body: http_body(&http), ..Packet::new(Kind::Request) };
+            let fd = http.fd.map_or(0, Fd::as_u64);
+            let packet = Packet { fd, body: http_body(&http), ..Packet::new(Kind::Request) };
             let queued = tokio::time::timeout(deadline, queue_request(&shared, packet));
             let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
@@ -162,6 +164,10 @@ impl Handler for AppHandler {
             };
             answer.await.unwrap_or_default()
         })
+    }
+
+    fn process_of(&self, fd: Fd) -> Option<u16> {
+        Some(self.shared.place_of(fd.as_u64()))
     }
 
     fn is_websocket_path(&self, path: &str) -> bool {

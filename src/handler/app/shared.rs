@@ -276,6 +276,8 @@ pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {
         subprotocol: text(request.subprotocol.as_deref().unwrap_or_default()),
         peer: text(&request.peer.map(|peer| peer.to_string()).unwrap_or_default()),
         client: text(&request.client.map(|client| client.to_string()).unwrap_or_default()),
+        local: text(&request.local.map(|local| local.to_string()).unwrap_or_default()),
+        version: Bytes::from_static(b"HTTP/1.1"),
         fields: fields.collect(),
         rest: Bytes::new(),
     }
@@ -296,6 +298,8 @@ pub fn http_body(http: &HttpRequest) -> Bytes {
         subprotocol: Bytes::new(),
         peer: text(&http.peer.map(|peer| peer.to_string()).unwrap_or_default()),
         client: text(&http.client.map(|client| client.to_string()).unwrap_or_default()),
+        local: text(&http.local.map(|local| local.to_string()).unwrap_or_default()),
+        version: text(&format!("{:?}", request.version())),
         fields: request.headers().iter().map(field).collect(),
         rest: request.body().clone(),
     }

@@ -19,7 +19,7 @@ fn request(fd: Fd, target: &str) -> Rc<Request> {
 }
 
 fn text(fd: Fd, text: &str) -> Frame {
-    Frame { fd, opcode: Opcode::Text, data: Bytes::copy_from_slice(text.as_bytes()) }
+    Frame::new(fd, Opcode::Text, Bytes::copy_from_slice(text.as_bytes()))
 }
 
 fn json_of(message: &Message) -> Value {
@@ -101,7 +101,7 @@ fn what_is_not_understood_is_answered_to_its_sender_alone() {
         let [Sent::Push(to, message)] = &fake.take()[..] else { panic!("{input}") };
         assert_eq!((*to, &json_of(message)["code"]), (ada, &json!(code)), "{input}");
     }
-    let binary = Frame { fd: ada, opcode: Opcode::Binary, data: Bytes::from_static(b"\xff") };
+    let binary = Frame::new(ada, Opcode::Binary, Bytes::from_static(b"\xff"));
     chat.on_message(&ctx, binary);
     assert_eq!(pushed(&fake, ada)[0]["code"], "not_understood");
 }
@@ -155,7 +155,7 @@ fn the_page_is_at_the_root_and_nothing_else_is() {
     let (fake, chat) = (worker(0, 1, 1), Chat::new());
     for (uri, found) in [("/", true), ("/?x=1", true), ("/index.html", false), ("/ws", false)] {
         let request = http::Request::builder().uri(uri).body(Bytes::new()).unwrap();
-        let request = HttpRequest { request, peer: None, client: None };
+        let request = HttpRequest { request, peer: None, client: None, fd: None, local: None };
         let Flow::Ready(answer) = chat.on_request(&fake.context(), request) else { panic!() };
         assert_eq!(answer.is_some(), found, "{uri}");
     }

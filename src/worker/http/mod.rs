@@ -187,8 +187,9 @@ async fn answer<V: Service>(
     let path = request.uri().path().to_owned();
     // Each request of a proxy's connection may be another client's.
     let client = client(service, peer, request.headers());
-    match service.answer(HttpRequest { request, peer, client }).await {
-        Some(response) => checked(response),
+    let is_head = request.method() == Method::HEAD;
+    match service.answer(HttpRequest { request, peer, client, fd: None, local: None }).await {
+        Some(response) => checked(response, is_head),
         None if service.is_websocket_path(&path) => upgrade_required(),
         None => text(StatusCode::NOT_FOUND, "there is nothing here"),
     }
@@ -208,11 +209,15 @@ fn client<V: Service>(
 }
 
 /// Takes out of a handler's answer what is the server's own to say.
-fn checked(mut response: HttpResponse) -> HttpResponse {
+fn checked(mut response: HttpResponse, is_head: bool) -> HttpResponse {
     if response.status().is_informational() {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the handler's answer is informational");
     }
-    let reserved = response.headers().keys().filter(|name| is_reserved(name.as_str()));
+    // The answer to HEAD has no body to count: what the handler says is all there is to know
+    // (RFC 9110 section 9.3.2).
+    let length = |name: &header::HeaderName| is_head && name == header::CONTENT_LENGTH;
+    let reserved = response.headers().keys();
+    let reserved = reserved.filter(|name| is_reserved(name.as_str()) && !length(name));
     for name in reserved.cloned().collect::<Vec<_>>() {
         response.headers_mut().remove(name);
     }

@@ -49,6 +49,7 @@ class Request
         $self->server += [
             'server_port' => $port,
             'remote_port' => $peerPort,
+            'server_addr' => $request->localAddress()[0],
             'remote_addr' => $request->client !== '' ? $request->client : $peer,
             'master_time' => $self->server['request_time'],
         ];
@@ -97,7 +98,8 @@ class Request
         $this->raw = substr($this->raw, 0, $end + 4 + $length);
         $this->completed = true;
         $this->server = [];
-        $this->read(new WsdRequest(0, $request->method, $request->target, '', '', '', $request->fields, $body));
+        $this->read(new WsdRequest(0, $request->method, $request->target, '', '', '', '',
+            $request->version, $request->fields, $body));
         return strlen($this->raw) - $before;
     }
 
@@ -122,7 +124,7 @@ class Request
         if ($this->from === null) {
             return $this->raw;
         }
-        $head = "{$this->from->method} {$this->from->target} HTTP/1.1\r\n";
+        $head = "{$this->from->method} {$this->from->target} {$this->from->version}\r\n";
         foreach ($this->from->fields as [$name, $value]) {
             $head .= "$name: $value\r\n";
         }
@@ -150,7 +152,7 @@ class Request
     private static function head(string $head): ?WsdRequest
     {
         $lines = explode("\r\n", $head);
-        $line = '~^([!#$%&\'*+.^_`|\~0-9A-Za-z-]+) (\S+) HTTP/1\.[01]$~';
+        $line = '~^([!#$%&\'*+.^_`|\~0-9A-Za-z-]+) (\S+) (HTTP/1\.[01])$~';
         if (!preg_match($line, (string) array_shift($lines), $first)) {
             return null;
         }
@@ -161,7 +163,7 @@ class Request
             }
             $fields[] = [strtolower($field[1]), $field[2]];
         }
-        return new WsdRequest(0, $first[1], $first[2], '', '', '', $fields, '');
+        return new WsdRequest(0, $first[1], $first[2], '', '', '', '', $first[3], $fields, '');
     }
 
     private function read(WsdRequest $request): void
@@ -185,7 +187,7 @@ class Request
             'path_info' => urldecode($request->path()),
             'request_time' => (int) $now,
             'request_time_float' => $now,
-            'server_protocol' => 'HTTP/1.1',
+            'server_protocol' => $request->version,
         ];
         $this->body = $request->body;
         if ($this->body !== '' && in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {

@@ -19,7 +19,7 @@ class Frame
     public $data = '';
     public $opcode = WEBSOCKET_OPCODE_TEXT;
     public $flags = WEBSOCKET_FLAG_FIN;
-    public $finish;
+    public $finish = true;
 
     /** The frame as it goes over the wire. */
     public function __toString(): string

@@ -9,6 +9,7 @@ use Swoole\Http\Response;
 use Wsd\Accept;
 use Wsd\App;
 use Wsd\Close;
+use Wsd\Protocol;
 use Wsd\SwooleErrors;
 
 /** WebSocket, and plain HTTP on the same port where there is onRequest. */
@@ -20,7 +21,6 @@ class Server extends \Swoole\Http\Server
 
     /** @var array<int, string> unfinished messages that are pushed in pieces */
     private array $pieces = [];
-    private bool $pingSaid = false;
 
     /**
      * Queues a message. True means queued, not delivered; false, with a warning, that it is not.
@@ -65,10 +65,10 @@ class Server extends \Swoole\Http\Server
 
     public function isEstablished(int $fd): bool
     {
-        return $this->app->exists($fd);
+        return $this->app->isWebSocket($fd);
     }
 
-    /** wsd pings by itself (ping_interval) and needs no help. */
+    /** Sends a ping. Its answer counts as something that the client sent; wsd pings by itself besides. */
     public function ping(int $fd, string $data = ''): bool
     {
         return $this->push($fd, $data, WEBSOCKET_OPCODE_PING);
@@ -96,12 +96,15 @@ class Server extends \Swoole\Http\Server
     {
         parent::bind();
         $message = $this->handlers['message'];
-        $this->app->on('message', function (App $app, int $fd, string $data, int $opcode) use ($message): void {
+        $this->app->on('message', function (App $app, int $fd, string $data, int $opcode, int $flags) use ($message) {
             $frame = new Frame();
             $frame->fd = $fd;
             $frame->data = $data;
             $frame->opcode = $opcode;
             $frame->finish = true;
+            if ($flags & Protocol::FLAG_COMPRESSED) {
+                $frame->flags |= SWOOLE_WEBSOCKET_FLAG_COMPRESS;
+            }
             $message($this, $frame);
         });
         $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
@@ -220,10 +223,6 @@ class Server extends \Swoole\Http\Server
             SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
             return $this->warn('push', "the opcode [{$parts['opcode']}] is invalid");
         }
-        if (!$this->pingSaid) {
-            $this->pingSaid = true;
-            fwrite(STDERR, "wsd: pings and pongs of the application are not sent: wsd does that itself\n");
-        }
-        return $this->app->owns($fd) || $this->app->exists($fd);
+        return $this->message($fd, $parts['data'], $parts['opcode']);
     }
 }
