@@ -135,10 +135,27 @@ fn the_unit_waits_longer_than_a_stop_may_take() {
 
 #[test]
 fn nginx_takes_the_site() {
+    nginx_takes("etc/nginx/wsd.conf");
+}
+
+#[test]
+fn nginx_takes_the_site_with_tls() {
+    nginx_takes("etc/nginx/wsd-tls.conf");
+}
+
+fn nginx_takes(site: &str) {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     // Testing opens the listeners and logs: move them out of the way of a real nginx.
-    let site = read("etc/nginx/wsd.conf")
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]);
+    openssl.args(["-keyout", &at("privkey.pem"), "-out", &at("fullchain.pem")]);
+    let (output, text) = run(&mut openssl, "openssl");
+    assert!(output.status.success(), "{text}");
+    let site = read(site)
+        .replace("listen 443 ssl;", &format!("listen unix:{} ssl;", at("4s.sock")))
+        .replace("listen [::]:443 ssl;", &format!("listen unix:{} ssl;", at("6s.sock")))
+        .replace("/etc/ssl/wsd", &dir.path().display().to_string())
         .replace("listen 80;", &format!("listen unix:{};", at("4.sock")))
         .replace("listen [::]:80;", &format!("listen unix:{};", at("6.sock")))
         .replace("/var/log/nginx", &dir.path().display().to_string());

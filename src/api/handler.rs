@@ -70,6 +70,11 @@ pub trait Handler: 'static {
         None
     }
 
+    /// Whether this handler can serve now; else why not, for the answer at `health_path`.
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Another worker called `send_to_worker`. Swoole's `pipeMessage`.
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         Flow::default()

@@ -207,12 +207,20 @@ settings! {
         handshakes_max: usize = 4096, within(1..=1 << 20);
         /// Of these, how many may come from one address; trusted_proxies do not count.
         handshakes_per_ip: usize = 1024, within(1..=1 << 20);
+        /// Where the server answers 200 for itself while it can serve, and 503 while an
+        /// application's events wait and none was taken for 5 s. "" is nowhere.
+        health_path: Option<String> = Some("/healthz".to_owned()), path_ok;
+        /// The longest silence within the body of a plain request; after it 408.
+        body_timeout: Duration = secs(30), within(millis(100)..=secs(3600));
+        /// The least rate of such a body in bytes a second, reckoned from body_timeout on; a
+        /// slower one gets 408. 0 is no limit.
+        body_rate_min: u64 = KIB, within(0..=GIB);
         /// The longest request head; a longer one gets 431.
         head_bytes_max: u64 = 16 * KIB, within(512..=MIB);
         /// The longest request line (over it 414) and header line (over it 431).
         head_line_max: u64 = 8 * KIB, within(128..=MIB);
         /// The most header fields of a request; over it 431.
-        head_fields_max: usize = 100, within(8..=1024);
+        head_fields_max: usize = 128, within(8..=1024);
     }
 
     "Handshake" {
@@ -411,6 +419,20 @@ fn listen_ok(listen: &[ListenAddr]) -> Result<(), Wrong> {
 const LISTEN_MAX: usize = 16;
 
 /// Names of headers and subprotocols are tokens (RFC 9110 section 5.6.2).
+fn path_ok(path: &Option<String>) -> Result<(), Wrong> {
+    let good = |path: &String| {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#<>\"`".contains(&byte);
+        path.starts_with('/') && path.bytes().all(is_plain)
+    };
+    match path.as_ref().filter(|path| !good(path)) {
+        None => Ok(()),
+        Some(path) => Err(Wrong::new(
+            format!("is {}", quote(path)),
+            "write a path that begins with / and has no query, such as \"/healthz\"",
+        )),
+    }
+}
+
 fn tokens_ok(names: &[String]) -> Result<(), Wrong> {
     let is_token = |name: &String| {
         let char_ok = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

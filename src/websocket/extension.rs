@@ -167,7 +167,9 @@ impl Deflate {
                 let _ = write!(header, "; {name}");
             }
         }
-        if self.server_bits.is_some() || server_bits < BITS_MAX {
+        // Any client reads what a smaller window wrote, so this is said only where it was asked
+        // (RFC 7692 section 7.1.2.1): some end the handshake over a parameter they did not offer.
+        if self.server_bits.is_some() {
             let _ = write!(header, "; {SERVER_BITS}={server_bits}");
         }
         if self.client_bits.is_some() && client_bits < BITS_MAX {
@@ -418,7 +420,9 @@ mod tests {
             let line = offer(&client).unwrap();
             let (ours, header) = negotiate([line.as_str()], &server, contexts).unwrap();
             let theirs = accept_response(Some(&header), &client).unwrap().unwrap();
-            prop_assert_eq!(ours.compress, theirs.decompress);
+            // A client that was not told of a smaller window reads what it holds all the same.
+            prop_assert_eq!(ours.compress.takeover, theirs.decompress.takeover);
+            prop_assert!(ours.compress.bits <= theirs.decompress.bits);
             prop_assert_eq!(ours.decompress, theirs.compress);
             prop_assert!(ours.is_sound());
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::Worker;
-use super::connection::{Connection, Stage};
+use super::connection::Connection;
 use super::head::Refusal;
 use super::life::Phase;
 use super::table::Key;
@@ -219,9 +219,8 @@ impl Worker {
         let key = table.insert(|key| Connection::accepted(socket, peer, key.turn, now_ms));
         let Some(connection) = table.get_mut(key) else { return };
         connection.extra = None;
-        connection.stage = Stage::Lingering;
-        connection.deadline = tick(now_ms) + 4;
         self.queue_control(key, connection, &answer);
+        self.linger(key, connection);
         if self.watch(key, connection).is_err() {
             table.remove(key);
             return;

@@ -101,6 +101,8 @@ pub(super) struct Extra {
     pub close: Option<Close>,
     /// Its request, before it is open.
     pub opening: Option<Opening>,
+    /// Until when it is lingered for at most, once it is.
+    pub lingers_until: Tick,
 }
 
 /// A connection before it is open.
@@ -161,6 +163,12 @@ impl Connection {
         }
     }
 
+    /// Whether the client has sent the beginning of a request.
+    pub fn has_begun(&self) -> bool {
+        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
+        opening.is_some_and(|opening| opening.reader.has_begun(&opening.bytes))
+    }
+
     /// Whether a message may be pushed to it.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
@@ -198,7 +206,10 @@ impl Connection {
     /// Gives memory back that nothing needs.
     pub fn drop_empty_extra(&mut self) {
         let needed = self.extra.as_ref().is_some_and(|extra| {
-            !extra.tail.is_empty() || extra.close.is_some() || extra.opening.is_some()
+            !extra.tail.is_empty()
+                || extra.close.is_some()
+                || extra.opening.is_some()
+                || extra.lingers_until != 0
         });
         if !needed {
             self.extra = None;

@@ -3,28 +3,34 @@
 //! ```text
 //! Open ─ start_close ─► Closing ─ their close ─► Parting ─ flushed ─► Ended ─► on_close
 //!   ├─ their close, ours queued ─────────────────►┘                    ▲
-//!   ├─ a fault ─► Lingering ─ their end, or 2 s ────────────────────────┤
+//!   ├─ a fault ─► Lingering ─ their end, or 2 s of silence ─────────────┤
 //!   └─ the network, a pong that never came ─────────────────────────────┘
 //! ```
 
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::Worker;
 use super::connection::{Connection, Stage};
 use super::dispatch::Panicked;
+use super::head::Refusal;
 use super::table::Key;
-use super::timers::{Tick, tick};
+use super::timers::{Tick, tick, ticks};
 use crate::close::{Cause, Close, Initiator};
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::frame;
 
 /// How long a client has to answer a close frame: 5 s.
 const CLOSE_TICKS: Tick = 5_000 / super::timers::TICK_MS as Tick;
-/// How long what a refused client still sends is thrown away: 2 s.
-const LINGER_TICKS: Tick = 2_000 / super::timers::TICK_MS as Tick;
+/// How long a client that was answered for the last time may say nothing before it is closed upon
+/// (RFC 9112 section 9.6): it may still be reading.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+/// How long what such a client still sends is thrown away in all, as by nginx.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
 impl Worker {
     /// Closes an open connection from our side: a close frame, then up to 5 s for the client's.
@@ -55,9 +61,11 @@ impl Worker {
         frame::put_close(&mut bytes, Some(close.code), &close.reason);
         self.queue_control(key, connection, &bytes);
         connection.decide(close);
-        connection.stage = if fault { Stage::Lingering } else { Stage::Closing };
-        let time = if fault { LINGER_TICKS } else { CLOSE_TICKS };
-        self.set_deadline(key, connection, time);
+        connection.stage = Stage::Closing;
+        if fault {
+            return self.linger(key, connection);
+        }
+        self.set_deadline(key, connection, CLOSE_TICKS);
     }
 
     /// The client sent a close frame.
@@ -84,14 +92,64 @@ impl Worker {
     pub(super) fn refuse(self: &Rc<Self>, key: Key, status: u16, why: &str, answer: &[u8]) {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return };
-        let peer = connection.peer();
-        tracing::info!(status, why, peer = peer.map(tracing::field::display), "refused");
-        self.add(Counter::Refused, 1);
+        self.note_refusal(status, why, connection.peer());
         self.no_longer_pending(connection);
         connection.extra = None;
-        connection.stage = Stage::Lingering;
         self.queue_control(key, connection, answer);
-        self.set_deadline(key, connection, LINGER_TICKS);
+        self.linger(key, connection);
+    }
+
+    /// Tells of a request that was refused.
+    pub(super) fn note_refusal(&self, status: u16, why: &str, peer: Option<SocketAddr>) {
+        tracing::info!(status, why, peer = peer.map(tracing::field::display), "refused");
+        self.add(Counter::Refused, 1);
+    }
+
+    /// Our last bytes go out, and what the client still sends is thrown away for a while.
+    pub(super) fn linger(&self, key: Key, connection: &mut Connection) {
+        connection.stage = Stage::Lingering;
+        connection.extra().lingers_until = tick(self.now_ms.get()) + ticks(LONGEST);
+        self.set_deadline(key, connection, ticks(SILENCE));
+    }
+
+    /// A client that is lingered for has sent something: it may not have read its answer.
+    pub(super) fn linger_on(&self, key: Key) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        let until = connection.extra().lingers_until;
+        let silent_at = tick(self.now_ms.get()) + ticks(SILENCE);
+        connection.deadline = silent_at.min(until);
+        self.look_again(key, connection);
+    }
+
+    /// A client that has not asked for anything is closed without a word: a browser takes what it
+    /// reads on a connection kept for later for the answer to its next request. The others are
+    /// answered.
+    pub(super) fn refuse_begun(self: &Rc<Self>, key: Key, refusal: Refusal) {
+        let begun = self.table.borrow().get(key).is_some_and(Connection::has_begun);
+        if begun { self.refuse_head(key, refusal) } else { self.drop_pending(key) }
+    }
+
+    /// The client says that nothing more comes.
+    pub(super) fn cut(self: &Rc<Self>, key: Key) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        match connection.stage {
+            Stage::Head => {
+                drop(table);
+                self.refuse_begun(key, Refusal::cut());
+            }
+            // The answer is not written yet.
+            Stage::Lingering if connection.outbox.is_some() => {
+                connection.stage = Stage::Parting;
+                connection.paused = true;
+                self.rewatch(key, connection);
+            }
+            _ => {
+                drop(table);
+                self.vanished(key);
+            }
+        }
     }
 
     /// A client that left before it was in.
@@ -183,9 +241,9 @@ impl Worker {
     /// Ends what has passed the deadline of its stage.
     pub(super) fn past_deadline(self: &Rc<Self>, key: Key, stage: Stage) {
         match stage {
-            Stage::Head => self.refuse_head(key, super::head::Refusal::timeout()),
+            Stage::Head => self.refuse_begun(key, Refusal::timeout()),
             // What `on_handshake` answers after this finds nobody.
-            Stage::Handshaking => self.refuse_head(key, super::head::Refusal::undecided()),
+            Stage::Handshaking => self.refuse_head(key, Refusal::undecided()),
             Stage::Open => self.send_away(key, Cause::MaxAge),
             Stage::Closing | Stage::Parting => {
                 self.end(key, Close::because(Cause::ClientVanished));

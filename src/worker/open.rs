@@ -1,6 +1,5 @@
 //! From the first byte of a request to an open WebSocket.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -54,7 +53,7 @@ impl Worker {
                     opening.bytes = received;
                 }
             }
-            Verdict::Refused(refusal) => self.refuse_head(key, refusal),
+            Verdict::Refused(refusal) => self.refuse_head(key, refusal.answering(&received)),
             Verdict::Plain => self.hand_to_http(key, received),
             Verdict::Upgrade(upgrade) => {
                 let (mut request, asked) = *upgrade;
@@ -267,11 +266,7 @@ impl Worker {
     /// A head that cannot be let in.
     pub(super) fn refuse_head(self: &Rc<Self>, key: Key, refusal: Refusal) {
         let answer = refusal.to_bytes(SystemTime::now());
-        let why = match &refusal.advice {
-            None => Cow::Borrowed(refusal.why),
-            Some(advice) => Cow::Owned(format!("{}. {advice}", refusal.why)),
-        };
-        self.refuse(key, refusal.status, &why, &answer);
+        self.refuse(key, refusal.status, &refusal.for_log(), &answer);
     }
 
     /// A handler's answer that cannot be sent.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Worker;
+use super::head::Refusal;
 use super::http::{self, End, Limits};
 use super::table::Key;
 use super::visitors::Visit;
@@ -17,7 +18,7 @@ use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 
 /// The handler as the HTTP side calls it.
-struct Plain(Visit);
+struct Plain(Visit, Option<SocketAddr>);
 
 impl http::Service for Plain {
     async fn answer(&self, mut request: HttpRequest) -> Option<HttpResponse> {
@@ -36,6 +37,16 @@ impl http::Service for Plain {
 
     fn is_websocket_path(&self, path: &str) -> bool {
         self.0.worker().handler.is_websocket_path(path)
+    }
+
+    fn health(&self, path: &str) -> Option<Result<(), String>> {
+        let worker = self.0.worker();
+        let here = worker.settings.config.health_path.as_deref() == Some(path);
+        here.then(|| worker.handler.health())
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.0.worker().note_refusal(refusal.status, &refusal.for_log(), self.1);
     }
 
     fn trusted_proxies(&self) -> &[Net] {
@@ -120,13 +131,11 @@ impl Worker {
             }
         };
         let limits = self.http_limits();
-        let service = Plain(visit);
+        let service = Plain(visit, peer);
         match http::serve(stream, received, peer, &service, &limits, stopped).await {
             End::Closed => None,
             End::Refused(refusal) => {
-                let peer = peer.map(tracing::field::display);
-                tracing::info!(status = refusal.status, why = refusal.why, peer, "refused");
-                self.add(Counter::Refused, 1);
+                self.note_refusal(refusal.status, &refusal.for_log(), peer);
                 None
             }
             End::Upgrade(stream, received) => Some((stream, received, service.0.number())),
@@ -139,7 +148,8 @@ impl Worker {
             head: self.settings.head,
             body_bytes_max: config.package_max_length as usize,
             head_timeout: config.handshake_timeout,
-            body_timeout: config.handshake_timeout.max(std::time::Duration::from_secs(30)),
+            body_timeout: config.body_timeout,
+            body_rate_min: config.body_rate_min,
             idle_timeout: std::time::Duration::from_secs(75),
         }
     }

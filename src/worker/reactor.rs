@@ -148,11 +148,14 @@ impl Worker {
                     (n, connection.dirty)
                 }
                 Err(nix::errno::Errno::EAGAIN) => return,
-                Err(_) => (0, false),
+                Err(_) => {
+                    drop(table);
+                    return self.vanished(key);
+                }
             }
         };
         if n == 0 {
-            return self.vanished(key);
+            return self.cut(key);
         }
         let before = self.turn.waiting();
         self.feed(key, &mut buffer[..n]);
@@ -187,7 +190,8 @@ impl Worker {
             Some(Stage::Head) => self.feed_head(key, bytes),
             Some(Stage::Handshaking) => self.keep_tail(key, bytes),
             Some(Stage::Open | Stage::Closing) => self.feed_frames(key, bytes),
-            Some(Stage::Parting | Stage::Lingering | Stage::Moving | Stage::Ended) | None => {}
+            Some(Stage::Lingering) => self.linger_on(key),
+            Some(Stage::Parting | Stage::Moving | Stage::Ended) | None => {}
         }
     }
 
@@ -199,7 +203,7 @@ impl Worker {
     }
 
     /// The client shut its end, or the network did.
-    fn vanished(self: &Rc<Self>, key: Key) {
+    pub(super) fn vanished(self: &Rc<Self>, key: Key) {
         let stage = self.table.borrow().get(key).map(|connection| connection.stage);
         match stage {
             Some(Stage::Head | Stage::Handshaking) => self.drop_pending(key),

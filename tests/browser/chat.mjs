@@ -1,12 +1,13 @@
 // Two tabs of a real Chromium chat across two workers of a running wsd.
 //
-//   node chat.mjs URL [--screenshot FILE] [--kill] [--tabs N]
+//   node chat.mjs URL [--screenshot FILE] [--kill] [--reload] [--self-signed] [--tabs N]
 //
 // Tabs are opened until two of them sit on different workers, at most N (20). They chat both
 // ways and each sees the other in its list. With --kill it then prints "ready FD WORKER" with
 // the fd and the worker of the first tab, waits for a line "killed" on stdin, and checks that
 // this tab comes back by itself, that the other never lost its connection, that the list forgets
-// the old fd, and that both chat again. Prints "ok …" and exits 0, or tells what was wrong and
+// the old fd, and that both chat again. With --reload it prints "reload", waits for a line
+// "reloaded", and checks that both tabs kept their connections. Prints "ok …" and exits 0, or tells what was wrong and
 // exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
 
 import { createInterface } from "node:readline";
@@ -18,6 +19,8 @@ const { values: options, positionals } = parseArgs({
   options: {
     screenshot: { type: "string" },
     kill: { type: "boolean", default: false },
+    reload: { type: "boolean", default: false },
+    "self-signed": { type: "boolean", default: false },
     tabs: { type: "string", default: "20" },
   },
 });
@@ -42,6 +45,7 @@ try {
   await chat(ada, bob, "Hello from worker", "And hello back from worker");
   await sayMarkup(ada, bob);
   if (options.screenshot) await ada.page.screenshot({ path: options.screenshot });
+  if (options.reload) await surviveReload(ada, bob);
   if (options.kill) await surviveKill(ada, bob);
   check(complaints.length === 0, `the console said: ${complaints.join("; ")}`);
   console.log(`ok workers ${ada.worker} and ${bob.worker}`);
@@ -68,7 +72,10 @@ async function twoWorkers() {
 
 // Each tab has a context, and so a localStorage, of its own: it is another person.
 async function openTab(nick) {
-  const context = await browser.newContext({ viewport: { width: 1180, height: 760 } });
+  const context = await browser.newContext({
+    viewport: { width: 1180, height: 760 },
+    ignoreHTTPSErrors: options["self-signed"],
+  });
   const page = await context.newPage();
   page.setDefaultTimeout(DEADLINE_MS);
   page.on("pageerror", (error) => complaints.push(`${nick}: ${error.message}`));
@@ -107,6 +114,16 @@ async function sayMarkup(from, to) {
   await to.page.locator(".message .text", { hasText: markup }).waitFor();
   const elements = await to.page.locator("#log img").count();
   check(elements === 0, "markup of a message became an element");
+}
+
+async function surviveReload(ada, bob) {
+  console.log("reload");
+  await line("reloaded");
+  await chat(ada, bob, "Before and after, on worker", "Here all the time, on worker");
+  for (const tab of [ada, bob]) {
+    const { fd } = await place(tab.page);
+    check(fd === tab.fd, `${tab.nick} lost the connection to a reload`);
+  }
 }
 
 async function surviveKill(ada, bob) {

@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod answers;
 mod attacks;
 mod browser;
 mod command_line;
@@ -16,6 +17,7 @@ mod examples;
 mod frames;
 mod handlers;
 mod handshake;
+mod http_rfc;
 mod kills;
 mod limits;
 mod listeners;

@@ -11,7 +11,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::*;
 
-/// nginx with `etc/nginx/wsd.conf`, its addresses and paths moved.
+/// The server in the sites that ship.
+const SERVER: &str = "server 127.0.0.1:8000;";
+
+/// nginx with a site of `etc/nginx`, its addresses and paths moved.
 pub struct Nginx {
     _process: Child,
     pub address: String,
@@ -20,19 +23,50 @@ pub struct Nginx {
 impl Nginx {
     /// In front of `upstream`, with its files in `directory` and these lines more at `/ws`.
     pub async fn start(directory: &Path, upstream: &str, more: &str) -> Nginx {
+        let location = format!("location = /ws {{\n{more}");
+        let server = format!("server {upstream};");
+        let changes = [(SERVER, &*server), ("location = /ws {", &*location)];
+        Nginx::site(directory, "wsd.conf", &changes).await
+    }
+
+    /// In front of several servers, between which nginx chooses as it does by default.
+    pub async fn balancing(directory: &Path, upstreams: &[String]) -> Nginx {
+        let servers = upstreams.iter().map(|upstream| format!("server {upstream};\n"));
+        let servers = servers.collect::<String>();
+        Nginx::site(directory, "wsd.conf", &[(SERVER, &*servers)]).await
+    }
+
+    /// In front of `upstream` with TLS and a certificate of its own.
+    pub async fn with_tls(directory: &Path, upstream: &str) -> Nginx {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]);
+        openssl.args(["-keyout", &at("privkey.pem"), "-out", &at("fullchain.pem")]);
+        assert_eq!(command(&mut openssl).await.code, Some(0), "the package openssl");
+        let server = format!("server {upstream};");
+        let plain = format!("listen unix:{};", at("80.sock"));
+        let changes = [
+            (SERVER, &*server),
+            ("listen 80;", &*plain),
+            ("listen [::]:443 ssl;", ""),
+            ("/etc/ssl/wsd", directory.to_str().expect("a path")),
+        ];
+        Nginx::site(directory, "wsd-tls.conf", &changes).await
+    }
+
+    async fn site(directory: &Path, shipped: &str, changes: &[(&str, &str)]) -> Nginx {
         let port = free_port().await;
         let at = |name: &str| directory.join(name).display().to_string();
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/nginx/wsd.conf");
-        let site = std::fs::read_to_string(shipped).unwrap();
-        for part in ["listen 80;", "listen [::]:80;", "server 127.0.0.1:8000;", "location = /ws {"]
-        {
-            assert!(site.contains(part), "{part}");
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/nginx").join(shipped);
+        let mut site = std::fs::read_to_string(shipped).unwrap();
+        for (old, new) in changes {
+            assert!(site.contains(old), "{old}");
+            site = site.replace(old, new);
         }
         let site = site
             .replace("listen 80;", &format!("listen 127.0.0.1:{port};"))
+            .replace("listen 443 ssl;", &format!("listen 127.0.0.1:{port} ssl;"))
             .replace("listen [::]:80;", "")
-            .replace("server 127.0.0.1:8000;", &format!("server {upstream};"))
-            .replace("location = /ws {", &format!("location = /ws {{\n{more}"))
             .replace("/var/log/nginx", &directory.display().to_string());
         std::fs::write(at("site.conf"), site).unwrap();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -123,6 +123,11 @@ fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
     let answer = match request.request.uri().path() {
         "/client" => client,
         "/panic" => panic!("told to panic"),
+        "/host" => {
+            let host = request.request.headers().get("host").and_then(|host| host.to_str().ok());
+            host.unwrap_or("none").to_owned()
+        }
+        path if path.starts_with("/target/") => request.request.uri().to_string(),
         "/body" => format!("{} bytes", request.request.body().len()),
         _ => return None,
     };

@@ -42,6 +42,8 @@ use crate::fd::{Fd, Slot};
 const CODE_POLICY: u16 = 1008;
 /// How often timeouts and memory are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+/// For how long events may wait of which no process takes one before a balancer is told.
+const STALLED_MS_MAX: u64 = 5000;
 /// How long a client may take from ACCEPT to `on_open`, in milliseconds, before it counts as gone.
 const OPENING_MS_MAX: u64 = 15_000;
 
@@ -79,6 +81,15 @@ impl Handler for AppHandler {
             })
             .await;
         })
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let shared = &self.shared;
+        let stalled = shared.pool.borrow().stalled_ms(shared.now_ms());
+        if stalled < STALLED_MS_MAX {
+            return Ok(());
+        }
+        Err(format!("events wait, and no process has taken one for {} s", stalled / 1000))
     }
 
     /// Lets the processes finish what they have, then tells them to exit.
@@ -319,6 +330,7 @@ fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
 
 fn sweep(shared: &Rc<Shared>) {
     let now = shared.now_ms();
+    shared.pool.borrow_mut().watch(now);
     let overdue = shared.pool.borrow().overdue(now);
     overdue.into_iter().filter_map(|id| shared.links.get(id)).for_each(|link| link.end());
     let touched = shared.pool.borrow_mut().rehome(now);

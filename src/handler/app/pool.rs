@@ -38,6 +38,10 @@ pub struct Pool {
     window: usize,
     on_crash: OnCrash,
     event_timeout_ms: u64,
+    /// How many times a process took or finished events.
+    progress: u64,
+    /// Since when events wait and no process took one, with `progress` as it was then.
+    stalled: Option<(u64, u64)>,
 }
 
 impl Pool {
@@ -53,7 +57,27 @@ impl Pool {
             on_crash: settings.on_crash,
             event_timeout_ms: u64::try_from(settings.event_timeout.as_millis())
                 .unwrap_or(u64::MAX),
+            progress: 0,
+            stalled: None,
         }
+    }
+
+    /// Looks whether events wait and no process takes one; to be called now and then.
+    pub fn watch(&mut self, now_ms: u64) {
+        let waits = self.lanes.iter().any(|lane| !lane.waiting.is_empty());
+        let goes_on = self.stalled.is_some_and(|(_, progress)| progress != self.progress);
+        if !waits || goes_on {
+            self.stalled = None;
+        }
+        if waits {
+            self.stalled.get_or_insert((now_ms, self.progress));
+        }
+    }
+
+    /// For how long events have waited of which no process took one, in milliseconds.
+    pub fn stalled_ms(&self, now_ms: u64) -> u64 {
+        let stalled = self.stalled.filter(|(_, progress)| *progress == self.progress);
+        stalled.map_or(0, |(since, _)| now_ms.saturating_sub(since))
     }
 
     /// How many places there are.
@@ -155,7 +179,10 @@ impl Pool {
         out: &mut BytesMut,
         bytes_max: usize,
     ) -> Vec<u32> {
-        self.lanes[usize::from(id.place)].take(id, now_ms, out, bytes_max)
+        let before = out.len();
+        let unwanted = self.lanes[usize::from(id.place)].take(id, now_ms, out, bytes_max);
+        self.progress += u64::from(out.len() > before);
+        unwanted
     }
 
     /// A process finished an event, and with `all` every one sent before. Calls `each` with the
@@ -170,6 +197,7 @@ impl Pool {
     ) -> bool {
         let lane = &mut self.lanes[usize::from(id.place)];
         let known = lane.done(id, event, all, now_ms, each);
+        self.progress += u64::from(known);
         self.settle(id.place);
         known
     }

@@ -2,6 +2,9 @@
 //!
 //! Everything here is something two parsers on one path have been known to read differently.
 
+use std::str;
+
+use super::target::{self, Target};
 use super::{RawHead, Refusal};
 
 /// Fields that decide what a request means: to have one twice is to have two requests in one.
@@ -16,14 +19,24 @@ const SINGLETONS: [(&str, &str); 8] = [
     ("content-type", "more than one Content-Type"),
 ];
 
+/// The longest name of a field that the http crate holds, and then some.
+const NAME_BYTES_MAX: usize = 8192;
+
+/// A request line.
+pub(super) struct RequestLine<'a> {
+    pub method: &'a str,
+    pub target: Target<'a>,
+    pub minor: u8,
+}
+
 /// Checks the request line and each field line.
 ///
 /// # Errors
 ///
 /// 400, 501 for CONNECT, and 505 for a version other than HTTP/1.0 and HTTP/1.1.
-pub(super) fn check(head: &RawHead<'_>) -> Result<(), Refusal> {
+pub(super) fn check<'a>(head: &RawHead<'a>) -> Result<RequestLine<'a>, Refusal> {
     let mut lines = head.lines();
-    check_request_line(lines.next().unwrap_or_default())?;
+    let request = check_request_line(lines.next().unwrap_or_default())?;
     let mut seen = [false; SINGLETONS.len()];
     for line in lines {
         let name = check_field_line(line)?;
@@ -33,29 +46,30 @@ pub(super) fn check(head: &RawHead<'_>) -> Result<(), Refusal> {
             }
         }
     }
-    Ok(())
+    Ok(request)
 }
 
 /// `method SP target SP version`, with single spaces (RFC 9112 section 3).
-fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
+fn check_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     let mut words = line.split(|&byte| byte == b' ');
     let words = (words.next(), words.next(), words.next(), words.next());
     let (Some(method), Some(target), Some(version), None) = words else {
         return Err(Refusal::bad("the request line is not method, target and version"));
     };
-    if !is_token(method) {
-        return Err(Refusal::bad("the method is not a token"));
-    }
-    check_version(version)?;
+    let name = str::from_utf8(method).ok().filter(|_| is_token(method));
+    let Some(name) = name else { return Err(Refusal::bad("the method is not a token")) };
+    let minor = check_version(version)?;
     if method == b"CONNECT" {
         return Err(Refusal::new(501, "CONNECT is for proxies"));
     }
-    check_target(method, target)
+    Ok(RequestLine { method: name, target: target::check(method, target)?, minor })
 }
 
-fn check_version(version: &[u8]) -> Result<(), Refusal> {
+/// Gives the minor version.
+fn check_version(version: &[u8]) -> Result<u8, Refusal> {
     match version {
-        b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
+        b"HTTP/1.0" => Ok(0),
+        b"HTTP/1.1" => Ok(1),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
@@ -65,24 +79,8 @@ fn check_version(version: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Origin form, or `*` for OPTIONS (RFC 9112 section 3.2). The absolute form is for proxies: a
-/// host in the target besides the one in Host invites two readings.
-fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
-    if !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Refusal::bad("the target has a character that must be percent-encoded"));
-    }
-    if target.contains(&b'#') {
-        return Err(Refusal::bad("the target has a fragment"));
-    }
-    match target.first() {
-        Some(b'/') => Ok(()),
-        Some(b'*') if target.len() == 1 && method == b"OPTIONS" => Ok(()),
-        _ => Err(Refusal::bad("the target is not a path")),
-    }
-}
-
 /// `name: value`; gives the name.
-fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
+pub fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
     let Some(colon) = line.iter().position(|&byte| byte == b':') else {
         return Err(Refusal::bad("a header line without a colon"));
     };
@@ -90,6 +88,7 @@ fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
     match name {
         [] => Err(Refusal::bad("a header line without a name")),
         [.., b' ' | b'\t'] => Err(Refusal::bad("white space before a colon")),
+        name if name.len() > NAME_BYTES_MAX => Err(Refusal::new(431, "a header name is too long")),
         name if !is_token(name) => Err(Refusal::bad("a header name is not a token")),
         name => Ok(name),
     }

@@ -22,7 +22,7 @@ pub fn request(
         subprotocol: subprotocol.map(str::to_owned),
         peer,
         client,
-        ..Request::new(fd, head.target)
+        ..Request::new(fd, &*head.target)
     }
 }
 

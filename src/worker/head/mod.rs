@@ -23,7 +23,9 @@ pub mod response;
 pub mod subprotocol;
 #[cfg(test)]
 mod table;
+mod target;
 
+pub use check::check_field_line;
 pub use classify::{Kind, classify};
 pub use client_address::client_address;
 pub use keep::{Kept, request};

@@ -1,5 +1,6 @@
 //! Taking a checked head apart.
 
+use std::borrow::Cow;
 use std::str;
 
 use super::origin::Authority;
@@ -22,7 +23,7 @@ pub struct Head<'a> {
     /// The method, a token in the case it came.
     pub method: &'a str,
     /// Path and query, visible ASCII; `*` for an OPTIONS about the server itself.
-    pub target: &'a str,
+    pub target: Cow<'a, str>,
     /// The minor version: 0 or 1.
     pub minor: u8,
     /// The body's framing.
@@ -53,6 +54,20 @@ impl<'a> Head<'a> {
         let elements = self.all(name).flat_map(|line| line.split(|&byte| byte == b','));
         elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
     }
+
+    /// The head anew, with its target and Host as they are understood here: what another parser
+    /// reads of it cannot differ.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let line = format!("{} {} HTTP/1.{}\r\n", self.method, self.target, self.minor);
+        let mut bytes = line.into_bytes();
+        for (name, value) in self.fields() {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    }
 }
 
 /// Checks and parses a head.
@@ -61,19 +76,33 @@ impl<'a> Head<'a> {
 ///
 /// 400, 501 (CONNECT, or a transfer coding other than chunked) and 505.
 pub fn parse<'a>(raw: &RawHead<'a>) -> Result<Head<'a>, Refusal> {
-    check::check(raw)?;
+    let line = check::check(raw)?;
     let mut fields = vec![httparse::EMPTY_HEADER; raw.field_count()];
-    let mut request = httparse::Request::new(&mut fields);
-    let parsed = request.parse(raw.bytes());
-    let (Ok(httparse::Status::Complete(_)), Some(method), Some(target), Some(minor)) =
-        (parsed, request.method, request.path, request.version)
+    let behind = raw.bytes().iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let Ok(httparse::Status::Complete(_)) =
+        httparse::parse_headers(&raw.bytes()[behind..], &mut fields)
     else {
         return Err(Refusal::bad("the head does not parse"));
     };
-    let mut head = Head { method, target, minor, body: Body::Empty, fields };
+    let target = line.target.path;
+    let (method, minor, body) = (line.method, line.minor, Body::Empty);
+    let mut head = Head { method, target, minor, body, fields };
     check_host(&head)?;
-    head.body = body(&head)?;
+    if let Some(authority) = line.target.authority {
+        head.set_host(authority);
+    }
+    head.body = body_of(&head)?;
     Ok(head)
+}
+
+impl<'a> Head<'a> {
+    /// The host of an absolute form stands in the place of Host (RFC 9112 section 3.2.2).
+    fn set_host(&mut self, value: &'a [u8]) {
+        match self.fields.iter_mut().find(|field| field.name.eq_ignore_ascii_case("host")) {
+            Some(host) => host.value = value,
+            None => self.fields.push(httparse::Header { name: "Host", value }),
+        }
+    }
 }
 
 /// RFC 9112 section 3.2: 400 where Host is missing in HTTP/1.1, or is not a host.
@@ -87,16 +116,30 @@ fn check_host(head: &Head<'_>) -> Result<(), Refusal> {
 }
 
 /// The framing; where it could be read in two ways there is none (RFC 9112 section 6.3).
-fn body(head: &Head<'_>) -> Result<Body, Refusal> {
+fn body_of(head: &Head<'_>) -> Result<Body, Refusal> {
     match (head.get("transfer-encoding"), head.get("content-length")) {
         (None, None) => Ok(Body::Empty),
         (Some(_), Some(_)) => Err(Refusal::bad("both Transfer-Encoding and Content-Length")),
         (Some(_), None) if head.minor == 0 => {
             Err(Refusal::bad("Transfer-Encoding in an HTTP/1.0 request"))
         }
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Body::Chunked),
-        (Some(_), None) => Err(Refusal::new(501, "a transfer coding other than chunked")),
+        (Some(_), None) => transfer_coding(head),
         (None, Some(length)) => content_length(length),
+    }
+}
+
+/// RFC 9112 sections 6.1, 6.3 and 7.
+fn transfer_coding(head: &Head<'_>) -> Result<Body, Refusal> {
+    let codings: Vec<&[u8]> = head.list("transfer-encoding").collect();
+    let chunked = codings.iter().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
+    match codings.last() {
+        Some(last) if last.eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err(Refusal::bad("the last transfer coding is not chunked")),
+    }
+    match (codings.len(), chunked) {
+        (1, _) => Ok(Body::Chunked),
+        (_, 1) => Err(Refusal::new(501, "a transfer coding other than chunked")),
+        _ => Err(Refusal::bad("chunked more than once")),
     }
 }
 

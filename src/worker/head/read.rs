@@ -26,7 +26,7 @@ impl From<&Config> for Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { head_bytes_max: 16 * 1024, line_bytes_max: 8 * 1024, fields_max: 100 }
+        Limits { head_bytes_max: 16 * 1024, line_bytes_max: 8 * 1024, fields_max: 128 }
     }
 }
 
@@ -35,6 +35,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy)]
 pub struct RawHead<'a> {
     bytes: &'a [u8],
+    /// Bytes of empty lines before it.
+    skipped: usize,
     fields: usize,
 }
 
@@ -44,10 +46,11 @@ impl<'a> RawHead<'a> {
         self.bytes
     }
 
-    /// Its length; what follows in the buffer is the body, or the client's first frames.
+    /// Its length with the empty lines before it; what follows in the buffer is the body, or the
+    /// client's first frames.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.skipped + self.bytes.len()
     }
 
     /// How many field lines it has.
@@ -67,6 +70,8 @@ impl<'a> RawHead<'a> {
 /// depend on how the bytes were cut.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reader {
+    /// Where the head begins, behind empty lines (RFC 9112 section 2.2).
+    start: usize,
     scanned: usize,
     line_start: usize,
     lines: usize,
@@ -76,6 +81,11 @@ impl Reader {
     /// A reader at the first byte of a head.
     pub fn new() -> Reader {
         Reader::default()
+    }
+
+    /// Whether a request was begun in `received`: empty lines are none.
+    pub fn has_begun(&self, received: &[u8]) -> bool {
+        !matches!(received.get(self.start..), None | Some([] | [b'\r']))
     }
 
     /// Scans what is new in `received`, which holds all bytes since the head began. `None`
@@ -97,11 +107,15 @@ impl Reader {
             self.check_byte(byte, before, limits)?;
             self.scanned += 1;
             if byte == b'\n' {
-                if before.len() == 1 {
-                    let fields = self.lines - 1;
-                    return Ok(Some(RawHead { bytes: &received[..self.scanned], fields }));
+                match (before.len(), self.lines) {
+                    (1, 0) => self.start = self.scanned,
+                    (1, lines) => {
+                        let bytes = &received[self.start..self.scanned];
+                        let head = RawHead { bytes, skipped: self.start, fields: lines - 1 };
+                        return Ok(Some(head));
+                    }
+                    _ => self.lines += 1,
                 }
-                self.lines += 1;
                 self.line_start = self.scanned;
             }
         }
@@ -124,9 +138,6 @@ impl Reader {
         let after_cr = before.last() == Some(&b'\r');
         match byte {
             b'\n' if !after_cr => return Err(Refusal::bad("a line ends in LF without CR")),
-            b'\n' if before.len() == 1 && self.lines == 0 => {
-                return Err(Refusal::bad("an empty line before the request line"));
-            }
             b'\n' => {}
             _ if after_cr => return Err(Refusal::bad("a CR without LF")),
             b' ' | b'\t' if before.is_empty() && self.lines == 0 => {
@@ -135,7 +146,7 @@ impl Reader {
             b' ' | b'\t' if before.is_empty() => return Err(Refusal::bad("a folded line")),
             b'\t' | b'\r' => {}
             0 => return Err(Refusal::bad("a NUL in the head")),
-            0x16 if self.scanned == 0 => {
+            0x16 if self.scanned == self.start => {
                 return Err(Refusal::bad("a TLS handshake on a port without TLS"));
             }
             byte if byte.is_ascii_control() => {

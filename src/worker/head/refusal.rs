@@ -14,17 +14,29 @@ pub struct Refusal {
     pub advice: Option<String>,
     /// Fields that belong to this status.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// Whether the request was a HEAD, whose answer has no body (RFC 9110 section 9.3.2).
+    pub bodiless: bool,
 }
 
 impl Refusal {
     /// A refusal of that status.
     pub fn new(status: u16, why: &'static str) -> Refusal {
-        Refusal { status, why, advice: None, headers: Vec::new() }
+        Refusal { status, why, advice: None, headers: Vec::new(), bodiless: false }
     }
 
     /// 400: the client broke a rule.
     pub fn bad(why: &'static str) -> Refusal {
         Refusal::new(400, why)
+    }
+
+    /// 400: the client said that nothing more comes, in the midst of a request.
+    pub fn cut() -> Refusal {
+        Refusal::bad("the request ended before it was whole")
+    }
+
+    /// 413 (RFC 9110 section 15.5.14).
+    pub fn too_large() -> Refusal {
+        Refusal::new(413, "the body is too long").advice("The limit is package_max_length.")
     }
 
     /// 408: the head was not whole within `handshake_timeout`.
@@ -54,10 +66,24 @@ impl Refusal {
         self
     }
 
+    /// Makes it the answer to the request that begins with these bytes.
+    pub fn answering(mut self, request: &[u8]) -> Refusal {
+        self.bodiless = request.trim_ascii_start().starts_with(b"HEAD ");
+        self
+    }
+
     /// Adds what to do about it.
     pub fn advice(mut self, advice: impl Into<String>) -> Refusal {
         self.advice = Some(advice.into());
         self
+    }
+
+    /// The reason and what to do about it, for the log.
+    pub fn for_log(&self) -> Cow<'static, str> {
+        match &self.advice {
+            None => Cow::Borrowed(self.why),
+            Some(advice) => Cow::Owned(format!("{}. {advice}", self.why)),
+        }
     }
 
     /// The body, a line or two of plain text.
@@ -72,6 +98,11 @@ impl Refusal {
     pub fn to_bytes(&self, now: SystemTime) -> Vec<u8> {
         let mut fields: Vec<(&str, &str)> = vec![("Content-Type", "text/plain; charset=utf-8")];
         fields.extend(self.headers.iter().map(|(name, value)| (*name, value.as_ref())));
-        super::response::closing(self.status, &fields, self.body().as_bytes(), now)
+        let body = self.body();
+        let mut bytes = super::response::closing(self.status, &fields, body.as_bytes(), now);
+        if self.bodiless {
+            bytes.truncate(bytes.len() - body.len());
+        }
+        bytes
     }
 }

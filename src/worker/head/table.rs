@@ -101,22 +101,25 @@ const MALFORMED: &[(&str, &[u8], u16)] = &[
     ("GET ", b"G\xc3\x89T ", 400),
     ("GET ", b"G(T ", 400),
     ("GET ", b"\"GET\" ", 400),
-    ("GET ", b"\r\nGET ", 400),
+    ("GET ", b"\r\n GET ", 400),
     ("GET ", b"\nGET ", 400),
     ("GET ", b"\0GET ", 400),
     ("/ws ", b"ws ", 400),
     ("/ws ", b"", 400),
     ("/ws ", b"* ", 400),
-    ("/ws ", b"http://a:8000/ws ", 400),
-    ("/ws ", b"ws://a:8000/ws ", 400),
+    ("/ws ", b"ftp://a:8000/ws ", 400),
+    ("/ws ", b"http://user@a:8000/ws ", 400),
+    ("/ws ", b"http:///ws ", 400),
+    ("/ws ", b"/<b> ", 400),
+    ("/ws ", b"/?q=<b> ", 400),
+    ("/ws ", b"/?q=\"b\" ", 400),
+    ("/ws ", b"/` ", 400),
     ("/ws ", b"a:8000 ", 400),
     ("/ws ", b"?x ", 400),
     ("/ws ", b"/ws#x ", 400),
     ("/ws ", b"/ws x ", 400),
     ("/ws ", b"/ws  ", 400),
     ("/ws ", b"/ws\t", 400),
-    ("/ws ", b"/w\xc3\xa9 ", 400),
-    ("/ws ", b"/w\xff ", 400),
     ("/ws ", b"/w\x7f ", 400),
     ("/ws ", b"/w\0 ", 400),
     (" HTTP/1.1", b"", 400),
@@ -238,9 +241,9 @@ const MALFORMED: &[(&str, &[u8], u16)] = &[
     (VERSION, b"Sec-WebSocket-Version: 13\r\nContent-Length: 0\r\nContent-Length: 5\r\n", 400),
     (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: chunked\r\n", 400),
     (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
-    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: identity\r\n", 501),
-    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: xchunked\r\n", 501),
-    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding:\r\n", 501),
+    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: identity\r\n", 400),
+    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding: xchunked\r\n", 400),
+    (VERSION, b"Sec-WebSocket-Version: 13\r\nTransfer-Encoding:\r\n", 400),
     (VERSION, b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", 400),
     (VERSION, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
     // The rest.
@@ -269,8 +272,8 @@ fn an_oversized_head_is_refused_with_its_status() {
     let two = format!("X: {}\r\nX: {}\r\n{VERSION}", long(8188), long(8188));
     assert_eq!(status(&with(VERSION, two.as_bytes())), 431);
     let fields = |count: usize| [&b"X: 1\r\n".repeat(count), VERSION.as_bytes()].concat();
-    assert_eq!(status(&with(VERSION, &fields(95))), 101);
-    for count in [96, 97, 200, 5000] {
+    assert_eq!(status(&with(VERSION, &fields(123))), 101);
+    for count in [124, 125, 200, 5000] {
         assert_eq!(status(&with(VERSION, &fields(count))), 431, "{count} fields");
     }
 }
@@ -281,7 +284,13 @@ const GOOD: &[(&str, &[u8])] = &[
     ("/ws", b"/ws?room=1&x=%20"),
     ("/ws", b"//ws"),
     ("/ws", b"/a/../b"),
-    ("/ws", b"/?q={a|b}^~`\"<>\\"),
+    ("/ws", b"/?q={a|b}^~`'\\"),
+    ("/ws", b"/w\xc3\xa9?\xff"),
+    ("/ws", b"http://a:8000/ws"),
+    ("/ws", b"HTTPS://other?room=1"),
+    ("/ws", b"ws://[::1]/ws"),
+    ("GET ", b"\r\nGET "),
+    ("GET ", b"\r\n\r\nGET "),
     ("/ws", b"/?http://other/"),
     (HOST, b"host:a\r\n"),
     (HOST, b"HOST: \t a:8000 \t\r\n"),
@@ -348,13 +357,16 @@ fn a_malformed_plain_request_is_refused_too() {
     for (head, expected) in [
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             400,
         ),
-        ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
         ("GET /\r\n\r\n", 400),
         ("garbage\r\n\r\n", 400),
@@ -389,7 +401,8 @@ fn what_a_head_says_is_read_as_it_is() {
     let mut reader = Reader::new();
     let raw = reader.advance(&bytes, &Limits::default()).unwrap().unwrap();
     let head = parse(&raw).unwrap();
-    assert_eq!((head.method, head.target, head.minor, head.body), ("GET", "/ws", 1, Body::Empty));
+    let line = (head.method, &*head.target, head.minor, head.body);
+    assert_eq!(line, ("GET", "/ws", 1, Body::Empty));
     assert_eq!(head.all("X-a").collect::<Vec<_>>(), [b"1", b"2"]);
     let Ok(Kind::Upgrade(upgrade)) = classify(&head) else { panic!("not an upgrade") };
     assert_eq!((upgrade.key, upgrade.protocols), (KEY, vec!["a", "b", "c"]));
@@ -451,11 +464,17 @@ proptest! {
     }
 
     #[test]
-    fn what_is_accepted_httparse_accepts_with_the_same_end(bytes in headlike()) {
-        if let Verdict::Plain(end) | Verdict::Upgrade(end) = judge(&bytes) {
-            let mut fields = [httparse::EMPTY_HEADER; 128];
-            let parsed = httparse::Request::new(&mut fields).parse(&bytes);
-            prop_assert_eq!(parsed, Ok(httparse::Status::Complete(end)));
+    fn what_is_accepted_is_written_anew_so_that_hyper_accepts_it(bytes in headlike()) {
+        if let Verdict::Plain(_) | Verdict::Upgrade(_) = judge(&bytes) {
+            let mut reader = Reader::new();
+            let raw = reader.advance(&bytes, &Limits::default()).unwrap().unwrap();
+            let anew = parse(&raw).unwrap().to_bytes();
+            let mut fields = [httparse::EMPTY_HEADER; 129];
+            let mut request = httparse::Request::new(&mut fields);
+            let parsed = request.parse(&anew);
+            prop_assert_eq!(parsed, Ok(httparse::Status::Complete(anew.len())));
+            prop_assert!(http::Uri::try_from(request.path.unwrap()).is_ok());
+            prop_assert!(http::Method::from_bytes(request.method.unwrap().as_bytes()).is_ok());
         }
     }
 }

@@ -1,34 +1,46 @@
 //! The gate: what hyper reads through.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
+use super::chunks::{Chunks, Next};
 use crate::worker::head::{self, Body, Kind, Reader, Refusal, classify, parse};
 
-/// A stream of which hyper sees only requests whose heads were checked, and of each no more
-/// than its head and body. At a head that is not for hyper it sees the end of the stream.
+/// A stream of which hyper sees only requests that were checked, written anew: hyper refuses
+/// nothing by itself, since it would do so without an answer. Of each request it sees no more
+/// than its head and body. At a head that is not for hyper, and where a body breaks a rule, it
+/// sees the end of the stream.
 pub(super) struct Gate<S> {
     stream: S,
-    /// Read from the stream, not yet given to hyper.
+    /// Read from the stream, not yet looked at.
     received: Vec<u8>,
+    /// What hyper is given before anything else.
+    ready: Vec<u8>,
     state: State,
-    exit: Option<Exit>,
+    exit: Exit,
     limits: Limits,
-    deadline: Option<Deadline>,
+    wait: Option<Wait>,
+    pace: Pace,
 }
 
-/// Why hyper was shown the end of a stream that had not ended.
+/// Why hyper was shown the end of a stream that had not ended, once that is so.
+pub(super) type Exit = Rc<RefCell<Option<Way>>>;
+
+/// A way out.
 #[derive(Debug)]
-pub(super) enum Exit {
+pub(super) enum Way {
     /// The head at the front of `received` is an upgrade.
     Upgrade,
-    /// The head at the front of `received` is refused.
+    /// What the client sends is refused.
     Refused(Refusal),
     /// No request came within the idle time.
     Idle,
@@ -37,119 +49,231 @@ pub(super) enum Exit {
 enum State {
     /// Waiting for a whole head.
     Head(Reader),
-    /// So many bytes of a checked request are hyper's.
-    Open(u64),
-    /// A chunked body: all the rest is hyper's, which closes after it.
-    Last,
+    /// So many bytes are hyper's as they come, and then this.
+    Data(u64, Then),
+    /// The frame of a chunked body.
+    Chunked(Chunks),
     /// Nothing more is hyper's.
     Shut,
 }
 
-/// Runs while a head is awaited.
-struct Deadline {
-    began: bool,
+enum Then {
+    Head,
+    Chunked(Chunks),
+}
+
+/// Runs while bytes are awaited.
+struct Wait {
+    began: Instant,
+    /// Whether it is for more of a request, not for its first byte.
+    begun: bool,
     timer: Pin<Box<Sleep>>,
 }
 
+/// How a body comes.
+#[derive(Default)]
+struct Pace {
+    /// For how long it was waited for.
+    waited: Duration,
+    bytes: u64,
+}
+
 impl<S> Gate<S> {
-    pub(super) fn new(stream: S, received: Vec<u8>, limits: &Limits) -> Gate<S> {
-        let state = State::Head(Reader::new());
-        Gate { stream, received, state, exit: None, limits: *limits, deadline: None }
+    pub(super) fn new(stream: S, received: Vec<u8>, limits: &Limits, exit: Exit) -> Gate<S> {
+        let (state, limits) = (State::Head(Reader::new()), *limits);
+        let (ready, wait, pace) = (Vec::new(), None, Pace::default());
+        Gate { stream, received, ready, state, exit, limits, wait, pace }
     }
 
-    /// The stream, what was read of it and is nobody's yet, and why the gate shut.
-    pub(super) fn into_parts(self) -> (S, Vec<u8>, Option<Exit>) {
-        (self.stream, self.received, self.exit)
+    /// The stream, what was read of it and is nobody's yet, and whether that is the beginning of
+    /// a request.
+    pub(super) fn into_parts(self) -> (S, Vec<u8>, bool) {
+        let begun = match &self.state {
+            State::Head(reader) => reader.has_begun(&self.received),
+            _ => false,
+        };
+        (self.stream, self.received, begun)
     }
 
-    fn shut(&mut self, exit: Option<Exit>) {
-        self.exit = exit;
+    fn shut(&mut self, way: Option<Way>) {
         self.state = State::Shut;
+        *self.exit.borrow_mut() = way;
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.shut(Some(Way::Refused(refusal)));
     }
 
     /// What follows from the bytes so far: `None` while the head is not whole.
-    fn judge(reader: &mut Reader, received: &[u8], limits: &head::Limits) -> Option<Judged> {
-        let raw = match reader.advance(received, limits) {
+    fn judge(reader: &mut Reader, received: &[u8], limits: &Limits) -> Option<Judged> {
+        let raw = match reader.advance(received, &limits.head) {
             Ok(raw) => raw?,
-            Err(refusal) => return Some(Err(Exit::Refused(refusal))),
+            Err(refusal) => return Some(Err(Way::Refused(refusal.answering(received)))),
         };
-        let judged = parse(&raw).and_then(|head| classify(&head).map(|kind| (kind, head.body)));
-        Some(match judged {
-            Ok((Kind::Plain, Body::Chunked)) => Ok(State::Last),
-            Ok((Kind::Plain, Body::Empty)) => Ok(State::Open(raw.len() as u64)),
-            Ok((Kind::Plain, Body::Length(body))) => {
-                Ok(State::Open(body.saturating_add(raw.len() as u64)))
-            }
-            Ok((Kind::Upgrade(_), _)) => Err(Exit::Upgrade),
-            Err(refusal) => Err(Exit::Refused(refusal)),
-        })
+        let judged = Gate::<S>::judge_whole(&raw, limits);
+        Some(judged.unwrap_or_else(|refusal| Err(Way::Refused(refusal.answering(received)))))
     }
 
-    /// Ready when the time for a head is over: idle time before its first byte, then its own.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
-        let began = !self.received.is_empty();
+    fn judge_whole(raw: &head::RawHead<'_>, limits: &Limits) -> Result<Judged, Refusal> {
+        let head = parse(raw)?;
+        if let Kind::Upgrade(_) = classify(&head)? {
+            return Ok(Err(Way::Upgrade));
+        }
+        let state = match head.body {
+            Body::Empty => State::Data(0, Then::Head),
+            Body::Length(length) if length > limits.body_bytes_max as u64 => {
+                return Err(Refusal::too_large());
+            }
+            Body::Length(length) => State::Data(length, Then::Head),
+            Body::Chunked => State::Chunked(Chunks::new()),
+        };
+        Ok(Ok(Whole { len: raw.len(), bytes: head.to_bytes(), state }))
+    }
+
+    /// How long may be waited now, from the beginning of the wait.
+    fn patience(&self, begun: bool) -> Duration {
         let limits = &self.limits;
-        let time = if began { limits.head_timeout } else { limits.idle_timeout };
-        let deadline = self.deadline.take_if(|deadline| deadline.began == began);
-        let deadline = self.deadline.insert(deadline.unwrap_or_else(|| Deadline {
-            began,
-            timer: Box::pin(sleep_until(Instant::now() + time)),
+        match &self.state {
+            State::Head(_) if begun => limits.head_timeout,
+            State::Head(_) => limits.idle_timeout,
+            _ => {
+                let earned = self.pace.bytes as f64 / limits.body_rate_min.max(1) as f64;
+                let all = limits.body_timeout + Duration::from_secs_f64(earned);
+                limits.body_timeout.min(all.saturating_sub(self.pace.waited))
+            }
+        }
+    }
+
+    /// Ready when the time for what is awaited is over.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Way> {
+        let begun = match &self.state {
+            State::Head(reader) => reader.has_begun(&self.received),
+            _ => true,
+        };
+        let patience = self.patience(begun);
+        let wait = self.wait.take_if(|wait| wait.begun == begun);
+        let wait = self.wait.insert(wait.unwrap_or_else(|| {
+            let began = Instant::now();
+            Wait { began, begun, timer: Box::pin(sleep_until(began + patience)) }
         }));
-        ready!(deadline.timer.as_mut().poll(cx));
-        Poll::Ready(if began { Exit::Refused(Refusal::timeout()) } else { Exit::Idle })
+        ready!(wait.timer.as_mut().poll(cx));
+        let refusal = Refusal::timeout().answering(&self.received);
+        Poll::Ready(if begun { Way::Refused(refusal) } else { Way::Idle })
     }
 }
 
-/// What the gate does after a whole head.
-type Judged = Result<State, Exit>;
+/// A head that is hyper's: how many bytes it was, what hyper sees of it, and what follows.
+struct Whole {
+    len: usize,
+    bytes: Vec<u8>,
+    state: State,
+}
+
+type Judged = Result<Whole, Way>;
 
 impl<S: AsyncRead + Unpin> Gate<S> {
-    /// Awaits a whole head, then opens or shuts.
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let State::Head(reader) = &mut self.state {
-            match Gate::<S>::judge(reader, &self.received, &self.limits.head) {
-                Some(Ok(state)) => {
-                    self.deadline = None;
-                    self.state = state;
+    /// Looks at what was received until there is something for hyper, or nothing more will be.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ready.is_empty() {
+            match &mut self.state {
+                State::Head(reader) => {
+                    match Gate::<S>::judge(reader, &self.received, &self.limits) {
+                        Some(Ok(whole)) => self.begin(whole),
+                        Some(Err(way)) => self.shut(Some(way)),
+                        None => ready!(self.poll_more(cx))?,
+                    }
                 }
-                Some(Err(exit)) => self.shut(Some(exit)),
-                None => match self.poll_fill(cx)? {
-                    Poll::Ready(0) => self.shut(None),
-                    Poll::Ready(_) => {}
-                    Poll::Pending => {
-                        let exit = ready!(self.poll_deadline(cx));
-                        self.shut(Some(exit));
+                State::Data(0, then) => match std::mem::replace(then, Then::Head) {
+                    Then::Head => self.state = State::Head(Reader::new()),
+                    Then::Chunked(chunks) => {
+                        self.ready.extend_from_slice(b"\r\n");
+                        self.state = State::Chunked(chunks);
                     }
                 },
+                State::Data(..) if self.received.is_empty() => ready!(self.poll_more(cx))?,
+                State::Data(..) | State::Shut => return Poll::Ready(Ok(())),
+                State::Chunked(chunks) => {
+                    match chunks.next(&self.received, self.limits.body_bytes_max as u64) {
+                        Ok(Next::More) => ready!(self.poll_more(cx))?,
+                        Ok(next) => self.unframe(next),
+                        Err(refusal) => self.refuse(refusal),
+                    }
+                }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more from the stream; 0 bytes is its end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut chunk = [0; 8192];
-        let mut chunk = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
-        self.received.extend_from_slice(chunk.filled());
-        Poll::Ready(Ok(chunk.filled().len()))
+    /// A whole head is hyper's.
+    fn begin(&mut self, whole: Whole) {
+        (self.wait, self.pace) = (None, Pace::default());
+        self.received.drain(..whole.len);
+        self.ready = whole.bytes;
+        self.state = whole.state;
     }
 
-    /// Gives hyper at most `left` bytes.
-    fn poll_give(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-        left: u64,
-    ) -> Poll<io::Result<usize>> {
-        if self.received.is_empty() {
-            ready!(self.poll_fill(cx))?;
+    /// Some of the frame of a chunked body was understood, and is written anew.
+    fn unframe(&mut self, next: Next) {
+        match next {
+            Next::More => {}
+            Next::Skip(used) => drop(self.received.drain(..used)),
+            Next::Data(used, size) => {
+                self.received.drain(..used);
+                self.ready.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+                if let State::Chunked(chunks) = std::mem::replace(&mut self.state, State::Shut) {
+                    self.state = State::Data(size, Then::Chunked(chunks));
+                }
+            }
+            Next::End(used) => {
+                self.received.drain(..used);
+                self.ready.extend_from_slice(b"0\r\n\r\n");
+                self.state = State::Head(Reader::new());
+            }
         }
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let count = self.received.len().min(out.remaining()).min(left);
-        out.put_slice(&self.received[..count]);
-        self.received.drain(..count);
-        Poll::Ready(Ok(count))
+    }
+
+    /// Reads more from the stream, or shuts the gate.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; 8192];
+        let mut chunk = ReadBuf::new(&mut chunk);
+        let read = match Pin::new(&mut self.stream).poll_read(cx, &mut chunk) {
+            Poll::Ready(read) => read.map(|()| chunk.filled()),
+            Poll::Pending => {
+                let way = ready!(self.poll_deadline(cx));
+                self.shut(Some(way));
+                return Poll::Ready(Ok(()));
+            }
+        };
+        let read = read?;
+        if !matches!(self.state, State::Head(_)) {
+            let waited = self.wait.take().map_or(Duration::ZERO, |wait| wait.began.elapsed());
+            self.pace.waited += waited.min(self.limits.body_timeout);
+            self.pace.bytes += read.len() as u64;
+        }
+        if !read.is_empty() {
+            self.received.extend_from_slice(read);
+            return Poll::Ready(Ok(()));
+        }
+        match &self.state {
+            State::Head(reader) if !reader.has_begun(&self.received) => self.shut(None),
+            _ => self.refuse(Refusal::cut().answering(&self.received)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives hyper what is its own.
+    fn give(&mut self, out: &mut ReadBuf<'_>) {
+        if !self.ready.is_empty() {
+            let count = self.ready.len().min(out.remaining());
+            out.put_slice(&self.ready[..count]);
+            self.ready.drain(..count);
+        } else if let State::Data(left, _) = &mut self.state {
+            let most = usize::try_from(*left).unwrap_or(usize::MAX);
+            let count = self.received.len().min(out.remaining()).min(most);
+            out.put_slice(&self.received[..count]);
+            self.received.drain(..count);
+            *left -= count as u64;
+        }
     }
 }
 
@@ -159,19 +283,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            match self.state {
-                State::Head(_) => ready!(self.poll_head(cx))?,
-                State::Open(0) => self.state = State::Head(Reader::new()),
-                State::Open(left) => {
-                    let given = ready!(self.poll_give(cx, out, left))?;
-                    self.state = State::Open(left - given as u64);
-                    return Poll::Ready(Ok(()));
-                }
-                State::Last => return self.poll_give(cx, out, u64::MAX).map_ok(drop),
-                State::Shut => return Poll::Ready(Ok(())),
-            }
-        }
+        ready!(self.poll_ready(cx))?;
+        self.give(out);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -188,8 +302,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// Hyper is done with the stream; what follows needs it still.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

@@ -5,6 +5,7 @@
 //! time. A later request that is an upgrade comes back out, for the worker to answer.
 
 mod body;
+mod chunks;
 mod gate;
 #[cfg(test)]
 mod tests;
@@ -13,14 +14,13 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -28,7 +28,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use self::body::Outgoing;
-use self::gate::{Exit, Gate};
+use self::gate::{Exit, Gate, Way};
+use super::ending::{LONGEST, SILENCE};
 use super::head::{self, Refusal, client_address};
 use crate::api::{HttpRequest, HttpResponse, is_reserved};
 use crate::config::Net;
@@ -42,8 +43,10 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// From the first byte of a head to its last; more is a 408.
     pub head_timeout: Duration,
-    /// From the head to the last byte of its body; more is a 408.
+    /// Between two bytes of a body; more is a 408.
     pub body_timeout: Duration,
+    /// Bytes a second of a body, after `body_timeout` for its beginning; fewer are a 408.
+    pub body_rate_min: u64,
     /// Between requests; then the connection is closed without a word. Longer than the
     /// `keepalive_timeout` of nginx's upstream (60 s), lest it reuse what we are closing.
     pub idle_timeout: Duration,
@@ -56,6 +59,12 @@ pub trait Service {
 
     /// Whether a plain request for `path` deserves 426 instead of 404.
     fn is_websocket_path(&self, path: &str) -> bool;
+
+    /// Whether the server can serve, or why not; `None` where `path` is not the one for this.
+    fn health(&self, path: &str) -> Option<Result<(), String>>;
+
+    /// A request is refused in the midst of its body.
+    fn refused(&self, refusal: &Refusal);
 
     /// Whose X-Forwarded-For is believed.
     fn trusted_proxies(&self) -> &[Net];
@@ -88,8 +97,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service,
 {
-    let io = TokioIo::new(Gate::new(stream, received, limits));
-    let service = service_fn(|request| Box::pin(respond(service, peer, limits, request)));
+    let exit = Exit::default();
+    let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone()));
+    let service = service_fn(|request| Box::pin(respond(service, peer, &exit, request)));
     // A refused later head ends what hyper reads while it may still be writing the answer
     // before, hence half_close. The gate keeps the deadlines that hyper's timer would.
     let mut http = http1::Builder::new();
@@ -103,16 +113,19 @@ where
             stopping = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        match connection.poll_without_shutdown(cx) {
-            Poll::Ready(result) => Poll::Ready(result.is_ok()),
-            Poll::Pending => Poll::Pending,
-        }
+        // Not without its shutdown, or it would end before the last answer is written.
+        Pin::new(&mut connection).poll(cx).map(|result| result.is_ok())
     })
     .await;
-    let (mut stream, received, exit) = connection.into_parts().io.into_inner().into_parts();
-    match exit {
-        Some(Exit::Upgrade) if ended => return End::Upgrade(stream, received),
-        Some(Exit::Refused(refusal)) if ended => {
+    let (mut stream, received, begun) = connection.into_parts().io.into_inner().into_parts();
+    let mut way = exit.take();
+    if stopping && begun && way.is_none() {
+        let refusal = Refusal::overloaded("the server is about to stop", 1);
+        way = Some(Way::Refused(refusal.answering(&received)));
+    }
+    match way {
+        Some(Way::Upgrade) if ended => return End::Upgrade(stream, received),
+        Some(Way::Refused(refusal)) if ended => {
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
             close(stream).await;
@@ -124,54 +137,42 @@ where
     End::Closed
 }
 
-/// How long, in time and in bytes, [`close`] listens to a client that still sends.
-const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
-
-/// Closes so that the last answer arrives: a socket closed with unread bytes in it sends a
-/// reset, which may overtake the answer. What still comes is thrown away unparsed.
+/// Closes so that the last answer arrives (RFC 9112 section 9.6): a socket closed with unread
+/// bytes in it sends a reset, which may overtake the answer. What still comes is thrown away
+/// unparsed, until the client has said nothing for a while.
 pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
-    if stream.shutdown().await.is_ok() {
-        let mut rest = (&mut stream).take(LINGER.1);
-        // However it ends, the stream is dropped.
-        let _ = timeout(LINGER.0, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    if stream.shutdown().await.is_err() {
+        return;
     }
+    let mut rest = [0; 8192];
+    let listen =
+        async { while let Ok(Ok(1..)) = timeout(SILENCE, stream.read(&mut rest)).await {} };
+    // However it ends, the stream is dropped.
+    let _ = timeout(LONGEST, listen).await;
 }
 
 async fn respond<V: Service>(
     service: &V,
     peer: Option<SocketAddr>,
-    limits: &Limits,
+    exit: &Exit,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Outgoing>, Infallible> {
-    // Where a chunked body ends only hyper knows, so the gate cannot tell where the next head
-    // begins: such a request is its connection's last.
-    let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = match collect(request, limits).await {
-        Ok(request) => answer(service, peer, request).await,
-        Err(status) => closing(text(status, "")),
+    let (parts, body) = request.into_parts();
+    let response = match body.collect().await {
+        Ok(body) => answer(service, peer, http::Request::from_parts(parts, body.to_bytes())).await,
+        Err(_) => broken_off(service, exit),
     };
-    if last {
-        response = closing(response);
-    }
     Ok(response.map(Outgoing))
 }
 
-/// Reads the body; the status is 413, 408, or 400 where it broke off or is malformed.
-async fn collect(
-    request: http::Request<Incoming>,
-    limits: &Limits,
-) -> Result<http::Request<Bytes>, StatusCode> {
-    let (parts, body) = request.into_parts();
-    if body.size_hint().lower() > limits.body_bytes_max as u64 {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
-    }
-    let whole = Limited::new(body, limits.body_bytes_max).collect();
-    match timeout(limits.body_timeout, whole).await {
-        Ok(Ok(body)) => Ok(http::Request::from_parts(parts, body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
-        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
-    }
+/// The answer to a body that has broken off: the gate says why, unless the client is gone.
+fn broken_off<V: Service>(service: &V, exit: &Exit) -> HttpResponse {
+    let refusal = match exit.take() {
+        Some(Way::Refused(refusal)) => refusal,
+        _ => Refusal::cut(),
+    };
+    service.refused(&refusal);
+    refusal.to_response()
 }
 
 /// The built-ins around the handler.
@@ -180,16 +181,20 @@ async fn answer<V: Service>(
     peer: Option<SocketAddr>,
     request: http::Request<Bytes>,
 ) -> HttpResponse {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads && request.uri().path() == "/healthz" {
-        return text(StatusCode::OK, "ok");
-    }
+    let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let reads = matches!(method, Method::GET | Method::HEAD);
+    if reads && let Some(health) = service.health(&path) {
+        return health_response(health);
+    }
     // Each request of a proxy's connection may be another client's.
     let client = client(service, peer, request.headers());
-    let is_head = request.method() == Method::HEAD;
+    let is_head = method == Method::HEAD;
     match service.answer(HttpRequest { request, peer, client, fd: None, local: None }).await {
         Some(response) => checked(response, is_head),
+        None if method == Method::OPTIONS => options(),
+        // Load balancers ask for this by default whether a server is there.
+        None if reads && path == "/" => text(StatusCode::OK, SPEAKS_WEBSOCKET),
         None if service.is_websocket_path(&path) => upgrade_required(),
         None => text(StatusCode::NOT_FOUND, "there is nothing here"),
     }
@@ -224,9 +229,30 @@ fn checked(mut response: HttpResponse, is_head: bool) -> HttpResponse {
     response
 }
 
+fn health_response(health: Result<(), String>) -> HttpResponse {
+    match health {
+        Ok(()) => text(StatusCode::OK, "ok"),
+        Err(why) => {
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "");
+            *response.body_mut() = format!("{why}\n").into();
+            response
+        }
+    }
+}
+
+/// What the server itself answers to OPTIONS (RFC 9110 section 9.3.7).
+fn options() -> HttpResponse {
+    let mut response = HttpResponse::new(Bytes::new().into());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
+    response.headers_mut().insert(header::ALLOW, methods);
+    response
+}
+
+const SPEAKS_WEBSOCKET: &str = "this path speaks WebSocket; connect with ws:// or wss://";
+
 fn upgrade_required() -> HttpResponse {
-    let why = "this path speaks WebSocket; connect with ws:// or wss://";
-    let mut response = text(StatusCode::UPGRADE_REQUIRED, why);
+    let mut response = text(StatusCode::UPGRADE_REQUIRED, SPEAKS_WEBSOCKET);
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -244,7 +270,19 @@ fn text(status: StatusCode, line: &'static str) -> HttpResponse {
     response
 }
 
-fn closing(mut response: HttpResponse) -> HttpResponse {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+impl Refusal {
+    /// The same answer for hyper to write.
+    fn to_response(&self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = text(status, "");
+        *response.body_mut() = self.body().into();
+        let headers = response.headers_mut();
+        for (name, value) in &self.headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(*name, value);
+            }
+        }
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
 }

@@ -13,6 +13,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
 /// Answers `/echo` with the body and notes each request's path and client.
 #[derive(Default)]
 struct Site {
+    refused: RefCell<Vec<u16>>,
     seen: RefCell<Vec<(String, Option<IpAddr>)>>,
 }
 
@@ -37,6 +38,18 @@ impl Service for Site {
         path == "/ws"
     }
 
+    fn health(&self, path: &str) -> Option<Result<(), String>> {
+        match path {
+            "/healthz" => Some(Ok(())),
+            "/ill" => Some(Err("nobody takes anything".to_owned())),
+            _ => None,
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.refused.borrow_mut().push(refusal.status);
+    }
+
     fn trusted_proxies(&self) -> &[Net] {
         &[Net::Inet { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), bits: 8 }]
     }
@@ -48,6 +61,7 @@ fn limits() -> Limits {
         body_bytes_max: 10,
         head_timeout: Duration::from_secs(10),
         body_timeout: Duration::from_secs(10),
+        body_rate_min: 1,
         idle_timeout: Duration::from_secs(75),
     }
 }
@@ -111,6 +125,8 @@ async fn the_built_ins_stand_around_the_handler() {
         ("/healthz", "200", "ok\n"),
         ("/healthz?x", "200", "ok\n"),
         ("/echo", "200", ""),
+        ("/ill", "503", "nobody takes anything\n"),
+        ("/", "200", "this path speaks WebSocket; connect with ws:// or wss://\n"),
         ("/ws", "426", "this path speaks WebSocket; connect with ws:// or wss://\n"),
         ("/other", "404", "there is nothing here\n"),
         ("/101", "500", "the handler's answer is informational\n"),
@@ -203,27 +219,73 @@ async fn a_body_has_a_cap_and_the_413_closes() {
         let bytes = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{head}{}", get("/healthz", ""));
         let (_, said, site) = exchange(bytes.as_bytes()).await;
         assert_eq!(statuses(&said), ["413"], "{said}");
-        assert!(said.contains("\r\nconnection: close\r\n"), "{said}");
+        assert!(said.to_lowercase().contains("\r\nconnection: close\r\n"), "{said}");
+        assert!(site.seen.borrow().is_empty());
+    }
+}
+
+const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_chunk_is_refused_and_one_that_is_too_long_at_once() {
+    for (body, status) in [
+        ("zz\r\n", "400"),
+        ("5\nhello\r\n", "400"),
+        ("5\r\nhello!\r\n", "400"),
+        ("5\r\nhello\r\n0\r\nX Y: z\r\n", "400"),
+        ("b\r\n", "413"),
+        ("6\r\nhello!\r\n5\r\n", "413"),
+    ] {
+        let began = tokio::time::Instant::now();
+        let (_, said, site) = exchange(format!("{CHUNKED}{body}").as_bytes()).await;
+        assert_eq!(statuses(&said), [status], "{body:?}: {said}");
+        assert!(site.seen.borrow().is_empty() && site.refused.borrow().len() == 1);
+        assert!(began.elapsed() < Duration::from_secs(10), "{body:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_behind_a_chunked_body_is_served() {
+    let body = "2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n";
+    let bytes = format!("{CHUNKED}{body}\r\n{}", get("/nothing", "Connection: close\r\n"));
+    let (_, said, site) = exchange(bytes.as_bytes()).await;
+    assert_eq!(statuses(&said), ["200", "404"], "{said}");
+    assert!(said.contains("\r\n\r\nhello"), "{said}");
+    let seen: Vec<_> = site.seen.borrow().iter().map(|(path, _)| path.clone()).collect();
+    assert_eq!(seen, ["/echo", "/nothing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_cut_short_is_answered() {
+    for cut in
+        ["GET / HTTP/1.1\r\nHo", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nh"]
+    {
+        let then = async |client: &mut DuplexStream| {
+            client.shutdown().await.unwrap();
+            all(client).await
+        };
+        let (_, said, site) = with_client(cut.as_bytes(), pending(), then).await;
+        assert_eq!(statuses(&said), ["400"], "{cut}: {said}");
         assert!(site.seen.borrow().is_empty());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunked_request_is_the_last_of_its_connection() {
-    let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
-        5\r\nhello\r\n0\r\n\r\n";
-    let bytes = [chunked, &get("/healthz", "")].concat();
-    let (_, said, _) = exchange(bytes.as_bytes()).await;
-    assert_eq!(statuses(&said), ["200"], "{said}");
-    assert!(said.contains("\r\nconnection: close\r\n") && said.ends_with("hello"), "{said}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_malformed_chunk_is_refused() {
-    let bytes = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
-    let (_, said, site) = exchange(bytes.as_bytes()).await;
-    assert_eq!(statuses(&said), ["400"], "{said}");
-    assert!(site.seen.borrow().is_empty());
+async fn a_body_may_be_slow_but_not_silent_and_not_slower_than_its_least_rate() {
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+    for (pause, status) in [(1, "200"), (3, "408"), (11, "408")] {
+        let then = async |client: &mut DuplexStream| {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                if client.write_all(b"x").await.is_err() {
+                    break;
+                }
+            }
+            all(client).await
+        };
+        let (_, said, _) = with_client(head.as_bytes(), pending(), then).await;
+        assert_eq!(statuses(&said), [status], "{pause}: {said}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,12 @@ impl Raw {
         let _ = soon("a write", self.stream.write_all(bytes.as_ref())).await;
     }
 
+    /// Says that nothing more comes.
+    pub async fn finish(&mut self) {
+        // The peer may have gone already.
+        let _ = self.stream.shutdown().await;
+    }
+
     /// An answer's head, with the blank line.
     pub async fn head(&mut self) -> String {
         let mut head = Vec::new();
