@@ -386,6 +386,7 @@ fn clients_of_a_place_that_stays_empty_move() {
         worker.hear(a).await;
         worker.hear(b).await;
         let other = worker.ask(b, "pid").await;
+        worker.rest(a).await;
         worker.reactor.stop_starting();
         worker.kill(0);
         worker.say(a, "pid").await;
