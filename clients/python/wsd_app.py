@@ -110,8 +110,8 @@ Refuse = Response
 
 
 class Reply:
-    """The answer to one plain HTTP request, `request.reply`: in parts that leave at once, as a file,
-    or later, for as long as it is not ended. `later()` tells that it comes after the handler."""
+    """The answer to one plain HTTP request, `request.reply`: in parts that leave at once, as a
+    file, or later, for as long as it is not ended. `later()` tells that it comes after the handler."""
 
     PART = 256 << 10
 

@@ -1,9 +1,10 @@
 //! Plain HTTP: a connection leaves the table and becomes a task with hyper in it.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -157,5 +158,8 @@ impl Worker {
 
 /// The server's end of a TCP connection.
 pub(super) fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
+    let v4 =
+        address.as_sockaddr_in().map(|address| SocketAddr::from(SocketAddrV4::from(*address)));
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddrV6::from(*it).into()))
 }

@@ -7,8 +7,8 @@
 // the fd and the worker of the first tab, waits for a line "killed" on stdin, and checks that
 // this tab comes back by itself, that the other never lost its connection, that the list forgets
 // the old fd, and that both chat again. With --reload it prints "reload", waits for a line
-// "reloaded", and checks that both tabs kept their connections. Prints "ok …" and exits 0, or tells what was wrong and
-// exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
+// "reloaded", and checks that both tabs kept their connections. Prints "ok …" and exits 0, or
+// tells what was wrong and exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";

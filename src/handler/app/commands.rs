@@ -57,7 +57,8 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
     if matches!(broken, Broken::Kind(_)) || head.kind == Kind::Ready {
         return Err(broken);
     }
-    tracing::warn!(app = %link.id, fd = head.fd, id = head.id, %broken, "not done, since it is wrong");
+    let (app, fd, id) = (link.id, head.fd, head.id);
+    tracing::warn!(%app, fd, id, %broken, "not done, since it is wrong");
     match head.kind {
         Kind::Response | Kind::Accept | Kind::Refuse => {
             link.shared.unanswered(head.id, 500);

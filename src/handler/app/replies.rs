@@ -255,7 +255,10 @@ impl super::shared::Shared {
     /// A process is gone, and with it what it owed.
     pub fn owes_no_more(&self, process: ProcessId) {
         self.outgoing.lost(process);
-        let owed = |answer: &Answer| matches!(answer, Answer::Response { owner, .. } if *owner == Some(process));
+        let owed = |answer: &Answer| match answer {
+            Answer::Response { owner, .. } => *owner == Some(process),
+            _ => false,
+        };
         let ids: Vec<u32> = {
             let answers = self.answers.borrow();
             answers.iter().filter(|(_, answer)| owed(answer)).map(|(id, _)| *id).collect()
