@@ -33,7 +33,7 @@ HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10
  EVERY, SEND, STATS, END, BODY) = range(32, 49)
 PROTECT = 56
 VERDICT = 64
-TAKEN = 69
+TAKEN, NOTE, PLACE = 69, 70, 71
 MORE, FILE, LATER = 1, 2, 2
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid")
@@ -190,7 +190,7 @@ class App:
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._socket, self._input = None, bytearray()
-        self._backlog, self._asked, self._replies = deque(), 0, {}
+        self._backlog, self._asked, self._replies, self._room = deque(), 0, {}, {}
 
     def on(self, name):
         def keep(handler):
@@ -201,10 +201,25 @@ class App:
     # Commands.
 
     def push(self, fd, data, opcode=1):
+        """Whether the message was queued, or relayed to the client's process. A client of this
+        process is not asked about while there is room for it."""
+        left = self._room.get(fd, -1) - len(data)
+        if left < 0:
+            verdict = self.push_confirmed(fd, data, opcode)
+            if verdict not in ("queued", "relayed", "gone"):
+                print(f"wsd: a push to {fd} was refused: {verdict}", file=sys.stderr, flush=True)
+            return verdict in ("queued", "relayed")
+        self._room[fd] = left
         self._send(PUSH, code=opcode, fd=fd, payload=data)
+        return True
 
     def push_confirmed(self, fd, data, opcode=1):
-        return VERDICTS[self._ask(PUSH, flags=1, code=opcode, fd=fd, payload=data)[1]]
+        if len(data) > self.facts["push_max"]:
+            return "too_big"
+        code, room = self._ask(PUSH, flags=1, code=opcode, fd=fd, payload=data)[1::2]
+        if code == 0 and fd in self._room:
+            self._room[fd] = min(self.facts["push_free"], room)
+        return VERDICTS[code]
 
     def broadcast(self, data, opcode=1, but=0):
         self._send(BROADCAST, code=opcode, fd=but, payload=data)
@@ -219,7 +234,7 @@ class App:
         return self._ask(EXISTS, fd=fd)[1] != 0
 
     def info(self, fd):
-        _, code, payload = self._ask(INFO, fd=fd)
+        _, code, payload, _ = self._ask(INFO, fd=fd)
         return json.loads(payload) if code else None
 
     def list(self, after=0, count=0):
@@ -236,7 +251,11 @@ class App:
         self._send(EVERY, id=milliseconds)
 
     def send(self, worker, data, tag=0):
-        self._send(SEND, code=worker, fd=tag, payload=data)
+        verdict = VERDICTS[self._ask(SEND, flags=1, code=worker, fd=tag, payload=data)[1]]
+        if verdict not in ("queued", "relayed"):
+            print(f"wsd: a message to worker {worker} was refused: {verdict}", file=sys.stderr,
+                  flush=True)
+        return verdict in ("queued", "relayed")
 
     # The loop.
 
@@ -246,7 +265,8 @@ class App:
         if hello is None:
             return
         self.facts = json.loads(hello[-1])
-        self._call("start")
+        if not self.facts.get("spare"):
+            self._call("start")
         wants = IN_ORDER
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
@@ -274,6 +294,10 @@ class App:
             self._send(DONE, flags=LATER if event[3] in self._replies else 0, id=event[3])
 
     def _dispatch(self, kind, flags, code, id, fd, payload):
+        if kind in (OPEN, MESSAGE, ATTACH):
+            self._room.setdefault(fd, self.facts["push_free"])
+        elif kind == CLOSE:
+            self._room.pop(fd, None)
         if kind == OPEN:
             self._open(flags, id, Request.read(fd, payload))
         elif kind == MESSAGE:
@@ -315,6 +339,11 @@ class App:
             self._replies.pop(id, None)
 
     def _told(self, kind, flags, code, id, fd, payload):
+        if kind == PLACE:  # It stood by, and has a place from now on.
+            self.facts.update(json.loads(payload))
+            self._guarded(0, "start")
+        elif kind == NOTE:
+            self._guarded(0, "note", code, fd, payload)
         reply = self._replies.get(id) if kind == TAKEN else None
         if reply:
             reply.unread, reply.gone = max(0, reply.unread - fd), reply.gone or code == 1
@@ -350,10 +379,10 @@ class App:
         while (answer := self._read()) is not None:
             if answer[0] < VERDICT:
                 self._backlog.append(answer)
-            elif answer[0] == TAKEN:
+            elif answer[0] >= TAKEN:
                 self._told(*answer)
             elif answer[3] == self._asked:
-                return answer[0], answer[2], answer[5]
+                return answer[0], answer[2], answer[5], answer[4]
         raise ConnectionError("the worker is gone")
 
     def _next(self):

@@ -88,6 +88,19 @@ pub trait Reactor {
     fn connections(&self) -> LocalFuture<Vec<Info>>;
     /// See [`Context::send_to_worker`].
     fn send_to_worker(&self, to: Slot, data: Bytes) -> Verdict;
+    /// Sends bytes to the other process of this worker's slot, which there is during a reload.
+    fn send_to_sibling(&self, data: Bytes) {
+        let _ = data;
+    }
+    /// See [`Context::is_giving`].
+    fn is_giving(&self) -> bool {
+        false
+    }
+    /// See [`Context::room`].
+    fn room(&self, fd: Fd) -> Option<usize> {
+        let _ = fd;
+        None
+    }
     /// Runs a future on the worker's reactor.
     fn spawn(&self, future: LocalFuture<()>);
     /// Runs a job on the worker's blocking threads; the answer is `Err` if it panicked or the
@@ -230,8 +243,24 @@ impl Context {
 
     /// Sends bytes, at most 16 MiB, to the handler of another worker (`on_worker_message`).
     /// Swoole's `sendMessage`.
+    ///
+    /// During a reload a slot is two processes, each with clients of its own, and the message
+    /// reaches both. What is to be done once for a slot, and not for the clients of a process, is
+    /// done by the one for which [`is_giving`](Self::is_giving) is false.
     pub fn send_to_worker(&self, to: Slot, data: impl Into<Bytes>) -> Verdict {
         self.reactor.send_to_worker(to, data.into())
+    }
+
+    /// Whether this process gives its clients to a newer one of its slot, in a reload, or is about
+    /// to leave. From then on the newer process does what is done once for each slot.
+    pub fn is_giving(&self) -> bool {
+        self.reactor.is_giving()
+    }
+
+    /// How many bytes of messages may be queued for a client of this worker behind what waits for
+    /// it already; `None` where this worker has no such client.
+    pub fn room(&self, fd: Fd) -> Option<usize> {
+        self.reactor.room(fd)
     }
 
     /// Runs a future on this worker's reactor, beside the connections.

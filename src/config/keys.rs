@@ -196,7 +196,8 @@ settings! {
         max_fragments: usize = 4096, within(1..=1 << 24);
         /// The time a client has to finish a message it began; after it 1008. 0 is no limit.
         message_timeout: Duration = secs(60), zero_or(millis(100)..=DAY);
-        /// What may wait for one client behind the message being sent.
+        /// What may wait for one client behind the message being sent. A message to a client is at
+        /// most this long, or as long as package_max_length if that is more.
         buffer_output_size: u64 = MIB, within(1..=GIB);
         /// What happens over buffer_output_size: close ends the connection with 1013, drop loses
         /// the message. Either way the pusher is told.
@@ -316,11 +317,22 @@ settings! {
         command: Command = Command::default();
         /// Application processes for each worker.
         processes: usize = 1, within(1..=256);
+        /// Processes for each worker that do tasks and nothing else: they have no clients.
+        task_processes: usize = 0, within(0..=256);
         /// A process is replaced after so many events. 0 is never.
         max_requests: usize = 0, within(0..=usize::MAX >> 1);
+        /// The same for processes that do tasks.
+        task_max_requests: usize = 0, within(0..=usize::MAX >> 1);
+        /// Processes for each worker that stand by, with the application loaded, to take the place
+        /// of one that dies.
+        spare: usize = 0, within(0..=256);
         /// A process is replaced once it takes more memory than this. 0 is no limit.
         memory_limit: u64 = 0, zero_or(MIB..=1024 * GIB);
-        /// The time a process has for one event; after it, it is killed and replaced.
+        /// Where what a process prints goes: log, or own, which is the server's standard output
+        /// while it runs in the foreground. What goes to standard error is always logged.
+        stdout: AppStdout = AppStdout::Log;
+        /// The time a process has for one event; after it, it is killed and replaced. 0 is no
+        /// limit.
         event_timeout: Duration = secs(30), zero_or(millis(100)..=DAY);
         /// What happens to the clients of a process that was killed: repin hands them to another
         /// process, close ends them with 1011.
@@ -384,6 +396,16 @@ choices! {
         Close = "close",
         /// The message is dropped.
         Drop = "drop",
+    }
+}
+
+choices! {
+    /// The values of `app.stdout`.
+    AppStdout {
+        /// The server's log.
+        Log = "log",
+        /// The server's own standard output.
+        Own = "own",
     }
 }
 

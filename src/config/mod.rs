@@ -23,7 +23,8 @@ pub use addr::{ListenAddr, Net};
 pub use command::Command;
 pub use errors::{ConfigError, ConfigErrors, Source, Wrong};
 pub use keys::{
-    AppConfig, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel, OnHang, keys,
+    AppConfig, AppStdout, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel, OnHang,
+    keys,
 };
 pub use load::Sources;
 pub use manual::{markdown_table, toml_manual};
@@ -39,6 +40,12 @@ impl Config {
         const FIXED: [&str; 7] =
             ["runtime_dir", "pid_file", "user", "group", "daemonize", "app.user", "app.group"];
         self.changes(new).into_iter().filter(|key| FIXED.contains(key)).collect()
+    }
+
+    /// The longest message that may be pushed to a client, in bytes: what one may send can be
+    /// echoed, and what may wait for one can be sent.
+    pub fn push_bytes_max(&self) -> u64 {
+        self.package_max_length.max(self.buffer_output_size)
     }
 
     /// The names of all keys whose value differs in `new`.

@@ -6,6 +6,7 @@
 
 use super::Manager;
 use super::hold::{Item, Kept, Scope};
+use super::workers::WorkerHandle;
 use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
 use crate::fd::{Fd, Slot, WorkerId};
@@ -151,7 +152,7 @@ impl Manager {
                 self.deliver(Address::Client(fd), Errand::Info { origin, id }, body);
             }
             WorkerToManager::WorkerMessage { to } => {
-                self.deliver(Address::Slot(to), Errand::Message { from }, body);
+                self.deliver_to_slot(from, to, body);
             }
             WorkerToManager::Broadcast { opcode, except } => {
                 self.broadcast(Some(from), opcode, except, body);
@@ -219,6 +220,35 @@ impl Manager {
             }
         }
         self.pass_on(target, address, errand, body);
+    }
+
+    /// Brings a message to every process of a slot that may have clients: while one hands its
+    /// clients over to the other there are two. The sender is not among them.
+    fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, body: Body<'_>) {
+        let errand = Errand::Message { from };
+        let mut targets: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.id().slot == to && worker.may_have_clients())
+            .map(WorkerHandle::id)
+            .chain(self.router.serving(to))
+            .filter(|id| *id != from)
+            .collect();
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() && from.slot != to {
+            return self.refuse(errand, Verdict::Gone);
+        }
+        let kept = Kept::new(body);
+        for target in targets {
+            match kept.body() {
+                Ok(body) => drop(self.pass_on(Some(target), Address::Slot(to), errand, body)),
+                Err(error) => {
+                    tracing::error!(worker = %target, %error, "a message could not be passed on");
+                    self.refuse(errand, Verdict::Full);
+                }
+            }
+        }
     }
 
     /// Gives a message to the link of a worker. False if that refused it.

@@ -245,7 +245,7 @@ impl Worker {
     fn refuses_length(&self, message: &ManagerToWorker, body: &Body<'_>) -> bool {
         let bytes_max = match message {
             ManagerToWorker::Push { .. } | ManagerToWorker::Broadcast { .. } => {
-                self.settings.message.message_bytes
+                self.settings.push_bytes
             }
             ManagerToWorker::WorkerMessage { .. } => DATA_LANE_BYTES_MAX,
             _ => return false,

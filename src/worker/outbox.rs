@@ -112,6 +112,12 @@ impl Outbox {
         self.bytes - first.left as usize + len <= limit
     }
 
+    /// How many bytes more may wait behind the frame being sent.
+    pub fn room(&self, limit: usize) -> usize {
+        let behind = self.bytes - self.units.front().map_or(0, |first| first.left as usize);
+        limit.saturating_sub(behind)
+    }
+
     /// Queues a message as one frame. Whether there is room is the caller's to ask.
     #[inline]
     pub fn add_message(&mut self, head: &Head, payload: &Bytes) {

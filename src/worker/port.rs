@@ -126,12 +126,29 @@ impl Reactor for Port {
             if data.len() > DATA_LANE_BYTES_MAX {
                 return Verdict::TooBig;
             }
-            if to == worker.slot() {
-                worker.message_self(data);
-                return Verdict::Queued;
+            let relayed = worker.relay(&WorkerToManager::WorkerMessage { to }, &data);
+            if to != worker.slot() {
+                return relayed;
             }
-            worker.relay(&WorkerToManager::WorkerMessage { to }, &data)
+            worker.message_self(data);
+            Verdict::Queued
         })
+    }
+
+    fn send_to_sibling(&self, data: Bytes) {
+        self.with((), |worker| {
+            let to = worker.slot();
+            // Refused only where the lane is full, which was counted.
+            let _ = worker.relay(&WorkerToManager::WorkerMessage { to }, &data);
+        });
+    }
+
+    fn is_giving(&self) -> bool {
+        self.with(false, |worker| worker.is_giving())
+    }
+
+    fn room(&self, fd: Fd) -> Option<usize> {
+        self.with(None, |worker| worker.room(fd))
     }
 
     fn spawn(&self, future: LocalFuture<()>) {

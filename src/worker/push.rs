@@ -71,8 +71,21 @@ impl Worker {
     /// Whether no client may be pushed this: a control frame carries at most 125 bytes.
     #[inline]
     pub(super) fn is_too_big(&self, opcode: Opcode, data: &Bytes) -> bool {
-        let limit = self.settings.message.message_bytes;
+        let limit = self.settings.push_bytes;
         data.len() > if opcode.is_control() { CONTROL_BYTES_MAX } else { limit }
+    }
+
+    /// Whether clients are being given to a newer process.
+    pub(super) fn is_giving(&self) -> bool {
+        matches!(self.phase.get(), Phase::HandedOver | Phase::Leaving)
+    }
+
+    /// How many bytes more may be queued for a client that is open here.
+    pub(super) fn room(&self, fd: Fd) -> Option<usize> {
+        let table = self.table.borrow();
+        let connection = table.get(table.find(fd)?).filter(|it| it.is_open() && !it.arriving)?;
+        let limit = self.settings.buffer_bytes;
+        Some(connection.outbox.as_ref().map_or(limit, |outbox| outbox.room(limit)))
     }
 
     /// The one way to a client.

@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub message: Limits,
     pub head: head::Limits,
     pub buffer_bytes: usize,
+    /// The longest message that may be pushed.
+    pub push_bytes: usize,
     pub close_slow: bool,
     pub handshake: Tick,
     /// `None`: never.
@@ -40,6 +42,7 @@ impl Settings {
                 fields_max: config.head_fields_max,
             },
             buffer_bytes: config.buffer_output_size as usize,
+            push_bytes: config.push_bytes_max() as usize,
             close_slow: config.buffer_policy == BufferPolicy::Close,
             handshake: ticks(config.handshake_timeout),
             message_time: some(config.message_timeout),

@@ -156,3 +156,30 @@ fn python_answers_in_parts_later_and_with_files_too() {
         assert_eq!(get(&worker, "/parts").await.body(), "one two");
     });
 }
+
+#[test]
+fn a_push_leaves_while_the_handler_goes_on_and_is_true_only_for_what_is_queued() {
+    on_worker(async {
+        let script = path("tests/app/fixtures/echo.py");
+        let python = Worker::start(&["python3", &script], AppSettings::default()).await;
+        for worker in [native(&[]).await, python] {
+            let directory = tempfile::tempdir().unwrap();
+            let go = directory.path().join("go");
+            let fd = worker.open("/").await;
+            worker.hear(fd).await;
+            worker.say(fd, &format!("slowly {}", go.display())).await;
+            assert_eq!(worker.hear(fd).await, said("first"));
+            std::fs::write(go, "").unwrap();
+            assert_eq!(worker.hear(fd).await, said("second"));
+        }
+        let worker = native(&[]).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        assert_eq!(worker.ask(fd, "big 3000000").await, "false");
+        for bytes in [2 << 20, 300_000, 300_000] {
+            worker.say(fd, &format!("big {bytes}")).await;
+            assert_eq!(worker.hear(fd).await.text().len(), bytes);
+            assert_eq!(worker.hear(fd).await, said("true"));
+        }
+    });
+}

@@ -35,7 +35,12 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
     let mut bystander = server.client().await;
     bystander.receive().await;
     let faults = [
-        ("throw", 1011, "the handler failed", vec!["WARN", "Uncaught RuntimeException: as told"]),
+        (
+            "throw",
+            1011,
+            "the handler failed",
+            vec!["WARN", "Uncaught RuntimeException: as told", "#0 ", "{main}"],
+        ),
         ("memory", 1011, "the handler failed", vec!["INFO", "ends", "a fatal error"]),
         (
             "die",
@@ -129,4 +134,44 @@ async fn a_process_that_leaks_is_replaced_and_nobody_notices() {
     assert_eq!(leaker.ask("pid").await, second);
     assert_eq!(leaker.ask("seen").await, "attached:/:: attached:/::");
     assert!(!server.log().contains("killed"), "it left by itself");
+}
+
+/// The most memory that each process of a server has had, in KiB.
+fn peaks(server: &Server) -> Vec<(i32, u64)> {
+    let peak = |pid: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?.to_owned();
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    server.processes().iter().filter_map(|it| Some((it.pid, peak(it.pid)?))).collect()
+}
+
+#[tokio::test]
+async fn an_answer_of_96_mebibytes_takes_little_memory() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = native().start().await;
+    let get = async |target: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+        let head = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut buffer, mut bytes) = (vec![0; 1 << 16], 0);
+        loop {
+            match soon("a part", stream.read(&mut buffer)).await.unwrap() {
+                0 => return bytes,
+                read => bytes += read,
+            }
+        }
+    };
+    let file = server.path().join("file");
+    std::fs::File::create(&file).unwrap().set_len(96 << 20).unwrap();
+    let of_file = format!("/file?file={}&from=0&length={}", file.display(), 96 << 20);
+    get("/stream?n=20").await;
+    let before = peaks(&server);
+    assert!(get("/stream?n=1000").await > 95 << 20);
+    assert!(get(&of_file).await > 96 << 20);
+    for (pid, peak) in peaks(&server) {
+        let first = before.iter().find(|(other, _)| *other == pid).map(|(_, peak)| *peak);
+        let grown = peak - first.expect("no new process");
+        assert!(grown < 16 << 10, "process {pid} took {grown} KiB more");
+    }
 }

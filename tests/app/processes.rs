@@ -368,6 +368,32 @@ fn a_process_is_replaced_after_max_requests_without_a_gap() {
 }
 
 #[test]
+fn a_process_that_stands_by_takes_the_place_of_one_that_dies() {
+    on_worker(async {
+        let worker = php_worker(AppSettings { spare: 1, ..settings() }).await;
+        let fd = worker.open("/a").await;
+        worker.hear(fd).await;
+        let mut first: i32 = worker.ask(fd, "pid").await.parse().unwrap();
+        for _ in 0..3 {
+            worker.rest(fd).await;
+            let spare = worker.reactor.pid(0);
+            assert_ne!(spare.as_raw(), first);
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::SIGKILL)
+                .unwrap();
+            assert_eq!(worker.ask(fd, "pid").await, spare.to_string());
+            assert!(worker.ask(fd, "seen").await.contains("attached:/a"));
+            first = spare.as_raw();
+            let another = async {
+                while worker.reactor.pid(0).as_raw() == first {
+                    tokio::task::yield_now().await;
+                }
+            };
+            wait("another that stands by", another).await;
+        }
+    });
+}
+
+#[test]
 fn clients_may_be_closed_with_their_process() {
     on_worker(async {
         let worker = php_worker(AppSettings { on_crash: OnCrash::Close, ..settings() }).await;

@@ -9,7 +9,7 @@ async fn swoole(env: &[(&str, &str)], settings: AppSettings) -> Worker {
     Worker::start_with(&["php", "-n", &script], env, settings).await
 }
 
-fn body(response: &http::Response<Bytes>) -> &str {
+fn body_of(response: &http::Response<Bytes>) -> &str {
     std::str::from_utf8(response.body()).unwrap()
 }
 
@@ -34,8 +34,8 @@ fn a_swoole_server_runs_as_it_stands() {
             Did::Push(Opcode::Binary, Bytes::from_static(b"\0\x01"))
         );
         assert_eq!(worker.ask(fd, "pack").await, "81026869 2");
-        assert_eq!(worker.ask(fd, "wait").await, "2");
-        assert_eq!(worker.ask(fd, "task").await, "task 1 gave 21");
+        let none = worker.ask(fd, "untasked").await;
+        assert!(none.starts_with("[false,") && none.contains("task_worker_num"), "{none}");
         assert_eq!(worker.ask(fd, "bye because").await, "close 4000 because");
     });
 }
@@ -75,6 +75,53 @@ fn clients_are_listed_and_known() {
         worker.leave(b).await;
         // It was b's process that was told.
         assert_eq!(worker.ask(a, "log").await, "start,worker 0");
+    });
+}
+
+#[test]
+fn tasks_run_in_processes_of_their_own() {
+    on_worker(async {
+        let settings = AppSettings { task_processes: 1, ..AppSettings::default() };
+        let worker = swoole(&[], settings).await;
+        let fd = worker.open("/").await;
+        worker.hear(fd).await;
+        assert_eq!(worker.ask(fd, "wait").await, "2");
+        assert_eq!(worker.ask(fd, "task").await, "task 1 gave 21");
+        assert_eq!(worker.ask(fd, "multi").await, r#"{"a":2,"b":3}"#);
+        // Two workers of one process each: the task processes are numbered from 2.
+        assert_eq!(worker.ask(fd, "where").await, r#"[2,true,0,["worker 2"]]"#);
+        let directory = tempfile::tempdir().unwrap();
+        let go = directory.path().join("go");
+        worker.say(fd, &format!("slow {}", go.display())).await;
+        assert_eq!(worker.ask(fd, "log").await, "start,worker 0", "a long task delays nobody");
+        std::fs::write(go, "").unwrap();
+        assert_eq!(worker.ask(fd, "wait").await, "2");
+    });
+}
+
+#[test]
+fn answers_are_written_ended_later_and_ended_by_nobody_as_in_swoole() {
+    on_worker(async {
+        let worker = swoole(&[], AppSettings::default()).await;
+        let get = |target: String| http::Request::get(target).body(Bytes::new()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let answer = worker.answer(get(format!("/write?file={}", file.display()))).await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/html");
+        let mut body = answer.into_body();
+        assert_eq!(wait("a part", body.part()).await, Some(Ok("one ".into())));
+        std::fs::write(&file, "12345").unwrap();
+        assert_eq!(wait("a part", body.part()).await, Some(Ok("two".into())));
+        assert_eq!(wait("the end", body.part()).await, None);
+        for (path, status, text) in [
+            ("/nothing", 500, ""),
+            ("/status", 204, ""),
+            ("/timer", 200, "by a timer"),
+            (&format!("/sendfile?file={}", file.display()), 200, "234"),
+        ] {
+            let answer = worker.http(get(path.to_owned())).await.unwrap();
+            assert_eq!((answer.status().as_u16(), body_of(&answer)), (status, text), "{path}");
+        }
     });
 }
 
@@ -119,7 +166,7 @@ fn http_requests_look_as_in_swoole() {
             "a=b+c; path=/; secure; HttpOnly; SameSite=Lax"
         );
         assert_eq!(response.headers()["content-type"], "text/html");
-        assert_eq!(body(&response), r#"["POST",{"q":"1"},{"a":"1","b":["2"]},"a=1&b[]=2"]"#);
+        assert_eq!(body_of(&response), r#"["POST",{"q":"1"},{"a":"1","b":["2"]},"a=1&b[]=2"]"#);
         let upload = "--xx\r\nContent-Disposition: form-data; name=\"t\"\r\n\r\nv\r\n\
                       --xx\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.txt\"\r\n\
                       Content-Type: text/plain\r\n\r\nline\r\n\r\nmore\r\n--xx--\r\n";
@@ -129,7 +176,7 @@ fn http_requests_look_as_in_swoole() {
             .unwrap();
         let response = worker.http(upload).await.unwrap();
         assert_eq!(
-            body(&response),
+            body_of(&response),
             r#"[{"t":"v"},{"f":["a.txt","text\/plain","line\r\n\r\nmore"]}]"#
         );
     });
@@ -160,10 +207,11 @@ fn pings_are_sent_and_clients_protected() {
 fn a_task_comes_as_an_object_where_asked_for() {
     on_worker(async {
         for key in ["task_use_object", "task_object", "task_enable_coroutine"] {
-            let worker = swoole(&[("TASK_OBJECT", key)], AppSettings::default()).await;
+            let settings = AppSettings { task_processes: 1, ..AppSettings::default() };
+            let worker = swoole(&[("TASK_OBJECT", key)], settings).await;
             let fd = worker.open("/").await;
             worker.hear(fd).await;
-            assert_eq!(worker.ask(fd, "task").await, "task 0 gave 120", "{key}");
+            assert_eq!(worker.ask(fd, "task").await, "task 0 gave 1120", "{key}");
         }
     });
 }

@@ -70,6 +70,40 @@ async fn a_client_whose_handler_outlives_a_reload_follows_when_it_has_ended() {
 }
 
 #[tokio::test]
+async fn a_message_to_a_slot_reaches_both_of_its_processes_and_one_of_them_is_giving() {
+    let server = Setup::testbed().start().await;
+    let mut slow = server.client_on(0).await;
+    let old = slow.who().await.pid;
+    slow.send("sleep 3000").await;
+    let meanwhile = async {
+        let mut new = until("a client of the new process", || async {
+            let mut client = server.client().await;
+            let who = client.who().await;
+            (who.slot == 0 && who.pid != old).then_some(client)
+        })
+        .await;
+        let mut other = server.client_on(1).await;
+        for (client, job) in [(&mut new, "of the same slot"), (&mut other, "of another slot")] {
+            client.send(&format!("send 0 job {job}")).await;
+            client.receive().await;
+        }
+    };
+    let (reloaded, ()) = tokio::join!(server.wsd(["reload"]), meanwhile);
+    reloaded.ok();
+    for job in ["of the same slot", "of another slot"] {
+        until("both processes", || async {
+            let events = server.events();
+            let of = |giving: bool| {
+                events.iter().filter(|it| **it == format!("job {job} giving={giving}")).count()
+            };
+            assert!(of(true) <= 1 && of(false) <= 1, "{events:?}");
+            (of(true) == 1 && of(false) == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_signal_reloads_too() {
     let server = Setup::stock().start().await;
     for signal in [nix::sys::signal::SIGHUP, nix::sys::signal::SIGUSR1] {

@@ -138,6 +138,9 @@ fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
 fn worker_message(ctx: Context, from: Slot, data: Bytes) {
     let text = String::from_utf8_lossy(&data);
     let Some((fd, text)) = text.split_once(' ') else { return };
+    if let Some(job) = text.strip_prefix("job ") {
+        return note(format_args!("job {job} giving={}", ctx.is_giving()));
+    }
     let fd: Fd = fd.parse().expect("a client's number");
     ctx.push(fd, format!("sent from {from} by way of {}: {text}", ctx.worker().slot));
 }

@@ -10,6 +10,7 @@ use Swoole\Http\Request as SwooleRequest;
 use Symfony\Component\HttpFoundation\BinaryFileResponse;
 use Symfony\Component\HttpFoundation\Response;
 use Symfony\Component\HttpFoundation\StreamedResponse;
+use Wsd\Reply;
 use Wsd\Request;
 
 /** Requests and responses, from wsd's to Laravel's and back. */
@@ -17,6 +18,8 @@ final class Http
 {
     /** Fields of a response that the server writes itself. */
     private const OF_THE_SERVER = ['connection', 'transfer-encoding', 'content-length', 'keep-alive', 'upgrade'];
+    /** A refusal is not longer; a debug page is. */
+    private const REFUSAL_BYTES_MAX = 16 << 10;
     /** An attribute that keeps the form, whose uploads are deleted with it, as long as the request. */
     private const FORM = '_wsd_form';
 
@@ -90,25 +93,69 @@ final class Http
         );
     }
 
-    public static function body(Response $response): string
+    /** Sends an answer: a file as a file, and what a callback makes while it makes it. */
+    public static function send(Response $response, string $before, Reply $reply): void
     {
-        if (!$response instanceof StreamedResponse && !$response instanceof BinaryFileResponse) {
-            return (string) $response->getContent();
+        $status = $response->getStatusCode();
+        $fields = self::fields($response);
+        if ($response instanceof BinaryFileResponse && $before === '' && self::file($response, $fields, $reply)) {
+            return;
         }
+        if (!$response instanceof StreamedResponse && !$response instanceof BinaryFileResponse) {
+            $reply->send(new \Wsd\Response($status, $before . $response->getContent(), $fields));
+            return;
+        }
+        $reply->begin($status, $fields);
         $level = ob_get_level();
-        ob_start();
+        // What is printed leaves at once; a callback whose client is gone ends at its next output.
+        ob_start(static function (string $part) use ($reply): string {
+            if ($part !== '' && !$reply->write($part)) {
+                throw new ClientGone();
+            }
+            return '';
+        }, 1);
         try {
+            echo $before;
             $response->sendContent();
-            // What the callback opened and left open belongs to it.
-            while (ob_get_level() > $level + 1) {
+            while (ob_get_level() > $level) {
                 ob_end_flush();
             }
-            return (string) ob_get_contents();
+            $reply->end();
+        } catch (ClientGone) {
+            // Nobody is there to be told.
         } finally {
             while (ob_get_level() > $level) {
                 ob_end_clean();
             }
         }
+    }
+
+    /** The answer to a handshake that is refused: no page for people, and none of megabytes. */
+    public static function refusal(Response $response): \Wsd\Response
+    {
+        $status = $response->getStatusCode();
+        $whole = !$response instanceof StreamedResponse && !$response instanceof BinaryFileResponse;
+        $body = $whole ? (string) $response->getContent() : '';
+        if ($status < 500 && strlen($body) <= self::REFUSAL_BYTES_MAX) {
+            return new \Wsd\Response($status, $body, self::fields($response));
+        }
+        return new \Wsd\Response($status, "The application refused: status $status.\n", self::cookies($response));
+    }
+
+    /** A file, and the range of it that the response was prepared for. */
+    private static function file(BinaryFileResponse $response, array $fields, Reply $reply): bool
+    {
+        [$offset, $length, $delete] = (fn (): array => [
+            $this->offset,
+            $this->maxlen < 0 ? null : $this->maxlen,
+            $this->deleteFileAfterSend,
+        ])->call($response);
+        $path = $response->getFile()->getPathname();
+        $sent = $reply->file($path, $response->getStatusCode(), $fields, $offset, $length);
+        if ($sent && $delete && is_file($path)) {
+            unlink($path);
+        }
+        return $sent;
     }
 
     /** @return array<string, mixed> what PHP has in $_SERVER under a web server */

@@ -16,6 +16,8 @@ use Symfony\Component\HttpFoundation\Response;
 use Wsd\Accept;
 use Wsd\App;
 use Wsd\Close;
+use Wsd\MediaType;
+use Wsd\Reply;
 use Wsd\Request;
 
 /** One application process of a Laravel server: HTTP and WebSocket through the same kernel. */
@@ -58,7 +60,9 @@ final class Server extends SwooleServer
             $this->websocket();
         }
         $this->bind();
-        $this->app->on('request', fn (App $app, Request $request) => $this->page($request));
+        $this->app->on('request', function (App $app, Request $request, Reply $reply): void {
+            $this->page($request, $reply);
+        });
         return $this->app->run();
     }
 
@@ -122,7 +126,7 @@ final class Server extends SwooleServer
         $status = $response->getStatusCode();
         // There need be no route for the path, so "not found" says nothing about the client.
         if ($status >= 300 && $status !== 404 && $status !== 405) {
-            $answer = new \Wsd\Response($status, Http::body($response), Http::fields($response));
+            $answer = Http::refusal($response);
             $this->complete($illuminate, $response);
             return $answer;
         }
@@ -160,21 +164,20 @@ final class Server extends SwooleServer
         $this->complete($illuminate, $response);
     }
 
-    private function page(Request $request): \Wsd\Response
+    private function page(Request $request, Reply $reply): void
     {
         if ($this->config['handle_static'] && ($file = $this->file($request)) !== null) {
-            return $file;
+            $reply->file($file, 200, [['content-type', MediaType::of($file)]]) || $reply->fail();
+            return;
         }
         ob_start();
         try {
             [$illuminate, $response] = $this->handle($request);
-            $body = Http::body($response);
         } finally {
             $echoed = (string) ob_get_clean();
         }
-        $answer = new \Wsd\Response($response->getStatusCode(), $echoed . $body, Http::fields($response));
+        Http::send($response, $echoed, $reply);
         $this->complete($illuminate, $response);
-        return $answer;
     }
 
     /** @return array{0: IlluminateRequest, 1: Response} */
@@ -227,7 +230,7 @@ final class Server extends SwooleServer
     }
 
     /** A file below public/, where handle_static asks for it. */
-    private function file(Request $request): ?\Wsd\Response
+    private function file(Request $request): ?string
     {
         if ($request->method !== 'GET' && $request->method !== 'HEAD') {
             return null;
@@ -238,9 +241,7 @@ final class Server extends SwooleServer
             || str_starts_with(basename($path), '.')) {
             return null;
         }
-        $response = new SwooleResponse();
-        $response->sendfile($path);
-        return SwooleResponse::said($response);
+        return $path;
     }
 
     /** Runs the classes of laravels.event_handlers. */

@@ -21,6 +21,7 @@ namespace Wsd;
  *                                         or later, neither is wsd's own 404
  *  - attach(Request)                      the client was opened in another process
  *  - pipe(int $from, int $tag, string $data)
+ *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
  *  - stop()                               once, after the last event
  */
 final class App
@@ -35,6 +36,8 @@ final class App
     private const QUICK_NS = 1_000_000;
     /** After so many quick events in a row, what they send is gathered to one write for so many. */
     private const QUICK_EVENTS = 32;
+    /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
+    private const GATHER_BYTES = 16 << 10;
     /** So many quick events it takes after one that was thought to be quick and was not. */
     private const QUICK_AGAIN = 100_000;
     /** Freed when a script ends for want of memory, so that its end can be told. */
@@ -47,8 +50,10 @@ final class App
     private array $handlers = [];
     /** @var array<string, mixed> what HELLO said */
     private array $facts = [];
-    /** @var array<int, true> clients of this process */
+    /** @var array<int, int> clients of this process, and the bytes they may be pushed unasked */
     private array $mine = [];
+    private int $free = 0;
+    private int $most = PHP_INT_MAX;
     /** @var list<array<string, mixed>> events that came while an answer was waited for */
     private array $backlog = [];
     /** @var array<int, Reply> answers that are not ended */
@@ -60,8 +65,12 @@ final class App
     private int $quick = 0;
     /** How many events have what they sent in the next write. */
     private int $gathered = 0;
+    /** The last of them that is done, and where its DONE belongs in that write. */
+    private int $undone = 0;
+    private int $mark = 0;
     private bool $gathers = false;
     private bool $ending = false;
+    private bool $placed = false;
     private string $reserved = '';
     private int $handled = 0;
     public readonly Timers $timers;
@@ -74,7 +83,7 @@ final class App
     /** Sets the handler of an event. */
     public function on(string $event, callable $handler): self
     {
-        $names = ['start', 'handshake', 'open', 'message', 'close', 'request', 'attach', 'pipe', 'stop'];
+        $names = ['start', 'handshake', 'open', 'message', 'close', 'request', 'attach', 'pipe', 'note', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -109,8 +118,8 @@ final class App
                 break;
             }
         }
-        $this->channel->flush();
-        $this->guard(fn () => $this->call('stop'));
+        $this->flush();
+        $this->placed && $this->guard(fn () => $this->call('stop'));
         $this->end(0);
         return $this->ending ? 0 : 1;
     }
@@ -127,24 +136,45 @@ final class App
         return $this->handled;
     }
 
-    /** Queues a message for a client, wherever it is. For the truth of it see pushConfirmed(). */
-    public function push(int $fd, string $data, int $opcode = self::TEXT): void
+    /**
+     * Queues a message for a client, wherever it is. A client of this process is not asked about
+     * while there is room for it; for any other, and for one that reads slowly, the verdict is waited
+     * for.
+     *
+     * @return bool whether it was queued, or relayed to the client's process; else with a warning
+     */
+    public function push(int $fd, string $data, int $opcode = self::TEXT): bool
     {
+        $left = ($this->mine[$fd] ?? -1) - strlen($data);
+        if ($left < 0) {
+            $verdict = $this->pushConfirmed($fd, $data, $opcode);
+            return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('push', $fd, $verdict);
+        }
+        $this->mine[$fd] = $left;
         $this->channel->write(pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data);
-        $this->gathers || $this->channel->flush();
+        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+            $this->flush();
+        }
+        return true;
     }
 
     /** Pushes and waits for the verdict: one of Protocol::VERDICTS. */
     public function pushConfirmed(int $fd, string $data, int $opcode = self::TEXT): string
     {
+        if (strlen($data) > $this->most) {
+            return 'too_big';
+        }
         $answer = $this->ask(Protocol::PUSH, $fd, $opcode, $data, Protocol::FLAG_VERDICT);
+        if (isset($this->mine[$fd]) && $answer['code'] === 0) {
+            $this->mine[$fd] = min($this->free, $answer['fd'] ?? 0);
+        }
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
     }
 
     /** Leaves a client alone when the idle are closed (heartbeat_idle_time), or does so no more. */
     public function protect(int $fd, bool $on = true): void
     {
-        $this->channel->write(Protocol::frame(Protocol::PROTECT, code: (int) $on, fd: $fd));
+        $this->say(Protocol::frame(Protocol::PROTECT, code: (int) $on, fd: $fd));
     }
 
     /** As protect(), and waits for the verdict: one of Protocol::VERDICTS. */
@@ -155,9 +185,13 @@ final class App
     }
 
     /** Queues a message for every client of the server, except one where given. */
-    public function broadcast(string $data, int $opcode = self::TEXT, int $except = 0): void
+    public function broadcast(string $data, int $opcode = self::TEXT, int $except = 0): bool
     {
+        if (strlen($data) > $this->most) {
+            return $this->refused('broadcast', 0, 'too_big');
+        }
         $this->say(Protocol::frame(Protocol::BROADCAST, 0, $opcode, 0, $except, $data));
+        return true;
     }
 
     /** Closes a client's connection, after what was pushed to it. */
@@ -211,10 +245,22 @@ final class App
         $this->say(Protocol::frame(Protocol::KEEP, fd: $fd, payload: $bytes));
     }
 
-    /** Sends bytes to the application of another worker, which gets them as `pipe`. */
-    public function send(int $worker, string $data, int $tag = 0): void
+    /**
+     * Sends bytes to the application of a worker, which gets them as `pipe`: in the process $tag
+     * modulo the number of processes. During a reload a worker is two, and the bytes reach both.
+     *
+     * @param int $flags Protocol::TO_TASK: a process that does tasks; with TO_ANY: the one with the
+     *     least to do. AS_NOTE: past the events that wait, to the handler `note`
+     * @return bool false, with a warning, where they were not sent
+     */
+    public function send(int $worker, string $data, int $tag = 0, int $flags = 0): bool
     {
-        $this->say(Protocol::frame(Protocol::SEND, 0, $worker, 0, $tag, $data));
+        if (strlen($data) > (int) ($this->facts['frame_max'] ?? PHP_INT_MAX)) {
+            return $this->refused('send', $worker, 'too_big');
+        }
+        $answer = $this->ask(Protocol::SEND, $tag, $worker, $data, $flags | Protocol::FLAG_VERDICT);
+        $verdict = Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+        return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('send', $worker, $verdict);
     }
 
     /** Whether the client is served by this process, as far as this process knows. */
@@ -223,11 +269,23 @@ final class App
         return isset($this->mine[$fd]);
     }
 
+    /** Whether the client is served by this process and may be pushed so many bytes unasked. */
+    public function has(int $fd, int $bytes): bool
+    {
+        return $bytes <= ($this->mine[$fd] ?? -1);
+    }
+
     /** Sends what is queued now, and not at the end of the event. */
     public function flush(): void
     {
         $this->gathers = false;
         $this->gathered = 0;
+        if ($this->undone !== 0) {
+            // Behind all that the gathered events sent, and before what the event at hand has sent.
+            $done = pack('VCCvVP', 0, Protocol::DONE, Protocol::FLAG_ALL, 0, $this->undone, 0);
+            $this->channel->insert($this->mark, $done);
+            $this->undone = 0;
+        }
         $this->channel?->flush();
     }
 
@@ -246,7 +304,10 @@ final class App
         }
         $this->facts = json_decode($hello['payload'], true) ?: [];
         $this->timers->restart();
-        $this->guard(fn () => $this->call('start'));
+        $this->free = (int) ($this->facts['push_free'] ?? 0);
+        $this->most = (int) ($this->facts['push_max'] ?? PHP_INT_MAX);
+        // One that stands by is told when it has a place.
+        empty($this->facts['spare']) && $this->placed();
         // CLOSE is wanted always: it keeps the list of this process's clients true.
         $wants = Protocol::IN_ORDER | Protocol::WANT_CLOSE;
         $kinds = [
@@ -283,8 +344,10 @@ final class App
         // A handler may do anything after it has sent something, so that leaves at once. Only
         // while events wait and all were quick, what they send is gathered.
         $this->gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
-            && $this->gathered < self::QUICK_EVENTS && $this->channel->has();
+            && $this->gathered < self::QUICK_EVENTS && $this->channel->has()
+            && $this->channel->pending() < self::GATHER_BYTES;
         $this->gathers || $this->flush();
+        $gathers = $this->gathers;
         $this->event = $event;
         $this->dispatch($event);
         $this->event = null;
@@ -292,7 +355,7 @@ final class App
         if (hrtime(true) - $begun < self::QUICK_NS) {
             $this->quick++;
         } else {
-            $this->quick = $this->gathers ? -self::QUICK_AGAIN : 0;
+            $this->quick = $gathers ? -self::QUICK_AGAIN : 0;
             $this->gathers = false;
         }
         $this->gathers || $this->flush();
@@ -304,7 +367,7 @@ final class App
         switch ($event['kind']) {
             case Protocol::MESSAGE:
                 $fd = $event['fd'];
-                $this->mine[$fd] = true;
+                $this->mine[$fd] ??= $this->free;
                 try {
                     ($this->handlers['message'])($this, $fd, $event['payload'], $event['code'], $event['flags']);
                 } catch (\Throwable $error) {
@@ -321,7 +384,7 @@ final class App
                 $this->requested($event);
                 break;
             case Protocol::ATTACH:
-                $this->mine[$event['fd']] = true;
+                $this->mine[$event['fd']] = $this->free;
                 $request = Protocol::request($event['fd'], $event['payload']);
                 $this->guard(fn () => $this->call('attach', $request), $event['fd']);
                 break;
@@ -350,7 +413,7 @@ final class App
             $payload = Protocol::string($verdict->subprotocol) . Protocol::fields($verdict->fields);
             $this->answer(Protocol::ACCEPT, $event, 0, $payload);
         }
-        $this->mine[$event['fd']] = true;
+        $this->mine[$event['fd']] = $this->free;
         $this->guard(fn () => $this->call('open', $request), $event['fd']);
     }
 
@@ -398,6 +461,7 @@ final class App
     public function replyFile(Reply $reply, int $status, string $payload, $file): bool
     {
         $frame = Protocol::frame(Protocol::RESPONSE, Protocol::FLAG_FILE, $status, $reply->id(), 0, $payload);
+        $this->flush();
         return $this->channel->sendWith($frame, $file);
     }
 
@@ -408,12 +472,12 @@ final class App
     }
 
     /** @internal waits for what the worker says; events that come meanwhile are kept. False when it is gone. */
-    public function await(): bool
+    public function await(?float $seconds = null): bool
     {
-        $this->channel->flush();
+        $this->flush();
         $frame = $this->channel->next();
         if ($frame === null) {
-            return $this->channel->read();
+            return $this->channel->read($seconds);
         }
         if ($frame['kind'] < Protocol::VERDICT) {
             $this->backlog[] = $frame;
@@ -428,6 +492,11 @@ final class App
     {
         if ($frame['kind'] === Protocol::TAKEN) {
             ($this->replies[$frame['id']] ?? null)?->taken($frame['fd'], $frame['code'] !== 0);
+        } elseif ($frame['kind'] === Protocol::PLACE) {
+            $this->facts = json_decode($frame['payload'], true) + $this->facts;
+            $this->placed();
+        } elseif ($frame['kind'] === Protocol::NOTE) {
+            $this->guard(fn () => $this->call('note', $frame['code'], $frame['fd'], $frame['payload']));
         }
     }
 
@@ -452,6 +521,20 @@ final class App
         }
     }
 
+    private function placed(): void
+    {
+        $this->placed = true;
+        $this->guard(fn () => $this->call('start'));
+    }
+
+    private function refused(string $what, int $to, string $verdict): bool
+    {
+        if ($verdict !== 'gone') {
+            trigger_error("Wsd\\App::$what(): not sent to $to: $verdict", E_USER_WARNING);
+        }
+        return false;
+    }
+
     private function failed(\Throwable $error, int $fd): void
     {
         $hint = SwooleNames::hint($error->getMessage());
@@ -464,11 +547,16 @@ final class App
     /** Says that an event is done, behind all that it sent. */
     private function done(int $id): void
     {
-        if ($id !== 0) {
+        if ($id === 0) {
+            return;
+        }
+        $this->handled++;
+        if ($this->gathers) {
+            [$this->undone, $this->mark] = [$id, $this->channel->pending()];
+            $this->gathered++;
+        } else {
             $flags = isset($this->replies[$id]) ? Protocol::FLAG_LATER : 0;
             $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, $flags, 0, $id, 0));
-            $this->handled++;
-            $this->gathered++;
         }
     }
 
@@ -476,12 +564,15 @@ final class App
     private function say(string $frame): void
     {
         $this->channel->write($frame);
-        $this->gathers || $this->channel->flush();
+        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+            $this->flush();
+        }
     }
 
     /** Says that this process ends and begins no further event. */
     private function end(int $code): void
     {
+        $this->flush();
         $this->channel->write(Protocol::frame(Protocol::END, code: $code));
         $this->channel->flush();
         $this->channel->close();
@@ -497,7 +588,8 @@ final class App
         array_map(fn (Reply $reply) => $reply->fail(), $this->replies);
         $fatal = ((error_get_last()['type'] ?? 0) & self::FATAL) !== 0;
         if ($this->event !== null) {
-            if ($fatal && $this->event['fd'] !== 0 && $this->event['kind'] !== Protocol::PIPE) {
+            $of = [Protocol::OPEN, Protocol::MESSAGE, Protocol::ATTACH];
+            if ($fatal && in_array($this->event['kind'], $of, true)) {
                 $this->close($this->event['fd'], 1011, 'the handler failed');
             }
             $this->done($this->event['id']);
@@ -524,7 +616,7 @@ final class App
     {
         $id = $this->asked = $this->asked % 0xffffffff + 1;
         $this->channel->write(Protocol::frame($kind, $flags, $code, $id, $fd, $payload));
-        $this->channel->flush();
+        $this->flush();
         while (true) {
             $frame = $this->channel->next();
             if ($frame === null) {
@@ -534,7 +626,7 @@ final class App
                 }
             } elseif ($frame['kind'] < Protocol::VERDICT) {
                 $this->backlog[] = $frame;
-            } elseif ($frame['kind'] !== Protocol::TAKEN && $frame['id'] === $id) {
+            } elseif ($frame['kind'] < Protocol::TAKEN && $frame['id'] === $id) {
                 return $frame;
             } else {
                 $this->told($frame);

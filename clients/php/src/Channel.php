@@ -8,7 +8,6 @@ namespace Wsd;
 final class Channel
 {
     private const READ_BYTES = 65536;
-    private const FLUSH_BYTES = 65536;
 
     /** @var resource */
     private $socket;
@@ -37,13 +36,24 @@ final class Channel
         return $socket === false ? null : new self($socket);
     }
 
-    /** Queues bytes. They leave with flush(), or at once where they are many. */
+    /** Queues bytes. They leave with flush(). */
     public function write(string $bytes): void
     {
         $this->output .= $bytes;
-        if (strlen($this->output) >= self::FLUSH_BYTES) {
-            $this->flush();
-        }
+    }
+
+    /** How many bytes are queued. */
+    public function pending(): int
+    {
+        return strlen($this->output);
+    }
+
+    /** Queues bytes among those that are queued. */
+    public function insert(int $at, string $bytes): void
+    {
+        $this->output = $at === strlen($this->output)
+            ? $this->output . $bytes
+            : substr_replace($this->output, $bytes, $at, 0);
     }
 
     /** Whether bytes were read of which no frame was taken yet. */

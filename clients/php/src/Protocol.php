@@ -42,13 +42,19 @@ final class Protocol
 
     public const VERDICT = 64;
     public const TAKEN = 69;
+    public const NOTE = 70;
+    public const PLACE = 71;
 
     public const FLAG_ANSWER = 1;
+    public const FLAG_ALL = 1;
     public const FLAG_LATER = 2;
     public const FLAG_COMPRESSED = 2;
     public const FLAG_VERDICT = 1;
     public const FLAG_MORE = 1;
     public const FLAG_FILE = 2;
+    public const TO_TASK = 2;
+    public const TO_ANY = 4;
+    public const AS_NOTE = 8;
     public const FLAG_AGAIN = 128;
 
     public const WANT_HANDSHAKE = 1;

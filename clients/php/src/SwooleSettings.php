@@ -11,7 +11,7 @@ final class SwooleSettings
     private const NOTHING_TO_DO = [
         'enable_reuse_port', 'dispatch_mode', 'reload_async', 'enable_coroutine', 'hook_flags',
         'open_websocket_protocol', 'open_http_protocol', 'enable_unsafe_event', 'task_ipc_mode',
-        'task_max_request', 'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
+'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
         'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
         'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
         'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
@@ -29,7 +29,7 @@ final class SwooleSettings
         'enable_delay_receive' => 'connections are read at once',
         'http_compression' => 'responses are not compressed: nginx does that',
         'enable_unsafe_event' => 'onConnect is never called, onClose always',
-        'task_tmpdir' => 'tasks stay in their process and need no files',
+        'task_tmpdir' => 'tasks travel by sockets and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];
     private const LOG_LEVELS = ['debug', 'trace', 'info', 'info', 'warn', 'error', 'error'];
@@ -108,13 +108,18 @@ final class SwooleSettings
         $workers = max(1, min($php, (int) ($this->set['reactor_num'] ?? $cpus), 256));
         $this->wsd['worker_num'] = $workers;
         $this->wsd['app.processes'] = (int) ceil($php / $workers);
-        $this->copy(['max_request' => 'app.max_requests', 'user' => 'user', 'group' => 'group']);
+        $tasks = max(0, (int) ($this->set['task_worker_num'] ?? 0));
+        $this->wsd['app.task_processes'] = (int) ceil($tasks / $workers);
+        // Swoole ends no handler for lasting.
+        $this->wsd['app.event_timeout'] = 0;
+        $this->copy([
+            'task_max_request' => 'app.task_max_requests',
+            'max_request' => 'app.max_requests',
+            'user' => 'user',
+            'group' => 'group',
+        ]);
         if (isset($this->set['max_wait_time'])) {
             $this->wsd['max_wait_time'] = $this->set['max_wait_time'] . 's';
-        }
-        if (!empty($this->set['task_worker_num'])) {
-            $this->notices[] = 'task_worker_num: tasks run in the process that gives them, when its '
-                . 'events are done; raise worker_num if they take long';
         }
     }
 
@@ -170,7 +175,7 @@ final class SwooleSettings
     {
         $known = [
             'worker_num', 'reactor_num', 'max_request', 'user', 'group', 'max_wait_time',
-            'task_worker_num', 'heartbeat_idle_time', 'heartbeat_check_interval', 'max_conn',
+            'task_worker_num', 'task_max_request', 'heartbeat_idle_time', 'heartbeat_check_interval', 'max_conn',
             'max_connection', 'package_max_length', 'backlog', 'open_tcp_nodelay',
             'websocket_compression', 'socket_buffer_size', 'open_tcp_keepalive', 'tcp_keepidle',
             'tcp_user_timeout', 'websocket_subprotocol', 'daemonize', 'pid_file', 'log_file',

@@ -6,6 +6,7 @@ namespace Swoole;
 
 use Wsd\App;
 use Wsd\Launcher;
+use Wsd\Protocol;
 use Wsd\SwooleErrors;
 use Wsd\SwooleScript;
 use Wsd\SwooleSettings;
@@ -39,6 +40,10 @@ class Server implements \Wsd\OpenSwooleServer
     /** @var array<string, callable> */
     protected array $handlers = [];
     private int $tasks = 0;
+    /** @var array<int, callable> what task() is to call with the result */
+    private array $finishes = [];
+    /** @var array<int, array{0: mixed}|null> results that are waited for */
+    private array $awaited = [];
     private ?array $task = null;
     private float $started = 0;
     private int $requests = 0;
@@ -100,6 +105,7 @@ class Server implements \Wsd\OpenSwooleServer
             'handler' => 'app',
             'app.command' => Launcher::command(),
             'app.cwd' => getcwd() ?: '/',
+            'app.stdout' => 'own',
             ...$settings->wsd,
         ]) === 0;
     }
@@ -199,7 +205,7 @@ class Server implements \Wsd\OpenSwooleServer
             'start_time' => (int) $this->started,
             'connection_num' => $stats['connections'] ?? 0,
             'worker_num' => $this->workers(),
-            'task_worker_num' => 0,
+            'task_worker_num' => $this->taskWorkers(),
             'tasking_num' => 0,
             'request_count' => $this->app->handled(),
             'worker_request_count' => $this->app->handled(),
@@ -228,46 +234,52 @@ class Server implements \Wsd\OpenSwooleServer
         $this->app->timers->add(0, fn () => $callback(), false);
     }
 
-    /** Runs onTask in this process, once the event at hand is done. */
+    /**
+     * Has a task process run onTask.
+     *
+     * @param int $worker_id which task process, 0 to task_worker_num - 1; -1 is one with little to do
+     */
     public function task(mixed $data, int $worker_id = -1, ?callable $finish_callback = null): int|false
     {
-        if (!isset($this->handlers['task'])) {
-            return $this->warn('task', 'require onTask callback');
+        $id = $this->give('task', $data, $worker_id, false);
+        if ($id !== false && $finish_callback !== null) {
+            $this->finishes[$id] = $finish_callback;
         }
-        $id = $this->tasks++;
-        $this->app->timers->add(0, function () use ($id, $data, $finish_callback): void {
-            $this->runTask($id, $data, $finish_callback);
-        }, false);
         return $id;
     }
 
-    /** Runs onTask at once and gives its result. */
+    /** Has a task process run onTask, and waits for its result; false where none comes in time. */
     public function taskwait(mixed $data, float $timeout = 0.5, int $worker_id = -1): mixed
     {
-        if (!isset($this->handlers['task'])) {
-            return $this->warn('taskwait', 'require onTask callback');
-        }
-        $result = false;
-        $this->runTask($this->tasks++, $data, function ($server, $id, $data) use (&$result): void {
-            $result = $data;
-        });
-        return $result;
+        $id = $this->give('taskwait', $data, $worker_id, true);
+        return $id === false ? false : ($this->results([$id], $timeout)[$id] ?? false);
     }
 
-    /** @return array<int, mixed> */
+    /** @return array<int, mixed> the results that came in time, under the keys of their tasks */
     public function taskWaitMulti(array $tasks, float $timeout = 0.5): array|false
     {
-        return array_map(fn ($task) => $this->taskwait($task, $timeout), $tasks);
+        $ids = array_map(fn ($task) => $this->give('taskWaitMulti', $task, -1, true), $tasks);
+        $results = $this->results(array_filter($ids, is_int(...)), $timeout);
+        return array_filter(
+            array_map(fn ($id) => $results[$id] ?? null, $ids),
+            fn ($result) => $result !== null,
+        );
     }
 
+    /** @return array<int, mixed> as taskWaitMulti(), false for those without a result */
+    public function taskCo(array $tasks, float $timeout = 0.5): array|false
+    {
+        $results = $this->taskWaitMulti($tasks, $timeout);
+        return array_map(fn ($key) => $results[$key] ?? false, array_combine(array_keys($tasks), array_keys($tasks)));
+    }
+
+    /** Gives the result of the task at hand to the process that gave it. */
     public function finish(mixed $data): bool
     {
         if ($this->task === null) {
             return $this->warn('finish', 'can only be used in the task callback');
         }
-        $this->task['result'] = $data;
-        $this->task['finished'] = true;
-        return true;
+        return $this->tell($this->task, $data);
     }
 
     /** Sends something to another worker's onPipeMessage; what is no string is serialized. */
@@ -276,18 +288,14 @@ class Server implements \Wsd\OpenSwooleServer
         if ($dst_worker_id === $this->worker_id) {
             return $this->warn('sendMessage', "can't send messages to self");
         }
-        if ($dst_worker_id < 0 || $dst_worker_id >= $this->workers()) {
+        if ($dst_worker_id < 0 || $dst_worker_id >= $this->workers() + $this->taskWorkers()) {
             return $this->warn('sendMessage', "worker_id[$dst_worker_id] is invalid");
         }
         if (!isset($this->handlers['pipemessage'])) {
             return $this->warn('sendMessage', 'onPipeMessage is null, can\'t use sendMessage');
         }
-        $processes = (int) $this->app->fact('processes');
-        // The number says both where to and from whom: see SEND in docs/app-protocol.md.
-        $tag = $this->worker_id * $processes + $dst_worker_id % $processes;
         $bytes = is_string($message) ? "s$message" : 'o' . serialize($message);
-        $this->app->send(intdiv($dst_worker_id, $processes), $bytes, $tag);
-        return true;
+        return $this->post($dst_worker_id, pack('V', $this->worker_id) . $bytes);
     }
 
     public function getLastError(): int
@@ -389,12 +397,17 @@ class Server implements \Wsd\OpenSwooleServer
     {
         $this->app->on('start', function (App $app): void {
             $processes = (int) $app->fact('processes');
-            $this->worker_id = $app->fact('worker') * $processes + $app->fact('process');
+            $process = (int) $app->fact('process');
+            $this->taskworker = $process >= $processes;
+            $this->worker_id = $this->taskworker
+                ? $this->workers() + $app->fact('worker') * $app->fact('tasks') + $process - $processes
+                : $app->fact('worker') * $processes + $process;
             $this->worker_pid = getmypid();
             $this->master_pid = (int) $app->fact('master_pid');
             $this->manager_pid = (int) $app->fact('manager_pid');
             $this->started = microtime(true);
             $this->setting['worker_num'] = $this->workers();
+            $this->setting['task_worker_num'] = $this->taskWorkers();
             $first = $this->worker_id === 0 && $app->fact('start') === 0 && $app->fact('epoch') === 1;
             if ($first && isset($this->handlers['start'])) {
                 ($this->handlers['start'])($this);
@@ -402,12 +415,12 @@ class Server implements \Wsd\OpenSwooleServer
             $this->call('workerstart', $this->worker_id);
         });
         $this->app->on('stop', fn () => $this->call('workerstop', $this->worker_id));
-        $this->app->on('pipe', function (App $app, int $from, int $tag, string $data): void {
-            $message = $data[0] === 's' ? substr($data, 1) : unserialize(substr($data, 1));
-            $this->call('pipemessage', intdiv($tag, (int) $app->fact('processes')), $message);
-        });
+        $this->app->on('pipe', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
+        $this->app->on('note', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         if (isset($this->handlers['request'])) {
-            $this->app->on('request', fn (App $app, \Wsd\Request $request) => $this->request($request));
+            $this->app->on('request', function (App $app, \Wsd\Request $request, \Wsd\Reply $reply): void {
+                $this->request($request, $reply);
+            });
         }
     }
 
@@ -438,15 +451,15 @@ class Server implements \Wsd\OpenSwooleServer
         return false;
     }
 
-    private function request(\Wsd\Request $request): \Wsd\Response
+    private function request(\Wsd\Request $request, \Wsd\Reply $reply): void
     {
-        $response = Http\Response::of($request->fd);
-        ($this->handlers['request'])(Http\Request::of($request, $this->port, $this->setting), $response);
-        $said = Http\Response::said($response);
-        if ($said->header('content-type') === null) {
-            $said->fields[] = ['content-type', 'text/html'];
+        $response = Http\Response::answering($reply, $request->fd);
+        try {
+            ($this->handlers['request'])(Http\Request::of($request, $this->port, $this->setting), $response);
+        } catch (\Throwable $error) {
+            $reply->fail();
+            throw $error;
         }
-        return $said;
     }
 
     private function taskIsObject(): bool
@@ -455,23 +468,106 @@ class Server implements \Wsd\OpenSwooleServer
             || !empty($this->setting['task_enable_coroutine']);
     }
 
-    private function runTask(int $id, mixed $data, ?callable $finish): void
+    /** Sends a task to a task process; gives its id. */
+    private function give(string $method, mixed $data, int $to, bool $waits): int|false
     {
-        [$outer, $this->task] = [$this->task, ['finished' => false, 'result' => null]];
+        $tasks = $this->taskWorkers();
+        if ($tasks === 0) {
+            return $this->warn($method, "task method can't be executed without task_worker_num: "
+                . "set(['task_worker_num' => 1])");
+        }
+        if ($this->taskworker) {
+            return $this->warn($method, 'Server->task() cannot use in the task-worker');
+        }
+        if (!isset($this->handlers['task']) || $to >= $tasks) {
+            $why = $to >= $tasks ? "worker_id must be less than task_worker_num[$tasks]" : 'require onTask callback';
+            return $this->warn($method, $why);
+        }
+        $id = $this->tasks++;
+        $bytes = pack('V', $this->worker_id) . 't' . pack('PC', $id, (int) $waits) . serialize($data);
+        $sent = $to >= 0
+            ? $this->post($this->workers() + $to, $bytes)
+            : $this->app->send((int) $this->app->fact('worker'), $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
+        return $sent ? $id : false;
+    }
+
+    /** Sends bytes to the process of that worker id. */
+    private function post(int $worker, string $bytes, int $flags = 0): bool
+    {
+        $processes = (int) $this->app->fact('processes');
+        if ($worker < $this->workers()) {
+            return $this->app->send(intdiv($worker, $processes), $bytes, $worker % $processes, $flags);
+        }
+        $tasks = (int) $this->app->fact('tasks');
+        $worker -= $this->workers();
+        return $this->app->send(intdiv($worker, $tasks), $bytes, $worker % $tasks, $flags | Protocol::TO_TASK);
+    }
+
+    /** Something that another process of this server sent with post(). */
+    private function posted(string $bytes): void
+    {
+        $from = unpack('V', $bytes)[1];
+        $rest = substr($bytes, 5);
+        match ($bytes[4]) {
+            's' => $this->call('pipemessage', $from, $rest),
+            'o' => $this->call('pipemessage', $from, unserialize($rest)),
+            't' => $this->runTask($from, unpack('Pid/Cwaits', $rest), unserialize(substr($rest, 9))),
+            'f' => $this->finished(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
+        };
+    }
+
+    /** @param array{id: int, waits: int} $task */
+    private function runTask(int $from, array $task, mixed $data): void
+    {
+        [$outer, $this->task] = [$this->task, [...$task, 'from' => $from]];
         try {
             $result = $this->taskIsObject()
-                ? $this->call('task', Server\Task::of($id, $this->worker_id, $data, $this->finish(...)))
-                : $this->call('task', $id, $this->worker_id, $data);
-            $finished = $this->task['finished'] || $result !== null;
-            $result = $this->task['finished'] ? $this->task['result'] : $result;
+                ? $this->call('task', Server\Task::of($task['id'], $from, $data, $this->finish(...)))
+                : $this->call('task', $task['id'], $from, $data);
+            if ($result !== null) {
+                $this->tell($this->task, $result);
+            }
         } finally {
             $this->task = $outer;
         }
-        if ($finished && $finish !== null) {
-            $finish($this, $id, $result);
-        } elseif ($finished) {
-            $this->call('finish', $id, $result);
+    }
+
+    /** @param array{id: int, waits: int, from: int} $task */
+    private function tell(array $task, mixed $result): bool
+    {
+        $bytes = pack('V', $this->worker_id) . 'f' . pack('P', $task['id']) . serialize($result);
+        return $this->post($task['from'], $bytes, $task['waits'] !== 0 ? Protocol::AS_NOTE : 0);
+    }
+
+    private function finished(int $id, mixed $result): void
+    {
+        if (array_key_exists($id, $this->awaited)) {
+            $this->awaited[$id] = [$result];
+            return;
         }
+        $finish = $this->finishes[$id] ?? null;
+        unset($this->finishes[$id]);
+        $finish !== null ? $finish($this, $id, $result) : $this->call('finish', $id, $result);
+    }
+
+    /**
+     * @param list<int> $ids
+     * @return array<int, mixed>
+     */
+    private function results(array $ids, float $timeout): array
+    {
+        $this->awaited = array_fill_keys($ids, null) + $this->awaited;
+        $until = microtime(true) + $timeout;
+        $missing = fn (): bool => in_array(null, array_intersect_key($this->awaited, array_flip($ids)), true);
+        while ($missing() && ($left = $until - microtime(true)) > 0 && $this->app->await($left));
+        $results = array_filter(array_intersect_key($this->awaited, array_flip($ids)));
+        $this->awaited = array_diff_key($this->awaited, array_flip($ids));
+        return array_map(fn (array $result) => $result[0], $results);
+    }
+
+    private function taskWorkers(): int
+    {
+        return (int) $this->app->fact('worker_num') * (int) $this->app->fact('tasks');
     }
 
     /** The pid of an application process of this server, which the kernel knows by its parent. */

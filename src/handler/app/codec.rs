@@ -19,8 +19,14 @@ pub const COMPRESSED: u8 = 2;
 pub const ALL: u8 = 1;
 /// Flag of DONE: the answer to this request comes later.
 pub const LATER: u8 = 2;
-/// Flag of PUSH, DISCONNECT and PROTECT: VERDICT is waited for.
+/// Flag of PUSH, DISCONNECT, PROTECT and SEND: VERDICT is waited for.
 pub const VERDICT: u8 = 1;
+/// Flag of SEND: to a process that does tasks.
+pub const TASK: u8 = 2;
+/// Flag of SEND with TASK: to the one with the least to do.
+pub const ANY: u8 = 4;
+/// Flag of SEND: as a NOTE, which is no event and waits behind none.
+pub const NOTE: u8 = 8;
 /// Flag of RESPONSE and BODY: the body goes on.
 pub const MORE: u8 = 1;
 /// Flag of RESPONSE: the body is a range of the file whose descriptor comes with the frame.
@@ -133,6 +139,10 @@ kinds! {
     StatsAnswer = 68,
     /// What the client took of an answer's body.
     Taken = 69,
+    /// What SEND sent as a note.
+    Note = 70,
+    /// A process that stood by has a place from now on.
+    Place = 71,
 }
 
 /// One frame. Which fields mean something depends on the kind; the others are 0.

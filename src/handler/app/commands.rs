@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::codec::{
-    self, ALL, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, Packet, VERDICT, take_fields,
+    self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, VERDICT,
+    take_fields,
 };
 use super::link::Link;
 use super::replies;
@@ -67,7 +68,7 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
             }
         }
         Kind::Body => link.taken(head.id, 0, true),
-        Kind::Push | Kind::Disconnect if head.flags & VERDICT != 0 => {
+        Kind::Push | Kind::Disconnect | Kind::Send if head.flags & VERDICT != 0 => {
             let too_long = matches!(broken, Broken::Length(_));
             link.verdict(head.id, if too_long { verdict_code(Verdict::TooBig) } else { INVALID });
         }
@@ -179,10 +180,13 @@ fn push(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     };
     if asked {
         let (link, confirmed) = (link.clone(), ctx.push_confirmed(fd, message));
-        ctx.spawn(async move { link.verdict(packet.id, verdict_code(confirmed.await)) });
+        ctx.spawn(async move {
+            let verdict = confirmed.await;
+            link.verdict_on(packet.id, verdict_code(verdict), packet.fd);
+        });
     } else {
         let verdict = ctx.push(fd, message);
-        link.count_push(verdict);
+        link.count_push(packet.fd, verdict);
     }
     Ok(())
 }
@@ -305,23 +309,37 @@ fn stats(link: &Rc<Link>, ctx: &Context, id: u32) {
 
 fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     let slot = u8::try_from(packet.code).map_err(|_| Broken::Value(Kind::Send))?;
-    if Slot(slot) == ctx.worker().slot {
-        link.shared.pipe(Slot(slot), packet.fd, packet.body);
-        return Ok(());
-    }
-    let mut data = BytesMut::with_capacity(8 + packet.body.len());
+    let to = packet.flags & (TASK | ANY | NOTE);
+    let mut data = BytesMut::with_capacity(PIPE_HEAD_BYTES + packet.body.len());
+    data.put_u8(to);
     data.put_u64_le(packet.fd);
     data.put_slice(&packet.body);
-    let verdict = ctx.send_to_worker(Slot(slot), data.freeze());
-    if !verdict.is_ok() {
+    let verdict = if Slot(slot) != ctx.worker().slot {
+        ctx.send_to_worker(Slot(slot), data.freeze())
+    } else if !link.shared.takes_pipe(to) {
+        Verdict::Gone
+    } else {
+        link.shared.pipe(Slot(slot), to, packet.fd, packet.body);
+        if to & (TASK | NOTE) == 0 {
+            // What is for the clients of a process is for those of both, during a reload.
+            ctx.reactor().send_to_sibling(data.freeze());
+        }
+        Verdict::Queued
+    };
+    if packet.flags & VERDICT != 0 {
+        link.verdict(packet.id, verdict_code(verdict));
+    } else if !verdict.is_ok() {
         tracing::warn!(app = %link.id, to = %slot, %verdict, "a message to a worker was not sent");
     }
     Ok(())
 }
 
-/// Takes apart what `send` put together.
-pub fn unpack_pipe(mut data: Bytes) -> Option<(u64, Bytes)> {
-    (data.len() >= 8).then(|| (data.get_u64_le(), data))
+/// Bytes before the payload of a message between workers.
+const PIPE_HEAD_BYTES: usize = 9;
+
+/// Takes apart what `send` put together: for whom, the number, and the payload.
+pub fn unpack_pipe(mut data: Bytes) -> Option<(u8, u64, Bytes)> {
+    (data.len() >= PIPE_HEAD_BYTES).then(|| (data.get_u8(), data.get_u64_le(), data))
 }
 
 /// The fields of an answer to a handshake. Frameworks give every response a Date and the like,

@@ -71,6 +71,8 @@ pub struct Lane {
     pub process: Option<Process>,
     /// Who will, when `process` has finished what it has.
     pub next: Option<Process>,
+    /// Who stands by to take the place of a `process` that dies.
+    pub spare: Option<Process>,
     /// Clients of this place.
     pub pins: usize,
     /// Bytes of all events, waiting or sent.

@@ -18,6 +18,7 @@ use super::commands;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
+use crate::fd::Fd;
 use crate::sys::packet;
 
 /// What one read takes at most.
@@ -36,12 +37,14 @@ pub struct Link {
     pub shared: Rc<Shared>,
     /// Answers and control frames on their way out; events are encoded when there is space.
     out: RefCell<BytesMut>,
-    wake: Notify,
+    pub(super) wake: Notify,
     handled: Cell<u64>,
     refused_pushes: Cell<u64>,
     replaced: Cell<bool>,
     /// It was told to shut down: its end is no surprise.
     leaving: Cell<bool>,
+    /// It stands by.
+    spare: Cell<bool>,
     ended: Cell<bool>,
     /// Bytes of a payload that is too long and thrown away as it comes.
     skip: Cell<usize>,
@@ -54,6 +57,7 @@ pub struct Link {
 
 impl Link {
     pub fn new(shared: Rc<Shared>, ctx: Context, started: &Started) -> Rc<Link> {
+        let spare = shared.spawner.is_spare(started.id);
         let link = Link {
             id: started.id,
             pid: started.pid,
@@ -64,6 +68,7 @@ impl Link {
             refused_pushes: Cell::new(0),
             replaced: Cell::new(false),
             leaving: Cell::new(false),
+            spare: Cell::new(spare),
             ended: Cell::new(false),
             skip: Cell::new(0),
             descriptors: RefCell::default(),
@@ -83,7 +88,7 @@ impl Link {
         let mut sending = BytesMut::with_capacity(WRITE_BYTES);
         loop {
             self.fill(&mut sending);
-            if sending.len() > ANSWER_BYTES_MAX {
+            if self.out.borrow().len() > ANSWER_BYTES_MAX {
                 return Some(Why::Protocol("it asks much and reads nothing".to_owned()));
             }
             tokio::select! {
@@ -139,7 +144,15 @@ impl Link {
 
     /// Queues a VERDICT.
     pub fn verdict(&self, id: u32, code: u16) {
-        self.answer(Packet { id, code, ..Packet::new(Kind::Verdict) });
+        self.verdict_on(id, code, 0);
+    }
+
+    /// Queues a VERDICT on a push, with the bytes that may be pushed to that client next.
+    pub fn verdict_on(&self, id: u32, code: u16, fd: u64) {
+        let room = Fd::try_from(fd).ok().and_then(|fd| self.ctx.room(fd)).unwrap_or(0);
+        // Others may push to that client as well.
+        let fd = room as u64 / 2;
+        self.answer(Packet { id, code, fd, ..Packet::new(Kind::Verdict) });
     }
 
     /// Tells the process what the client took of an answer's body, or that nobody reads it.
@@ -173,7 +186,9 @@ impl Link {
         {
             let mut pool = self.shared.pool.borrow_mut();
             pool.ended(self.id);
-            let _ = pool.lost(self.id, false, self.shared.now_ms());
+            let loss = pool.lost(self.id, false, self.shared.now_ms());
+            drop(pool);
+            self.shared.placed(loss.placed);
         }
         // It may take a while to exit, and its clients need not wait for that.
         self.shared.spawner.succeed(&self.ctx, self.id);
@@ -191,6 +206,13 @@ impl Link {
         if packet.code != VERSION {
             return Err(Broken::Version(packet.code));
         }
+        let place = self.id.place;
+        if self.spare.get() && self.shared.pool.borrow().is_ready(place) {
+            self.shared.pool.borrow_mut().stands_by(self.id, packet.flags, packet.id);
+            tracing::info!(app = %self.id, pid = self.pid, "stands by");
+            return Ok(());
+        }
+        self.place();
         self.shared.spawner.ready(self.id);
         self.shared.wants.set(Some(packet.flags));
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
@@ -199,8 +221,20 @@ impl Link {
         }
         tracing::info!(app = %self.id, pid = self.pid, "ready");
         self.shared.changed.notify_waiters();
-        self.shared.wake(self.id.place);
+        self.shared.wake(place);
         Ok(())
+    }
+
+    /// The process has a place from now on: one that stood by is told, and another stands by.
+    pub fn place(&self) {
+        if self.spare.replace(false) {
+            tracing::info!(app = %self.id, pid = self.pid, "takes its place");
+            self.answer(Packet { body: self.facts(), ..Packet::new(Kind::Place) });
+            self.shared.spawner.placed(self.id);
+        }
+        if self.id.place < self.shared.settings.spare {
+            self.shared.spawner.start_spare(&self.ctx, self.id.place);
+        }
     }
 
     /// The process finished `count` events.
@@ -208,7 +242,9 @@ impl Link {
         self.handled.set(self.handled.get() + count);
         self.tick_waits.set(false);
         self.shared.changed.notify_waiters();
-        let max = self.shared.settings.max_requests;
+        let settings = &self.shared.settings;
+        let task = self.id.place >= settings.processes;
+        let max = if task { settings.task_max_requests } else { settings.max_requests };
         if max > 0 && self.handled.get() >= max {
             self.replace(&Why::MaxRequests);
         }
@@ -216,7 +252,7 @@ impl Link {
 
     /// Asks once for a process to take over from this one.
     pub fn replace(&self, why: &Why) {
-        if !self.replaced.replace(true) {
+        if !self.spare.get() && !self.replaced.replace(true) {
             tracing::info!(app = %self.id, pid = self.pid, %why, "to be replaced");
             self.shared.spawner.start(&self.ctx, self.id.place);
         }
@@ -245,9 +281,15 @@ impl Link {
     }
 
     /// Counts a push nobody asked the verdict of.
-    pub fn count_push(&self, verdict: Verdict) {
-        if !verdict.is_ok() {
-            self.refused_pushes.set(self.refused_pushes.get() + 1);
+    pub fn count_push(&self, fd: u64, verdict: Verdict) {
+        if verdict.is_ok() {
+            return;
+        }
+        let refused = self.refused_pushes.get() + 1;
+        self.refused_pushes.set(refused);
+        // A client that is gone is told of by CLOSE.
+        if verdict != Verdict::Gone && refused.is_power_of_two() {
+            tracing::warn!(app = %self.id, fd, %verdict, refused, "a push was refused");
         }
     }
 
@@ -263,6 +305,10 @@ impl Link {
     }
 
     fn hello(&self) -> Packet {
+        Packet { code: VERSION, body: self.facts(), ..Packet::new(Kind::Hello) }
+    }
+
+    fn facts(&self) -> Bytes {
         let settings = &self.shared.settings;
         let worker = self.ctx.worker();
         let facts = serde_json::json!({
@@ -272,6 +318,10 @@ impl Link {
             "epoch": worker.epoch,
             "process": self.id.place,
             "processes": settings.processes,
+            "tasks": settings.task_processes,
+            "spare": self.spare.get(),
+            "push_max": settings.push_max,
+            "push_free": settings.push_free,
             "start": self.id.epoch.saturating_sub(1),
             "frame_max": settings.frame_max,
             "body_window": BODY_WINDOW,
@@ -279,13 +329,12 @@ impl Link {
             "master_pid": std::os::unix::process::parent_id(),
             "worker_pid": std::process::id(),
         });
-        let body = Bytes::from(facts.to_string());
-        Packet { code: VERSION, body, ..Packet::new(Kind::Hello) }
+        Bytes::from(facts.to_string())
     }
 
     /// Moves what waits to the write buffer.
     fn fill(&self, sending: &mut BytesMut) {
-        {
+        if sending.len() < WRITE_BYTES {
             let mut out = self.out.borrow_mut();
             if !out.is_empty() {
                 sending.extend_from_slice(&out);
@@ -322,34 +371,5 @@ impl Link {
                 commands::wrong(self, &head, broken)?;
             }
         }
-    }
-}
-
-/// The links of the worker's processes.
-#[derive(Default)]
-pub struct Links(RefCell<Vec<Rc<Link>>>);
-
-impl Links {
-    pub fn add(&self, link: Rc<Link>) {
-        self.0.borrow_mut().push(link);
-    }
-
-    pub fn remove(&self, id: ProcessId) {
-        self.0.borrow_mut().retain(|link| link.id != id);
-    }
-
-    pub fn get(&self, id: ProcessId) -> Option<Rc<Link>> {
-        self.0.borrow().iter().find(|link| link.id == id).cloned()
-    }
-
-    pub fn all(&self) -> Vec<Rc<Link>> {
-        self.0.borrow().clone()
-    }
-
-    /// Wakes the links of a place; while one process relieves another there are two.
-    pub fn wake(&self, place: u16) {
-        self.0.borrow().iter().filter(|link| link.id.place == place).for_each(|link| {
-            link.wake.notify_one();
-        });
     }
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::codec::{AGAIN, Kind, Packet, wants};
 use super::lane::{Event, Process};
+use crate::api::ProcessId;
 
 /// What the death of a process leaves to do.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Loss {
     pub deadly: Vec<u64>,
     /// How many events will be sent again.
     pub again: usize,
+    /// The process that had stood by and has the place now.
+    pub placed: Option<ProcessId>,
 }
 
 /// The events of a dead process, sorted.

@@ -8,6 +8,7 @@ pub mod codec;
 mod commands;
 mod lane;
 mod link;
+mod links;
 mod loss;
 mod moves;
 mod output;
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, COMPRESSED, Kind, Packet, wants};
+use self::codec::{ANSWER, COMPRESSED, Kind, Packet, TASK, wants};
 use self::link::Link;
 use self::loss::Loss;
 use self::shared::{
@@ -68,7 +69,7 @@ impl Handler for AppHandler {
         ctx.spawn(spawner::keep(
             shared.spawner.clone(),
             ctx.clone(),
-            shared.settings.processes,
+            shared.settings.places(),
             serve,
         ));
         let swept = shared.clone();
@@ -186,9 +187,11 @@ impl Handler for AppHandler {
         !self.shared.wanted(wants::REQUEST) && matches!(path, "/" | "/ws")
     }
 
-    fn on_worker_message(&self, _ctx: &Context, from: Slot, data: Bytes) -> Flow {
+    fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         match commands::unpack_pipe(data) {
-            Some((number, body)) => self.shared.pipe(from, number, body),
+            // A task is done once: by the process that stays.
+            Some((to, ..)) if to & TASK != 0 && ctx.is_giving() => {}
+            Some((to, number, body)) => self.shared.pipe(from, to, number, body),
             None => tracing::warn!(%from, "a message of another worker is too short"),
         }
         Flow::default()
@@ -300,6 +303,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
         None => shared.spawner.kill(&ctx, id),
     }
     let loss = shared.pool.borrow_mut().lost(id, hung, shared.now_ms());
+    shared.placed(loss.placed);
     if !link.is_leaving() {
         let (again, dropped) = (loss.again, loss.dropped.len());
         tracing::warn!(app = %id, pid = link.pid, again, dropped, "gone; its events go to another");

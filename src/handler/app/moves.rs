@@ -19,11 +19,14 @@ impl Pool {
                 && (lane.pins > 0 || !lane.waiting.is_empty())
                 && now_ms.saturating_sub(lane.vacant_since) >= REPIN_AFTER_MS
         };
-        if self.lanes.iter().all(|lane| lane.process.is_none()) {
+        if self.of_events().iter().all(|lane| lane.process.is_none()) {
             return Vec::new();
         }
-        let places: Vec<u16> =
-            (0u16..).zip(&self.lanes).filter(|(_, lane)| empty(lane)).map(|(p, _)| p).collect();
+        let places: Vec<u16> = (0u16..)
+            .zip(self.of_events())
+            .filter(|(_, lane)| empty(lane))
+            .map(|(p, _)| p)
+            .collect();
         let mut touched = HashSet::new();
         for place in places {
             self.move_away(place, &mut touched);

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::BytesMut;
 
-use super::codec::{ANSWER, Kind, Packet, wants};
+use super::codec::{ANSWER, ANY, Kind, Packet, TASK, wants};
 use super::lane::{Event, Lane, Process};
 pub use super::loss::Loss;
 use super::loss::sort;
@@ -30,7 +30,10 @@ pub struct Pin {
 /// The state of all places of a worker.
 #[derive(Debug)]
 pub struct Pool {
+    /// Those of events, then those of tasks.
     pub(super) lanes: Vec<Lane>,
+    /// How many of the lanes are of events.
+    processes: u16,
     pub(super) pins: HashMap<u64, Pin>,
     last_id: u32,
     queue_events: usize,
@@ -48,7 +51,8 @@ impl Pool {
     /// A pool whose places are all still empty.
     pub fn new(settings: &AppSettings) -> Pool {
         Pool {
-            lanes: (0..settings.processes.max(1)).map(|_| Lane::default()).collect(),
+            lanes: (0..settings.places()).map(|_| Lane::default()).collect(),
+            processes: settings.processes.max(1),
             pins: HashMap::new(),
             last_id: 0,
             queue_events: settings.queue_events,
@@ -88,14 +92,33 @@ impl Pool {
     /// The place a new client or request should go to: a ready one with the least to do.
     pub fn choose(&self) -> u16 {
         let load = |lane: &Lane| (lane.process.is_none(), lane.events(), lane.pins);
-        let least = (0u16..).zip(&self.lanes).min_by_key(|(_, lane)| load(lane));
+        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, lane)| load(lane));
         least.map_or(0, |(place, _)| place)
+    }
+
+    pub(super) fn of_events(&self) -> &[Lane] {
+        &self.lanes[..usize::from(self.processes)]
+    }
+
+    /// The place for a message between applications, with the flags and the number of SEND.
+    pub fn place_of_pipe(&self, to: u8, number: u64) -> u16 {
+        let processes = self.processes;
+        let tasks = self.places() - processes;
+        if to & TASK == 0 || tasks == 0 {
+            return (number % u64::from(processes)) as u16;
+        }
+        if to & ANY == 0 {
+            return processes + (number % u64::from(tasks)) as u16;
+        }
+        let load = |lane: &Lane| (lane.events(), lane.process.is_none());
+        let tasks = (processes..).zip(&self.lanes[usize::from(processes)..]);
+        tasks.min_by_key(|(_, lane)| load(lane)).map_or(processes, |(place, _)| place)
     }
 
     /// The place for a new client: a ready one with the fewest clients.
     pub fn choose_for_client(&self) -> u16 {
         let load = |lane: &Lane| (lane.process.is_none(), lane.pins, lane.events());
-        let least = (0u16..).zip(&self.lanes).min_by_key(|(_, lane)| load(lane));
+        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, lane)| load(lane));
         least.map_or(0, |(place, _)| place)
     }
 
@@ -149,16 +172,7 @@ impl Pool {
     /// A process is loaded and takes events. Gives the one it takes over from, which must be
     /// told to shut down.
     pub fn ready(&mut self, id: ProcessId, wanted: u8, window: u32) -> Option<ProcessId> {
-        let window = if window == 0 { self.window } else { window as usize };
-        let process = Process {
-            id,
-            wants: wanted,
-            window,
-            sent: VecDeque::new(),
-            since: 0,
-            reached: false,
-            ended: false,
-        };
+        let process = self.process_of(id, wanted, window);
         let lane = &mut self.lanes[usize::from(id.place)];
         if let Some(current) = &lane.process {
             let old = current.id;
@@ -168,6 +182,25 @@ impl Pool {
         }
         self.take_over(process);
         None
+    }
+
+    fn process_of(&self, id: ProcessId, wants: u8, window: u32) -> Process {
+        let window = if window == 0 { self.window } else { window as usize };
+        Process {
+            id,
+            wants,
+            window,
+            sent: VecDeque::new(),
+            since: 0,
+            reached: false,
+            ended: false,
+        }
+    }
+
+    /// A process is loaded and stands by.
+    pub fn stands_by(&mut self, id: ProcessId, wanted: u8, window: u32) {
+        let process = self.process_of(id, wanted, window);
+        self.lanes[usize::from(id.place)].spare = Some(process);
     }
 
     /// Appends to `out` what may be sent to that process now, up to about `bytes_max`. Gives the
@@ -238,6 +271,7 @@ impl Pool {
             lane.next = None;
             return loss;
         }
+        lane.spare.take_if(|spare| spare.id == id);
         let Some(process) = lane.process.take_if(|process| process.id == id) else { return loss };
         lane.vacant_since = now_ms;
         let ended = process.ended;
@@ -258,8 +292,12 @@ impl Pool {
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
         }
-        if let Some(next) = self.lanes[usize::from(id.place)].next.take() {
+        let lane = &mut self.lanes[usize::from(id.place)];
+        if let Some(next) = lane.next.take() {
             self.take_over(next);
+        } else if let Some(spare) = lane.spare.take() {
+            loss.placed = Some(spare.id);
+            self.take_over(spare);
         }
         loss
     }

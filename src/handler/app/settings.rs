@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, OnHang};
+use crate::config::{AppStdout, Config, OnHang};
 
 /// What becomes of the clients of a process that died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,14 @@ pub enum OnCrash {
 pub struct AppSettings {
     /// Processes of each worker.
     pub processes: u16,
+    /// Processes of each worker that do tasks alone.
+    pub task_processes: u16,
+    /// Processes of each worker that stand by.
+    pub spare: u16,
     /// Events after which a process is replaced; 0 is never.
     pub max_requests: u64,
+    /// The same for a process that does tasks.
+    pub task_max_requests: u64,
     /// Resident bytes over which a process is replaced; 0 is no limit.
     pub memory_limit: u64,
     /// How long a process may go without finishing an event it has.
@@ -32,7 +38,11 @@ pub struct AppSettings {
     pub window: usize,
     /// What becomes of the clients of a process that died.
     pub on_crash: OnCrash,
-    /// The largest payload of a frame: `package_max_length` and room for headers.
+    /// The longest message that may be pushed to a client.
+    pub push_max: usize,
+    /// What may be pushed to a client before a process has to ask whether there is room.
+    pub push_free: usize,
+    /// The largest payload of a frame: the longest message and room for headers.
     pub frame_max: usize,
     /// Header fields of a client's request that ATTACH shows, in lower case.
     pub keep_headers: Vec<String>,
@@ -44,17 +54,29 @@ impl Default for AppSettings {
     fn default() -> AppSettings {
         AppSettings {
             processes: 1,
+            task_processes: 0,
+            spare: 0,
             max_requests: 0,
+            task_max_requests: 0,
             memory_limit: 0,
             event_timeout: Duration::from_secs(30),
             queue_events: 1024,
             queue_bytes: 8 << 20,
             window: 128,
             on_crash: OnCrash::Repin,
+            push_max: 2 << 20,
+            push_free: 512 << 10,
             frame_max: (2 << 20) + (128 << 10),
             keep_headers: vec!["cookie".to_owned()],
             own_stdout: true,
         }
+    }
+}
+
+impl AppSettings {
+    /// Places of processes: those of events, then those of tasks.
+    pub fn places(&self) -> u16 {
+        self.processes.max(1).saturating_add(self.task_processes)
     }
 }
 
@@ -66,7 +88,10 @@ impl From<&Config> for AppSettings {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         AppSettings {
             processes: u16::try_from(config.app.processes).unwrap_or(u16::MAX),
+            task_processes: u16::try_from(config.app.task_processes).unwrap_or(u16::MAX),
+            spare: u16::try_from(config.app.spare).unwrap_or(u16::MAX),
             max_requests: config.app.max_requests as u64,
+            task_max_requests: config.app.task_max_requests as u64,
             memory_limit: config.app.memory_limit,
             event_timeout: match config.app.event_timeout {
                 Duration::ZERO => Duration::MAX,
@@ -78,11 +103,11 @@ impl From<&Config> for AppSettings {
             },
             // One message must always fit, or its client would wait for ever.
             queue_bytes: bytes(config.package_max_length).max(8 << 20),
-            frame_max: bytes(
-                config.package_max_length.max(config.buffer_output_size) + HEAD_BYTES,
-            ),
+            push_max: bytes(config.push_bytes_max()),
+            push_free: bytes(config.buffer_output_size / 2),
+            frame_max: bytes(config.push_bytes_max() + HEAD_BYTES),
             keep_headers: config.keep_headers.iter().map(|name| name.to_lowercase()).collect(),
-            own_stdout: !config.daemonize,
+            own_stdout: config.app.stdout == AppStdout::Own && !config.daemonize,
             ..AppSettings::default()
         }
     }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::{ANSWER, Kind, Packet, RequestBody, put_string};
-use super::link::Links;
+use super::codec::{ANSWER, Kind, NOTE, Packet, RequestBody, TASK, put_string};
+use super::links::Links;
 use super::pool::{Pin, Pool};
 use super::replies::Outgoings;
 use super::settings::AppSettings;
@@ -233,12 +233,32 @@ impl Shared {
         }
     }
 
+    /// Whether there is a process for a message between applications.
+    pub fn takes_pipe(&self, to: u8) -> bool {
+        to & TASK == 0 || self.settings.task_processes > 0
+    }
+
     /// Hands over what an application process of `from` sent to this worker.
-    pub fn pipe(&self, from: Slot, number: u64, body: Bytes) {
+    pub fn pipe(&self, from: Slot, to: u8, number: u64, body: Bytes) {
         let code = from.0.into();
-        let places = u64::from(self.pool.borrow().places());
-        let place = (number % places) as u16;
-        self.queue(place, Packet { code, fd: number, body, ..Packet::new(Kind::Pipe) });
+        if !self.takes_pipe(to) {
+            return tracing::warn!(%from, "a task was dropped: app.task_processes is 0");
+        }
+        let place = self.pool.borrow().place_of_pipe(to, number);
+        if to & NOTE == 0 {
+            self.queue(place, Packet { code, fd: number, body, ..Packet::new(Kind::Pipe) });
+        } else if let Some(link) =
+            self.pool.borrow().process(place).and_then(|id| self.links.get(id))
+        {
+            link.answer(Packet { code, fd: number, body, ..Packet::new(Kind::Note) });
+        }
+    }
+
+    /// A process that stood by may have got a place.
+    pub fn placed(&self, id: Option<ProcessId>) {
+        if let Some(link) = id.and_then(|id| self.links.get(id)) {
+            link.place();
+        }
     }
 
     /// Lets a process that another one takes over from finish and exit.

@@ -67,6 +67,8 @@ struct Place {
     delay: Duration,
     /// Its process said that it ends, and the next is on its way.
     succeeded: bool,
+    /// The process that stands by, or will.
+    spare: Option<u32>,
 }
 
 /// How often processes that had been READY are started again: so many at once, and one more in
@@ -116,6 +118,32 @@ impl Spawner {
         }
     }
 
+    /// Starts a process that stands by for a place, unless there is one.
+    pub fn start_spare(self: &Rc<Self>, ctx: &Context, place: u16) {
+        {
+            let mut places = self.places.borrow_mut();
+            let state = places.entry(place).or_default();
+            if state.spare.is_some() {
+                return;
+            }
+            state.spare = Some(state.epoch + 1);
+        }
+        self.start(ctx, place);
+    }
+
+    /// Whether a process was started to stand by.
+    pub fn is_spare(&self, id: ProcessId) -> bool {
+        self.places.borrow().get(&id.place).is_some_and(|place| place.spare == Some(id.epoch))
+    }
+
+    /// A process that stood by has its place now.
+    pub fn placed(&self, id: ProcessId) {
+        if let Some(place) = self.places.borrow_mut().get_mut(&id.place) {
+            place.spare = place.spare.filter(|epoch| *epoch != id.epoch);
+            place.ready |= place.epoch == id.epoch;
+        }
+    }
+
     /// Starts a process for a place, whether there is one or not.
     pub fn start(self: &Rc<Self>, ctx: &Context, place: u16) {
         if self.over.get() {
@@ -134,15 +162,21 @@ impl Spawner {
             Err(error) => {
                 tracing::error!(app = %id, %error, "cannot start an application process");
                 // Descriptors come back when others end.
-                self.start_later(ctx, place, RETRY);
+                self.start_later(ctx, place, RETRY, self.is_spare(id));
             }
         }
     }
 
-    fn start_later(self: &Rc<Self>, ctx: &Context, place: u16, wait: Duration) {
+    fn start_later(self: &Rc<Self>, ctx: &Context, place: u16, wait: Duration, spare: bool) {
         let (spawner, starter) = (self.clone(), ctx.clone());
         // Nobody clears it: the place stays empty until it has run.
-        let _ = ctx.after(wait, move || spawner.start(&starter, place));
+        let _ = ctx.after(wait, move || {
+            if spare {
+                spawner.start_spare(&starter, place);
+            } else {
+                spawner.start(&starter, place);
+            }
+        });
     }
 
     /// Starts no process any more: those that end now are meant to.
@@ -189,19 +223,23 @@ impl Spawner {
     fn ended(&self, id: ProcessId) -> Happened {
         let mut places = self.places.borrow_mut();
         let Some(place) = places.get_mut(&id.place) else { return Happened::Nothing };
-        if place.epoch != id.epoch || std::mem::replace(&mut place.succeeded, true) {
+        let stood_by = place.spare.take_if(|epoch| *epoch == id.epoch).is_some();
+        // One that stands by, or will, takes the place; it is always followed by another.
+        let followed = place.epoch != id.epoch || place.spare.is_some();
+        if !stood_by && (followed || std::mem::replace(&mut place.succeeded, true)) {
             return Happened::Nothing;
         }
         if place.ready {
             place.delay = Duration::ZERO;
-            return Happened::Ended(id.place, self.tokens.borrow_mut().take(Instant::now()));
+            let wait = self.tokens.borrow_mut().take(Instant::now());
+            return Happened::Ended(id.place, wait, stood_by);
         }
         let wait = place.delay;
         place.delay = match wait {
             Duration::ZERO => FIRST_DELAY,
             delay => (delay * 2).min(LAST_DELAY),
         };
-        Happened::Ended(id.place, wait)
+        Happened::Ended(id.place, wait, stood_by)
     }
 
     /// Starts the next process of a place whose process said that it ends.
@@ -213,10 +251,11 @@ impl Spawner {
     /// Starts what has to be started.
     fn follow(self: &Rc<Self>, ctx: &Context, happened: Happened) {
         match happened {
-            Happened::Ended(place, Duration::ZERO) => self.start(ctx, place),
-            Happened::Ended(place, wait) => {
+            Happened::Ended(place, Duration::ZERO, false) => self.start(ctx, place),
+            Happened::Ended(place, Duration::ZERO, true) => self.start_spare(ctx, place),
+            Happened::Ended(place, wait, spare) => {
                 tracing::warn!(place, ?wait, "application processes end often; waiting a while");
-                self.start_later(ctx, place, wait);
+                self.start_later(ctx, place, wait, spare);
             }
             _ => {}
         }
@@ -243,8 +282,8 @@ impl Spawner {
 pub enum Happened {
     /// It runs; serve it.
     Started(Started),
-    /// It ended; start another for that place after a while.
-    Ended(u16, Duration),
+    /// It ended; start another for that place after a while, which stands by if the last is true.
+    Ended(u16, Duration, bool),
     /// Nothing is left to do.
     Nothing,
 }

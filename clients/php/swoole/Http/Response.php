@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Swoole\Http;
 
 use Wsd\MediaType;
+use Wsd\Reply;
 use Wsd\SwooleErrors;
 
 /** The answer to a plain HTTP request, or to a handshake in onHandshake. */
@@ -20,14 +21,25 @@ class Response
     public $cookie;
     public $trailer;
     private int $statusCode = 200;
+    private bool $statusSaid = false;
     private string $body = '';
     private bool $ended = false;
+    /** What answers a plain request; a handshake's answer is sent when its handler returns. */
+    private ?Reply $reply = null;
 
     /** @internal */
     public static function of(int $fd): self
     {
         $self = new self();
         $self->fd = $fd;
+        return $self;
+    }
+
+    /** @internal the answer to a plain request, which lives until it is ended */
+    public static function answering(Reply $reply, int $fd): self
+    {
+        $self = self::of($fd);
+        $self->reply = $reply->later();
         return $self;
     }
 
@@ -91,6 +103,7 @@ class Response
             return false;
         }
         $this->statusCode = $code;
+        $this->statusSaid = true;
         return true;
     }
 
@@ -144,6 +157,9 @@ class Response
         if (!$this->open('write')) {
             return false;
         }
+        if ($this->reply !== null) {
+            return $this->begin() && $this->reply->write($content);
+        }
         $this->body .= $content;
         return true;
     }
@@ -155,7 +171,11 @@ class Response
         }
         $this->body .= (string) $content;
         $this->ended = true;
-        return true;
+        if ($this->reply === null) {
+            return true;
+        }
+        [$reply, $this->reply] = [$this->reply, null];
+        return $reply->isBegun() ? $reply->end($this->body) : $reply->send($this->typed());
     }
 
     public function sendfile(string $filename, int $offset = 0, int $length = 0): bool
@@ -168,11 +188,17 @@ class Response
             trigger_error("Swoole\\Http\\Response::sendfile(): $fault", E_USER_WARNING);
             return false;
         }
-        $bytes = file_get_contents($filename, false, null, $offset, $length > 0 ? $length : null);
         if (self::said($this)->header('content-type') === null) {
             $this->header('Content-Type', MediaType::of($filename));
         }
-        return $bytes !== false && $this->end($bytes);
+        $length = $length > 0 ? $length : null;
+        if ($this->reply === null || $this->reply->isBegun()) {
+            $bytes = file_get_contents($filename, false, null, $offset, $length);
+            return $bytes !== false && $this->end($bytes);
+        }
+        $this->ended = true;
+        [$reply, $this->reply] = [$this->reply, null];
+        return $reply->file($filename, $this->statusCode, self::said($this)->fields, $offset, $length);
     }
 
     public function redirect(string $location, int $http_code = 302): bool
@@ -182,13 +208,39 @@ class Response
 
     public function isWritable(): bool
     {
-        return !$this->ended;
+        return !$this->ended && ($this->reply?->isWritable() ?? true);
+    }
+
+    /** An answer that nobody can end any more is ended as Swoole does. */
+    public function __destruct()
+    {
+        if ($this->reply?->isOpen()) {
+            $this->statusCode = $this->statusSaid ? $this->statusCode : 500;
+            $this->end();
+        }
     }
 
     /** Of no interest to who dumps a response: what is to be sent. */
     public function __debugInfo(): array
     {
-        return array_diff_key(get_object_vars($this), array_flip(['statusCode', 'body', 'ended']));
+        $own = ['statusCode', 'statusSaid', 'body', 'ended', 'reply'];
+        return array_diff_key(get_object_vars($this), array_flip($own));
+    }
+
+    /** Sends status and fields before the first part of the body. */
+    private function begin(): bool
+    {
+        $said = $this->typed();
+        return $this->reply->isBegun() || $this->reply->begin($said->status, $said->fields);
+    }
+
+    private function typed(): \Wsd\Response
+    {
+        $said = self::said($this);
+        if ($said->header('content-type') === null) {
+            $said->fields[] = ['content-type', 'text/html'];
+        }
+        return $said;
     }
 
     private function open(string $method): bool

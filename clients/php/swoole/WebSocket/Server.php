@@ -173,11 +173,8 @@ class Server extends \Swoole\Http\Server
 
     private function message(int $fd, string $data, int $opcode): bool
     {
-        if ($this->app->owns($fd)) {
-            $this->app->push($fd, $data, $opcode);
-            return true;
-        }
-        return $this->confirmed($fd, $data, $opcode);
+        return ($this->app->has($fd, strlen($data)) && $this->app->push($fd, $data, $opcode))
+            || $this->confirmed($fd, $data, $opcode);
     }
 
     private function confirmed(int $fd, string $data, int $opcode): bool
