@@ -87,6 +87,16 @@ async fn a_plain_connection_is_closed_by_its_number() {
 }
 
 #[tokio::test]
+async fn a_detached_answer_is_ended_by_the_number_of_its_connection() {
+    let script = serve().await;
+    let mut visitor = Visitor::come(&script.address).await;
+    let told = visitor.get("/detach", "HTTP/1.1").await;
+    assert_eq!(serde_json::Value::from(told), serde_json::json!([true, false, false, true]));
+    visitor.get("/", "HTTP/1.1").await;
+    script.stop().await;
+}
+
+#[tokio::test]
 async fn the_length_in_an_answer_to_head_is_the_applications() {
     let script = serve().await;
     let mut visitor = Visitor::come(&script.address).await;

@@ -26,6 +26,8 @@ class Response
     private bool $ended = false;
     /** What answers a plain request; a handshake's answer is sent when its handler returns. */
     private ?Reply $reply = null;
+    /** @var array<int, Reply> answers that were detached, by the number of their connection */
+    private static array $detached = [];
 
     /** @internal */
     public static function of(int $fd): self
@@ -41,6 +43,24 @@ class Response
         $self = self::of($fd);
         $self->reply = $reply->later();
         return $self;
+    }
+
+    /**
+     * The answer that another Response of that number was detached from, in this process.
+     *
+     * @param \Swoole\Server|array|int $server a server, with the number as $fd, or the number itself
+     */
+    public static function create(\Swoole\Server|array|int $server = -1, int $fd = -1): self|false
+    {
+        $fd = is_int($server) ? $server : $fd;
+        $reply = self::$detached[$fd] ?? null;
+        unset(self::$detached[$fd]);
+        if ($reply === null || !$reply->isOpen()) {
+            trigger_error("Swoole\\Http\\Response::create(): parameter \$2 ($fd) must be valid connection "
+                . 'session_id of a response that this process has detached', E_USER_WARNING);
+            return false;
+        }
+        return self::answering($reply, $fd);
     }
 
     /** @internal what is to be sent */
@@ -204,6 +224,18 @@ class Response
     public function redirect(string $location, int $http_code = 302): bool
     {
         return $this->status($http_code) && $this->header('Location', $location) && $this->end();
+    }
+
+    /** Lets go of the answer: create() of the same number ends it. */
+    public function detach(): bool
+    {
+        if (!$this->open('detach') || $this->reply === null) {
+            return false;
+        }
+        self::$detached = array_filter(self::$detached, fn (Reply $reply): bool => $reply->isWritable());
+        self::$detached[$this->fd] = $this->reply;
+        [$this->reply, $this->ended] = [null, true];
+        return true;
     }
 
     public function isWritable(): bool
