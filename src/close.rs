@@ -58,6 +58,10 @@ pub enum Cause {
     AppFailed,
     /// The connection reached the configured age (1012).
     MaxAge,
+    /// The client sent more than `messages_per_second` or `bytes_per_second` (1008).
+    TooFast,
+    /// `client_memory` is used up (1013).
+    OutOfMemory,
 }
 
 impl Cause {
@@ -81,6 +85,8 @@ impl Cause {
         Cause::WorkerCrashed,
         Cause::AppFailed,
         Cause::MaxAge,
+        Cause::TooFast,
+        Cause::OutOfMemory,
     ];
 
     /// The name in logs and metrics.
@@ -104,6 +110,8 @@ impl Cause {
             Cause::WorkerCrashed => "worker_crashed",
             Cause::AppFailed => "app_failed",
             Cause::MaxAge => "max_age",
+            Cause::TooFast => "too_fast",
+            Cause::OutOfMemory => "out_of_memory",
         }
     }
 
@@ -115,8 +123,8 @@ impl Cause {
             Cause::ProtocolError => 1002,
             Cause::InvalidText => 1007,
             Cause::MessageTooBig => 1009,
-            Cause::TooManyFragments | Cause::MessageTimeout => 1008,
-            Cause::SlowReader => 1013,
+            Cause::TooManyFragments | Cause::MessageTimeout | Cause::TooFast => 1008,
+            Cause::SlowReader | Cause::OutOfMemory => 1013,
             Cause::HandlerPanic | Cause::AppFailed => 1011,
             Cause::HandlerClosed | Cause::OperatorClosed => 1000,
             Cause::IdleTimeout | Cause::ServerStop => 1001,

@@ -81,6 +81,21 @@ fn the_sample_configuration_sets_every_key_to_its_default() {
 }
 
 #[test]
+fn the_profile_for_the_internet_says_the_defaults_as_they_are() {
+    let (sample, mut profile) = (toml_manual(), String::new());
+    for line in sample.lines().filter_map(|line| line.strip_prefix("#     ")) {
+        let (setting, told) = line.split_once("# [").expect("the default in brackets");
+        let (name, _) = setting.split_once(" = ").expect("a setting");
+        let told = told.split([']', ',', ':']).next().unwrap_or_default();
+        let default = sample.lines().find_map(|line| line.strip_prefix(&format!("# {name} = ")));
+        assert_eq!(default.map(|default| default.trim_matches('"')), Some(told), "{name}");
+        profile.push_str(&format!("{setting}\n"));
+    }
+    assert!(profile.lines().count() > 10);
+    assert_ne!(load(&profile), load(""));
+}
+
+#[test]
 fn the_manual_has_the_table_of_all_keys() {
     const BEGIN: &str = "<!-- keys: generated, see tests/etc.rs -->\n";
     const END: &str = "<!-- end of keys -->\n";

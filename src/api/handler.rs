@@ -8,6 +8,17 @@ use super::{Accept, Context, Flow, Frame, Handshake, HttpRequest, HttpResponse, 
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
 
+/// How much a handler's clients may send, and what becomes of those who do not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// `messages_per_second` where that is 0; 0 is no limit.
+    pub messages_per_second: usize,
+    /// How many messages may come at once after a time of rest.
+    pub messages_burst: usize,
+    /// A message for a client with too much waiting is dropped, whatever `buffer_policy` says.
+    pub skips_slow: bool,
+}
+
 /// The user's code. One value of it lives in each worker, and only there: it needs no `Send`.
 ///
 /// Events of one connection never overlap and come in order: `on_handshake`, `on_open`,
@@ -55,6 +66,18 @@ pub trait Handler: 'static {
     /// or 426 where `is_websocket_path` says so. Swoole's `request`.
     fn on_request(&self, ctx: &Context, request: HttpRequest) -> Flow<Option<HttpResponse>> {
         Flow::Ready(None)
+    }
+
+    /// Whether `on_request` is to have the body of this request. Where it is not, the body is not
+    /// read, `on_request` sees an empty one, and the connection ends with the answer.
+    fn wants_body(&self, request: &http::request::Parts) -> bool {
+        true
+    }
+
+    /// What this handler makes of clients that send or read too much, where the configuration
+    /// sets nothing.
+    fn pace(&self) -> Pace {
+        Pace::default()
     }
 
     /// Whether a plain request for `path` deserves "426 Upgrade Required" instead of 404.

@@ -19,7 +19,7 @@ pub use body::{Body, BodyWriter, BrokeOff, NobodyReads};
 pub use context::{Context, Info, LocalFuture, Reactor, TaskError, Timer};
 pub use flow::{Flow, IntoFlow};
 pub use handle::{Handle, SendFuture};
-pub use handler::Handler;
+pub use handler::{Handler, Pace};
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
 pub use process::{ProcessEvent, ProcessId};

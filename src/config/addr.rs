@@ -185,7 +185,18 @@ impl Net {
                 format!("write \"{first}/{bits}\" for the network, or \"{addr}\" for the host"),
             ));
         }
-        Ok(Net::Inet { addr: first, bits })
+        Ok(match first {
+            // Peers of that form are taken for the IPv4 peers that they are.
+            IpAddr::V6(v6) if bits >= 96 && v6.to_ipv4_mapped().is_some() => {
+                Net::Inet { addr: first.to_canonical(), bits: bits - 96 }
+            }
+            _ => Net::Inet { addr: first, bits },
+        })
+    }
+
+    /// Whether it is the whole internet, of one of its two kinds.
+    pub fn is_everybody(&self) -> bool {
+        matches!(self, Net::Inet { bits: 0, .. })
     }
 }
 
@@ -285,6 +296,10 @@ mod tests {
         assert!(!inside("0.0.0.0/0", "::1"));
         assert!(inside("::/0", "2001:db8::1"));
         assert!(inside("::1", "::1"));
+        assert!(inside("::ffff:10.0.0.0/104", "10.1.2.3"));
+        assert!(inside("::ffff:10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(!inside("::ffff:10.0.0.0/104", "11.1.2.3"));
+        assert_eq!(net("::ffff:0.0.0.0/96").to_string(), "0.0.0.0/0");
         assert!(!inside("::1", "::2"));
         assert!(!Net::Unix.contains("127.0.0.1".parse().unwrap()));
     }

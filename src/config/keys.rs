@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::addr::{ListenAddr, Net};
 use super::command::Command;
 use super::errors::Wrong;
+use super::hosts::Hosts;
 use super::origin::Origins;
 use super::value::{Raw, Setting, choices, quote, within, zero_or};
 use crate::sys::rights::Capability;
@@ -186,7 +187,9 @@ settings! {
     }
 
     "Limits" {
-        /// Open connections of all workers together; over it a handshake gets 503 with
+        /// Connections of all workers together: WebSockets, handshakes under way and plain HTTP.
+        /// Over it whoever waits longest for its client's next request or body gives its place
+        /// up, else the oldest unfinished handshake; where there is none, a client gets 503 with
         /// Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which is also the
         /// ceiling.
         max_connection: usize = 0, within(0..=1 << 24);
@@ -196,15 +199,44 @@ settings! {
         max_fragments: usize = 4096, within(1..=1 << 24);
         /// The time a client has to finish a message it began; after it 1008. 0 is no limit.
         message_timeout: Duration = secs(60), zero_or(millis(100)..=DAY);
+        /// What one worker may hold for all its clients together: unfinished messages, what waits
+        /// to be sent, heads and bodies. Over it a handshake and a request with a body get 503,
+        /// and a client that sends a long message or does not read is closed with 1013. 0 is no
+        /// limit.
+        client_memory: u64 = 256 * MIB, zero_or(MIB..=1024 * GIB);
+        /// Messages that a client may send a second, its own pings and pongs among them. 0 is
+        /// the handler's own limit: the chat's is 20, others have none.
+        messages_per_second: usize = 0, within(0..=1_000_000);
+        /// How many of these it may send at once after a time of rest.
+        messages_burst: usize = 100, within(1..=1_000_000);
+        /// Bytes that a client may send a second. 0 is no limit.
+        bytes_per_second: u64 = 0, within(0..=GIB);
+        /// How many of these it may send at once after a time of rest.
+        bytes_burst: u64 = 4 * MIB, within(1..=GIB);
+        /// What happens over either: slow reads the client no faster, close ends the connection
+        /// with 1008.
+        rate_policy: RatePolicy = RatePolicy::Slow;
         /// What may wait for one client behind the message being sent. A message to a client is at
         /// most this long, or as long as package_max_length if that is more.
         buffer_output_size: u64 = MIB, within(1..=GIB);
         /// What happens over buffer_output_size: close ends the connection with 1013, drop loses
         /// the message. Either way the pusher is told.
         buffer_policy: BufferPolicy = BufferPolicy::Close;
+        /// Connections of one address, of whatever kind; an IPv6 address counts with its /64,
+        /// and behind trusted_proxies the client that they name. Over it 503. Each worker counts
+        /// its own. 0 is no limit.
+        connections_per_ip: usize = 0, within(0..=1 << 24);
+        /// New connections that one address may open a second, counted as connections_per_ip
+        /// counts; behind trusted_proxies, WebSockets. Over it 429. 0 is no limit.
+        handshakes_per_second: usize = 0, within(0..=1_000_000);
+        /// How many of these it may open at once after a time of rest.
+        handshakes_burst: usize = 32, within(1..=1_000_000);
+        /// Networks from which nobody is let in, such as "192.0.2.0/24"; 403.
+        denied: Vec<Net> = Vec::new();
         /// The time from accept to the finished handshake.
         handshake_timeout: Duration = secs(10), within(millis(100)..=secs(3600));
-        /// Handshakes that may be under way in one worker at once.
+        /// Handshakes that may be under way in one worker at once; over it the oldest unfinished
+        /// one ends.
         handshakes_max: usize = 4096, within(1..=1 << 20);
         /// Of these, how many may come from one address; trusted_proxies do not count.
         handshakes_per_ip: usize = 1024, within(1..=1 << 20);
@@ -216,6 +248,16 @@ settings! {
         /// The least rate of such a body in bytes a second, reckoned from body_timeout on; a
         /// slower one gets 408. 0 is no limit.
         body_rate_min: u64 = KIB, within(0..=GIB);
+        /// How long a plain HTTP connection may stay open between two requests. Longer than the
+        /// keepalive_timeout of nginx's upstream (60 s), lest nginx uses what is being closed.
+        http_keepalive_timeout: Duration = secs(75), within(secs(1)..=DAY);
+        /// Plain HTTP connections that one worker keeps open between two requests; over it the
+        /// one that has waited longest is closed.
+        http_keepalive_max: usize = 1024, within(1..=1 << 20);
+        /// Plain HTTP requests on one connection; the last one's answer closes it. 0 is no limit.
+        http_keepalive_requests: usize = 1000, within(0..=1 << 30);
+        /// The time in which a client has to take some of an HTTP answer that waits for it.
+        http_send_timeout: Duration = secs(60), within(millis(100)..=DAY);
         /// The longest request head; a longer one gets 431.
         head_bytes_max: u64 = 16 * KIB, within(512..=MIB);
         /// The longest request line (over it 414) and header line (over it 431).
@@ -226,9 +268,18 @@ settings! {
 
     "Handshake" {
         /// Which pages may connect, by their Origin header: "same-host" (its host and port are
-        /// those the request was sent to), origins such as "https://example.com", "null", or
-        /// "*" for all. A request without Origin comes from no browser and is always allowed.
+        /// those the request was sent to, and its scheme where a trusted proxy tells it), origins
+        /// such as "https://example.com", "null" (any page), "local-null" (null from a client of
+        /// this machine that names the server by a name of loopback), or "*" for all. A request
+        /// without Origin comes from no browser and is always allowed.
         allowed_origins: Origins = Origins::default();
+        /// By which names a request may call the server, in its Host: "auto" is, on a loopback
+        /// listener, a name of loopback or an address, and any name elsewhere or from
+        /// trusted_proxies; a host such as "app.test" is allowed everywhere; "*" is any. Without
+        /// "auto" only the hosts that are named. Over it 421. A page of another site can make its
+        /// own name lead to 127.0.0.1, and would be of the same host. A request without Host and
+        /// /healthz pass.
+        allowed_hosts: Hosts = Hosts::default();
         /// Networks whose X-Real-IP and X-Forwarded-For are believed, such as "127.0.0.1" or
         /// "10.0.0.0/8"; "unix:" means every peer of a Unix listener.
         trusted_proxies: Vec<Net> = Vec::new();
@@ -406,6 +457,16 @@ choices! {
         Log = "log",
         /// The server's own standard output.
         Own = "own",
+    }
+}
+
+choices! {
+    /// The values of `rate_policy`.
+    RatePolicy {
+        /// The client is read no faster than it may send.
+        Slow = "slow",
+        /// The client is closed with 1008.
+        Close = "close",
     }
 }
 

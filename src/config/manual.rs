@@ -15,10 +15,34 @@ const HEAD: &str = "\
 # Relative paths start at this file.
 ";
 
+/// What to set on the open internet. `scripts/attack` floods a server that has it.
+const INTERNET: &str = "\
+#
+# For the open internet, the defaults in brackets, 0 there and here being no limit. What counts an
+# address counts it in each worker, so that all of them allow worker_num times as much:
+#
+#     max_connection = 20000        # [0: what ulimit -n allows] all workers together
+#     connections_per_ip = 64       # [0] of one address, or /64 of IPv6
+#     handshakes_per_second = 20    # [0] new connections of one address
+#     handshakes_burst = 64         # [32] of these at once
+#     handshakes_per_ip = 64        # [1024] handshakes under way of one address
+#     handshakes_max = 4096         # [4096] handshakes under way of one worker
+#     handshake_timeout = \"5s\"      # [10s]
+#     client_memory = \"256MiB\"      # [256MiB] of one worker
+#     messages_per_second = 50      # [0, the chat's 20] of one client
+#     messages_burst = 200          # [100] of these at once
+#     bytes_per_second = \"1MiB\"     # [0] of one client
+#     bytes_burst = \"4MiB\"          # [4MiB] of these at once
+#     message_timeout = \"20s\"       # [60s] for a message that was begun
+#     buffer_output_size = \"256KiB\" # [1MiB] of one client
+#     http_keepalive_max = 1024     # [1024] of one worker
+#     http_send_timeout = \"20s\"     # [60s]
+";
+
 /// The text of `etc/wsd.toml`: every key with its meaning and default, commented out.
 pub fn toml_manual() -> String {
     let defaults = Config::default();
-    let mut text = HEAD.to_owned();
+    let mut text = [HEAD, INTERNET].concat();
     let mut section = "";
     for key in keys() {
         if key.section != section {

@@ -11,6 +11,7 @@ mod addr;
 mod check;
 mod command;
 mod errors;
+mod hosts;
 mod keys;
 mod list;
 mod load;
@@ -22,13 +23,15 @@ mod value;
 pub use addr::{ListenAddr, Net};
 pub use command::Command;
 pub use errors::{ConfigError, ConfigErrors, Source, Wrong};
+pub use hosts::Hosts;
 pub use keys::{
     AppConfig, AppStdout, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel, OnHang,
-    keys,
+    RatePolicy, keys,
 };
 pub use load::Sources;
 pub use manual::{markdown_table, toml_manual};
 pub use origin::{NotAnOrigin, Origin, Origins};
+pub use resolve::lingering_max;
 
 use std::time::Duration;
 

@@ -114,13 +114,15 @@ pub struct Origins {
     pub any: bool,
     /// `same-host`: an origin whose host and port are those of the request's Host.
     pub same_host: bool,
+    /// `local-null`: `null` where client and Host are of this machine.
+    pub local_null: bool,
     /// Origins allowed by name.
     pub listed: Vec<Origin>,
 }
 
 impl Default for Origins {
     fn default() -> Origins {
-        Origins { any: false, same_host: true, listed: Vec::new() }
+        Origins { any: false, same_host: true, local_null: false, listed: Vec::new() }
     }
 }
 
@@ -132,11 +134,12 @@ impl Origins {
     }
 
     fn parse(words: &[String]) -> Result<Origins, Wrong> {
-        let mut origins = Origins { any: false, same_host: false, listed: Vec::new() };
+        let mut origins = Origins { same_host: false, ..Origins::default() };
         for word in words {
             match word.as_str() {
                 "*" => origins.any = true,
                 "same-host" => origins.same_host = true,
+                "local-null" => origins.local_null = true,
                 _ => origins.listed.push(listed(word)?),
             }
         }
@@ -149,7 +152,12 @@ impl Origins {
     fn words(&self) -> Vec<String> {
         let any = self.any.then(|| "*".to_owned());
         let same = self.same_host.then(|| "same-host".to_owned());
-        any.into_iter().chain(same).chain(self.listed.iter().map(Origin::to_string)).collect()
+        let local = self.local_null.then(|| "local-null".to_owned());
+        any.into_iter()
+            .chain(same)
+            .chain(local)
+            .chain(self.listed.iter().map(Origin::to_string))
+            .collect()
     }
 }
 
@@ -159,8 +167,8 @@ fn listed(word: &str) -> Result<Origin, Wrong> {
         let guess = [bare.to_owned(), format!("https://{bare}")];
         let right = match guess.iter().find(|guess| guess.parse::<Origin>().is_ok()) {
             Some(guess) => format!("did you mean {}?", quote(guess)),
-            None => "write \"https://host\", \"https://host:port\", \"same-host\", \"null\" or \
-                     \"*\""
+            None => "write \"https://host\", \"https://host:port\", \"same-host\", \
+                     \"null\", \"local-null\" or \"*\""
                 .to_owned(),
         };
         Wrong::new(format!("has {}, which is no origin", quote(word)), right)

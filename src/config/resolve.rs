@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::keys::Config;
+use super::keys::{Config, HandlerName};
 use super::load::Sources;
 
 /// The most connections that are allowed without being asked for.
@@ -12,6 +12,15 @@ const MAX_CONNECTION_DEFAULT: u64 = 1_000_000;
 /// Descriptors a worker needs besides listeners and clients: its links and lifeline, epoll sets,
 /// the log, pipes and sockets of the application, and some air.
 const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// Connections of a batch that moves, each with a descriptor more.
+const HANDOVER_DESCRIPTORS: u64 = 64;
+
+/// How many refused clients of a worker with `limit` descriptors may take their time to read the
+/// answer.
+pub fn lingering_max(limit: u64) -> u64 {
+    (limit / 16).clamp(4, 256)
+}
 
 impl Config {
     pub(super) fn resolve(&mut self, sources: &Sources) {
@@ -39,15 +48,41 @@ impl Config {
         }
     }
 
-    /// Sets `max_connection` where it was left at 0, and lowers it to what a descriptor limit of
-    /// `limit` for each process can hold. Returns a sentence for the log where it had to lower.
-    pub fn fit_descriptors(&mut self, limit: u64) -> Option<String> {
+    /// How many clients a worker with `limit` descriptors has room for: all but a reserve, so
+    /// that refused clients and a full house keep no process, link or handover from its own.
+    pub fn clients_of_worker(&self, limit: u64) -> u64 {
         let workers = self.worker_num.max(1) as u64;
         // A worker may have to take over the listeners of every other slot.
         let listeners = workers * self.listen.len() as u64;
         // Direct links, to and from each other.
         let links = 2 * (workers - 1);
-        let each = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + links).max(1);
+        let apps = match self.handler {
+            HandlerName::App => 2 * self.app.processes as u64,
+            _ => 0,
+        };
+        // A handover has a second descriptor of each connection in a batch.
+        let handover = (limit / 8).min(HANDOVER_DESCRIPTORS);
+        let own = DESCRIPTORS_RESERVED + listeners + links + apps + handover;
+        limit.saturating_sub(own + lingering_max(limit)).max(1)
+    }
+
+    /// Sentences for the log and for `check` about what is allowed and hardly meant.
+    pub fn doubts(&self) -> Vec<String> {
+        let everybody = self.trusted_proxies.iter().filter(|net| net.is_everybody());
+        let doubt = |net| {
+            format!(
+                "trusted_proxies has {net}: everybody may say whose connection it is; name your \
+                 proxies alone"
+            )
+        };
+        everybody.map(doubt).collect()
+    }
+
+    /// Sets `max_connection` where it was left at 0, and lowers it to what a descriptor limit of
+    /// `limit` for each process can hold. Returns a sentence for the log where it had to lower.
+    pub fn fit_descriptors(&mut self, limit: u64) -> Option<String> {
+        let workers = self.worker_num.max(1) as u64;
+        let each = self.clients_of_worker(limit);
         let ceiling = usize::try_from(each.saturating_mul(workers)).unwrap_or(usize::MAX);
         let asked = self.max_connection;
         match asked {

@@ -315,10 +315,11 @@ fn the_descriptor_limit_is_default_and_ceiling_of_max_connection() {
         let warning = config.fit_descriptors(limit);
         (config.max_connection, warning.is_some())
     };
-    assert_eq!(fit("0", 1036), (2000, false));
+    // 32 of its own, 2 listeners, 2 links, 64 for a batch that moves and 64 who are refused.
+    assert_eq!(fit("0", 1036), (2 * (1036 - 164), false));
     assert_eq!(fit("1500", 1036), (1500, false));
-    assert_eq!(fit("2001", 1036), (2000, true));
-    assert_eq!(fit("0", 66), (60, false));
+    assert_eq!(fit("2001", 1036), (2 * (1036 - 164), true));
+    assert_eq!(fit("0", 66), (2 * (66 - 48), false));
     assert_eq!(fit("0", 1), (2, false));
     assert_eq!(fit("0", u64::MAX), (1_000_000, false));
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::api::{
-    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Request, Timer,
+    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Pace, Request, Timer,
+    Verdict,
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
@@ -114,6 +115,16 @@ impl Handler for Chat {
         Flow::Ready((request.uri().path() == "/").then(|| page::answer(request.method())))
     }
 
+    /// A room of people: who writes like a machine waits, and who does not read misses something
+    /// and is kept.
+    fn pace(&self) -> Pace {
+        Pace { messages_per_second: 20, messages_burst: 60, skips_slow: true }
+    }
+
+    fn wants_body(&self, _: &http::request::Parts) -> bool {
+        false
+    }
+
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         if let Some(note) = wire::decode_note(&data) {
             decide(&self.roster, ctx, |roster| roster.hear(from, note));
@@ -152,7 +163,7 @@ fn decide(
     }
 }
 
-// Verdicts are not looked at: a client that is gone or full is the worker's business, and a note
+// Other verdicts are not looked at: a client that is gone is the worker's business, and a note
 // that does not reach a worker leaves a gap in the versions, which that worker sees and mends.
 fn act(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, action: Action) {
     match action {
@@ -167,8 +178,8 @@ fn act(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, action: Action) {
                 let _ = ctx.send_to_worker(slot, json.clone());
             }
         }
-        Action::Push(fd, event) => push(ctx, &[fd], &event),
-        Action::Show(fds, event) => push(ctx, &fds, &event),
+        Action::Push(fd, event) => show(roster, ctx, &[fd], &event),
+        Action::Show(fds, event) => show(roster, ctx, &fds, &event),
         Action::FlushSoon => {
             let (roster, context) = (roster.clone(), ctx.clone());
             // Dropping the timer lets it run.
@@ -177,15 +188,24 @@ fn act(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, action: Action) {
     }
 }
 
-fn push(ctx: &Context, fds: &[Fd], event: &Event) {
-    let Some(message) = wire::encode(event).map(Message::text) else { return };
-    for &fd in fds {
-        let _ = ctx.push(fd, message.clone());
+/// Shows what changed. Whoever reads too slowly for it is shown all again later.
+fn show(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, fds: &[Fd], event: &Event) {
+    let missed = push(ctx, fds, event);
+    if let Some(roster) = roster.borrow_mut().as_mut() {
+        roster.missed(missed);
     }
 }
 
+/// The answer is who has no room for it.
+fn push(ctx: &Context, fds: &[Fd], event: &Event) -> Vec<Fd> {
+    let Some(message) = wire::encode(event).map(Message::text) else { return Vec::new() };
+    let full = |fd: &Fd| ctx.push(*fd, message.clone()) == Verdict::Full;
+    fds.iter().copied().filter(full).collect()
+}
+
 fn fail(ctx: &Context, fd: Fd, code: &'static str, text: &'static str) {
-    push(ctx, &[fd], &Event::Error { code, text });
+    // Who does not read does not read that either.
+    let _ = push(ctx, &[fd], &Event::Error { code, text });
 }
 
 /// The nick a client came with, cut to size, or a guest's.

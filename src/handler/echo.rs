@@ -16,6 +16,10 @@ impl Handler for Echo {
         let _ = ctx.push_shared(frame.fd, frame.opcode, &frame.data);
         Flow::default()
     }
+
+    fn wants_body(&self, _: &http::request::Parts) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::sys::memory::Shared;
 pub const ROWS: usize = 256 * 5 + 1;
 /// The row that sums up workers which are no more.
 pub const DEPARTED: u16 = 0;
-const ROW_WORDS: usize = 32;
+const ROW_WORDS: usize = 64;
 
 /// What a worker counts. The names are those of `status --json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,11 +73,41 @@ pub enum Counter {
     AppEvents,
     /// Log lines dropped since the log could not keep up.
     LogDropped,
+    /// Plain HTTP connections now (not a total).
+    Plain,
+    /// Refused clients that read their answer now (not a total).
+    Lingering,
+    /// Clients refused since the server was full.
+    RefusedFull,
+    /// Handshakes that gave way to newer ones.
+    RefusedHandshakes,
+    /// Clients refused since their address had its share.
+    RefusedAddress,
+    /// Clients refused since their address came too often.
+    RefusedRate,
+    /// Clients refused since their address is denied.
+    RefusedDenied,
+    /// Requests refused for want of memory.
+    RefusedMemory,
+    /// Handshakes refused for their Origin.
+    RefusedOrigin,
+    /// Requests refused for their Host.
+    RefusedHost,
+    /// Requests refused for what they are or how slowly they came.
+    RefusedRequest,
+    /// Handshakes refused by the handler.
+    RefusedHandler,
+    /// Clients refused since the server was about to stop.
+    RefusedStopping,
+    /// Handshakes that were let in by `local-null` alone.
+    OpenedNull,
+    /// Times that a client had to wait, or was closed, since it sent too fast.
+    TooFast,
 }
 
 impl Counter {
     /// Every counter, in the order of their words.
-    pub const ALL: [Counter; 25] = [
+    pub const ALL: [Counter; 40] = [
         Counter::Connections,
         Counter::Handshakes,
         Counter::Accepted,
@@ -103,6 +133,21 @@ impl Counter {
         Counter::Tasks,
         Counter::AppEvents,
         Counter::LogDropped,
+        Counter::Plain,
+        Counter::Lingering,
+        Counter::RefusedFull,
+        Counter::RefusedHandshakes,
+        Counter::RefusedAddress,
+        Counter::RefusedRate,
+        Counter::RefusedDenied,
+        Counter::RefusedMemory,
+        Counter::RefusedOrigin,
+        Counter::RefusedHost,
+        Counter::RefusedRequest,
+        Counter::RefusedHandler,
+        Counter::RefusedStopping,
+        Counter::OpenedNull,
+        Counter::TooFast,
     ];
 
     /// The name in `status`.
@@ -133,12 +178,28 @@ impl Counter {
             Counter::Tasks => "tasks",
             Counter::AppEvents => "app_events",
             Counter::LogDropped => "log_dropped",
+            Counter::Plain => "plain",
+            Counter::Lingering => "lingering",
+            Counter::RefusedFull => "refused_full",
+            Counter::RefusedHandshakes => "refused_handshakes",
+            Counter::RefusedAddress => "refused_address",
+            Counter::RefusedRate => "refused_rate",
+            Counter::RefusedDenied => "refused_denied",
+            Counter::RefusedMemory => "refused_memory",
+            Counter::RefusedOrigin => "refused_origin",
+            Counter::RefusedHost => "refused_host",
+            Counter::RefusedRequest => "refused_request",
+            Counter::RefusedHandler => "refused_handler",
+            Counter::RefusedStopping => "refused_stopping",
+            Counter::OpenedNull => "opened_null",
+            Counter::TooFast => "too_fast",
         }
     }
 
     /// Whether it says how many there are now, rather than how many there were.
     pub fn is_gauge(self) -> bool {
-        matches!(self, Counter::Connections | Counter::Handshakes)
+        use Counter::{Connections, Handshakes, Lingering, Plain};
+        matches!(self, Connections | Handshakes | Plain | Lingering)
     }
 }
 

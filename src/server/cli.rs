@@ -216,6 +216,9 @@ fn check(config: &Config, json: bool) -> ExitStatus {
         }
     } else {
         println!("the configuration is good");
+        for doubt in config.doubts() {
+            println!("but {doubt}");
+        }
     }
     ExitStatus::Done
 }

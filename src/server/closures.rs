@@ -162,6 +162,10 @@ impl Handler for Closures {
         }
     }
 
+    fn wants_body(&self, _: &http::request::Parts) -> bool {
+        self.request.is_some()
+    }
+
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         call(&self.worker_message, ctx, (from, data))
     }

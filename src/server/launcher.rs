@@ -68,6 +68,9 @@ pub fn start(sources: Sources, mut config: Config) -> ExitCode {
     if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
         eprintln!("wsd: {note}");
     }
+    for doubt in config.doubts() {
+        eprintln!("wsd: {doubt}");
+    }
     let launched = match config.daemonize {
         true => daemonize(sources, config),
         false => Err(become_master(sources, config, None)),

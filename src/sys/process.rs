@@ -343,6 +343,12 @@ pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How many descriptors this process may have.
+pub fn descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
 /// Raises the soft limit of descriptors to the hard one. The answer is what is allowed now.
 pub fn raise_descriptor_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -80,6 +80,14 @@ pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
         .is_ok_and(|address| address.family() == Some(AddressFamily::Unix))
 }
 
+/// Whether it is bound to a loopback address.
+pub fn is_loopback(socket: BorrowedFd<'_>) -> bool {
+    let Ok(address) = getsockname::<SockaddrStorage>(socket.as_raw_fd()) else { return false };
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().is_loopback());
+    let v6 = address.as_sockaddr_in6().map(|v6| v6.ip().to_canonical().is_loopback());
+    v4.or(v6).unwrap_or(false)
+}
+
 /// Options that accepted connections inherit, so that they cost no system call each.
 #[derive(Debug, Clone, Copy)]
 pub struct TcpOptions {

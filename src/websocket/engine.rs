@@ -85,6 +85,18 @@ impl Engine {
             + self.windows.as_ref().map_or(0, |windows| windows.heap_bytes())
     }
 
+    /// The bytes of heap that what is half read takes.
+    #[inline]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.heap_bytes())
+    }
+
+    /// Drops what is half read: what still comes is swallowed.
+    pub fn give_up(&mut self) {
+        self.done = true;
+        self.pending = None;
+    }
+
     /// What was agreed about permessage-deflate.
     pub fn params(&self) -> Option<Params> {
         self.params

@@ -1,22 +1,24 @@
 //! Letting clients in: accept, the limits on how many, and what to do without descriptors.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
 use super::Worker;
+use super::admission::{Places, Rates, Seat};
 use super::connection::Connection;
-use super::head::Refusal;
+use super::head::{Reason, Refusal};
 use super::life::Phase;
+use super::open::is_stranger;
 use super::table::Key;
 use super::timers::tick;
+use crate::config::{Config, lingering_max};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
@@ -26,31 +28,44 @@ const TOLD_MAX: usize = 64;
 /// How long a worker without descriptors stops accepting.
 const PAUSE: Duration = Duration::from_millis(200);
 /// When a refused client may come back, in seconds.
-const RETRY_AFTER: u32 = 5;
+pub(super) const RETRY_AFTER: u32 = 5;
 
 /// Who is on the way in.
 pub(super) struct Gatekeeper {
-    /// Pending handshakes.
-    pending: Cell<usize>,
-    by_ip: RefCell<HashMap<IpAddr, u32>>,
+    pub places: Places,
+    pub rates: Rates,
+    /// How many connections this worker has descriptors for.
+    pub clients_max: u64,
+    /// How many refused clients may take their time to read the answer.
+    pub lingering_max: u64,
     /// Accepts until the connections of all workers are counted again.
-    credit: Cell<u64>,
+    pub credit: Cell<u64>,
     /// A descriptor to give up when there are no others, so that a client can be told.
     reserve: RefCell<Option<OwnedFd>>,
     /// When the log last told that there were none, in milliseconds of the monotonic clock.
     warned_at: Cell<u64>,
 }
 
-impl Default for Gatekeeper {
-    fn default() -> Gatekeeper {
+impl Gatekeeper {
+    /// A gate of a process that may have `limit` descriptors.
+    pub fn new(config: &Config, limit: u64) -> Gatekeeper {
         Gatekeeper {
-            pending: Cell::new(0),
-            by_ip: RefCell::default(),
+            places: Places::default(),
+            rates: Rates::default(),
+            clients_max: config.clients_of_worker(limit),
+            lingering_max: lingering_max(limit),
             credit: Cell::new(0),
             reserve: RefCell::new(open_reserve()),
             warned_at: Cell::new(0),
         }
     }
+}
+
+/// Tells a client for which there is no descriptor why, as far as it fits into its socket.
+pub(super) fn tell_and_leave(socket: BorrowedFd<'_>, answer: &[u8]) {
+    // What it sent is read first: closing over unread bytes would reset the answer.
+    let _ = socket::read(socket, &mut [0; 4096]);
+    let _ = socket::write(socket, &[IoSlice::new(answer)]);
 }
 
 fn open_reserve() -> Option<OwnedFd> {
@@ -61,6 +76,7 @@ impl Worker {
     /// Accepts on a listener that is ready; what is left there is told again.
     pub(super) fn accept_some(self: &Rc<Self>, index: u32) {
         let accepts = self.listeners.borrow_mut().accepts(index, self.now_ms.get());
+        let to_loopback = self.listeners.borrow().is_loopback(index);
         for _ in 0..accepts {
             let accepted = {
                 let listeners = self.listeners.borrow();
@@ -70,7 +86,10 @@ impl Worker {
             match accepted {
                 Ok((socket, peer)) => {
                     self.add(Counter::Accepted, 1);
-                    self.admit(socket, peer);
+                    match self.check_arrival(peer) {
+                        Ok(()) => drop(self.admit(socket, peer, to_loopback)),
+                        Err(refusal) => self.turn_away(socket, peer, refusal),
+                    }
                 }
                 // The client left while it waited, or its network did (accept(2)).
                 Err(
@@ -98,10 +117,11 @@ impl Worker {
         self: &Rc<Self>,
         socket: OwnedFd,
         peer: Option<SocketAddr>,
+        to_loopback: bool,
         mut received: Vec<u8>,
         fd: Option<Fd>,
     ) {
-        if let Some(key) = self.admit(socket, peer) {
+        if let Some(key) = self.admit(socket, peer, to_loopback) {
             if let Some(connection) = self.table.borrow_mut().get_mut(key) {
                 connection.fd = fd;
             }
@@ -114,115 +134,54 @@ impl Worker {
         self: &Rc<Self>,
         socket: OwnedFd,
         peer: Option<SocketAddr>,
+        to_loopback: bool,
     ) -> Option<Key> {
         if let Err(refusal) = self.check_room(peer) {
-            self.add(Counter::Refused, 1);
-            tracing::info!(
-                status = refusal.status,
-                why = refusal.why,
-                peer = peer.map(tracing::field::display),
-                "refused"
-            );
-            self.turn_away(socket, peer, &refusal);
+            self.turn_away(socket, peer, refusal);
             return None;
         }
         let now_ms = self.now_ms.get();
         let mut table = self.table.borrow_mut();
         let key = table.insert(|key| Connection::accepted(socket, peer, key.turn, now_ms));
         let connection = table.get_mut(key)?;
+        if let Some(opening) = &mut connection.extra().opening {
+            opening.to_loopback = to_loopback;
+        }
         connection.deadline = tick(now_ms) + self.settings.handshake;
         if self.watch(key, connection).is_err() {
             table.remove(key);
             return None;
         }
         self.look_again(key, connection);
+        let counted = self.counted(peer);
+        self.take_seat(connection, Seat::Peer, counted);
         connection.pending = true;
-        self.gate.pending.set(self.gate.pending.get() + 1);
         self.board.add(Counter::Handshakes, 1);
-        if let Some(ip) = self.counted_ip(peer) {
-            *self.gate.by_ip.borrow_mut().entry(ip).or_default() += 1;
-        }
+        self.gate.places.begin_handshake(key, counted);
+        self.gate.places.tidy(|key| table.get(key).is_some_and(|it| it.pending));
         Some(key)
-    }
-
-    fn check_room(&self, peer: Option<SocketAddr>) -> Result<(), Refusal> {
-        let full = |why| Err(Refusal::overloaded(why, RETRY_AFTER));
-        if !self.has_credit() {
-            return full("max_connection is reached");
-        }
-        if self.gate.pending.get() >= self.settings.config.handshakes_max {
-            return full("handshakes_max is reached");
-        }
-        if let Some(ip) = self.counted_ip(peer) {
-            let here = self.gate.by_ip.borrow().get(&ip).copied().unwrap_or(0);
-            if here as usize >= self.settings.config.handshakes_per_ip {
-                return full("handshakes_per_ip is reached");
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether `max_connection` of all workers has room for one more. Far from the limit they
-    /// are counted only now and then, near it each time.
-    fn has_credit(&self) -> bool {
-        let limit = self.settings.config.max_connection as u64;
-        if limit == 0 {
-            return true;
-        }
-        let gate = &self.gate;
-        if gate.credit.get() > 0 {
-            gate.credit.set(gate.credit.get() - 1);
-            return true;
-        }
-        let board = &self.board.scoreboard;
-        let taken = board.sum(Counter::Connections) + board.sum(Counter::Handshakes);
-        let Some(room) = limit.checked_sub(taken + 1) else { return false };
-        gate.credit.set((room / (4 * u64::from(self.worker_num.get().max(1)))).min(256));
-        true
-    }
-
-    /// The address a pending handshake counts for; a trusted proxy's is nobody's own.
-    fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
-        let ip = peer?.ip().to_canonical();
-        (!self.settings.trusts(ip)).then_some(ip)
-    }
-
-    /// A connection left the handshake, one way or the other.
-    pub(super) fn no_longer_pending(&self, connection: &mut Connection) {
-        if !std::mem::take(&mut connection.pending) {
-            return;
-        }
-        self.gate.pending.set(self.gate.pending.get().saturating_sub(1));
-        self.board.sub(Counter::Handshakes, 1);
-        let Some(ip) = self.counted_ip(connection.peer()) else { return };
-        let mut by_ip = self.gate.by_ip.borrow_mut();
-        if let Some(count) = by_ip.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                by_ip.remove(&ip);
-            }
-        }
     }
 
     /// Tells a client that there is no room. It has not been read, so what it sent is read and
     /// forgotten while it reads the answer.
-    fn turn_away(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>, refusal: &Refusal) {
+    fn turn_away(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>, refusal: Refusal) {
+        let refusal = refusal.hide_from_strangers(is_stranger(peer));
+        self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
         let answer = refusal.to_bytes(SystemTime::now());
         let now_ms = self.now_ms.get();
         let mut table = self.table.borrow_mut();
-        // Beyond some, a client is not worth a descriptor any more.
-        if self.gate.pending.get() >= 2 * self.settings.config.handshakes_max {
-            // As much as fits; the client may be gone.
-            let _ = socket::write(socket.as_fd(), &[IoSlice::new(&answer)]);
-            return;
-        }
         let key = table.insert(|key| Connection::accepted(socket, peer, key.turn, now_ms));
         let Some(connection) = table.get_mut(key) else { return };
-        connection.extra = None;
+        if !self.lingers(connection) {
+            let Some(socket) = connection.socket() else { return };
+            tell_and_leave(socket, &answer);
+            self.forget(&mut table, key);
+            return;
+        }
         self.queue_control(key, connection, &answer);
         self.linger(key, connection);
         if self.watch(key, connection).is_err() {
-            table.remove(key);
+            self.forget(&mut table, key);
             return;
         }
         self.look_again(key, connection);
@@ -243,9 +202,8 @@ impl Worker {
             let Some(Ok((socket, _))) = accepted else { break };
             self.add(Counter::Accepted, 1);
             self.add(Counter::Refused, 1);
-            // What it sent is read first: closing over unread bytes would reset the answer.
-            let _ = socket::read(socket.as_fd(), &mut [0; 4096]);
-            let _ = socket::write(socket.as_fd(), &[IoSlice::new(&answer)]);
+            self.add(Reason::Full.counter(), 1);
+            tell_and_leave(socket.as_fd(), &answer);
             drop(socket);
             self.gate.reserve.replace(open_reserve());
         }

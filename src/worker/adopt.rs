@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Worker;
+use super::admission::{Seat, network};
 use super::connection::{Connection, Stage};
 use super::head::Kept;
 use super::outbox::Outbox;
@@ -73,8 +74,8 @@ impl Worker {
         socket: OwnedFd,
     ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
         match traveller {
-            Traveller::PendingV1 { bytes, peer, deadline } => {
-                self.adopt_pending(fd, socket, bytes, peer, deadline);
+            Traveller::PendingV1 { bytes, peer, to_loopback, deadline } => {
+                self.adopt_pending(fd, socket, bytes, (peer, to_loopback), deadline);
                 Ok(None)
             }
             Traveller::OpenV1(open) => self.adopt_open(fd, socket, *open).map(Some),
@@ -86,10 +87,10 @@ impl Worker {
         fd: Fd,
         socket: OwnedFd,
         mut bytes: Vec<u8>,
-        peer: Option<std::net::SocketAddr>,
+        (peer, to_loopback): (Option<std::net::SocketAddr>, bool),
         deadline: super::timers::Tick,
     ) {
-        let Some(key) = self.admit(socket, peer) else { return };
+        let Some(key) = self.admit(socket, peer, to_loopback) else { return };
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.fd = Some(fd);
             connection.deadline = deadline;
@@ -142,9 +143,11 @@ impl Worker {
         connection.engine = engine;
         connection.drop_empty_extra();
         if let Err(error) = self.watch(key, connection) {
-            table.remove(key);
+            self.forget(&mut table, key);
             return Err(Error::io("watch an adopted connection", error));
         }
+        self.seat_adopted(connection);
+        self.reckon(connection);
         self.mind_settings(connection);
         self.look_again(key, connection);
         if connection.outbox.is_some() {
@@ -155,6 +158,14 @@ impl Worker {
         self.registry.opened(key.index as usize, &entry);
         self.add(Counter::Connections, 1);
         Ok((key, fd, open.frozen.map(Bytes::from)))
+    }
+
+    /// It has its place already, so nothing is asked.
+    fn seat_adopted(&self, connection: &mut Connection) {
+        match (self.counted(connection.peer()), connection.client()) {
+            (Some(peer), _) => self.take_seat(connection, Seat::Peer, Some(peer)),
+            (None, client) => self.take_seat(connection, Seat::Client, client.map(network)),
+        }
     }
 
     /// The new configuration may have pings where the old had none, or the other way round.

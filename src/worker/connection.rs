@@ -1,10 +1,11 @@
 //! One client: an entry of the table, small while it is idle.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::EpollFlags;
 
+use super::admission::Seat;
 use super::chorus::Verses;
 use super::head::{Kept, Reader};
 use super::outbox::Outbox;
@@ -48,12 +49,16 @@ pub(super) struct Connection {
     pub held: bool,
     /// It counts as a pending handshake.
     pub pending: bool,
+    /// Whom it counts for.
+    pub seat: Seat,
     /// It is in the list of those that are flushed at the end of the turn.
     pub dirty: bool,
     /// The kernel takes no more of its bytes for now; the epoll set tells when it does.
     pub blocked: bool,
     /// The epoll set does not tell that there is something to read.
     pub paused: bool,
+    /// It has sent more than it may for now, and is not read.
+    pub slowed: bool,
     /// It is not in the epoll set.
     pub deaf: bool,
     /// `on_open` was called, here or where it came from, so `on_close` will be.
@@ -73,6 +78,8 @@ pub(super) struct Connection {
     /// What it is sent of the turn's broadcasts; none if it has an outbox.
     pub verses: Verses,
     pub extra: Option<Box<Extra>>,
+    /// Bytes of it that `client_memory` knows of, but for the outbox.
+    pub counted: u32,
     /// Milliseconds since 1970.
     pub opened_at: u64,
     /// When the client last sent something, the answer to a ping of ours left out: milliseconds of
@@ -110,12 +117,22 @@ pub(super) struct Opening {
     pub reader: Reader,
     pub bytes: Vec<u8>,
     pub peer: Option<SocketAddr>,
+    /// Whether it came to a loopback listener.
+    pub to_loopback: bool,
+    /// The client that a trusted proxy has named, once the head was read.
+    pub client: Option<IpAddr>,
 }
 
 impl Connection {
     /// A client that was just accepted.
     pub fn accepted(socket: OwnedFd, peer: Option<SocketAddr>, turn: u32, now_ms: u64) -> Self {
-        let opening = Opening { reader: Reader::new(), bytes: Vec::new(), peer };
+        let opening = Opening {
+            reader: Reader::new(),
+            bytes: Vec::new(),
+            peer,
+            to_loopback: false,
+            client: None,
+        };
         let extra = Extra { opening: Some(opening), ..Extra::default() };
         Connection {
             socket: Some(socket),
@@ -124,9 +141,11 @@ impl Connection {
             busy: false,
             held: false,
             pending: false,
+            seat: Seat::None,
             dirty: false,
             blocked: false,
             paused: false,
+            slowed: false,
             deaf: true,
             opened: false,
             arriving: false,
@@ -138,6 +157,7 @@ impl Connection {
             outbox: None,
             verses: Verses::default(),
             extra: Some(Box::new(extra)),
+            counted: 0,
             opened_at: 0,
             received_at: now_ms,
             bytes_in: 0,
@@ -167,6 +187,23 @@ impl Connection {
     pub fn has_begun(&self) -> bool {
         let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
         opening.is_some_and(|opening| opening.reader.has_begun(&opening.bytes))
+    }
+
+    /// The client that a trusted proxy has named.
+    pub fn client(&self) -> Option<IpAddr> {
+        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
+        match (opening, &self.kept) {
+            (Some(opening), _) => opening.client,
+            (None, kept) => kept.as_ref().and_then(Kept::client),
+        }
+    }
+
+    /// The bytes that it takes besides its outbox and what every connection takes.
+    pub fn holds(&self) -> u32 {
+        let opening = |extra: &Extra| extra.opening.as_ref().map_or(0, |it| it.bytes.len());
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.tail.len() + opening(extra));
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.as_bytes().len());
+        u32::try_from(self.engine.pending_bytes() + extra + kept).unwrap_or(u32::MAX)
     }
 
     /// Whether a message may be pushed to it.

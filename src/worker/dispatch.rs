@@ -215,10 +215,12 @@ impl Worker {
                     drop(table);
                     return self.finish(key);
                 }
-                if connection.held {
+                if connection.held || connection.slowed {
                     return;
                 }
-                connection.take_tail()
+                let tail = connection.take_tail();
+                self.reckon(connection);
+                tail
             };
             if tail.is_empty() {
                 break;

@@ -15,9 +15,10 @@ use std::time::Duration;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::Worker;
+use super::accept::tell_and_leave;
 use super::connection::{Connection, Stage};
 use super::dispatch::Panicked;
-use super::head::Refusal;
+use super::head::{Reason, Refusal};
 use super::table::Key;
 use super::timers::{Tick, tick, ticks};
 use crate::close::{Cause, Close, Initiator};
@@ -51,6 +52,7 @@ impl Worker {
                 | Cause::InvalidText
                 | Cause::MessageTooBig
                 | Cause::TooManyFragments
+                | Cause::OutOfMemory
         );
         if close.cause == Cause::SlowReader
             && let Some(outbox) = &mut connection.outbox
@@ -89,20 +91,46 @@ impl Worker {
     }
 
     /// Answers a client that does not come in, and leaves it time to read that.
-    pub(super) fn refuse(self: &Rc<Self>, key: Key, status: u16, why: &str, answer: &[u8]) {
+    pub(super) fn refuse(
+        self: &Rc<Self>,
+        key: Key,
+        status: u16,
+        reason: Reason,
+        why: &str,
+        answer: &[u8],
+    ) {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return };
-        self.note_refusal(status, why, connection.peer());
-        self.no_longer_pending(connection);
-        connection.extra = None;
+        self.note_refusal(status, reason, why, connection.peer());
+        if !self.lingers(connection) {
+            if let Some(socket) = connection.socket() {
+                tell_and_leave(socket, answer);
+            }
+            self.forget(&mut table, key);
+            return;
+        }
         self.queue_control(key, connection, answer);
         self.linger(key, connection);
     }
 
     /// Tells of a request that was refused.
-    pub(super) fn note_refusal(&self, status: u16, why: &str, peer: Option<SocketAddr>) {
-        tracing::info!(status, why, peer = peer.map(tracing::field::display), "refused");
+    pub(super) fn note_refusal(
+        &self,
+        status: u16,
+        reason: Reason,
+        why: &str,
+        peer: Option<SocketAddr>,
+    ) {
+        let peer = peer.map(tracing::field::display);
+        // What an operator has to allow is told once where everybody looks.
+        let policy = matches!(reason, Reason::Origin | Reason::Host);
+        if policy && self.is_first(reason.counter()) {
+            tracing::warn!(status, why, peer, "refused");
+        } else {
+            tracing::info!(status, why, peer, "refused");
+        }
         self.add(Counter::Refused, 1);
+        self.add(reason.counter(), 1);
     }
 
     /// Our last bytes go out, and what the client still sends is thrown away for a while.
@@ -162,8 +190,7 @@ impl Worker {
             connection.socket = None;
             return;
         }
-        self.no_longer_pending(connection);
-        table.remove(key);
+        self.forget(&mut table, key);
     }
 
     /// The connection has ended, with `close` unless how was decided before. Closes the socket
@@ -206,8 +233,7 @@ impl Worker {
             }
             let close = connection.extra.as_mut().and_then(|extra| extra.close.take());
             let Some(fd) = connection.fd.filter(|_| connection.opened) else {
-                self.no_longer_pending(connection);
-                table.remove(key);
+                self.forget(&mut table, key);
                 return;
             };
             let close = close.unwrap_or_else(|| Close::because(Cause::ClientVanished));
@@ -232,7 +258,7 @@ impl Worker {
             move |context| handler.on_close(context, fd, close),
             |worker, key, _: Result<(), Panicked>| {
                 worker.registry.closed(key.index as usize);
-                worker.table.borrow_mut().remove(key);
+                worker.forget(&mut worker.table.borrow_mut(), key);
                 worker.left();
             },
         );
@@ -251,7 +277,7 @@ impl Worker {
             Stage::Lingering => {
                 let pending = self.table.borrow().get(key).is_some_and(|it| !it.opened);
                 if pending {
-                    self.table.borrow_mut().remove(key);
+                    self.forget(&mut self.table.borrow_mut(), key);
                 } else {
                     self.end(key, Close::because(Cause::ProtocolError));
                 }

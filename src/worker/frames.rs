@@ -10,7 +10,7 @@ use super::heartbeat::PING;
 use super::table::Key;
 use super::timers::{NEVER, tick};
 use crate::api::{Frame, Opcode};
-use crate::close::Close;
+use crate::close::{Cause, Close};
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{Event, Fault, frame};
 
@@ -63,15 +63,18 @@ impl Worker {
 
     /// The next message of an open connection, if it is here whole: nearly all that ever comes.
     #[inline]
-    fn whole(&self, key: Key, bytes: &[u8]) -> Option<Result<(usize, Frame), Fault>> {
+    fn whole(self: &Rc<Self>, key: Key, bytes: &[u8]) -> Option<Result<(usize, Frame), Fault>> {
         let mut table = self.table.borrow_mut();
-        let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy)?;
+        let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy && !it.slowed)?;
         let fd = connection.fd?;
         let whole = connection.engine.next_whole(bytes, &self.settings.message)?;
         self.heard(key, connection);
         Some(match whole {
             Ok((used, opcode, data)) => {
                 self.add(Counter::MessagesIn, 1);
+                if self.meters.counts_messages() {
+                    self.meter(key, connection, 1, 0);
+                }
                 Ok((used, Frame { fd, opcode, data, compressed: false }))
             }
             Err(fault) => Err(fault),
@@ -80,12 +83,12 @@ impl Worker {
 
     /// One step of the engine: how many bytes it used, and what they said. `None` while a
     /// handler of the connection runs.
-    fn step(&self, key: Key, bytes: &mut [u8]) -> Option<(usize, Next)> {
+    fn step(self: &Rc<Self>, key: Key, bytes: &mut [u8]) -> Option<(usize, Next)> {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else {
             return Some((bytes.len(), Next::Nothing));
         };
-        if connection.busy {
+        if connection.busy || connection.slowed {
             return None;
         }
         if !matches!(connection.stage, Stage::Open | Stage::Closing) {
@@ -108,7 +111,15 @@ impl Worker {
             // Whoever is in the midst of a message sends.
             None if !connection.engine.is_mid_message() => {}
             Some(Event::Pong(payload)) if payload.bytes(bytes) == PING => {}
-            _ => self.heard(key, connection),
+            event => {
+                self.heard(key, connection);
+                if event.is_some() && self.meters.counts_messages() {
+                    self.meter(key, connection, 1, 0);
+                }
+            }
+        }
+        if self.has_no_memory_for(connection) {
+            return Some((bytes.len(), Next::Fault(Close::because(Cause::OutOfMemory))));
         }
         let next = match step.event {
             None | Some(Event::Pong(_)) => Next::Nothing,
@@ -122,6 +133,19 @@ impl Worker {
             Some(Event::Close { code, reason }) => Next::Close(code, reason),
         };
         Some((step.used, next))
+    }
+
+    /// Whether a message that is half here has to go, since all clients together hold too much.
+    /// One of few bytes stays: that is not who fills the memory.
+    fn has_no_memory_for(&self, connection: &mut Connection) -> bool {
+        const FEW: usize = 4096;
+        self.reckon(connection);
+        let goes = self.budget.is_full() && connection.engine.pending_bytes() > FEW;
+        if goes {
+            connection.engine.give_up();
+            self.reckon(connection);
+        }
+        goes
     }
 
     fn message(

@@ -308,7 +308,7 @@ impl Worker {
                 }
                 key
             };
-            let Some(gone) = self.table.borrow_mut().remove(key) else { continue };
+            let Some(gone) = self.forget(&mut self.table.borrow_mut(), key) else { continue };
             if gone.opened {
                 self.registry.closed(key.index as usize);
                 self.board.sub(Counter::Connections, 1);

@@ -44,6 +44,7 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
             slice.iter().for_each(|&key| worker.look(key));
             tokio::task::yield_now().await;
         }
+        worker.recount();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
         let lines = crate::log::dropped();
         worker.add(Counter::LogDropped, lines - std::mem::replace(&mut dropped, lines));
@@ -93,11 +94,16 @@ impl Worker {
         if connection.pong_by <= now {
             connection.pong_by = NEVER;
             // While its handler runs it is not read, so the answer may lie there unread.
-            return if connection.busy { Due::Nothing } else { Due::Pong };
+            let unread = connection.busy || connection.slowed;
+            return if unread { Due::Nothing } else { Due::Pong };
         }
         if connection.message_by <= now {
             connection.message_by = NEVER;
-            return Due::Message;
+            if !connection.slowed {
+                return Due::Message;
+            }
+            // It is we who do not read the rest.
+            connection.message_by = self.settings.message_time.map_or(NEVER, |time| now + time);
         }
         if connection.ping_at <= now {
             self.ping(key, connection, now);

@@ -228,7 +228,7 @@ impl Worker {
     /// Clients on their way in are told to come again.
     fn refuse_pending(self: &Rc<Self>) {
         for key in self.keys(|it| it.stage == Stage::Head) {
-            self.refuse_begun(key, Refusal::overloaded("the server is about to stop", 1));
+            self.refuse_begun(key, Refusal::stopping());
         }
     }
 

@@ -10,6 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use tokio::io::Interest;
 use tokio::task::{LocalSet, spawn_local};
 
+use super::accept::Gatekeeper;
 use super::boot::{self, Boot};
 use super::links::{self, MasterLink};
 use super::port::Port;
@@ -160,7 +161,9 @@ fn build(
         .try_clone()
         .and_then(|epoll| watch(epoll, Interest::READABLE))
         .subject(|| "watch the epoll set".to_owned())?;
-    let settings = Settings::new(boot.config);
+    let pace = handler.pace();
+    let mut settings = Settings::new(boot.config);
+    settings.close_slow &= !pace.skips_slow;
     let now_ms = clock::monotonic_ms();
     let worker = Worker {
         id: boot.is.id,
@@ -176,7 +179,9 @@ fn build(
         turn: turn::Turn::default(),
         chorus: RefCell::default(),
         spares: RefCell::default(),
-        gate: super::accept::Gatekeeper::default(),
+        gate: Gatekeeper::new(&settings.config, process::descriptor_limit()),
+        budget: super::budget::Budget::new(settings.config.client_memory),
+        meters: super::meter::Meters::new(&settings.config, pace),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
         visitors: Visitors::default(),

@@ -26,6 +26,8 @@ pub(super) struct Listeners {
 struct Listening {
     socket: OwnedFd,
     slot: Slot,
+    /// Whether it is bound to a loopback address.
+    is_loopback: bool,
     /// When it was emptied last, in milliseconds of the monotonic clock.
     emptied_at: u64,
 }
@@ -34,6 +36,12 @@ impl Listeners {
     /// A listener's descriptor, to accept on.
     pub fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)
+    }
+
+    /// Whether a listener is bound to a loopback address.
+    pub fn is_loopback(&self, index: u32) -> bool {
+        let listening = self.sockets.get(index as usize).and_then(Option::as_ref);
+        listening.is_some_and(|listening| listening.is_loopback)
     }
 
     /// How many connections to accept on a listener that is ready: one, and once in a tick of
@@ -59,7 +67,8 @@ impl Worker {
             if all.armed {
                 self.arm(index, &socket).subject(|| format!("watch {}", listener.address))?;
             }
-            all.sockets.push(Some(Listening { socket, slot, emptied_at: 0 }));
+            let is_loopback = socket::is_loopback(socket.as_fd());
+            all.sockets.push(Some(Listening { socket, slot, is_loopback, emptied_at: 0 }));
         }
         Ok(())
     }

@@ -6,8 +6,11 @@
 //! while a handler runs, so a handler may call whatever it likes.
 
 mod accept;
+mod admission;
 mod adopt;
 mod boot;
+mod budget;
+mod checks;
 mod chorus;
 mod connection;
 mod crash;
@@ -23,6 +26,7 @@ mod leave;
 mod life;
 mod links;
 mod listeners;
+mod meter;
 mod open;
 mod outbox;
 mod owns;
@@ -34,6 +38,7 @@ mod push;
 mod reactor;
 mod requests;
 mod rounds;
+mod seats;
 mod serials;
 mod settings;
 mod spares;
@@ -85,6 +90,8 @@ pub(crate) struct Worker {
     chorus: RefCell<chorus::Chorus>,
     spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,
+    budget: budget::Budget,
+    meters: meter::Meters,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,
     visitors: visitors::Visitors,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::Worker;
 use super::connection::{Connection, Stage};
 use super::dispatch::Panicked;
-use super::head::{self, Kept, Kind, Refusal, response, subprotocol};
+use super::head::{self, Kept, Kind, Reason, Refusal, response, subprotocol};
 use super::table::Key;
 use super::timers::{Tick, tick};
 use crate::api::{Accept, Handshake, Request};
@@ -32,6 +32,18 @@ enum Verdict {
     Upgrade(Box<(Request, Asked)>),
 }
 
+/// How a connection came.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    peer: Option<SocketAddr>,
+    to_loopback: bool,
+}
+
+/// Whether a client is not of this machine, so that it reads no name of a key.
+pub(super) fn is_stranger(peer: Option<SocketAddr>) -> bool {
+    !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+}
+
 impl Worker {
     /// More bytes of a request.
     pub(super) fn feed_head(self: &Rc<Self>, key: Key, bytes: &[u8]) {
@@ -52,6 +64,9 @@ impl Worker {
                 if let Some(opening) = opening {
                     opening.bytes = received;
                 }
+                if let Some(connection) = table.get_mut(key) {
+                    self.reckon(connection);
+                }
             }
             Verdict::Refused(refusal) => self.refuse_head(key, refusal.answering(&received)),
             Verdict::Plain => self.hand_to_http(key, received),
@@ -60,6 +75,7 @@ impl Worker {
                 request.local = self.local_of(key);
                 self.keep_tail(key, &received[rest..]);
                 drop(received);
+                self.seat_client(key, request.client);
                 self.handshake(key, request, asked);
                 self.resume(key);
             }
@@ -77,37 +93,43 @@ impl Worker {
         let Some(connection) = table.get_mut(key) else { return (Verdict::More, 0) };
         let assigned = connection.fd;
         let Some(opening) = &mut connection.extra().opening else { return (Verdict::More, 0) };
-        let peer = opening.peer;
+        let came = Came { peer: opening.peer, to_loopback: opening.to_loopback };
         let raw = match opening.reader.advance(received, &self.settings.head) {
             Ok(Some(raw)) => raw,
             Ok(None) => return (Verdict::More, 0),
             Err(refusal) => return (Verdict::Refused(refusal), 0),
         };
         drop(table);
-        let verdict = self.judge_whole(&raw, peer, assigned).unwrap_or_else(Verdict::Refused);
+        let verdict = self.judge_whole(&raw, came, assigned).unwrap_or_else(Verdict::Refused);
         (verdict, raw.len())
     }
 
     fn judge_whole(
         &self,
         raw: &head::RawHead<'_>,
-        peer: Option<SocketAddr>,
+        came: Came,
         assigned: Option<Fd>,
     ) -> Result<Verdict, Refusal> {
         let head = head::parse(raw)?;
-        let upgrade = match head::classify(&head)? {
+        let peer = came.peer;
+        // Who forwards a request may do so for a stranger.
+        let forwarded = head::is_forwarded(head.fields().map(|(name, _)| name));
+        let hidden = |refusal: Refusal| refusal.hide_from_strangers(forwarded);
+        let upgrade = match head::classify(&head).map_err(hidden)? {
             Kind::Plain => return Ok(Verdict::Plain),
             Kind::Upgrade(upgrade) => upgrade,
         };
-        let allowed = &self.settings.config.allowed_origins;
-        head::check_origin(allowed, head.get("origin"), head.get("host"))?;
+        self.check_names(&head, came, forwarded).map_err(hidden)?;
         if !self.accepts_more() {
-            return Err(Refusal::overloaded("the server is about to stop", 1));
+            return Err(Refusal::stopping());
         }
         // One that came over from another process in mid-request has its number already.
         let fd = assigned.or_else(|| self.next_fd());
         let fd = fd.ok_or_else(|| Refusal::overloaded("no number is free", 1))?;
         let client = self.client_address(&head, peer);
+        if let (None, Some(client)) = (self.counted(peer), client) {
+            self.check_client(client).map_err(hidden)?;
+        }
         let request = head::request(&head, fd, None, peer, client);
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let asked = Asked {
@@ -116,6 +138,33 @@ impl Worker {
             extensions: head.all("sec-websocket-extensions").map(text).collect(),
         };
         Ok(Verdict::Upgrade(Box::new((request, asked))))
+    }
+
+    /// Whether the page and the name that a handshake comes with are allowed.
+    fn check_names(
+        &self,
+        head: &head::Head<'_>,
+        came: Came,
+        forwarded: bool,
+    ) -> Result<(), Refusal> {
+        let (config, host) = (&self.settings.config, head.get("host"));
+        let by_trusted = forwarded && self.counted(came.peer).is_none();
+        head::check_host(&config.allowed_hosts, host, came.to_loopback, by_trusted)?;
+        let way = head::Way {
+            host,
+            scheme: head.get("x-forwarded-proto").filter(|_| by_trusted),
+            is_local: !is_stranger(came.peer) && !forwarded,
+        };
+        if head::check_origin_on(&config.allowed_origins, head.get("origin"), way)? {
+            if self.is_first(Counter::OpenedNull) {
+                tracing::warn!(
+                    "a page without an origin of its own was let in; any page of a browser on this \
+                     machine can be one (allowed_origins has local-null)"
+                );
+            }
+            self.add(Counter::OpenedNull, 1);
+        }
+        Ok(())
     }
 
     /// The client's address: the peer's, or what a trusted proxy says.
@@ -158,7 +207,9 @@ impl Worker {
             (Some(Stage::Handshaking), Ok(Ok(accept))) => self.let_in(key, request, asked, accept),
             (Some(Stage::Handshaking), Ok(Err(refuse))) => {
                 match response::refuse(&refuse, SystemTime::now()) {
-                    Ok(bytes) => self.refuse(key, refuse.status, "by the handler", &bytes),
+                    Ok(bytes) => {
+                        self.refuse(key, refuse.status, Reason::Handler, "by the handler", &bytes);
+                    }
                     Err(bad) => self.refuse_bug(key, &bad.to_string()),
                 }
             }
@@ -220,6 +271,7 @@ impl Worker {
             if let Some(extra) = &mut connection.extra {
                 extra.opening = None;
             }
+            self.reckon(connection);
             connection.bytes_out = -(answer.len() as i64);
             self.queue_control(key, connection, answer);
             self.start_timers(key, connection, fd);
@@ -238,7 +290,7 @@ impl Worker {
         self.add(Counter::Connections, 1);
         self.add(Counter::Opened, 1);
         let peer = request.peer.map(tracing::field::display);
-        tracing::debug!(fd = fd.as_u64(), peer, target = ?request.target, "opened");
+        tracing::debug!(fd = fd.as_u64(), peer, path = ?request.path(), "opened");
         let handler = self.handler.clone();
         self.call(
             key,
@@ -265,13 +317,16 @@ impl Worker {
 
     /// A head that cannot be let in.
     pub(super) fn refuse_head(self: &Rc<Self>, key: Key, refusal: Refusal) {
+        let peer = self.table.borrow().get(key).and_then(Connection::peer);
+        let refusal = refusal.hide_from_strangers(is_stranger(peer));
         let answer = refusal.to_bytes(SystemTime::now());
-        self.refuse(key, refusal.status, &refusal.for_log(), &answer);
+        self.refuse(key, refusal.status, refusal.reason, &refusal.for_log(), &answer);
     }
 
     /// A handler's answer that cannot be sent.
     fn refuse_bug(self: &Rc<Self>, key: Key, bug: &str) {
         tracing::error!(bug = ?bug, "the answer of on_handshake cannot be sent");
-        self.refuse_head(key, Refusal::new(500, "the server made a mistake"));
+        let refusal = Refusal::new(500, "the server made a mistake");
+        self.refuse_head(key, refusal.because(Reason::Handler));
     }
 }

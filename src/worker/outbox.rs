@@ -4,7 +4,8 @@
 //! pool with its memory, so that an echo allocates nothing. Small frames share one buffer, large
 //! payloads are shared with whoever else is sent them.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
@@ -27,6 +28,24 @@ const BUFFER_BYTES_MAX: usize = 32 * 1024;
 const PONGS_MAX: u8 = 16;
 /// A spare buffer larger than this is not kept.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// Bytes that wait in all outboxes of this worker, which is one thread.
+    static WAITING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes that wait in all outboxes of this worker, a payload that several share once for each.
+pub(super) fn waiting() -> usize {
+    WAITING.get()
+}
+
+fn grew(bytes: usize) {
+    WAITING.set(WAITING.get().wrapping_add(bytes));
+}
+
+fn shrank(bytes: usize) {
+    WAITING.set(WAITING.get().wrapping_sub(bytes));
+}
 
 enum Piece {
     /// Frames, and what else is small.
@@ -195,6 +214,7 @@ impl Outbox {
 
     /// Forgets `n` bytes that the kernel took; the answer is how many messages that ended.
     pub fn took(&mut self, n: usize) -> usize {
+        shrank(n);
         if n == self.bytes {
             return self.took_all();
         }
@@ -246,6 +266,7 @@ impl Outbox {
         let kept = usize::from(keep.is_some_and(|unit| unit.message));
         let lost = std::mem::replace(&mut self.messages, kept) - kept;
         let mut room = keep.map_or(0, |unit| unit.left as usize);
+        shrank(self.bytes - room);
         self.bytes = room;
         self.units.truncate(usize::from(keep.is_some()));
         self.pong = None;
@@ -294,15 +315,25 @@ impl Outbox {
         if total != unsent.bytes.len() as u64 {
             return None;
         }
-        Some(Outbox {
-            bytes: unsent.bytes.len(),
-            tail: unsent.bytes,
-            messages: unsent.units.iter().filter(|unit| unit.message).count(),
-            units: unsent.units.into(),
-            begun: unsent.begun,
-            pong: unsent.pong.map(Vec::into_boxed_slice),
-            ..Outbox::default()
-        })
+        grew(unsent.bytes.len());
+        let mut outbox = Outbox::default();
+        outbox.bytes = unsent.bytes.len();
+        outbox.tail = unsent.bytes;
+        outbox.messages = unsent.units.iter().filter(|unit| unit.message).count();
+        outbox.units = unsent.units.into();
+        outbox.begun = unsent.begun;
+        outbox.pong = unsent.pong.map(Vec::into_boxed_slice);
+        Some(outbox)
+    }
+
+    /// The memory of what waits, but for payloads that were seen before.
+    pub fn memory(&self, seen: &mut HashSet<*const u8>) -> usize {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Own(bytes) => bytes.len(),
+            Piece::Frame(_, payload) if !seen.insert(payload.as_ptr()) => 0,
+            Piece::Frame(_, payload) => payload.len(),
+        });
+        pieces.sum::<usize>() + self.tail.len()
     }
 
     /// The buffer to append `len` bytes to.
@@ -345,6 +376,7 @@ impl Outbox {
 
     #[inline]
     fn count(&mut self, len: usize, message: bool) {
+        grew(len);
         self.bytes += len;
         self.messages += usize::from(message);
         // A frame is at most package_max_length (1 GiB) and a head.
@@ -360,6 +392,12 @@ impl Outbox {
             buffer.clear();
             self.tail = buffer;
         }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        shrank(self.bytes);
     }
 }
 
@@ -461,6 +499,28 @@ mod tests {
         }
         assert_eq!((got.len(), messages), (50 * 20_004, 50));
         assert!(Outbox::thaw(Unsent { bytes: vec![1], ..Unsent::default() }).is_none());
+    }
+
+    #[test]
+    fn what_waits_is_counted_whatever_becomes_of_it() {
+        let (before, shared) = (waiting(), payload(1, 9_000));
+        let mut outboxes: Vec<Outbox> = (0..3).map(|_| Outbox::default()).collect();
+        for outbox in &mut outboxes {
+            outbox.add_message(&head(9_000), &shared);
+            outbox.add_control(b"12");
+        }
+        assert_eq!(waiting() - before, 3 * 9_006);
+        let mut seen = HashSet::new();
+        let memory: usize = outboxes.iter().map(|outbox| outbox.memory(&mut seen)).sum();
+        assert_eq!(memory, 9_000 + 3 * 2);
+        outboxes[0].took(10);
+        outboxes[1].took(9_006);
+        assert_eq!(outboxes[0].cut(), 0);
+        assert_eq!(waiting() - before, 8_994 + 9_006);
+        let thawed = Outbox::thaw(outboxes[0].freeze());
+        assert_eq!(waiting() - before, 2 * 8_994 + 9_006);
+        drop((outboxes, thawed));
+        assert_eq!(waiting(), before);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Plain HTTP: a connection leaves the table and becomes a task with hyper in it.
 
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -9,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Worker;
-use super::head::Refusal;
+use super::admission::{Wait, Yielding};
+use super::head::{Refusal, check_host, is_forwarded};
 use super::http::{self, End, Limits};
 use super::table::Key;
 use super::visitors::Visit;
@@ -18,17 +20,71 @@ use crate::config::Net;
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 
-/// The handler as the HTTP side calls it.
-struct Plain(Visit, Option<SocketAddr>);
+/// A plain connection: its place, and the handler as the HTTP side calls it.
+struct Plain {
+    worker: Rc<Worker>,
+    visit: Visit,
+    /// The network it counts for.
+    counted: Option<IpAddr>,
+    yielding: Rc<Yielding>,
+    /// The wait for its client that it is in.
+    wait: Cell<Option<u64>>,
+    /// Requests so far.
+    requests: Cell<usize>,
+    peer: Option<SocketAddr>,
+    /// Whether it came to a loopback listener.
+    to_loopback: bool,
+    /// Bytes of the budget that it holds.
+    held: Cell<usize>,
+}
+
+impl Plain {
+    fn new(
+        worker: &Rc<Worker>,
+        visit: Visit,
+        peer: Option<SocketAddr>,
+        to_loopback: bool,
+    ) -> Plain {
+        let counted = worker.counted(peer);
+        let counted = counted.filter(|_| worker.settings.config.connections_per_ip > 0);
+        if let Some(network) = counted {
+            worker.gate.places.add(network);
+        }
+        worker.board.add(Counter::Plain, 1);
+        Plain {
+            worker: worker.clone(),
+            visit,
+            counted,
+            yielding: Rc::default(),
+            wait: Cell::new(None),
+            requests: Cell::new(0),
+            peer,
+            to_loopback,
+            held: Cell::new(0),
+        }
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        http::Service::waits_for(self, None);
+        http::Service::let_go(self);
+        if let Some(network) = self.counted {
+            self.worker.gate.places.remove(network);
+        }
+        if self.yielding.go() {
+            self.worker.board.sub(Counter::Plain, 1);
+        }
+    }
+}
 
 impl http::Service for Plain {
     async fn answer(&self, mut request: HttpRequest) -> Option<HttpResponse> {
-        let worker = self.0.worker();
-        let handler = worker.handler.clone();
-        worker.add(Counter::HttpRequests, 1);
-        self.0.mark(&mut request);
+        let handler = self.worker.handler.clone();
+        self.worker.add(Counter::HttpRequests, 1);
+        self.visit.mark(&mut request);
         let answer =
-            worker.call_alone("on_request", |context| handler.on_request(context, request));
+            self.worker.call_alone("on_request", |context| handler.on_request(context, request));
         answer.await.unwrap_or_else(|_| {
             let mut broken = HttpResponse::new("the server made a mistake".into());
             *broken.status_mut() = ::http::StatusCode::INTERNAL_SERVER_ERROR;
@@ -37,21 +93,75 @@ impl http::Service for Plain {
     }
 
     fn is_websocket_path(&self, path: &str) -> bool {
-        self.0.worker().handler.is_websocket_path(path)
+        self.worker.handler.is_websocket_path(path)
     }
 
-    fn health(&self, path: &str) -> Option<Result<(), String>> {
-        let worker = self.0.worker();
-        let here = worker.settings.config.health_path.as_deref() == Some(path);
-        here.then(|| worker.handler.health())
+    fn wants_body(&self, request: &::http::request::Parts) -> bool {
+        self.worker.handler.wants_body(request)
+    }
+
+    fn waits_for(&self, wait: Option<Wait>) {
+        let places = &self.worker.gate.places;
+        if let Some(number) = self.wait.take() {
+            places.wait_no_more(number);
+        }
+        self.wait.set(wait.map(|wait| places.wait(&self.yielding, wait)));
+        let most = self.worker.settings.config.http_keepalive_max;
+        if wait == Some(Wait::Request) && places.resting() > most {
+            self.worker.plain_yields();
+        }
+    }
+
+    fn check(
+        &self,
+        request: &::http::request::Parts,
+        client: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        if let Some(client) = client {
+            self.worker.check_named(client)?;
+        }
+        let forwarded = is_forwarded(request.headers.keys().map(|name| name.as_str()));
+        let by_trusted = forwarded && self.worker.counted(self.peer).is_none();
+        let host = request.headers.get("host").map(|host| host.as_bytes());
+        let hosts = &self.worker.settings.config.allowed_hosts;
+        let allowed = check_host(hosts, host, self.to_loopback, by_trusted);
+        allowed.map_err(|refusal| refusal.hide_from_strangers(forwarded))
+    }
+
+    async fn hurried(&self) {
+        self.yielding.answers().await;
+    }
+
+    fn is_last(&self) -> bool {
+        let most = self.worker.settings.config.http_keepalive_requests;
+        self.requests.set(self.requests.get() + 1);
+        most > 0 && self.requests.get() >= most
     }
 
     fn refused(&self, refusal: &Refusal) {
-        self.0.worker().note_refusal(refusal.status, &refusal.for_log(), self.1);
+        let why = refusal.for_log();
+        self.worker.note_refusal(refusal.status, refusal.reason, &why, self.peer);
+    }
+
+    fn health(&self, path: &str) -> Option<Result<(), String>> {
+        let here = self.worker.settings.config.health_path.as_deref() == Some(path);
+        here.then(|| self.worker.handler.health())
+    }
+
+    fn hold(&self, bytes: usize) -> bool {
+        let has_room = self.worker.budget.try_take(bytes);
+        if has_room {
+            self.held.set(self.held.get() + bytes);
+        }
+        has_room
+    }
+
+    fn let_go(&self) {
+        self.worker.budget.give_back(self.held.take());
     }
 
     fn trusted_proxies(&self) -> &[Net] {
-        &self.0.worker().settings.config.trusted_proxies
+        &self.worker.settings.config.trusted_proxies
     }
 }
 
@@ -61,24 +171,30 @@ impl Worker {
         let taken = {
             let mut table = self.table.borrow_mut();
             if let Some(connection) = table.get_mut(key) {
-                self.no_longer_pending(connection);
                 self.unwatch(connection);
             }
-            table.remove(key)
+            self.forget(&mut table, key)
         };
         let Some(mut connection) = taken else { return };
         let peer = connection.peer();
+        let opening = connection.extra.as_ref().and_then(|extra| extra.opening.as_ref());
+        let to_loopback = opening.is_some_and(|opening| opening.to_loopback);
         let Some(socket) = connection.socket.take() else { return };
         let local = peer.and_then(|_| local_address(&socket));
         let visit = Visit::new(self, peer, local, connection.fd);
+        let plain = Plain::new(self, visit, peer, to_loopback);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             let served = match peer {
-                Some(_) => worker.serve_tcp(socket, received, peer, visit).await,
-                None => worker.serve_unix(socket, received, visit).await,
+                Some(_) => worker.serve_tcp(socket, received, peer, &plain).await,
+                None => worker.serve_unix(socket, received, &plain).await,
             };
+            // An upgrade takes a place of its own.
+            drop(plain);
             match served {
-                Ok(Some((socket, received, fd))) => worker.admit_again(socket, peer, received, fd),
+                Ok(Some((socket, received, fd))) => {
+                    worker.admit_again(socket, peer, to_loopback, received, fd);
+                }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "a plain connection ended"),
             }
@@ -90,10 +206,10 @@ impl Worker {
         socket: OwnedFd,
         received: Vec<u8>,
         peer: Option<SocketAddr>,
-        visit: Visit,
+        plain: &Plain,
     ) -> std::io::Result<Option<(OwnedFd, Vec<u8>, Option<Fd>)>> {
         let stream = TcpStream::from_std(socket.into())?;
-        let Some((stream, received, fd)) = self.serve_http(stream, received, peer, visit).await
+        let Some((stream, received, fd)) = self.serve_http(stream, received, peer, plain).await
         else {
             return Ok(None);
         };
@@ -104,10 +220,10 @@ impl Worker {
         self: &Rc<Self>,
         socket: OwnedFd,
         received: Vec<u8>,
-        visit: Visit,
+        plain: &Plain,
     ) -> std::io::Result<Option<(OwnedFd, Vec<u8>, Option<Fd>)>> {
         let stream = UnixStream::from_std(socket.into())?;
-        let Some((stream, received, fd)) = self.serve_http(stream, received, None, visit).await
+        let Some((stream, received, fd)) = self.serve_http(stream, received, None, plain).await
         else {
             return Ok(None);
         };
@@ -120,11 +236,11 @@ impl Worker {
         stream: S,
         received: Vec<u8>,
         peer: Option<SocketAddr>,
-        visit: Visit,
+        plain: &Plain,
     ) -> Option<(S, Vec<u8>, Option<Fd>)> {
         let mut stop = self.leaving.stop_http.subscribe();
         // The sender lives as long as the worker.
-        let left = visit.left();
+        let left = plain.visit.left();
         let stopped = async move {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
@@ -132,15 +248,28 @@ impl Worker {
             }
         };
         let limits = self.http_limits();
-        let service = Plain(visit, peer);
-        match http::serve(stream, received, peer, &service, &limits, stopped).await {
+        let end = tokio::select! {
+            end = http::serve(stream, received, peer, plain, &limits, stopped) => end,
+            () = plain.yielding.ends() => End::Closed,
+        };
+        match end {
             End::Closed => None,
             End::Refused(refusal) => {
-                self.note_refusal(refusal.status, &refusal.for_log(), peer);
+                self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
                 None
             }
-            End::Upgrade(stream, received) => Some((stream, received, service.0.number())),
+            End::Upgrade(stream, received) => Some((stream, received, plain.visit.number())),
         }
+    }
+
+    /// Has the plain connection that has waited longest for its client give its place up; false
+    /// if none waits.
+    pub(super) fn plain_yields(&self) -> bool {
+        let Some(yielding) = self.gate.places.oldest_plain_yields() else { return false };
+        if yielding.go() {
+            self.board.sub(Counter::Plain, 1);
+        }
+        true
     }
 
     fn http_limits(&self) -> Limits {
@@ -151,7 +280,8 @@ impl Worker {
             head_timeout: config.handshake_timeout,
             body_timeout: config.body_timeout,
             body_rate_min: config.body_rate_min,
-            idle_timeout: std::time::Duration::from_secs(75),
+            idle_timeout: config.http_keepalive_timeout,
+            send_timeout: config.http_send_timeout,
         }
     }
 }

@@ -139,7 +139,9 @@ impl Worker {
         let limit = self.settings.buffer_bytes;
         let blocked = connection.blocked;
         let outbox = self.outbox(connection);
-        if !outbox.has_room(head.len() + payload.len(), limit) {
+        // Who does not read is who fills the memory.
+        let too_much = blocked && self.budget.is_full();
+        if too_much || !outbox.has_room(head.len() + payload.len(), limit) {
             if !blocked && !finally {
                 return None;
             }

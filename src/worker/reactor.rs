@@ -112,7 +112,7 @@ impl Worker {
             if !event.events().intersects(readable) {
                 return;
             }
-            if connection.busy || connection.held {
+            if connection.busy || connection.held || connection.slowed {
                 self.pause(key, connection, event.events());
                 return;
             }
@@ -143,7 +143,7 @@ impl Worker {
             match socket::read(socket, buffer) {
                 Ok(n) => {
                     if n > 0 {
-                        self.received(connection, n);
+                        self.received(key, connection, n);
                     }
                     (n, connection.dirty)
                 }
@@ -165,12 +165,15 @@ impl Worker {
         }
     }
 
-    fn received(&self, connection: &mut Connection, n: usize) {
+    fn received(self: &Rc<Self>, key: Key, connection: &mut Connection, n: usize) {
         connection.pong_by = super::timers::NEVER;
         if connection.opened {
             connection.bytes_in += n as u64;
         }
         self.add(Counter::BytesIn, n as u64);
+        if self.meters.counts_bytes() && connection.is_open() {
+            self.meter(key, connection, 0, n as u64);
+        }
     }
 
     /// The client has sent something that says more than that it is alive.
@@ -199,6 +202,7 @@ impl Worker {
     pub(super) fn keep_tail(&self, key: Key, bytes: &[u8]) {
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.extra().tail.extend_from_slice(bytes);
+            self.reckon(connection);
         }
     }
 

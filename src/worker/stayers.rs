@@ -55,7 +55,7 @@ impl Worker {
     }
 
     fn take_one(self: &Rc<Self>, fd: Fd, key: Key, traveller: Traveller) -> Result<()> {
-        let gone = self.table.borrow_mut().remove(key);
+        let gone = self.forget(&mut self.table.borrow_mut(), key);
         let mut gone = gone.ok_or_else(|| Error::new("it is gone"))?;
         if gone.opened {
             self.registry.closed(key.index as usize);

@@ -20,7 +20,7 @@ const STATE_BYTES_MAX: u64 = 4 << 30;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Traveller {
     /// A request that is being read.
-    PendingV1 { bytes: Vec<u8>, peer: Option<SocketAddr>, deadline: Tick },
+    PendingV1 { bytes: Vec<u8>, peer: Option<SocketAddr>, to_loopback: bool, deadline: Tick },
     /// An open WebSocket.
     OpenV1(Box<OpenV1>),
 }
@@ -55,7 +55,8 @@ impl Traveller {
         if let Some(opening) = connection.extra.as_mut().and_then(|it| it.opening.as_mut()) {
             let bytes = std::mem::take(&mut opening.bytes);
             let deadline = connection.deadline;
-            return Some(Traveller::PendingV1 { bytes, peer: opening.peer, deadline });
+            let (peer, to_loopback) = (opening.peer, opening.to_loopback);
+            return Some(Traveller::PendingV1 { bytes, peer, to_loopback, deadline });
         }
         let engine = std::mem::replace(
             &mut connection.engine,
@@ -204,7 +205,8 @@ mod tests {
     #[test]
     fn half_a_head_of_the_first_version_is_read_on() {
         match received("pending") {
-            Traveller::PendingV1 { bytes, peer, deadline } => {
+            Traveller::PendingV1 { bytes, peer, to_loopback, deadline } => {
+                assert!(!to_loopback);
                 assert_eq!(bytes, b"GET / HTTP/1.1\r\nHo");
                 assert_eq!((peer, deadline), (Some("[::1]:2000".parse().unwrap()), 40));
             }

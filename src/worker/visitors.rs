@@ -67,10 +67,6 @@ impl Visit {
         visit
     }
 
-    pub(super) fn worker(&self) -> &Rc<Worker> {
-        &self.worker
-    }
-
     /// Tells a request which connection it came on; the first one gives the connection its number.
     pub(super) fn mark(&self, request: &mut HttpRequest) {
         if self.fd.get().is_none() {

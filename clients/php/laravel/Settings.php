@@ -91,7 +91,21 @@ final class Settings
         $loopback = in_array($ip, ['127.0.0.1', 'localhost', '::1'], true) || str_starts_with($ip, '/');
         // Who listens on loopback has a proxy on this machine before it.
         $proxies = $loopback ? ['trusted_proxies' => ['127.0.0.0/8', '::1/128', 'unix:']] : [];
-        $set['wsd'] = ($config['wsd'] ?? []) + ($set['wsd'] ?? []) + $proxies;
+        $set['wsd'] = ($config['wsd'] ?? []) + ($set['wsd'] ?? []) + $proxies + [
+            'allowed_origins' => ['same-host'],
+            'allowed_hosts' => self::hosts((string) config('app.url')),
+        ];
         return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
+    }
+
+    /**
+     * By which names the application may be called: those of this machine, and that of APP_URL.
+     *
+     * @return list<string>
+     */
+    private static function hosts(string $url): array
+    {
+        $host = parse_url($url, PHP_URL_HOST);
+        return is_string($host) && $host !== '' ? ['auto', $host] : ['auto'];
     }
 }

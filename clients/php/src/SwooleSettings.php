@@ -52,11 +52,8 @@ final class SwooleSettings
         foreach ((array) ($set['wsd'] ?? []) as $key => $value) {
             $this->wsd[$key] = $value;
         }
-        if (!isset($this->wsd['allowed_origins'])) {
-            $this->wsd['allowed_origins'] = ['*'];
-            $this->notices[] = 'pages of every origin may connect, as with Swoole; to change that: '
-                . '$server->set([\'wsd\' => [\'allowed_origins\' => [\'https://example.com\']]])';
-        }
+        // A page opened from disk has the origin `null`, and a script is first tried with one.
+        $this->wsd['allowed_origins'] ??= ['same-host', 'local-null'];
         $this->sayTheRest();
     }
 

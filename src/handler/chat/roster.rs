@@ -25,15 +25,13 @@ const NOTE_USERS_MAX: usize = 1000;
 pub(super) enum Action {
     /// Tell one worker.
     Tell(Slot, Note),
-    /// Tell every worker. Also our own slot: during a reload two processes share it, and a
-    /// process knows its own notes by their epoch.
+    /// Tell every worker, also our slot: two processes share it in a reload, told by the epoch.
     TellAll(Note),
     /// Push to one client of ours.
     Push(Fd, Event),
     /// Push to these clients of ours.
     Show(Vec<Fd>, Event),
-    /// Call `flush` soon. Changes wait for each other, so that a thousand clients who come at
-    /// once cost a few messages and not a million.
+    /// Call `flush` soon. Changes wait for each other, as a thousand clients may come at once.
     FlushSoon,
 }
 
@@ -54,7 +52,6 @@ struct Peer {
     partial: Vec<Named>,
 }
 
-/// Who is here.
 pub(super) struct Roster {
     me: WorkerId,
     users: BTreeMap<Fd, Entry>,
@@ -108,8 +105,7 @@ impl Roster {
         actions
     }
 
-    /// A client came over from another process. It is welcomed with the next flush, when the
-    /// other workers' answers are likely here.
+    /// A client came over. It is welcomed with the next flush, when the others' answers are here.
     pub(super) fn attach(&mut self, fd: Fd, nick: String) -> Vec<Action> {
         self.place(fd, nick, self.me);
         self.untold.insert(fd, true);
@@ -184,13 +180,20 @@ impl Roster {
         let before = self.users.len();
         let (me, peers) = (self.me, &self.peers);
         self.users.retain(|_, entry| entry.home == me || peers.contains_key(&entry.home));
-        if self.users.len() != before {
+        self.relist |= self.users.len() != before;
+        if self.relist {
             // One of them may have moved on unseen by us: whoever has it will say so.
             actions.push(Action::TellAll(self.note(Word::Ask { epoch: None })));
-            self.relist = true;
+        }
+        if self.relist || !self.unwelcomed.is_empty() {
             self.flush_soon(&mut actions);
         }
         actions
+    }
+
+    /// These users of ours were not shown a change: they get a whole list with the next tick.
+    pub(super) fn missed(&mut self, fds: Vec<Fd>) {
+        self.unwelcomed.extend(fds);
     }
 
     /// Tells the other workers and shows our users what changed since the last flush.

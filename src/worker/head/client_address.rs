@@ -69,6 +69,15 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
+/// The fields by which a proxy says whom it forwards.
+const FORWARDED: [&str; 5] =
+    ["x-forwarded-for", "x-real-ip", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+
+/// Whether a head says that a proxy forwards it, by the names of its fields.
+pub fn is_forwarded<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    names.any(|name| FORWARDED.iter().any(|field| name.eq_ignore_ascii_case(field)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

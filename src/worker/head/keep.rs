@@ -16,7 +16,10 @@ pub fn request(
     peer: Option<SocketAddr>,
     client: Option<IpAddr>,
 ) -> Request {
-    let fields = head.fields().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()));
+    // An application may get fields as variables, in which `-` and `_` are one: who may not set
+    // X-Real-IP could set X_Real_IP.
+    let fields = head.fields().filter(|(name, _)| !name.contains('_'));
+    let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()));
     Request {
         headers: Headers(fields.collect()),
         subprotocol: subprotocol.map(str::to_owned),

@@ -27,9 +27,11 @@ mod target;
 
 pub use check::check_field_line;
 pub use classify::{Kind, classify};
-pub use client_address::client_address;
+pub use client_address::{client_address, is_forwarded};
 pub use keep::{Kept, request};
+#[cfg(fuzzing)]
 pub use origin::check_origin;
+pub use origin::{Way, check_host, check_origin_on};
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
-pub use refusal::Refusal;
+pub use refusal::{Reason, Refusal};

@@ -4,11 +4,24 @@
 //! only the Origin tells (cross-site WebSocket hijacking). So the default is the same host, and
 //! every comparison is between parsed values: never a prefix, a suffix or a pattern.
 
-use super::Refusal;
-use crate::config::{Origin, Origins};
+use std::net::IpAddr;
+
+use super::{Reason, Refusal};
+use crate::config::{Hosts, Origin, Origins};
 
 /// The key of the configuration that this file stands for.
 const KEY: &str = "allowed_origins";
+
+/// How a request came, besides its Origin.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Way<'a> {
+    /// Its Host.
+    pub host: Option<&'a [u8]>,
+    /// The scheme that a trusted proxy says it came by.
+    pub scheme: Option<&'a [u8]>,
+    /// Whether its client is of this machine, and nobody forwarded it.
+    pub is_local: bool,
+}
 
 /// Decides by the Origin and Host fields of a head. A client without an Origin is no browser
 /// and is let in.
@@ -16,32 +29,77 @@ const KEY: &str = "allowed_origins";
 /// # Errors
 ///
 /// A 403 whose body and log text name the key and the value to add.
+#[cfg(any(test, fuzzing))]
 pub fn check_origin(
     allowed: &Origins,
     origin: Option<&[u8]>,
     host: Option<&[u8]>,
 ) -> Result<(), Refusal> {
-    let Some(text) = origin.filter(|_| !allowed.any) else { return Ok(()) };
+    check_origin_on(allowed, origin, Way { host, ..Way::default() }).map(drop)
+}
+
+/// As [`check_origin`], knowing how the request came. True if it is let in by `local-null` alone.
+///
+/// # Errors
+///
+/// As [`check_origin`].
+pub fn check_origin_on(
+    allowed: &Origins,
+    origin: Option<&[u8]>,
+    way: Way<'_>,
+) -> Result<bool, Refusal> {
+    let Some(text) = origin.filter(|_| !allowed.any) else { return Ok(false) };
     let parsed: Option<Origin> = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let Some(origin) = parsed else { return Err(not_an_origin(text)) };
-    let host = host.and_then(Authority::parse).filter(|_| allowed.same_host);
-    if allowed.lists(&origin) || host.is_some_and(|host| host.serves(&origin)) {
-        Ok(())
-    } else {
-        Err(not_allowed(&origin))
+    let host = way.host.and_then(Authority::parse);
+    let same = host.as_ref().filter(|_| allowed.same_host);
+    if allowed.lists(&origin) || same.is_some_and(|host| host.serves(&origin, way.scheme)) {
+        return Ok(false);
     }
+    let is_local = way.is_local && host.is_some_and(|host| host.is_loopback());
+    if allowed.local_null && origin == Origin::Null && is_local {
+        return Ok(true);
+    }
+    Err(not_allowed(&origin))
+}
+
+/// Decides by the Host of a request, which came to a loopback listener or not. Whoever was
+/// forwarded by a trusted proxy called that by its own names.
+///
+/// # Errors
+///
+/// A 421 whose body and log text name the key and the value to add.
+pub fn check_host(
+    allowed: &Hosts,
+    host: Option<&[u8]>,
+    to_loopback: bool,
+    forwarded: bool,
+) -> Result<(), Refusal> {
+    // Without one it comes from no browser.
+    let Some(host) = host.and_then(Authority::parse) else { return Ok(()) };
+    let auto = allowed.auto && (forwarded || !to_loopback || host.is_of_this_machine());
+    if auto || allowed.lists(&host.host) {
+        return Ok(());
+    }
+    let name = &host.host;
+    let advice = format!("Host is {name}; to answer to it, add \"{name}\" to allowed_hosts.");
+    let why = "this server does not answer to that host";
+    Err(Refusal::new(421, why).because(Reason::Host).advice(advice))
 }
 
 fn not_allowed(origin: &Origin) -> Refusal {
     let advice = format!("Origin is {origin}; to let it in, add \"{origin}\" to {KEY}.");
-    Refusal::new(403, "the origin is not allowed").advice(advice)
+    Refusal::new(403, "the origin is not allowed").because(Reason::Origin).advice(advice)
 }
 
 /// What is no origin cannot be added; it is shown escaped and cut.
 fn not_an_origin(text: &[u8]) -> Refusal {
+    // What stands before an @ may be a password, what stands behind a ? or # a token.
+    let text = text.rsplit(|&byte| byte == b'@').next().unwrap_or_default();
+    let text = text.split(|byte| b"?#".contains(byte)).next().unwrap_or_default();
     let shown = text[..text.len().min(100)].escape_ascii();
     let advice = format!("Origin is \"{shown}\", which no entry of {KEY} can match but \"*\".");
-    Refusal::new(403, "the Origin is not an origin").advice(advice)
+    Refusal::new(403, "the Origin is not an origin").because(Reason::Origin).advice(advice)
 }
 
 /// A host and its port, as in Host.
@@ -64,12 +122,29 @@ impl Authority {
         }
     }
 
+    /// Whether it is a name or an address of loopback.
+    fn is_loopback(&self) -> bool {
+        let name = self.host.strip_suffix('.').unwrap_or(&self.host);
+        let by_name = name == "localhost" || name.ends_with(".localhost");
+        by_name || self.address().is_some_and(|ip| ip.to_canonical().is_loopback())
+    }
+
+    /// Whether no other machine's name leads here by it: it is loopback, or an address.
+    fn is_of_this_machine(&self) -> bool {
+        self.is_loopback() || self.address().is_some()
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.host.trim_matches(['[', ']']).parse().ok()
+    }
+
     /// Whether a page of this origin came from here. Behind a proxy that ends TLS we cannot know
     /// our own scheme, so a Host without a port has the default port of the Origin's scheme.
-    fn serves(&self, origin: &Origin) -> bool {
+    fn serves(&self, origin: &Origin, by: Option<&[u8]>) -> bool {
         let Origin::Host { scheme, host, port } = origin else { return false };
         let web = matches!(scheme.as_str(), "http" | "https");
-        web && self.host == *host && self.port.or(Origin::default_port(scheme)) == *port
+        let same = by.is_none_or(|by| by.eq_ignore_ascii_case(scheme.as_bytes()));
+        web && same && self.host == *host && self.port.or(Origin::default_port(scheme)) == *port
     }
 }
 
@@ -218,6 +293,74 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_that_a_trusted_proxy_tells_is_compared() {
+        let allows = |origin: &[u8], scheme: &[u8]| {
+            let way = Way { host: Some(b"a"), scheme: Some(scheme), is_local: false };
+            check_origin_on(&Origins::default(), Some(origin), way).is_ok()
+        };
+        assert!(allows(b"https://a", b"https") && allows(b"http://a", b"HTTP"));
+        assert!(!allows(b"http://a", b"https") && !allows(b"https://a", b"http"));
+    }
+
+    #[test]
+    fn a_page_from_disk_comes_in_where_all_is_local() {
+        let local = origins(&["same-host", "local-null"]);
+        for (origin, host, is_local, expected) in [
+            ("null", "127.0.0.1:8000", true, Some(true)),
+            ("null", "localhost", true, Some(true)),
+            ("null", "[::1]:8000", true, Some(true)),
+            ("null", "app.localhost", true, Some(true)),
+            ("null", "127.0.0.1:8000", false, None),
+            ("null", "example.com", true, None),
+            ("null", "localhost.example.com", true, None),
+            ("null", "192.0.2.1", true, None),
+            ("http://127.0.0.1:8000", "127.0.0.1:8000", true, Some(false)),
+            ("http://evil.com", "127.0.0.1:8000", true, None),
+        ] {
+            let way = Way { host: Some(host.as_bytes()), scheme: None, is_local };
+            let found = check_origin_on(&local, Some(origin.as_bytes()), way).ok();
+            assert_eq!(found, expected, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_listener_answers_to_names_of_its_machine() {
+        let hosts = |words: &[&str]| -> Hosts {
+            words.iter().map(|word| word.to_string()).collect::<Vec<_>>().try_into().unwrap()
+        };
+        let allows = |hosts: &Hosts, host: &str, to_loopback, forwarded| {
+            check_host(hosts, Some(host.as_bytes()), to_loopback, forwarded).is_ok()
+        };
+        for host in [
+            "localhost",
+            "LOCALHOST:8000",
+            "localhost.",
+            "a.localhost",
+            "127.0.0.1:8000",
+            "[::1]",
+            "192.0.2.1:1",
+            "[2001:db8::1]:8000",
+        ] {
+            assert!(allows(&Hosts::default(), host, true, false), "{host}");
+            assert!(!allows(&hosts(&["app.test"]), host, true, true), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "app.test"]
+        {
+            assert!(!allows(&Hosts::default(), host, true, false), "{host}");
+            assert!(allows(&Hosts::default(), host, false, false), "{host}");
+            assert!(allows(&Hosts::default(), host, true, true), "{host}");
+            assert!(allows(&hosts(&["*"]), host, true, false), "{host}");
+        }
+        for list in [&["app.test"][..], &["auto", "app.test"]] {
+            assert!(allows(&hosts(list), "APP.test:81", true, false));
+            assert!(!allows(&hosts(list), "evil.example", true, false));
+        }
+        assert!(!allows(&hosts(&["app.test"]), "evil.example", false, true));
+        assert!(check_host(&Hosts::default(), None, true, false).is_ok());
+    }
+
+    #[test]
     fn a_list_replaces_the_same_host_unless_it_names_it() {
         let both = origins(&["same-host", "https://example.com"]);
         assert!(allows(&both, "http://here", "here"));
@@ -241,5 +384,9 @@ mod tests {
             check_origin(&Origins::default(), Some(&[0xe2; 4000]), Some(b"a")).unwrap_err();
         assert!(refusal.body().is_ascii() && refusal.body().len() < 600);
         assert!(refusal.body().contains("\\xe2"));
+        let secret = b"http://ada:word@a.example?token=1".as_slice();
+        let refusal = check_origin(&Origins::default(), Some(secret), Some(b"a")).unwrap_err();
+        let log = refusal.for_log();
+        assert!(log.contains("a.example") && !log.contains("word") && !log.contains("token"));
     }
 }

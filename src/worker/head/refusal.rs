@@ -3,6 +3,54 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use crate::ipc::scoreboard::Counter;
+
+/// What kind of refusal it is: each has a counter of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The server is full.
+    Full,
+    /// Newer handshakes took the place.
+    Handshakes,
+    /// Its address has its share.
+    Address,
+    /// Its address comes too often.
+    Rate,
+    /// Its address is denied.
+    Denied,
+    /// There is no memory for it.
+    Memory,
+    /// Its Origin is not allowed.
+    Origin,
+    /// Its Host is not allowed.
+    Host,
+    /// It is malformed, too long or too slow.
+    Request,
+    /// The handler said so, or failed.
+    Handler,
+    /// The server is about to stop.
+    Stopping,
+}
+
+impl Reason {
+    /// Its counter.
+    pub fn counter(self) -> Counter {
+        match self {
+            Reason::Full => Counter::RefusedFull,
+            Reason::Handshakes => Counter::RefusedHandshakes,
+            Reason::Address => Counter::RefusedAddress,
+            Reason::Rate => Counter::RefusedRate,
+            Reason::Denied => Counter::RefusedDenied,
+            Reason::Memory => Counter::RefusedMemory,
+            Reason::Origin => Counter::RefusedOrigin,
+            Reason::Host => Counter::RefusedHost,
+            Reason::Request => Counter::RefusedRequest,
+            Reason::Handler => Counter::RefusedHandler,
+            Reason::Stopping => Counter::RefusedStopping,
+        }
+    }
+}
+
 /// Why a head is refused. Its answer always closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -10,8 +58,13 @@ pub struct Refusal {
     pub status: u16,
     /// The reason in short, the same in the body, the log and the metric.
     pub why: &'static str,
-    /// What to do about it, for the body and the log; no byte in it is raw client input.
+    /// What kind it is.
+    pub reason: Reason,
+    /// What to do about it, for the log and for a client of this machine: it names keys. No byte
+    /// in it is raw client input.
     pub advice: Option<String>,
+    /// Whether the client is not to read the advice.
+    pub hidden: bool,
     /// Fields that belong to this status.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// Whether the request was a HEAD, whose answer has no body (RFC 9110 section 9.3.2).
@@ -21,7 +74,27 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of that status.
     pub fn new(status: u16, why: &'static str) -> Refusal {
-        Refusal { status, why, advice: None, headers: Vec::new(), bodiless: false }
+        Refusal {
+            status,
+            why,
+            reason: Reason::Request,
+            advice: None,
+            hidden: false,
+            headers: Vec::new(),
+            bodiless: false,
+        }
+    }
+
+    /// Makes it a refusal of that kind.
+    pub fn because(mut self, reason: Reason) -> Refusal {
+        self.reason = reason;
+        self
+    }
+
+    /// Keeps the advice from a client that may be a stranger.
+    pub fn hide_from_strangers(mut self, is_stranger: bool) -> Refusal {
+        self.hidden |= is_stranger;
+        self
     }
 
     /// 400: the client broke a rule.
@@ -46,7 +119,8 @@ impl Refusal {
 
     /// 503: the handler did not answer within `handshake_timeout`.
     pub fn undecided() -> Refusal {
-        Refusal::new(503, "the server did not decide about the handshake in time")
+        let why = "the server did not decide about the handshake in time";
+        Refusal::new(503, why).because(Reason::Handler)
     }
 
     /// 426: a WebSocket upgrade is needed, or one of another version (RFC 6455 section 4.4).
@@ -57,7 +131,13 @@ impl Refusal {
 
     /// 503: no room; the client may come back after `retry_after` seconds.
     pub fn overloaded(why: &'static str, retry_after: u32) -> Refusal {
-        Refusal::new(503, why).header("Retry-After", retry_after.to_string())
+        let refusal = Refusal::new(503, why).because(Reason::Full);
+        refusal.header("Retry-After", retry_after.to_string())
+    }
+
+    /// 503: the server is about to stop, or to give its connections to another process.
+    pub fn stopping() -> Refusal {
+        Refusal::overloaded("the server is about to stop", 1).because(Reason::Stopping)
     }
 
     /// Adds a field to the answer.
@@ -88,7 +168,7 @@ impl Refusal {
 
     /// The body, a line or two of plain text.
     pub fn body(&self) -> String {
-        match &self.advice {
+        match self.advice.as_ref().filter(|_| !self.hidden) {
             None => format!("{}\n", self.why),
             Some(advice) => format!("{}\n{advice}\n", self.why),
         }
@@ -96,7 +176,10 @@ impl Refusal {
 
     /// The whole answer. `now` is for its Date (RFC 9110 section 6.6.1).
     pub fn to_bytes(&self, now: SystemTime) -> Vec<u8> {
-        let mut fields: Vec<(&str, &str)> = vec![("Content-Type", "text/plain; charset=utf-8")];
+        let mut fields: Vec<(&str, &str)> = vec![
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("X-Content-Type-Options", "nosniff"),
+        ];
         fields.extend(self.headers.iter().map(|(name, value)| (*name, value.as_ref())));
         let body = self.body();
         let mut bytes = super::response::closing(self.status, &fields, body.as_bytes(), now);

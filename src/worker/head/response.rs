@@ -84,6 +84,7 @@ pub fn refuse(refuse: &Refuse, now: SystemTime) -> Result<Vec<u8>, BadAnswer> {
     let typed = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     if !typed && !refuse.body.is_empty() {
         fields.push(("Content-Type", "text/plain; charset=utf-8"));
+        fields.push(("X-Content-Type-Options", "nosniff"));
     }
     Ok(closing(refuse.status, &fields, &refuse.body, now))
 }
@@ -205,7 +206,8 @@ mod tests {
             answer,
             "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
              Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 8\r\n\
-             Content-Type: text/plain; charset=utf-8\r\n\r\nno Host\n"
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\r\nno Host\n"
         );
     }
 

@@ -7,6 +7,7 @@
 mod body;
 mod chunks;
 mod gate;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -29,8 +30,11 @@ use tokio::time::timeout;
 
 use self::body::Outgoing;
 use self::gate::{Exit, Gate, Way};
+use self::stall::Stall;
+use super::admission::Wait;
 use super::ending::{LONGEST, SILENCE};
-use super::head::{self, Refusal, client_address};
+use super::head::{self, Reason, Refusal, client_address};
+use super::open::is_stranger;
 use crate::api::{HttpRequest, HttpResponse, is_reserved};
 use crate::config::Net;
 
@@ -50,6 +54,8 @@ pub struct Limits {
     /// Between requests; then the connection is closed without a word. Longer than the
     /// `keepalive_timeout` of nginx's upstream (60 s), lest it reuse what we are closing.
     pub idle_timeout: Duration,
+    /// For the client to take some of an answer that waits; then the connection is cut.
+    pub send_timeout: Duration,
 }
 
 /// What answers plain requests: the handler, as the worker wraps it.
@@ -63,8 +69,30 @@ pub trait Service {
     /// Whether the server can serve, or why not; `None` where `path` is not the one for this.
     fn health(&self, path: &str) -> Option<Result<(), String>>;
 
-    /// A request is refused in the midst of its body.
+    /// A request is refused before the handler saw it, or its answer is.
     fn refused(&self, refusal: &Refusal);
+
+    /// Whether this request of this client may be answered.
+    fn check(&self, request: &http::request::Parts, client: Option<IpAddr>)
+    -> Result<(), Refusal>;
+
+    /// Whether the handler is to have the body of this request.
+    fn wants_body(&self, request: &http::request::Parts) -> bool;
+
+    /// The connection waits for its client from now on, or, with `None`, no more.
+    fn waits_for(&self, wait: Option<Wait>);
+
+    /// When a body is to be waited for no more, since somebody else needs the place.
+    fn hurried(&self) -> impl Future<Output = ()>;
+
+    /// Whether the answer to this request, which has just come, is to close the connection.
+    fn is_last(&self) -> bool;
+
+    /// Takes room for bytes of a body; false where there is none.
+    fn hold(&self, bytes: usize) -> bool;
+
+    /// Gives all of that room back.
+    fn let_go(&self);
 
     /// Whose X-Forwarded-For is believed.
     fn trusted_proxies(&self) -> &[Net];
@@ -98,8 +126,10 @@ where
     V: Service,
 {
     let exit = Exit::default();
+    let stream = Stall::new(stream, limits.send_timeout);
     let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone()));
-    let service = service_fn(|request| Box::pin(respond(service, peer, &exit, request)));
+    let most = limits.body_bytes_max;
+    let service = service_fn(|request| Box::pin(respond(service, peer, &exit, most, request)));
     // A refused later head ends what hyper reads while it may still be writing the answer
     // before, hence half_close. The gate keeps the deadlines that hyper's timer would.
     let mut http = http1::Builder::new();
@@ -117,15 +147,16 @@ where
         Pin::new(&mut connection).poll(cx).map(|result| result.is_ok())
     })
     .await;
-    let (mut stream, received, begun) = connection.into_parts().io.into_inner().into_parts();
+    let (stream, received, begun) = connection.into_parts().io.into_inner().into_parts();
+    let mut stream = stream.into_inner();
     let mut way = exit.take();
     if stopping && begun && way.is_none() {
-        let refusal = Refusal::overloaded("the server is about to stop", 1);
-        way = Some(Way::Refused(refusal.answering(&received)));
+        way = Some(Way::Refused(Refusal::stopping().answering(&received)));
     }
     match way {
         Some(Way::Upgrade) if ended => return End::Upgrade(stream, received),
         Some(Way::Refused(refusal)) if ended => {
+            let refusal = refusal.hide_from_strangers(is_stranger(peer));
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
             close(stream).await;
@@ -155,14 +186,110 @@ async fn respond<V: Service>(
     service: &V,
     peer: Option<SocketAddr>,
     exit: &Exit,
+    most: usize,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Outgoing>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let response = match body.collect().await {
-        Ok(body) => answer(service, peer, http::Request::from_parts(parts, body.to_bytes())).await,
-        Err(_) => broken_off(service, exit),
+    service.waits_for(None);
+    // What the answer before held is written, or is as good as written.
+    service.let_go();
+    let mut last = service.is_last();
+    let (mut parts, body) = request.into_parts();
+    let client = client(service, peer, &parts.headers);
+    let is_checked = health_of(service, &parts).is_some();
+    if !is_checked && let Err(refusal) = service.check(&parts, client) {
+        let refusal = refusal.hide_from_strangers(is_stranger(peer));
+        return Ok(refuse(service, &refusal).map(Outgoing));
+    }
+    drop_underscores(&mut parts.headers);
+    let body = if body.is_end_stream() {
+        Ok(Bytes::new())
+    } else if service.wants_body(&parts) {
+        collect(service, body, most).await
+    } else {
+        last = true;
+        Ok(Bytes::new())
     };
+    let mut response = match body {
+        Ok(body) => {
+            let request = http::Request::from_parts(parts, body);
+            held(service, answer(service, peer, client, request).await)
+        }
+        Err(Some(refusal)) => refuse(service, &refusal),
+        Err(None) => broken_off(service, exit),
+    };
+    if last {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    // A body in parts is at work, not waiting.
+    if response.body().whole().is_some() {
+        service.waits_for(Some(Wait::Request));
+    }
     Ok(response.map(Outgoing))
+}
+
+/// Reads a body. It is refused where there is no room for it; without a refusal it broke off.
+async fn collect<V: Service>(
+    service: &V,
+    body: Incoming,
+    most: usize,
+) -> Result<Bytes, Option<Refusal>> {
+    service.waits_for(Some(Wait::Body));
+    let full = || {
+        let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
+        Some(refusal.advice("client_memory or max_connection is reached."))
+    };
+    let body = tokio::select! {
+        whole = fill(service, body, most) => whole.map_err(|no_room| no_room.then(full).flatten()),
+        () = service.hurried() => Err(full()),
+    };
+    service.waits_for(None);
+    body
+}
+
+/// Reads a body, and takes room for no more than came. The error is whether there was no room.
+async fn fill<V: Service>(service: &V, mut body: Incoming, most: usize) -> Result<Bytes, bool> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| false)?.into_data() else { continue };
+        let len = whole.len() + data.len();
+        if len > whole.capacity() {
+            let capacity = len.max((2 * whole.capacity()).min(most));
+            if !service.hold(capacity - whole.capacity()) {
+                return Err(true);
+            }
+            whole.reserve_exact(capacity - whole.len());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.into())
+}
+
+/// An answer for which there is room until the client has taken it. One that others have as well
+/// takes none.
+fn held<V: Service>(service: &V, response: HttpResponse) -> HttpResponse {
+    service.let_go();
+    let own = response.body().whole().filter(|body| body.is_unique());
+    if own.is_none_or(|body| service.hold(body.len())) {
+        return response;
+    }
+    let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
+    refuse(service, &refusal.advice("client_memory is reached."))
+}
+
+/// An application may get fields as variables, in which `-` and `_` are one: who may not set
+/// X-Real-IP could set X_Real_IP.
+fn drop_underscores(headers: &mut HeaderMap) {
+    let with = headers.keys().filter(|name| name.as_str().contains('_'));
+    for name in with.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
+/// Refuses a request, after which the connection ends.
+fn refuse<V: Service>(service: &V, refusal: &Refusal) -> HttpResponse {
+    service.refused(refusal);
+    refusal.to_response()
 }
 
 /// The answer to a body that has broken off: the gate says why, unless the client is gone.
@@ -171,24 +298,32 @@ fn broken_off<V: Service>(service: &V, exit: &Exit) -> HttpResponse {
         Some(Way::Refused(refusal)) => refusal,
         _ => Refusal::cut(),
     };
-    service.refused(&refusal);
-    refusal.to_response()
+    refuse(service, &refusal)
+}
+
+/// The server's own health, if that is what the request asks for.
+fn health_of<V: Service>(
+    service: &V,
+    request: &http::request::Parts,
+) -> Option<Result<(), String>> {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    if reads { service.health(request.uri.path()) } else { None }
 }
 
 /// The built-ins around the handler.
 async fn answer<V: Service>(
     service: &V,
     peer: Option<SocketAddr>,
+    client: Option<IpAddr>,
     request: http::Request<Bytes>,
 ) -> HttpResponse {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let reads = matches!(method, Method::GET | Method::HEAD);
-    if reads && let Some(health) = service.health(&path) {
+    let (parts, body) = request.into_parts();
+    if let Some(health) = health_of(service, &parts) {
         return health_response(health);
     }
-    // Each request of a proxy's connection may be another client's.
-    let client = client(service, peer, request.headers());
+    let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+    let reads = matches!(method, Method::GET | Method::HEAD);
+    let request = http::Request::from_parts(parts, body);
     let is_head = method == Method::HEAD;
     match service.answer(HttpRequest { request, peer, client, fd: None, local: None }).await {
         Some(response) => checked(response, is_head),
@@ -200,6 +335,7 @@ async fn answer<V: Service>(
     }
 }
 
+/// Each request of a proxy's connection may be another client's.
 fn client<V: Service>(
     service: &V,
     peer: Option<SocketAddr>,
@@ -267,6 +403,8 @@ fn text(status: StatusCode, line: &'static str) -> HttpResponse {
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 

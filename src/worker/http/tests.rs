@@ -50,6 +50,30 @@ impl Service for Site {
         self.refused.borrow_mut().push(refusal.status);
     }
 
+    fn check(&self, _: &http::request::Parts, _: Option<IpAddr>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn wants_body(&self, _: &http::request::Parts) -> bool {
+        true
+    }
+
+    fn waits_for(&self, _: Option<Wait>) {}
+
+    async fn hurried(&self) {
+        pending().await
+    }
+
+    fn is_last(&self) -> bool {
+        false
+    }
+
+    fn hold(&self, _: usize) -> bool {
+        true
+    }
+
+    fn let_go(&self) {}
+
     fn trusted_proxies(&self) -> &[Net] {
         &[Net::Inet { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), bits: 8 }]
     }
@@ -63,6 +87,7 @@ fn limits() -> Limits {
         body_timeout: Duration::from_secs(10),
         body_rate_min: 1,
         idle_timeout: Duration::from_secs(75),
+        send_timeout: Duration::from_secs(60),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::api::{
     Refuse, Request, Verdict,
 };
 use crate::close::{Cause, Close};
-use crate::config::Config;
+use crate::config::{Config, Hosts};
 use crate::fd::Fd;
 use crate::ipc::messages::{ManagerToWorker, MasterToWorker, Origin, StopMode, WorkerToManager};
 use crate::ipc::registry::{Entry, Registry};
@@ -131,7 +131,9 @@ impl Handler for Obedient {
 }
 
 pub fn config() -> Config {
-    Config { ping_interval: Duration::ZERO, ..Config::default() }
+    // Tests call the server what they like.
+    let allowed_hosts = Hosts { any: true, ..Hosts::default() };
+    Config { ping_interval: Duration::ZERO, allowed_hosts, ..Config::default() }
 }
 
 async fn obedient(server: &Server, config: Config) -> (Tested, Receiver<String>) {

@@ -19,6 +19,14 @@ impl Raw {
         Raw { stream: stream.expect("connect") }
     }
 
+    /// One from another address of this machine, such as `127.0.0.2`.
+    pub async fn from(source: &str, address: &str) -> Raw {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(format!("{source}:0").parse().unwrap()).expect("an address of loopback");
+        let stream = soon("a TCP connection", socket.connect(address.parse().unwrap())).await;
+        Raw { stream: stream.expect("connect") }
+    }
+
     /// One that has finished its handshake, so that frames follow.
     pub async fn upgraded(address: &str) -> Raw {
         let mut raw = Raw::connect(address).await;

@@ -104,6 +104,8 @@ impl Setup {
         setup
             .set("listen", r#"["127.0.0.1:0"]"#)
             .set("worker_num", 2)
+            // Tests call the server what they like; who means the default sets it.
+            .set("allowed_hosts", r#"["*"]"#)
             .set("runtime_dir", format!("{:?}", runtime.display().to_string()))
             .set("log_file", format!("{:?}", log.display().to_string()))
             .set("max_wait_time", r#""5s""#)

@@ -1,6 +1,10 @@
 //! What docs/security.md says that holds: one test for each thing that was found once, in a file
 //! for each area of that page.
 
+mod admission;
 mod files;
+mod names;
+mod plain;
+mod rates;
 mod rights;
 mod trust;

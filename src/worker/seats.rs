@@ -1,0 +1,97 @@
+//! For whom a connection counts, from the time it comes until it leaves the table.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Worker;
+use super::admission::{Seat, network};
+use super::connection::Connection;
+use super::table::{Key, Table};
+use crate::ipc::scoreboard::Counter;
+
+impl Worker {
+    /// The network a connection counts for; a trusted proxy's is nobody's own.
+    pub(super) fn counted(&self, peer: Option<SocketAddr>) -> Option<IpAddr> {
+        let ip = peer?.ip();
+        (!self.settings.trusts(ip)).then(|| network(ip))
+    }
+
+    /// A connection counts for this network from now on.
+    pub(super) fn take_seat(
+        &self,
+        connection: &mut Connection,
+        seat: Seat,
+        counted: Option<IpAddr>,
+    ) {
+        // Without the limit it is not worth the memory.
+        if let (true, Some(network)) = (self.settings.config.connections_per_ip > 0, counted) {
+            self.gate.places.add(network);
+            connection.seat = seat;
+        }
+    }
+
+    /// A connection counts for nobody any more.
+    pub(super) fn leave_seat(&self, connection: &mut Connection) {
+        let ip = match std::mem::replace(&mut connection.seat, Seat::None) {
+            Seat::None => None,
+            Seat::Peer => connection.peer().map(|peer| peer.ip()),
+            Seat::Client => connection.client(),
+            Seat::Lingering => {
+                self.board.sub(Counter::Lingering, 1);
+                return self.gate.places.linger_no_more();
+            }
+        };
+        if let Some(ip) = ip {
+            self.gate.places.remove(network(ip));
+        }
+    }
+
+    /// Takes a connection out of the table, with its place.
+    pub(super) fn forget(&self, table: &mut Table, key: Key) -> Option<Connection> {
+        let mut connection = table.remove(key)?;
+        self.no_longer_pending(&mut connection);
+        self.leave_seat(&mut connection);
+        self.budget.give_back(connection.counted as usize);
+        Some(connection)
+    }
+
+    /// A connection left the handshake, one way or the other.
+    pub(super) fn no_longer_pending(&self, connection: &mut Connection) {
+        if std::mem::take(&mut connection.pending) {
+            self.board.sub(Counter::Handshakes, 1);
+            self.gate.places.end_handshake(self.counted(connection.peer()));
+        }
+    }
+
+    /// A connection is refused and has its answer queued: it lingers while the client reads that.
+    /// False if too many do, so that it is to end at once.
+    pub(super) fn lingers(&self, connection: &mut Connection) -> bool {
+        self.no_longer_pending(connection);
+        self.leave_seat(connection);
+        if self.gate.places.lingering() as u64 >= self.gate.lingering_max {
+            return false;
+        }
+        connection.extra = None;
+        connection.seat = Seat::Lingering;
+        self.gate.places.linger();
+        self.board.add(Counter::Lingering, 1);
+        true
+    }
+
+    /// Whether nobody of the server has counted this since it was started.
+    pub(super) fn is_first(&self, counter: Counter) -> bool {
+        self.board.scoreboard.sum(counter) == 0
+    }
+
+    /// A connection of a trusted proxy counts for the client that this has named.
+    pub(super) fn seat_client(&self, key: Key, client: Option<IpAddr>) {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get_mut(key) else { return };
+        if self.counted(connection.peer()).is_some() {
+            return;
+        }
+        if let Some(opening) = connection.extra.as_mut().and_then(|it| it.opening.as_mut()) {
+            opening.client = client;
+            self.take_seat(connection, Seat::Client, client.map(network));
+        }
+    }
+}
