@@ -217,7 +217,7 @@ impl Answer {
     pub fn verdict(fd: Fd, verdict: Verdict) -> Answer {
         let error = match verdict {
             Verdict::Queued | Verdict::Relayed => None,
-            Verdict::Gone => Some(format!("there is no client {fd} any more")),
+            Verdict::Gone => Some(format!("there is no client {fd}")),
             Verdict::Full => Some(format!("what waits for client {fd} is at its limit")),
             Verdict::TooBig => Some("the message is larger than a message may be".to_owned()),
             Verdict::Unknown => Some(format!(
@@ -320,7 +320,7 @@ mod tests {
             (Answer::verdict(client, Verdict::Queued), "{\"ok\":true,\"verdict\":\"queued\"}\n"),
             (
                 Answer::verdict(client, Verdict::Gone),
-                "{\"ok\":false,\"error\":\"there is no client 5 any more\",\"verdict\":\"gone\"}\n",
+                "{\"ok\":false,\"error\":\"there is no client 5\",\"verdict\":\"gone\"}\n",
             ),
             (Answer::failed("no"), "{\"ok\":false,\"error\":\"no\"}\n"),
         ];

@@ -331,7 +331,7 @@ impl Manager {
     }
 
     fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {
-        tracing::info!(worker = %id, %how, ?respawn_ms, "a worker ended");
+        tracing::info!(worker = %id, %how, respawn_ms, "a worker ended");
         // What it still said before it ended counts.
         self.drain_link(id);
         self.lost_taker(id);

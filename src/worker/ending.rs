@@ -240,7 +240,7 @@ impl Worker {
             self.codec.borrow_mut().release(connection.engine.params());
             (fd, close)
         };
-        tracing::debug!(
+        tracing::info!(
             fd = fd.as_u64(),
             code = close.code,
             cause = close.cause.as_str(),
