@@ -111,7 +111,8 @@ Refuse = Response
 
 class Reply:
     """The answer to one plain HTTP request, `request.reply`: in parts that leave at once, as a
-    file, or later, for as long as it is not ended. `later()` tells that it comes after the handler."""
+    file, or later, for as long as it is not ended. `later()` says that the answer comes after
+    the handler has returned."""
 
     PART = 256 << 10
 
