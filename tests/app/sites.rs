@@ -39,7 +39,8 @@ impl Script {
         let mut php = Command::new("php");
         php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
         php.env(name, value);
-        php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).env("XDG_RUNTIME_DIR", directory.path());
+        php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))
+            .env("WSD_RUNTIME_DIR", directory.path().join("run"));
         php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = php.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
