@@ -29,13 +29,14 @@ impl Config {
             self.worker_num = cores.min(256);
         }
         if self.runtime_dir.as_os_str().is_empty() {
-            self.runtime_dir = runtime_dir(sources);
+            // A variable may name a relative path.
+            self.runtime_dir = sources.dir.join(runtime_dir(sources));
         }
         if self.pid_file.as_os_str().is_empty() {
             self.pid_file = self.runtime_dir.join("wsd.pid");
         }
         if self.daemonize && self.log_file.is_none() {
-            self.log_file = Some(log_file(sources, &self.runtime_dir));
+            self.log_file = Some(sources.dir.join(log_file(sources, &self.runtime_dir)));
             if self.log_size_max == 0 {
                 self.log_size_max = LOG_BYTES_DEFAULT;
             }
@@ -110,7 +111,7 @@ const LOG_BYTES_DEFAULT: u64 = 64 << 20;
 /// which a server has to be able to write to. A runtime directory of another place has a log of
 /// its own, so that two servers do not share one.
 fn log_file(sources: &Sources, runtime: &Path) -> PathBuf {
-    let name = match *runtime == runtime_dir(sources) {
+    let name = match *runtime == sources.dir.join(runtime_dir(sources)) {
         true => "wsd".to_owned(),
         false => runtime.to_string_lossy().trim_matches('/').replace('/', "-"),
     };

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -67,9 +67,10 @@ impl RuntimeDir {
     /// When another master holds the lock, or somebody else could put things there.
     pub fn take(config: &Config) -> Result<RuntimeDir> {
         // Nothing is made where it would be in doubt.
-        let known = Way::to(&config.runtime_dir, Links::Ours, Missing::Stop)?;
+        let path = absolute(&config.runtime_dir).subject(|| "runtime_dir".to_owned())?;
+        let known = Way::to(&path, Links::Ours, Missing::Stop)?;
         trust::judge("runtime_dir", known.doubt.as_ref(), config)?;
-        let way = Way::to(&config.runtime_dir, Links::Ours, Missing::Make(DIR_MODE))?;
+        let way = Way::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
         let dir = way.open_dir(Missing::Make(DIR_MODE))?;
         check(&dir)?;
         let lock = lock_in(&dir)?;

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
@@ -28,14 +28,14 @@ pub struct Spot {
 }
 
 impl Spot {
-    /// Looks at the way to an absolute path. `key` names it in messages; `missing` is done with
+    /// Looks at the way to a path. `key` names it in messages; `missing` is done with
     /// directories that are not there.
     ///
     /// # Errors
     /// Where nobody's rights are right: the directory is root's, but a group or everybody may
     /// write to it.
     pub fn new(key: &str, path: &Path, missing: Missing, config: &Config) -> Result<Spot> {
-        let path = path.to_owned();
+        let path = absolute(path).subject(|| format!("{key}: {}", path.display()))?;
         if !geteuid().is_root() {
             return Ok(Spot { path, account: None, missing });
         }

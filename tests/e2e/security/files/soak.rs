@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use super::logs::Disk;
 use super::*;
 
+/// As many as are done around each fault, and how long that lasts. `SOAK_HANDSHAKES` and
+/// `SOAK_SECONDS` name others.
 const HANDSHAKES: u64 = 200_000;
-const FAULT: Duration = Duration::from_secs(30);
+const FAULT_SECONDS: u64 = 30;
 const CLIENTS: usize = 16;
 /// Within this time of the cause's end all has to be as before.
 const BACK: Duration = Duration::from_secs(2);
@@ -83,7 +85,13 @@ fn end(fault: &str, disk: &Disk, run: &Path) {
     }
 }
 
-async fn endure(fault: &str, seconds: Duration) {
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+async fn endure(fault: &str) {
+    let seconds = Duration::from_secs(number("SOAK_SECONDS", FAULT_SECONDS));
+    let handshakes = number("SOAK_HANDSHAKES", HANDSHAKES);
     let area = Area::new();
     let disk = Disk::mount(area.path("disk"), "size=1m");
     let run = disk.path().join("run");
@@ -96,7 +104,7 @@ async fn endure(fault: &str, seconds: Duration) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    until_done(HANDSHAKES / 10).await;
+    until_done(handshakes / 10).await;
     let before = load.so_far();
     begin(fault, &disk, &run);
     tokio::time::sleep(seconds).await;
@@ -120,7 +128,7 @@ async fn endure(fault: &str, seconds: Duration) {
     let reload = server.wsd(["reload"]).await;
     let reloaded = over.elapsed();
     assert_eq!(reload.code, Some(0), "{fault}: {reload:?}\n{}", server.log());
-    until_done(HANDSHAKES).await;
+    until_done(handshakes).await;
     let all = load.so_far();
     assert_eq!(server.master().await, master);
     println!(
@@ -143,9 +151,7 @@ async fn the_runtime_file_system_fails_in_the_midst_of_200_000_handshakes() {
     if !two_users("the_runtime_file_system_fails (it mounts a disk)") {
         return;
     }
-    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let seconds = seconds.map_or(FAULT, Duration::from_secs);
     for fault in ["full", "unwritable", "deleted", "deleted and unwritable"] {
-        endure(fault, seconds).await;
+        endure(fault).await;
     }
 }
