@@ -20,21 +20,35 @@ const STATUS: Duration = Duration::from_secs(30);
 pub struct Daemon {
     directory: TempDir,
     broken: Option<String>,
+    user: Option<String>,
     pub address: String,
 }
 
 impl Daemon {
     /// Starts the program beside this one.
-    pub async fn start(broken: Option<String>, worker_num: u64) -> Result<Daemon, String> {
+    pub async fn start(
+        broken: Option<String>,
+        user: Option<String>,
+        worker_num: u64,
+    ) -> Result<Daemon, String> {
         let directory = tempfile::Builder::new().prefix("wsd-nemesis-").tempdir();
         let directory = directory.map_err(|error| error.to_string())?;
-        let mut daemon = Daemon { directory, broken, address: String::new() };
+        let mut daemon = Daemon { directory, broken, user, address: String::new() };
+        daemon.open_to_workers().map_err(|error| error.to_string())?;
         daemon.make_images().map_err(|error| format!("copy the server: {error}"))?;
         daemon.configure(worker_num).map_err(|error| error.to_string())?;
         daemon.command(&["start", "-d"]).await?;
         let status = daemon.status().await.ok_or("no status after the start")?;
         daemon.address = status.listen.first().cloned().ok_or("no address")?;
         Ok(daemon)
+    }
+
+    /// Lets handlers note what they see whoever they run as.
+    fn open_to_workers(&self) -> std::io::Result<()> {
+        let history = self.path().join("history");
+        fs::write(&history, "")?;
+        fs::set_permissions(&history, fs::Permissions::from_mode(0o666))?;
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711))
     }
 
     pub fn path(&self) -> &Path {
@@ -84,6 +98,7 @@ impl Daemon {
     }
 
     pub fn configure(&self, worker_num: u64) -> std::io::Result<()> {
+        let user = self.user.as_deref().unwrap_or_default();
         let config = format!(
             "listen = [\"127.0.0.1:0\"]\nworker_num = {worker_num}\nruntime_dir = \"run\"\n\
              buffer_policy = \"drop\"\nbuffer_output_size = \"256KiB\"\n\
@@ -91,7 +106,7 @@ impl Daemon {
              compression_context_takeover = true\n\
              ping_interval = \"3s\"\npong_timeout = \"30s\"\nworker_timeout = \"8s\"\n\
              max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\n\
-             log_file = \"log\"\n"
+             log_file = \"log\"\nuser = {user:?}\n"
         );
         let fresh = self.path().join("wsd.toml.new");
         fs::write(&fresh, config)?;

@@ -31,7 +31,7 @@ mod world;
 
 const USAGE: &str = "\
 nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
-        [--clients N] [--pause-ms N] [--visitors N]
+        [--clients N] [--pause-ms N] [--visitors N] [--user NAME]
         [--break drop|double|swap|corrupt|misroute|unclosed]
 
 Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
@@ -54,6 +54,7 @@ struct Options {
     only: Option<Vec<String>>,
     broken: Option<String>,
     keep: bool,
+    user: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +89,7 @@ fn options() -> Result<Options, String> {
         only: None,
         broken: None,
         keep: false,
+        user: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -117,6 +119,7 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
         "--clients" => options.clients = number()?.max(1),
         "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
         "--break" => options.broken = Some(value),
+        "--user" => options.user = Some(value),
         _ => return Err(format!("{name}: there is no such option")),
     }
     Ok(())
@@ -126,7 +129,7 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
 async fn run(options: Options) -> Result<u64, String> {
     let Options { seed, time, clients, visitors, .. } = options;
     println!("seed {seed}, {clients} clients, {visitors} visitors");
-    let daemon = Daemon::start(options.broken, 2).await?;
+    let daemon = Daemon::start(options.broken, options.user, 2).await?;
     let world = Rc::new(World::new(seed, clients, options.pause));
     *world.address.borrow_mut() = daemon.address.clone();
     let seats: Vec<_> = (0..world.seats.len())
