@@ -27,7 +27,8 @@ pub struct Pace {
 /// (1011), not the worker.
 #[allow(unused_variables)]
 pub trait Handler: 'static {
-    /// The worker is up and about to serve; it is not ready before this is done.
+    /// The worker is up and about to serve; it is not ready before this is done. It has the rights
+    /// of `user` already: what only root may read is read in `Server::before_privilege_drop`.
     fn on_worker_start(&self, ctx: &Context) -> Flow {
         Flow::default()
     }

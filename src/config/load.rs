@@ -28,12 +28,18 @@ pub struct Sources {
     pub dir: PathBuf,
     /// The effective user id at the start; decides where `runtime_dir` is.
     pub uid: u32,
+    /// What [`read_now`](Self::read_now) read of `file`.
+    #[serde(skip)]
+    pub text: Option<Result<String, Wrong>>,
 }
 
 /// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, the
 /// descriptor of an application process that runs a command of ours, and
 /// what Kubernetes sets for a service that happens to be called wsd.
 const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_", "WSD_SERVICE_", "WSD_PORT"];
+
+/// Keys whose values are nobody else's: what `ps` shows of a command line leaves them out.
+const SECRETS: [&str; 1] = ["app.env"];
 
 /// Variables from which `runtime_dir` and `log_file` are found.
 const DIRECTORIES: [&str; 6] =
@@ -59,7 +65,27 @@ impl Sources {
             set,
             dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             uid: nix::unistd::geteuid().as_raw(),
+            text: None,
         }
+    }
+
+    /// Reads the file, for a process that is about to give up the right to.
+    pub fn read_now(mut self) -> Sources {
+        self.text = self.file.as_ref().map(|file| read_text(&self.dir.join(file)));
+        self
+    }
+
+    /// Where the value of a secret begins in an argument of the command line that sets one.
+    pub fn secret_of(argument: &[u8]) -> Option<usize> {
+        let option = b"--set=";
+        let start = if argument.starts_with(option) { option.len() } else { 0 };
+        let end = start + argument[start..].iter().position(|byte| *byte == b'=')?;
+        let key = String::from_utf8_lossy(&argument[start..end]);
+        let is_secret = |secret: &str| {
+            let rest = key.trim_start().strip_prefix(secret);
+            rest.is_some_and(|rest| rest.trim().is_empty() || rest.starts_with('.'))
+        };
+        SECRETS.into_iter().any(is_secret).then_some(end + 1)
     }
 
     /// Keeps the variables that matter. Bytes that are not UTF-8 are replaced, which no key takes
@@ -163,7 +189,8 @@ impl<'a> Loading<'a> {
 
     fn read_file(&mut self, file: &Path) {
         let whole = Source::File { path: file.to_owned(), line: 0, column: 0 };
-        match read_text(&self.sources.dir.join(file)) {
+        let read = || read_text(&self.sources.dir.join(file));
+        match self.sources.text.clone().unwrap_or_else(read) {
             Ok(text) => self.read_toml(file, &text),
             Err(what) => self.fault(whole, "", what),
         }

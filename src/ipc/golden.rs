@@ -13,6 +13,7 @@ use super::codec;
 use super::messages::*;
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
+use crate::sys::rights::Rights;
 
 const RELEASED: &str = include_str!("../../tests/golden/ipc-1");
 
@@ -198,7 +199,10 @@ fn what_workers_say_to_each_other_stays() {
 
 #[test]
 fn what_a_master_and_a_probe_say_stays() {
-    stays(vec![MasterToProbe::Boot { sources: "{}".to_owned() }]);
+    stays(vec![MasterToProbe::Boot {
+        sources: "{}".to_owned(),
+        rights: Rights { user: Some("u".to_owned()), ..Rights::default() },
+    }]);
     stays(vec![
         ProbeToMaster::Hello(hello()),
         ProbeToMaster::Config("{}".to_owned()),

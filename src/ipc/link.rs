@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +29,9 @@ use crate::fd::WorkerId;
 use crate::sys::packet::Datagram;
 use crate::sys::watch::watch;
 use crate::sys::{memory, packet};
+
+/// Until a send is tried again of which nobody tells when it will succeed.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a receive says that brings nothing.
 const NOTHING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::ConnectionReset];
@@ -265,20 +269,36 @@ impl Link {
         match self.send_all(self.socket.get_ref().as_fd()) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN) => Ok(false),
+            Err(error) if packet::is_passing(error) => Ok(false),
             Err(error) => Err(error).subject(|| self.subject()),
         }
     }
 
-    /// Sends all, by a duplicate that is watched for writing only so long.
+    /// Sends all, as the kernel comes to take it.
     async fn flush_blocked(&self) -> Result<()> {
-        let duplicate = self.socket.get_ref().try_clone().subject(|| self.subject())?;
-        let duplicate = watch(duplicate, Interest::WRITABLE).subject(|| self.subject())?;
+        let mut told = false;
         loop {
-            let mut ready = duplicate.writable().await.subject(|| self.subject())?;
-            // Err: the kernel's queue is full, and `ready` was cleared. Wait for it anew.
-            if let Ok(sent) = ready.try_io(|socket| Ok(self.send_all(socket.as_fd())?)) {
-                return sent.subject(|| self.subject());
+            match self.send_all(self.socket.get_ref().as_fd()) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EAGAIN) => self.writable().await,
+                Err(error) if packet::is_passing(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(worker = %self.id, %error, "a link waits for the kernel");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error).subject(|| self.subject()),
             }
+        }
+    }
+
+    /// Waits by a duplicate that is watched for writing only so long, or for a moment where no
+    /// descriptor is left for one.
+    async fn writable(&self) {
+        let duplicate = self.socket.get_ref().try_clone();
+        match duplicate.and_then(|socket| watch(socket, Interest::WRITABLE)) {
+            Ok(watched) => drop(watched.writable().await),
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
+use crate::sys::rights::Rights;
 
 /// Which image and configuration a process runs: counted from 1, one more for each reload.
 pub type Generation = u32;
@@ -697,6 +698,8 @@ pub enum MasterToProbe {
     Boot {
         /// [`crate::config`]'s sources as JSON.
         sources: String,
+        /// What the probe keeps of its rights once it has read the file.
+        rights: Rights,
     },
 }
 

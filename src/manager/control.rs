@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::listing::connection;
+use super::peers::{Access, Peers};
 use super::switch::{Address, Errand, Reply};
 use crate::api::Verdict;
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
@@ -36,7 +38,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts for ever.
-pub async fn serve(manager: Shared, listener: UnixListener) {
+pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -48,42 +50,39 @@ pub async fn serve(manager: Shared, listener: UnixListener) {
         };
         let manager = Rc::clone(&manager);
         spawn_local(async move {
-            let refusal = refusal(&manager, &stream);
+            let access = access(&manager, &stream, &peers);
             manager.borrow_mut().control_clients += 1;
             let (reader, writer) = stream.into_split();
-            let mut client =
-                Client { manager: Rc::clone(&manager), reader: BufReader::new(reader), writer };
-            match refusal {
-                Some(answer) => client.say(&answer.line()).await.unwrap_or_default(),
-                None => client.live().await,
+            let (manager_of, reader) = (Rc::clone(&manager), BufReader::new(reader));
+            let mut client = Client { manager: manager_of, peers, reader, writer };
+            match access {
+                Err(answer) => client.say(&answer.line()).await.unwrap_or_default(),
+                Ok(access) => client.live(access).await,
             }
             manager.borrow_mut().control_clients -= 1;
         });
     }
 }
 
-/// Why a connection is not served: only root and the server's own user may command it.
-fn refusal(manager: &Shared, stream: &UnixStream) -> Option<Answer> {
+/// What a connection may be used for, or why it is not served.
+fn access(manager: &Shared, stream: &UnixStream, peers: &Peers) -> Result<Access, Answer> {
     if manager.borrow().control_clients >= CLIENTS_MAX {
-        return Some(Answer::failed("too many control connections are open"));
+        return Err(Answer::failed("too many control connections are open"));
     }
-    let ours = nix::unistd::geteuid().as_raw();
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == ours => None,
-        Ok(peer) => {
-            let why = format!("uid {} may not control this server", peer.uid());
-            tracing::warn!(why, "refused");
-            Some(Answer::failed(format!(
-                "user {} may not control this server: only root and user {ours} may",
-                peer.uid()
-            )))
-        }
-        Err(error) => Some(Answer::failed(format!("cannot tell who is asking: {error}"))),
-    }
+    let peer = stream
+        .peer_cred()
+        .map_err(|error| Answer::failed(format!("cannot tell who is asking: {error}")))?;
+    let uid = Uid::from_raw(peer.uid());
+    peers.access(uid).ok_or_else(|| {
+        let why = format!("uid {uid} may not control this server");
+        tracing::warn!(why, "refused");
+        Answer::failed(peers.refusal(uid))
+    })
 }
 
 struct Client {
     manager: Shared,
+    peers: Peers,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
@@ -93,9 +92,13 @@ struct Hangup;
 
 impl Client {
     /// Request after request, until the client leaves.
-    async fn live(&mut self) {
+    async fn live(&mut self, access: Access) {
         while let Ok(Ok(Some(request))) = timeout(IDLE_PATIENCE, self.read_request()).await {
-            let Ok(answer) = self.obey(request).await else { return };
+            let answer = match access.allows(&request) {
+                true => self.obey(request).await,
+                false => Ok(Answer::failed(self.peers.refusal_of(&request))),
+            };
+            let Ok(answer) = answer else { return };
             if self.say(&answer.line()).await.is_err() {
                 return;
             }

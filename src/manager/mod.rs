@@ -20,6 +20,7 @@ mod hold;
 mod listing;
 mod master_link;
 mod mover;
+mod peers;
 mod reload;
 mod router;
 mod settings;
@@ -55,12 +56,13 @@ use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
 use crate::sys::clock::monotonic_ms;
-use crate::sys::process;
+use crate::sys::{ending, process};
 
 use direct::Direct;
 use hold::{Hold, Scope};
 use master_link::MasterLink;
 use mover::Reloads;
+use peers::Peers;
 use router::Router;
 use settings::Settings;
 use switch::{Reply, Traffic};
@@ -99,6 +101,8 @@ pub(crate) struct Manager {
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
+    /// Who may command the server.
+    peers: Peers,
     /// What answers on the control socket.
     control: Option<JoinHandle<()>>,
     stopping: bool,
@@ -134,7 +138,7 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
 /// Boot, serve, leave. `settle` is what only a process of its own does first.
 pub(crate) async fn live(
     master: OwnedFd,
-    settle: impl FnOnce(&ManagerBoot) -> Result<()>,
+    settle: impl FnOnce(&ManagerBoot) -> Result<Peers>,
 ) -> Result<()> {
     let link = Rc::new(MasterLink::new(master)?);
     let Some((MasterToManager::Boot(boot), fds)) = link.receive().await? else {
@@ -143,8 +147,8 @@ pub(crate) async fn live(
     link.send(&ManagerToMaster::Hello(Hello::ours()));
     let [control, scoreboard] = <[OwnedFd; 2]>::try_from(fds)
         .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
-    settle(&boot)?;
-    let manager = Manager::boot(Rc::clone(&link), &boot, &scoreboard)?;
+    let peers = settle(&boot)?;
+    let manager = Manager::boot(Rc::clone(&link), &boot, &scoreboard, peers)?;
     let flusher = {
         let link = Rc::clone(&link);
         spawn_local(async move { link.flush_forever().await })
@@ -165,15 +169,19 @@ pub(crate) async fn live(
     }
 }
 
-/// Becomes a child as any other: rights, signals, log.
-fn settle(boot: &ManagerBoot) -> Result<()> {
+/// Becomes a child as any other: rights, signals, log. The answer is who may command the server,
+/// which is told by what this process was before.
+fn settle(boot: &ManagerBoot) -> Result<Peers> {
     let config: Config = serde_json::from_str(&boot.config)
         .map_err(|error| Error::new(format!("cannot read the configuration: {error}")))?;
     let master = nix::unistd::getppid();
     process::ignore_master_signals()?;
+    ending::before_the_master();
+    let peers = Peers::of(&config)?;
     config.manager_rights().take()?;
     process::die_with_parent(master)?;
-    log::init("manager", config.log_level, config.log_format, log::Output::Queued)
+    log::init("manager", config.log_level, config.log_format, log::Output::Queued)?;
+    Ok(peers)
 }
 
 /// Does what the master says, until it says to leave (true) or is gone (false).
@@ -206,7 +214,12 @@ async fn end_orphans(manager: &Shared) {
 }
 
 impl Manager {
-    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, scoreboard: &OwnedFd) -> Result<Shared> {
+    fn boot(
+        master: Rc<MasterLink>,
+        boot: &ManagerBoot,
+        scoreboard: &OwnedFd,
+        peers: Peers,
+    ) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
         let scoreboard = Scoreboard::open(scoreboard.as_fd())?;
         let is_successor = boot.epoch > 1 || boot.begin_with_reload;
@@ -231,6 +244,7 @@ impl Manager {
                 last_asked: u64::from(boot.epoch) << 32,
                 upgrading: Vec::new(),
                 control_clients: 0,
+                peers,
                 control: None,
                 stopping: false,
                 settle_until: is_successor.then_some(now + SETTLE_MS),
@@ -282,7 +296,7 @@ impl Manager {
         let listener = tokio::net::UnixListener::from_std(socket.into())
             .subject(|| "watch the control socket".to_owned())?;
         let Some(me) = self.me.upgrade() else { return Ok(()) };
-        let before = self.control.replace(spawn_local(control::serve(me, listener)));
+        let before = self.control.replace(spawn_local(control::serve(me, listener, self.peers)));
         if let Some(before) = before {
             before.abort();
         }

@@ -68,7 +68,7 @@ impl Master {
             ManagerBoot { epoch, config, generation: 1, pending, begin_with_reload: false, state };
         let fds = [OwnedFd::from(listener), memfd];
         master.tell(&MasterToManager::Boot(boot), &fds);
-        spawn_local(async move { live(theirs, |_| Ok(())).await.unwrap() });
+        spawn_local(async move { live(theirs, |_| Peers::of(&Config::default())).await.unwrap() });
         assert!(matches!(master.hear().await, ManagerToMaster::Hello(_)));
         assert!(matches!(master.hear().await, ManagerToMaster::Ready));
         master

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
 use crate::sys::rights::Rights;
-use crate::sys::{clock, memory, process};
+use crate::sys::{clock, ending, memory, process};
 
 /// An application process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,9 +184,13 @@ impl Master {
     }
 }
 
+/// Signals a process with what it has started: it leads a group.
 fn signal(app: &App, signal: Signal) {
-    // It is not reaped yet, so its pid is its own; ESRCH means it is dead already.
-    let _ = kill(Pid::from_raw(app.pid), signal);
+    // It is not reaped yet, so its pid is its own; ESRCH means it is dead already, or has no
+    // group any more.
+    let pid = Pid::from_raw(app.pid);
+    let _ = kill(pid, signal);
+    let _ = killpg(pid, signal);
 }
 
 impl AppLaunch {
@@ -221,6 +225,7 @@ fn try_become_app(record: OwnedFd) -> Result<std::convert::Infallible> {
     let launch: AppLaunch = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("not an app's launch record: {error}")))?;
     let socket = process::adopt_descriptor(process::APP_SOCKET_RAW_FD);
+    ending::before_the_master();
     launch.rights.take()?;
     process::kill_with_parent(Pid::from_raw(launch.parent))?;
     std::env::set_current_dir(&launch.directory)

@@ -44,6 +44,7 @@ pub struct Child {
     pub started_ms: u64,
     link: OwnedFd,
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    is_refused: bool,
     /// When KILL follows an ABRT.
     pub kill_at_ms: Option<u64>,
 }
@@ -66,7 +67,14 @@ impl Child {
 
     /// Takes over a child of the image before this one.
     pub fn adopt(pid: Pid, started_ms: u64, link: OwnedFd) -> Child {
-        Child { pid, started_ms, link, queue: VecDeque::new(), kill_at_ms: None }
+        Child {
+            pid,
+            started_ms,
+            link,
+            queue: VecDeque::new(),
+            is_refused: false,
+            kill_at_ms: None,
+        }
     }
 
     /// The master's end of its link.
@@ -76,7 +84,12 @@ impl Child {
 
     /// Whether something waits for the link to take more.
     pub fn is_backed_up(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() && !self.is_refused
+    }
+
+    /// Whether something waits of which nobody tells when it can be sent.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Sends a message with descriptors beside it. Never waits: what the kernel does not take is
@@ -96,8 +109,11 @@ impl Child {
     pub fn flush(&mut self) {
         while let Some((bytes, fds)) = self.queue.front() {
             let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            match packet::send(self.link.as_fd(), bytes, &fds) {
+            let sent = packet::send(self.link.as_fd(), bytes, &fds);
+            self.is_refused = sent.is_err_and(packet::is_passing);
+            match sent {
                 Err(Errno::EAGAIN) => return,
+                Err(_) if self.is_refused => return,
                 Ok(()) => drop(self.queue.pop_front()),
                 // It is dead or dying; the reaper has the last word.
                 Err(_) => return self.queue.clear(),

@@ -51,8 +51,9 @@ use crate::error::{Error, Result};
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log;
-use crate::sys::{clock, guard, process};
+use crate::sys::{clock, ending, guard, process};
 use apps::App;
+use child::Child;
 use keep::{Keep, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
@@ -71,6 +72,9 @@ use worker_handle::WorkerHandle;
 const START_MS_MAX: u64 = 30_000;
 /// How often the manager is asked for a sign of life.
 const BEAT_MS: u64 = 1_000;
+
+/// How long to wait before a send that was refused for such a reason.
+const RETRY_MS: u64 = 10;
 
 /// The master's whole state.
 struct Master {
@@ -172,6 +176,7 @@ fn take_over(launch: Launch, record: OwnedFd, why: std::os::fd::RawFd) -> ExitCo
 impl Master {
     fn set_up(launch: Launch, record: OwnedFd, report: &mut Report) -> Result<Master> {
         process::reserve(guard::OLD_IMAGE_RAW_FD)?;
+        ending::adopt_strays()?;
         let config = launch.config.clone();
         trust::judge_files(&launch.sources, &launch.invoked, &config)?;
         let mut runtime_dir = RuntimeDir::take(&config)?;
@@ -307,9 +312,18 @@ impl Master {
             self.starting_until_ms,
             self.workers.iter().filter_map(|worker| worker.child.kill_at_ms).min(),
             self.workers.iter().filter_map(|worker| worker.lease.due_ms()).min(),
+            self.retry_at_ms(now),
             self.lend_deadline_ms(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
+    }
+
+    /// When to send again what a child's link has refused for a reason of which nobody tells when
+    /// it is over.
+    fn retry_at_ms(&self, now: u64) -> Option<u64> {
+        let mut children =
+            self.workers.iter().map(|worker| &worker.child).chain(self.manager.child());
+        children.any(Child::is_refused).then_some(now + RETRY_MS)
     }
 
     fn answer_signal(&mut self, request: Request, count: usize) {
@@ -352,7 +366,8 @@ impl Master {
             self.probe_died(how);
         } else if let Some(index) = self.workers.iter().position(|worker| worker.child.pid == pid)
         {
-            let worker = self.workers.swap_remove(index);
+            let mut worker = self.workers.swap_remove(index);
+            self.hear_last_words(&mut worker);
             self.worker_died(worker, how, clean);
         } else {
             self.app_died(pid, how);
@@ -423,6 +438,7 @@ impl Master {
     }
 
     fn tear_down(self) -> ExitCode {
+        ending::end_strays();
         self.listeners.unlink_paths(&self.config);
         // Somebody may have removed it already.
         let _ = remove_pid_file(&self.runtime_dir, &self.config);

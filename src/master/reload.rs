@@ -169,7 +169,8 @@ impl Master {
         .map_err(|error| {
             Error::new(format!("{} cannot be run: {error}", self.launch.invoked.display()))
         })?;
-        child.send(&MasterToProbe::Boot { sources }, Vec::new())?;
+        let rights = self.config.manager_rights();
+        child.send(&MasterToProbe::Boot { sources, rights }, Vec::new())?;
         self.reload.last_generation = image.generation;
         let deadline_ms = clock::monotonic_ms() + PROBE_MS_MAX;
         self.reload.probing = Some(Probing { image, child, deadline_ms });

@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{PathBuf, absolute};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{FileStat, fstat};
-use nix::unistd::{geteuid, getpid};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
+use nix::unistd::{Gid, fchown, fchownat, geteuid, getpid};
 use serde::{Deserialize, Serialize};
 
 use super::trust;
@@ -29,8 +29,12 @@ use crate::sys::way::{Links, Missing, Way};
 
 /// Who may look into the directory: the server's user and group.
 const DIR_MODE: u32 = 0o750;
+/// Who may look things up in a directory that was made for another group.
+const SHARED_DIR_MODE: u32 = 0o710;
 /// Only root and the server's user may command it.
 const SOCKET_MODE: u32 = 0o600;
+/// As well as the user of application processes; what each may ask, the manager decides.
+const SHARED_SOCKET_MODE: u32 = 0o660;
 /// How often the lock file may vanish while it is being taken.
 const LOCK_TRIES: usize = 100;
 
@@ -48,6 +52,8 @@ pub struct RuntimeDir {
     dir: Dir,
     lock: File,
     socket: Identity,
+    /// The group of application processes, where these have another user.
+    group: Option<Gid>,
 }
 
 /// As one image of the master leaves it to the next.
@@ -70,12 +76,17 @@ impl RuntimeDir {
         let path = absolute(&config.runtime_dir).subject(|| "runtime_dir".to_owned())?;
         let known = Way::to(&path, Links::Ours, Missing::Stop)?;
         trust::judge("runtime_dir", known.doubt.as_ref(), config)?;
+        let fresh = !path.exists();
         let way = Way::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
         let dir = way.open_dir(Missing::Make(DIR_MODE))?;
         check(&dir)?;
         let lock = lock_in(&dir)?;
         dir.keep_from_cleaners();
-        Ok(RuntimeDir { parent: way.parent, name: way.name, dir, lock, socket: (0, 0) })
+        let group = group_of_app(config)?;
+        let (parent, name) = (way.parent, way.name);
+        let taken = RuntimeDir { parent, name, dir, lock, socket: (0, 0), group };
+        taken.let_application_in(fresh)?;
+        Ok(taken)
     }
 
     /// The directory.
@@ -86,9 +97,37 @@ impl RuntimeDir {
     /// The socket on which the manager answers the command line, made anew. The master holds it,
     /// so that a command given while the manager is being replaced only waits.
     pub fn control_socket(&mut self) -> Result<OwnedFd> {
-        let socket = self.dir.listen(CONTROL_SOCKET, SOCKET_MODE)?;
+        let mode = self.group.map_or(SOCKET_MODE, |_| SHARED_SOCKET_MODE);
+        let socket = self.dir.listen(CONTROL_SOCKET, mode)?;
+        if self.group.is_some() {
+            fchownat(&self.dir, CONTROL_SOCKET, None, self.group, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .subject(|| "give the control socket the application's group".to_owned())?;
+        }
         self.socket = self.dir.stat_of(CONTROL_SOCKET)?.map_or((0, 0), |stat| identity(&stat));
         Ok(socket)
+    }
+
+    /// Lets application processes of another user reach what stands in the directory, and neither
+    /// list nor change it. A directory that was there before is somebody's decision: then it is
+    /// only said what is missing.
+    fn let_application_in(&self, fresh: bool) -> Result<()> {
+        let Some(group) = self.group else { return Ok(()) };
+        let stat = self.dir.stat()?;
+        let bit = if stat.st_gid == group.as_raw() { 0o010 } else { 0o001 };
+        let directory = self.dir.path().display();
+        if stat.st_mode & bit == 0 && fresh {
+            let mode = Mode::from_bits_truncate(SHARED_DIR_MODE);
+            fchown(&self.dir, None, Some(group))
+                .and_then(|()| fchmod(&self.dir, mode))
+                .subject(|| format!("let the application into runtime_dir {directory}"))?;
+        } else if stat.st_mode & bit == 0 {
+            tracing::warn!(
+                %directory, %group,
+                "application processes cannot reach the control socket: give the directory that \
+                 group and `chmod g+x`, or remove it before the start"
+            );
+        }
+        Ok(())
     }
 
     /// Makes anew what is not there any more. The answer is a new control socket, where the old
@@ -103,6 +142,7 @@ impl RuntimeDir {
             self.lock = lock_in(&dir)?;
             dir.keep_from_cleaners();
             self.dir = dir;
+            self.let_application_in(true)?;
         } else if !self.is_locked()? {
             self.lock = lock_in(&self.dir)?;
         }
@@ -147,8 +187,16 @@ impl RuntimeDir {
             dir: Dir::adopt(process::duplicate_number(left.dir)?, path),
             lock: File::from(process::duplicate_number(left.lock)?),
             socket: left.socket,
+            group: group_of_app(config)?,
         })
     }
+}
+
+/// The group of application processes that run as another user; `None`: they run as we do, or as
+/// root, who needs no permission.
+fn group_of_app(config: &Config) -> Result<Option<Gid>> {
+    let (uid, gid) = config.app_rights().ids()?;
+    Ok((uid != geteuid() && !uid.is_root()).then_some(gid))
 }
 
 /// Whether a file that is open is the one that the lock's name stands for.

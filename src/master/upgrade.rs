@@ -31,7 +31,7 @@ use crate::error::{Error, Result, Subject};
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{Generation, Listener, MasterToManager};
 use crate::ipc::scoreboard::Scoreboard;
-use crate::sys::{clock, guard, process};
+use crate::sys::{clock, ending, guard, process};
 
 /// The rehearsal says within this time whether the new image could take over.
 const REHEARSAL_MS_MAX: u64 = 10_000;
@@ -294,6 +294,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let Some(left) = launch.takeover.take() else {
         return Err(Error::new("there is nothing to take over"));
     };
+    ending::adopt_strays()?;
     let take = process::duplicate_number;
     let why = File::from(take(left.why)?);
     let control = take(left.control)?;
@@ -409,7 +410,9 @@ pub fn rehearse(record: OwnedFd, base: Config) -> Result<()> {
 }
 
 fn rehearse_launch(launch: Launch, base: Config) -> Result<()> {
-    let sources: &Sources = &launch.sources;
+    // The file may be root's to read alone; the rest of the rehearsal needs no right.
+    let sources: &Sources = &launch.sources.read_now();
+    launch.config.manager_rights().take()?;
     let config = Config::load(base, sources).map_err(|errors| Error::new(errors.to_string()))?;
     let refused = launch.config.reload_refusals(&config);
     if !refused.is_empty() {

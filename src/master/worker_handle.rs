@@ -240,6 +240,19 @@ impl Master {
         }
     }
 
+    /// Takes the reason that a dead worker gave, which may not have been read when it was reaped.
+    pub(super) fn hear_last_words(&mut self, worker: &mut WorkerHandle) {
+        for _ in 0..PACKETS_PER_TURN {
+            match worker.child.receive(&mut self.buffer) {
+                Ok(Some((WorkerToMaster::Fatal { why }, _))) => {
+                    worker.fatal.get_or_insert(protocol::last_words(why));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     /// Does what a worker asks; false if it said nothing. Descriptors that its message does not
     /// name are closed.
     fn worker_said(

@@ -15,6 +15,7 @@ use super::{Server, launcher};
 use crate::config::{Config, Sources};
 use crate::fd::Fd;
 use crate::ipc::control::BodyKind;
+use crate::sys::guard;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +134,7 @@ struct Start {
 pub fn run(server: Server) -> ExitCode {
     let Cli { options, command } = Cli::parse();
     let mut sources = Sources::here(options.config, options.set);
+    guard::hide_arguments(Sources::secret_of);
     if let Command::Start(Start { daemon: true }) | Command::Restart(Start { daemon: true }) =
         command
     {

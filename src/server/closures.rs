@@ -31,7 +31,8 @@ pub struct Closures {
 
 /// The closures. Each gets the worker's [`Context`] first; each may be plain or return a future.
 impl Server {
-    /// In each worker, before it serves. Swoole's `workerStart`.
+    /// In each worker, before it serves and with the rights of `user` already; see
+    /// [`before_privilege_drop`](Server::before_privilege_drop). Swoole's `workerStart`.
     pub fn on_worker_start<R: IntoFlow<(), M>, M>(
         mut self,
         f: impl Fn(Context) -> R + 'static,

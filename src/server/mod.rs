@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use crate::api::Handler;
 use crate::config::Config;
+use crate::error::{Error, Result};
 use closures::Closures;
 use role::Role;
 
@@ -40,9 +41,11 @@ pub struct Server {
     wrong: Option<String>,
     closures: Closures,
     handler: Option<Maker>,
+    privileged: Privileged,
 }
 
 type Maker = Box<dyn FnOnce(&Config) -> Rc<dyn Handler>>;
+type Privileged = Box<dyn FnOnce(&Config) -> Result<()>>;
 
 impl Default for Server {
     fn default() -> Server {
@@ -58,6 +61,7 @@ impl Server {
             wrong: None,
             closures: Closures::default(),
             handler: None,
+            privileged: Box::new(|_| Ok(())),
         }
     }
 
@@ -81,7 +85,27 @@ impl Server {
         self
     }
 
-    /// A handler of your own, in place of closures. It is made in each worker, and only there.
+    /// In each worker, before it becomes `user`: the place to read what only root may read, such
+    /// as a key. Whatever runs after it, from the making of the handler on, has the rights of
+    /// `user` alone. A worker that is started later, after a kill or for a reload, runs it too.
+    ///
+    /// Keep what it reads in something that the handler shares, such as an `Rc<OnceCell<_>>`.
+    /// It may start no thread, which would keep root's rights.
+    ///
+    /// # Errors
+    /// What it returns as an error is the reason for which the worker does not start.
+    pub fn before_privilege_drop<E: std::fmt::Display>(
+        mut self,
+        f: impl FnOnce(&Config) -> std::result::Result<(), E> + 'static,
+    ) -> Server {
+        self.privileged = Box::new(move |config| {
+            f(config).map_err(|error| Error::new(format!("before_privilege_drop: {error}")))
+        });
+        self
+    }
+
+    /// A handler of your own, in place of closures. It is made in each worker, and only there,
+    /// with the rights of `user` already.
     pub fn handler<H: Handler>(mut self, make: impl FnOnce(&Config) -> H + 'static) -> Server {
         self.handler = Some(Box::new(|config| Rc::new(make(config))));
         self
@@ -114,7 +138,7 @@ impl Server {
         }
     }
 
-    fn role(&self) -> Result<Option<Role>, ExitCode> {
+    fn role(&self) -> std::result::Result<Option<Role>, ExitCode> {
         if let Some(wrong) = &self.wrong {
             eprintln!("wsd: {wrong}");
             return Err(ExitCode::FAILURE);
@@ -126,8 +150,8 @@ impl Server {
     }
 
     fn live_as(self, role: Role) -> ExitCode {
-        let Server { base, closures, handler, .. } = self;
+        let Server { base, closures, handler, privileged, .. } = self;
         let make = handler.unwrap_or_else(|| Box::new(|_| Rc::new(closures)));
-        role.live(base, make)
+        role.live(base, privileged, make)
     }
 }

@@ -57,13 +57,14 @@ impl Role {
     pub fn live(
         self,
         base: Config,
+        privileged: impl FnOnce(&Config) -> Result<()>,
         make: impl FnOnce(&Config) -> Rc<dyn Handler> + 'static,
     ) -> ExitCode {
         process::set_name(c"wsd");
         match self {
             Role::Master(record) => master::run(record),
             Role::Manager(link) => manager::run(link),
-            Role::Worker(link) => worker::run(link, make),
+            Role::Worker(link) => worker::run(link, privileged, make),
             Role::Probe(link) => code(probe(&link, base)),
             Role::App(record) => code(Err(master::become_app(record))),
             Role::Rehearsal(record) => code(master::rehearse(record, base)),
@@ -88,10 +89,13 @@ fn probe(link: &OwnedFd, base: Config) -> Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     let got = packet::receive(link.as_fd(), &mut buffer)
         .map_err(|errno| Error::io("receive from the master", errno))?;
-    let MasterToProbe::Boot { sources } = codec::decode(&buffer[..got.len])?;
+    let MasterToProbe::Boot { sources, rights } = codec::decode(&buffer[..got.len])?;
     say(link, &ProbeToMaster::Hello(Hello::ours()))?;
     let sources: Sources = serde_json::from_str(&sources)
         .map_err(|error| Error::new(format!("the master's sources: {error}")))?;
+    // The file may be root's to read alone; what to make of it is not.
+    let sources = sources.read_now();
+    rights.take()?;
     let answer = match Config::load(base, &sources) {
         Err(errors) => ProbeToMaster::Errors(errors.to_string()),
         Ok(config) => {

@@ -102,6 +102,30 @@ pub fn go_back() {
     }
 }
 
+/// Writes stars over the end of each argument from where `secret_of` says that a secret begins, so
+/// that neither `ps` nor a process that is given our arguments has it. Only for a process with one
+/// thread, and once the arguments were read.
+pub fn hide_arguments(secret_of: impl Fn(&[u8]) -> Option<usize>) {
+    let arguments = ARGUMENTS.load(Ordering::SeqCst);
+    if arguments.is_null() {
+        return;
+    }
+    for index in 0.. {
+        // SAFETY: the loader gave an array of valid strings that ends with null, in memory that is
+        // ours to write, and with one thread nobody reads it meanwhile.
+        let argument = unsafe { *arguments.add(index) };
+        if argument.is_null() {
+            return;
+        }
+        // SAFETY: as above.
+        let text = unsafe { CStr::from_ptr(argument) }.to_bytes();
+        let len = text.len();
+        let Some(at) = secret_of(text).filter(|at| *at <= len) else { continue };
+        // SAFETY: as above; the bytes from `at` on are of that string.
+        unsafe { ptr::write_bytes(argument.cast_mut().add(at), b'*', len - at) };
+    }
+}
+
 /// Whether this process is a new image that has not adopted yet. Also what keeps the linker from
 /// leaving the constructor out.
 pub fn is_armed() -> bool {

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod clock;
 pub mod dir;
+pub mod ending;
 pub mod guard;
 pub mod memory;
 pub mod packet;

@@ -56,6 +56,13 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix
     }
 }
 
+/// Whether a send that failed so may succeed a moment later, though nobody tells when. That the
+/// processes of one user have more descriptors under way than one of them may have open
+/// (`ETOOMANYREFS`) passes when they are received; root's are not counted.
+pub fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
 /// What was received.
 #[derive(Debug)]
 pub struct Datagram {

@@ -157,10 +157,11 @@ impl Rights {
         }
     }
 
-    /// The user that a process with these rights has.
-    pub fn uid(&self) -> Result<Uid> {
-        let user = self.identity("")?.user;
-        Ok(user.map_or_else(nix::unistd::geteuid, |(_, uid)| uid))
+    /// The user and the group that a process with these rights has.
+    pub fn ids(&self) -> Result<(Uid, Gid)> {
+        let Identity { user, group } = self.identity("")?;
+        let uid = user.map_or_else(nix::unistd::geteuid, |(_, uid)| uid);
+        Ok((uid, group.unwrap_or_else(nix::unistd::getegid)))
     }
 
     fn identity(&self, table: &str) -> Result<Identity> {
@@ -212,7 +213,11 @@ impl Rights {
         // Else the change of user would take them all.
         prctl::set_keepcaps(kept != 0).subject(|| "PR_SET_KEEPCAPS".to_owned())?;
         identity.take_on()?;
-        Sets { effective: kept, permitted: kept, inheritable: kept }.write()?;
+        let wanted = Sets { effective: kept, permitted: kept, inheritable: kept };
+        // A service manager may have taken all and have the call refused.
+        if Sets::read()? != wanted {
+            wanted.write()?;
+        }
         keep_over_exec(kept)?;
         prctl::set_no_new_privs().subject(|| "PR_SET_NO_NEW_PRIVS".to_owned())?;
         if !self.dumpable {
@@ -275,6 +280,7 @@ impl Identity {
 }
 
 /// The capability sets of this thread, a bit each.
+#[derive(PartialEq, Eq)]
 struct Sets {
     effective: u64,
     permitted: u64,

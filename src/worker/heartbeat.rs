@@ -45,6 +45,7 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
             tokio::task::yield_now().await;
         }
         worker.recount();
+        worker.master.flush();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
         let lines = crate::log::dropped();
         worker.add(Counter::LogDropped, lines - std::mem::replace(&mut dropped, lines));

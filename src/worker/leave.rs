@@ -107,6 +107,7 @@ impl Worker {
     /// Nobody is left to ask: 1001 to all, and out within a second.
     pub(super) fn master_died(self: &Rc<Self>) {
         tracing::error!("the master has died; leaving");
+        self.processes.end_groups();
         self.stop(StopMode::Quick);
     }
 

@@ -30,7 +30,7 @@ use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Scoreboard;
 use crate::log::{self, Output};
 use crate::sys::watch::watch;
-use crate::sys::{clock, process};
+use crate::sys::{clock, ending, process};
 use crate::websocket::Codec;
 
 /// How long the exit waits for the log's writer.
@@ -51,12 +51,19 @@ pub(super) enum Phase {
 
 /// Serves as a worker until the master says to leave, or is gone.
 ///
-/// `master` is the link to the master, whose first packet is `Boot`. `make` is then given the
-/// resolved configuration and makes the handler.
-pub(crate) fn run(master: OwnedFd, make: impl FnOnce(&Config) -> Rc<dyn Handler>) -> ExitCode {
+/// `master` is the link to the master, whose first packet is `Boot`. `privileged` is then given
+/// the resolved configuration while the worker has the master's rights, and `make` makes the
+/// handler when it has its own.
+pub(crate) fn run(
+    master: OwnedFd,
+    privileged: impl FnOnce(&Config) -> Result<()>,
+    make: impl FnOnce(&Config) -> Rc<dyn Handler>,
+) -> ExitCode {
     let parent = nix::unistd::getppid();
     let settle = |config: &Config| {
         process::ignore_master_signals()?;
+        ending::before_the_master();
+        privileged(config)?;
         config.worker_rights().take()?;
         // Behind the change of user, which disarms it.
         process::die_with_parent(parent)

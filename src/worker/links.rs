@@ -1,6 +1,8 @@
 //! The two links: to the master, whose end means the end, and to the manager, who comes and
 //! goes.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -33,40 +35,52 @@ const PACKETS_PER_TURN: usize = 4;
 const REASON_BYTES_MAX: usize = 123;
 
 /// The link to the master: plain messages, one a packet.
-pub(super) struct MasterLink(AsyncFd<OwnedFd>);
+pub(super) struct MasterLink {
+    socket: AsyncFd<OwnedFd>,
+    /// What the kernel did not take at once, which is rare: the master reads all the time.
+    waiting: RefCell<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
+}
 
 impl MasterLink {
     pub fn new(socket: OwnedFd) -> Result<MasterLink> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let watched =
-            watch(socket, interest).subject(|| "watch the link of the master".to_owned());
-        watched.map(MasterLink)
+        let socket =
+            watch(socket, interest).subject(|| "watch the link of the master".to_owned())?;
+        Ok(MasterLink { socket, waiting: RefCell::default() })
     }
 
-    /// Says something to the master; whether the kernel took the message. It refuses one only
-    /// while the master has not read for long, and a master that is gone is noticed by the
-    /// reader.
-    pub fn send(&self, message: &WorkerToMaster) -> bool {
-        self.send_with(message, &[])
+    /// Says something to the master. A master that is gone is noticed by the reader.
+    pub fn send(&self, message: &WorkerToMaster) {
+        self.send_with(message, Vec::new());
     }
 
     /// As [`send`](Self::send), with descriptors beside it.
-    pub fn send_with(&self, message: &WorkerToMaster, fds: &[OwnedFd]) -> bool {
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    pub fn send_with(&self, message: &WorkerToMaster, fds: Vec<OwnedFd>) {
         let mut bytes = Vec::new();
-        let sent = codec::encode(message, &mut bytes).and_then(|_| {
-            packet::send(self.0.get_ref().as_fd(), &bytes, &fds)
-                .subject(|| "send to the master".to_owned())
-        });
-        if let Err(error) = &sent {
-            tracing::error!(%error, "the master was not told");
+        match codec::encode(message, &mut bytes) {
+            Ok(_) => self.waiting.borrow_mut().push_back((bytes, fds)),
+            Err(error) => return tracing::error!(%error, "the master was not told"),
         }
-        sent.is_ok()
+        self.flush();
+    }
+
+    /// Gives the kernel what it takes. Each tick calls this as well, for the rest.
+    pub fn flush(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some((bytes, fds)) = waiting.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match packet::send(self.socket.get_ref().as_fd(), bytes, &fds) {
+                Err(errno) if errno == Errno::EAGAIN || packet::is_passing(errno) => return,
+                Err(error) => tracing::error!(%error, "the master was not told"),
+                Ok(()) => {}
+            }
+            waiting.pop_front();
+        }
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> Result<packet::Datagram> {
         let receive = |socket: &OwnedFd| Ok(packet::receive(socket.as_fd(), &mut *buffer)?);
-        let got = self.0.async_io(Interest::READABLE, receive).await;
+        let got = self.socket.async_io(Interest::READABLE, receive).await;
         got.subject(|| "receive from the master".to_owned())
     }
 }

@@ -160,7 +160,7 @@ impl Reactor for Port {
     }
 
     fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
-        self.with((), |worker| worker.start_process(id, &descriptors));
+        self.with((), |worker| worker.start_process(id, descriptors));
     }
 
     fn kill_process(&self, id: ProcessId) {

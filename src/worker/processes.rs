@@ -1,10 +1,12 @@
 //! Application processes as the worker passes them on: wishes to the master, events from it.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::Worker;
@@ -16,18 +18,37 @@ use crate::ipc::messages::WorkerToMaster;
 pub(super) struct Processes {
     events: RefCell<VecDeque<ProcessEvent>>,
     wake: Notify,
+    /// Those that run, by their pids.
+    running: RefCell<HashMap<ProcessId, u32>>,
 }
 
 impl Processes {
     /// The master tells of one.
     pub fn happened(&self, event: ProcessEvent) {
+        match &event {
+            ProcessEvent::Started { id, pid } => {
+                self.running.borrow_mut().insert(*id, *pid);
+            }
+            ProcessEvent::Exited { id, .. } => {
+                self.running.borrow_mut().remove(id);
+            }
+        }
         self.events.borrow_mut().push_back(event);
         self.wake.notify_one();
+    }
+
+    /// The master is dead, and each process with it, but not what these have started.
+    pub fn end_groups(&self) {
+        for pid in self.running.borrow().values() {
+            let group = Pid::from_raw(*pid as i32);
+            // Nothing may be left of it, or it may be another user's.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 
 impl Worker {
-    pub(super) fn start_process(&self, id: ProcessId, descriptors: &[OwnedFd]) {
+    pub(super) fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>) {
         self.master.send_with(&WorkerToMaster::StartApp { id }, descriptors);
     }
 

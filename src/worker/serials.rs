@@ -42,11 +42,6 @@ impl Serials {
         (fd, ask)
     }
 
-    /// The question for a block did not reach the master: the next number asks again.
-    fn not_asked(&mut self) {
-        self.asked = false;
-    }
-
     fn grant(&mut self, first: u64) {
         let last = first + LEASE_SERIALS - 1;
         self.waiting.push_back(first);
@@ -74,8 +69,8 @@ impl Worker {
     /// each question as soon as it can, however long that takes.
     pub(super) fn next_fd(&self) -> Option<Fd> {
         let (fd, ask) = self.serials.borrow_mut().next();
-        if ask && !self.master.send(&WorkerToMaster::NeedLease) {
-            self.serials.borrow_mut().not_asked();
+        if ask {
+            self.master.send(&WorkerToMaster::NeedLease);
         }
         fd
     }
@@ -113,17 +108,5 @@ mod tests {
         assert!(!serials.is_ours(Fd::new(0, Slot(3), 5 * LEASE_SERIALS).unwrap()));
         assert!(!serials.is_ours(Fd::new(0, Slot(4), 1).unwrap()));
         assert_eq!(serials.ranges().len(), 2);
-    }
-
-    #[test]
-    fn a_question_that_did_not_reach_the_master_is_asked_again() {
-        let mut serials = Serials::new(Slot(3), 1);
-        while !serials.next().1 {}
-        serials.not_asked();
-        assert!(serials.next().1);
-        while serials.next().0.is_some() {}
-        serials.not_asked();
-        assert_eq!(serials.next(), (None, true));
-        assert_eq!(serials.next(), (None, false));
     }
 }

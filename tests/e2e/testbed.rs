@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use wsd::ipc::messages::{Hello, ProbeToMaster};
 fn main() -> ExitCode {
     misbehave();
     wsd::Server::new()
+        .before_privilege_drop(read_secret)
         .on_worker_start(worker_start)
         .on_handshake(handshake)
         .on_open(open)
@@ -80,6 +82,29 @@ fn be_another_image() {
 }
 
 const OTHER_IPC_VERSION: u8 = 200;
+
+/// What only root may read, if TESTBED_SECRET names it.
+static SECRET: OnceLock<String> = OnceLock::new();
+
+fn read_secret(_: &wsd::config::Config) -> std::io::Result<()> {
+    let Some(path) = std::env::var_os("TESTBED_SECRET") else { return Ok(()) };
+    SECRET.get_or_init(|| std::fs::read_to_string(path).expect("the secret"));
+    match std::env::var("TESTBED_FAIL").as_deref() {
+        Ok("secret") => Err(std::io::Error::other("told to fail")),
+        Ok("thread") => {
+            std::thread::spawn(std::thread::park);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What was read of the secret, and why it cannot be read any more.
+fn secret() -> String {
+    let path = std::env::var_os("TESTBED_SECRET").expect("TESTBED_SECRET");
+    let now = std::fs::read(path).map_err(|error| error.kind());
+    format!("{:?} {now:?}", SECRET.get())
+}
 
 fn worker_start(ctx: Context) {
     ctx.set_state(Instant::now());
@@ -164,6 +189,7 @@ async fn message(ctx: Context, frame: Frame) {
         }
         "who" => format!("{me} {} {}", ctx.worker().slot, std::process::id()),
         "echo" => rest.to_owned(),
+        "secret" => secret(),
         "task" => {
             let job = number(rest);
             format!("{:?}", ctx.task(move || job * 2).await)

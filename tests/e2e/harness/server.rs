@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::User;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -25,6 +26,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     descriptors: Option<u64>,
     under: Vec<String>,
+    starter: Option<User>,
 }
 
 /// What a command answered.
@@ -97,6 +99,7 @@ impl Setup {
             environment: Vec::new(),
             descriptors: None,
             under: Vec::new(),
+            starter: None,
             directory,
         };
         let runtime = setup.directory.path().join("run");
@@ -144,6 +147,14 @@ impl Setup {
     /// Starts it by way of a program that executes its last arguments.
     pub fn under(mut self, words: &[&str]) -> Setup {
         self.under = words.iter().map(|word| word.to_string()).collect();
+        self
+    }
+
+    /// Has the server started, and commanded, by another user. Needs root.
+    pub fn started_by(mut self, name: &str) -> Setup {
+        let user = User::from_name(name).expect("users").expect("that user");
+        chown(self.directory.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        self.starter = Some(user);
         self
     }
 
@@ -207,13 +218,36 @@ impl Server {
         let limit = setup.descriptors.map(|limit| format!("--nofile={limit}"));
         let limit = limit.into_iter().flat_map(|limit| ["prlimit".to_owned(), limit]);
         let words = setup.under.iter().cloned().chain(limit).map(OsString::from);
-        let mut words = words.chain([setup.program.clone().into_os_string()]);
+        let program = self.program(setup.starter.as_ref());
+        let program = program.as_std();
+        let words = words.chain([program.get_program().to_owned()]);
+        let mut words = words.chain(program.get_args().map(OsStr::to_owned));
         let mut command = Command::new(words.next().expect("the program"));
         command.args(words);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let (name, value) = self.mark().split_once('=').map(own).expect("a pair");
         command.env(name, value).arg("-c").arg(self.config_file());
         command
+    }
+
+    /// The program as it is run by a user; `None`: by ours.
+    fn program(&self, user: Option<&User>) -> Command {
+        let Some(user) = user else { return Command::new(&self.setup.program) };
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+        command.arg("--clear-groups").arg(&self.setup.program);
+        command
+    }
+
+    /// A command of its command line, given by another user. Needs root.
+    pub async fn wsd_as<A: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Ran {
+        let user = User::from_name(name).expect("users").expect("that user");
+        let mut program = self.program(Some(&user));
+        command(program.args(arguments).arg("-c").arg(self.config_file())).await
     }
 
     fn mark(&self) -> String {
@@ -253,7 +287,7 @@ impl Server {
 
     /// A command of its command line.
     pub async fn wsd<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
-        let mut program = Command::new(&self.setup.program);
+        let mut program = self.program(self.setup.starter.as_ref());
         command(program.args(arguments).arg("-c").arg(self.config_file())).await
     }
 

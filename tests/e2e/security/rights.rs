@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Stdio;
 
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User};
+
+use tokio::io::AsyncReadExt;
 
 use crate::harness::*;
 
@@ -76,7 +81,6 @@ impl Expected {
         // The kernel gives the files of what may not be dumped to root. A program that was
         // executed is another one, whose owner it is; an application is that.
         if process.name.starts_with("wsd: ") {
-            use std::os::unix::fs::MetadataExt;
             let owner = fs::metadata(format!("/proc/{}/environ", process.pid)).unwrap().uid();
             assert_eq!(owner, 0, "{process:?} may be dumped");
         }
@@ -141,6 +145,31 @@ async fn every_process_but_the_master_has_the_rights_of_user_in_every_mode() {
     let count = seen.remove(&php).unwrap();
     seen.insert("php".to_owned(), count);
     assert_eq!(seen, names(&with_apps));
+}
+
+#[tokio::test]
+async fn application_processes_have_the_rights_of_app_user() {
+    if !is_root() {
+        return;
+    }
+    let server = as_nobody(application()).set("app.user", r#""daemon""#).start().await;
+    let apps = until("both application processes", async || {
+        let apps = server.processes().into_iter().filter(|process| process.name == "php");
+        let apps: Vec<_> = apps.collect();
+        (apps.len() == 2).then_some(apps)
+    })
+    .await;
+    apps.iter().for_each(|app| Expected::user("daemon").holds_of(app));
+    let others = server.processes().into_iter().filter(|process| process.name != "php");
+    let others: Vec<_> = others.filter(|process| process.name != "wsd: master").collect();
+    others.iter().for_each(|process| Expected::user(NOBODY).holds_of(process));
+    let mut client = server.client().await;
+    assert!(client.receive().await.starts_with("welcome / "));
+    // And the server can end what is another user's.
+    let killed = apps[0].pid;
+    kill(killed, Signal::SIGSTOP);
+    server.wsd(["stop"]).await.ok();
+    assert!(!is_alive(killed));
 }
 
 #[tokio::test]
@@ -234,4 +263,266 @@ async fn started_as_root_without_user_it_warns_and_with_user_root_it_does_not() 
     let (server, ran) = Setup::stock().set("user", r#""root""#).try_start().await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(!ran.stderr.contains(warning) && !server.log().contains(warning), "{ran:?}");
+}
+
+/// Also the processes of a reload and of an upgrade that serve nobody read it before they have the
+/// rights of another user.
+#[tokio::test]
+async fn what_root_alone_may_read_is_read_before_the_rights_are_given_up_and_not_after() {
+    if !is_root() {
+        return;
+    }
+    let setup = as_nobody(Setup::testbed());
+    let secret = setup.path().join("secret");
+    fs::write(&secret, "hush").unwrap();
+    let secret = setup.env("TESTBED_SECRET", secret.to_str().unwrap());
+    let server = secret.start().await;
+    for file in ["secret", "wsd.toml"] {
+        fs::set_permissions(server.path().join(file), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let wanted = r#"secret Some("hush") Err(PermissionDenied)"#;
+    for command in ["reload", "upgrade"] {
+        assert_eq!(server.client().await.ask("secret").await, wanted);
+        server.wsd([command]).await.ok();
+    }
+    assert_eq!(server.client().await.ask("secret").await, wanted);
+}
+
+#[tokio::test]
+async fn a_worker_whose_privileged_hook_fails_or_leaves_a_thread_does_not_start() {
+    for (fault, why) in [("secret", "told to fail"), ("thread", "a thread was started before")] {
+        let setup = Setup::testbed();
+        let secret = setup.path().join("secret");
+        fs::write(&secret, "hush").unwrap();
+        let setup = setup.env("TESTBED_SECRET", secret.to_str().unwrap());
+        let (server, ran) = setup.env("TESTBED_FAIL", fault).try_start().await;
+        assert_ne!(ran.code, Some(0), "{fault}: {ran:?}");
+        assert!(ran.stderr.contains(why), "{fault}: {ran:?}");
+        server.is_gone().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_not_change_users_is_refused_by_the_name_of_the_key() {
+    if !is_root() {
+        return;
+    }
+    for key in ["user", "app.user", "app.group"] {
+        let setup = Setup::stock().set("user", r#""""#).started_by(NOBODY);
+        let (server, ran) = setup.set(key, r#""daemon""#).try_start().await;
+        assert_ne!(ran.code, Some(0), "{key}: {ran:?}");
+        let wanted = format!(r#"{key} = "daemon": this process has no right to change"#);
+        assert!(ran.stderr.contains(&wanted), "{key}: {ran:?}");
+        server.is_gone().await;
+    }
+    // Its own name takes no right.
+    let server = Setup::stock().started_by(NOBODY).set("user", format!("{NOBODY:?}"));
+    let server = server.start().await;
+    let uid = User::from_name(NOBODY).unwrap().expect("nobody").uid.as_raw();
+    for process in server.processes() {
+        let status = Status::of(&process);
+        assert_eq!(status.numbers("Uid"), vec![uid; 4], "{process:?}");
+        assert_eq!(status.set("CapPrm"), 0, "{process:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_application_may_push_ask_and_close_and_not_stop_reload_or_upgrade() {
+    if !is_root() {
+        return;
+    }
+    let server = Setup::testbed().set("app.user", format!("{NOBODY:?}")).start().await;
+    let mut client = server.client().await;
+    let fd = client.who().await.fd.to_string();
+    server.wsd_as(NOBODY, ["push", &fd, "from the application"]).await.ok();
+    assert_eq!(client.receive().await, "from the application");
+    for allowed in [vec!["status"], vec!["connections"], vec!["info", &fd]] {
+        server.wsd_as(NOBODY, allowed).await.ok();
+    }
+    let master = server.master().await;
+    for refused in ["reload", "upgrade", "reopen"] {
+        let ran = server.wsd_as(NOBODY, [refused]).await;
+        assert_ne!(ran.code, Some(0), "{refused}: {ran:?}");
+        assert!(ran.stderr.contains("may push, ask and close"), "{refused}: {ran:?}");
+    }
+    let stop = server.wsd_as(NOBODY, ["stop"]).await;
+    assert_ne!(stop.code, Some(0), "{stop:?}");
+    let other = server.wsd_as("daemon", ["push", &fd, "from a stranger"]).await;
+    assert_ne!(other.code, Some(0), "{other:?}");
+    assert_eq!(server.master().await, master);
+    server.wsd_as(NOBODY, ["close", &fd]).await.ok();
+    assert!(matches!(client.closed().await, Closed::Frame(1000, _)));
+}
+
+#[tokio::test]
+async fn the_kernel_ends_every_other_process_before_the_master() {
+    let server = application().start().await;
+    until("both application processes", async || {
+        let count = server.processes().iter().filter(|it| it.name == "php").count();
+        (count == 2).then_some(())
+    })
+    .await;
+    let score = |pid| -> i32 {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let master = server.master().await;
+    for process in server.processes().into_iter().filter(|process| process.pid != master) {
+        assert!(score(process.pid) > score(master), "{process:?}");
+    }
+}
+
+#[tokio::test]
+async fn variables_of_the_application_stand_in_nobodys_arguments() {
+    let (mut server, ran) = application().try_start().await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    server.wsd(["stop"]).await.ok();
+    let secrets = ["--set", "app.env.ONE=open-sesame", r#"--set=app.env={ TWO = "abracadabra" }"#];
+    let mut start = server.starter();
+    command(start.args(secrets).args(["start", "-d"])).await.ok();
+    let environment = async || {
+        let apps = server.processes().into_iter().filter(|process| process.name == "php");
+        let texts = apps.map(|app| fs::read(format!("/proc/{}/environ", app.pid)));
+        let texts: Vec<_> = texts.filter_map(Result::ok).collect();
+        let has = |text: &Vec<u8>, value: &[u8]| text.windows(value.len()).any(|it| it == value);
+        let both = |text: &&Vec<u8>| has(text, b"open-sesame") && has(text, b"abracadabra");
+        (texts.iter().filter(both).count() == 2).then_some(())
+    };
+    for command in ["reload", "upgrade"] {
+        until("the applications to have them", environment).await;
+        for process in server.processes() {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap();
+            let line = String::from_utf8_lossy(&line);
+            let told = line.contains("open-sesame") || line.contains("abracadabra");
+            assert!(!told, "{process:?}: {line}");
+        }
+        server.wsd([command]).await.ok();
+    }
+    server.address = server.status().await["listen"][0].as_str().unwrap().to_owned();
+    let _client = server.client().await;
+}
+
+/// An application that starts a program in its own group and one in a group of its own.
+const PARENT: &str = r#"
+exec("sleep 600 >/dev/null 2>&1 &");
+exec("setsid sleep 601 >/dev/null 2>&1 &");
+require $argv[1];
+"#;
+
+fn with_children() -> Setup {
+    let php = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/fixtures/native.php");
+    application().set("app.command", format!("{:?}", ["php", "-r", PARENT, php]))
+}
+
+async fn has_started(server: &Server) -> Vec<Process> {
+    until("what the applications start", async || {
+        let of = server.processes().into_iter().filter(|process| process.name == "sleep");
+        let of: Vec<_> = of.collect();
+        (of.len() == 4).then_some(of)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_an_application_starts_ends_with_the_server() {
+    let server = with_children().start().await;
+    has_started(&server).await;
+    server.wsd(["stop"]).await.ok();
+    let left = server.processes();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_an_application_starts_in_its_group_ends_with_a_killed_master() {
+    let server = with_children().start().await;
+    let started = has_started(&server).await;
+    kill(server.master().await, Signal::SIGKILL);
+    until("all but what has a group of its own to end", async || {
+        (server.processes().len() <= 2).then_some(())
+    })
+    .await;
+    // Nobody is left who knows of these.
+    for process in started.into_iter().filter(|process| is_alive(process.pid)) {
+        kill(process.pid, Signal::SIGKILL);
+    }
+}
+
+/// A file in place of /etc/group, for this server alone, makes nobody a member of another group.
+#[tokio::test]
+async fn user_brings_its_further_groups() {
+    if !is_root() {
+        return;
+    }
+    let (mut server, ran) = as_nobody(Setup::stock()).try_start().await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    server.wsd(["stop"]).await.ok();
+    let groups = server.path().join("group");
+    let text = fs::read_to_string("/etc/group").unwrap();
+    fs::write(&groups, format!("{text}wsd-first:x:4001:nobody\nwsd-other:x:4002:daemon\n"))
+        .unwrap();
+    let start = server.starter();
+    let mut shell = tokio::process::Command::new("unshare");
+    shell.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/group && exec "$@" start -d"#]);
+    shell.arg(&groups).arg(start.as_std().get_program()).args(start.as_std().get_args());
+    shell.envs(start.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command(&mut shell).await.ok();
+    let mut nobody = Expected::user(NOBODY);
+    nobody.groups.insert(0, 4001);
+    assert_eq!(looked_at(&server, &nobody), names(&BUILT_IN));
+    server.address = server.status().await["listen"][0].as_str().unwrap().to_owned();
+}
+
+/// Has more descriptors on their way to nobody than 512, as the same user, until it is dropped.
+async fn descriptors_under_way(user: &User) -> tokio::process::Child {
+    const SEND: &str = "
+import array, os, socket, sys
+null = array.array('i', [os.open('/dev/null', os.O_RDONLY)] * 250)
+pairs = [socket.socketpair() for _ in range(3)]
+for one, _ in pairs:
+    one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, null)])
+print('sent', flush=True)
+sys.stdin.read()
+";
+    let mut sender = tokio::process::Command::new("setpriv");
+    sender.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+    sender.args(["--clear-groups", "python3", "-c", SEND]).env("PATH", "/usr/bin:/bin");
+    sender.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut sender = sender.spawn().expect("setpriv");
+    let mut said = [0; 5];
+    let mut output = sender.stdout.take().expect("its output");
+    soon("descriptors to be under way", output.read_exact(&mut said)).await.expect("read");
+    sender
+}
+
+/// Root is not counted; other users may have no more descriptors on their way between processes
+/// than one process may have open.
+#[tokio::test]
+async fn connections_move_as_soon_as_the_kernel_lets_their_descriptors_go() {
+    if !is_root() {
+        return;
+    }
+    const USER: &str = "daemon";
+    let user = User::from_name(USER).unwrap().expect("a user");
+    let setup = Setup::testbed().set("user", format!("{USER:?}")).descriptors(512);
+    let server = setup.start().await;
+    let mut clients: Vec<Client> = join_all((0..400).map(|_| server.client())).await;
+    let mut known = Vec::new();
+    for client in &mut clients {
+        known.push(client.who().await.fd);
+    }
+    let sender = descriptors_under_way(&user).await;
+    let reloaded = server.wsd(["reload"]);
+    let waits = "a link waits";
+    let released = async {
+        until("the kernel to refuse", async || server.log().contains(waits).then_some(())).await;
+        drop(sender);
+    };
+    let (ran, ()) = tokio::join!(reloaded, released);
+    ran.ok();
+    let workers: Vec<i32> = server.workers().await.into_iter().map(|worker| worker.pid).collect();
+    for (client, fd) in clients.iter_mut().zip(known) {
+        let who = client.who().await;
+        assert_eq!(who.fd, fd);
+        assert!(workers.contains(&who.pid), "{who:?} is not of {workers:?}");
+    }
 }
