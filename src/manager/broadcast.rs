@@ -27,14 +27,20 @@ impl Manager {
         let scope = self.hold.scope;
         let targets = self.workers.iter().filter(|w| w.may_have_clients());
         let targets = targets.map(|worker| worker.id()).filter(|id| Some(*id) != sender);
-        let (held, now): (Vec<_>, Vec<_>) = targets.partition(|id| scope.holds(sender, Some(*id)));
-        let waits = scope == Scope::All || !held.is_empty();
-        let giver = sender.filter(|id| self.giver() == Some(*id) && !self.trail.is_empty());
+        let has_given = self.given_now().is_some();
+        let waits_for = |id: &WorkerId| match scope {
+            // The clients that the old worker gave have not had it, and will be with the new one.
+            Scope::Handover { from, to } if sender == Some(from) => has_given && *id == to,
+            scope => scope.holds(sender, Some(*id)),
+        };
+        let (held, now): (Vec<_>, Vec<_>) = targets.partition(waits_for);
+        let is_giver = matches!(scope, Scope::Handover { from, .. } if sender == Some(from));
+        let waits = scope == Scope::All || !held.is_empty() || (is_giver && has_given);
         let reached = held.len() + now.len();
         let kept = match body {
             Body::Inline(bytes) => {
                 self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));
-                if !waits && giver.is_none() {
+                if !waits {
                     return reached;
                 }
                 Kept::Bytes(Bytes::copy_from_slice(bytes))
@@ -46,12 +52,6 @@ impl Manager {
                 Kept::Memfd(memfd, len)
             }
         };
-        if let Some(from) = giver {
-            match kept.again() {
-                Ok(body) => self.broadcast_behind(from, opcode, except, body),
-                Err(_) => self.refuse_broadcast(sender, 1),
-            }
-        }
         if waits {
             let (adopted, len) = (self.adopted_so_far(), kept.len());
             let item = Item::All { opcode, except, sender, adopted, body: kept };
@@ -113,6 +113,10 @@ impl Manager {
             }
             return;
         };
+        if sender == Some(from) && self.workers.get(to).is_none() {
+            // Whom the old worker had given and nobody took has missed it.
+            self.refuse_broadcast(sender, 1);
+        }
         let ends: Vec<_> = [from, to].into_iter().filter(|id| Some(*id) != sender).collect();
         self.broadcast_to(&ends, opcode, except, |_| kept.body());
         if sender == Some(to) {

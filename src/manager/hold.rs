@@ -9,12 +9,14 @@ use bytes::Bytes;
 use super::switch::{Address, Errand};
 use crate::api::Opcode;
 use crate::fd::WorkerId;
+use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::packet::Body;
 
-/// Bytes that may wait; beyond, the answer is `full`.
-pub const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that may wait; beyond, the answer is `full`. As much as the lanes to both ends of a handover
+/// would take, so that nobody hears `full` because connections move.
+const HELD_BYTES_MAX: usize = 2 * DATA_LANE_BYTES_MAX;
 /// What a message weighs besides its body.
-pub const ITEM_BYTES: usize = 128;
+const ITEM_BYTES: usize = 128;
 
 /// For whom messages wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub enum Scope {
     Open,
     /// Everybody: this manager is new and has not heard yet who owns what.
     All,
-    /// Both ends of a handover. What the giver itself sends does not wait: it goes the same way
-    /// as the connections it gives, so its place among them says who has had it already.
+    /// Both ends of a handover. What the old owner itself sends waits only once it has given some of
+    /// its connections in this round.
     Handover {
         /// The old owner.
         from: WorkerId,
@@ -63,14 +65,6 @@ impl Kept {
             Body::Inline(bytes) => Kept::Bytes(Bytes::copy_from_slice(bytes)),
             Body::Beside(memfd, len) => Kept::Memfd(memfd, len),
         }
-    }
-
-    /// The same once more.
-    pub fn again(&self) -> std::io::Result<Kept> {
-        Ok(match self {
-            Kept::Bytes(bytes) => Kept::Bytes(bytes.clone()),
-            Kept::Memfd(memfd, len) => Kept::Memfd(dup(memfd.as_fd())?, *len),
-        })
     }
 
     /// How many bytes there are.
@@ -190,7 +184,7 @@ mod tests {
         while hold.add(item(held), 1_000_000).is_ok() {
             held += 1;
         }
-        assert_eq!(held, 8);
+        assert_eq!(held, 33);
         let order: Vec<u64> = hold
             .release()
             .into_iter()
@@ -199,7 +193,7 @@ mod tests {
                 Item::One(..) => unreachable!(),
             })
             .collect();
-        assert_eq!(order, (0..8).collect::<Vec<_>>());
+        assert_eq!(order, (0..33).collect::<Vec<_>>());
         assert_eq!((hold.scope, hold.bytes()), (Scope::Open, 0));
     }
 }

@@ -5,8 +5,7 @@
 //! (a successor hears first who owns what), serve until told to leave.
 //!
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
-//!   to all. [`hold`] is where they wait meanwhile, and [`trail`] where those for clients on their
-//!   way stand until these arrive.
+//!   to all. [`hold`] is where they wait meanwhile.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
@@ -28,7 +27,6 @@ mod status;
 mod stayers;
 mod switch;
 mod ticks;
-mod trail;
 mod workers;
 
 #[cfg(test)]
@@ -66,7 +64,6 @@ use peers::Peers;
 use router::Router;
 use settings::Settings;
 use switch::{Reply, Traffic};
-use trail::Trail;
 use workers::{WorkerHandle, Workers};
 
 /// After so many bytes of one worker the others, and whoever asks on the control socket, get their
@@ -91,7 +88,6 @@ pub(crate) struct Manager {
     workers: Workers,
     router: Router,
     hold: Hold,
-    trail: Trail,
     direct: Direct,
     traffic: Traffic,
     reloads: Reloads,
@@ -235,7 +231,6 @@ impl Manager {
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
-                trail: Trail::default(),
                 direct: Direct::new(boot.epoch),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
@@ -348,7 +343,6 @@ impl Manager {
         tracing::info!(worker = %id, %how, respawn_ms, "a worker ended");
         // What it still said before it ended counts.
         self.drain_link(id);
-        self.lost_taker(id);
         self.workers.remove(id);
         self.forget(id);
         self.reload_event(reload::Event::Exited { id, how });

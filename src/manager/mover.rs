@@ -10,7 +10,7 @@ use super::reload::{Action, Event, Limits, Reload};
 use super::settings::Settings;
 use super::ticks::BOOT_MS;
 use super::workers::Phase;
-use crate::fd::WorkerId;
+use crate::fd::{Fd, WorkerId};
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster};
 use crate::ipc::packet::Body;
@@ -214,6 +214,17 @@ impl Manager {
         self.act(actions);
     }
 
+    /// The worker that gives connections now.
+    pub fn giver(&self) -> Option<WorkerId> {
+        self.reloads.current.as_ref()?.giver()
+    }
+
+    /// What it has given in this round, if anything.
+    pub fn given_now(&self) -> Option<&BTreeSet<u64>> {
+        let given = self.reloads.current.as_ref()?.given_now();
+        given.filter(|given| !given.is_empty())
+    }
+
     /// How many connections the new owner in the current handover has taken.
     pub fn adopted_so_far(&self) -> usize {
         self.reloads.current.as_ref().map_or(0, Reload::adopted)
@@ -238,14 +249,27 @@ impl Manager {
             return;
         }
         let moving = self.reloads.current.as_ref().and_then(Reload::moving);
-        let Some(to) = moving.and_then(|(_, to)| self.workers.get(to)) else {
-            // They come again when there is somebody.
-            self.follow_batch(&fds);
+        let to = moving.map(|(_, to)| to);
+        if let Some(stolen) = self.not_of(from, to, &fds) {
+            tracing::error!(worker = %from, fd = stolen, "it gives a client that is not its own");
+            self.master.send(&ManagerToMaster::Kill(from));
             return;
-        };
-        to.adopt(from, fds.clone(), state, sockets);
-        self.follow_batch(&fds);
+        }
+        // Where there is nobody, they come again when there is somebody.
+        if let Some(to) = to.and_then(|to| self.workers.get(to)) {
+            to.adopt(from, fds.clone(), state, sockets);
+        }
         self.reload_event(Event::Moving { from, fds });
+    }
+
+    /// One among these that is somebody else's. What came to the new owner by way of a manager that
+    /// died is its own already, and is given again.
+    fn not_of(&self, from: WorkerId, to: Option<WorkerId>, fds: &[u64]) -> Option<u64> {
+        let is_its = |number: &u64| {
+            let owner = Fd::try_from(*number).ok().and_then(|fd| self.router.owner(fd));
+            owner.is_some() && (owner == Some(from) || owner == to)
+        };
+        fds.iter().copied().find(|number| !is_its(number))
     }
 
     /// Connections that stay where they are.
@@ -254,35 +278,24 @@ impl Manager {
             tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
         }
         let fds = fds.into_iter().map(|(fd, _)| fd).collect();
-        self.giver_says(from, Event::Stays { from, fds });
+        self.reload_event(Event::Stays { from, fds });
     }
 
     /// The old worker has nothing more to give.
     pub fn on_handed_over(&mut self, from: WorkerId, moved: u64, stayed: u64) {
         tracing::info!(worker = %from, moved, stayed, "the worker has handed over");
-        self.giver_says(from, Event::HandedOver { from });
+        self.reload_event(Event::HandedOver { from });
     }
 
     /// The old worker has given so many that their routes should change before it goes on.
     pub fn on_gave(&mut self, from: WorkerId) {
-        self.giver_says(from, Event::Gave { from });
-    }
-
-    fn giver_says(&mut self, from: WorkerId, event: Event) {
-        if self.is_outdated(from) {
-            tracing::debug!(worker = %from, ?event, "said of a worker that is dead");
-        } else {
-            self.reload_event(event);
-        }
+        self.reload_event(Event::Gave { from });
     }
 
     /// The new owner has these; the old one lets go of them.
     pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>, had: Vec<u64>) {
         if let Some(old) = self.workers.get(from) {
             old.let_go([&fds[..], &had].concat());
-        }
-        if self.giver() == Some(from) {
-            self.trail.arrived(&[&fds[..], &had].concat());
         }
         self.reload_event(Event::Adopted { by, fds, had });
     }

@@ -147,6 +147,10 @@ struct Move {
     moved: BTreeSet<u64>,
     /// Those of this round.
     round: Vec<u64>,
+    /// All that were given in this round, wherever they are: their routes have not changed.
+    given_now: BTreeSet<u64>,
+    /// Those among them that were given to a new owner that died, and are to come again.
+    awaited: BTreeSet<u64>,
     stay: Vec<u64>,
     given: Given,
     from_died: bool,
@@ -154,9 +158,23 @@ struct Move {
 }
 
 impl Move {
+    /// A batch is on its way to the new owner, or waits with the old one until there is another.
+    fn gives(&mut self, fds: Vec<u64>) {
+        self.given_now.extend(&fds);
+        if self.to.is_some() {
+            self.awaited.retain(|fd| !fds.contains(fd));
+            self.in_flight.push_back(fds);
+        } else {
+            self.awaited.extend(fds);
+        }
+    }
+
     /// The new owner has answered a batch. What it left out, and batches it passed over, it
-    /// could not take: those are still with the old worker.
-    fn arrived(&mut self, fds: Vec<u64>, had: Vec<u64>) {
+    /// could not take: those are still with the old worker. What it was not given it cannot have.
+    fn arrived(&mut self, mut fds: Vec<u64>, mut had: Vec<u64>) {
+        let given = &self.given_now;
+        fds.retain(|fd| given.contains(fd));
+        had.retain(|fd| given.contains(fd));
         let first = fds.first().or(had.first());
         let answered = |batch: &Vec<u64>| first.is_none_or(|fd| batch.contains(fd));
         // One that was not under way is the echo of an older try.
@@ -179,6 +197,7 @@ impl Move {
     /// waits longer than a round takes.
     fn end_round(&mut self, to: WorkerId, rested: bool) -> Vec<Action> {
         let moved = std::mem::take(&mut self.round);
+        self.given_now.clear();
         let adopted = std::mem::take(&mut self.adopted);
         self.given = if rested { Given::Some } else { Given::Rests };
         let mut actions =
@@ -297,9 +316,19 @@ impl Reload {
         }
     }
 
-    /// Whether the one who takes them has this one.
-    pub fn has(&self, fd: u64) -> bool {
-        matches!(&self.phase, Phase::Moving(step) if step.moved.contains(&fd))
+    /// What the old worker has given in this round.
+    pub fn given_now(&self) -> Option<&BTreeSet<u64>> {
+        match &self.phase {
+            Phase::Moving(step) => Some(&step.given_now),
+            _ => None,
+        }
+    }
+
+    /// Whether what the old worker says of how far it is was said of a new one that is dead. It
+    /// will say it again, behind the batches it gives again.
+    fn is_outdated(&self, from: WorkerId) -> bool {
+        matches!(&self.phase, Phase::Moving(step)
+            if step.from == from && (step.to.is_none() || !step.awaited.is_empty()))
     }
 
     /// Whose connections are on their way now, and where to.
@@ -354,8 +383,14 @@ impl Reload {
             Event::Tick => self.on_tick(now),
             Event::Moving { from, fds } => {
                 if let Some(step) = self.step_from(from) {
-                    step.in_flight.push_back(fds);
+                    step.gives(fds);
                 }
+                Vec::new()
+            }
+            Event::Stays { from, .. } | Event::HandedOver { from } | Event::Gave { from }
+                if self.is_outdated(from) =>
+            {
+                tracing::debug!(worker = %from, "said of a worker that is dead");
                 Vec::new()
             }
             Event::Stays { from, fds } => {
@@ -491,7 +526,9 @@ impl Reload {
             step.given = Given::Some;
             step.in_flight.clear();
             step.adopted.clear();
-            step.moved.clear();
+            let died = std::mem::take(&mut step.moved);
+            step.given_now.retain(|fd| !died.contains(fd));
+            step.awaited = step.given_now.clone();
             step.round.clear();
             step.stay.clear();
         }
@@ -633,6 +670,8 @@ impl Reload {
             adopted: Vec::new(),
             moved: BTreeSet::new(),
             round: Vec::new(),
+            given_now: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             stay: Vec::new(),
             given: Given::Some,
             from_died: false,

@@ -49,16 +49,6 @@ impl Errand {
         }
     }
 
-    /// Whether its sender is told only when it is refused.
-    pub fn is_unconfirmed(self) -> bool {
-        match self {
-            Errand::Push { id, .. } | Errand::Close { id, .. } | Errand::Protect { id, .. } => {
-                id == 0
-            }
-            Errand::Info { .. } | Errand::Message { .. } => false,
-        }
-    }
-
     fn message(self, address: Address) -> ManagerToWorker {
         let fd = match address {
             Address::Client(fd) => fd,
@@ -192,32 +182,19 @@ impl Manager {
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, errand: Errand, body: Body<'_>) {
         let sender = errand.sender();
-        let mut target = match address {
+        let target = match address {
             Address::Client(number) => {
                 Fd::try_from(number).ok().and_then(|fd| self.router.owner(fd))
             }
             Address::Slot(slot) => self.router.serving(slot),
         };
-        if self.hold.scope.holds(sender, target) {
+        if self.waits(sender, target, address) {
             let len = body.len();
             let item = Item::One(address, errand, Kept::new(body));
             if self.hold.add(item, len).is_err() {
                 self.refuse(errand, Verdict::Full);
             }
             return;
-        }
-        if let Address::Client(fd) = address
-            && sender.is_some()
-            && sender == target
-            && self.trail.has(fd)
-        {
-            return self.deliver_behind(fd, errand, body);
-        }
-        if let Scope::Handover { from, to } = self.hold.scope {
-            // The giver writes to a client that has arrived: it goes the way of the client.
-            if sender == Some(from) && target == Some(from) {
-                target = Some(to);
-            }
         }
         self.pass_on(target, address, errand, body);
     }
@@ -242,7 +219,7 @@ impl Manager {
         let kept = Kept::new(body);
         for target in targets {
             match kept.body() {
-                Ok(body) => drop(self.pass_on(Some(target), Address::Slot(to), errand, body)),
+                Ok(body) => self.pass_on(Some(target), Address::Slot(to), errand, body),
                 Err(error) => {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
                     self.refuse(errand, Verdict::Full);
@@ -251,22 +228,21 @@ impl Manager {
         }
     }
 
-    /// Gives a message to the link of a worker. False if that refused it.
-    pub fn pass_on(
+    /// Gives a message to the link of a worker.
+    fn pass_on(
         &mut self,
         target: Option<WorkerId>,
         address: Address,
         errand: Errand,
         body: Body<'_>,
-    ) -> bool {
+    ) {
         let Some(worker) = target.and_then(|id| self.workers.get(id)) else {
-            self.refuse(errand, Verdict::Gone);
-            return false;
+            return self.refuse(errand, Verdict::Gone);
         };
         match worker.link.send(Lane::Data, &errand.message(address), body, Vec::new()) {
             Ok(Sent::Queued) => {
                 self.traffic.relayed += 1;
-                return true;
+                return;
             }
             Ok(Sent::Full) => {}
             Err(error) => {
@@ -274,7 +250,23 @@ impl Manager {
             }
         }
         self.refuse(errand, Verdict::Full);
-        false
+    }
+
+    /// Whether a message waits for the end of a round.
+    fn waits(&self, sender: Option<WorkerId>, target: Option<WorkerId>, address: Address) -> bool {
+        let Scope::Handover { from, to } = self.hold.scope else {
+            return self.hold.scope.holds(sender, target);
+        };
+        if sender != Some(from) {
+            return self.hold.scope.holds(sender, target);
+        }
+        // What the old worker sent before it gave anything, nothing can overtake.
+        let given = self.given_now();
+        let is_given = |fd: u64| given.is_some_and(|given| given.contains(&fd));
+        match address {
+            Address::Client(fd) if is_given(fd) => true,
+            _ => given.is_some() && target == Some(to),
+        }
     }
 
     pub fn refuse(&mut self, errand: Errand, verdict: Verdict) {
@@ -332,7 +324,6 @@ impl Manager {
     /// Ends the hold: all that waited goes through the same doors again. `adopted` is what the
     /// new owner took over, in order.
     pub fn release(&mut self, adopted: &[u64]) {
-        self.end_trail();
         let scope = self.hold.scope;
         for item in self.hold.release() {
             match item {

@@ -21,8 +21,8 @@ use crate::ipc::scoreboard::Counter;
 use crate::sys::packet;
 
 mod direct;
+mod giving;
 mod relay;
-mod trail;
 
 fn id(slot: u8, epoch: u32) -> WorkerId {
     WorkerId { slot: Slot(slot), epoch }
@@ -428,7 +428,6 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         other.push(9, fd(0, 5), "held");
         other.say_with(&WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 }, b"to all");
         old.gives(fd(0, 5));
-        // The giver's own word to the client it gave goes the client's way.
         old.push(0, fd(0, 5), "from the old");
         old.say(&WorkerToManager::Stays { fds: vec![(fd(0, 6), "stuck".to_owned())] });
         old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 1 });
@@ -436,13 +435,13 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         let (adopt, state, sockets) = new.hear_with_fds().await;
         assert!(matches!(adopt, ManagerToWorker::Adopt { from, .. } if from == id(0, 1)));
         assert_eq!((&state[..], sockets.len()), (&b"state"[..], 1));
-        assert_eq!(new.hear_push().await, (fd(0, 5), "from the old".into()));
         new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 5)], had: vec![] });
         assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
 
         // What was held comes before the new owner may go the short way.
         assert_eq!(new.hear_push().await, (fd(0, 5), "held".into()));
         assert!(matches!(new.hear().await.0, ManagerToWorker::Broadcast { .. }));
+        assert_eq!(new.hear_push().await, (fd(0, 5), "from the old".into()));
         assert!(matches!(new.hear().await.0, ManagerToWorker::Own));
         assert!(matches!(old.hear().await.0, ManagerToWorker::Broadcast { .. }));
         assert!(matches!(old.hear().await.0, ManagerToWorker::Drain { .. }));

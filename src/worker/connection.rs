@@ -240,6 +240,13 @@ impl Connection {
         tail.unwrap_or_default()
     }
 
+    /// About how many bytes its state has.
+    pub fn state_bytes(&self) -> usize {
+        let unsent = self.outbox.as_ref().map_or(0, |outbox| outbox.bytes());
+        let tail = self.extra.as_ref().map_or(0, |extra| extra.tail.len());
+        unsent + tail + self.engine.heap_bytes()
+    }
+
     /// Gives memory back that nothing needs.
     pub fn drop_empty_extra(&mut self) {
         let needed = self.extra.as_ref().is_some_and(|extra| {

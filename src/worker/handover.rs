@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use tokio::sync::Notify;
 
 use super::Worker;
-use super::connection::Stage;
+use super::connection::{Connection, Stage};
 use super::table::Key;
 use super::timers::NEVER;
 use super::travel::Traveller;
@@ -52,6 +52,15 @@ pub(super) struct Batch {
     pub keys: Vec<Key>,
     pub state: Vec<u8>,
     left: usize,
+}
+
+/// A connection that can move, and what its handler keeps of it.
+pub(super) struct Ready {
+    key: Key,
+    fd: Fd,
+    frozen: Option<bytes::Bytes>,
+    /// About how many bytes its state has.
+    pub bytes: usize,
 }
 
 /// What becomes of a connection when it is asked to move.
@@ -142,33 +151,41 @@ impl Worker {
         }
     }
 
-    /// Takes a connection's state out and adds it to the batch.
-    pub(super) fn freeze(self: &Rc<Self>, key: Key, batch: &mut Batch) -> Fate {
+    /// Asks whether a connection can move now, and its handler what to keep of it.
+    pub(super) fn prepare(self: &Rc<Self>, key: Key) -> Result<Ready, Fate> {
         // What the kernel takes now need not travel.
         self.flush(key);
-        let Fate::Moves = self.fate(key) else { return self.fate(key) };
+        let Fate::Moves = self.fate(key) else { return Err(self.fate(key)) };
         let fd = self.table.borrow().get(key).and_then(|it| it.fd);
         // A request that is being read gets its number early, to be named by on the way.
-        let Some(fd) = fd.or_else(|| self.next_fd()) else { return Fate::Ends };
+        let fd = fd.or_else(|| self.next_fd()).ok_or(Fate::Ends)?;
         if self.under_way(key).is_some() {
-            return Fate::Waits;
+            return Err(Fate::Waits);
         }
         let frozen = self.freeze_handler(key, fd);
-        // The handler may have closed it.
-        let Fate::Moves = self.fate(key) else { return self.fate(key) };
+        let bytes = self.table.borrow().get(key).map_or(0, Connection::state_bytes);
+        Ok(Ready { key, fd, frozen, bytes })
+    }
+
+    /// Takes a connection's state out and adds it to the batch. No handler runs between the first
+    /// of a round and the last: whatever is sent to all has reached each of them, or none.
+    pub(super) fn freeze(self: &Rc<Self>, ready: Ready, batch: &mut Batch) {
+        let Ready { key, fd, frozen, .. } = ready;
+        // A handler that was asked since may have closed it.
+        let Fate::Moves = self.fate(key) else { return };
         let mut table = self.table.borrow_mut();
-        let Some(connection) = table.get_mut(key) else { return Fate::Ends };
+        let Some(connection) = table.get_mut(key) else { return };
         let params = connection.engine.params();
         if !connection.verses.is_empty() {
-            // The handler broadcast something just now.
+            // A handler broadcast something just now.
             self.outbox(connection);
         }
-        let Some(traveller) = Traveller::take(connection, frozen) else { return Fate::Ends };
+        let Some(traveller) = Traveller::take(connection, frozen) else { return };
         if let Err(error) = traveller.pack(&mut batch.state) {
             tracing::error!(fd = fd.as_u64(), %error, "a connection cannot move");
             drop(table);
             self.end(key, Close::because(Cause::ServerDrain));
-            return Fate::Ends;
+            return;
         }
         self.unwatch(connection);
         connection.fd = Some(fd);
@@ -181,7 +198,6 @@ impl Worker {
         self.codec.borrow_mut().release(params);
         batch.fds.push(fd);
         batch.keys.push(key);
-        Fate::Moves
     }
 
     /// What the handler keeps of an open connection. A panic keeps nothing.
@@ -250,14 +266,15 @@ impl Worker {
             .map_err(|error| Errno::from_raw(error.errno().unwrap_or(Errno::EMFILE as i32)))
     }
 
-    /// What was not acknowledged goes out again.
-    pub(super) async fn send_again(self: &Rc<Self>) {
+    /// What was not acknowledged goes out again. The answer is whether there was anything.
+    pub(super) async fn send_again(self: &Rc<Self>) -> bool {
         let numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
-        for number in numbers {
+        for &number in &numbers {
             self.transmit(number).await;
         }
         self.handover.borrow_mut().sends_again -= 1;
         self.leaving.changed.notify_waiters();
+        !numbers.is_empty()
     }
 
     pub(super) fn say_stays(&self) {

@@ -287,6 +287,11 @@ impl Outbox {
         lost
     }
 
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many messages wait, the one being sent included.
     pub fn messages(&self) -> usize {
         self.messages

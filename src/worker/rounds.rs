@@ -3,6 +3,7 @@
 //! While a round is under way the manager holds what is pushed to this slot. So a round is short,
 //! and nobody is waited for in it: whoever is busy gets a round later, when it has come to rest.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -37,29 +38,8 @@ struct Pass {
     busy: Vec<Key>,
 }
 
-/// What a round may still take.
-struct Round {
-    fds: usize,
-    bytes: usize,
-}
-
 /// The manager has given the move up.
 struct GivenUp;
-
-impl Round {
-    fn begin() -> Round {
-        Round { fds: ROUND_FDS, bytes: ROUND_BYTES }
-    }
-
-    fn takes(&mut self, batch: &Batch) {
-        self.fds = self.fds.saturating_sub(batch.fds.len());
-        self.bytes = self.bytes.saturating_sub(batch.state.len());
-    }
-
-    fn is_over(&self) -> bool {
-        self.fds == 0 || self.bytes == 0
-    }
-}
 
 impl Worker {
     /// The manager says to hand everything over; which worker takes it is the manager's affair.
@@ -75,19 +55,28 @@ impl Worker {
         let (under_way, number) = self.handover.borrow_mut().begin();
         let worker = self.clone();
         tokio::task::spawn_local(async move {
-            worker.send_again().await;
-            if under_way {
+            // What goes out again is a round of its own: since it was frozen, much was sent to all.
+            let again = worker.send_again().await;
+            if again {
+                worker.say_in_order(&WorkerToManager::Gave);
+            }
+            match (under_way, again) {
                 // The pass that is under way goes on, and says when it is through.
-                worker.handover.borrow().go_on();
-                return;
+                (true, false) => return worker.handover.borrow().go_on(),
+                (true, true) => return worker.say_in_order(&WorkerToManager::Rested),
+                (false, _) => {}
             }
             tracing::info!(to = %to, pass = number, "handing over");
-            worker.pass(Pass { number, busy: Vec::new() }).await;
+            worker.pass(Pass { number, busy: Vec::new() }, again).await;
         });
     }
 
-    async fn pass(self: &Rc<Self>, mut pass: Pass) {
-        let done = self.move_all(&mut pass).await;
+    async fn pass(self: &Rc<Self>, mut pass: Pass, waits: bool) {
+        let asked = if waits { self.next_round().await } else { Ok(()) };
+        let done = match asked {
+            Ok(()) => self.move_all(&mut pass).await,
+            given_up => given_up,
+        };
         for &key in &pass.busy {
             if let Some(connection) = self.table.borrow_mut().get_mut(key) {
                 connection.held = false;
@@ -127,28 +116,55 @@ impl Worker {
 
     /// Moves of these what can be moved.
     async fn move_these(self: &Rc<Self>, pass: &mut Pass, keys: Vec<Key>) -> Result<(), GivenUp> {
-        let mut batch = Batch::default();
-        let mut round = Round::begin();
-        let mut keys = keys.into_iter();
-        while let Some(key) = keys.next() {
-            if batch.fds.is_empty()
-                && let Err(GivenUp) = self.until_room(&mut round).await
-            {
+        let mut keys = VecDeque::from(keys);
+        loop {
+            let asked = self.until_handover(Handover::has_room).await;
+            if asked.is_ok() {
+                for batch in self.freeze_round(&mut keys, &mut pass.busy) {
+                    self.send_batch(batch).await;
+                }
+                if keys.is_empty() {
+                    return Ok(());
+                }
+                self.say_in_order(&WorkerToManager::Gave);
+            }
+            let next = if asked.is_ok() { self.next_round().await } else { asked };
+            if next.is_err() {
                 // Some of these may be held.
-                pass.busy.extend(std::iter::once(key).chain(keys));
-                return Err(GivenUp);
-            }
-            if let Fate::Waits = self.freeze(key, &mut batch) {
-                self.hold(key);
-                pass.busy.push(key);
-            }
-            if batch.fds.len() == BATCH_FDS || batch.state.len() >= BATCH_BYTES {
-                round.takes(&batch);
-                self.send_batch(std::mem::take(&mut batch)).await;
+                pass.busy.extend(keys);
+                return next;
             }
         }
-        self.send_batch(batch).await;
-        Ok(())
+    }
+
+    /// Takes the connections of a round out, at once.
+    fn freeze_round(self: &Rc<Self>, keys: &mut VecDeque<Key>, busy: &mut Vec<Key>) -> Vec<Batch> {
+        let (mut ready, mut bytes) = (Vec::new(), 0);
+        while ready.len() < ROUND_FDS && bytes < ROUND_BYTES {
+            let Some(key) = keys.pop_front() else { break };
+            match self.prepare(key) {
+                Ok(one) => {
+                    bytes += one.bytes;
+                    ready.push(one);
+                }
+                Err(Fate::Waits) => {
+                    self.hold(key);
+                    busy.push(key);
+                }
+                Err(_) => {}
+            }
+        }
+        let mut batches = vec![Batch::default()];
+        for one in ready {
+            let mut batch = batches.pop().unwrap_or_default();
+            self.freeze(one, &mut batch);
+            let is_full = batch.fds.len() == BATCH_FDS || batch.state.len() >= BATCH_BYTES;
+            batches.push(batch);
+            if is_full {
+                batches.push(Batch::default());
+            }
+        }
+        batches
     }
 
     /// Says that there is more, and waits until it is asked for.
@@ -188,17 +204,6 @@ impl Worker {
                 return;
             }
         }
-    }
-
-    /// Waits until a batch may go out at once. Not later: what this worker still pushes to a
-    /// client goes the same way as the client, and must not overtake it.
-    async fn until_room(&self, round: &mut Round) -> Result<(), GivenUp> {
-        if round.is_over() {
-            self.say_in_order(&WorkerToManager::Gave);
-            self.next_round().await?;
-            *round = Round::begin();
-        }
-        self.until_handover(Handover::has_room).await
     }
 
     async fn until_handover(&self, is_so: impl Fn(&Handover) -> bool) -> Result<(), GivenUp> {

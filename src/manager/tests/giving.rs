@@ -1,4 +1,5 @@
-//! What the giver of a handover sends to clients on their way, when the taker dies on the way.
+//! What the old worker sends to clients that it has given, also when the new one dies, and what
+//! neither of the two may claim.
 
 use super::*;
 
@@ -7,7 +8,7 @@ struct Scene {
     master: Master,
     old: FakeWorker,
     other: FakeWorker,
-    _second: FakeWorker,
+    second: FakeWorker,
 }
 
 impl Scene {
@@ -22,7 +23,7 @@ impl Scene {
         let second = master.serving(id(1, 2), 2).await;
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        (Scene { master, old, other, _second: second }, taker)
+        (Scene { master, old, other, second: second }, taker)
     }
 
     fn gives(&self, serial: u64) {
@@ -38,6 +39,12 @@ impl Scene {
     async fn is_read(&mut self) {
         self.old.push(0, fd(1, 1), "read?");
         while !matches!(self.other.hear().await.0, ManagerToWorker::Push { .. }) {}
+    }
+
+    /// The same, while what is for the second old worker waits.
+    async fn is_read_by_all(&mut self) {
+        self.old.say(&WorkerToManager::List { id: 1 });
+        while !matches!(self.old.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
     }
 
     async fn dies(&mut self, taker: FakeWorker) {
@@ -92,21 +99,19 @@ impl FakeWorker {
 }
 
 #[test]
-fn what_the_giver_sent_behind_a_batch_follows_it_to_the_replacement() {
+fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
     story(async {
         let (mut scene, mut taker) = Scene::set().await;
         scene.gives(5);
+        scene.gives(6);
         scene.old.push(0, fd(0, 5), "push");
         scene.old.push(7, fd(0, 5), "confirmed");
         scene.broadcasts("broadcast");
-        scene.gives(6);
         let long = "x".repeat(100_000);
         scene.old.push(0, fd(0, 6), &long);
         let close = WorkerToManager::Close { id: 0, fd: fd(0, 5), code: 4000 };
         scene.old.say_with(&close, b"bye");
-        let first = ["adopt 5", "5 push", "5 confirmed ?7", "all broadcast", "adopt 6"];
-        taker.hears_in_order(&first).await;
-        taker.hears_in_order(&[&format!("6 {long}"), "5 close bye"]).await;
+        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
         scene.dies(taker).await;
         scene.old.push(0, fd(0, 6), "between");
         scene.broadcasts("again");
@@ -116,57 +121,95 @@ fn what_the_giver_sent_behind_a_batch_follows_it_to_the_replacement() {
         scene.gives(5);
         scene.gives(6);
         scene.old.push(0, fd(0, 6), "last");
-        let stood = ["5 push", "5 confirmed ?7", "5 broadcast", "5 close bye", "5 again"];
-        taker.hears_in_order(&["adopt 5"]).await;
-        taker.hears_in_order(&stood).await;
-        taker.hears_in_order(&["adopt 6", &format!("6 {long}"), "6 between", "6 again"]).await;
-        taker.hears_in_order(&["6 behind ?8", "6 last"]).await;
+        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
         scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
         taker.adopted(5);
         taker.adopted(6);
-        taker.hears_in_order(&["own"]).await;
+        let waited = ["5 push", "5 confirmed ?7", "all broadcast", &format!("6 {long}")];
+        taker.hears_in_order(&waited).await;
+        taker.hears_in_order(&["5 close bye", "6 between", "all again"]).await;
+        taker.hears_in_order(&["6 behind ?8", "6 last", "own"]).await;
         scene.old.hears_in_order(&["let go 5", "let go 6", "drain"]).await;
     });
 }
 
 #[test]
-fn what_was_taken_over_is_not_sent_again_and_its_clients_are_gone_with_the_taker() {
+fn who_was_taken_over_is_gone_with_the_new_worker_and_the_others_are_given_again() {
     story(async {
         let (mut scene, mut taker) = Scene::set().await;
         scene.gives(5);
-        scene.old.push(0, fd(0, 5), "first");
         scene.gives(6);
+        scene.old.push(0, fd(0, 5), "first");
         scene.broadcasts("broadcast");
         scene.old.push(0, fd(0, 6), "second");
-        taker.hears_in_order(&["adopt 5", "5 first", "adopt 6", "all broadcast"]).await;
+        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
         taker.adopted(5);
         scene.old.hears_in_order(&["let go 5"]).await;
         scene.dies(taker).await;
         let mut taker = scene.replaced().await;
         scene.old.push(7, fd(0, 5), "gone?");
+        scene.old.hears_in_order(&["5 gone? ?7"]).await;
         scene.gives(6);
-        // The replacement will say that the one that was taken over is gone.
-        taker.hears_in_order(&["5 gone? ?7", "adopt 6", "6 broadcast", "6 second"]).await;
+        taker.hears_in_order(&["adopt 6"]).await;
         scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
         taker.adopted(6);
-        taker.hears_in_order(&["own"]).await;
+        taker.hears_in_order(&["5 first", "all broadcast", "6 second", "own"]).await;
     });
 }
 
 #[test]
-fn what_nobody_took_is_told_to_its_sender() {
+fn what_nobody_took_is_left_to_the_old_worker_and_its_broadcasts_are_told() {
     story(async {
         let (mut scene, mut taker) = Scene::set().await;
         scene.gives(5);
         scene.old.push(0, fd(0, 5), "push");
         scene.old.push(7, fd(0, 5), "confirmed");
         scene.broadcasts("broadcast");
-        taker.hears_in_order(&["adopt 5", "5 push", "5 confirmed ?7", "all broadcast"]).await;
+        taker.hears_in_order(&["adopt 5"]).await;
         scene.dies(taker).await;
         let taker = scene.replaced().await;
         scene.old.push(8, fd(0, 5), "behind");
         scene.dies(taker).await;
-        scene.old.hears_in_order(&["?7 Full", "?8 Full", "refused 2", "drain"]).await;
+        let mut heard = Vec::new();
+        for _ in 0..5 {
+            heard.push(scene.old.hears().await);
+        }
+        // What is told comes first, and the rest in its order.
+        let told = heard.iter().position(|it| it == "refused 1").unwrap();
+        heard.remove(told);
+        assert_eq!(heard, ["5 push", "5 confirmed ?7", "5 behind ?8", "drain"]);
+    });
+}
+
+#[test]
+fn a_worker_that_gives_somebody_elses_client_is_killed() {
+    story(async {
+        let (mut scene, mut taker) = Scene::set().await;
+        scene.old.gives(fd(1, 3));
+        let said = scene.master.hear().await;
+        assert!(matches!(said, ManagerToMaster::Kill(it) if it == id(0, 1)), "{said:?}");
+        scene.gives(5);
+        scene.is_read().await;
+        taker.hears_in_order(&["adopt 5"]).await;
+    });
+}
+
+#[test]
+fn a_new_worker_has_nothing_that_it_was_not_given() {
+    story(async {
+        let (mut scene, mut taker) = Scene::set().await;
+        scene.gives(5);
+        scene.old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
+        let fds = vec![fd(1, 3), fd(0, 5)];
+        taker.say(&WorkerToManager::Adopted { from: id(0, 1), fds, had: vec![fd(1, 4)] });
+        taker.hears_in_order(&["adopt 5", "own"]).await;
+        let order = scene.other.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(1, 2)));
+        scene.old.push(0, fd(1, 3), "whose?");
+        scene.old.push(0, fd(1, 4), "and whose?");
+        scene.is_read_by_all().await;
+        scene.other.say(&WorkerToManager::HandedOver { moved: 0, stayed: 0 });
+        scene.second.hears_in_order(&["3 whose?", "4 and whose?"]).await;
     });
 }
 
