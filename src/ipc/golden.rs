@@ -126,7 +126,7 @@ fn what_a_manager_says_to_a_worker_stays() {
     let origin = Origin::Worker(ID);
     stays(vec![
         ManagerToWorker::Beat(8),
-        ManagerToWorker::WhoAreYou,
+        ManagerToWorker::WhoAreYou { manager: 2 },
         ManagerToWorker::Push { origin, id: 9, fd: FD, opcode: Opcode::Text },
         ManagerToWorker::Broadcast { opcode: Opcode::Binary, except: FD },
         ManagerToWorker::Close {
@@ -162,7 +162,7 @@ fn what_a_worker_says_to_a_manager_stays() {
     let origin = Origin::Worker(ID);
     stays(vec![
         WorkerToManager::Beat(8),
-        WorkerToManager::Owns { ranges: vec![(1, FD)] },
+        WorkerToManager::Owns { manager: 2, ranges: vec![(1, FD)], last: true },
         WorkerToManager::Push { id: 9, fd: FD, opcode: Opcode::Text },
         WorkerToManager::Broadcast { opcode: Opcode::Binary, except: FD },
         WorkerToManager::Close { id: 9, fd: FD, code: 4000 },

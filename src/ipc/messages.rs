@@ -163,6 +163,16 @@ pub enum MasterToManager {
     /// A worker was started, or the manager was. + fds: the manager's end of its link, its
     /// registry.
     Attach(WorkerRecord),
+    /// A block of numbers was leased to a worker: its first and its last. Sent behind `Attach` for
+    /// each block that the worker has. Nobody else's word makes a block a worker's.
+    Leased {
+        /// Whose.
+        id: WorkerId,
+        /// The first serial.
+        first: u64,
+        /// The last serial.
+        last: u64,
+    },
     /// A worker has said `Ready` to the master.
     WorkerReady(WorkerId),
     /// A worker ended. If it was its slot's newest, another follows after `respawn_ms`.
@@ -324,7 +334,10 @@ pub enum ManagerToWorker {
     Beat(u64),
     /// Say what you own (`Owns`). Sent first on every new link, so a direct link that is there is
     /// one that the manager does not know of, and ends. Control lane.
-    WhoAreYou,
+    WhoAreYou {
+        /// How many managers there were, this one included.
+        manager: u32,
+    },
     /// A message for one of your clients. Body: the payload. Data lane.
     Push {
         /// Whom to tell the verdict.
@@ -481,10 +494,15 @@ pub enum ManagerToWorker {
 pub enum WorkerToManager {
     /// The answer to a beat. Control lane.
     Beat(u64),
-    /// The answer to `WhoAreYou`, and sent whenever a new lease begins. Control lane.
+    /// The answer to `WhoAreYou`: the clients that came from other workers. The manager knows from the
+    /// master which numbers are leased to this one. Control lane.
     Owns {
-        /// Ranges of client numbers (first, last) this worker may have clients in.
+        /// The manager that asked.
+        manager: u32,
+        /// Ranges of client numbers, first and last.
         ranges: Vec<(u64, u64)>,
+        /// Whether this is all.
+        last: bool,
     },
     /// A push to a client elsewhere. Body: the payload. Data lane.
     Push {
@@ -579,10 +597,9 @@ pub enum WorkerToManager {
     /// The last connection is gone and the process is about to exit.
     Drained,
     /// A round of `Moving` is over, and there is more: the routes of those that went should change
-    /// first. Only where `HandOver` asked for rounds. Data lane.
+    /// first. Data lane.
     Gave,
-    /// Who sends to us directly: before `Owns`, in answer to a `WhoAreYou` that knows of direct
-    /// links. Control lane.
+    /// Who sends to us directly: before `Owns`, in answer to `WhoAreYou`. Control lane.
     Peers {
         /// The links and their senders.
         from: Vec<(LinkId, WorkerId)>,

@@ -258,6 +258,7 @@ impl Manager {
                 self.master.send(&ManagerToMaster::Beat(number));
             }
             MasterToManager::Attach(record) => self.attach(record, fds)?,
+            MasterToManager::Leased { id, first, last } => self.router.leased(id, first, last),
             MasterToManager::WorkerReady(id) => self.on_ready(id),
             MasterToManager::Exited { id, how, respawn_ms } => self.on_exited(id, how, respawn_ms),
             MasterToManager::Prepared { generation, config, worker_num } => {
@@ -313,7 +314,7 @@ impl Manager {
             }));
             worker.keep(spawn_local(read(me, Rc::clone(&worker.link))));
         }
-        worker.who_are_you();
+        worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
             let until = monotonic_ms() + self.drain_ms();
             worker.phase = workers::Phase::Draining { until };
@@ -361,11 +362,21 @@ impl Manager {
         }
     }
 
-    fn on_owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
-        self.router.owns(id, ranges);
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.introduced = true;
+    /// A worker says which clients it has of others' numbers. It is believed once, by a manager that
+    /// is new: nobody else could tell it. From then on the manager knows what moved.
+    fn on_owns(&mut self, id: WorkerId, manager: u32, ranges: &[(u64, u64)], last: bool) {
+        let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
+            // It was said to a manager that died.
+            return;
+        };
+        if !worker.may_claim && !ranges.is_empty() {
+            tracing::error!(worker = %id, count = ranges.len(), "claims clients that it was not given");
+            return;
         }
+        if last {
+            (worker.introduced, worker.may_claim) = (true, false);
+        }
+        self.router.owns(id, ranges);
         self.settle_if_all_known();
     }
 

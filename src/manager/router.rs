@@ -97,7 +97,15 @@ impl Router {
         self.worker_num = worker_num.max(1);
     }
 
-    /// A worker says what it owns, in addition to what is known. Where another claims the same,
+    /// The master says which serials of its slot a worker may give to new clients.
+    pub fn leased(&mut self, id: WorkerId, first: u64, last: u64) {
+        let number = |serial| Fd::new(0, id.slot, serial).map(Fd::as_u64);
+        if let (Some(first), Some(last)) = (number(first), number(last)) {
+            self.claim(first, last, id);
+        }
+    }
+
+    /// A worker says what it owns of others' numbers, in addition to what is known. Where another claims the same,
     /// the one that was given it last holds, for the giver knows of it until it is told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
         for &(first, last) in ranges {

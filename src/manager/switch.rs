@@ -155,7 +155,9 @@ impl Manager {
             }
             WorkerToManager::List { id } => self.list(from, id),
             WorkerToManager::Beat(number) => self.on_beat(from, number),
-            WorkerToManager::Owns { ranges } => self.on_owns(from, &ranges),
+            WorkerToManager::Owns { manager, ranges, last } => {
+                self.on_owns(from, manager, &ranges, last);
+            }
             WorkerToManager::Moving { fds: numbers } => {
                 self.on_moving(from, numbers, body, std::mem::take(fds));
             }

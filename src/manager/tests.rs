@@ -40,6 +40,7 @@ struct Master {
     socket_path: PathBuf,
     _dir: tempfile::TempDir,
     config: String,
+    epoch: u32,
 }
 
 impl Master {
@@ -55,7 +56,7 @@ impl Master {
             crate::sys::watch::watch(ours.try_clone().unwrap(), tokio::io::Interest::READABLE)
                 .unwrap();
         let config = serde_json::to_string(&Config::default()).unwrap();
-        let master = Master { socket: ours, link, board, socket_path, _dir: dir, config };
+        let master = Master { socket: ours, link, board, socket_path, _dir: dir, config, epoch };
         let state = MasterState {
             pid: 4242,
             version: "1.2.3".to_owned(),
@@ -111,10 +112,11 @@ impl Master {
         let row = id.slot.0 as u16 * 10 + id.epoch as u16;
         let mut worker = self.attach(id, generation, row, false);
         self.tell(&MasterToManager::WorkerReady(id), &[]);
-        assert!(matches!(worker.hear().await.0, ManagerToWorker::WhoAreYou));
+        assert!(matches!(worker.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         let base = u64::from(id.epoch - 1) * 1000;
-        let ranges = vec![(fd(id.slot.0, base + 1), fd(id.slot.0, base + 1000))];
-        worker.say(&WorkerToManager::Owns { ranges });
+        let (first, last) = (base + 1, base + 1000);
+        self.tell(&MasterToManager::Leased { id, first, last }, &[]);
+        worker.owns(self.epoch, vec![]);
         worker
     }
 
@@ -173,6 +175,10 @@ impl FakeWorker {
         let moving = WorkerToManager::Moving { fds: vec![fd] };
         let sent = self.link.send(Lane::Data, &moving, Body::Inline(b"state"), vec![socket]);
         assert_eq!(sent.unwrap(), Sent::Queued);
+    }
+
+    fn owns(&self, manager: u32, ranges: Vec<(u64, u64)>) {
+        self.say(&WorkerToManager::Owns { manager, ranges, last: true });
     }
 
     fn push(&self, id: u64, fd: u64, body: &str) {
@@ -402,12 +408,12 @@ fn a_successor_holds_pushes_until_it_knows_who_owns_what() {
         let master = Master::boot(2, None).await;
         let mut a = master.attach(id(0, 1), 1, 1, true);
         let mut b = master.attach(id(1, 1), 1, 2, true);
-        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou));
-        a.say(&WorkerToManager::Owns { ranges: vec![(fd(0, 1), fd(0, 100))] });
+        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
+        a.owns(2, vec![(fd(0, 1), fd(0, 100))]);
         // Slot 1's worker has taken over a client of slot 0, which only it knows.
         a.push(0, fd(0, 200), "for b");
-        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou));
-        b.say(&WorkerToManager::Owns { ranges: vec![(fd(0, 200), fd(0, 300))] });
+        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
+        b.owns(2, vec![(fd(0, 200), fd(0, 300))]);
         assert_eq!(b.hear_push().await, (fd(0, 200), "for b".into()));
     });
 }
@@ -482,7 +488,6 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
         let mut old = master.serving(id(0, 1), 0).await;
         let mut new = master.serving(id(0, 2), 1).await;
         let other = master.serving(id(1, 1), 1).await;
-        old.say(&WorkerToManager::Owns { ranges: vec![(fd(0, 6), fd(0, 6))] });
         old.say(&WorkerToManager::Rested);
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
@@ -503,11 +508,8 @@ fn who_waits_for_the_reload_of_a_manager_that_died_before_it_began_gets_one() {
         let master = Master::boot(2, None).await;
         let mut control = master.control().await;
         control.send("{\"cmd\":\"wait\"}\n").await;
-        let worker = master.serving(id(0, 1), 1).await;
-        let other = master.serving(id(1, 1), 1).await;
-        for (worker, slot) in [(&worker, 0), (&other, 1)] {
-            worker.say(&WorkerToManager::Owns { ranges: vec![(fd(slot, 1), fd(slot, 9))] });
-        }
+        let _worker = master.serving(id(0, 1), 1).await;
+        let _other = master.serving(id(1, 1), 1).await;
         assert!(matches!(master.hear().await, ManagerToMaster::Prepare));
         let why = "No such key.".to_owned();
         master.tell(&MasterToManager::PrepareFailed { why: why.clone() }, &[]);

@@ -43,6 +43,8 @@ pub struct WorkerHandle {
     pub beats: Beats,
     /// Whether it has said what it owns.
     pub introduced: bool,
+    /// Whether what it says of that is believed: it was there before this manager.
+    pub may_claim: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Its pushes that were refused and not yet told.
@@ -62,6 +64,7 @@ impl WorkerHandle {
             phase,
             beats: Beats::default(),
             introduced: false,
+            may_claim: record.ready,
             killed: false,
             refused: 0,
             tasks: Vec::new(),
@@ -105,8 +108,8 @@ impl WorkerHandle {
     }
 
     /// Asks what it owns.
-    pub fn who_are_you(&self) {
-        self.tell(&ManagerToWorker::WhoAreYou);
+    pub fn who_are_you(&self, manager: u32) {
+        self.tell(&ManagerToWorker::WhoAreYou { manager });
     }
 
     /// Has it send to another directly, by this end of a link.

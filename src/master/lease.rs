@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Master;
-use crate::ipc::messages::MasterToWorker;
+use crate::ipc::messages::{LEASE_SERIALS, MasterToManager, MasterToWorker};
 
 /// A lease whose write failed is tried again after this time.
 const AGAIN_MS: u64 = 250;
@@ -21,6 +21,8 @@ pub struct Lease {
     not_before_ms: u64,
     /// Whether the last try failed.
     failing: bool,
+    /// The serials that it has, from the first to the last of each run.
+    has: Vec<(u64, u64)>,
 }
 
 impl Lease {
@@ -34,8 +36,29 @@ impl Lease {
         self.due_ms
     }
 
-    fn granted(&mut self, now: u64) {
-        *self = Lease { due_ms: None, not_before_ms: now + APART_MS, failing: false };
+    /// What a worker begins with: the block with this first serial.
+    pub fn begun(first: u64) -> Lease {
+        let mut lease = Lease::default();
+        lease.add(first);
+        lease
+    }
+
+    /// The serials that the worker has, from the first to the last of each run.
+    pub fn has(&self) -> &[(u64, u64)] {
+        &self.has
+    }
+
+    fn granted(&mut self, now: u64, first: u64) {
+        (self.due_ms, self.not_before_ms, self.failing) = (None, now + APART_MS, false);
+        self.add(first);
+    }
+
+    fn add(&mut self, first: u64) {
+        let last = first + LEASE_SERIALS - 1;
+        match self.has.last_mut() {
+            Some(run) if run.1 + 1 == first => run.1 = last,
+            _ => self.has.push((first, last)),
+        }
     }
 
     /// Whether that is news.
@@ -48,25 +71,42 @@ impl Lease {
 impl Master {
     /// Grants what is due.
     pub(super) fn keep_leases(&mut self, now: u64) {
+        let mut granted = Vec::new();
         for worker in &mut self.workers {
             if worker.lease.due_ms().is_none_or(|due| due > now) {
                 continue;
             }
             let slot = worker.id.slot;
             let leased = self.serials.lease(slot);
-            let told = leased
-                .and_then(|first| worker.child.send(&MasterToWorker::Lease { first }, Vec::new()));
+            let told = leased.and_then(|first| {
+                let lease = MasterToWorker::Lease { first };
+                worker.child.send(&lease, Vec::new()).map(|()| first)
+            });
             match told {
-                Ok(()) if worker.lease.failing => {
-                    tracing::info!(%slot, "numbers are leased again");
-                    worker.lease.granted(now);
+                Ok(first) => {
+                    if worker.lease.failing {
+                        tracing::info!(%slot, "numbers are leased again");
+                    }
+                    worker.lease.granted(now, first);
+                    granted.push((worker.id, first, first + LEASE_SERIALS - 1));
                 }
-                Ok(()) => worker.lease.granted(now),
                 Err(error) if worker.lease.failed(now) => {
                     tracing::error!(%slot, %error, "no numbers to lease; the master tries again");
                 }
                 Err(_) => {}
             }
+        }
+        for (id, first, last) in granted {
+            self.tell_manager(&MasterToManager::Leased { id, first, last }, Vec::new());
+        }
+    }
+
+    /// Tells the manager which numbers a worker has.
+    pub(super) fn tell_leases(&mut self, index: usize) {
+        let Some(worker) = self.workers.get(index) else { return };
+        let id = worker.id;
+        for (first, last) in worker.lease.has().to_vec() {
+            self.tell_manager(&MasterToManager::Leased { id, first, last }, Vec::new());
         }
     }
 }
@@ -86,15 +126,26 @@ mod tests {
         assert!(!lease.failed(2_000));
         lease.wanted();
         assert_eq!(lease.due_ms(), Some(2_000 + AGAIN_MS));
-        lease.granted(3_000);
+        lease.granted(3_000, 1);
         assert_eq!(lease.due_ms(), None);
         assert!(lease.failed(4_000));
     }
 
     #[test]
+    fn blocks_in_a_row_are_one_run() {
+        let mut lease = Lease::begun(1);
+        lease.granted(0, 1 + LEASE_SERIALS);
+        lease.granted(0, 1 + 9 * LEASE_SERIALS);
+        assert_eq!(
+            lease.has(),
+            [(1, 2 * LEASE_SERIALS), (1 + 9 * LEASE_SERIALS, 10 * LEASE_SERIALS)]
+        );
+    }
+
+    #[test]
     fn leases_of_one_worker_are_apart() {
         let mut lease = Lease::default();
-        lease.granted(1_000);
+        lease.granted(1_000, 1);
         lease.wanted();
         lease.wanted();
         assert_eq!(lease.due_ms(), Some(1_000 + APART_MS));

@@ -135,13 +135,14 @@ impl Master {
         let (_, registry) = Registry::create(entries)?;
         let row = self.free_row();
         let (listeners, sockets) = self.listeners.of_slot(slot, config);
+        let first = self.serials.lease(slot)?;
         let boot = WorkerBoot {
             id,
             generation,
             config: serde_json::to_string(config).unwrap_or_default(),
             worker_num: u16::try_from(config.worker_num).unwrap_or(256),
             row,
-            lease: self.serials.lease(slot)?,
+            lease: first,
             listeners,
         };
         let mut fds = vec![worker_end, duplicate(self.scoreboard_memfd.as_fd())?];
@@ -169,7 +170,7 @@ impl Master {
             said: Said::default(),
             broke_protocol: false,
             app_starts: Starts::default(),
-            lease: Lease::default(),
+            lease: Lease::begun(first),
             fatal: None,
             mourning: 0,
         };
@@ -200,6 +201,7 @@ impl Master {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
             Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
         }
+        self.tell_leases(index);
     }
 
     /// A row of the scoreboard that no live worker has. Row 0 is of the departed.

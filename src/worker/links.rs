@@ -288,9 +288,9 @@ impl Worker {
                 crate::log::tell_rest();
                 self.say(&WorkerToManager::Beat(number));
             }
-            ManagerToWorker::WhoAreYou => {
+            ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
-                self.say_owns();
+                self.say_owns(manager);
             }
             ManagerToWorker::Push { origin, id, fd, opcode } => {
                 let verdict = match self.routed(fd) {

@@ -2,32 +2,27 @@
 
 use super::Worker;
 use super::connection::Stage;
-use super::life::Phase;
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
 
 impl Worker {
-    /// Says which clients are ours: the blocks of numbers we hand out, and each that came from
-    /// elsewhere. Once we hand over, only those that are here.
-    pub(super) fn say_owns(&self) {
-        let leaving = self.phase.get() == Phase::HandedOver;
+    /// Says which clients are ours that came from elsewhere: the manager knows from the master which
+    /// numbers we hand out.
+    pub(super) fn say_owns(&self, manager: u32) {
         let mut numbers: Vec<u64> = {
             let (table, serials) = (self.table.borrow(), self.serials.borrow());
             let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended);
             let named = here.filter_map(|(_, it)| it.fd);
-            named.filter(|fd| leaving || !serials.is_ours(*fd)).map(Fd::as_u64).collect()
+            named.filter(|fd| !serials.is_ours(*fd)).map(Fd::as_u64).collect()
         };
         numbers.sort_unstable();
-        let mut ranges = if leaving { Vec::new() } else { self.serials.borrow().ranges() };
-        ranges.extend(runs(&numbers));
+        let ranges = runs(&numbers);
         // A message is at most 64 KiB.
         const RANGES_MAX: usize = 2048;
         for part in ranges.chunks(RANGES_MAX) {
-            self.say(&WorkerToManager::Owns { ranges: part.to_vec() });
+            self.say(&WorkerToManager::Owns { manager, ranges: part.to_vec(), last: false });
         }
-        if ranges.is_empty() {
-            self.say(&WorkerToManager::Owns { ranges });
-        }
+        self.say(&WorkerToManager::Owns { manager, ranges: Vec::new(), last: true });
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Worker;
 use crate::fd::{Fd, Slot};
-use crate::ipc::messages::{LEASE_SERIALS, WorkerToManager, WorkerToMaster};
+use crate::ipc::messages::{LEASE_SERIALS, WorkerToMaster};
 
 /// The leases of a worker.
 pub(super) struct Serials {
@@ -56,12 +56,6 @@ impl Serials {
         let within = |&(first, last): &(u64, u64)| (first..=last).contains(&fd.serial());
         fd.node() == 0 && fd.slot() == self.slot && self.leased.iter().any(within)
     }
-
-    /// Our blocks, as ranges of client numbers.
-    pub fn ranges(&self) -> Vec<(u64, u64)> {
-        let number = |serial| Fd::new(0, self.slot, serial).map_or(0, Fd::as_u64);
-        self.leased.iter().map(|&(first, last)| (number(first), number(last))).collect()
-    }
 }
 
 impl Worker {
@@ -78,8 +72,6 @@ impl Worker {
     /// The master has granted a block.
     pub(super) fn leased(&self, first: u64) {
         self.serials.borrow_mut().grant(first);
-        let ranges = self.serials.borrow().ranges();
-        self.say(&WorkerToManager::Owns { ranges });
     }
 }
 
@@ -107,6 +99,6 @@ mod tests {
         assert!(serials.is_ours(fd));
         assert!(!serials.is_ours(Fd::new(0, Slot(3), 5 * LEASE_SERIALS).unwrap()));
         assert!(!serials.is_ours(Fd::new(0, Slot(4), 1).unwrap()));
-        assert_eq!(serials.ranges().len(), 2);
+        assert_eq!(serials.leased.len(), 2);
     }
 }

@@ -103,9 +103,9 @@ fn a_new_manager_is_told_of_links_and_waits_for_their_end() {
         let b = master.attach(id(1, 1), 1, 2, true);
         a.say(&WorkerToManager::Peers { from: vec![(7, id(1, 1))] });
         for (worker, slot) in [(&a, 0), (&b, 1)] {
-            worker.say(&WorkerToManager::Owns { ranges: vec![(fd(slot, 1), fd(slot, 9))] });
+            worker.owns(2, vec![(fd(slot, 1), fd(slot, 9))]);
         }
-        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou));
+        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         b.push(0, fd(0, 5), "settled");
         while !matches!(a.hear().await.0, ManagerToWorker::Push { .. }) {}
         let mut control = master.control().await;
@@ -123,16 +123,16 @@ fn a_link_that_ended_before_a_new_manager_was_told_of_it_has_its_fence() {
         let master = Master::boot(2, None).await;
         let mut a = master.attach(id(0, 1), 1, 1, true);
         let mut b = master.attach(id(1, 1), 1, 2, true);
-        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou));
+        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         b.say(&WorkerToManager::Indirect { link: 7 });
         b.push(0, fd(0, 5), "after");
         b.say(&WorkerToManager::List { id: 3 });
         assert!(matches!(b.hear().await.0, ManagerToWorker::ListAnswer { id: 3, .. }));
         a.say(&WorkerToManager::Peers { from: vec![(7, id(1, 1))] });
         for (worker, slot) in [(&a, 0), (&b, 1)] {
-            worker.say(&WorkerToManager::Owns { ranges: vec![(fd(slot, 1), fd(slot, 9))] });
+            worker.owns(2, vec![(fd(slot, 1), fd(slot, 9))]);
         }
-        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou));
+        assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         assert!(matches!(a.hear().await.0, ManagerToWorker::PeerLeft { link: 7 }));
         assert_eq!(a.hear_push().await, (fd(0, 5), "after".into()));
     });

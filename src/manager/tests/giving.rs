@@ -260,3 +260,20 @@ fn who_follows_a_worker_that_dies_follows_the_next() {
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
     });
 }
+
+#[test]
+fn a_worker_that_claims_clients_of_others_has_nothing_of_theirs() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut thief = master.serving(id(0, 1), 1).await;
+        let mut owner = master.serving(id(1, 1), 1).await;
+        let pusher = master.serving(id(2, 1), 1).await;
+        for manager in [0, 1, 2] {
+            thief.owns(manager, vec![(fd(1, 1), fd(1, 1000)), (fd(1, 5), fd(1, 5))]);
+        }
+        thief.say(&WorkerToManager::List { id: 1 });
+        while !matches!(thief.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        pusher.push(0, fd(1, 5), "for the owner");
+        assert_eq!(owner.hear_push().await, (fd(1, 5), "for the owner".into()));
+    });
+}

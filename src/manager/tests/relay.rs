@@ -34,9 +34,6 @@ fn relay_of_small_pushes() {
             let link = Link::new(receiver_end, id(1, 1)).unwrap();
             let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
             let mut got = 0;
-            let ranges = vec![(fd(1, 1), fd(1, 1000))];
-            link.control(&WorkerToManager::Owns { ranges }).unwrap();
-            link.flush().await.unwrap();
             let begun = std::time::Instant::now();
             while got < PUSHES {
                 let Ok(arrival) =

@@ -19,7 +19,7 @@ const OTHER: WorkerId = WorkerId { slot: Slot(1), epoch: 1 };
 async fn start(server: &Server) -> (Tested, Receiver<String>, Client) {
     let (tell, heard) = channel();
     let mut worker = server.start(FIRST, config(), move || Obedient(tell)).await;
-    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
+    worker.says(ManagerToWorker::WhoAreYou { manager: 1 }, &[]).await;
     assert_eq!(peers(&mut worker).await, []);
     let client = server.connect().await;
     told(&heard).await;
@@ -128,7 +128,7 @@ async fn what_came_directly_is_taken_before_what_comes_by_the_manager_again() {
     let link = Link::new(ours, OTHER).unwrap();
     let mut buffer = [0; 256];
     assert!(link.receive(&mut buffer).await.unwrap().is_some());
-    worker.says(ManagerToWorker::WhoAreYou, &[]).await;
+    worker.says(ManagerToWorker::WhoAreYou { manager: 1 }, &[]).await;
     assert_eq!(peers(&mut worker).await, [(9, OTHER)]);
 
     let to = fd(0, 1).as_u64();
