@@ -510,7 +510,7 @@ mod tests {
     #[tokio::test]
     async fn answers_to_a_peer_that_does_not_read_are_bounded_and_make_it_wait() {
         let (ours, theirs) = pair();
-        let answer = WorkerToManager::Owns { ranges: vec![(1, 2); 2_000] };
+        let answer = WorkerToManager::Owns { manager: 1, ranges: vec![(1, 2); 2_000], last: true };
         let mut taken = 0;
         while ours.answer(&answer).unwrap() {
             taken += 1;

@@ -56,7 +56,8 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// A worker the master told us of.
     pub fn new(record: WorkerRecord, link: Link, registry: Registry, now: u64) -> WorkerHandle {
-        let phase = if record.ready { Phase::Serving } else { Phase::Starting { since: now } };
+        let may_claim = record.ready;
+        let phase = if may_claim { Phase::Serving } else { Phase::Starting { since: now } };
         WorkerHandle {
             record,
             link: Rc::new(link),
@@ -64,7 +65,7 @@ impl WorkerHandle {
             phase,
             beats: Beats::default(),
             introduced: false,
-            may_claim: record.ready,
+            may_claim,
             killed: false,
             refused: 0,
             tasks: Vec::new(),

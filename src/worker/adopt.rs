@@ -75,6 +75,8 @@ impl Worker {
     ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
         match traveller {
             Traveller::PendingV1 { bytes, peer, to_loopback, deadline } => {
+                // It has no name before it is open, and should its batch come again, it is here.
+                self.parked.borrow_mut().ended(fd);
                 self.adopt_pending(fd, socket, bytes, (peer, to_loopback), deadline);
                 Ok(None)
             }

@@ -230,18 +230,18 @@ impl Worker {
         self.transmit(number).await;
     }
 
-    /// Gives a batch to the link, with a duplicate of each descriptor.
-    async fn transmit(self: &Rc<Self>, number: u64) {
+    /// Gives a batch to the link, with a duplicate of each descriptor. False where that cannot be.
+    async fn transmit(self: &Rc<Self>, number: u64) -> bool {
         loop {
             match self.try_transmit(number) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 // Descriptors come free as batches are acknowledged.
                 Err(Errno::EMFILE | Errno::ENFILE) => {
                     self.leaving.changed.notified().await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "a batch of connections was not sent");
-                    return;
+                    return false;
                 }
             }
         }
@@ -269,12 +269,13 @@ impl Worker {
     /// What was not acknowledged goes out again. The answer is whether there was anything.
     pub(super) async fn send_again(self: &Rc<Self>) -> bool {
         let numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
-        for &number in &numbers {
-            self.transmit(number).await;
+        let mut any = false;
+        for number in numbers {
+            any |= self.transmit(number).await;
         }
         self.handover.borrow_mut().sends_again -= 1;
         self.leaving.changed.notify_waiters();
-        !numbers.is_empty()
+        any
     }
 
     pub(super) fn say_stays(&self) {

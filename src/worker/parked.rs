@@ -26,8 +26,8 @@ const PARCEL_BYTES: usize = 128;
 pub(super) struct Parked {
     parcels: Vec<Parcel>,
     bytes: usize,
-    /// Connections that came over and have ended since. Should their batch come once more, they
-    /// are acknowledged, and no more.
+    /// Connections that came over and have ended since, and requests that came over half read.
+    /// Should their batch come once more, they are acknowledged, and no more.
     ended: HashSet<Fd>,
 }
 

@@ -208,6 +208,32 @@ async fn a_batch_that_comes_again_does_not_revive_who_has_ended() {
 }
 
 #[tokio::test]
+async fn a_request_half_read_that_comes_again_is_one_client() {
+    let server = Server::new();
+    let (mut old, _heard_old) = start(&server, FIRST).await;
+    let mut half = TcpStream::connect(server.address()).await.unwrap();
+    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
+    while server.count(Counter::Handshakes) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (mut new, heard_new) = start(&server, SECOND).await;
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    // The manager dies before it passes the answer back.
+    pass_on_one(&mut old, &mut new).await;
+    let adopted = |heard: &Heard| matches!(heard.0, WorkerToManager::Adopted { .. }).then_some(());
+    new.hears(adopted).await;
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    pass_over(&mut old, &mut new).await;
+    assert_eq!(server.count(Counter::Handshakes), 1);
+    let rest = "a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    half.write_all(rest.as_bytes()).await.unwrap();
+    assert!(told(&heard_new).await.starts_with("open"));
+    assert_eq!(server.count(Counter::Connections), 1);
+    assert!(heard_new.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn what_nobody_took_is_served_again() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;
