@@ -109,6 +109,7 @@ impl Peer {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one reload at a time")]
 #[derive(Debug)]
 enum Phase {
     Preparing { until: u64 },

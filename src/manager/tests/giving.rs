@@ -23,7 +23,7 @@ impl Scene {
         let second = master.serving(id(1, 2), 2).await;
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        (Scene { master, old, other, second: second }, taker)
+        (Scene { master, old, other, second }, taker)
     }
 
     fn gives(&self, serial: u64) {
