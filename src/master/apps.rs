@@ -107,10 +107,11 @@ impl Master {
         let now = clock::monotonic_ms();
         let starts = found.app_starts.one_more(now);
         let app = &self.config_of(generation).app;
-        if app.command.0.is_empty() || usize::from(id.place) >= app.processes {
+        let places = app.processes.max(1) + app.task_processes;
+        if app.command.0.is_empty() || usize::from(id.place) >= places {
             return Err(Error::new(format!("StartApp for {id}, which is none of its processes")));
         }
-        let starts_max = STARTS_PER_SECOND * app.processes;
+        let starts_max = STARTS_PER_SECOND * places;
         let here = self.apps.iter().filter(|app| app.worker == worker && app.id.place == id.place);
         let running = here.map(|app| app.id.epoch);
         if running.clone().any(|epoch| epoch >= id.epoch) {
