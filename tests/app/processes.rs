@@ -371,10 +371,10 @@ fn a_process_is_replaced_after_max_requests_without_a_gap() {
 fn a_process_that_stands_by_takes_the_place_of_one_that_dies() {
     on_worker(async {
         let worker = php_worker(AppSettings { spare: 1, ..settings() }).await;
-        let fd = worker.open("/a").await;
-        worker.hear(fd).await;
-        let mut first: i32 = worker.ask(fd, "pid").await.parse().unwrap();
         for _ in 0..3 {
+            let fd = worker.open("/a").await;
+            worker.hear(fd).await;
+            let first: i32 = worker.ask(fd, "pid").await.parse().unwrap();
             worker.rest(fd).await;
             let spare = worker.reactor.pid(0);
             assert_ne!(spare.as_raw(), first);
@@ -382,9 +382,8 @@ fn a_process_that_stands_by_takes_the_place_of_one_that_dies() {
                 .unwrap();
             assert_eq!(worker.ask(fd, "pid").await, spare.to_string());
             assert!(worker.ask(fd, "seen").await.contains("attached:/a"));
-            first = spare.as_raw();
             let another = async {
-                while worker.reactor.pid(0).as_raw() == first {
+                while worker.reactor.pid(0) == spare {
                     tokio::task::yield_now().await;
                 }
             };

@@ -485,6 +485,10 @@ class Server implements \Wsd\OpenSwooleServer
         }
         $id = $this->tasks++;
         $bytes = pack('V', $this->worker_id) . 't' . pack('PC', $id, (int) $waits) . serialize($data);
+        // Its result may come before the answer to what sends it.
+        if ($waits) {
+            $this->awaited[$id] = null;
+        }
         $sent = $to >= 0
             ? $this->post($this->workers() + $to, $bytes)
             : $this->app->send((int) $this->app->fact('worker'), $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
@@ -556,7 +560,7 @@ class Server implements \Wsd\OpenSwooleServer
      */
     private function results(array $ids, float $timeout): array
     {
-        $this->awaited = array_fill_keys($ids, null) + $this->awaited;
+        $this->awaited += array_fill_keys($ids, null);
         $until = microtime(true) + $timeout;
         $missing = fn (): bool => in_array(null, array_intersect_key($this->awaited, array_flip($ids)), true);
         while ($missing() && ($left = $until - microtime(true)) > 0 && $this->app->await($left));
