@@ -83,6 +83,7 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/manager/mod.rs", "the manager's state and its loop"),
     ("src/manager/reload.rs", "one state machine"),
     ("src/master/mod.rs", "the master's state and its loop"),
+    ("src/worker/outbox.rs", "one noun: what waits for one client, and how a socket takes it"),
     ("src/master/upgrade.rs", "one transaction: what is written, rehearsed and read back"),
 ];
 /// Tests read as lists; they may be longer.

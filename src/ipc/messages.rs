@@ -494,8 +494,8 @@ pub enum ManagerToWorker {
 pub enum WorkerToManager {
     /// The answer to a beat. Control lane.
     Beat(u64),
-    /// The answer to `WhoAreYou`: the clients that came from other workers. The manager knows from the
-    /// master which numbers are leased to this one. Control lane.
+    /// The answer to `WhoAreYou`: the clients that came from other workers. The manager knows from
+    /// the master which numbers are leased to this one. Control lane.
     Owns {
         /// The manager that asked.
         manager: u32,

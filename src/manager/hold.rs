@@ -12,8 +12,8 @@ use crate::fd::WorkerId;
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::packet::Body;
 
-/// Bytes that may wait; beyond, the answer is `full`. As much as the lanes to both ends of a handover
-/// would take, so that nobody hears `full` because connections move.
+/// Bytes that may wait; beyond, the answer is `full`. As much as the lanes to both ends of a
+/// handover would take, so that nobody hears `full` because connections move.
 const HELD_BYTES_MAX: usize = 2 * DATA_LANE_BYTES_MAX;
 /// What a message weighs besides its body.
 const ITEM_BYTES: usize = 128;
@@ -26,8 +26,8 @@ pub enum Scope {
     Open,
     /// Everybody: this manager is new and has not heard yet who owns what.
     All,
-    /// Both ends of a handover. What the old owner itself sends waits only once it has given some of
-    /// its connections in this round.
+    /// Both ends of a handover. What the old owner itself sends waits only once it has given some
+    /// of its connections in this round.
     Handover {
         /// The old owner.
         from: WorkerId,

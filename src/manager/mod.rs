@@ -362,15 +362,16 @@ impl Manager {
         }
     }
 
-    /// A worker says which clients it has of others' numbers. It is believed once, by a manager that
-    /// is new: nobody else could tell it. From then on the manager knows what moved.
+    /// A worker says which clients it has of others' numbers. It is believed once, by a manager
+    /// that is new: nobody else could tell it. From then on the manager knows what moved.
     fn on_owns(&mut self, id: WorkerId, manager: u32, ranges: &[(u64, u64)], last: bool) {
         let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
             // It was said to a manager that died.
             return;
         };
         if !worker.may_claim && !ranges.is_empty() {
-            tracing::error!(worker = %id, count = ranges.len(), "claims clients that it was not given");
+            let count = ranges.len();
+            tracing::error!(worker = %id, count, "claims clients that it was not given");
             return;
         }
         if last {

@@ -306,14 +306,8 @@ impl Worker {
             ManagerToWorker::Close { origin, id, fd, code, operator } => {
                 let too_long = body.len() > REASON_BYTES_MAX;
                 let reason = if too_long { Bytes::new() } else { body.into_bytes()? };
-                let reason = String::from_utf8_lossy(&reason);
                 let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };
-                let visitor = Fd::try_from(fd).is_ok_and(|fd| self.visitors.close(fd));
-                let verdict = match self.routed(fd) {
-                    _ if visitor => Verdict::Queued,
-                    Ok(key) => self.close_here(key, code, &reason, cause),
-                    Err(verdict) => verdict,
-                };
+                let verdict = self.close_routed(fd, code, &reason, cause);
                 self.tell_verdict(origin, id, verdict);
             }
             ManagerToWorker::Protect { origin, id, fd, on } => {
@@ -349,6 +343,17 @@ impl Worker {
             ManagerToWorker::PeerLeft { link } => self.peer_left(link),
         }
         Ok(())
+    }
+
+    /// Closes a client, or a visitor of plain HTTP, that another process named.
+    fn close_routed(self: &Rc<Self>, fd: u64, code: u16, reason: &[u8], cause: Cause) -> Verdict {
+        if Fd::try_from(fd).is_ok_and(|fd| self.visitors.close(fd)) {
+            return Verdict::Queued;
+        }
+        match self.routed(fd) {
+            Ok(key) => self.close_here(key, code, &String::from_utf8_lossy(reason), cause),
+            Err(verdict) => verdict,
+        }
     }
 
     /// Whom a routed push or close is for. One that is on its way elsewhere can take nothing

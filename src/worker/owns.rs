@@ -6,8 +6,8 @@ use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
 
 impl Worker {
-    /// Says which clients are ours that came from elsewhere: the manager knows from the master which
-    /// numbers we hand out.
+    /// Says which clients are ours that came from elsewhere: the manager knows from the master
+    /// which numbers we hand out.
     pub(super) fn say_owns(&self, manager: u32) {
         let mut numbers: Vec<u64> = {
             let (table, serials) = (self.table.borrow(), self.serials.borrow());

@@ -40,7 +40,7 @@ impl Browser {
         self.stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    async fn is_content(mut self, said: &[String]) {
+    async fn serves(mut self, said: &[String]) {
         let status = soon("the browser to end", self.node.wait()).await.unwrap();
         assert!(status.success(), "{said:?}");
         assert!(said.iter().any(|line| line.starts_with("ok ")), "{said:?}");
@@ -62,7 +62,7 @@ async fn two_tabs_chat_across_two_workers_and_survive_the_death_of_one() {
         }
         said.push(line);
     }
-    browser.is_content(&said).await;
+    browser.serves(&said).await;
 }
 
 /// Two tabs chat over wss, through nginx with TLS, and stay connected over a reload.
@@ -81,5 +81,5 @@ async fn two_tabs_chat_over_wss_and_stay_over_a_reload() {
         said.push(line);
     }
     assert!(said.iter().any(|line| line == "reload"), "{said:?}");
-    browser.is_content(&said).await;
+    browser.serves(&said).await;
 }

@@ -82,7 +82,7 @@ fn bytes(text: &str) -> Vec<u8> {
         let (used, piece) = match first {
             '\\' => escaped(rest),
             '{' => repeated(rest),
-            other => (other.len_utf8(), rest[..other.len_utf8()].as_bytes().to_vec()),
+            other => (other.len_utf8(), rest.as_bytes()[..other.len_utf8()].to_vec()),
         };
         bytes.extend(piece);
         rest = &rest[used..];
