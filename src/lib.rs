@@ -61,5 +61,6 @@ pub use server::Server;
 /// What only `fuzz/targets` may see of rooms that are closed to everybody else.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    pub use crate::master::fuzzing::*;
     pub use crate::worker::fuzzing::*;
 }

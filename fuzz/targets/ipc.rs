@@ -8,12 +8,13 @@
 #![no_main]
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wsd::fuzzing::repack;
-use wsd::ipc::IPC_VERSION;
+use wsd::ipc::{INLINE_BYTES_MAX, IPC_VERSION};
 use wsd::ipc::messages::{
     ManagerToMaster, ManagerToWorker, MasterToManager, MasterToProbe, MasterToWorker,
     ProbeToMaster, WorkerToManager, WorkerToMaster, WorkerToWorker,
@@ -24,7 +25,8 @@ use wsd::websocket::{Engine, Limits};
 use wsd_fuzz::said::{codec, feed};
 
 const HEADER_BYTES: usize = 8;
-const BESIDE: &[u8] = b"four";
+/// The shortest body that stands beside its packet.
+const BESIDE: &[u8] = &[4; INLINE_BYTES_MAX + 1];
 const LIMITS: Limits = Limits { message_bytes: 4096, fragments: 16 };
 
 fuzz_target!(|input: &[u8]| {
@@ -48,7 +50,9 @@ fn read<T: Serialize + DeserializeOwned>(packet: &[u8], flags: u8) {
         assert!(packet.len() < HEADER_BYTES || packet[0] != IPC_VERSION);
         return;
     };
-    let memfd = || write_sealed("fuzz", BESIDE).unwrap();
+    static SEALED: OnceLock<OwnedFd> = OnceLock::new();
+    let sealed = SEALED.get_or_init(|| write_sealed("fuzz", BESIDE).unwrap());
+    let memfd = || sealed.try_clone().unwrap();
     let mut fds: Vec<OwnedFd> = (0..flags % 4).map(|_| memfd()).collect();
     let mut again = Packet::new(frames.id);
     while let Ok(Some(received)) = frames.next::<T>(&mut fds) {

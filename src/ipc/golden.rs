@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::messages::*;
+use super::scoreboard::Totals;
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::sys::rights::Rights;
@@ -66,6 +67,10 @@ fn listeners() -> Vec<Listener> {
     vec![Listener { entry, address }]
 }
 
+fn totals() -> Totals {
+    Totals::from(vec![0, 0, 258, 7])
+}
+
 fn info() -> Info {
     Info {
         fd: Fd::try_from(FD).unwrap(),
@@ -93,7 +98,8 @@ fn what_a_master_says_to_a_worker_stays() {
             generation: 7,
             config: "{}".to_owned(),
             worker_num: 4,
-            row: 9,
+            departed: totals(),
+            pages: 2,
             lease: 65_537,
             listeners: listeners(),
         }),
@@ -105,6 +111,8 @@ fn what_a_master_says_to_a_worker_stays() {
         MasterToWorker::Mourn,
         MasterToWorker::AppStarted { id: APP, pid: 77 },
         MasterToWorker::AppExited { id: APP, how: "signal SIGKILL".to_owned() },
+        MasterToWorker::Page { of: ID },
+        MasterToWorker::PageEnded { of: ID, last: totals() },
     ]);
 }
 

@@ -81,8 +81,8 @@ pub struct Link {
     control: RefCell<Queue>,
     data: RefCell<Queue>,
     wake: Notify,
-    /// Told when the control lane has room again.
-    room: Notify,
+    /// Told when a lane has room again.
+    emptier: Notify,
     /// Whether what is queued need not wake the flusher.
     in_turn: Cell<bool>,
     /// Whether the kernel refused something and is waited for.
@@ -101,7 +101,7 @@ impl Link {
             control: RefCell::default(),
             data: RefCell::default(),
             wake: Notify::new(),
-            room: Notify::new(),
+            emptier: Notify::new(),
             in_turn: Cell::new(false),
             blocked: Cell::new(false),
         })
@@ -127,16 +127,22 @@ impl Link {
         self.control(message).map(|()| true)
     }
 
-    /// Waits until the control lane holds no more than [`CONTROL_LANE_BYTES_MAX`]. A peer is not
-    /// read before, so that one that asks and does not read the answers has to wait for itself.
-    pub async fn control_room(&self) {
+    /// Waits until the control lane holds no more than [`CONTROL_LANE_BYTES_MAX`], and the data
+    /// lane no more than that beyond what it takes. A peer is not read before, so that one that
+    /// asks and does not read the answers has to wait for itself.
+    pub async fn room(&self) {
         loop {
-            let room = self.room.notified();
-            if self.control.borrow().bytes <= CONTROL_LANE_BYTES_MAX {
+            let emptier = self.emptier.notified();
+            if !self.is_crowded() {
                 return;
             }
-            room.await;
+            emptier.await;
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.control.borrow().bytes > CONTROL_LANE_BYTES_MAX
+            || self.data.borrow().bytes > DATA_LANE_BYTES_MAX + CONTROL_LANE_BYTES_MAX
     }
 
     /// Queues a message, its body, and descriptors that travel beside it.
@@ -316,9 +322,8 @@ impl Link {
             packet::send(socket, &packet.bytes, &fds)?;
             queue.bytes -= packet.weight();
             queue.packets.pop_front();
-            if control_first && queue.bytes <= CONTROL_LANE_BYTES_MAX {
-                self.room.notify_waiters();
-            }
+            drop(queue);
+            self.emptier.notify_waiters();
         }
     }
 
@@ -519,7 +524,7 @@ mod tests {
         // What the peer did not ask for is told all the same.
         ours.control(&WorkerToManager::Drained).unwrap();
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        let room = ours.control_room();
+        let room = ours.room();
         let read = async { while theirs.receive(&mut buffer).await.unwrap().is_some() {} };
         tokio::select! {
             () = room => {}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
+use crate::ipc::scoreboard::Totals;
 use crate::sys::rights::Rights;
 
 /// Which image and configuration a process runs: counted from 1, one more for each reload.
@@ -21,7 +22,8 @@ pub type RequestId = u64;
 /// Master to worker, over the worker's descriptor 3.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum MasterToWorker {
-    /// The first packet. + fds: link, scoreboard, registry, one for each of `listeners`.
+    /// The first packet. + fds: link, page of the scoreboard, registry, one for each of
+    /// `listeners`.
     Boot(WorkerBoot),
     /// The next block of serials: `first` to `first + LEASE_SERIALS - 1`.
     Lease {
@@ -62,6 +64,18 @@ pub enum MasterToWorker {
         id: ProcessId,
         /// How, as a phrase.
         how: String,
+    },
+    /// Another worker counts on this page. + fd: the page, only to be read.
+    Page {
+        /// Whose it is.
+        of: WorkerId,
+    },
+    /// Another worker ended, whether its page was told or not.
+    PageEnded {
+        /// Which.
+        of: WorkerId,
+        /// All it had counted.
+        last: Totals,
     },
 }
 
@@ -124,8 +138,10 @@ pub struct WorkerBoot {
     pub config: String,
     /// How many slots serve.
     pub worker_num: u16,
-    /// Its row of the scoreboard.
-    pub row: u16,
+    /// What workers have counted that ended before.
+    pub departed: Totals,
+    /// How many `Page` follow.
+    pub pages: u16,
     /// The first serial of its first lease.
     pub lease: u64,
     /// The listeners of its slot.
@@ -156,12 +172,12 @@ pub enum StopMode {
 /// Master to manager, over the manager's descriptor 3.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum MasterToManager {
-    /// The first packet. + fds: the control socket, the scoreboard.
+    /// The first packet. + fd: the control socket.
     Boot(ManagerBoot),
     /// Answer with the same number.
     Beat(u64),
     /// A worker was started, or the manager was. + fds: the manager's end of its link, its
-    /// registry.
+    /// registry, its page of the scoreboard.
     Attach(WorkerRecord),
     /// A block of numbers was leased to a worker: its first and its last. Sent behind `Attach` for
     /// each block that the worker has. Nobody else's word makes a block a worker's.
@@ -184,6 +200,8 @@ pub enum MasterToManager {
         /// How long the master waits before it starts the next, in milliseconds; `None` when
         /// there will be none.
         respawn_ms: Option<u64>,
+        /// All it had counted.
+        last: Totals,
     },
     /// The answer to `Prepare`: the new generation stands ready to be spawned.
     Prepared {
@@ -241,6 +259,8 @@ pub struct ManagerBoot {
     pub begin_with_reload: bool,
     /// The state of the master.
     pub state: MasterState,
+    /// What workers have counted that ended before.
+    pub departed: Totals,
 }
 
 /// A worker process, as the master tells the manager.
@@ -252,8 +272,6 @@ pub struct WorkerRecord {
     pub generation: Generation,
     /// Its process.
     pub pid: i32,
-    /// Its row of the scoreboard.
-    pub row: u16,
     /// Whether it has said `Ready` already.
     pub ready: bool,
 }

@@ -59,6 +59,12 @@ impl Registry {
         Ok(Registry { shared: Shared::open(memfd)? })
     }
 
+    /// Opens one only to read it, which is what the manager does with those of workers that live.
+    /// To change an entry ends this process.
+    pub fn view(memfd: BorrowedFd<'_>) -> Result<Registry> {
+        Ok(Registry { shared: Shared::view(memfd)? })
+    }
+
     /// How many entries there is room for.
     pub fn capacity(&self) -> usize {
         self.shared.words().len() / ENTRY_WORDS

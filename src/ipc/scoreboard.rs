@@ -1,22 +1,29 @@
 //! The scoreboard: what each worker counts, in shared memory, so that `status` answers also
 //! while a worker hangs, and `max_connection` can hold for all workers together.
 //!
-//! One row per worker process, written by it alone. The master clears a row when it gives it to
-//! a new process, after adding the dead one's totals to row 0.
+//! Each worker counts on a [`Row`], a page of its own that nobody else can write: the worker maps
+//! it and then seals it. The others read that [`Page`], and believe no more of it than can be,
+//! since code that took the worker over may write there what it likes.
+//!
+//! A total outlives its worker and never goes back: the master reads the page of a worker that
+//! ended, and tells everybody of the end and of the last totals in one message
+//! ([`Board::ended`]).
 
+use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::sys::memory::Shared;
+use crate::error::{Error, Result};
+use crate::fd::WorkerId;
+use crate::sys::memory::{self, Shared};
 
-/// Rows: 256 slots, each with up to 4 old generations lingering, and the row of the departed.
-pub const ROWS: usize = 256 * 5 + 1;
-/// The row that sums up workers which are no more.
-pub const DEPARTED: u16 = 0;
-const ROW_WORDS: usize = 64;
+/// Bytes of a worker's page.
+pub const PAGE_BYTES: usize = 4096;
+/// The largest total that is believed or shown: JSON and JavaScript keep it exact.
+const TOTAL_MAX: u64 = 1 << 53;
 
 /// What a worker counts. The names are those of `status --json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -203,75 +210,250 @@ impl Counter {
     }
 }
 
-/// The whole board.
-pub struct Scoreboard {
+/// What `max_connection` is about.
+const CLIENTS: [Counter; 3] = [Counter::Connections, Counter::Handshakes, Counter::Plain];
+
+/// A worker's own page.
+pub struct Row {
     shared: Shared,
 }
 
-impl Scoreboard {
-    /// Makes the board; the master does.
-    pub fn create() -> Result<(Scoreboard, OwnedFd)> {
-        let (shared, memfd) = Shared::create("wsd-scoreboard", ROWS * ROW_WORDS * 8)?;
-        Ok((Scoreboard { shared }, memfd))
+impl Row {
+    /// Makes the page of a worker; the master does.
+    pub fn create() -> Result<OwnedFd> {
+        Shared::create("wsd-scoreboard", PAGE_BYTES).map(|(_, memfd)| memfd)
     }
 
-    /// Opens the master's board.
-    pub fn open(memfd: BorrowedFd<'_>) -> Result<Scoreboard> {
-        Ok(Scoreboard { shared: Shared::open(memfd)? })
+    /// Takes the page, as its only writer from here on.
+    pub fn take(memfd: BorrowedFd<'_>) -> Result<Row> {
+        let shared = Shared::open(memfd)?;
+        memory::seal_for_others(memfd)?;
+        Ok(Row { shared })
     }
 
-    /// Adds to a counter of a row this process owns.
-    pub fn add(&self, row: u16, counter: Counter, n: u64) {
-        let word = self.word(row, counter);
-        // One writer for each row: a plain load and store is enough, and cheaper than an atomic
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, counter: Counter, n: u64) {
+        let word = self.word(counter);
+        // There is one writer: a plain load and store is enough, and cheaper than an atomic
         // addition.
         word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Subtracts from a gauge of a row this process owns.
-    pub fn sub(&self, row: u16, counter: Counter, n: u64) {
-        self.add(row, counter, n.wrapping_neg());
+    /// Subtracts from a gauge.
+    #[inline]
+    pub fn sub(&self, counter: Counter, n: u64) {
+        self.add(counter, n.wrapping_neg());
     }
 
     /// Reads a counter.
-    pub fn get(&self, row: u16, counter: Counter) -> u64 {
-        self.word(row, counter).load(Relaxed)
+    pub fn get(&self, counter: Counter) -> u64 {
+        believed(counter, self.word(counter).load(Relaxed))
     }
 
-    /// The sum of a counter over all rows.
-    pub fn sum(&self, counter: Counter) -> u64 {
-        (0..ROWS as u16).map(|row| self.get(row, counter)).fold(0, u64::wrapping_add)
+    /// Connections of every kind that `max_connection` is about.
+    pub fn clients(&self) -> u64 {
+        CLIENTS.into_iter().map(|counter| self.get(counter)).sum()
     }
 
-    /// Ends a row: its totals go to the departed, its gauges to nobody. The master does this
-    /// once the process is reaped.
-    pub fn retire(&self, row: u16) {
-        for counter in Counter::ALL {
-            if !counter.is_gauge() {
-                self.add(DEPARTED, counter, self.get(row, counter));
-            }
-            self.word(row, counter).store(0, Relaxed);
+    fn word(&self, counter: Counter) -> &AtomicU64 {
+        &self.shared.words()[counter as usize]
+    }
+}
+
+/// The page of another process, which is only read.
+pub struct Page {
+    shared: Shared,
+}
+
+impl Page {
+    /// Opens the page of a worker.
+    pub fn open(memfd: BorrowedFd<'_>) -> Result<Page> {
+        let shared = Shared::view(memfd)?;
+        if shared.words().len() * 8 != PAGE_BYTES {
+            return Err(Error::new(format!("a worker's counters are not {PAGE_BYTES} bytes")));
+        }
+        Ok(Page { shared })
+    }
+
+    /// Reads a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        believed(counter, self.shared.words()[counter as usize].load(Relaxed))
+    }
+
+    /// Connections of every kind that `max_connection` is about, as the worker tells them.
+    pub fn clients(&self) -> u64 {
+        CLIENTS.into_iter().map(|counter| self.get(counter)).sum()
+    }
+
+    /// Every total.
+    pub fn totals(&self) -> Totals {
+        let total = |counter: Counter| if counter.is_gauge() { 0 } else { self.get(counter) };
+        Totals(Counter::ALL.map(total).to_vec())
+    }
+}
+
+/// So much of what a worker wrote as can be: a gauge below zero is none.
+fn believed(counter: Counter, value: u64) -> u64 {
+    match counter.is_gauge() && value > i64::MAX as u64 {
+        true => 0,
+        false => value.min(TOTAL_MAX),
+    }
+}
+
+/// What workers that are no more have counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals(Vec<u64>);
+
+impl From<Vec<u64>> for Totals {
+    /// Of counters in the order of [`Counter::ALL`].
+    fn from(totals: Vec<u64>) -> Totals {
+        Totals(totals)
+    }
+}
+
+impl Totals {
+    /// Reads a total.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Adds those of one more.
+    pub fn add(&mut self, last: &Totals) {
+        self.0.resize(Counter::ALL.len().max(self.0.len()), 0);
+        for (sum, more) in self.0.iter_mut().zip(&last.0) {
+            *sum = sum.saturating_add(*more).min(TOTAL_MAX);
         }
     }
+}
 
-    fn word(&self, row: u16, counter: Counter) -> &std::sync::atomic::AtomicU64 {
-        &self.shared.words()[usize::from(row) * ROW_WORDS + counter as usize]
+/// The pages of all workers, or of all the others, as one process reads them.
+#[derive(Default)]
+pub struct Board {
+    pages: BTreeMap<WorkerId, Page>,
+    departed: Totals,
+}
+
+impl Board {
+    /// Without a page. `departed` is what workers have counted that ended before.
+    pub fn new(departed: Totals) -> Board {
+        Board { pages: BTreeMap::new(), departed }
+    }
+
+    /// A worker is there, and counts on this page.
+    pub fn add(&mut self, id: WorkerId, page: Page) {
+        self.pages.insert(id, page);
+    }
+
+    /// As [`add`](Self::add).
+    pub fn opened(&mut self, id: WorkerId, memfd: BorrowedFd<'_>) -> Result<()> {
+        self.add(id, Page::open(memfd)?);
+        Ok(())
+    }
+
+    /// A worker is no more: its totals stay, its gauges go.
+    pub fn ended(&mut self, id: WorkerId, last: &Totals) {
+        self.pages.remove(&id);
+        self.departed.add(last);
+    }
+
+    /// Reads a counter of one worker.
+    pub fn get(&self, id: WorkerId, counter: Counter) -> u64 {
+        self.pages.get(&id).map_or(0, |page| page.get(counter))
+    }
+
+    /// The page of one worker.
+    pub fn page(&self, id: WorkerId) -> Option<&Page> {
+        self.pages.get(&id)
+    }
+
+    /// What workers that are no more have counted.
+    pub fn departed(&self) -> &Totals {
+        &self.departed
+    }
+
+    /// The sum of a counter over all pages and the departed.
+    pub fn sum(&self, counter: Counter) -> u64 {
+        let gone = self.departed.get(counter);
+        let sum = self.pages.values().map(|page| page.get(counter));
+        sum.fold(gone, u64::saturating_add).min(TOTAL_MAX)
+    }
+
+    /// What [`Page::clients`] says of all pages, of each at most `each_max`.
+    pub fn clients(&self, each_max: u64) -> u64 {
+        let clients = self.pages.values().map(|page| page.clients().min(each_max));
+        clients.fold(0, u64::saturating_add)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
+    use crate::fd::Slot;
+
+    fn id(epoch: u32) -> WorkerId {
+        WorkerId { slot: Slot(0), epoch }
+    }
+
+    fn worker(board: &mut Board, epoch: u32) -> Row {
+        let memfd = Row::create().unwrap();
+        let row = Row::take(memfd.as_fd()).unwrap();
+        board.opened(id(epoch), memfd.as_fd()).unwrap();
+        row
+    }
+
+    fn end(board: &mut Board, epoch: u32) {
+        let last = board.page(id(epoch)).unwrap().totals();
+        board.ended(id(epoch), &last);
+    }
 
     #[test]
     fn totals_outlive_their_process_and_gauges_do_not() {
-        let (board, _memfd) = Scoreboard::create().unwrap();
-        board.add(3, Counter::Connections, 2);
-        board.add(3, Counter::Opened, 5);
-        board.sub(3, Counter::Connections, 1);
-        assert_eq!(board.sum(Counter::Connections), 1);
-        board.retire(3);
-        assert_eq!((board.sum(Counter::Connections), board.sum(Counter::Opened)), (0, 5));
+        let mut board = Board::default();
+        let (first, second) = (worker(&mut board, 1), worker(&mut board, 2));
+        first.add(Counter::Connections, 2);
+        first.add(Counter::Opened, 5);
+        first.sub(Counter::Connections, 1);
+        second.add(Counter::Opened, 1);
+        assert_eq!((board.sum(Counter::Connections), board.sum(Counter::Opened)), (1, 6));
+        assert_eq!(board.get(id(1), Counter::Opened), 5);
+        end(&mut board, 1);
+        assert_eq!((board.sum(Counter::Connections), board.sum(Counter::Opened)), (0, 6));
+        end(&mut board, 2);
+        assert_eq!(board.sum(Counter::Opened), 6);
+        assert_eq!(board.departed().get(Counter::Opened), 6);
+        assert_eq!(Board::new(board.departed().clone()).sum(Counter::Opened), 6);
+    }
+
+    #[test]
+    fn a_page_is_written_by_its_worker_alone() {
+        let memfd = Row::create().unwrap();
+        let row = Row::take(memfd.as_fd()).unwrap();
+        row.add(Counter::Connections, 3);
+        assert!(nix::sys::uio::pwrite(&memfd, &[0xff; 8], 0).is_err());
+        assert!(Shared::open(memfd.as_fd()).is_err());
+        assert_eq!(Page::open(memfd.as_fd()).unwrap().get(Counter::Connections), 3);
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_is_worth_no_more_than_one_that_can() {
+        let mut board = Board::default();
+        let (liar, honest) = (worker(&mut board, 1), worker(&mut board, 2));
+        honest.add(Counter::Connections, 7);
+        liar.add(Counter::Connections, 1 << 40);
+        assert_eq!(board.clients(100), 107);
+        liar.sub(Counter::Connections, (1 << 40) + 1);
+        assert_eq!(board.clients(100), 7);
+        for _ in 0..3 {
+            liar.add(Counter::Opened, u64::MAX / 2);
+            honest.add(Counter::Opened, 1);
+            assert_eq!(board.sum(Counter::Opened), TOTAL_MAX);
+        }
+        end(&mut board, 1);
+        end(&mut board, 2);
+        assert_eq!(board.sum(Counter::Opened), TOTAL_MAX);
     }
 
     #[test]
@@ -287,6 +469,6 @@ mod tests {
             assert_eq!(counter as usize, index);
             assert_eq!(serde_json::to_value(counter).unwrap(), counter.as_str());
         }
-        assert!(Counter::ALL.len() <= ROW_WORDS);
+        assert!(Counter::ALL.len() <= PAGE_BYTES / 8);
     }
 }

@@ -16,6 +16,10 @@ use crate::ipc::messages::LinkId;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 
+/// Links of one worker that a new manager is told of, and ends that it is told before the links:
+/// far more than there are.
+const OVER_MAX: usize = 4096;
+
 /// The links there are.
 pub struct Direct {
     links: BTreeMap<LinkId, Pair>,
@@ -34,6 +38,8 @@ struct Pair {
     end: Option<OwnedFd>,
     /// Whether the sender was told to end it.
     told: bool,
+    /// Whether the receiver was told that the sender has ended it.
+    left: bool,
 }
 
 impl Direct {
@@ -99,15 +105,16 @@ impl Manager {
         let (ours, theirs) = packet::pair()?;
         self.direct.last += 1;
         sender.send_directly(self.direct.last, to, ours);
-        let pair = Pair { from, to, end: Some(theirs), told: false };
+        let pair = Pair { from, to, end: Some(theirs), told: false, left: false };
         self.direct.links.insert(self.direct.last, pair);
         Ok(())
     }
 
     /// All that its sender does not send by it has gone to its receiver: now that may listen.
-    pub fn on_through(&mut self, link: LinkId) {
+    pub fn on_through(&mut self, from: WorkerId, link: LinkId) {
         let Some(pair) = self.direct.links.get_mut(&link) else { return };
-        if let Some(end) = pair.end.take()
+        if pair.from == from
+            && let Some(end) = pair.end.take()
             && let Some(receiver) = self.workers.get(pair.to)
         {
             receiver.peer(link, pair.from, end);
@@ -115,33 +122,45 @@ impl Manager {
     }
 
     /// All that went by it is sent: its receiver takes that before what follows by us.
-    pub fn on_indirect(&mut self, link: LinkId) {
-        let Some(pair) = self.direct.links.get(&link) else {
-            if self.settle_until.is_some() {
+    pub fn on_indirect(&mut self, from: WorkerId, link: LinkId) {
+        let Some(pair) = self.direct.links.get_mut(&link) else {
+            if self.settle_until.is_some() && self.direct.over.len() < OVER_MAX {
                 // Its receiver has not told us of it yet.
                 self.direct.over.insert(link);
             }
             return;
         };
-        match self.workers.get(pair.to) {
+        // Nobody ends a link of others, or one of its own a second time.
+        if pair.from != from || std::mem::replace(&mut pair.left, true) {
+            return;
+        }
+        let to = pair.to;
+        match self.workers.get(to) {
             Some(receiver) => receiver.peer_left(link),
-            None => self.on_peer_ended(link),
+            None => self.on_peer_ended(to, link),
         }
     }
 
     /// All that went by it was taken.
-    pub fn on_peer_ended(&mut self, link: LinkId) {
+    pub fn on_peer_ended(&mut self, to: WorkerId, link: LinkId) {
+        if self.direct.links.get(&link).is_none_or(|pair| pair.to != to) {
+            return;
+        }
         self.direct.links.remove(&link);
         self.hand_over_if_undisturbed();
     }
 
-    /// These direct links lead to a worker.
+    /// These direct links lead to a worker, which says so once, before it says what it owns.
     pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
-        for (link, from) in from {
+        if self.workers.get(to).is_none_or(|worker| worker.introduced) {
+            return;
+        }
+        for (link, from) in from.into_iter().take(OVER_MAX) {
             // Its sender ends it, as we are new to it.
-            self.direct.links.insert(link, Pair { from, to, end: None, told: true });
+            let pair = Pair { from, to, end: None, told: true, left: false };
+            self.direct.links.entry(link).or_insert(pair);
             if self.direct.over.remove(&link) {
-                self.on_indirect(link);
+                self.on_indirect(from, link);
             }
         }
     }
@@ -196,7 +215,7 @@ impl Manager {
         self.direct.forget(id);
         let sent = self.direct.links.iter().filter(|(_, pair)| pair.from == id);
         for link in sent.map(|(link, _)| *link).collect::<Vec<_>>() {
-            self.on_indirect(link);
+            self.on_indirect(id, link);
         }
         self.hand_over_if_undisturbed();
     }

@@ -21,6 +21,9 @@ use crate::sys::clock::monotonic_ms;
 const PART: usize = 256;
 /// Entries that are looked at in one go.
 const LOOK: usize = 4096;
+/// Lists for one worker that are under way at the same time. While there are as many, nothing more
+/// is read from that worker.
+pub const LISTS_MAX: usize = 64;
 /// For a worker to take a part.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,7 +51,13 @@ impl Manager {
     /// Answers a worker's question for all connections.
     pub fn list(&mut self, asker: WorkerId, id: RequestId) {
         if let Some(worker) = self.workers.get(asker) {
-            spawn_local(answer(self.listing(), Rc::clone(&worker.link), id));
+            let (listing, link) = (self.listing(), Rc::clone(&worker.link));
+            let lists = Rc::clone(&worker.lists);
+            spawn_local(async move {
+                // Nobody closes it.
+                let _turn = lists.acquire().await;
+                answer(listing, link, id).await;
+            });
         }
     }
 }

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::Config;
@@ -51,7 +51,7 @@ use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::Scoreboard;
+use crate::ipc::scoreboard::Board;
 use crate::log;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::{ending, process};
@@ -71,6 +71,9 @@ use workers::{WorkerHandle, Workers};
 const TURN_BYTES: usize = 64 * 1024;
 /// What a packet costs besides its bytes.
 const PACKET_COST: usize = 8 * 1024;
+/// Ranges of numbers that one worker tells a manager: one for each client that came from elsewhere
+/// and a few for each lease.
+const RANGES_MAX: usize = 1 << 18;
 /// Packets of a worker that has ended: more than the kernel queues.
 const LAST_PACKETS_MAX: usize = 1024;
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
@@ -84,7 +87,7 @@ pub(crate) struct Manager {
     settings: Settings,
     epoch: u32,
     state: MasterState,
-    scoreboard: Scoreboard,
+    scoreboard: Board,
     workers: Workers,
     router: Router,
     hold: Hold,
@@ -141,10 +144,10 @@ pub(crate) async fn live(
         return Err(Error::new("the first packet of the master is not Boot"));
     };
     link.send(&ManagerToMaster::Hello(Hello::ours()));
-    let [control, scoreboard] = <[OwnedFd; 2]>::try_from(fds)
+    let [control] = <[OwnedFd; 1]>::try_from(fds)
         .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
     let peers = settle(&boot)?;
-    let manager = Manager::boot(Rc::clone(&link), &boot, &scoreboard, peers)?;
+    let manager = Manager::boot(Rc::clone(&link), &boot, peers)?;
     let flusher = {
         let link = Rc::clone(&link);
         spawn_local(async move { link.flush_forever().await })
@@ -210,14 +213,8 @@ async fn end_orphans(manager: &Shared) {
 }
 
 impl Manager {
-    fn boot(
-        master: Rc<MasterLink>,
-        boot: &ManagerBoot,
-        scoreboard: &OwnedFd,
-        peers: Peers,
-    ) -> Result<Shared> {
+    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, peers: Peers) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
-        let scoreboard = Scoreboard::open(scoreboard.as_fd())?;
         let is_successor = boot.epoch > 1 || boot.begin_with_reload;
         let now = monotonic_ms();
         let scope = if is_successor { Scope::All } else { Scope::Open };
@@ -227,7 +224,7 @@ impl Manager {
                 settings,
                 epoch: boot.epoch,
                 state: boot.state.clone(),
-                scoreboard,
+                scoreboard: Board::new(boot.departed.clone()),
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
@@ -260,7 +257,10 @@ impl Manager {
             MasterToManager::Attach(record) => self.attach(record, fds)?,
             MasterToManager::Leased { id, first, last } => self.router.leased(id, first, last),
             MasterToManager::WorkerReady(id) => self.on_ready(id),
-            MasterToManager::Exited { id, how, respawn_ms } => self.on_exited(id, how, respawn_ms),
+            MasterToManager::Exited { id, how, respawn_ms, last } => {
+                self.scoreboard.ended(id, &last);
+                self.on_exited(id, how, respawn_ms);
+            }
             MasterToManager::Prepared { generation, config, worker_num } => {
                 self.on_prepared(generation, &config, worker_num);
             }
@@ -300,11 +300,12 @@ impl Manager {
     }
 
     fn attach(&mut self, record: WorkerRecord, fds: Vec<OwnedFd>) -> Result<()> {
-        let [link, registry] = <[OwnedFd; 2]>::try_from(fds)
+        let [link, registry, page] = <[OwnedFd; 3]>::try_from(fds)
             .map_err(|fds| Error::new(format!("Attach came with {} descriptors", fds.len())))?;
         let (id, generation) = (record.id, record.generation);
         let link = Link::new(link, id)?;
-        let registry = Registry::open(registry.as_fd())?;
+        let registry = Registry::view(registry.as_fd())?;
+        self.scoreboard.opened(id, page.as_fd())?;
         let mut worker = WorkerHandle::new(record, link, registry, monotonic_ms());
         if let Some(me) = self.me.upgrade() {
             let link = Rc::clone(&worker.link);
@@ -312,7 +313,7 @@ impl Manager {
                 let error = link.flush_forever().await;
                 tracing::debug!(worker = %link.id(), %error, "the link is gone");
             }));
-            worker.keep(spawn_local(read(me, Rc::clone(&worker.link))));
+            worker.keep(spawn_local(read(me, Rc::clone(&worker.link), Rc::clone(&worker.lists))));
         }
         worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
@@ -364,21 +365,32 @@ impl Manager {
 
     /// A worker says which clients it has of others' numbers. It is believed once, by a manager
     /// that is new: nobody else could tell it. From then on the manager knows what moved.
-    fn on_owns(&mut self, id: WorkerId, manager: u32, ranges: &[(u64, u64)], last: bool) {
+    fn on_owns(
+        &mut self,
+        id: WorkerId,
+        manager: u32,
+        ranges: &[(u64, u64)],
+        last: bool,
+    ) -> Result<()> {
         let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
             // It was said to a manager that died.
-            return;
+            return Ok(());
         };
         if !worker.may_claim && !ranges.is_empty() {
             let count = ranges.len();
             tracing::error!(worker = %id, count, "claims clients that it was not given");
-            return;
+            return Ok(());
+        }
+        worker.ranges_told += ranges.len();
+        if worker.ranges_told > RANGES_MAX {
+            return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
         }
         if last {
             (worker.introduced, worker.may_claim) = (true, false);
         }
         self.router.owns(id, ranges);
         self.settle_if_all_known();
+        Ok(())
     }
 
     /// Ends the wait of a successor once every worker that may have clients has said what it
@@ -502,10 +514,12 @@ impl Manager {
 }
 
 /// Reads a worker's link until its end, a few packets at a time, so that all get their turn.
-async fn read(manager: Shared, link: Rc<Link>) {
+/// Nothing is read while the answers to what was read before pile up.
+async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
     loop {
-        link.control_room().await;
+        link.room().await;
+        drop(lists.acquire().await);
         let mut arrival = match link.receive(&mut buffer).await {
             Ok(Some(arrival)) => arrival,
             // The master will tell how it ended.

@@ -106,7 +106,8 @@ impl Router {
     }
 
     /// A worker says what it owns of others' numbers, in addition to what is known. Where another
-    /// claims the same, the one that was given it last holds, for the giver knows of it until it is told.
+    /// claims the same, the one that was given it last holds, for the giver knows of it until it is
+    /// told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
         for &(first, last) in ranges {
             let Ok(fd) = Fd::try_from(first) else { continue };

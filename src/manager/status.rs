@@ -48,17 +48,16 @@ impl Manager {
     }
 
     fn report(&self, worker: &WorkerHandle, now: u64) -> WorkerReport {
-        let row = worker.record.row;
         WorkerReport {
             slot: worker.id().slot,
             pid: worker.record.pid,
             epoch: worker.id().epoch,
             generation: worker.record.generation,
             state: worker.state(),
-            connections: self.scoreboard.get(row, Counter::Connections),
+            connections: self.scoreboard.get(worker.id(), Counter::Connections),
             silent_ms: worker.beats.silent_ms(now),
             lane_bytes: worker.link.data_bytes() as u64,
-            counters: counters(|counter| self.scoreboard.get(row, counter)),
+            counters: counters(|counter| self.scoreboard.get(worker.id(), counter)),
         }
     }
 

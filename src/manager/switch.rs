@@ -112,7 +112,7 @@ impl Manager {
             return Ok(());
         }
         while let Some(frame) = frames.next::<WorkerToManager>(&mut fds)? {
-            self.on_message(from, frame.message, frame.body, &mut fds);
+            self.on_message(from, frame.message, frame.body, &mut fds)?;
         }
         if let Some(worker) = self.workers.get_mut(from) {
             worker.tell_refused();
@@ -126,7 +126,7 @@ impl Manager {
         message: WorkerToManager,
         body: Body<'_>,
         fds: &mut Vec<std::os::fd::OwnedFd>,
-    ) {
+    ) -> Result<()> {
         let origin = Origin::Worker(from);
         match message {
             WorkerToManager::Push { id, fd, opcode } => {
@@ -156,7 +156,7 @@ impl Manager {
             WorkerToManager::List { id } => self.list(from, id),
             WorkerToManager::Beat(number) => self.on_beat(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
-                self.on_owns(from, manager, &ranges, last);
+                self.on_owns(from, manager, &ranges, last)?;
             }
             WorkerToManager::Moving { fds: numbers } => {
                 self.on_moving(from, numbers, body, std::mem::take(fds));
@@ -168,9 +168,9 @@ impl Manager {
             WorkerToManager::Gave => self.on_gave(from),
             WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
             WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
-            WorkerToManager::Through { link } => self.on_through(link),
-            WorkerToManager::Indirect { link } => self.on_indirect(link),
-            WorkerToManager::PeerEnded { link } => self.on_peer_ended(link),
+            WorkerToManager::Through { link } => self.on_through(from, link),
+            WorkerToManager::Indirect { link } => self.on_indirect(from, link),
+            WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
             WorkerToManager::Rested => self.on_rested(from),
             WorkerToManager::Adopted { from: old, fds, had } => {
                 self.on_adopted(from, old, fds, had);
@@ -179,6 +179,7 @@ impl Manager {
                 tracing::debug!(worker = %from, "the worker has no connections left");
             }
         }
+        Ok(())
     }
 
     /// Brings a message to one. The verdict goes to whoever sent it.

@@ -17,7 +17,7 @@ use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{ManagerToWorker, Origin, StopMode, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Entry;
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Row};
 use crate::sys::packet;
 
 mod direct;
@@ -36,7 +36,6 @@ fn fd(slot: u8, serial: u64) -> u64 {
 struct Master {
     socket: OwnedFd,
     link: tokio::io::unix::AsyncFd<OwnedFd>,
-    board: Scoreboard,
     socket_path: PathBuf,
     _dir: tempfile::TempDir,
     config: String,
@@ -50,13 +49,12 @@ impl Master {
         let socket_path = dir.path().join("control.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (board, memfd) = Scoreboard::create().unwrap();
         let (ours, theirs) = packet::pair().unwrap();
         let link =
             crate::sys::watch::watch(ours.try_clone().unwrap(), tokio::io::Interest::READABLE)
                 .unwrap();
         let config = serde_json::to_string(&Config::default()).unwrap();
-        let master = Master { socket: ours, link, board, socket_path, _dir: dir, config, epoch };
+        let master = Master { socket: ours, link, socket_path, _dir: dir, config, epoch };
         let state = MasterState {
             pid: 4242,
             version: "1.2.3".to_owned(),
@@ -65,10 +63,16 @@ impl Master {
             ..MasterState::default()
         };
         let config = master.config.clone();
-        let boot =
-            ManagerBoot { epoch, config, generation: 1, pending, begin_with_reload: false, state };
-        let fds = [OwnedFd::from(listener), memfd];
-        master.tell(&MasterToManager::Boot(boot), &fds);
+        let boot = ManagerBoot {
+            epoch,
+            config,
+            generation: 1,
+            pending,
+            begin_with_reload: false,
+            state,
+            departed: Default::default(),
+        };
+        master.tell(&MasterToManager::Boot(boot), &[OwnedFd::from(listener)]);
         spawn_local(async move { live(theirs, |_| Peers::of(&Config::default())).await.unwrap() });
         assert!(matches!(master.hear().await, ManagerToMaster::Hello(_)));
         assert!(matches!(master.hear().await, ManagerToMaster::Ready));
@@ -94,23 +98,24 @@ impl Master {
         codec::decode(&buffer[..got.len]).unwrap()
     }
 
-    fn attach(&self, id: WorkerId, generation: u32, row: u16, ready: bool) -> FakeWorker {
+    fn attach(&self, id: WorkerId, generation: u32, ready: bool) -> FakeWorker {
         let (ours, theirs) = packet::pair().unwrap();
         let (registry, memfd) = Registry::create(64).unwrap();
-        let record = WorkerRecord { id, generation, pid: 1, row, ready };
-        self.tell(&MasterToManager::Attach(record), &[theirs, memfd]);
+        let page = Row::create().unwrap();
+        let counters = Row::take(page.as_fd()).unwrap();
+        let record = WorkerRecord { id, generation, pid: 1, ready };
+        self.tell(&MasterToManager::Attach(record), &[theirs, memfd, page]);
         let link = Rc::new(Link::new(ours, id).unwrap());
         let flusher = Rc::clone(&link);
         let flusher = spawn_local(async move {
             flusher.flush_forever().await;
         });
-        FakeWorker { link, registry, heard: Vec::new(), flusher }
+        FakeWorker { link, registry, counters, heard: Vec::new(), flusher }
     }
 
     /// A worker that serves and owns the serials 1 to 1000 of its slot.
     async fn serving(&self, id: WorkerId, generation: u32) -> FakeWorker {
-        let row = id.slot.0 as u16 * 10 + id.epoch as u16;
-        let mut worker = self.attach(id, generation, row, false);
+        let mut worker = self.attach(id, generation, false);
         self.tell(&MasterToManager::WorkerReady(id), &[]);
         assert!(matches!(worker.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         let base = u64::from(id.epoch - 1) * 1000;
@@ -136,7 +141,8 @@ impl Master {
         let id = worker.link.id();
         drop(worker);
         let how = "signal SIGKILL".to_owned();
-        self.tell(&MasterToManager::Exited { id, how, respawn_ms: Some(0) }, &[]);
+        let last = Default::default();
+        self.tell(&MasterToManager::Exited { id, how, respawn_ms: Some(0), last }, &[]);
     }
 
     async fn control(&self) -> Commander {
@@ -149,6 +155,7 @@ impl Master {
 struct FakeWorker {
     link: Rc<Link>,
     registry: Registry,
+    counters: Row,
     heard: Vec<(ManagerToWorker, Bytes, Vec<OwnedFd>)>,
     flusher: tokio::task::JoinHandle<()>,
 }
@@ -382,8 +389,8 @@ fn connections_come_from_the_registries_and_status_from_the_scoreboard() {
         };
         a.registry.opened(3, &entry(fd(0, 7)));
         b.registry.opened(0, &entry(fd(1, 8)));
-        master.board.add(1, Counter::Connections, 1);
-        master.board.add(11, Counter::Connections, 1);
+        a.counters.add(Counter::Connections, 1);
+        b.counters.add(Counter::Connections, 1);
         let mut control = master.control().await;
         control.send("{\"cmd\":\"connections\"}\n").await;
         for (number, worker) in [(fd(0, 7), 0), (fd(1, 8), 1)] {
@@ -406,8 +413,8 @@ fn connections_come_from_the_registries_and_status_from_the_scoreboard() {
 fn a_successor_holds_pushes_until_it_knows_who_owns_what() {
     story(async {
         let master = Master::boot(2, None).await;
-        let mut a = master.attach(id(0, 1), 1, 1, true);
-        let mut b = master.attach(id(1, 1), 1, 2, true);
+        let mut a = master.attach(id(0, 1), 1, true);
+        let mut b = master.attach(id(1, 1), 1, true);
         assert!(matches!(a.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         a.owns(2, vec![(fd(0, 1), fd(0, 100))]);
         // Slot 1's worker has taken over a client of slot 0, which only it knows.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::beats::Beats;
+use super::listing::LISTS_MAX;
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -47,6 +49,10 @@ pub struct WorkerHandle {
     pub may_claim: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
+    /// Ranges of numbers that it has told.
+    pub ranges_told: usize,
+    /// What allows its lists of connections, each while it is under way.
+    pub lists: Rc<Semaphore>,
     /// Its pushes that were refused and not yet told.
     pub refused: u64,
     /// The tasks that read and flush its link.
@@ -67,6 +73,8 @@ impl WorkerHandle {
             introduced: false,
             may_claim,
             killed: false,
+            ranges_told: 0,
+            lists: Rc::new(Semaphore::new(LISTS_MAX)),
             refused: 0,
             tasks: Vec::new(),
         }

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::stat::SFlag;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::spot::Spot;
 use crate::config::{Config, ListenAddr};
 use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
 use crate::ipc::messages::Listener;
+use crate::sys::socket::lock_filter;
 use crate::sys::way::Missing;
 
 /// One listening socket.
@@ -108,6 +109,16 @@ impl Listeners {
             .unzip()
     }
 
+    /// Has the sockets of `slot` listen, also where a worker that was taken over has shut one down.
+    pub fn revive(&self, slot: Slot, config: &Config) {
+        let (listeners, sockets) = self.of_slot(slot, config);
+        for (listener, socket) in listeners.iter().zip(sockets) {
+            if let Err(error) = SockRef::from(&socket).listen(backlog(config)) {
+                tracing::error!(address = listener.address, %error, "it does not listen any more");
+            }
+        }
+    }
+
     /// The sockets of `slot` that no other slot shares: those that somebody has to take over when
     /// the slot has no worker.
     pub fn own_of_slot(&self, slot: Slot) -> (Vec<Listener>, Vec<BorrowedFd<'_>>) {
@@ -164,6 +175,7 @@ fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, Strin
     socket.set_reuse_port(true).subject(subject)?;
     socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
     socket.listen(backlog(config)).subject(subject)?;
+    lock_filter(socket.as_fd()).subject(subject)?;
     let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
     Ok((socket.into(), real.to_string()))
 }

@@ -175,8 +175,7 @@ impl Master {
     }
 
     fn try_start_manager(&mut self, now: u64) -> Result<()> {
-        let fds = [&self.control, &self.scoreboard_memfd].map(|fd| duplicate(fd.as_fd()));
-        let fds = fds.into_iter().collect::<Result<Vec<_>>>()?;
+        let fds = vec![duplicate(self.control.as_fd())?];
         let boot = ManagerBoot {
             epoch: self.manager.epoch,
             config: serde_json::to_string(&self.config).unwrap_or_default(),
@@ -184,6 +183,7 @@ impl Master {
             pending: self.reload.pending_generation(),
             begin_with_reload: self.manager.reload_asked,
             state: self.state(),
+            departed: self.board.departed().clone(),
         };
         let mut child = Child::start(&Birth {
             image: &self.image.path(),
@@ -249,7 +249,7 @@ impl Master {
         use crate::ipc::scoreboard::Counter;
         notify::watchdog();
         let ready = self.workers.iter().filter(|worker| worker.ready_ms.is_some()).count();
-        let open = self.scoreboard.sum(Counter::Connections);
+        let open = self.board.sum(Counter::Connections);
         let throttled = match self.places.throttled().len() {
             0 => String::new(),
             slots => format!(", {slots} in a crash loop"),

@@ -15,6 +15,7 @@ mod listen;
 mod log_file;
 mod manager_handle;
 mod notify;
+mod pages;
 mod places;
 mod protocol;
 mod reload;
@@ -29,6 +30,14 @@ mod trust;
 pub mod upgrade;
 mod worker_handle;
 mod worker_left;
+
+/// What only fuzz targets see.
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub mod serials {
+        pub use crate::master::serials::{block, parse, render};
+    }
+}
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -49,7 +58,7 @@ pub use upgrade::rehearse;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
-use crate::ipc::scoreboard::Scoreboard;
+use crate::ipc::scoreboard::Board;
 use crate::log;
 use crate::sys::{clock, ending, guard, process};
 use apps::App;
@@ -92,8 +101,10 @@ struct Master {
     serials: Serials,
     listeners: Listeners,
     control: OwnedFd,
-    scoreboard: Scoreboard,
-    scoreboard_memfd: OwnedFd,
+    /// What the workers count.
+    board: Board,
+    /// When that is looked at again.
+    counts_at_ms: u64,
     /// What the serving generation runs.
     image: Image,
     reload: Reload,
@@ -185,7 +196,6 @@ impl Master {
         listeners.ensure(&config)?;
         write_pid_file(&runtime_dir, &config)?;
         let log_file = LogFile::open(&config)?;
-        let (scoreboard, scoreboard_memfd) = Scoreboard::create()?;
         let image = Image::open(&launch.invoked, 1)?;
         Ok(Master {
             arguments: process::arguments(),
@@ -199,8 +209,8 @@ impl Master {
             listeners,
             control: runtime_dir.control_socket()?,
             runtime_dir,
-            scoreboard,
-            scoreboard_memfd,
+            board: Board::default(),
+            counts_at_ms: 0,
             image,
             reload: Reload::default(),
             places: Places::new(&config),
@@ -267,6 +277,7 @@ impl Master {
         self.keep_manager(now);
         self.keep_workers(now);
         self.keep_leases(now);
+        self.keep_counts(now);
         self.keep_lending(now);
         self.keep_starting(now);
         self.keep_reloading(now);

@@ -80,16 +80,14 @@ impl Serials {
     /// # Errors
     /// When the file cannot be written, or when the slot has no block left.
     pub fn lease(&mut self, slot: Slot) -> Result<u64> {
-        let base = clock_base(clock::unix_ms() / 1000);
-        // The file wins while it is ahead; the clock where it was lost.
-        let first = self.next.get(&slot.0).copied().unwrap_or(base);
-        if first > NEXT_MAX - LEASE_SERIALS {
-            return Err(Error::new(format!(
+        let first = block(&self.next, slot, clock_base(clock::unix_ms() / 1000));
+        let first = first.ok_or_else(|| {
+            Error::new(format!(
                 "slot {slot} has given out all of its {SERIAL_MAX} numbers: stop the server and \
                  remove {}; numbers of clients that left long ago may then come again",
                 self.dir.path().join(FILE).display()
-            )));
-        }
+            ))
+        })?;
         let mut next = self.next.clone();
         next.insert(slot.0, first + LEASE_SERIALS);
         self.write(&next)?;
@@ -108,17 +106,31 @@ impl Serials {
     }
 
     fn write(&mut self, next: &BTreeMap<u8, u64>) -> Result<()> {
-        let mut text = String::from("# slot and its next serial; see docs/operations.md\n");
-        for (slot, next) in next {
-            text.push_str(&format!("{slot} {next}\n"));
-        }
-        let written = self.dir.replace(FILE, text.as_bytes(), FILE_MODE);
+        let written = self.dir.replace(FILE, render(next).as_bytes(), FILE_MODE);
         self.trouble = written.as_ref().err().map(|error| format!("no numbers to lease: {error}"));
         written
     }
 }
 
-fn parse(text: &str) -> BTreeMap<u8, u64> {
+/// The first serial of a slot's next block, `base` where nothing is known of the slot. `None` where
+/// no block is left.
+pub fn block(next: &BTreeMap<u8, u64>, slot: Slot, base: u64) -> Option<u64> {
+    // The file wins while it is ahead; the clock where it was lost.
+    let first = next.get(&slot.0).copied().unwrap_or(base);
+    (first <= NEXT_MAX - LEASE_SERIALS).then_some(first)
+}
+
+/// The file.
+pub fn render(next: &BTreeMap<u8, u64>) -> String {
+    let mut text = String::from("# slot and its next serial; see docs/operations.md\n");
+    for (slot, next) in next {
+        text.push_str(&format!("{slot} {next}\n"));
+    }
+    text
+}
+
+/// What a file says, as far as that makes sense.
+pub fn parse(text: &str) -> BTreeMap<u8, u64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| {

@@ -30,7 +30,7 @@ use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{Generation, Listener, MasterToManager};
-use crate::ipc::scoreboard::Scoreboard;
+use crate::ipc::scoreboard::{Board, Totals};
 use crate::sys::{clock, ending, guard, process};
 
 /// The rehearsal says within this time whether the new image could take over.
@@ -50,7 +50,7 @@ pub struct Takeover {
     started_at: u64,
     runtime_dir: RuntimeDirLeft,
     control: RawFd,
-    scoreboard: RawFd,
+    departed: Totals,
     image: RawFd,
     generation: Generation,
     last_generation: Generation,
@@ -221,7 +221,7 @@ impl Master {
             started_at: self.started_at,
             runtime_dir: self.runtime_dir.leave(&mut leaving)?,
             control: leaving.lend(self.control.as_fd())?,
-            scoreboard: leaving.lend(self.scoreboard_memfd.as_fd())?,
+            departed: self.board.departed().clone(),
             image: leaving.lend(self.image.descriptor())?,
             generation: self.image.generation,
             last_generation: self.reload.last_generation(),
@@ -298,8 +298,6 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let take = process::duplicate_number;
     let why = File::from(take(left.why)?);
     let control = take(left.control)?;
-    let scoreboard_memfd = take(left.scoreboard)?;
-    let scoreboard = Scoreboard::open(scoreboard_memfd.as_fd())?;
     let mut places = super::Places::new(&launch.config);
     for place in left.places {
         let at = places.at(crate::fd::Slot(place.slot));
@@ -313,6 +311,12 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         listeners.adopt(slot, listener, take(socket)?);
     }
     let runtime_dir = RuntimeDir::adopt(left.runtime_dir, &launch.config)?;
+    let workers = left.workers.into_iter().map(super::WorkerHandle::adopt);
+    let workers = workers.collect::<Result<Vec<_>>>()?;
+    let mut board = Board::new(left.departed);
+    for worker in &workers {
+        board.opened(worker.id, worker.page.as_fd())?;
+    }
     let mut master = Master {
         arguments: process::arguments(),
         started_at: left.started_at,
@@ -325,17 +329,13 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         runtime_dir,
         listeners,
         control,
-        scoreboard,
-        scoreboard_memfd,
+        board,
+        counts_at_ms: 0,
         image: Image::adopt(left.generation, take(left.image)?),
         reload: super::Reload::adopt(left.last_generation),
         rehearsal: None,
         places,
-        workers: left
-            .workers
-            .into_iter()
-            .map(super::WorkerHandle::adopt)
-            .collect::<Result<_>>()?,
+        workers,
         apps: left.apps,
         buffer: vec![0; super::child::MESSAGE_BYTES_MAX],
         worker_restarts: left.worker_restarts,
@@ -421,7 +421,6 @@ fn rehearse_launch(launch: Launch, base: Config) -> Result<()> {
     let Some(left) = launch.takeover else {
         return Err(Error::new("there is nothing to take over"));
     };
-    Scoreboard::open(process::duplicate_number(left.scoreboard)?.as_fd())?;
     for worker in left.workers {
         worker.check()?;
     }

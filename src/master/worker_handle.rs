@@ -18,7 +18,7 @@ use crate::ipc::messages::{
     Generation, MasterToManager, MasterToWorker, WorkerBoot, WorkerRecord, WorkerToMaster,
 };
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::ROWS;
+use crate::ipc::scoreboard::{Page, Row};
 use crate::sys::{clock, packet};
 
 /// KILL follows ABRT after this time.
@@ -38,8 +38,10 @@ pub struct WorkerHandle {
     pub generation: Generation,
     /// Its process and link.
     pub child: Child,
-    /// Its row of the scoreboard.
-    pub row: u16,
+    /// Its page of the scoreboard.
+    pub page: OwnedFd,
+    /// Whether it told more clients than it can have when that was looked at last.
+    pub overstates: bool,
     /// The manager's end of its link, kept for the next manager.
     pub manager_end: OwnedFd,
     /// Its registry, kept for its replacement.
@@ -73,7 +75,6 @@ impl WorkerHandle {
             id: self.id,
             generation: self.generation,
             pid: self.child.pid.as_raw(),
-            row: self.row,
             ready: self.ready_ms.is_some(),
         }
     }
@@ -133,7 +134,10 @@ impl Master {
         let (manager_end, worker_end) = packet::pair()?;
         let entries = config.max_connection + REGISTRY_SPARE;
         let (_, registry) = Registry::create(entries)?;
-        let row = self.free_row();
+        let page = Row::create()?;
+        let counters = Page::open(page.as_fd())?;
+        let pages = self.pages()?;
+        self.listeners.revive(slot, config);
         let (listeners, sockets) = self.listeners.of_slot(slot, config);
         let first = self.serials.lease(slot)?;
         let boot = WorkerBoot {
@@ -141,11 +145,12 @@ impl Master {
             generation,
             config: serde_json::to_string(config).unwrap_or_default(),
             worker_num: u16::try_from(config.worker_num).unwrap_or(256),
-            row,
+            departed: self.board.departed().clone(),
+            pages: pages.len() as u16,
             lease: first,
             listeners,
         };
-        let mut fds = vec![worker_end, duplicate(self.scoreboard_memfd.as_fd())?];
+        let mut fds = vec![worker_end, duplicate(page.as_fd())?];
         fds.push(duplicate(registry.as_fd())?);
         for socket in sockets {
             fds.push(duplicate(socket)?);
@@ -163,7 +168,8 @@ impl Master {
             id,
             generation,
             child,
-            row,
+            page,
+            overstates: false,
             manager_end,
             registry,
             ready_ms: None,
@@ -174,7 +180,11 @@ impl Master {
             fatal: None,
             mourning: 0,
         };
+        self.board.add(id, counters);
         worker.send(&MasterToWorker::Boot(boot), fds);
+        for (of, page) in pages {
+            worker.send(&MasterToWorker::Page { of }, vec![page]);
+        }
         self.workers.push(worker);
         self.attach(self.workers.len() - 1);
         Ok(())
@@ -196,18 +206,13 @@ impl Master {
     pub(super) fn attach(&mut self, index: usize) {
         let Some(worker) = self.workers.get(index) else { return };
         let record = worker.record();
-        let fds = [&worker.manager_end, &worker.registry].map(|fd| duplicate(fd.as_fd()));
+        let fds = [&worker.manager_end, &worker.registry, &worker.page];
+        let fds = fds.map(|fd| duplicate(fd.as_fd()));
         match fds.into_iter().collect::<Result<Vec<_>>>() {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
             Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
         }
         self.tell_leases(index);
-    }
-
-    /// A row of the scoreboard that no live worker has. Row 0 is of the departed.
-    fn free_row(&self) -> u16 {
-        let taken = |row: &u16| self.workers.iter().any(|worker| worker.row == *row);
-        (1..ROWS as u16).find(|row| !taken(row)).unwrap_or(ROWS as u16 - 1)
     }
 
     /// Reads what workers say, at most so many packets of each: whoever says more is heard in the
@@ -230,12 +235,10 @@ impl Master {
                     Ok(false) => break,
                     Err(error) => {
                         let worker = &mut self.workers[index];
-                        worker.broke_protocol = true;
-                        let error = error.to_string();
                         tracing::error!(
-                            worker = %worker.id, error, "a worker broke the protocol: killed"
+                            worker = %worker.id, %error, "a worker broke the protocol: killed"
                         );
-                        worker.child.signal(Signal::SIGKILL);
+                        worker.end_for_breach();
                     }
                 }
             }
@@ -274,7 +277,10 @@ impl Master {
                 ));
                 worker.child.signal(Signal::SIGKILL);
             }
-            WorkerToMaster::Ready => self.worker_ready(index),
+            WorkerToMaster::Ready => {
+                self.show_page(index)?;
+                self.worker_ready(index);
+            }
             WorkerToMaster::NeedLease => self.workers[index].lease.wanted(),
             WorkerToMaster::StartApp { id } => {
                 self.start_app(self.workers[index].id, id, fds)?;
@@ -319,7 +325,7 @@ impl Master {
 
     pub(super) fn worker_died(&mut self, worker: WorkerHandle, how: &str, clean: bool) {
         let now = clock::monotonic_ms();
-        self.scoreboard.retire(worker.row);
+        let last = self.end_page(worker.id);
         let slot = worker.id.slot;
         let wanted = self.is_wanted(&worker, clean);
         let expected = clean || self.stopping.is_some();
@@ -351,7 +357,7 @@ impl Master {
             None => how.to_owned(),
         };
         self.worker_of_reload_died(&worker.id, worker.generation, &how);
-        let exited = MasterToManager::Exited { id: worker.id, how: how.clone(), respawn_ms };
+        let exited = MasterToManager::Exited { id: worker.id, how: how.clone(), respawn_ms, last };
         self.tell_manager(&exited, Vec::new());
         if wanted {
             self.fail_start(format!("worker {slot} died at its start: {how}"));

@@ -11,6 +11,7 @@ use super::worker_handle::WorkerHandle;
 use crate::error::Result;
 use crate::ipc::messages::WorkerRecord;
 use crate::ipc::registry::Registry;
+use crate::ipc::scoreboard::Page;
 use crate::sys::process;
 
 /// A worker, as one image of the master leaves it to the next.
@@ -25,6 +26,7 @@ pub struct WorkerLeft {
     link: RawFd,
     manager_end: RawFd,
     registry: RawFd,
+    page: RawFd,
 }
 
 impl WorkerLeft {
@@ -32,6 +34,7 @@ impl WorkerLeft {
     pub fn check(self) -> Result<()> {
         check_link(self.link)?;
         check_link(self.manager_end)?;
+        Page::open(process::duplicate_number(self.page)?.as_fd())?;
         Registry::open(process::duplicate_number(self.registry)?.as_fd()).map(|_| ())
     }
 }
@@ -49,6 +52,7 @@ impl WorkerHandle {
             link: leaving.lend(self.child.link())?,
             manager_end: leaving.lend(self.manager_end.as_fd())?,
             registry: leaving.lend(self.registry.as_fd())?,
+            page: leaving.lend(self.page.as_fd())?,
         })
     }
 
@@ -59,7 +63,8 @@ impl WorkerHandle {
             id: record.id,
             generation: record.generation,
             child: adopt_child(record.pid, left.started_ms, left.link)?,
-            row: record.row,
+            page: process::duplicate_number(left.page)?,
+            overstates: false,
             manager_end: process::duplicate_number(left.manager_end)?,
             registry: process::duplicate_number(left.registry)?,
             ready_ms: left.ready_ms,

@@ -35,6 +35,15 @@ impl Shared {
 
     /// Maps a memfd that another process made with [`create`](Self::create).
     pub fn open(memfd: BorrowedFd<'_>) -> Result<Shared> {
+        Shared::map(memfd, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    /// As [`open`](Self::open), only to read: a store ends this process.
+    pub fn view(memfd: BorrowedFd<'_>) -> Result<Shared> {
+        Shared::map(memfd, ProtFlags::PROT_READ)
+    }
+
+    fn map(memfd: BorrowedFd<'_>, access: ProtFlags) -> Result<Shared> {
         let seals = fcntl(memfd, FcntlArg::F_GET_SEALS).subject(|| "read seals".to_owned())?;
         if seals & SealFlag::F_SEAL_SHRINK.bits() == 0 {
             return Err(Error::new("shared memory that could shrink is refused"));
@@ -42,7 +51,6 @@ impl Shared {
         let stat = fstat(memfd).subject(|| "stat shared memory".to_owned())?;
         let bytes = usize::try_from(stat.st_size).unwrap_or(0);
         let length = NonZeroUsize::new(bytes).ok_or_else(|| Error::new("empty shared memory"))?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new shared mapping at an address of the kernel's choice; it is sealed
         // against shrinking, so all of it stays backed while it is mapped.
         let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, memfd, 0) }
@@ -64,6 +72,15 @@ impl Drop for Shared {
         // There is nothing to do about an error.
         let _ = unsafe { munmap(self.start.cast(), self.words * 8) };
     }
+}
+
+/// Seals memory against every writer but those who have it mapped for writing already: no
+/// descriptor of it writes any more, and none can be mapped for that.
+pub fn seal_for_others(memfd: BorrowedFd<'_>) -> Result<()> {
+    let seals = SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
+    fcntl(memfd, FcntlArg::F_ADD_SEALS(seals))
+        .map(drop)
+        .subject(|| "seal shared memory (needs Linux 5.1)".to_owned())
 }
 
 /// An empty memfd, to be written by whoever holds it.

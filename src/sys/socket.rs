@@ -43,6 +43,19 @@ pub fn accept(listener: BorrowedFd<'_>) -> nix::Result<(OwnedFd, Option<SocketAd
     Ok((socket, peer))
 }
 
+/// Lets nobody attach a filter to a listener, or a program that spreads the clients of all
+/// listeners of its port: who is given a listener accepts on it, and decides for no other.
+pub fn lock_filter(listener: BorrowedFd<'_>) -> nix::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    let value = (&raw const on).cast();
+    // SAFETY: the kernel reads an int, which `value` points to.
+    let done = unsafe {
+        libc::setsockopt(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, value, len)
+    };
+    Errno::result(done).map(drop)
+}
+
 /// Reads what there is, at most the buffer full. 0 means that the client shut its end; `EAGAIN`
 /// that there is nothing.
 pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<usize> {

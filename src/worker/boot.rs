@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
+use crate::fd::WorkerId;
 use crate::ipc::codec;
 use crate::ipc::messages::{Hello, Listener, MasterToWorker, WorkerBoot, WorkerToMaster};
 use crate::sys::packet;
@@ -20,7 +21,9 @@ pub(super) struct Boot {
     pub config: Config,
     pub master: OwnedFd,
     pub link: OwnedFd,
-    pub scoreboard: OwnedFd,
+    /// Its page of the scoreboard, and those of the others.
+    pub page: OwnedFd,
+    pub pages: Vec<(WorkerId, OwnedFd)>,
     pub registry: OwnedFd,
     pub listeners: Vec<(Listener, OwnedFd)>,
 }
@@ -33,9 +36,25 @@ pub(super) fn receive(master: OwnedFd) -> Result<Boot> {
     codec::encode(&hello, &mut bytes)?;
     packet::send(master.as_fd(), &bytes, &[]).subject(|| "greet the master".to_owned())?;
     match codec::decode(&first)? {
-        MasterToWorker::Boot(is) => take(is, master, fds),
+        MasterToWorker::Boot(is) => {
+            let mut boot = take(is, master, fds)?;
+            boot.pages = pages(&boot.master, boot.is.pages)?;
+            Ok(boot)
+        }
         other => Err(Error::new(format!("the master said {other:?} before Boot"))),
     }
+}
+
+/// The pages that follow `Boot`.
+fn pages(master: &OwnedFd, count: u16) -> Result<Vec<(WorkerId, OwnedFd)>> {
+    let page = |_| {
+        let (bytes, fds) = next(master)?;
+        match (codec::decode(&bytes)?, fds.into_iter().next()) {
+            (MasterToWorker::Page { of }, Some(page)) => Ok((of, page)),
+            (other, _) => Err(Error::new(format!("the master said {other:?} behind Boot"))),
+        }
+    };
+    (0..count).map(page).collect()
 }
 
 /// The next packet of the master.
@@ -70,12 +89,12 @@ fn take(is: WorkerBoot, master: OwnedFd, fds: Vec<OwnedFd>) -> Result<Boot> {
         let missing = || Error::new(format!("Boot came with {got} descriptors, not {want}"));
         fds.next().ok_or_else(missing)
     };
-    let (link, scoreboard, registry) = (next()?, next()?, next()?);
+    let (link, page, registry) = (next()?, next()?, next()?);
     let mut listeners = Vec::new();
     for listener in &is.listeners {
         listeners.push((listener.clone(), next()?));
     }
     let config = serde_json::from_str(&is.config)
         .map_err(|error| Error::new(format!("the configuration of Boot: {error}")))?;
-    Ok(Boot { is, config, master, link, scoreboard, registry, listeners })
+    Ok(Boot { is, config, master, link, page, pages: Vec::new(), registry, listeners })
 }

@@ -27,7 +27,6 @@ use crate::fd::WorkerId;
 use crate::ipc::link::Link;
 use crate::ipc::messages::{Listener, WorkerToMaster};
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::Scoreboard;
 use crate::log::{self, Output};
 use crate::sys::watch::watch;
 use crate::sys::{clock, ending, process};
@@ -202,7 +201,7 @@ fn build(
         direct: Default::default(),
         master: MasterLink::new(boot.master)?,
         registry: Registry::open(boot.registry.as_fd())?,
-        board: Board { scoreboard: Scoreboard::open(boot.scoreboard.as_fd())?, row: boot.is.row },
+        board: Board::new(&boot.page, boot.is.departed, &boot.pages)?,
         settings,
     };
     Ok((Rc::new(worker), watched))

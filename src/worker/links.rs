@@ -135,6 +135,8 @@ impl Worker {
     fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
         match message {
             MasterToWorker::Boot(_) => Err(Error::new("it is for the start alone")),
+            MasterToWorker::Page { of } => self.board.page_opened(of, &fds),
+            MasterToWorker::PageEnded { of, last } => self.board.page_ended(of, &last),
             MasterToWorker::Lease { first } => {
                 self.leased(first);
                 Ok(())
@@ -186,7 +188,7 @@ impl Worker {
             if link.id() != self.id {
                 // What another worker asks is answered by the manager's link. (The manager itself
                 // is always read, or each of us might wait for the other.)
-                self.link.control_room().await;
+                self.link.room().await;
             }
             match link.receive(&mut buffer).await {
                 Ok(Some(mut arrival)) => {

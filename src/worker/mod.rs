@@ -64,13 +64,15 @@ pub(crate) mod fuzzing {
 }
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use crate::api::{Context, Handler};
+use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Link;
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::{Counter, Scoreboard};
+use crate::ipc::scoreboard::{self, Counter, Row, Totals};
 use crate::websocket::Codec;
 
 /// The worker's state. Each field belongs to the file of its name.
@@ -123,18 +125,41 @@ impl Worker {
     }
 }
 
-/// This worker's row of the scoreboard.
+/// What this worker counts, and what it reads of the others.
 struct Board {
-    scoreboard: Scoreboard,
-    row: u16,
+    row: Row,
+    others: RefCell<scoreboard::Board>,
 }
 
 impl Board {
+    fn new(page: &OwnedFd, departed: Totals, pages: &[(WorkerId, OwnedFd)]) -> Result<Board> {
+        let mut others = scoreboard::Board::new(departed);
+        for (of, page) in pages {
+            others.opened(*of, page.as_fd())?;
+        }
+        Ok(Board { row: Row::take(page.as_fd())?, others: RefCell::new(others) })
+    }
+
+    fn page_opened(&self, of: WorkerId, fds: &[OwnedFd]) -> Result<()> {
+        let page = fds.first().ok_or_else(|| Error::new("Page without a page"))?;
+        self.others.borrow_mut().opened(of, page.as_fd())
+    }
+
+    fn page_ended(&self, of: WorkerId, last: &Totals) -> Result<()> {
+        self.others.borrow_mut().ended(of, last);
+        Ok(())
+    }
+
     fn add(&self, counter: Counter, n: u64) {
-        self.scoreboard.add(self.row, counter, n);
+        self.row.add(counter, n);
     }
 
     fn sub(&self, counter: Counter, n: u64) {
-        self.scoreboard.sub(self.row, counter, n);
+        self.row.sub(counter, n);
+    }
+
+    /// What all workers have counted, those that ended as well.
+    fn total(&self, counter: Counter) -> u64 {
+        self.others.borrow().sum(counter).saturating_add(self.row.get(counter))
     }
 }

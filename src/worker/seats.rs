@@ -79,7 +79,7 @@ impl Worker {
 
     /// Whether nobody of the server has counted this since it was started.
     pub(super) fn is_first(&self, counter: Counter) -> bool {
-        self.board.scoreboard.sum(counter) == 0
+        self.board.total(counter) == 0
     }
 
     /// A connection of a trusted proxy counts for the client that this has named.

@@ -99,8 +99,8 @@ fn a_sender_that_dies_holds_up_nobody_whose_worker_has_taken_all_it_sent() {
 fn a_new_manager_is_told_of_links_and_waits_for_their_end() {
     story(async {
         let master = Master::boot(2, None).await;
-        let mut a = master.attach(id(0, 1), 1, 1, true);
-        let b = master.attach(id(1, 1), 1, 2, true);
+        let mut a = master.attach(id(0, 1), 1, true);
+        let b = master.attach(id(1, 1), 1, true);
         a.say(&WorkerToManager::Peers { from: vec![(7, id(1, 1))] });
         for (worker, slot) in [(&a, 0), (&b, 1)] {
             worker.owns(2, vec![(fd(slot, 1), fd(slot, 9))]);
@@ -121,8 +121,8 @@ fn a_new_manager_is_told_of_links_and_waits_for_their_end() {
 fn a_link_that_ended_before_a_new_manager_was_told_of_it_has_its_fence() {
     story(async {
         let master = Master::boot(2, None).await;
-        let mut a = master.attach(id(0, 1), 1, 1, true);
-        let mut b = master.attach(id(1, 1), 1, 2, true);
+        let mut a = master.attach(id(0, 1), 1, true);
+        let mut b = master.attach(id(1, 1), 1, true);
         assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
         b.say(&WorkerToManager::Indirect { link: 7 });
         b.push(0, fd(0, 5), "after");

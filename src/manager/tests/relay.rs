@@ -54,7 +54,7 @@ fn relay_of_small_pushes() {
         let master = Master::boot(1, None).await;
         for (id, end) in [(id(0, 1), to_sender), (id(1, 1), to_receiver)] {
             let (_, registry) = Registry::create(64).unwrap();
-            let record = WorkerRecord { id, generation: 1, pid: 1, row: 1, ready: true };
+            let record = WorkerRecord { id, generation: 1, pid: 1, ready: true };
             master.tell(&MasterToManager::Attach(record), &[end, registry]);
         }
         let (got, took) = finished.await.unwrap();

@@ -24,7 +24,7 @@ use crate::ipc::messages::{
 };
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::{Counter, Scoreboard};
+use crate::ipc::scoreboard::{Board, Counter, Row, Totals};
 use crate::sys::packet;
 use crate::worker::life;
 
@@ -73,16 +73,14 @@ pub type Heard = (WorkerToManager, Bytes, Vec<OwnedFd>);
 /// What workers of one server share.
 pub struct Server {
     pub listener: std::net::TcpListener,
-    pub scoreboard: Scoreboard,
-    memfd: OwnedFd,
+    pages: std::cell::RefCell<Board>,
 }
 
 impl Server {
     pub fn new() -> Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (scoreboard, memfd) = Scoreboard::create().unwrap();
-        Server { listener, scoreboard, memfd }
+        Server { listener, pages: Default::default() }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -105,14 +103,17 @@ impl Server {
             generation: 1,
             config: serde_json::to_string(&config).unwrap(),
             worker_num: 2,
-            row: 1 + id.slot.0 as u16 * 4 + id.epoch as u16,
+            departed: Totals::default(),
+            pages: 0,
             lease: 1 + u64::from(id.epoch - 1) * 65_536,
             listeners: vec![Listener { entry: address.clone(), address }],
         });
         let listener = OwnedFd::from(self.listener.try_clone().unwrap());
         let mut bytes = Vec::new();
         codec::encode(&boot, &mut bytes).unwrap();
-        let fds = [link.as_fd(), self.memfd.as_fd(), registry_fd.as_fd(), listener.as_fd()];
+        let page = Row::create().unwrap();
+        self.pages.borrow_mut().opened(id, page.as_fd()).unwrap();
+        let fds = [link.as_fd(), page.as_fd(), registry_fd.as_fd(), listener.as_fd()];
         packet::send(master.as_fd(), &bytes, &fds).unwrap();
         let thread = std::thread::spawn(move || {
             let make = move |_: &_, _| Ok(Rc::new(make()) as Rc<dyn Handler>);
@@ -132,7 +133,7 @@ impl Server {
     }
 
     pub fn count(&self, counter: Counter) -> u64 {
-        self.scoreboard.sum(counter)
+        self.pages.borrow().sum(counter)
     }
 
     /// Waits until a counter has come to a value.

@@ -10,11 +10,11 @@ use wsd::fd::{Slot, WorkerId};
 use wsd::ipc::packet::Packet;
 use wsd::ipc::{codec, messages::WorkerToManager};
 
-use super::open_descriptors;
-
 /// A worker's links.
 pub struct Stolen {
     pub id: WorkerId,
+    /// What it accepts on.
+    pub listeners: Vec<OwnedFd>,
     master: OwnedFd,
     manager: OwnedFd,
 }
@@ -23,16 +23,24 @@ impl Stolen {
     /// Takes a copy of both links of the worker that is the first of its slot. Needs root, or its
     /// user and a process that is dumpable.
     pub fn from(slot: u8, pid: i32) -> Stolen {
-        let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
-        let numbers = open_descriptors(pid).into_iter().map(|(number, _)| number);
+        Stolen::try_from(slot, 1, pid).unwrap()
+    }
+
+    /// As [`from`](Self::from), of a worker that may be gone already.
+    pub fn try_from(slot: u8, epoch: u32, pid: i32) -> Option<Stolen> {
+        let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        let numbers = 3..256;
         let copies = numbers
             .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
-        let mut links = copies.filter(|copy| {
+        let (mut links, others): (Vec<_>, Vec<_>) = copies.partition(|copy| {
             getsockopt(copy, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket)
         });
+        let listens = |it: &OwnedFd| getsockopt(it, sockopt::AcceptConn).is_ok_and(|it| it);
+        let listeners = others.into_iter().filter(listens).collect();
+        let mut links = links.drain(..);
         // The link to the master stands at descriptor 3, and that to the manager came first.
-        let (master, manager) = (links.next().unwrap(), links.next().unwrap());
-        Stolen { id: WorkerId { slot: Slot(slot), epoch: 1 }, master, manager }
+        let (master, manager) = (links.next()?, links.next()?);
+        Some(Stolen { id: WorkerId { slot: Slot(slot), epoch }, listeners, master, manager })
     }
 
     /// Sends the master a message, as the worker would, with descriptors beside it.

@@ -3,6 +3,7 @@
 
 mod admission;
 mod files;
+mod minute;
 mod names;
 mod plain;
 mod rates;

@@ -3,6 +3,7 @@
 //! what such a worker still can do.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::sys::signal::Signal;
 use wsd::api::{Opcode, ProcessId};
@@ -18,7 +19,7 @@ const KERNEL_FDS_MAX: usize = 253;
 
 /// An application that says READY (docs/app-protocol.md) and nothing more.
 const READY_AND_SLEEP: &str = concat!(
-    r#"printf "\000\000\000\000\040\116\001\000\100" >&3; "#,
+    r#"printf "\000\000\000\000\040\116\002\000\100" >&3; "#,
     "head -c 11 /dev/zero >&3; exec sleep 1000"
 );
 
@@ -37,7 +38,7 @@ async fn taken_over(setup: Setup) -> (Server, i32, Stolen) {
 }
 
 /// Resident memory of a process.
-fn resident(pid: i32) -> i64 {
+pub fn resident(pid: i32) -> i64 {
     memory(pid, "status", "VmRSS")
 }
 
@@ -276,4 +277,141 @@ async fn a_worker_gets_no_more_application_processes_than_its_configuration_says
     }
     until("the applications", async || (apps() == 4).then_some(())).await;
     assert_eq!(server.serving(1, None).await.pid, other.pid);
+}
+
+/// A count that nobody has.
+const MANY: u64 = 1 << 40;
+
+/// Writes a number into every word of the counters that a process has a descriptor of; how many
+/// words the kernel took.
+fn overwrite_by_descriptor(pid: i32) -> usize {
+    let boards = open_descriptors(pid);
+    let boards = boards.iter().filter(|(_, path)| path.to_string_lossy().contains("scoreboard"));
+    let mut written = 0;
+    for (number, _) in boards {
+        let path = format!("/proc/{pid}/fd/{number}");
+        let Ok(board) = std::fs::File::options().write(true).open(path) else { continue };
+        let words = board.metadata().unwrap().len() / 8;
+        let took = |word: &u64| board.write_at(&MANY.to_le_bytes(), word * 8).is_ok();
+        written += (0..words).filter(took).count();
+    }
+    written
+}
+
+/// The same in the memory of the process, as code that runs there could.
+pub fn overwrite_in_memory(pid: i32) -> usize {
+    let memory = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem"));
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"));
+    let (Ok(memory), Ok(maps)) = (memory, maps) else { return 0 };
+    let boards = maps.lines().filter(|line| line.contains("scoreboard") && line.contains("rw-s"));
+    let mut written = 0;
+    for (start, end) in boards.filter_map(|line| line.split_once(' ')?.0.split_once('-')) {
+        let address = |text| u64::from_str_radix(text, 16).unwrap();
+        for word in (address(start)..address(end)).step_by(8) {
+            written += usize::from(memory.write_at(&MANY.to_le_bytes(), word).is_ok());
+        }
+    }
+    written
+}
+
+/// A client on a slot, where others may be refused.
+async fn let_in(server: &Server, slot: u64) -> Client {
+    until("to be let in", async || {
+        let mut client = Client::connect_with(&server.address, "/", &[]).await.ok()?;
+        (client.who().await.slot == slot).then_some(client)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn counters_are_written_by_no_descriptor() {
+    let server = Setup::testbed().set("max_connection", 100).start().await;
+    for slot in [0, 1] {
+        overwrite_by_descriptor(server.serving(slot, None).await.pid);
+    }
+    let mut clients = Vec::new();
+    for slot in [0, 0, 1, 1] {
+        clients.push(server.client_on(slot).await);
+    }
+    let connections = server.status().await["connections"].as_u64().unwrap();
+    assert!((4..100).contains(&connections), "{connections}");
+}
+
+#[tokio::test]
+async fn a_worker_that_counts_clients_it_cannot_have_is_replaced_and_costs_nobody_else() {
+    let server = Setup::testbed().set("max_connection", 100).start().await;
+    let pid = server.serving(0, None).await.pid;
+    let other = server.serving(1, None).await;
+    let mut bystander = let_in(&server, 1).await;
+    let who = bystander.who().await;
+    assert!(overwrite_in_memory(pid) > 0);
+    let _others = [let_in(&server, 1).await, let_in(&server, 1).await];
+    is_replaced(&server, pid, &other).await;
+    assert_eq!(bystander.who().await, who);
+    let status = server.status().await;
+    assert!(status["connections"].as_u64().unwrap() < 100, "{}", status["connections"]);
+    // Totals are what it said, as far as a number goes, and never go back.
+    let opened = status["counters"]["opened"].as_u64().unwrap();
+    assert!((MANY..1 << 53).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn totals_outlive_kills_and_reloads_and_never_go_back() {
+    let server = Setup::testbed().start().await;
+    let mut opened = 0;
+    for round in 0..6 {
+        drop([server.client_on(0).await, server.client_on(1).await]);
+        match round % 3 {
+            0 => kill(server.serving(0, None).await.pid, Signal::SIGKILL),
+            1 => drop(server.wsd(["reload"]).await.ok()),
+            _ => kill(server.manager().await, Signal::SIGKILL),
+        }
+        let now = server.status().await["counters"]["opened"].as_u64().unwrap();
+        assert!(now >= opened + 2, "{now} after {opened}, round {round}");
+        opened = now;
+        server.serving(0, None).await;
+    }
+}
+
+#[tokio::test]
+async fn questions_for_all_connections_wait_for_each_other() {
+    let (server, _, worker) = taken_over(Setup::testbed()).await;
+    let manager = server.manager().await;
+    let packet = worker.packet(&WorkerToManager::List { id: 1 }, b"", 1_500);
+    let mut taken = 0;
+    while taken < 200 && worker.insists(&packet.bytes, async || drop(server.status().await)).await
+    {
+        taken += 1;
+    }
+    assert!(taken < 200, "all of them are under way at once");
+    assert!(resident(manager) < 64 * MIB, "{} bytes", resident(manager));
+    server.client_on(1).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_was_shut_down_listens_for_the_next_worker() {
+    let server = Setup::testbed().start().await;
+    // The socket of slot 0 was bound to a port of the kernel's choice, which it would lose.
+    let pid = server.serving(1, None).await.pid;
+    let worker = Stolen::from(1, pid);
+    assert!(!worker.listeners.is_empty());
+    for listener in &worker.listeners {
+        socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    kill(pid, Signal::SIGKILL);
+    server.serving(1, Some(pid)).await;
+    let_in(&server, 1).await;
+    let_in(&server, 0).await;
+}
+
+#[tokio::test]
+async fn no_worker_decides_who_gets_the_clients_of_the_others_listeners() {
+    let (server, _, worker) = taken_over(Setup::testbed()).await;
+    // A filter that drops all: `ret 0`.
+    let drops = [socket2::SockFilter::new(6, 0, 0, 0)];
+    for listener in &worker.listeners {
+        let listener = socket2::SockRef::from(listener);
+        assert!(listener.attach_filter(&drops).is_err());
+    }
+    server.client_on(0).await;
 }
