@@ -31,7 +31,7 @@ pub use keys::{
 pub use load::Sources;
 pub use manual::{markdown_table, toml_manual};
 pub use origin::{NotAnOrigin, Origin, Origins};
-pub use resolve::lingering_max;
+pub use resolve::{batch_max, lingering_max};
 
 use std::time::Duration;
 

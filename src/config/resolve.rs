@@ -13,8 +13,14 @@ const MAX_CONNECTION_DEFAULT: u64 = 1_000_000;
 /// the log, pipes and sockets of the application, and some air.
 const DESCRIPTORS_RESERVED: u64 = 32;
 
-/// Connections of a batch that moves, each with a descriptor more.
+/// Connections of a batch that moves, at the most; a packet carries up to 128 descriptors.
 const HANDOVER_DESCRIPTORS: u64 = 64;
+
+/// How many connections of a worker with `limit` descriptors move in one batch: each has a second
+/// descriptor meanwhile, which the worker keeps free for that.
+pub fn batch_max(limit: u64) -> u64 {
+    (limit / 8).clamp(1, HANDOVER_DESCRIPTORS)
+}
 
 /// How many refused clients of a worker with `limit` descriptors may take their time to read the
 /// answer.
@@ -61,9 +67,7 @@ impl Config {
             HandlerName::App => 2 * self.app.processes as u64,
             _ => 0,
         };
-        // A handover has a second descriptor of each connection in a batch.
-        let handover = (limit / 8).min(HANDOVER_DESCRIPTORS);
-        let own = DESCRIPTORS_RESERVED + listeners + links + apps + handover;
+        let own = DESCRIPTORS_RESERVED + listeners + links + apps + batch_max(limit);
         limit.saturating_sub(own + lingering_max(limit)).max(1)
     }
 

@@ -18,7 +18,7 @@ use super::life::Phase;
 use super::open::is_stranger;
 use super::table::Key;
 use super::timers::tick;
-use crate::config::{Config, lingering_max};
+use crate::config::{Config, batch_max, lingering_max};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
@@ -38,6 +38,8 @@ pub(super) struct Gatekeeper {
     pub clients_max: u64,
     /// How many refused clients may take their time to read the answer.
     pub lingering_max: u64,
+    /// How many connections move in one batch of a handover.
+    pub batch_max: usize,
     /// Accepts until the connections of all workers are counted again.
     pub credit: Cell<u64>,
     /// A descriptor to give up when there are no others, so that a client can be told.
@@ -54,6 +56,7 @@ impl Gatekeeper {
             rates: Rates::default(),
             clients_max: config.clients_of_worker(limit),
             lingering_max: lingering_max(limit),
+            batch_max: batch_max(limit) as usize,
             credit: Cell::new(0),
             reserve: RefCell::new(open_reserve()),
             warned_at: Cell::new(0),

@@ -18,8 +18,6 @@ use super::table::Key;
 use crate::fd::WorkerId;
 use crate::ipc::messages::WorkerToManager;
 
-/// Connections in a batch; a packet carries up to 128 descriptors.
-const BATCH_FDS: usize = 64;
 /// Bytes of state after which a batch is sent.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Connections in a round, or bytes of state after which it ends: some milliseconds.
@@ -158,7 +156,8 @@ impl Worker {
         for one in ready {
             let mut batch = batches.pop().unwrap_or_default();
             self.freeze(one, &mut batch);
-            let is_full = batch.fds.len() == BATCH_FDS || batch.state.len() >= BATCH_BYTES;
+            let is_full =
+                batch.fds.len() == self.gate.batch_max || batch.state.len() >= BATCH_BYTES;
             batches.push(batch);
             if is_full {
                 batches.push(Batch::default());

@@ -152,7 +152,8 @@ async fn an_answer_of_96_mebibytes_takes_little_memory() {
     let server = native().start().await;
     let get = async |target: &str| {
         let mut stream = tokio::net::TcpStream::connect(&server.address).await.unwrap();
-        let head = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let head =
+            format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let (mut buffer, mut bytes) = (vec![0; 1 << 16], 0);
         loop {

@@ -62,12 +62,17 @@ impl Script {
     }
 }
 
-/// Has a Chromium open the chat page, say hello over that WebSocket, and see the answer.
-async fn chat_in_a_browser(socket: &str, answer: &str) {
+/// The chat page, opened from disk.
+fn page_on_disk() -> String {
+    format!("file://{}", path("tests/app/fixtures/chat.html"))
+}
+
+/// Has a Chromium open that page, say hello over that WebSocket, and see the answer.
+async fn chat_in_a_browser(page: &str, socket: &str, answer: &str) {
     let directory = path("tests/browser");
     let installed = Path::new(&directory).join("node_modules").is_dir();
     assert!(installed, "scripts/test runs `npm ci` in tests/browser");
-    let page = format!("file://{}?socket={socket}", path("tests/app/fixtures/chat.html"));
+    let page = format!("{page}?socket={socket}");
     let mut node = Command::new("node");
     node.current_dir(&directory).args(["page.mjs", &page, "你好, WebSocket", answer]);
     let ran = command(&mut node).await;
@@ -78,7 +83,8 @@ async fn chat_in_a_browser(socket: &str, answer: &str) {
 async fn a_script_of_a_tutorial_runs_by_itself_and_a_browser_chats_with_it() {
     let mut script = Script::start(&[&path("tests/app/fixtures/chat_server.php")]).await;
     let socket = format!("ws://{}", script.address);
-    chat_in_a_browser(&socket, "the server heard Ada: 你好, WebSocket").await;
+    let answer = "the server heard Ada: 你好, WebSocket";
+    chat_in_a_browser(&page_on_disk(), &socket, answer).await;
     let line = until("a line of the script", async || {
         let line = script.line().await;
         line.starts_with("opened ").then_some(line)
@@ -201,8 +207,12 @@ async fn laravel_serves_pages_and_websocket_through_nginx_and_a_reload_drops_nob
     let nginx = Nginx::start(&laravel).await;
     assert!(get(&nginx.address, "/").await.contains("<p>Hello from todo</p>"));
     assert!(get(&nginx.address, "/robots.txt").await.contains("User-agent: *"), "of nginx itself");
-    chat_in_a_browser(&format!("ws://{}/ws", nginx.address), "you said Ada: 你好, WebSocket")
-        .await;
+    // Of a page from disk nobody knows whose it is; this one is of the site itself.
+    let public = laravel.directory.path().join("public/chat.html");
+    std::fs::copy(path("tests/app/fixtures/chat.html"), public).unwrap();
+    let page = format!("http://{}/chat.html", nginx.address);
+    let socket = format!("ws://{}/ws", nginx.address);
+    chat_in_a_browser(&page, &socket, "you said Ada: 你好, WebSocket").await;
 
     let mut client = Client::connect(&nginx.address, "/ws?token=good").await;
     assert_eq!(client.receive().await, "welcome /ws 7 unnamed");

@@ -110,7 +110,7 @@ async fn until_closed(script: &mut Script) -> Vec<String> {
 /// A form that is posted to the same port: status, own header and body of the answer.
 async fn post(address: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = "POST /form?q=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    let request = "POST /form?q=1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
                    content-length: 10\r\n\
                    content-type: application/x-www-form-urlencoded\r\n\r\na=1&b=%20c";
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -30,7 +30,7 @@ impl Visitor {
 
     /// The line that a GET is answered with.
     async fn get(&mut self, target: &str, version: &str) -> Vec<serde_json::Value> {
-        self.say(&format!("GET {target} {version}\r\nhost: x\r\n\r\n")).await;
+        self.say(&format!("GET {target} {version}\r\nhost: localhost\r\n\r\n")).await;
         self.hear(b"\r\n\r\n").await;
         serde_json::from_slice(&self.hear(b"\n").await).unwrap()
     }
@@ -59,7 +59,7 @@ async fn a_plain_connection_has_a_number_and_keeps_it_over_an_upgrade() {
     assert_eq!(visitor.get("/again", "HTTP/1.1").await[0], fd, "one connection, one number");
     visitor
         .say(
-            "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+            "GET / HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         )
         .await;
@@ -100,7 +100,7 @@ async fn a_detached_answer_is_ended_by_the_number_of_its_connection() {
 async fn the_length_in_an_answer_to_head_is_the_applications() {
     let script = serve().await;
     let mut visitor = Visitor::come(&script.address).await;
-    visitor.say("HEAD / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    visitor.say("HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let head = String::from_utf8(visitor.hear(b"\r\n\r\n").await).unwrap().to_lowercase();
     assert!(head.contains("\r\ncontent-length: 4711\r\n"), "{head}");
     let mut old = Visitor::come(&script.address).await;
@@ -129,7 +129,7 @@ async fn a_compressed_message_has_the_flag_of_one() {
     let mut visitor = Visitor::come(&script.address).await;
     visitor
         .say(
-            "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+            "GET / HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              sec-websocket-extensions: permessage-deflate\r\n\r\n",
         )
