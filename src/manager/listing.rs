@@ -24,6 +24,8 @@ const LOOK: usize = 4096;
 /// Lists for one worker that are under way at the same time. While there are as many, nothing more
 /// is read from that worker.
 pub const LISTS_MAX: usize = 64;
+/// Lists for one worker that are under way or wait.
+const WAITING_MAX: usize = 1024;
 /// For a worker to take a part.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,12 @@ impl Manager {
 
     /// Answers a worker's question for all connections.
     pub fn list(&mut self, asker: WorkerId, id: RequestId) {
-        if let Some(worker) = self.workers.get(asker) {
+        // Each that is under way or waits holds on to what allows it. Who asks for more in one go
+        // learns from the deadline of the question that nobody knows.
+        let few = |worker: &&super::workers::WorkerHandle| {
+            Rc::strong_count(&worker.lists) <= WAITING_MAX
+        };
+        if let Some(worker) = self.workers.get(asker).filter(few) {
             let (listing, link) = (self.listing(), Rc::clone(&worker.link));
             let lists = Rc::clone(&worker.lists);
             spawn_local(async move {
