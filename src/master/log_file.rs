@@ -101,7 +101,10 @@ impl Master {
             return;
         }
         match spot(&self.config).and_then(|spot| spot.map(|spot| spot.put_aside()).transpose()) {
-            Ok(_) => self.reopen_log(),
+            Ok(_) => {
+                self.log_stuck = false;
+                self.reopen_log();
+            }
             Err(error) if !self.log_stuck => {
                 self.log_stuck = true;
                 tracing::error!(%error, "the log has reached log_size_max and cannot be put aside");
