@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::http;
 use wsd::config::Origins;
 use wsd::fd::{Fd, Slot};
 use wsd::fuzzing::{
-    Head, Kept, Kind, Limits, Reader, Refusal, check_origin, classify, client_address, parse,
+    Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify, client_address, parse,
     request, response,
 };
 
@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let limits = if flags & 1 == 0 { Limits::default() } else { NARROW };
     let end = end_of_head(bytes, usize::MAX, &limits);
     assert_eq!(end, end_of_head(bytes, usize::from(*cut).max(1), &limits));
-    if let Some(kept) = Kept::from_bytes(bytes) {
+    if let Some(kept) = KeptRequest::from_bytes(bytes) {
         keeps(&kept);
     }
     match end {
@@ -61,7 +61,7 @@ fn whole(bytes: &[u8], limits: &Limits) {
     };
     httparse_agrees(bytes, &head);
     nothing_decides_twice(&head);
-    keeps(&Kept::new(&the_request(&head), &names(&head)));
+    keeps(&KeptRequest::new(&the_request(&head), &names(&head)));
     let forwarded = head.all("x-forwarded-for");
     let found = client_address(Some(PEER), &[], forwarded, head.all("x-real-ip"));
     assert_eq!(found, Some(PEER), "a stranger is believed");
@@ -144,13 +144,13 @@ fn is_plainly_written(head: &Head<'_>) -> bool {
 }
 
 /// What an open connection keeps comes back from its bytes.
-fn keeps(kept: &Kept) {
+fn keeps(kept: &KeptRequest) {
     let fd = Fd::new(0, Slot(1), 1).unwrap();
     let request = kept.request(fd);
     let names: Vec<_> = request.headers.iter().map(|(name, _)| name.to_owned()).collect();
-    let again = Kept::new(&request, &names);
+    let again = KeptRequest::new(&request, &names);
     assert_eq!(again.request(fd), request);
-    assert_eq!(Kept::from_bytes(again.as_bytes()), Some(again));
+    assert_eq!(KeptRequest::from_bytes(again.as_bytes()), Some(again));
 }
 
 fn the_request(head: &Head<'_>) -> wsd::api::Request {

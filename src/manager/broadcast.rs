@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use bytes::Bytes;
 
 use super::Manager;
-use super::hold::{Item, Kept, Scope};
+use super::hold::{Item, OwnedBody, Scope};
 use super::switch::{Address, Errand};
 use crate::api::{Opcode, Verdict};
 use crate::error::Error;
@@ -43,13 +43,13 @@ impl Manager {
                 if !waits {
                     return reached;
                 }
-                Kept::Bytes(Bytes::copy_from_slice(bytes))
+                OwnedBody::Bytes(Bytes::copy_from_slice(bytes))
             }
             Body::Beside(memfd, len) => {
                 self.broadcast_to(&now, opcode, except, |_| {
                     Ok(Body::Beside(memfd.as_fd().try_clone_to_owned()?, len))
                 });
-                Kept::Memfd(memfd, len)
+                OwnedBody::Memfd(memfd, len)
             }
         };
         if waits {
@@ -102,7 +102,7 @@ impl Manager {
         late: &[u64],
         opcode: Opcode,
         except: u64,
-        kept: &Kept,
+        kept: &OwnedBody,
     ) {
         let Scope::Handover { from, to } = scope else {
             match kept.body() {

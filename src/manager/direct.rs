@@ -62,7 +62,7 @@ impl Direct {
     }
 
     /// All who are there have said which links lead to them.
-    pub fn settle(&mut self) {
+    pub fn links_known(&mut self) {
         self.over.clear();
     }
 
@@ -91,7 +91,7 @@ impl Manager {
 
     fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
         let still = self.hold.scope == Scope::Open
-            && self.settle_until.is_none()
+            && self.owners_due_at.is_none()
             && !self.reloads.is_busy()
             && !self.stopping;
         let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
@@ -124,7 +124,7 @@ impl Manager {
     /// All that went by it is sent: its receiver takes that before what follows by us.
     pub fn on_indirect(&mut self, from: WorkerId, link: LinkId) {
         let Some(pair) = self.direct.links.get_mut(&link) else {
-            if self.settle_until.is_some() && self.direct.over.len() < OVER_MAX {
+            if self.owners_due_at.is_some() && self.direct.over.len() < OVER_MAX {
                 // Its receiver has not told us of it yet.
                 self.direct.over.insert(link);
             }

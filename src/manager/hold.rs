@@ -51,35 +51,35 @@ impl Scope {
 
 /// A body that was kept.
 #[derive(Debug)]
-pub enum Kept {
+pub enum OwnedBody {
     /// Copied.
     Bytes(Bytes),
     /// Where it was.
     Memfd(OwnedFd, usize),
 }
 
-impl Kept {
+impl OwnedBody {
     /// Keeps a body: bytes are copied, a memfd is taken.
-    pub fn new(body: Body<'_>) -> Kept {
+    pub fn new(body: Body<'_>) -> OwnedBody {
         match body {
-            Body::Inline(bytes) => Kept::Bytes(Bytes::copy_from_slice(bytes)),
-            Body::Beside(memfd, len) => Kept::Memfd(memfd, len),
+            Body::Inline(bytes) => OwnedBody::Bytes(Bytes::copy_from_slice(bytes)),
+            Body::Beside(memfd, len) => OwnedBody::Memfd(memfd, len),
         }
     }
 
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         match self {
-            Kept::Bytes(bytes) => bytes.len(),
-            Kept::Memfd(_, len) => *len,
+            OwnedBody::Bytes(bytes) => bytes.len(),
+            OwnedBody::Memfd(_, len) => *len,
         }
     }
 
     /// As a body again.
     pub fn body(&self) -> std::io::Result<Body<'_>> {
         Ok(match self {
-            Kept::Bytes(bytes) => Body::Inline(bytes),
-            Kept::Memfd(memfd, len) => Body::Beside(dup(memfd.as_fd())?, *len),
+            OwnedBody::Bytes(bytes) => Body::Inline(bytes),
+            OwnedBody::Memfd(memfd, len) => Body::Beside(dup(memfd.as_fd())?, *len),
         })
     }
 }
@@ -92,7 +92,7 @@ fn dup(memfd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
 #[derive(Debug)]
 pub enum Item {
     /// A message to one.
-    One(Address, Errand, Kept),
+    One(Address, Errand, OwnedBody),
     /// A message to all.
     All {
         /// Text or binary.
@@ -105,7 +105,7 @@ pub enum Item {
         /// not had it, where the new owner itself is the sender.
         adopted: usize,
         /// The payload.
-        body: Kept,
+        body: OwnedBody,
     },
 }
 
@@ -178,7 +178,7 @@ mod tests {
             except: n,
             sender: None,
             adopted: 0,
-            body: Kept::Bytes(Bytes::new()),
+            body: OwnedBody::Bytes(Bytes::new()),
         };
         let mut held = 0;
         while hold.add(item(held), 1_000_000).is_ok() {

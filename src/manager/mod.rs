@@ -77,7 +77,7 @@ const RANGES_MAX: usize = 1 << 18;
 /// Packets of a worker that has ended: more than the kernel queues.
 const LAST_PACKETS_MAX: usize = 1024;
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
-const SETTLE_MS: u64 = 1000;
+const OWNERS_WAIT_MS: u64 = 1000;
 /// How long workers have to leave by themselves once the master is dead.
 const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
@@ -106,7 +106,7 @@ pub(crate) struct Manager {
     control: Option<JoinHandle<()>>,
     stopping: bool,
     /// Until when a successor waits for the workers to introduce themselves.
-    settle_until: Option<u64>,
+    owners_due_at: Option<u64>,
     /// Whether the image is new and its workers are not.
     begin_with_reload: bool,
     /// Ourselves, for the tasks that an event starts.
@@ -125,7 +125,7 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match LocalSet::new().block_on(&runtime, live(master, settle)) {
+    match LocalSet::new().block_on(&runtime, live(master, become_manager)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the manager cannot go on");
@@ -134,10 +134,10 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
     }
 }
 
-/// Boot, serve, leave. `settle` is what only a process of its own does first.
+/// Boot, serve, leave. `prepare` is what only a process of its own does first.
 pub(crate) async fn live(
     master: OwnedFd,
-    settle: impl FnOnce(&ManagerBoot) -> Result<Peers>,
+    prepare: impl FnOnce(&ManagerBoot) -> Result<Peers>,
 ) -> Result<()> {
     let link = Rc::new(MasterLink::new(master)?);
     let Some((MasterToManager::Boot(boot), fds)) = link.receive().await? else {
@@ -146,7 +146,7 @@ pub(crate) async fn live(
     link.send(&ManagerToMaster::Hello(Hello::ours()));
     let [control] = <[OwnedFd; 1]>::try_from(fds)
         .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
-    let peers = settle(&boot)?;
+    let peers = prepare(&boot)?;
     let manager = Manager::boot(Rc::clone(&link), &boot, peers)?;
     let flusher = {
         let link = Rc::clone(&link);
@@ -170,7 +170,7 @@ pub(crate) async fn live(
 
 /// Becomes a child as any other: rights, signals, log. The answer is who may command the server,
 /// which is told by what this process was before.
-fn settle(boot: &ManagerBoot) -> Result<Peers> {
+fn become_manager(boot: &ManagerBoot) -> Result<Peers> {
     let config: Config = serde_json::from_str(&boot.config)
         .map_err(|error| Error::new(format!("cannot read the configuration: {error}")))?;
     let master = nix::unistd::getppid();
@@ -239,7 +239,7 @@ impl Manager {
                 peers,
                 control: None,
                 stopping: false,
-                settle_until: is_successor.then_some(now + SETTLE_MS),
+                owners_due_at: is_successor.then_some(now + OWNERS_WAIT_MS),
                 begin_with_reload: boot.begin_with_reload,
                 me: me.clone(),
             })
@@ -309,11 +309,15 @@ impl Manager {
         let mut worker = WorkerHandle::new(record, link, registry, monotonic_ms());
         if let Some(me) = self.me.upgrade() {
             let link = Rc::clone(&worker.link);
-            worker.keep(spawn_local(async move {
+            worker.own_task(spawn_local(async move {
                 let error = link.flush_forever().await;
                 tracing::debug!(worker = %link.id(), %error, "the link is gone");
             }));
-            worker.keep(spawn_local(read(me, Rc::clone(&worker.link), Rc::clone(&worker.lists))));
+            worker.own_task(spawn_local(read(
+                me,
+                Rc::clone(&worker.link),
+                Rc::clone(&worker.lists),
+            )));
         }
         worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
@@ -349,7 +353,7 @@ impl Manager {
         self.forget(id);
         self.reload_event(reload::Event::Exited { id, how });
         self.forget_direct(id);
-        self.settle_if_all_known();
+        self.check_owners_known();
     }
 
     /// What a worker owned is gone.
@@ -389,27 +393,27 @@ impl Manager {
             (worker.introduced, worker.may_claim) = (true, false);
         }
         self.router.owns(id, ranges);
-        self.settle_if_all_known();
+        self.check_owners_known();
         Ok(())
     }
 
     /// Ends the wait of a successor once every worker that may have clients has said what it
     /// owns.
-    fn settle_if_all_known(&mut self) {
-        if self.settle_until.is_none() {
+    fn check_owners_known(&mut self) {
+        if self.owners_due_at.is_none() {
             return;
         }
         let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
         let all_here = (0..self.state.worker_num)
             .all(|slot| self.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
         if all_here && self.workers.iter().all(known) {
-            self.settle();
+            self.owners_known();
         }
     }
 
-    fn settle(&mut self) {
-        self.settle_until = None;
-        self.direct.settle();
+    fn owners_known(&mut self) {
+        self.owners_due_at = None;
+        self.direct.links_known();
         self.release(&[]);
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {

@@ -126,7 +126,7 @@ impl Manager {
 
     /// Who waits though nothing runs had asked a manager that died before it could begin.
     pub fn begin_awaited(&mut self) {
-        let idle = !self.reloads.is_busy() && self.settle_until.is_none();
+        let idle = !self.reloads.is_busy() && self.owners_due_at.is_none();
         if idle && !self.reloads.waiters.is_empty() {
             self.request_reload(None);
         }

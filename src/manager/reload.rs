@@ -212,7 +212,7 @@ impl Move {
 
 /// Which way connections move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     /// From the old generation to the new.
     Forward,
     /// Back to the old one: the new is not wanted.
@@ -233,7 +233,7 @@ pub struct Reload {
     phase: Phase,
     /// Slots whose connections are still to move: of the old, or going back, of the new.
     todo: VecDeque<Slot>,
-    way: Way,
+    direction: Direction,
     failure: Option<String>,
     slots: Vec<SlotVerdict>,
 }
@@ -254,7 +254,7 @@ impl Reload {
             new: BTreeMap::new(),
             phase: Phase::Preparing { until: now + limits.prepare_ms },
             todo: VecDeque::new(),
-            way: Way::Forward,
+            direction: Direction::Forward,
             failure: None,
             slots: Vec::new(),
         };
@@ -284,14 +284,14 @@ impl Reload {
         now: u64,
     ) -> (Reload, Vec<Action>) {
         let (mut reload, _) = Reload::begin([(from, true)], limits, now);
-        reload.way = Way::After;
+        reload.direction = Direction::After;
         let actions = reload.move_between(from, to.slot, Some(to), now);
         (reload, actions)
     }
 
     /// Whether this only moves what had stayed behind.
     pub fn follows(&self) -> bool {
-        self.way == Way::After
+        self.direction == Direction::After
     }
 
     /// The workers of the old generation that are alive.
@@ -502,7 +502,7 @@ impl Reload {
                     None => self.give_up(String::new(), now),
                 }
             }
-            Phase::Moving(_) if is_new && self.way == Way::Forward => {
+            Phase::Moving(_) if is_new && self.direction == Direction::Forward => {
                 self.on_new_died(id, was_ready, how, now)
             }
             Phase::Moving(step) if step.to == Some(id) => {
@@ -556,7 +556,7 @@ impl Reload {
                 }
                 self.fail(why, now)
             }
-            Phase::Moving(step) if self.way == Way::Forward => {
+            Phase::Moving(step) if self.direction == Direction::Forward => {
                 let peer = self.new.entry(slot).or_default();
                 if std::mem::take(&mut peer.respawning) || peer.ready {
                     return Vec::new();
@@ -585,7 +585,9 @@ impl Reload {
                 self.fail(format!("New workers were not ready within {secs} s: {late}."), now)
             }
             Phase::Moving(Move { to: Some(to), in_flight, until, .. })
-                if now >= *until && !in_flight.is_empty() && self.way == Way::Forward =>
+                if now >= *until
+                    && !in_flight.is_empty()
+                    && self.direction == Direction::Forward =>
             {
                 // It may have them or not. Once it is dead they go to its replacement.
                 let to = *to;
@@ -611,7 +613,7 @@ impl Reload {
         if matches!(self.phase, Phase::Preparing { .. }) {
             return vec![self.finished(now)];
         }
-        self.way = Way::Back;
+        self.direction = Direction::Back;
         let ready = self.new.iter().filter(|(_, peer)| peer.ready);
         self.todo = ready.map(|(slot, _)| *slot).collect();
         self.next_move(now)
@@ -620,7 +622,7 @@ impl Reload {
     fn next_move(&mut self, now: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(slot) = self.todo.pop_front() {
-            let back = self.way == Way::Back;
+            let back = self.direction == Direction::Back;
             let (givers, takers) =
                 if back { (&self.new, &self.old) } else { (&self.old, &self.new) };
             let Some(giver) = givers.get(&slot).cloned() else { continue };
@@ -644,10 +646,10 @@ impl Reload {
             return actions;
         }
         let worker_num = self.worker_num;
-        match self.way {
-            Way::Forward => actions.push(Action::Commit { worker_num }),
-            Way::Back => actions.push(Action::Abort),
-            Way::After => {}
+        match self.direction {
+            Direction::Forward => actions.push(Action::Commit { worker_num }),
+            Direction::Back => actions.push(Action::Abort),
+            Direction::After => {}
         }
         actions.push(self.finished(now));
         actions
@@ -708,10 +710,10 @@ impl Reload {
             failed: step.failed.take(),
         };
         let mut actions = vec![Action::Flip { from, to, stay, adopted }];
-        if alive && self.way == Way::Forward {
+        if alive && self.direction == Direction::Forward {
             actions.push(Action::Drain(from));
         }
-        if self.way != Way::Back {
+        if self.direction != Direction::Back {
             self.slots.push(verdict);
         }
         actions.extend(self.next_move(now));
@@ -752,10 +754,10 @@ impl Reload {
             actions.push(Action::FlipSome { to, moved });
         }
         actions.push(Action::Release { to: None, adopted: Vec::new() });
-        if alive && self.way == Way::Forward {
+        if alive && self.direction == Direction::Forward {
             actions.push(Action::Drain(from));
         }
-        if self.way != Way::Back {
+        if self.direction != Direction::Back {
             self.slots.push(verdict);
         }
         actions.extend(self.next_move(now));

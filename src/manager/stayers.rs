@@ -43,7 +43,7 @@ impl Manager {
 
     /// Moves what had stayed behind, one old worker after the other, while nothing else moves.
     pub fn follow(&mut self) {
-        if self.reloads.is_busy() || self.stopping || self.settle_until.is_some() {
+        if self.reloads.is_busy() || self.stopping || self.owners_due_at.is_some() {
             return;
         }
         let workers = &self.workers;

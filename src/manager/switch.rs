@@ -5,7 +5,7 @@
 //! counted. What is for all goes by [`super::broadcast`].
 
 use super::Manager;
-use super::hold::{Item, Kept, Scope};
+use super::hold::{Item, OwnedBody, Scope};
 use super::workers::WorkerHandle;
 use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
@@ -193,7 +193,7 @@ impl Manager {
         };
         if self.waits(sender, target, address) {
             let len = body.len();
-            let item = Item::One(address, errand, Kept::new(body));
+            let item = Item::One(address, errand, OwnedBody::new(body));
             if self.hold.add(item, len).is_err() {
                 self.refuse(errand, Verdict::Full);
             }
@@ -219,7 +219,7 @@ impl Manager {
         if targets.is_empty() && from.slot != to {
             return self.refuse(errand, Verdict::Gone);
         }
-        let kept = Kept::new(body);
+        let kept = OwnedBody::new(body);
         for target in targets {
             match kept.body() {
                 Ok(body) => self.pass_on(Some(target), Address::Slot(to), errand, body),

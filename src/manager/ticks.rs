@@ -93,8 +93,8 @@ impl Manager {
     }
 
     fn check_deadlines(&mut self, now: u64) {
-        if self.settle_until.is_some_and(|until| now >= until) {
-            self.settle();
+        if self.owners_due_at.is_some_and(|until| now >= until) {
+            self.owners_known();
         }
         for worker in self.workers.iter_mut() {
             let Phase::Draining { until } = worker.phase else { continue };

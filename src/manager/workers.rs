@@ -81,7 +81,7 @@ impl WorkerHandle {
     }
 
     /// Runs a task for as long as the handle lives.
-    pub fn keep(&mut self, task: JoinHandle<()>) {
+    pub fn own_task(&mut self, task: JoinHandle<()>) {
         self.tasks.push(task);
     }
 

@@ -70,7 +70,7 @@ impl Lease {
 
 impl Master {
     /// Grants what is due.
-    pub(super) fn keep_leases(&mut self, now: u64) {
+    pub(super) fn tick_leases(&mut self, now: u64) {
         let mut granted = Vec::new();
         for worker in &mut self.workers {
             if worker.lease.due_ms().is_none_or(|due| due > now) {

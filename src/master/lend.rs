@@ -23,7 +23,7 @@ impl Master {
         self.workers.iter().any(|worker| worker.ready_ms.is_some()).then_some(deadline)
     }
 
-    pub(super) fn keep_lending(&mut self, now: u64) {
+    pub(super) fn tick_lending(&mut self, now: u64) {
         if self.stopping.is_some() || self.starting_until_ms.is_some() {
             return;
         }

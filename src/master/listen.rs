@@ -15,8 +15,8 @@ use crate::config::{Config, ListenAddr};
 use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
 use crate::ipc::messages::Listener;
+use crate::sys::path_walk::Missing;
 use crate::sys::socket::lock_filter;
-use crate::sys::way::Missing;
 
 /// One listening socket.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use super::spot::Spot;
 use crate::config::Config;
 use crate::error::Result;
 use crate::ipc::messages::{MasterToManager, MasterToWorker};
+use crate::sys::path_walk::Missing;
 use crate::sys::process;
-use crate::sys::way::Missing;
 
 /// Who may read the log: the server's user and group.
 const FILE_MODE: u32 = 0o640;
@@ -96,7 +96,7 @@ impl Master {
     }
 
     /// Puts a log aside that has grown to its limit, and begins a new one.
-    pub(super) fn keep_log(&mut self) {
+    pub(super) fn tick_log(&mut self) {
         if !self.log_file.is_full(self.config.log_size_max) {
             return;
         }

@@ -124,7 +124,7 @@ impl Master {
         }
     }
 
-    pub(super) fn keep_manager(&mut self, now: u64) {
+    pub(super) fn tick_manager(&mut self, now: u64) {
         let timeout = self.config.worker_timeout.as_millis() as u64;
         let manager = &mut self.manager;
         let Some(child) = manager.child.as_mut() else {

@@ -7,7 +7,7 @@
 
 mod apps;
 mod child;
-mod keep;
+mod file_checks;
 mod launch;
 mod lease;
 mod lend;
@@ -63,7 +63,7 @@ use crate::log;
 use crate::sys::{clock, ending, guard, process};
 use apps::App;
 use child::Child;
-use keep::{Keep, remove_pid_file, write_pid_file};
+use file_checks::{FileChecks, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
@@ -92,7 +92,7 @@ struct Master {
     arguments: Vec<CString>,
     started_at: u64,
     runtime_dir: RuntimeDir,
-    keep: Keep,
+    file_checks: FileChecks,
     log_file: LogFile,
     /// Whether it was told that a full log could not be put aside.
     log_stuck: bool,
@@ -202,7 +202,7 @@ impl Master {
             started_at: clock::unix_ms(),
             log_file,
             log_stuck: false,
-            keep: Keep::default(),
+            file_checks: FileChecks::default(),
             report: report.take(),
             signals,
             serials: Serials::open(runtime_dir.dir().try_clone()?)?,
@@ -273,16 +273,16 @@ impl Master {
             self.answer_signal(request, count);
         }
         let now = clock::monotonic_ms();
-        self.keep_stopping(now);
-        self.keep_manager(now);
-        self.keep_workers(now);
-        self.keep_leases(now);
-        self.keep_counts(now);
-        self.keep_lending(now);
-        self.keep_starting(now);
-        self.keep_reloading(now);
-        self.keep_rehearsing(now);
-        self.keep_files(now);
+        self.tick_stopping(now);
+        self.tick_manager(now);
+        self.tick_workers(now);
+        self.tick_leases(now);
+        self.tick_counts(now);
+        self.tick_lending(now);
+        self.tick_starting(now);
+        self.tick_reloading(now);
+        self.tick_rehearsing(now);
+        self.tick_files(now);
         self.tell_state();
     }
 
@@ -386,7 +386,7 @@ impl Master {
     }
 
     /// Once every slot has served, the start is a success; before, any failure ends it.
-    fn keep_starting(&mut self, now: u64) {
+    fn tick_starting(&mut self, now: u64) {
         let Some(until) = self.starting_until_ms else { return };
         let ready = |slot| self.ready_worker(slot, self.image.generation).is_some();
         if self.manager.is_ready() && self.places.serving().all(ready) {
@@ -434,7 +434,7 @@ impl Master {
 
     /// What an operator should know of, as whole sentences.
     fn troubles(&self) -> Vec<String> {
-        self.keep.trouble().into_iter().chain(self.serials.trouble()).cloned().collect()
+        self.file_checks.trouble().into_iter().chain(self.serials.trouble()).cloned().collect()
     }
 
     /// How many slots the serving generation has.

@@ -50,7 +50,7 @@ impl Master {
 
     /// Looks once a beat whether workers tell more clients than they can have: the others would
     /// refuse theirs, since `max_connection` is for all together.
-    pub(super) fn keep_counts(&mut self, now: u64) {
+    pub(super) fn tick_counts(&mut self, now: u64) {
         if now < self.counts_at_ms {
             return;
         }

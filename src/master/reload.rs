@@ -276,7 +276,7 @@ impl Master {
         }
     }
 
-    pub(super) fn keep_reloading(&mut self, now: u64) {
+    pub(super) fn tick_reloading(&mut self, now: u64) {
         if self.reload.next_deadline_ms().is_some_and(|deadline| deadline <= now) {
             let path = self.launch.invoked.display();
             self.prepare_failed(format!(

@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::ipc::control::{CONTROL_SOCKET, Holder, LOCK_FILE, whole_file};
 use crate::sys::dir::{Dir, only_regular};
+use crate::sys::path_walk::{Links, Missing, PathWalk};
 use crate::sys::process;
-use crate::sys::way::{Links, Missing, Way};
 
 /// Who may look into the directory: the server's user and group.
 const DIR_MODE: u32 = 0o750;
@@ -74,10 +74,10 @@ impl RuntimeDir {
     pub fn take(config: &Config) -> Result<RuntimeDir> {
         // Nothing is made where it would be in doubt.
         let path = absolute(&config.runtime_dir).subject(|| "runtime_dir".to_owned())?;
-        let known = Way::to(&path, Links::Ours, Missing::Stop)?;
+        let known = PathWalk::to(&path, Links::Ours, Missing::Stop)?;
         trust::judge("runtime_dir", known.doubt.as_ref(), config)?;
         let fresh = !path.exists();
-        let way = Way::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
+        let way = PathWalk::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
         let dir = way.open_dir(Missing::Make(DIR_MODE))?;
         check(&dir)?;
         let lock = lock_in(&dir)?;
@@ -135,7 +135,7 @@ impl RuntimeDir {
     ///
     /// # Errors
     /// Where that is not possible now, for want of space or because another server is there.
-    pub fn keep(&mut self) -> Result<Option<OwnedFd>> {
+    pub fn repair(&mut self) -> Result<Option<OwnedFd>> {
         if !self.dir.is_entry_of(&self.parent, &self.name)? {
             let dir = self.parent.make_dir(&self.name, DIR_MODE)?;
             check(&dir)?;
@@ -302,19 +302,19 @@ mod tests {
         let config = config(&path);
         let mut taken = RuntimeDir::take(&config).unwrap();
         let mut sockets = vec![taken.control_socket().unwrap()];
-        assert!(taken.keep().unwrap().is_none());
+        assert!(taken.repair().unwrap().is_none());
         for name in ["wsd.sock", "wsd.lock"] {
             fs::remove_file(path.join(name)).unwrap();
-            sockets.extend(taken.keep().unwrap());
+            sockets.extend(taken.repair().unwrap());
             assert!(RuntimeDir::take(&config).is_err(), "after {name} was removed");
             assert_eq!(holder(&path), Some(getpid()));
         }
         fs::remove_dir_all(&path).unwrap();
         let other = RuntimeDir::take(&config).unwrap();
-        let error = taken.keep().unwrap_err().to_string();
+        let error = taken.repair().unwrap_err().to_string();
         assert!(error.contains("already running"), "{error}");
         drop(other);
-        sockets.extend(taken.keep().unwrap());
+        sockets.extend(taken.repair().unwrap());
         assert_eq!(sockets.len(), 3);
         assert!(RuntimeDir::take(&config).is_err());
     }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::sys::account::Account;
 use crate::sys::dir::{bound, kind, only_regular};
-use crate::sys::way::{Doubt, Links, Missing, Way};
+use crate::sys::path_walk::{Doubt, Links, Missing, PathWalk};
 
 /// A path, and with whose rights something is done there.
 pub struct Spot {
@@ -39,7 +39,7 @@ impl Spot {
         if !geteuid().is_root() {
             return Ok(Spot { path, account: None, missing });
         }
-        let way = Way::to(&path, Links::NotTheLast, Missing::Stop)
+        let way = PathWalk::to(&path, Links::NotTheLast, Missing::Stop)
             .map_err(|error| Error::new(format!("{key}: {error}")))?;
         let account = match (&way.doubt, config.user.as_deref()) {
             (None, _) if !way.sticky => None,
@@ -132,8 +132,8 @@ impl Spot {
     }
 
     /// Goes the way and does something at its end, all of it with the right rights.
-    fn act<T>(&self, work: impl FnOnce(&Way) -> Result<T>) -> Result<T> {
-        let go = || work(&Way::to(&self.path, Links::NotTheLast, self.missing)?);
+    fn act<T>(&self, work: impl FnOnce(&PathWalk) -> Result<T>) -> Result<T> {
+        let go = || work(&PathWalk::to(&self.path, Links::NotTheLast, self.missing)?);
         match &self.account {
             None => go(),
             Some(account) => account.act(go),

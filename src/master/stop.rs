@@ -95,7 +95,7 @@ impl Master {
         }
     }
 
-    pub(super) fn keep_stopping(&mut self, now: u64) {
+    pub(super) fn tick_stopping(&mut self, now: u64) {
         let workers_gone = self.workers.is_empty();
         let Some(stopping) = &mut self.stopping else { return };
         if workers_gone && !stopping.manager_told {

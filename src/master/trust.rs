@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result};
-use crate::sys::way::{Doubt, Links, Missing, Way, doubt_of};
+use crate::sys::path_walk::{Doubt, Links, Missing, PathWalk, doubt_of};
 
 /// Refuses what is doubted where root serves with the rights of another user: then somebody is
 /// meant not to have root's rights. Where everything is root's anyway, the answer is a warning.
@@ -55,7 +55,7 @@ pub fn judge_files(sources: &Sources, program: &Path, config: &Config) -> Result
 /// As [`judge`].
 pub fn doubts(sources: &Sources, program: &Path, config: &Config) -> Result<Vec<String>> {
     let mut warnings = judge_files(sources, program, config)?;
-    if let Ok(way) = Way::to(&config.runtime_dir, Links::Ours, Missing::Stop) {
+    if let Ok(way) = PathWalk::to(&config.runtime_dir, Links::Ours, Missing::Stop) {
         warnings.extend(judge("runtime_dir", way.doubt.as_ref(), config)?);
     }
     Ok(warnings)

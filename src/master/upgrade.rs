@@ -140,7 +140,7 @@ impl Master {
     }
 
     /// The verdict of the rehearsal is there, or is not and never will be.
-    pub(super) fn keep_rehearsing(&mut self, now: u64) {
+    pub(super) fn tick_rehearsing(&mut self, now: u64) {
         let Some(rehearsal) = &mut self.rehearsal else { return };
         let path = self.launch.invoked.display();
         let mut verdict = String::new();
@@ -322,7 +322,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         started_at: left.started_at,
         log_file: LogFile::open(&launch.config)?,
         log_stuck: false,
-        keep: Default::default(),
+        file_checks: Default::default(),
         report: Report::told(),
         signals: Signals::install()?,
         serials: super::Serials::adopt(runtime_dir.dir().try_clone()?, left.serials),

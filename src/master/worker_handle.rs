@@ -100,7 +100,7 @@ impl Master {
     }
 
     /// Starts a worker of the serving generation wherever one is due.
-    pub(super) fn keep_workers(&mut self, now: u64) {
+    pub(super) fn tick_workers(&mut self, now: u64) {
         for worker in &mut self.workers {
             if worker.child.kill_at_ms.is_some_and(|at| at <= now) {
                 worker.child.kill_at_ms = None;

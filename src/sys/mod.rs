@@ -8,12 +8,12 @@ pub mod ending;
 pub mod guard;
 pub mod memory;
 pub mod packet;
+pub mod path_walk;
 pub mod process;
 pub mod rights;
 pub mod signal;
 pub mod socket;
 pub mod watch;
-pub mod way;
 
 /// The descriptor at which every process of ours finds what its launcher left it.
 pub const LINK_RAW_FD: i32 = 3;

@@ -145,7 +145,7 @@ impl Worker {
         }
         let now_ms = self.now_ms.get();
         let mut table = self.table.borrow_mut();
-        let key = table.insert(|key| Connection::accepted(socket, peer, key.turn, now_ms));
+        let key = table.insert(|key| Connection::accepted(socket, peer, key.version, now_ms));
         let connection = table.get_mut(key)?;
         if let Some(opening) = &mut connection.extra().opening {
             opening.to_loopback = to_loopback;
@@ -173,7 +173,7 @@ impl Worker {
         let answer = refusal.to_bytes(SystemTime::now());
         let now_ms = self.now_ms.get();
         let mut table = self.table.borrow_mut();
-        let key = table.insert(|key| Connection::accepted(socket, peer, key.turn, now_ms));
+        let key = table.insert(|key| Connection::accepted(socket, peer, key.version, now_ms));
         let Some(connection) = table.get_mut(key) else { return };
         if !self.lingers(connection) {
             let Some(socket) = connection.socket() else { return };

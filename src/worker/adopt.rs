@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Worker;
 use super::admission::{Seat, network};
 use super::connection::{Connection, Stage};
-use super::head::Kept;
+use super::head::KeptRequest;
 use super::outbox::Outbox;
 use super::table::Key;
 use super::timers::NEVER;
@@ -108,7 +108,7 @@ impl Worker {
         open: OpenV1,
     ) -> Result<(Key, Fd, Option<Bytes>)> {
         let bad = |what: &str| Error::new(format!("its {what} cannot be read"));
-        let kept = Kept::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
+        let kept = KeptRequest::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
         let engine = Engine::thaw(open.engine).map_err(|error| Error::new(error.to_string()))?;
         let outbox = match open.unsent {
             Some(unsent) => Some(Outbox::thaw(unsent).ok_or_else(|| bad("outbox"))?),
@@ -123,7 +123,7 @@ impl Worker {
         };
         let mut table = self.table.borrow_mut();
         let key = table.insert(|key| {
-            let mut connection = Connection::accepted(socket, None, key.turn, open.received_at);
+            let mut connection = Connection::accepted(socket, None, key.version, open.received_at);
             connection.stage = Stage::Open;
             connection.opened = true;
             (connection.arriving, connection.adopted) = (true, true);

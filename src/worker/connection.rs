@@ -7,7 +7,7 @@ use nix::sys::epoll::EpollFlags;
 
 use super::admission::Seat;
 use super::chorus::Verses;
-use super::head::{Kept, Reader};
+use super::head::{KeptRequest, Reader};
 use super::outbox::Outbox;
 use super::timers::{NEVER, Tick};
 use crate::api::Info;
@@ -41,7 +41,7 @@ pub(super) enum Stage {
 pub(super) struct Connection {
     pub socket: Option<OwnedFd>,
     /// Which use of its place in the table it is.
-    pub turn: u32,
+    pub version: u32,
     pub stage: Stage,
     /// A handler of it has not ended: no other event of it is delivered.
     pub busy: bool,
@@ -73,7 +73,7 @@ pub(super) struct Connection {
     /// Its number; it gets one when its request was read.
     pub fd: Option<Fd>,
     pub engine: Engine,
-    pub kept: Option<Kept>,
+    pub kept: Option<KeptRequest>,
     pub outbox: Option<Box<Outbox>>,
     /// What it is sent of the turn's broadcasts; none if it has an outbox.
     pub verses: Verses,
@@ -125,7 +125,7 @@ pub(super) struct Opening {
 
 impl Connection {
     /// A client that was just accepted.
-    pub fn accepted(socket: OwnedFd, peer: Option<SocketAddr>, turn: u32, now_ms: u64) -> Self {
+    pub fn accepted(socket: OwnedFd, peer: Option<SocketAddr>, version: u32, now_ms: u64) -> Self {
         let opening = Opening {
             reader: Reader::new(),
             bytes: Vec::new(),
@@ -136,7 +136,7 @@ impl Connection {
         let extra = Extra { opening: Some(opening), ..Extra::default() };
         Connection {
             socket: Some(socket),
-            turn,
+            version,
             stage: Stage::Head,
             busy: false,
             held: false,
@@ -179,7 +179,7 @@ impl Connection {
         let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
         match (opening, &self.kept) {
             (Some(opening), _) => opening.peer,
-            (None, kept) => kept.as_ref().and_then(Kept::peer),
+            (None, kept) => kept.as_ref().and_then(KeptRequest::peer),
         }
     }
 
@@ -194,7 +194,7 @@ impl Connection {
         let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
         match (opening, &self.kept) {
             (Some(opening), _) => opening.client,
-            (None, kept) => kept.as_ref().and_then(Kept::client),
+            (None, kept) => kept.as_ref().and_then(KeptRequest::client),
         }
     }
 

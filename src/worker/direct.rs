@@ -37,16 +37,16 @@ const QUEUED_MAX: usize = 1024;
 #[derive(Default)]
 pub(super) struct Direct {
     /// By slot, as far as there was need.
-    ways: RefCell<Vec<Way>>,
+    routes: RefCell<Vec<Route>>,
     /// Until when none is asked for, in monotonic milliseconds.
     paused_until: Cell<u64>,
     /// Those that lead here.
     peers: RefCell<BTreeMap<LinkId, Rc<Link>>>,
 }
 
-/// The way to the clients of a slot.
+/// The route to the clients of a slot.
 #[derive(Default)]
-struct Way {
+struct Route {
     /// Messages that went by the manager since then, in monotonic milliseconds.
     messages: u32,
     since: u64,
@@ -73,17 +73,17 @@ impl Drop for Outgoing {
 }
 
 impl Direct {
-    /// Sends to the clients of a slot, if there is a direct way.
+    /// Sends to the clients of a slot, if there is a direct route.
     #[inline]
     pub fn send(&self, to: Slot, message: &WorkerToWorker, body: &[u8]) -> Option<Result<Sent>> {
-        let ways = self.ways.borrow();
-        let way = ways.get(usize::from(to.0))?.direct.as_ref()?;
-        Some(way.link.send(Lane::Data, message, Body::Inline(body), Vec::new()))
+        let routes = self.routes.borrow();
+        let route = routes.get(usize::from(to.0))?.direct.as_ref()?;
+        Some(route.link.send(Lane::Data, message, Body::Inline(body), Vec::new()))
     }
 
     /// What is queued goes at [`end_turn`](Self::end_turn).
     pub fn begin_turn(&self) {
-        self.each(|way| way.link.begin_turn());
+        self.each(|route| route.link.begin_turn());
     }
 
     /// Sends what is queued.
@@ -92,23 +92,23 @@ impl Direct {
     }
 
     fn each(&self, f: impl FnMut(&Outgoing)) {
-        self.ways.borrow().iter().filter_map(|way| way.direct.as_ref()).for_each(f);
+        self.routes.borrow().iter().filter_map(|route| route.direct.as_ref()).for_each(f);
     }
 
-    /// The way to a slot, to change.
-    fn way(&self, to: Slot) -> RefMut<'_, Way> {
+    /// The route to a slot, to change.
+    fn route_to(&self, to: Slot) -> RefMut<'_, Route> {
         let index = usize::from(to.0);
-        let mut ways = self.ways.borrow_mut();
-        if ways.len() <= index {
-            ways.resize_with(index + 1, Way::default);
+        let mut routes = self.routes.borrow_mut();
+        if routes.len() <= index {
+            routes.resize_with(index + 1, Route::default);
         }
-        RefMut::map(ways, |ways| &mut ways[index])
+        RefMut::map(routes, |routes| &mut routes[index])
     }
 
     /// The slot that a link leads to.
     fn slot_of(&self, id: LinkId) -> Option<Slot> {
         let mut found = None;
-        self.each(|way| found = found.or((way.id == id).then_some(way.to.slot)));
+        self.each(|route| found = found.or((route.id == id).then_some(route.to.slot)));
         found
     }
 }
@@ -128,15 +128,15 @@ impl Worker {
         if to == self.slot() {
             return;
         }
-        let mut way = self.direct.way(to);
+        let mut route = self.direct.route_to(to);
         let now = self.now_ms.get();
-        if now >= way.since + SECOND_MS {
-            (way.messages, way.since) = (0, now);
+        if now >= route.since + SECOND_MS {
+            (route.messages, route.since) = (0, now);
         }
-        way.messages = way.messages.saturating_add(1);
-        let may_ask = now >= way.ask_at && now >= self.direct.paused_until.get();
-        if may_ask && way.messages >= MESSAGES_MIN {
-            way.ask_at = now + ASK_AGAIN_MS;
+        route.messages = route.messages.saturating_add(1);
+        let may_ask = now >= route.ask_at && now >= self.direct.paused_until.get();
+        if may_ask && route.messages >= MESSAGES_MIN {
+            route.ask_at = now + ASK_AGAIN_MS;
             self.say_in_order(&WorkerToManager::WantDirect { to });
         }
     }
@@ -153,8 +153,8 @@ impl Worker {
         link.begin_turn();
         self.say_in_order(&WorkerToManager::Through { link: id });
         let task = spawn_local(self.clone().mind_outgoing(id, link.clone()));
-        let way = Outgoing { id, to, link, welcome: Cell::new(false), task };
-        self.direct.way(to.slot).direct = Some(way);
+        let route = Outgoing { id, to, link, welcome: Cell::new(false), task };
+        self.direct.route_to(to.slot).direct = Some(route);
         tracing::debug!(%to, "sending directly");
         Ok(())
     }
@@ -164,10 +164,10 @@ impl Worker {
         let welcomed_and_left = async {
             let mut buffer = vec![0; 256];
             while let Ok(Some(_)) = link.receive(&mut buffer).await {
-                self.direct.each(|way| {
-                    if way.id == id {
-                        way.welcome.set(true);
-                        way.send_queued();
+                self.direct.each(|route| {
+                    if route.id == id {
+                        route.welcome.set(true);
+                        route.send_queued();
                     }
                 });
             }
@@ -189,7 +189,7 @@ impl Worker {
 
     /// From now on all goes by the manager, behind what went directly.
     pub(super) fn go_indirect(&self) {
-        let slots = self.direct.ways.borrow().len();
+        let slots = self.direct.routes.borrow().len();
         for slot in 0..slots {
             self.end_direct(Slot(slot as u8));
         }
@@ -205,14 +205,14 @@ impl Worker {
     }
 
     fn end_direct(&self, slot: Slot) {
-        let way = self.direct.way(slot).direct.take();
-        let Some(way) = way else { return };
-        tracing::debug!(to = %way.to, "sending by the manager");
-        way.send_queued();
-        self.say_in_order(&WorkerToManager::Indirect { link: way.id });
-        for packet in way.link.take_unsent() {
+        let route = self.direct.route_to(slot).direct.take();
+        let Some(route) = route else { return };
+        tracing::debug!(to = %route.to, "sending by the manager");
+        route.send_queued();
+        self.say_in_order(&WorkerToManager::Indirect { link: route.id });
+        for packet in route.link.take_unsent() {
             if let Err(error) = self.send_by_manager(packet) {
-                tracing::error!(to = %way.to, %error, "a message is lost");
+                tracing::error!(to = %route.to, %error, "a message is lost");
             }
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn run(
     make: impl FnOnce(&Config) -> Rc<dyn Handler>,
 ) -> ExitCode {
     let parent = nix::unistd::getppid();
-    let settle = |config: &Config| {
+    let prepare = |config: &Config| {
         process::ignore_master_signals()?;
         ending::before_the_master();
         privileged(config)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(
         // Behind the change of user, which disarms it.
         process::die_with_parent(parent)
     };
-    let served = live(master, settle, |config, id| {
+    let served = live(master, prepare, |config, id| {
         let role = format!("worker {}", id.slot);
         log::init(&role, config.log_level, config.log_format, Output::Queued)?;
         Ok(make(config))
@@ -79,16 +79,16 @@ pub(crate) fn run(
     }
 }
 
-/// Lives a worker's life in whatever thread this is. `settle` is what only a process of its own
+/// Lives a worker's life in whatever thread this is. `prepare` is what only a process of its own
 /// does, once its descriptors are there. An error is logged, and told to the master.
 pub(super) fn live(
     master: OwnedFd,
-    settle: impl FnOnce(&Config) -> Result<()>,
+    prepare: impl FnOnce(&Config) -> Result<()>,
     make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,
 ) -> Result<()> {
     let boot = boot::receive(master)?;
     let master = boot.master.try_clone();
-    settle(&boot.config).and_then(|()| serve_booted(boot, make)).inspect_err(|error| {
+    prepare(&boot.config).and_then(|()| serve_booted(boot, make)).inspect_err(|error| {
         tracing::error!(%error, "the worker cannot serve");
         if let Ok(master) = master {
             tell_fatal(master, error.to_string());

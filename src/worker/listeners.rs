@@ -106,7 +106,7 @@ impl Worker {
     }
 
     fn arm(&self, index: u32, socket: &OwnedFd) -> nix::Result<()> {
-        let key = Key { index, turn: 0 };
+        let key = Key { index, version: 0 };
         self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key.to_u64()))
     }
 }

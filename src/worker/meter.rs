@@ -45,7 +45,7 @@ impl Limit {
 #[derive(Debug, Clone, Copy, Default)]
 struct Meter {
     /// Which use of its place in the table it is of.
-    turn: u32,
+    version: u32,
     messages: u64,
     bytes: u64,
 }
@@ -92,8 +92,8 @@ impl Meters {
             meters.resize(index + 1, Meter::default());
         }
         let meter = meters.get_mut(index)?;
-        if meter.turn != key.turn {
-            *meter = Meter { turn: key.turn, ..Meter::default() };
+        if meter.version != key.version {
+            *meter = Meter { version: key.version, ..Meter::default() };
         }
         let now = now_ms * 1_000_000;
         let message = self.messages.and_then(|it| it.take(&mut meter.messages, now, messages));

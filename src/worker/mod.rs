@@ -57,8 +57,8 @@ pub(crate) use life::run;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing {
     pub use super::head::{
-        Body, Head, Kept, Kind, Limits, Reader, Refusal, check_origin, classify, client_address,
-        parse, request, response,
+        Body, Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify,
+        client_address, parse, request, response,
     };
     pub use super::travel::repack;
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::Worker;
 use super::connection::{Connection, Stage};
 use super::dispatch::Panicked;
-use super::head::{self, Kept, Kind, Reason, Refusal, response, subprotocol};
+use super::head::{self, KeptRequest, Kind, Reason, Refusal, response, subprotocol};
 use super::table::Key;
 use super::timers::{Tick, tick};
 use crate::api::{Accept, Handshake, Request};
@@ -150,7 +150,7 @@ impl Worker {
         let (config, host) = (&self.settings.config, head.get("host"));
         let by_trusted = forwarded && self.counted(came.peer).is_none();
         head::check_host(&config.allowed_hosts, host, came.to_loopback, by_trusted)?;
-        let way = head::Way {
+        let way = head::Came {
             host,
             scheme: head.get("x-forwarded-proto").filter(|_| by_trusted),
             is_local: !is_stranger(came.peer) && !forwarded,
@@ -265,7 +265,7 @@ impl Worker {
             connection.stage = Stage::Open;
             connection.opened = true;
             connection.engine = Engine::new(Role::Server, params);
-            connection.kept = Some(Kept::new(&request, &self.settings.config.keep_headers));
+            connection.kept = Some(KeptRequest::new(&request, &self.settings.config.keep_headers));
             connection.opened_at = clock::unix_ms();
             connection.received_at = self.now_ms.get();
             if let Some(extra) = &mut connection.extra {

@@ -99,7 +99,7 @@ impl Worker {
     /// Handles one event. What it leaves undone the set tells again.
     fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) {
         let key = Key::from_u64(event.data());
-        if key.turn == 0 {
+        if key.version == 0 {
             return self.accept_some(key.index);
         }
         let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;

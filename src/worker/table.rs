@@ -14,18 +14,18 @@ use crate::fd::Fd;
 pub(super) struct Key {
     /// Its place in the slab, and in the registry.
     pub index: u32,
-    /// Which use of that place.
-    pub turn: u32,
+    /// Which use of that place this is.
+    pub version: u32,
 }
 
 impl Key {
     /// As the epoll set carries it.
     pub fn to_u64(self) -> u64 {
-        u64::from(self.turn) << 32 | u64::from(self.index)
+        u64::from(self.version) << 32 | u64::from(self.index)
     }
 
     pub fn from_u64(data: u64) -> Key {
-        Key { index: data as u32, turn: (data >> 32) as u32 }
+        Key { index: data as u32, version: (data >> 32) as u32 }
     }
 }
 
@@ -34,7 +34,7 @@ impl Key {
 pub(super) struct Table {
     slab: Slab<Connection>,
     by_fd: HashMap<Fd, Key, BuildHasherDefault<FdHasher>>,
-    turns: u32,
+    versions: u32,
     /// Who was asked for last: a handler mostly answers whom it was called about.
     recent: Cell<Option<(Fd, Key)>>,
 }
@@ -47,22 +47,22 @@ impl Table {
     /// Puts in what `make` makes of its key.
     pub fn insert(&mut self, make: impl FnOnce(Key) -> Connection) -> Key {
         let entry = self.slab.vacant_entry();
-        // The turn of a listener's key is 0, so a connection's never is.
-        self.turns = self.turns.wrapping_add(1).max(1);
-        let key = Key { index: entry.key() as u32, turn: self.turns };
+        // The version of a listener's key is 0, so a connection's never is.
+        self.versions = self.versions.wrapping_add(1).max(1);
+        let key = Key { index: entry.key() as u32, version: self.versions };
         entry.insert(make(key));
         key
     }
 
     #[inline]
     pub fn get(&self, key: Key) -> Option<&Connection> {
-        self.slab.get(key.index as usize).filter(|connection| connection.turn == key.turn)
+        self.slab.get(key.index as usize).filter(|connection| connection.version == key.version)
     }
 
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
         let connection = self.slab.get_mut(key.index as usize)?;
-        (connection.turn == key.turn).then_some(connection)
+        (connection.version == key.version).then_some(connection)
     }
 
     pub fn remove(&mut self, key: Key) -> Option<Connection> {
@@ -96,13 +96,13 @@ impl Table {
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
         self.slab.iter().map(|(index, connection)| {
-            (Key { index: index as u32, turn: connection.turn }, connection)
+            (Key { index: index as u32, version: connection.version }, connection)
         })
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Connection)> {
         self.slab.iter_mut().map(|(index, connection)| {
-            (Key { index: index as u32, turn: connection.turn }, connection)
+            (Key { index: index as u32, version: connection.version }, connection)
         })
     }
 

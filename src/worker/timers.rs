@@ -72,7 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(index: u32) -> Key {
-        Key { index, turn: 1 }
+        Key { index, version: 1 }
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub fn repack(mut batch: &[u8]) -> Result<(Vec<u8>, Vec<EngineState>)> {
         let traveller = Traveller::unpack(&mut batch)?;
         traveller.pack(&mut again)?;
         if let Traveller::OpenV1(open) = traveller {
-            super::head::Kept::from_bytes(&open.kept);
+            super::head::KeptRequest::from_bytes(&open.kept);
             open.unsent.map(super::outbox::Outbox::thaw);
             engines.push(open.engine);
         }
@@ -135,7 +135,7 @@ mod tests {
     use crate::api::Opcode;
     use crate::fd::Fd;
     use crate::websocket::{Codec, DeflateOptions, Engine, Event, Limits};
-    use crate::worker::head::Kept;
+    use crate::worker::head::KeptRequest;
     use crate::worker::outbox::Outbox;
 
     /// Connections as the first version sent them. `open` was cut in the midst of a character of
@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn an_open_connection_of_the_first_version_goes_on() {
         let open = open("open");
-        let request = Kept::from_bytes(&open.kept).unwrap().request(Fd::try_from(9).unwrap());
+        let request =
+            KeptRequest::from_bytes(&open.kept).unwrap().request(Fd::try_from(9).unwrap());
         assert_eq!(request.target, "/ws?room=1");
         assert_eq!(request.headers.get("cookie"), Some("seat=7"));
         assert_eq!(request.peer, Some("10.0.0.1:2000".parse().unwrap()));

@@ -145,7 +145,7 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
         }
         _ if packet.body.len() > KEEP_BYTES_MAX => Err(Broken::Value(Kind::Keep)),
         _ => {
-            link.shared.pool.borrow_mut().keep(packet.fd, &packet.body);
+            link.shared.pool.borrow_mut().keep_bytes(packet.fd, &packet.body);
             Ok(())
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::codec::{AGAIN, Kind, Packet, wants};
-use super::lane::{Event, Process};
+use super::process_queue::{Event, Process};
 use crate::api::ProcessId;
 
 /// What the death of a process leaves to do.

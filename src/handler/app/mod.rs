@@ -6,13 +6,13 @@
 
 pub mod codec;
 mod commands;
-mod lane;
 mod link;
 mod links;
 mod loss;
 mod moves;
 mod output;
 pub mod pool;
+mod process_queue;
 mod replies;
 mod settings;
 mod shared;
@@ -66,7 +66,7 @@ impl Handler for AppHandler {
         let shared = self.shared.clone();
         let (server, context) = (shared.clone(), ctx.clone());
         let serve = move |started| serve(&server, &context, started);
-        ctx.spawn(spawner::keep(
+        ctx.spawn(spawner::supervise(
             shared.spawner.clone(),
             ctx.clone(),
             shared.settings.places(),

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::codec::Kind;
-use super::lane::{Event, Lane};
 use super::loss::Loss;
 use super::pool::{Pin, Pool};
+use super::process_queue::{Event, ProcessQueue};
 
 /// How long clients wait for a new process in the place of a dead one before they are moved to
 /// another place, in milliseconds.
@@ -14,17 +14,17 @@ pub(super) const REPIN_AFTER_MS: u64 = 1000;
 impl Pool {
     /// Moves the clients of places that stay empty to others. Gives the places that took them.
     pub fn rehome(&mut self, now_ms: u64) -> Vec<u16> {
-        let empty = |lane: &Lane| {
-            lane.process.is_none()
-                && (lane.pins > 0 || !lane.waiting.is_empty())
-                && now_ms.saturating_sub(lane.vacant_since) >= REPIN_AFTER_MS
+        let empty = |queue: &ProcessQueue| {
+            queue.process.is_none()
+                && (queue.pins > 0 || !queue.waiting.is_empty())
+                && now_ms.saturating_sub(queue.vacant_since) >= REPIN_AFTER_MS
         };
-        if self.of_events().iter().all(|lane| lane.process.is_none()) {
+        if self.of_events().iter().all(|queue| queue.process.is_none()) {
             return Vec::new();
         }
         let places: Vec<u16> = (0u16..)
             .zip(self.of_events())
-            .filter(|(_, lane)| empty(lane))
+            .filter(|(_, queue)| empty(queue))
             .map(|(p, _)| p)
             .collect();
         let mut touched = HashSet::new();
@@ -38,14 +38,14 @@ impl Pool {
         let of_place = self.pins.iter().filter(|(_, pin)| pin.place == place);
         loss.close = of_place.map(|(fd, _)| *fd).collect();
         loss.close.sort_unstable();
-        let lane = &mut self.lanes[usize::from(place)];
-        let (kept, dropped): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut lane.waiting)
+        let queue = &mut self.queues[usize::from(place)];
+        let (kept, dropped): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut queue.waiting)
             .into_iter()
             .partition(|event| !matches!(event.packet.kind, Kind::Message));
-        lane.waiting = kept;
-        loss.again = loss.again.min(lane.waiting.len());
+        queue.waiting = kept;
+        loss.again = loss.again.min(queue.waiting.len());
         loss.dropped.extend(dropped.into_iter().map(|event| event.packet));
-        lane.recount();
+        queue.recount();
     }
 
     fn move_away(&mut self, from: u16, touched: &mut HashSet<u16>) {
@@ -53,8 +53,8 @@ impl Pool {
         let mut fds: Vec<u64> =
             self.pins.iter().filter(|(_, pin)| pin.place == from).map(|(fd, _)| *fd).collect();
         fds.sort_unstable();
-        let events = std::mem::take(&mut self.lanes[usize::from(from)].waiting);
-        self.lanes[usize::from(from)].recount();
+        let events = std::mem::take(&mut self.queues[usize::from(from)].waiting);
+        self.queues[usize::from(from)].recount();
         let opening: HashSet<u64> = events
             .iter()
             .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
@@ -67,7 +67,7 @@ impl Pool {
             self.pin(fd, Pin { place: to, ..pin });
             if !opening.contains(&fd) {
                 let packet = self.attach_packet(fd);
-                self.lanes[usize::from(to)].push(Event::new(packet));
+                self.queues[usize::from(to)].push(Event::new(packet));
             }
             touched.insert(to);
         }
@@ -79,7 +79,7 @@ impl Pool {
                 fd => *moved.entry(fd).or_insert(fallback),
             };
             touched.insert(to);
-            self.lanes[usize::from(to)].push(event);
+            self.queues[usize::from(to)].push(event);
         }
     }
 }

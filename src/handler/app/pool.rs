@@ -1,16 +1,16 @@
 //! Which process has which client and which events. Pure: times come in, packets go out.
 //!
-//! A place of the pool is a lane: a queue of events and the process that takes them. A client
-//! belongs to one lane from OPEN to CLOSE, so its events keep their order.
+//! A place of the pool has a queue of events and the process that takes them. A client
+//! belongs to one queue from OPEN to CLOSE, so its events keep their order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::BytesMut;
 
 use super::codec::{ANSWER, ANY, Kind, Packet, TASK, wants};
-use super::lane::{Event, Lane, Process};
 pub use super::loss::Loss;
 use super::loss::sort;
+use super::process_queue::{Event, Process, ProcessQueue};
 use super::settings::{AppSettings, OnCrash};
 use crate::api::ProcessId;
 
@@ -31,8 +31,8 @@ pub struct Pin {
 #[derive(Debug)]
 pub struct Pool {
     /// Those of events, then those of tasks.
-    pub(super) lanes: Vec<Lane>,
-    /// How many of the lanes are of events.
+    pub(super) queues: Vec<ProcessQueue>,
+    /// How many of the queues are of events.
     processes: u16,
     pub(super) pins: HashMap<u64, Pin>,
     last_id: u32,
@@ -51,7 +51,7 @@ impl Pool {
     /// A pool whose places are all still empty.
     pub fn new(settings: &AppSettings) -> Pool {
         Pool {
-            lanes: (0..settings.places()).map(|_| Lane::default()).collect(),
+            queues: (0..settings.places()).map(|_| ProcessQueue::default()).collect(),
             processes: settings.processes.max(1),
             pins: HashMap::new(),
             last_id: 0,
@@ -68,7 +68,7 @@ impl Pool {
 
     /// Looks whether events wait and no process takes one; to be called now and then.
     pub fn watch(&mut self, now_ms: u64) {
-        let waits = self.lanes.iter().any(|lane| !lane.waiting.is_empty());
+        let waits = self.queues.iter().any(|queue| !queue.waiting.is_empty());
         let goes_on = self.stalled.is_some_and(|(_, progress)| progress != self.progress);
         if !waits || goes_on {
             self.stalled = None;
@@ -86,18 +86,18 @@ impl Pool {
 
     /// How many places there are.
     pub fn places(&self) -> u16 {
-        self.lanes.len() as u16
+        self.queues.len() as u16
     }
 
     /// The place a new client or request should go to: a ready one with the least to do.
     pub fn choose(&self) -> u16 {
-        let load = |lane: &Lane| (lane.process.is_none(), lane.events(), lane.pins);
-        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, lane)| load(lane));
+        let load = |queue: &ProcessQueue| (queue.process.is_none(), queue.events(), queue.pins);
+        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, queue)| load(queue));
         least.map_or(0, |(place, _)| place)
     }
 
-    pub(super) fn of_events(&self) -> &[Lane] {
-        &self.lanes[..usize::from(self.processes)]
+    pub(super) fn of_events(&self) -> &[ProcessQueue] {
+        &self.queues[..usize::from(self.processes)]
     }
 
     /// The place for a message between applications, with the flags and the number of SEND.
@@ -110,23 +110,23 @@ impl Pool {
         if to & ANY == 0 {
             return processes + (number % u64::from(tasks)) as u16;
         }
-        let load = |lane: &Lane| (lane.events(), lane.process.is_none());
-        let tasks = (processes..).zip(&self.lanes[usize::from(processes)..]);
-        tasks.min_by_key(|(_, lane)| load(lane)).map_or(processes, |(place, _)| place)
+        let load = |queue: &ProcessQueue| (queue.events(), queue.process.is_none());
+        let tasks = (processes..).zip(&self.queues[usize::from(processes)..]);
+        tasks.min_by_key(|(_, queue)| load(queue)).map_or(processes, |(place, _)| place)
     }
 
     /// The place for a new client: a ready one with the fewest clients.
     pub fn choose_for_client(&self) -> u16 {
-        let load = |lane: &Lane| (lane.process.is_none(), lane.pins, lane.events());
-        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, lane)| load(lane));
+        let load = |queue: &ProcessQueue| (queue.process.is_none(), queue.pins, queue.events());
+        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, queue)| load(queue));
         least.map_or(0, |(place, _)| place)
     }
 
     /// Ties a client to a place.
     pub fn pin(&mut self, fd: u64, pin: Pin) {
-        self.lanes[usize::from(pin.place)].pins += 1;
+        self.queues[usize::from(pin.place)].pins += 1;
         if let Some(old) = self.pins.insert(fd, pin) {
-            self.lanes[usize::from(old.place)].pins -= 1;
+            self.queues[usize::from(old.place)].pins -= 1;
         }
     }
 
@@ -136,7 +136,7 @@ impl Pool {
     }
 
     /// Keeps bytes for a client's next process.
-    pub fn keep(&mut self, fd: u64, bytes: &[u8]) {
+    pub fn keep_bytes(&mut self, fd: u64, bytes: &[u8]) {
         if let Some(pin) = self.pins.get_mut(&fd) {
             pin.kept = bytes.into();
         }
@@ -145,7 +145,7 @@ impl Pool {
     /// Forgets a client; events of it that wait are still delivered.
     pub fn unpin(&mut self, fd: u64) -> Option<Pin> {
         let pin = self.pins.remove(&fd)?;
-        self.lanes[usize::from(pin.place)].pins -= 1;
+        self.queues[usize::from(pin.place)].pins -= 1;
         Some(pin)
     }
 
@@ -156,8 +156,8 @@ impl Pool {
 
     /// Whether a place takes another event of a client.
     pub fn has_room(&self, place: u16) -> bool {
-        let lane = &self.lanes[usize::from(place)];
-        lane.events() < self.queue_events && lane.bytes < self.queue_bytes
+        let queue = &self.queues[usize::from(place)];
+        queue.events() < self.queue_events && queue.bytes < self.queue_bytes
     }
 
     /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
@@ -165,7 +165,7 @@ impl Pool {
     pub fn queue(&mut self, place: u16, mut packet: Packet) -> u32 {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         packet.id = self.last_id;
-        self.lanes[usize::from(place)].push(Event::new(packet));
+        self.queues[usize::from(place)].push(Event::new(packet));
         self.last_id
     }
 
@@ -173,11 +173,11 @@ impl Pool {
     /// told to shut down.
     pub fn ready(&mut self, id: ProcessId, wanted: u8, window: u32) -> Option<ProcessId> {
         let process = self.process_of(id, wanted, window);
-        let lane = &mut self.lanes[usize::from(id.place)];
-        if let Some(current) = &lane.process {
+        let queue = &mut self.queues[usize::from(id.place)];
+        if let Some(current) = &queue.process {
             let old = current.id;
-            lane.next = Some(process);
-            self.settle(id.place);
+            queue.next = Some(process);
+            self.swap_if_idle(id.place);
             return Some(old);
         }
         self.take_over(process);
@@ -200,7 +200,7 @@ impl Pool {
     /// A process is loaded and stands by.
     pub fn stands_by(&mut self, id: ProcessId, wanted: u8, window: u32) {
         let process = self.process_of(id, wanted, window);
-        self.lanes[usize::from(id.place)].spare = Some(process);
+        self.queues[usize::from(id.place)].spare = Some(process);
     }
 
     /// Appends to `out` what may be sent to that process now, up to about `bytes_max`. Gives the
@@ -213,7 +213,7 @@ impl Pool {
         bytes_max: usize,
     ) -> Vec<u32> {
         let before = out.len();
-        let unwanted = self.lanes[usize::from(id.place)].take(id, now_ms, out, bytes_max);
+        let unwanted = self.queues[usize::from(id.place)].take(id, now_ms, out, bytes_max);
         self.progress += u64::from(out.len() > before);
         unwanted
     }
@@ -228,16 +228,16 @@ impl Pool {
         now_ms: u64,
         each: impl FnMut(u32),
     ) -> bool {
-        let lane = &mut self.lanes[usize::from(id.place)];
-        let known = lane.done(id, event, all, now_ms, each);
+        let queue = &mut self.queues[usize::from(id.place)];
+        let known = queue.done(id, event, all, now_ms, each);
         self.progress += u64::from(known);
-        self.settle(id.place);
+        self.swap_if_idle(id.place);
         known
     }
 
     /// The client of a waiting handshake is in: OPEN, if it has to be sent again, asks no more.
     pub fn answered(&mut self, id: ProcessId, event: u32) {
-        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+        if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             for sent in process.sent.iter_mut().filter(|sent| sent.packet.id == event) {
                 sent.packet.flags &= !ANSWER;
             }
@@ -246,39 +246,39 @@ impl Pool {
 
     /// A command came from that process. It is known then what it died on, if it dies.
     pub fn reached(&mut self, id: ProcessId) {
-        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+        if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             process.reached = !process.sent.is_empty();
         }
     }
 
     /// A process ends by itself and has begun none of the events it has.
     pub fn ended(&mut self, id: ProcessId) {
-        if let Some(process) = self.lanes[usize::from(id.place)].running(id) {
+        if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             process.ended = true;
         }
     }
 
     /// Takes back an event that no process was sent. False where one was, or it is done.
     pub fn withdraw(&mut self, event: u32) -> bool {
-        self.lanes.iter_mut().any(|lane| lane.withdraw(event))
+        self.queues.iter_mut().any(|queue| queue.withdraw(event))
     }
 
     /// A process is gone. `hung` says that it was ended for not finishing its oldest event.
     pub fn lost(&mut self, id: ProcessId, hung: bool, now_ms: u64) -> Loss {
         let mut loss = Loss::default();
-        let lane = &mut self.lanes[usize::from(id.place)];
-        if lane.next.as_ref().is_some_and(|next| next.id == id) {
-            lane.next = None;
+        let queue = &mut self.queues[usize::from(id.place)];
+        if queue.next.as_ref().is_some_and(|next| next.id == id) {
+            queue.next = None;
             return loss;
         }
-        lane.spare.take_if(|spare| spare.id == id);
-        let Some(process) = lane.process.take_if(|process| process.id == id) else { return loss };
-        lane.vacant_since = now_ms;
+        queue.spare.take_if(|spare| spare.id == id);
+        let Some(process) = queue.process.take_if(|process| process.id == id) else { return loss };
+        queue.vacant_since = now_ms;
         let ended = process.ended;
         let sorted = sort(process, hung);
         loss.again = sorted.again.len();
-        sorted.again.into_iter().rev().for_each(|event| lane.waiting.push_front(event));
-        lane.recount();
+        sorted.again.into_iter().rev().for_each(|event| queue.waiting.push_front(event));
+        queue.recount();
         if let Some(pin) = sorted.blamed.and_then(|fd| self.pins.get_mut(&fd)) {
             pin.deaths += 1;
             if pin.deaths > 1 {
@@ -292,10 +292,10 @@ impl Pool {
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
         }
-        let lane = &mut self.lanes[usize::from(id.place)];
-        if let Some(next) = lane.next.take() {
+        let queue = &mut self.queues[usize::from(id.place)];
+        if let Some(next) = queue.next.take() {
             self.take_over(next);
-        } else if let Some(spare) = lane.spare.take() {
+        } else if let Some(spare) = queue.spare.take() {
             loss.placed = Some(spare.id);
             self.take_over(spare);
         }
@@ -308,9 +308,9 @@ impl Pool {
         let late = |process: &&Process| {
             !process.sent.is_empty() && now_ms.saturating_sub(process.since) >= timeout
         };
-        self.lanes
+        self.queues
             .iter()
-            .filter_map(|lane| lane.process.as_ref())
+            .filter_map(|queue| queue.process.as_ref())
             .filter(late)
             .map(|p| p.id)
             .collect()
@@ -318,37 +318,37 @@ impl Pool {
 
     /// Whether no event waits anywhere or is being handled.
     pub fn idle(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.events() == 0)
+        self.queues.iter().all(|queue| queue.events() == 0)
     }
 
     /// Whether an event of that client waits or is being handled.
     pub fn is_busy(&self, fd: u64) -> bool {
         let Some(pin) = self.pins.get(&fd) else { return false };
-        self.lanes[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
+        self.queues[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
     }
 
     /// Whether a ready process has that place.
     pub fn is_ready(&self, place: u16) -> bool {
-        self.lanes[usize::from(place)].process.is_some()
+        self.queues[usize::from(place)].process.is_some()
     }
 
     /// Events that wait or are being handled, of all places.
     pub fn events(&self) -> usize {
-        self.lanes.iter().map(Lane::events).sum()
+        self.queues.iter().map(ProcessQueue::events).sum()
     }
 
     /// The process at a place that is ready and serves it.
     pub fn process(&self, place: u16) -> Option<ProcessId> {
-        self.lanes.get(usize::from(place))?.process.as_ref().map(|process| process.id)
+        self.queues.get(usize::from(place))?.process.as_ref().map(|process| process.id)
     }
 
     /// Lets the next process take over when the present one has finished what it was sent.
-    fn settle(&mut self, place: u16) {
-        let lane = &mut self.lanes[usize::from(place)];
-        let idle = lane.process.as_ref().is_some_and(|process| process.sent.is_empty());
-        if idle && lane.next.is_some() {
-            lane.process = None;
-            if let Some(next) = lane.next.take() {
+    fn swap_if_idle(&mut self, place: u16) {
+        let queue = &mut self.queues[usize::from(place)];
+        let idle = queue.process.as_ref().is_some_and(|process| process.sent.is_empty());
+        if idle && queue.next.is_some() {
+            queue.process = None;
+            if let Some(next) = queue.next.take() {
                 self.take_over(next);
             }
         }
@@ -358,8 +358,8 @@ impl Pool {
     fn take_over(&mut self, process: Process) {
         let place = process.id.place;
         if process.wants & wants::ATTACH != 0 {
-            let lane = &self.lanes[usize::from(place)];
-            let opening: HashSet<u64> = lane
+            let queue = &self.queues[usize::from(place)];
+            let opening: HashSet<u64> = queue
                 .waiting
                 .iter()
                 .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
@@ -374,10 +374,10 @@ impl Pool {
             fds.sort_unstable();
             for fd in fds.into_iter().rev() {
                 let packet = self.attach_packet(fd);
-                self.lanes[usize::from(place)].push_front(Event::new(packet));
+                self.queues[usize::from(place)].push_front(Event::new(packet));
             }
         }
-        self.lanes[usize::from(place)].process = Some(process);
+        self.queues[usize::from(place)].process = Some(process);
     }
 
     /// The ATTACH of a client.

@@ -142,8 +142,8 @@ fn a_request_behind_another_event_was_not_begun() {
     pool.queue(0, message(1, "later"));
     taken(&mut pool, id(0, 1));
     assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 3, ..Loss::default() });
-    assert_eq!(pool.lanes[0].all().map(|event| event.tries).collect::<Vec<_>>(), [1, 0, 0]);
-    let request = pool.lanes[0].waiting[1].packet.id;
+    assert_eq!(pool.queues[0].all().map(|event| event.tries).collect::<Vec<_>>(), [1, 0, 0]);
+    let request = pool.queues[0].waiting[1].packet.id;
     assert!(pool.withdraw(request), "its client left");
     assert!(!pool.withdraw(request));
 }
@@ -194,7 +194,7 @@ fn clients_spread_and_move_with_their_events_when_a_place_stays_empty() {
         let place = pool.choose_for_client();
         client(&mut pool, fd, place);
     }
-    assert_eq!((pool.lanes[0].pins, pool.lanes[1].pins), (2, 2));
+    assert_eq!((pool.queues[0].pins, pool.queues[1].pins), (2, 2));
     pool.queue(0, message(1, "a"));
     pool.lost(id(0, 1), false, 0);
     assert!(pool.rehome(REPIN_AFTER_MS - 1).is_empty());
@@ -338,6 +338,6 @@ proptest! {
         }
         prop_assert!(world.pool.idle());
         prop_assert!(seen + world.given_up >= total as usize);
-        prop_assert!(world.pool.lanes.iter().all(|lane| lane.bytes == 0));
+        prop_assert!(world.pool.queues.iter().all(|queue| queue.bytes == 0));
     }
 }

@@ -289,7 +289,7 @@ pub enum Happened {
 }
 
 /// Starts the processes of all places, and again for ever; gives each to `serve`.
-pub async fn keep(
+pub async fn supervise(
     spawner: Rc<Spawner>,
     ctx: Context,
     places: u16,

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CONTROL_SOCKET, ControlError};
 use crate::sys::dir::{Dir, kind};
+use crate::sys::path_walk::{Links, Missing, PathWalk};
 use crate::sys::process;
-use crate::sys::way::{Links, Missing, Way};
 
 /// The lock's name in `runtime_dir`.
 pub const LOCK_FILE: &str = "wsd.lock";
@@ -88,7 +88,7 @@ impl Door {
     /// may have made it who is not to be believed.
     pub fn find(runtime_dir: &Path) -> Result<Door, ControlError> {
         let path = absolute(runtime_dir).map_err(failed)?;
-        let way = Way::to(&path, Links::Ours, Missing::Fail);
+        let way = PathWalk::to(&path, Links::Ours, Missing::Fail);
         let found = way.and_then(|way| Ok((way.parent.enter(&way.name)?, way)));
         let (dir, way) = found.map_err(|error| match error.errno() {
             Some(libc::ENOENT) => ControlError::NotRunning(error.to_string()),

@@ -7,14 +7,14 @@
 //!    differently (bare LF, doubled Host), and only then lets httparse take them apart.
 //! 3. [`classify`] says whether it is plain HTTP, for hyper, or an upgrade, for us.
 //! 4. [`check_origin`], [`client_address`] and [`subprotocol`] decide about an upgrade.
-//! 5. [`Kept`] is what an open connection keeps of it; [`response`] writes the answer.
+//! 5. [`KeptRequest`] is what an open connection keeps of it; [`response`] writes the answer.
 //!
 //! Whatever is refused is answered and closed: no byte after it is ever parsed.
 
 mod check;
 mod classify;
 mod client_address;
-mod keep;
+mod kept_request;
 mod origin;
 mod parse;
 mod read;
@@ -28,10 +28,10 @@ mod target;
 pub use check::check_field_line;
 pub use classify::{Kind, classify};
 pub use client_address::{client_address, is_forwarded};
-pub use keep::{Kept, request};
+pub use kept_request::{KeptRequest, request};
 #[cfg(fuzzing)]
 pub use origin::check_origin;
-pub use origin::{Way, check_host, check_origin_on};
+pub use origin::{Came, check_host, check_origin_on};
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
 pub use refusal::{Reason, Refusal};

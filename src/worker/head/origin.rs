@@ -14,7 +14,7 @@ const KEY: &str = "allowed_origins";
 
 /// How a request came, besides its Origin.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Way<'a> {
+pub struct Came<'a> {
     /// Its Host.
     pub host: Option<&'a [u8]>,
     /// The scheme that a trusted proxy says it came by.
@@ -35,7 +35,7 @@ pub fn check_origin(
     origin: Option<&[u8]>,
     host: Option<&[u8]>,
 ) -> Result<(), Refusal> {
-    check_origin_on(allowed, origin, Way { host, ..Way::default() }).map(drop)
+    check_origin_on(allowed, origin, Came { host, ..Came::default() }).map(drop)
 }
 
 /// As [`check_origin`], knowing how the request came. True if it is let in by `local-null` alone.
@@ -46,17 +46,17 @@ pub fn check_origin(
 pub fn check_origin_on(
     allowed: &Origins,
     origin: Option<&[u8]>,
-    way: Way<'_>,
+    came: Came<'_>,
 ) -> Result<bool, Refusal> {
     let Some(text) = origin.filter(|_| !allowed.any) else { return Ok(false) };
     let parsed: Option<Origin> = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let Some(origin) = parsed else { return Err(not_an_origin(text)) };
-    let host = way.host.and_then(Authority::parse);
+    let host = came.host.and_then(Authority::parse);
     let same = host.as_ref().filter(|_| allowed.same_host);
-    if allowed.lists(&origin) || same.is_some_and(|host| host.serves(&origin, way.scheme)) {
+    if allowed.lists(&origin) || same.is_some_and(|host| host.serves(&origin, came.scheme)) {
         return Ok(false);
     }
-    let is_local = way.is_local && host.is_some_and(|host| host.is_loopback());
+    let is_local = came.is_local && host.is_some_and(|host| host.is_loopback());
     if allowed.local_null && origin == Origin::Null && is_local {
         return Ok(true);
     }
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn the_scheme_that_a_trusted_proxy_tells_is_compared() {
         let allows = |origin: &[u8], scheme: &[u8]| {
-            let way = Way { host: Some(b"a"), scheme: Some(scheme), is_local: false };
-            check_origin_on(&Origins::default(), Some(origin), way).is_ok()
+            let came = Came { host: Some(b"a"), scheme: Some(scheme), is_local: false };
+            check_origin_on(&Origins::default(), Some(origin), came).is_ok()
         };
         assert!(allows(b"https://a", b"https") && allows(b"http://a", b"HTTP"));
         assert!(!allows(b"http://a", b"https") && !allows(b"https://a", b"http"));
@@ -317,8 +317,8 @@ mod tests {
             ("http://127.0.0.1:8000", "127.0.0.1:8000", true, Some(false)),
             ("http://evil.com", "127.0.0.1:8000", true, None),
         ] {
-            let way = Way { host: Some(host.as_bytes()), scheme: None, is_local };
-            let found = check_origin_on(&local, Some(origin.as_bytes()), way).ok();
+            let came = Came { host: Some(host.as_bytes()), scheme: None, is_local };
+            let found = check_origin_on(&local, Some(origin.as_bytes()), came).ok();
             assert_eq!(found, expected, "{origin} at {host}");
         }
     }

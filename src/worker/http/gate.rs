@@ -33,11 +33,11 @@ pub(super) struct Gate<S> {
 }
 
 /// Why hyper was shown the end of a stream that had not ended, once that is so.
-pub(super) type Exit = Rc<RefCell<Option<Way>>>;
+pub(super) type Exit = Rc<RefCell<Option<Outcome>>>;
 
 /// A way out.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum Outcome {
     /// The head at the front of `received` is an upgrade.
     Upgrade,
     /// What the client sends is refused.
@@ -95,29 +95,29 @@ impl<S> Gate<S> {
         (self.stream, self.received, begun)
     }
 
-    fn shut(&mut self, way: Option<Way>) {
+    fn shut(&mut self, way: Option<Outcome>) {
         self.state = State::Shut;
         *self.exit.borrow_mut() = way;
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        self.shut(Some(Way::Refused(refusal)));
+        self.shut(Some(Outcome::Refused(refusal)));
     }
 
     /// What follows from the bytes so far: `None` while the head is not whole.
     fn judge(reader: &mut Reader, received: &[u8], limits: &Limits) -> Option<Judged> {
         let raw = match reader.advance(received, &limits.head) {
             Ok(raw) => raw?,
-            Err(refusal) => return Some(Err(Way::Refused(refusal.answering(received)))),
+            Err(refusal) => return Some(Err(Outcome::Refused(refusal.answering(received)))),
         };
         let judged = Gate::<S>::judge_whole(&raw, limits);
-        Some(judged.unwrap_or_else(|refusal| Err(Way::Refused(refusal.answering(received)))))
+        Some(judged.unwrap_or_else(|refusal| Err(Outcome::Refused(refusal.answering(received)))))
     }
 
     fn judge_whole(raw: &head::RawHead<'_>, limits: &Limits) -> Result<Judged, Refusal> {
         let head = parse(raw)?;
         if let Kind::Upgrade(_) = classify(&head)? {
-            return Ok(Err(Way::Upgrade));
+            return Ok(Err(Outcome::Upgrade));
         }
         let state = match head.body {
             Body::Empty => State::Data(0, Then::Head),
@@ -145,7 +145,7 @@ impl<S> Gate<S> {
     }
 
     /// Ready when the time for what is awaited is over.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Way> {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let begun = match &self.state {
             State::Head(reader) => reader.has_begun(&self.received),
             _ => true,
@@ -158,7 +158,7 @@ impl<S> Gate<S> {
         }));
         ready!(wait.timer.as_mut().poll(cx));
         let refusal = Refusal::timeout().answering(&self.received);
-        Poll::Ready(if begun { Way::Refused(refusal) } else { Way::Idle })
+        Poll::Ready(if begun { Outcome::Refused(refusal) } else { Outcome::Idle })
     }
 }
 
@@ -169,7 +169,7 @@ struct Whole {
     state: State,
 }
 
-type Judged = Result<Whole, Way>;
+type Judged = Result<Whole, Outcome>;
 
 impl<S: AsyncRead + Unpin> Gate<S> {
     /// Looks at what was received until there is something for hyper, or nothing more will be.

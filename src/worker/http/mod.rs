@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use self::body::Outgoing;
-use self::gate::{Exit, Gate, Way};
+use self::gate::{Exit, Gate, Outcome};
 use self::room::{collect, held};
 use self::stall::Stall;
 use super::admission::Wait;
@@ -152,11 +152,11 @@ where
     let mut stream = stream.into_inner();
     let mut way = exit.take();
     if stopping && begun && way.is_none() {
-        way = Some(Way::Refused(Refusal::stopping().answering(&received)));
+        way = Some(Outcome::Refused(Refusal::stopping().answering(&received)));
     }
     match way {
-        Some(Way::Upgrade) if ended => return End::Upgrade(stream, received),
-        Some(Way::Refused(refusal)) if ended => {
+        Some(Outcome::Upgrade) if ended => return End::Upgrade(stream, received),
+        Some(Outcome::Refused(refusal)) if ended => {
             let refusal = refusal.hide_from_strangers(is_stranger(peer));
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
@@ -247,7 +247,7 @@ fn refuse<V: Service>(service: &V, refusal: &Refusal) -> HttpResponse {
 /// The answer to a body that has broken off: the gate says why, unless the client is gone.
 fn broken_off<V: Service>(service: &V, exit: &Exit) -> HttpResponse {
     let refusal = match exit.take() {
-        Some(Way::Refused(refusal)) => refusal,
+        Some(Outcome::Refused(refusal)) => refusal,
         _ => Refusal::cut(),
     };
     refuse(service, &refusal)

@@ -64,7 +64,7 @@ impl Process {
 
 /// One place.
 #[derive(Debug, Default)]
-pub struct Lane {
+pub struct ProcessQueue {
     /// Not sent yet.
     pub waiting: VecDeque<Event>,
     /// Who takes from it.
@@ -81,7 +81,7 @@ pub struct Lane {
     pub vacant_since: u64,
 }
 
-impl Lane {
+impl ProcessQueue {
     /// Events that wait or are being handled.
     pub fn events(&self) -> usize {
         self.waiting.len() + self.process.as_ref().map_or(0, |process| process.sent.len())

@@ -53,7 +53,7 @@ impl fmt::Display for Doubt {
 
 /// Where a path leads.
 #[derive(Debug)]
-pub struct Way {
+pub struct PathWalk {
     /// The directory that the last name stands in.
     pub parent: Dir,
     /// The last name.
@@ -96,12 +96,12 @@ pub enum Missing {
     Make(u32),
 }
 
-impl Way {
+impl PathWalk {
     /// Goes to an absolute path.
     ///
     /// # Errors
     /// Where a directory is missing, or a link was made by somebody else.
-    pub fn to(path: &Path, links: Links, missing: Missing) -> Result<Way> {
+    pub fn to(path: &Path, links: Links, missing: Missing) -> Result<PathWalk> {
         let mut walk =
             Walk { here: Dir::root()?, rest: VecDeque::new(), doubt: None, links, followed: 0 };
         walk.prepend(path);
@@ -222,14 +222,14 @@ impl Walk {
         Ok(())
     }
 
-    fn end(mut self, name: OsString, stat: Option<&FileStat>) -> Result<Way> {
+    fn end(mut self, name: OsString, stat: Option<&FileStat>) -> Result<PathWalk> {
         let parent = self.here.stat()?.st_mode;
         let sticky = parent & STICKY != 0 && parent & OTHERS_WRITE != 0;
         // In a sticky directory an entry of ours stays, and one of another is another's.
         if let Some(stat) = stat.filter(|stat| sticky && !is_ours(stat.st_uid)) {
             self.doubt.get_or_insert(Doubt::of(self.here.path().join(&name), stat));
         }
-        Ok(Way { parent: self.here, name, doubt: self.doubt, sticky })
+        Ok(PathWalk { parent: self.here, name, doubt: self.doubt, sticky })
     }
 }
 
@@ -238,7 +238,7 @@ impl Walk {
 /// # Errors
 /// Where there is no such file.
 pub fn doubt_of(path: &Path) -> Result<Option<Doubt>> {
-    let way = Way::to(path, Links::Any, Missing::Fail)?;
+    let way = PathWalk::to(path, Links::Any, Missing::Fail)?;
     let stat = way.parent.stat_of(&way.name)?;
     let stat = stat.ok_or_else(|| Error::io(path.display().to_string(), Errno::ENOENT))?;
     let own = (!is_ours_alone(&stat)).then(|| Doubt::of(way.path(), &stat));
@@ -252,8 +252,8 @@ mod tests {
 
     use super::*;
 
-    fn to(path: &Path) -> Result<Way> {
-        Way::to(path, Links::Ours, Missing::Fail)
+    fn to(path: &Path) -> Result<PathWalk> {
+        PathWalk::to(path, Links::Ours, Missing::Fail)
     }
 
     fn mode(path: &Path, mode: u32) {
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(to(&dir.path().join("round/x")).unwrap_err().errno(), Some(libc::ELOOP));
         let missing = dir.path().join("a/b/file");
         assert_eq!(to(&missing).unwrap_err().errno(), Some(libc::ENOENT));
-        Way::to(&missing, Links::Ours, Missing::Make(0o750)).unwrap();
+        PathWalk::to(&missing, Links::Ours, Missing::Make(0o750)).unwrap();
         assert_eq!(fs::metadata(missing.parent().unwrap()).unwrap().mode() & 0o777, 0o750);
     }
 }

@@ -36,11 +36,11 @@ pub fn request(
 /// header to the end. An address is a tag (0 none, 4, 6) and its octets, a peer has its port
 /// and for 6 its scope id besides; a text has its length in front, seven bits a byte.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Kept(Box<[u8]>);
+pub struct KeptRequest(Box<[u8]>);
 
-impl Kept {
+impl KeptRequest {
     /// Packs a request, with the headers whose names (in any case) are in `keep_headers`.
-    pub fn new(request: &Request, keep_headers: &[String]) -> Kept {
+    pub fn new(request: &Request, keep_headers: &[String]) -> KeptRequest {
         let mut bytes = Vec::with_capacity(64 + request.target.len());
         put_ip(&mut bytes, request.peer.map(|peer| peer.ip()));
         if let Some(peer) = request.peer {
@@ -58,7 +58,7 @@ impl Kept {
                 put(&mut bytes, value);
             }
         }
-        Kept(bytes.into_boxed_slice())
+        KeptRequest(bytes.into_boxed_slice())
     }
 
     /// Takes bytes that came from another process.
@@ -66,12 +66,12 @@ impl Kept {
     /// # Errors
     ///
     /// Gives `None` where they are not a whole request.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Kept> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<KeptRequest> {
         Unpacked::new(bytes)?;
-        Some(Kept(bytes.into()))
+        Some(KeptRequest(bytes.into()))
     }
 
-    /// The bytes that [`Kept::from_bytes`] takes.
+    /// The bytes that [`KeptRequest::from_bytes`] takes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -105,10 +105,10 @@ impl Kept {
     }
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for KeptRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let unpacked = self.unpack();
-        f.debug_struct("Kept")
+        f.debug_struct("KeptRequest")
             .field("peer", &unpacked.peer)
             .field("target", &unpacked.target)
             .finish()
@@ -241,12 +241,12 @@ mod tests {
             (Some("[fe80::1%3]:5"), Some("fe80::1")),
         ] {
             let mut request = sample(peer, client);
-            let kept = Kept::new(&request, &["Cookie".to_owned()]);
+            let kept = KeptRequest::new(&request, &["Cookie".to_owned()]);
             request.headers.0.retain(|(name, _)| name == "cookie");
             assert_eq!(kept.request(fd(7)), request);
             assert_eq!((kept.peer(), kept.client()), (request.peer, request.client));
             assert_eq!(kept.unpack().target, "/ws?room=1");
-            assert_eq!(Kept::from_bytes(kept.as_bytes()), Some(kept));
+            assert_eq!(KeptRequest::from_bytes(kept.as_bytes()), Some(kept));
         }
     }
 
@@ -254,14 +254,14 @@ mod tests {
     fn a_plain_connection_keeps_little() {
         let mut request = sample(Some("1.2.3.4:5"), Some("1.2.3.4"));
         request.subprotocol = None;
-        assert_eq!(Kept::new(&request, &[]).as_bytes().len(), 24);
+        assert_eq!(KeptRequest::new(&request, &[]).as_bytes().len(), 24);
     }
 
     #[test]
     fn a_cut_of_the_bytes_is_refused_or_has_fewer_headers() {
-        let kept = Kept::new(&sample(Some("1.2.3.4:5"), None), &["cookie".to_owned()]);
+        let kept = KeptRequest::new(&sample(Some("1.2.3.4:5"), None), &["cookie".to_owned()]);
         for end in 0..kept.as_bytes().len() {
-            if let Some(cut) = Kept::from_bytes(&kept.as_bytes()[..end]) {
+            if let Some(cut) = KeptRequest::from_bytes(&kept.as_bytes()[..end]) {
                 assert!(cut.request(fd(1)).headers.0.len() < 2);
             }
         }
@@ -270,7 +270,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(kept) = Kept::from_bytes(&bytes) {
+            if let Some(kept) = KeptRequest::from_bytes(&bytes) {
                 kept.request(fd(1));
             }
         }

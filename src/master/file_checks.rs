@@ -13,7 +13,7 @@ use super::spot::Spot;
 use crate::config::Config;
 use crate::error::Result;
 use crate::ipc::messages::MasterToManager;
-use crate::sys::way::Missing;
+use crate::sys::path_walk::Missing;
 
 /// How often.
 const LOOK_MS: u64 = 1_000;
@@ -22,12 +22,12 @@ const PID_MODE: u32 = 0o644;
 
 /// When to look, and what was wrong the last time.
 #[derive(Default)]
-pub struct Keep {
+pub struct FileChecks {
     next_ms: u64,
     trouble: Option<String>,
 }
 
-impl Keep {
+impl FileChecks {
     /// What is wrong with the runtime directory, as a whole sentence.
     pub fn trouble(&self) -> Option<&String> {
         self.trouble.as_ref()
@@ -64,24 +64,24 @@ pub fn remove_pid_file(runtime_dir: &RuntimeDir, config: &Config) -> Result<()> 
 
 impl Master {
     /// Looks whether all is as it should be, and makes it so where that is possible.
-    pub(super) fn keep_files(&mut self, now: u64) {
-        if now < self.keep.next_ms || self.stopping.is_some() {
+    pub(super) fn tick_files(&mut self, now: u64) {
+        if now < self.file_checks.next_ms || self.stopping.is_some() {
             return;
         }
-        self.keep.next_ms = now + LOOK_MS;
-        self.keep_log();
-        let kept = self.runtime_dir.keep().and_then(|socket| match socket {
+        self.file_checks.next_ms = now + LOOK_MS;
+        self.tick_log();
+        let kept = self.runtime_dir.repair().and_then(|socket| match socket {
             Some(socket) => self.moved_to(socket),
             None => Ok(()),
         });
         let trouble = kept.err().map(|error| error.to_string());
         let what = "commands do not reach the server, which goes on without its runtime directory";
-        match (&self.keep.trouble, &trouble) {
+        match (&self.file_checks.trouble, &trouble) {
             (None, Some(error)) => tracing::error!(%error, "{what}"),
             (Some(_), None) => tracing::info!("the runtime directory is whole again"),
             _ => {}
         }
-        self.keep.trouble = trouble;
+        self.file_checks.trouble = trouble;
     }
 
     /// The runtime directory was made anew: what belongs into it is put there.
