@@ -7,15 +7,15 @@
 //! after the other. `docs/ipc.md` shows it in use.
 
 mod client;
-mod door;
 mod report;
+mod running_server;
 
 pub use client::{Control, ControlError, Item};
-pub use door::{Door, Holder, LOCK_FILE, Master, whole_file};
 pub use report::{
     Connection, ManagerReport, ReloadReport, ReloadState, ReloadVerdict, Restarts, SlotVerdict,
     Status, Throttled, WorkerReport, WorkerState,
 };
+pub use running_server::{Holder, LOCK_FILE, Master, RunningServer, whole_file};
 
 use std::fmt;
 

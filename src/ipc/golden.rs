@@ -104,11 +104,11 @@ fn what_a_master_says_to_a_worker_stays() {
             listeners: listeners(),
         }),
         MasterToWorker::Lease { first: 131_073 },
-        MasterToWorker::Lend { slot: Slot(1), listeners: listeners() },
-        MasterToWorker::Unlend { slot: Slot(1) },
+        MasterToWorker::LendListeners { slot: Slot(1), listeners: listeners() },
+        MasterToWorker::TakeBackListeners { slot: Slot(1) },
         MasterToWorker::Stop(StopMode::Quick),
         MasterToWorker::Reopen,
-        MasterToWorker::Mourn,
+        MasterToWorker::CloseLost,
         MasterToWorker::AppStarted { id: APP, pid: 77 },
         MasterToWorker::AppExited { id: APP, how: "signal SIGKILL".to_owned() },
         MasterToWorker::Page { of: ID },
@@ -123,7 +123,7 @@ fn what_a_worker_says_to_a_master_stays() {
         WorkerToMaster::Ready,
         WorkerToMaster::NeedLease,
         WorkerToMaster::Fatal { why: "why".to_owned() },
-        WorkerToMaster::Mourned,
+        WorkerToMaster::LostClosed,
         WorkerToMaster::StartApp { id: APP },
         WorkerToMaster::KillApp { id: APP },
     ]);
@@ -133,7 +133,7 @@ fn what_a_worker_says_to_a_master_stays() {
 fn what_a_manager_says_to_a_worker_stays() {
     let origin = Origin::Worker(ID);
     stays(vec![
-        ManagerToWorker::Beat(8),
+        ManagerToWorker::LivenessCheck(8),
         ManagerToWorker::WhoAreYou { manager: 2 },
         ManagerToWorker::Push { origin, id: 9, fd: FD, opcode: Opcode::Text },
         ManagerToWorker::Broadcast { opcode: Opcode::Binary, except: FD },
@@ -169,7 +169,7 @@ fn what_a_manager_says_to_a_worker_stays() {
 fn what_a_worker_says_to_a_manager_stays() {
     let origin = Origin::Worker(ID);
     stays(vec![
-        WorkerToManager::Beat(8),
+        WorkerToManager::Alive(8),
         WorkerToManager::Owns { manager: 2, ranges: vec![(1, FD)], last: true },
         WorkerToManager::Push { id: 9, fd: FD, opcode: Opcode::Text },
         WorkerToManager::Broadcast { opcode: Opcode::Binary, except: FD },

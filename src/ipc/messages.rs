@@ -32,14 +32,14 @@ pub enum MasterToWorker {
     },
     /// Accept on these as well, for a slot that has no ready worker or was removed. + fds, one
     /// for each of `listeners`.
-    Lend {
+    LendListeners {
         /// Whose they are.
         slot: Slot,
         /// What they are.
         listeners: Vec<Listener>,
     },
     /// Stop accepting on what was lent for `slot`: it has a worker again.
-    Unlend {
+    TakeBackListeners {
         /// Whose they are.
         slot: Slot,
     },
@@ -48,9 +48,9 @@ pub enum MasterToWorker {
     /// The log file was reopened. + fds: the new one, to become descriptor 2, and in a daemon 1.
     Reopen,
     /// A worker of your slot was killed: run `on_close` for what its registry holds open, and
-    /// answer `Mourned`. + fds: that registry. Entries that are *closing* had their `on_close`
+    /// answer `LostClosed`. + fds: that registry. Entries that are *closing* had their `on_close`
     /// begun already; mark those you take as closing before you call.
-    Mourn,
+    CloseLost,
     /// The application process you asked for runs.
     AppStarted {
         /// Which.
@@ -93,8 +93,8 @@ pub enum WorkerToMaster {
         /// The whole sentence.
         why: String,
     },
-    /// The oldest unanswered `Mourn` is done.
-    Mourned,
+    /// The oldest unanswered `CloseLost` is done.
+    LostClosed,
     /// Start an application process. + fds: its socket, its standard error, and its standard
     /// output unless that is the server's own.
     StartApp {
@@ -175,7 +175,7 @@ pub enum MasterToManager {
     /// The first packet. + fd: the control socket.
     Boot(ManagerBoot),
     /// Answer with the same number.
-    Beat(u64),
+    LivenessCheck(u64),
     /// A worker was started, or the manager was. + fds: the manager's end of its link, its
     /// registry, its page of the scoreboard.
     Attach(WorkerRecord),
@@ -309,8 +309,8 @@ pub enum ManagerToMaster {
     Hello(Hello),
     /// The control socket is served and the links are read.
     Ready,
-    /// The answer to a beat, with its number.
-    Beat(u64),
+    /// The answer to a liveness check, with its number.
+    Alive(u64),
     /// A worker does not answer: first ABRT, then KILL after 2 s.
     KillHung(WorkerId),
     /// An old worker outlived its deadline: KILL.
@@ -349,7 +349,7 @@ pub type LinkId = u64;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ManagerToWorker {
     /// Answer with the same number. Control lane.
-    Beat(u64),
+    LivenessCheck(u64),
     /// Say what you own (`Owns`). Sent first on every new link, so a direct link that is there is
     /// one that the manager does not know of, and ends. Control lane.
     WhoAreYou {
@@ -510,8 +510,8 @@ pub enum ManagerToWorker {
 /// Worker to manager, over the link.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum WorkerToManager {
-    /// The answer to a beat. Control lane.
-    Beat(u64),
+    /// The answer to a liveness check. Control lane.
+    Alive(u64),
     /// The answer to `WhoAreYou`: the clients that came from other workers. The manager knows from
     /// the master which numbers are leased to this one. Control lane.
     Owns {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Manager;
 use super::hold::{Item, OwnedBody, Scope};
-use super::switch::{Address, Errand};
+use super::switch::{Address, Routed};
 use crate::api::{Opcode, Verdict};
 use crate::error::Error;
 use crate::fd::WorkerId;
@@ -123,10 +123,10 @@ impl Manager {
             // The new owner has served the clients it had then, and not those that came later.
             for fd in late.iter().filter(|fd| **fd != except) {
                 let origin = Origin::Worker(to);
-                let errand = Errand::Push { origin, id: 0, opcode };
+                let routed = Routed::Push { origin, id: 0, opcode };
                 match kept.body() {
-                    Ok(body) => self.deliver(Address::Client(*fd), errand, body),
-                    Err(_) => self.refuse(errand, Verdict::Full),
+                    Ok(body) => self.deliver(Address::Client(*fd), routed, body),
+                    Err(_) => self.refuse(routed, Verdict::Full),
                 }
             }
         }

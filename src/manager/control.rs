@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::listing::connection;
 use super::peers::{Access, Peers};
-use super::switch::{Address, Errand, Reply};
+use super::switch::{Address, Reply, Routed};
 use crate::api::Verdict;
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
@@ -95,7 +95,7 @@ impl Client {
     async fn live(&mut self, access: Access) {
         while let Ok(Ok(Some(request))) = timeout(IDLE_PATIENCE, self.read_request()).await {
             let answer = match access.allows(&request) {
-                true => self.obey(request).await,
+                true => self.handle(request).await,
                 false => Ok(Answer::failed(self.peers.refusal_of(&request))),
             };
             let Ok(answer) = answer else { return };
@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    async fn obey(&mut self, request: Request) -> Result<Answer, Hangup> {
+    async fn handle(&mut self, request: Request) -> Result<Answer, Hangup> {
         Ok(match request {
             Request::Ping {} => Answer::ok()
                 .and("pid", std::process::id())
@@ -224,8 +224,8 @@ impl Client {
             Err(answer) => return Ok(answer),
         };
         let opcode = opcode.into();
-        let errand = |id| Errand::Push { origin: Origin::Control, id, opcode };
-        Ok(self.verdict(fd, errand, &body).await)
+        let routed = |id| Routed::Push { origin: Origin::Control, id, opcode };
+        Ok(self.verdict(fd, routed, &body).await)
     }
 
     async fn broadcast(
@@ -253,13 +253,13 @@ impl Client {
         if reason.len() > REASON_BYTES_MAX {
             return Answer::failed(format!("a reason has at most {REASON_BYTES_MAX} bytes"));
         }
-        let errand = |id| Errand::Close { origin: Origin::Control, id, code };
-        self.verdict(fd, errand, reason.as_bytes()).await
+        let routed = |id| Routed::Close { origin: Origin::Control, id, code };
+        self.verdict(fd, routed, reason.as_bytes()).await
     }
 
     async fn info(&mut self, fd: Fd) -> Answer {
-        let errand = |id| Errand::Info { origin: Origin::Control, id };
-        match self.errand(fd, errand, &[]).await {
+        let routed = |id| Routed::Info { origin: Origin::Control, id };
+        match self.route_and_wait(fd, routed, &[]).await {
             Some(Reply::Info(info)) => match *info {
                 Some(info) => Answer::with(&info),
                 None => Answer::verdict(fd, Verdict::Gone),
@@ -269,22 +269,22 @@ impl Client {
         }
     }
 
-    async fn verdict(&self, fd: Fd, errand: impl FnOnce(u64) -> Errand, body: &[u8]) -> Answer {
-        match self.errand(fd, errand, body).await {
+    async fn verdict(&self, fd: Fd, routed: impl FnOnce(u64) -> Routed, body: &[u8]) -> Answer {
+        match self.route_and_wait(fd, routed, body).await {
             Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
             Some(Reply::Info(_)) | None => Answer::verdict(fd, Verdict::Unknown),
         }
     }
 
-    async fn errand(
+    async fn route_and_wait(
         &self,
         fd: Fd,
-        errand: impl FnOnce(u64) -> Errand,
+        routed: impl FnOnce(u64) -> Routed,
         body: &[u8],
     ) -> Option<Reply> {
         let (id, reply) = self.manager.borrow_mut().ask();
         let to = Address::Client(fd.as_u64());
-        self.manager.borrow_mut().deliver(to, errand(id), Body::Inline(body));
+        self.manager.borrow_mut().deliver(to, routed(id), Body::Inline(body));
         let reply = timeout(WORKER_PATIENCE, reply).await;
         self.manager.borrow_mut().asked.remove(&id);
         reply.ok()?.ok()

@@ -175,8 +175,8 @@ impl Manager {
         }
     }
 
-    /// Has a worker hand over, when nobody sends to it or to its heir directly any more. Nothing is
-    /// held until then.
+    /// Has a worker hand over, when nobody sends to it or to its successor directly any more.
+    /// Nothing is held until then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
         self.end_direct();
         if self.direct.leads_to(from) || self.direct.leads_to(to) {

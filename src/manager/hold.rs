@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 
-use super::switch::{Address, Errand};
+use super::switch::{Address, Routed};
 use crate::api::Opcode;
 use crate::fd::WorkerId;
 use crate::ipc::DATA_LANE_BYTES_MAX;
@@ -92,7 +92,7 @@ fn dup(memfd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
 #[derive(Debug)]
 pub enum Item {
     /// A message to one.
-    One(Address, Errand, OwnedBody),
+    One(Address, Routed, OwnedBody),
     /// A message to all.
     All {
         /// Text or binary.
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handover_holds_both_ends_but_not_what_the_giver_sends() {
+    fn a_handover_holds_both_ends_but_not_what_the_old_worker_sends() {
         let (from, to, other) = (id(0, 1), id(0, 2), id(1, 1));
         let scope = Scope::Handover { from, to };
         assert!(scope.holds(None, Some(from)));

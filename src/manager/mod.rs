@@ -1,5 +1,5 @@
-//! The manager: brings messages between workers, ticks heartbeats, conducts reloads and answers
-//! control commands. One thread, and no state that its successor could not learn anew.
+//! The manager: brings messages between workers, checks that workers live, conducts reloads and
+//! answers control commands. One thread, and no state that its successor could not learn anew.
 //!
 //! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, settle
 //! (a successor hears first who owns what), serve until told to leave.
@@ -8,15 +8,15 @@
 //!   to all. [`hold`] is where they wait meanwhile.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
-//! - [`beats`] finds hung workers, [`ticks`] is the clock of everything.
+//! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
-mod beats;
 mod broadcast;
 mod control;
 mod direct;
 mod hold;
 mod listing;
+mod liveness;
 mod master_link;
 mod mover;
 mod peers;
@@ -156,7 +156,7 @@ pub(crate) async fn live(
     spawn_local(ticks::run(Rc::clone(&manager)));
     link.send(&ManagerToMaster::Ready);
     tracing::info!(epoch = boot.epoch, "the manager serves");
-    let left = obey(&manager, &link).await;
+    let left = follow_master(&manager, &link).await;
     flusher.abort();
     match left {
         Ok(true) => link.flush().await,
@@ -184,7 +184,7 @@ fn become_manager(boot: &ManagerBoot) -> Result<Peers> {
 }
 
 /// Does what the master says, until it says to leave (true) or is gone (false).
-async fn obey(manager: &Shared, link: &MasterLink) -> Result<bool> {
+async fn follow_master(manager: &Shared, link: &MasterLink) -> Result<bool> {
     while let Some((message, fds)) = link.receive().await? {
         if let MasterToManager::Leave = message {
             return Ok(true);
@@ -250,9 +250,9 @@ impl Manager {
         use reload::Event;
         match message {
             MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
-            MasterToManager::Beat(number) => {
+            MasterToManager::LivenessCheck(number) => {
                 log::tell_rest();
-                self.master.send(&ManagerToMaster::Beat(number));
+                self.master.send(&ManagerToMaster::Alive(number));
             }
             MasterToManager::Attach(record) => self.attach(record, fds)?,
             MasterToManager::Leased { id, first, last } => self.router.leased(id, first, last),
@@ -359,11 +359,11 @@ impl Manager {
     /// What a worker owned is gone.
     fn forget(&mut self, id: WorkerId) {
         self.router.forget(id);
-        let heir = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
-        if let Some(heir) = heir.map(|w| w.id()).max_by_key(|heir| heir.epoch)
+        let successor = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
+        if let Some(successor) = successor.map(|w| w.id()).max_by_key(|successor| successor.epoch)
             && self.router.serving_here(id.slot).is_none()
         {
-            self.router.serve(heir);
+            self.router.serve(successor);
         }
     }
 

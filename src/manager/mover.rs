@@ -215,8 +215,8 @@ impl Manager {
     }
 
     /// The worker that gives connections now.
-    pub fn giver(&self) -> Option<WorkerId> {
-        self.reloads.current.as_ref()?.giver()
+    pub fn old_worker(&self) -> Option<WorkerId> {
+        self.reloads.current.as_ref()?.old_worker()
     }
 
     /// What it has given in this round, if anything.
@@ -238,7 +238,7 @@ impl Manager {
         state: Body<'_>,
         sockets: Vec<OwnedFd>,
     ) {
-        if self.giver() != Some(from) {
+        if self.old_worker() != Some(from) {
             // Their worker keeps its own descriptors until somebody has adopted them.
             tracing::warn!(worker = %from, count = fds.len(), "connections move to nobody");
             return;

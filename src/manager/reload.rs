@@ -295,7 +295,7 @@ impl Reload {
     }
 
     /// The workers of the old generation that are alive.
-    pub fn givers(&self) -> impl Iterator<Item = WorkerId> {
+    pub fn old_workers(&self) -> impl Iterator<Item = WorkerId> {
         self.old.values().filter_map(|peer| peer.id)
     }
 
@@ -310,7 +310,7 @@ impl Reload {
     }
 
     /// Who gives connections now, or is about to, to whomever.
-    pub fn giver(&self) -> Option<WorkerId> {
+    pub fn old_worker(&self) -> Option<WorkerId> {
         match &self.phase {
             Phase::Moving(step) => Some(step.from),
             _ => None,
@@ -623,22 +623,22 @@ impl Reload {
         let mut actions = Vec::new();
         while let Some(slot) = self.todo.pop_front() {
             let back = self.direction == Direction::Back;
-            let (givers, takers) =
+            let (old_workers, new_workers) =
                 if back { (&self.new, &self.old) } else { (&self.old, &self.new) };
-            let Some(giver) = givers.get(&slot).cloned() else { continue };
-            let Some(from) = giver.id else { continue };
-            if !giver.ready {
+            let Some(old_worker) = old_workers.get(&slot).cloned() else { continue };
+            let Some(from) = old_worker.id else { continue };
+            if !old_worker.ready {
                 // It has no connections yet, and will find nothing to do.
                 actions.push(Action::Drain(from));
                 continue;
             }
-            let count = takers.len().max(1) as u16;
-            let target = if takers.contains_key(&slot) {
+            let count = new_workers.len().max(1) as u16;
+            let target = if new_workers.contains_key(&slot) {
                 slot
             } else {
                 Slot((u16::from(slot.0) % count) as u8)
             };
-            let to = takers.get(&target).and_then(Peer::ready_id);
+            let to = new_workers.get(&target).and_then(Peer::ready_id);
             if to.is_none() && back {
                 continue;
             }

@@ -106,16 +106,16 @@ impl Router {
     }
 
     /// A worker says what it owns of others' numbers, in addition to what is known. Where another
-    /// claims the same, the one that was given it last holds, for the giver knows of it until it is
-    /// told.
+    /// claims the same, the one that was given it last holds, for the old worker knows of it until
+    /// it is told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
         for &(first, last) in ranges {
             let Ok(fd) = Fd::try_from(first) else { continue };
             let outranked = |owner: &WorkerId| rank(fd.slot(), *owner) < rank(fd.slot(), id);
             let others = self.singles.range(first..=last);
-            let givers: Vec<u64> =
+            let old_workers: Vec<u64> =
                 others.filter(|(_, owner)| outranked(owner)).map(|(number, _)| *number).collect();
-            for number in givers {
+            for number in old_workers {
                 self.singles.remove(&number);
             }
             if first != last {
@@ -291,16 +291,17 @@ mod tests {
     fn after_a_managers_death_who_was_given_a_client_owns_it() {
         let one = |serial| (fd(0, serial).as_u64(), fd(0, serial).as_u64());
         let run = |first, last| (fd(0, first).as_u64(), fd(0, last).as_u64());
-        // 101 and 110 to 112 went over, 120 stayed; the giver has not heard that they arrived.
-        let giver = (id(0, 1), [one(101), run(110, 112), one(120)]);
-        let taker = (id(0, 2), [lease(0, 500), one(101), run(110, 112)]);
+        // 101 and 110 to 112 went over, 120 stayed; the old worker has not heard that they arrived.
+        let old_worker = (id(0, 1), [one(101), run(110, 112), one(120)]);
+        let new_worker = (id(0, 2), [lease(0, 500), one(101), run(110, 112)]);
         for order in [[0, 1], [1, 0]] {
             let mut router = Router::new(1);
             for which in order {
-                let (id, ranges) = if which == 0 { &giver } else { &taker };
+                let (id, ranges) = if which == 0 { &old_worker } else { &new_worker };
                 router.owns(*id, ranges);
             }
-            for (serial, owner) in [(101, taker.0), (111, taker.0), (120, giver.0)] {
+            for (serial, owner) in [(101, new_worker.0), (111, new_worker.0), (120, old_worker.0)]
+            {
                 assert_eq!(router.owner(fd(0, serial)), Some(owner), "{serial}, {order:?}");
             }
         }

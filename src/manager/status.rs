@@ -55,7 +55,7 @@ impl Manager {
             generation: worker.record.generation,
             state: worker.state(),
             connections: self.scoreboard.get(worker.id(), Counter::Connections),
-            silent_ms: worker.beats.silent_ms(now),
+            silent_ms: worker.liveness.silent_ms(now),
             lane_bytes: worker.link.data_bytes() as u64,
             counters: counters(|counter| self.scoreboard.get(worker.id(), counter)),
         }

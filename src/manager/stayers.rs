@@ -67,7 +67,7 @@ impl Manager {
             tracing::info!(slot = %step.slot, moved, stayed, failed, "connections followed");
             if failed.is_some() {
                 // What it gave and nobody took over is to be given to another.
-                self.reloads.rested.extend(reload.givers());
+                self.reloads.rested.extend(reload.old_workers());
             }
         }
     }

@@ -25,7 +25,7 @@ pub enum Address {
 
 /// What is to be brought there, its body apart.
 #[derive(Debug, Clone, Copy)]
-pub enum Errand {
+pub enum Routed {
     /// A push.
     Push { origin: Origin, id: RequestId, opcode: Opcode },
     /// A close.
@@ -38,14 +38,14 @@ pub enum Errand {
     Message { from: WorkerId },
 }
 
-impl Errand {
+impl Routed {
     fn sender(self) -> Option<WorkerId> {
         match self {
-            Errand::Message { from } => Some(from),
-            Errand::Push { origin, .. }
-            | Errand::Close { origin, .. }
-            | Errand::Protect { origin, .. }
-            | Errand::Info { origin, .. } => sender(origin),
+            Routed::Message { from } => Some(from),
+            Routed::Push { origin, .. }
+            | Routed::Close { origin, .. }
+            | Routed::Protect { origin, .. }
+            | Routed::Info { origin, .. } => sender(origin),
         }
     }
 
@@ -55,16 +55,16 @@ impl Errand {
             Address::Slot(_) => 0,
         };
         match self {
-            Errand::Push { origin, id, opcode } => {
+            Routed::Push { origin, id, opcode } => {
                 ManagerToWorker::Push { origin, id, fd, opcode }
             }
-            Errand::Close { origin, id, code } => {
+            Routed::Close { origin, id, code } => {
                 let operator = origin == Origin::Control;
                 ManagerToWorker::Close { origin, id, fd, code, operator }
             }
-            Errand::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },
-            Errand::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
-            Errand::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
+            Routed::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },
+            Routed::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
+            Routed::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
         }
     }
 }
@@ -76,7 +76,7 @@ fn sender(origin: Origin) -> Option<WorkerId> {
     }
 }
 
-/// The answer to a control command's errand.
+/// The answer to what a control command has routed.
 #[derive(Debug)]
 pub enum Reply {
     /// To a push or close.
@@ -130,16 +130,16 @@ impl Manager {
         let origin = Origin::Worker(from);
         match message {
             WorkerToManager::Push { id, fd, opcode } => {
-                self.deliver(Address::Client(fd), Errand::Push { origin, id, opcode }, body);
+                self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
             }
             WorkerToManager::Close { id, fd, code } => {
-                self.deliver(Address::Client(fd), Errand::Close { origin, id, code }, body);
+                self.deliver(Address::Client(fd), Routed::Close { origin, id, code }, body);
             }
             WorkerToManager::Protect { id, fd, on } => {
-                self.deliver(Address::Client(fd), Errand::Protect { origin, id, on }, body);
+                self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);
             }
             WorkerToManager::Info { id, fd } => {
-                self.deliver(Address::Client(fd), Errand::Info { origin, id }, body);
+                self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
             }
             WorkerToManager::WorkerMessage { to } => {
                 self.deliver_to_slot(from, to, body);
@@ -154,7 +154,7 @@ impl Manager {
                 self.answer(origin, id, Reply::Info(Box::new(info)));
             }
             WorkerToManager::List { id } => self.list(from, id),
-            WorkerToManager::Beat(number) => self.on_beat(from, number),
+            WorkerToManager::Alive(number) => self.on_alive(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
             }
@@ -183,8 +183,8 @@ impl Manager {
     }
 
     /// Brings a message to one. The verdict goes to whoever sent it.
-    pub fn deliver(&mut self, address: Address, errand: Errand, body: Body<'_>) {
-        let sender = errand.sender();
+    pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
+        let sender = routed.sender();
         let target = match address {
             Address::Client(number) => {
                 Fd::try_from(number).ok().and_then(|fd| self.router.owner(fd))
@@ -193,19 +193,19 @@ impl Manager {
         };
         if self.waits(sender, target, address) {
             let len = body.len();
-            let item = Item::One(address, errand, OwnedBody::new(body));
+            let item = Item::One(address, routed, OwnedBody::new(body));
             if self.hold.add(item, len).is_err() {
-                self.refuse(errand, Verdict::Full);
+                self.refuse(routed, Verdict::Full);
             }
             return;
         }
-        self.pass_on(target, address, errand, body);
+        self.pass_on(target, address, routed, body);
     }
 
     /// Brings a message to every process of a slot that may have clients: while one hands its
     /// clients over to the other there are two. The sender is not among them.
     fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, body: Body<'_>) {
-        let errand = Errand::Message { from };
+        let routed = Routed::Message { from };
         let mut targets: Vec<WorkerId> = self
             .workers
             .iter()
@@ -217,15 +217,15 @@ impl Manager {
         targets.sort_unstable();
         targets.dedup();
         if targets.is_empty() && from.slot != to {
-            return self.refuse(errand, Verdict::Gone);
+            return self.refuse(routed, Verdict::Gone);
         }
         let kept = OwnedBody::new(body);
         for target in targets {
             match kept.body() {
-                Ok(body) => self.pass_on(Some(target), Address::Slot(to), errand, body),
+                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed, body),
                 Err(error) => {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
-                    self.refuse(errand, Verdict::Full);
+                    self.refuse(routed, Verdict::Full);
                 }
             }
         }
@@ -236,13 +236,13 @@ impl Manager {
         &mut self,
         target: Option<WorkerId>,
         address: Address,
-        errand: Errand,
+        routed: Routed,
         body: Body<'_>,
     ) {
         let Some(worker) = target.and_then(|id| self.workers.get(id)) else {
-            return self.refuse(errand, Verdict::Gone);
+            return self.refuse(routed, Verdict::Gone);
         };
-        match worker.link.send(Lane::Data, &errand.message(address), body, Vec::new()) {
+        match worker.link.send(Lane::Data, &routed.message(address), body, Vec::new()) {
             Ok(Sent::Queued) => {
                 self.traffic.relayed += 1;
                 return;
@@ -252,7 +252,7 @@ impl Manager {
                 tracing::error!(worker = %worker.id(), %error, "a message could not be passed on");
             }
         }
-        self.refuse(errand, Verdict::Full);
+        self.refuse(routed, Verdict::Full);
     }
 
     /// Whether a message waits for the end of a round.
@@ -272,30 +272,30 @@ impl Manager {
         }
     }
 
-    pub fn refuse(&mut self, errand: Errand, verdict: Verdict) {
+    pub fn refuse(&mut self, routed: Routed, verdict: Verdict) {
         if verdict == Verdict::Gone {
             self.traffic.gone += 1;
         } else {
             self.traffic.refused += 1;
         }
-        match errand {
-            Errand::Push { origin, id, .. }
-            | Errand::Close { origin, id, .. }
-            | Errand::Protect { origin, id, .. } => {
+        match routed {
+            Routed::Push { origin, id, .. }
+            | Routed::Close { origin, id, .. }
+            | Routed::Protect { origin, id, .. } => {
                 if id != 0 {
                     self.answer(origin, id, Reply::Verdict(verdict));
                 } else if verdict != Verdict::Gone {
                     self.count_refused(origin);
                 }
             }
-            Errand::Info { origin, id } => {
+            Routed::Info { origin, id } => {
                 // `None` means gone. Where the lane is full nobody knows; the asker's deadline
                 // says so.
                 if verdict == Verdict::Gone || origin == Origin::Control {
                     self.answer(origin, id, Reply::Info(Box::new(None)));
                 }
             }
-            Errand::Message { from } => self.count_refused(Origin::Worker(from)),
+            Routed::Message { from } => self.count_refused(Origin::Worker(from)),
         }
     }
 
@@ -330,9 +330,9 @@ impl Manager {
         let scope = self.hold.scope;
         for item in self.hold.release() {
             match item {
-                Item::One(address, errand, kept) => match kept.body() {
-                    Ok(body) => self.deliver(address, errand, body),
-                    Err(_) => self.refuse(errand, Verdict::Full),
+                Item::One(address, routed, kept) => match kept.body() {
+                    Ok(body) => self.deliver(address, routed, body),
+                    Err(_) => self.refuse(routed, Verdict::Full),
                 },
                 Item::All { opcode, except, sender, adopted: had, body } => {
                     let late = adopted.get(had..).unwrap_or_default();

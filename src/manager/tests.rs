@@ -21,7 +21,7 @@ use crate::ipc::scoreboard::{Counter, Row};
 use crate::sys::packet;
 
 mod direct;
-mod giving;
+mod moving;
 mod relay;
 
 fn id(slot: u8, epoch: u32) -> WorkerId {
@@ -192,7 +192,7 @@ impl FakeWorker {
         self.say_with(&WorkerToManager::Push { id, fd, opcode: Opcode::Text }, body.as_bytes());
     }
 
-    /// The next message but beats.
+    /// The next message but liveness checks.
     async fn hear(&mut self) -> (ManagerToWorker, Bytes) {
         let (message, body, _) = self.hear_with_fds().await;
         (message, body)
@@ -207,7 +207,7 @@ impl FakeWorker {
                 let body = frame.body.into_bytes().unwrap();
                 let fds = std::mem::take(&mut arrival.fds);
                 match frame.message {
-                    ManagerToWorker::Beat(n) => self.say(&WorkerToManager::Beat(n)),
+                    ManagerToWorker::LivenessCheck(n) => self.say(&WorkerToManager::Alive(n)),
                     message => self.heard.push((message, body, fds)),
                 }
             }
@@ -281,9 +281,9 @@ fn clients_of_a_worker_that_died_are_gone_at_once() {
         let mut a = master.serving(id(0, 1), 1).await;
         let b = master.serving(id(1, 1), 1).await;
         master.kill(b);
-        // Beats are answered in order, so the manager has read of the death after this one.
-        master.tell(&MasterToManager::Beat(9), &[]);
-        assert!(matches!(master.hear().await, ManagerToMaster::Beat(9)));
+        // Checks are answered in order, so the manager has read of the death after this one.
+        master.tell(&MasterToManager::LivenessCheck(9), &[]);
+        assert!(matches!(master.hear().await, ManagerToMaster::Alive(9)));
         a.push(1, fd(1, 5), "anybody?");
         let told = a.hear().await.0;
         assert!(matches!(told, ManagerToWorker::Verdict { id: 1, verdict: Verdict::Gone }));

@@ -1,11 +1,11 @@
-//! The clock of the manager: beats, heartbeat sweeps and deadlines, once a second.
+//! The clock of the manager: liveness checks, heartbeat sweeps and deadlines, once a second.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::beats::Pulse;
+use super::liveness::LivenessStep;
 use super::reload::Event;
 use super::workers::Phase;
 use super::{Manager, Shared};
@@ -13,7 +13,7 @@ use crate::fd::WorkerId;
 use crate::ipc::messages::ManagerToMaster;
 use crate::sys::clock::monotonic_ms;
 
-/// Between two beats.
+/// Between two liveness checks.
 const TICK_MS: u64 = 1000;
 /// A tick that comes so late says that we ourselves were stopped.
 const LATE_MS: u64 = 3000;
@@ -37,7 +37,7 @@ pub async fn run(manager: Shared) {
             manager.forgive(now);
         }
         last = now;
-        manager.beat(now);
+        manager.check_liveness(now);
         if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat
             && now.saturating_sub(swept) >= interval_ms
         {
@@ -49,20 +49,20 @@ pub async fn run(manager: Shared) {
 }
 
 impl Manager {
-    /// A worker has answered a beat.
-    pub fn on_beat(&mut self, from: WorkerId, number: u64) {
+    /// A worker has answered a check.
+    pub fn on_alive(&mut self, from: WorkerId, number: u64) {
         if let Some(worker) = self.workers.get_mut(from) {
-            worker.beats.answered(number);
+            worker.liveness.answered(number);
         }
     }
 
     fn forgive(&mut self, now: u64) {
         for worker in self.workers.iter_mut() {
-            worker.beats.forgive(now);
+            worker.liveness.forgive(now);
         }
     }
 
-    fn beat(&mut self, now: u64) {
+    fn check_liveness(&mut self, now: u64) {
         let timeout = self.settings.worker_timeout_ms;
         let mut hung = Vec::new();
         for worker in self.workers.iter_mut() {
@@ -74,10 +74,10 @@ impl Manager {
                 }
                 continue;
             }
-            match worker.beats.tick(now, timeout) {
-                Pulse::Send(number) => worker.beat(number),
-                Pulse::Wait => {}
-                Pulse::Hung => hung.push(worker.id()),
+            match worker.liveness.tick(now, timeout) {
+                LivenessStep::Send(number) => worker.check_liveness(number),
+                LivenessStep::Wait => {}
+                LivenessStep::Hung => hung.push(worker.id()),
             }
         }
         for id in hung {

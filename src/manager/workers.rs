@@ -7,8 +7,8 @@ use std::rc::Rc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::beats::Beats;
 use super::listing::LISTS_MAX;
+use super::liveness::Liveness;
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -42,7 +42,7 @@ pub struct WorkerHandle {
     /// What it does.
     pub phase: Phase,
     /// Whether it answers.
-    pub beats: Beats,
+    pub liveness: Liveness,
     /// Whether it has said what it owns.
     pub introduced: bool,
     /// Whether what it says of that is believed: it was there before this manager.
@@ -69,7 +69,7 @@ impl WorkerHandle {
             link: Rc::new(link),
             registry: Rc::new(registry),
             phase,
-            beats: Beats::default(),
+            liveness: Liveness::default(),
             introduced: false,
             may_claim,
             killed: false,
@@ -103,7 +103,7 @@ impl WorkerHandle {
     /// What `status` says.
     pub fn state(&self) -> WorkerState {
         match self.phase {
-            _ if self.beats.is_hung() => WorkerState::Hung,
+            _ if self.liveness.is_hung() => WorkerState::Hung,
             Phase::Starting { .. } => WorkerState::Starting,
             Phase::Serving => WorkerState::Serving,
             Phase::Handing => WorkerState::Handing,
@@ -112,8 +112,8 @@ impl WorkerHandle {
     }
 
     /// Asks for a sign of life.
-    pub fn beat(&self, number: u64) {
-        self.tell(&ManagerToWorker::Beat(number));
+    pub fn check_liveness(&self, number: u64) {
+        self.tell(&ManagerToWorker::LivenessCheck(number));
     }
 
     /// Asks what it owns.

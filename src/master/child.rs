@@ -16,7 +16,7 @@ use crate::ipc::codec;
 use crate::sys::{clock, packet, process};
 
 /// Packets that may wait for a child that does not read. One that lets so many pile up is hung,
-/// and its beats tell.
+/// and its checks tell.
 const QUEUE_PACKETS_MAX: usize = 4096;
 
 /// Bytes of the largest message a child may send.

@@ -9,7 +9,7 @@ use nix::sys::stat::SFlag;
 use super::Master;
 use super::child::duplicate;
 use super::runtime_dir::RuntimeDir;
-use super::spot::Spot;
+use super::trusted_path::TrustedPath;
 use crate::config::Config;
 use crate::error::Result;
 use crate::ipc::messages::MasterToManager;
@@ -40,8 +40,8 @@ fn own_pid_file(config: &Config) -> Option<&OsStr> {
     config.pid_file.file_name().filter(|_| inside)
 }
 
-fn pid_spot(config: &Config) -> Result<Spot> {
-    Spot::new("pid_file", &config.pid_file, Missing::Fail, config)
+fn pid_path(config: &Config) -> Result<TrustedPath> {
+    TrustedPath::new("pid_file", &config.pid_file, Missing::Fail, config)
 }
 
 /// Writes the pid file: a new file put in the place of whatever was there, so that a symbolic
@@ -50,7 +50,7 @@ pub fn write_pid_file(runtime_dir: &RuntimeDir, config: &Config) -> Result<()> {
     let text = format!("{}\n", std::process::id());
     match own_pid_file(config) {
         Some(name) => runtime_dir.dir().replace(name, text.as_bytes(), PID_MODE),
-        None => pid_spot(config)?.replace(text.as_bytes(), PID_MODE),
+        None => pid_path(config)?.replace(text.as_bytes(), PID_MODE),
     }
 }
 
@@ -58,7 +58,7 @@ pub fn write_pid_file(runtime_dir: &RuntimeDir, config: &Config) -> Result<()> {
 pub fn remove_pid_file(runtime_dir: &RuntimeDir, config: &Config) -> Result<()> {
     match own_pid_file(config) {
         Some(name) => runtime_dir.dir().remove(name),
-        None => pid_spot(config)?.remove(SFlag::S_IFREG),
+        None => pid_path(config)?.remove(SFlag::S_IFREG),
     }
 }
 

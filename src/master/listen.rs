@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sys::stat::SFlag;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::spot::Spot;
+use super::trusted_path::TrustedPath;
 use crate::config::{Config, ListenAddr};
 use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
@@ -160,9 +160,9 @@ fn shared(held: &BTreeMap<u8, Held>) -> Option<&Held> {
 
 fn unlink(entry: &str, config: &Config) {
     if let Some(path) = entry.strip_prefix("unix:") {
-        let spot = Spot::new(entry, Path::new(path), Missing::Fail, config);
+        let path = TrustedPath::new(entry, Path::new(path), Missing::Fail, config);
         // It may be gone already, with its directory.
-        let _ = spot.and_then(|spot| spot.remove(SFlag::S_IFSOCK));
+        let _ = path.and_then(|path| path.remove(SFlag::S_IFSOCK));
     }
 }
 
@@ -216,7 +216,8 @@ fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
 const UNIX_MODE: u32 = 0o666;
 
 fn unix(entry: &str, path: &Path, config: &Config) -> Result<OwnedFd> {
-    let socket = Socket::from(Spot::new(entry, path, Missing::Fail, config)?.bind(UNIX_MODE)?);
+    let socket =
+        Socket::from(TrustedPath::new(entry, path, Missing::Fail, config)?.bind(UNIX_MODE)?);
     socket.listen(backlog(config)).subject(|| format!("listen on {entry}"))?;
     Ok(socket.into())
 }

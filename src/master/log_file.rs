@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::stat::fstat;
 
 use super::Master;
-use super::spot::Spot;
+use super::trusted_path::TrustedPath;
 use crate::config::Config;
 use crate::error::Result;
 use crate::ipc::messages::{MasterToManager, MasterToWorker};
@@ -24,9 +24,10 @@ pub struct LogFile {
     daemon: bool,
 }
 
-fn spot(config: &Config) -> Result<Option<Spot>> {
+fn log_path(config: &Config) -> Result<Option<TrustedPath>> {
     let path = config.log_file.as_deref();
-    path.map(|path| Spot::new("log_file", path, Missing::Make(DIR_MODE), config)).transpose()
+    path.map(|path| TrustedPath::new("log_file", path, Missing::Make(DIR_MODE), config))
+        .transpose()
 }
 
 impl LogFile {
@@ -36,7 +37,7 @@ impl LogFile {
     /// # Errors
     /// When the file cannot be opened, or is nothing that may be written to.
     pub fn open(config: &Config) -> Result<LogFile> {
-        let file = spot(config)?.map(|spot| spot.append(FILE_MODE)).transpose()?;
+        let file = log_path(config)?.map(|path| path.append(FILE_MODE)).transpose()?;
         Ok(LogFile { file, daemon: config.daemonize })
     }
 
@@ -100,7 +101,8 @@ impl Master {
         if !self.log_file.is_full(self.config.log_size_max) {
             return;
         }
-        match spot(&self.config).and_then(|spot| spot.map(|spot| spot.put_aside()).transpose()) {
+        match log_path(&self.config).and_then(|path| path.map(|path| path.put_aside()).transpose())
+        {
             Ok(_) => {
                 self.log_stuck = false;
                 self.reopen_log();

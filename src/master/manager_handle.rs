@@ -10,7 +10,7 @@ use super::child::{Birth, Child, duplicate};
 use super::throttle::{Throttle, YOUNG_MS};
 use super::upgrade::{Leaving, adopt_child};
 use super::worker_handle::ABORT_MS;
-use super::{BEAT_MS, Master, notify};
+use super::{CHECK_MS, Master, notify};
 use crate::error::Result;
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
@@ -27,8 +27,8 @@ pub struct ManagerPlace {
     ready_ms: Option<u64>,
     throttle: Throttle,
     start_at_ms: Option<u64>,
-    beat: u64,
-    next_beat_ms: u64,
+    checks: u64,
+    next_check_ms: u64,
     answered_ms: u64,
     /// Whether the living one is on its way out, for a new image's.
     replaced: bool,
@@ -52,7 +52,7 @@ impl ManagerPlace {
     /// Writes down what the next image needs to take it over.
     pub fn leave(&self, leaving: &mut Leaving) -> Result<ManagerLeft> {
         let child = self.child.as_ref();
-        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.lend(child.link())?)));
+        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
         Ok(ManagerLeft {
             process: process.transpose()?,
             epoch: self.epoch,
@@ -109,8 +109,8 @@ impl ManagerPlace {
     /// When it has to be looked at again.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let kill = self.child.as_ref().and_then(|child| child.kill_at_ms);
-        let beat = self.child.as_ref().map(|_| self.next_beat_ms);
-        [self.start_at_ms, kill, beat].into_iter().flatten().min()
+        let check = self.child.as_ref().map(|_| self.next_check_ms);
+        [self.start_at_ms, kill, check].into_iter().flatten().min()
     }
 }
 
@@ -138,18 +138,18 @@ impl Master {
             child.kill_at_ms = None;
             child.signal(Signal::SIGKILL);
         }
-        if now < manager.next_beat_ms {
+        if now < manager.next_check_ms {
             return;
         }
-        manager.next_beat_ms = now + BEAT_MS;
+        manager.next_check_ms = now + CHECK_MS;
         if child.kill_at_ms.is_none() && now.saturating_sub(manager.answered_ms) > timeout {
             tracing::error!(timeout_ms = timeout, "the manager does not answer: killed");
             child.signal(Signal::SIGABRT);
             child.kill_at_ms = Some(now + ABORT_MS);
         }
-        manager.beat += 1;
-        let beat = MasterToManager::Beat(manager.beat);
-        self.tell_manager(&beat, Vec::new());
+        manager.checks += 1;
+        let check = MasterToManager::LivenessCheck(manager.checks);
+        self.tell_manager(&check, Vec::new());
     }
 
     fn start_manager(&mut self, now: u64) {
@@ -196,7 +196,7 @@ impl Master {
         child.send(&MasterToManager::Boot(boot), fds)?;
         self.manager.child = Some(child);
         self.manager.answered_ms = now;
-        self.manager.next_beat_ms = now + BEAT_MS;
+        self.manager.next_check_ms = now + CHECK_MS;
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Master {
                 self.kill_manager();
             }
             ManagerToMaster::Ready => self.manager.ready_ms = Some(now),
-            ManagerToMaster::Beat(_) => self.manager_is_alive(),
+            ManagerToMaster::Alive(_) => self.manager_is_alive(),
             ManagerToMaster::KillHung(id) => {
                 tracing::error!(worker = %id, "does not answer: killed");
                 self.kill_worker(id, true);
@@ -250,7 +250,7 @@ impl Master {
         notify::watchdog();
         let ready = self.workers.iter().filter(|worker| worker.ready_ms.is_some()).count();
         let open = self.board.sum(Counter::Connections);
-        let throttled = match self.places.throttled().len() {
+        let throttled = match self.slots.throttled().len() {
             0 => String::new(),
             slots => format!(", {slots} in a crash loop"),
         };

@@ -10,23 +10,23 @@ mod child;
 mod file_checks;
 mod launch;
 mod lease;
-mod lend;
+mod lent_listeners;
 mod listen;
 mod log_file;
 mod manager_handle;
 mod notify;
 mod pages;
-mod places;
 mod protocol;
 mod reload;
 mod report;
 mod runtime_dir;
 mod serials;
 mod signals;
-mod spot;
+mod slots;
 mod stop;
 mod throttle;
 mod trust;
+mod trusted_path;
 pub mod upgrade;
 mod worker_handle;
 mod worker_left;
@@ -67,12 +67,12 @@ use file_checks::{FileChecks, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
 use manager_handle::ManagerPlace;
-use places::Places;
 use reload::{Image, Reload};
 use report::Report;
 use runtime_dir::RuntimeDir;
 use serials::Serials;
 use signals::{Request, Signals};
+use slots::Slots;
 use stop::Stopping;
 use upgrade::Rehearsal;
 use worker_handle::WorkerHandle;
@@ -80,7 +80,7 @@ use worker_handle::WorkerHandle;
 /// Every worker has to serve within this time of the start.
 const START_MS_MAX: u64 = 30_000;
 /// How often the manager is asked for a sign of life.
-const BEAT_MS: u64 = 1_000;
+const CHECK_MS: u64 = 1_000;
 
 /// How long to wait before a send that was refused for such a reason.
 const RETRY_MS: u64 = 10;
@@ -109,7 +109,7 @@ struct Master {
     image: Image,
     reload: Reload,
     rehearsal: Option<Rehearsal>,
-    places: Places,
+    slots: Slots,
     /// Every worker that is not reaped yet, of every generation.
     workers: Vec<WorkerHandle>,
     apps: Vec<App>,
@@ -213,7 +213,7 @@ impl Master {
             counts_at_ms: 0,
             image,
             reload: Reload::default(),
-            places: Places::new(&config),
+            slots: Slots::new(&config),
             workers: Vec::new(),
             apps: Vec::new(),
             buffer: vec![0; child::MESSAGE_BYTES_MAX],
@@ -288,7 +288,7 @@ impl Master {
 
     fn wait(&mut self) {
         let now = clock::monotonic_ms();
-        let timeout = self.next_deadline_ms(now).saturating_sub(now).min(BEAT_MS);
+        let timeout = self.next_deadline_ms(now).saturating_sub(now).min(CHECK_MS);
         let timeout = PollTimeout::try_from(timeout as i32).unwrap_or(PollTimeout::ZERO);
         let mut descriptors = vec![PollFd::new(self.signals.descriptor(), PollFlags::POLLIN)];
         let children = self.workers.iter().map(|worker| &worker.child);
@@ -314,8 +314,8 @@ impl Master {
 
     fn next_deadline_ms(&self, now: u64) -> u64 {
         let deadlines = [
-            Some(now + BEAT_MS),
-            self.places.next_deadline_ms(),
+            Some(now + CHECK_MS),
+            self.slots.next_deadline_ms(),
             self.manager.next_deadline_ms(),
             self.reload.next_deadline_ms(),
             self.stopping.as_ref().map(Stopping::deadline_ms),
@@ -389,7 +389,7 @@ impl Master {
     fn tick_starting(&mut self, now: u64) {
         let Some(until) = self.starting_until_ms else { return };
         let ready = |slot| self.ready_worker(slot, self.image.generation).is_some();
-        if self.manager.is_ready() && self.places.serving().all(ready) {
+        if self.manager.is_ready() && self.slots.serving().all(ready) {
             self.starting_until_ms = None;
             tracing::info!("every worker serves");
             notify::ready();
@@ -419,7 +419,7 @@ impl Master {
             worker_num: self.worker_num(),
             worker_restarts: self.worker_restarts,
             manager_restarts: self.manager.restarts,
-            throttled: self.places.throttled(),
+            throttled: self.slots.throttled(),
             troubles: self.troubles(),
         }
     }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::child::duplicate;
 use super::worker_handle::WorkerHandle;
-use super::{BEAT_MS, Master};
+use super::{CHECK_MS, Master};
 use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
@@ -48,13 +48,13 @@ impl Master {
         last
     }
 
-    /// Looks once a beat whether workers tell more clients than they can have: the others would
+    /// Looks once a second whether workers tell more clients than they can have: the others would
     /// refuse theirs, since `max_connection` is for all together.
     pub(super) fn tick_counts(&mut self, now: u64) {
         if now < self.counts_at_ms {
             return;
         }
-        self.counts_at_ms = now + BEAT_MS;
+        self.counts_at_ms = now + CHECK_MS;
         for worker in &mut self.workers {
             let Some(page) = self.board.page(worker.id) else { continue };
             let Some(open) = open_descriptors(worker.child.pid) else { continue };

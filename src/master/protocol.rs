@@ -14,7 +14,7 @@ const FATAL_BYTES_MAX: usize = 4 * 1024;
 
 /// What a worker has said so far.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Said {
+pub struct ProtocolState {
     hello: bool,
     ready: bool,
     /// Messages since then, on the monotonic clock.
@@ -22,13 +22,18 @@ pub struct Said {
     since_ms: u64,
 }
 
-impl Said {
-    /// Takes note of a message. `mourning` is how many registries the worker was given to mourn
-    /// and has not answered for.
+impl ProtocolState {
+    /// Takes note of a message. `closing_lost` is how many registries of dead workers the worker
+    /// was given and has not answered for.
     ///
     /// # Errors
     /// When no worker says that now.
-    pub fn check(&mut self, message: &WorkerToMaster, mourning: usize, now: u64) -> Result<()> {
+    pub fn check(
+        &mut self,
+        message: &WorkerToMaster,
+        closing_lost: usize,
+        now: u64,
+    ) -> Result<()> {
         if now >= self.since_ms + SECOND_MS {
             (self.messages, self.since_ms) = (0, now);
         }
@@ -39,8 +44,8 @@ impl Said {
         let first = match message {
             WorkerToMaster::Hello(_) => !std::mem::replace(&mut self.hello, true),
             WorkerToMaster::Ready => !std::mem::replace(&mut self.ready, true),
-            WorkerToMaster::Mourned if mourning == 0 => {
-                return wrong("Mourned, with nothing to mourn".to_owned());
+            WorkerToMaster::LostClosed if closing_lost == 0 => {
+                return wrong("LostClosed, with no lost clients to close".to_owned());
             }
             _ => true,
         };
@@ -76,27 +81,27 @@ mod tests {
 
     #[test]
     fn each_step_of_a_life_is_told_once_and_in_its_order() {
-        let mut said = Said::default();
-        said.check(&WorkerToMaster::NeedLease, 0, 1).unwrap_err();
-        said.check(&hello(), 0, 1).unwrap();
-        said.check(&hello(), 0, 1).unwrap_err();
-        said.check(&WorkerToMaster::Ready, 0, 1).unwrap();
-        said.check(&WorkerToMaster::Ready, 0, 1).unwrap_err();
-        said.check(&WorkerToMaster::Mourned, 1, 1).unwrap();
-        said.check(&WorkerToMaster::Mourned, 0, 1).unwrap_err();
+        let mut state = ProtocolState::default();
+        state.check(&WorkerToMaster::NeedLease, 0, 1).unwrap_err();
+        state.check(&hello(), 0, 1).unwrap();
+        state.check(&hello(), 0, 1).unwrap_err();
+        state.check(&WorkerToMaster::Ready, 0, 1).unwrap();
+        state.check(&WorkerToMaster::Ready, 0, 1).unwrap_err();
+        state.check(&WorkerToMaster::LostClosed, 1, 1).unwrap();
+        state.check(&WorkerToMaster::LostClosed, 0, 1).unwrap_err();
     }
 
     #[test]
     fn so_many_messages_a_second_and_no_more() {
-        let mut said = Said { hello: true, ..Said::default() };
+        let mut state = ProtocolState { hello: true, ..ProtocolState::default() };
         let id = ProcessId { place: 0, epoch: 1 };
         for now in [1_000, 1_999, 2_000, 3_500] {
             let fresh = now != 1_999;
             let allowed = if fresh { MESSAGES_MAX } else { 0 };
             for _ in 0..allowed {
-                said.check(&WorkerToMaster::KillApp { id }, 0, now).unwrap();
+                state.check(&WorkerToMaster::KillApp { id }, 0, now).unwrap();
             }
-            said.check(&WorkerToMaster::KillApp { id }, 0, now).unwrap_err();
+            state.check(&WorkerToMaster::KillApp { id }, 0, now).unwrap_err();
         }
     }
 

@@ -313,7 +313,7 @@ impl Master {
         let Some(pending) = self.reload.pending.take() else { return };
         self.image = pending.image;
         self.config = pending.config;
-        self.places.resize(&self.config, None);
+        self.slots.resize(&self.config, None);
         self.listeners.retain(&self.config);
         let generation = self.image.generation;
         tracing::info!(generation, workers = self.config.worker_num, "the new generation serves");
@@ -322,16 +322,16 @@ impl Master {
         // listeners of removed slots need somebody.
         let olds = self.workers.iter().filter(|worker| worker.generation != generation);
         for id in olds.map(|worker| worker.id).collect::<Vec<_>>() {
-            self.unlend_from(id);
+            self.lend_elsewhere(id);
         }
         let removed: Vec<Slot> = self
-            .places
+            .slots
             .iter()
             .map(|(slot, _)| slot)
-            .filter(|slot| !self.places.serves(*slot))
+            .filter(|slot| !self.slots.serves(*slot))
             .collect();
         for slot in removed {
-            let place = self.places.at(slot);
+            let place = self.slots.at(slot);
             place.idle_since_ms.get_or_insert(0);
         }
         self.write_log_to(pending.log_file);
@@ -357,12 +357,12 @@ impl Master {
     /// Starts a worker in each slot that has none of this generation.
     fn staff_places(&mut self, generation: Generation) {
         let now = clock::monotonic_ms();
-        for slot in self.places.serving().collect::<Vec<_>>() {
+        for slot in self.slots.serving().collect::<Vec<_>>() {
             let alive = |worker: &super::WorkerHandle| {
                 worker.id.slot == slot && worker.generation == generation
             };
             if !self.workers.iter().any(alive) {
-                self.places.at(slot).start_at_ms.get_or_insert(now);
+                self.slots.at(slot).start_at_ms.get_or_insert(now);
             }
         }
     }

@@ -75,7 +75,7 @@ impl RuntimeDir {
         // Nothing is made where it would be in doubt.
         let path = absolute(&config.runtime_dir).subject(|| "runtime_dir".to_owned())?;
         let known = PathWalk::to(&path, Links::Ours, Missing::Stop)?;
-        trust::judge("runtime_dir", known.doubt.as_ref(), config)?;
+        trust::judge("runtime_dir", known.untrusted.as_ref(), config)?;
         let fresh = !path.exists();
         let way = PathWalk::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
         let dir = way.open_dir(Missing::Make(DIR_MODE))?;
@@ -168,10 +168,10 @@ impl RuntimeDir {
     /// Writes down what the next image needs to take it over.
     pub fn leave(&self, leaving: &mut Leaving) -> Result<RuntimeDirLeft> {
         Ok(RuntimeDirLeft {
-            parent: leaving.lend(self.parent.as_fd())?,
+            parent: leaving.pass_on(self.parent.as_fd())?,
             name: self.name.clone(),
-            dir: leaving.lend(self.dir.as_fd())?,
-            lock: leaving.lend(self.lock.as_fd())?,
+            dir: leaving.pass_on(self.dir.as_fd())?,
+            lock: leaving.pass_on(self.lock.as_fd())?,
             socket: self.socket,
         })
     }
@@ -269,15 +269,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ipc::control::Door;
+    use crate::ipc::control::RunningServer;
 
     fn config(runtime_dir: &Path) -> Config {
         Config { runtime_dir: runtime_dir.to_owned(), ..Config::default() }
     }
 
     fn holder(path: &Path) -> Option<nix::unistd::Pid> {
-        let door = Door::find(path).ok()?;
-        door.master().unwrap().map(|master| master.pid)
+        let server = RunningServer::find(path).ok()?;
+        server.master().unwrap().map(|master| master.pid)
     }
 
     #[test]

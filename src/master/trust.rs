@@ -7,14 +7,14 @@ use nix::unistd::geteuid;
 
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result};
-use crate::sys::path_walk::{Doubt, Links, Missing, PathWalk, doubt_of};
+use crate::sys::path_walk::{Links, Missing, PathWalk, Untrusted, untrusted_part};
 
 /// Refuses what is doubted where root serves with the rights of another user: then somebody is
 /// meant not to have root's rights. Where everything is root's anyway, the answer is a warning.
 ///
 /// # Errors
 /// The refusal, which names the place and the cure.
-pub fn judge(what: &str, doubt: Option<&Doubt>, config: &Config) -> Result<Option<String>> {
+pub fn judge(what: &str, doubt: Option<&Untrusted>, config: &Config) -> Result<Option<String>> {
     let Some(doubt) = doubt.filter(|_| geteuid().is_root() && !config.unsafe_paths) else {
         return Ok(None);
     };
@@ -41,7 +41,7 @@ pub fn judge_files(sources: &Sources, program: &Path, config: &Config) -> Result
     let files = file.iter().map(|file| ("the configuration file", file.as_path()));
     let mut warnings = Vec::new();
     for (what, path) in files.chain([("the program", program)]) {
-        if let Ok(doubt) = doubt_of(path) {
+        if let Ok(doubt) = untrusted_part(path) {
             warnings.extend(judge(what, doubt.as_ref(), config)?);
         }
     }
@@ -56,7 +56,7 @@ pub fn judge_files(sources: &Sources, program: &Path, config: &Config) -> Result
 pub fn doubts(sources: &Sources, program: &Path, config: &Config) -> Result<Vec<String>> {
     let mut warnings = judge_files(sources, program, config)?;
     if let Ok(way) = PathWalk::to(&config.runtime_dir, Links::Ours, Missing::Stop) {
-        warnings.extend(judge("runtime_dir", way.doubt.as_ref(), config)?);
+        warnings.extend(judge("runtime_dir", way.untrusted.as_ref(), config)?);
     }
     Ok(warnings)
 }

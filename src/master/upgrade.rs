@@ -57,7 +57,7 @@ pub struct Takeover {
     worker_restarts: u64,
     serials: BTreeMap<u8, u64>,
     listeners: Vec<(u8, Listener, RawFd)>,
-    places: Vec<PlaceLeft>,
+    slots: Vec<SlotLeft>,
     workers: Vec<WorkerLeft>,
     apps: Vec<App>,
     manager: ManagerLeft,
@@ -65,10 +65,10 @@ pub struct Takeover {
 
 /// A slot, as it is left.
 #[derive(Debug, Serialize, Deserialize)]
-struct PlaceLeft {
+struct SlotLeft {
     slot: u8,
     epoch: u32,
-    mourning: Vec<RawFd>,
+    closing_lost: Vec<RawFd>,
 }
 
 /// A rehearsal under way.
@@ -212,7 +212,7 @@ impl Master {
     fn leave(&self, report: Option<BorrowedFd<'_>>) -> Result<(Launch, Vec<OwnedFd>)> {
         let mut leaving = Leaving::default();
         let why = leaving.give(crate::sys::memory::open_memfd("wsd-why")?)?;
-        let report = report.map(|pipe| leaving.lend(pipe)).transpose()?;
+        let report = report.map(|pipe| leaving.pass_on(pipe)).transpose()?;
         let mut takeover = Takeover {
             all: Vec::new(),
             from: env!("CARGO_PKG_VERSION").to_owned(),
@@ -220,9 +220,9 @@ impl Master {
             why,
             started_at: self.started_at,
             runtime_dir: self.runtime_dir.leave(&mut leaving)?,
-            control: leaving.lend(self.control.as_fd())?,
+            control: leaving.pass_on(self.control.as_fd())?,
             departed: self.board.departed().clone(),
-            image: leaving.lend(self.image.descriptor())?,
+            image: leaving.pass_on(self.image.descriptor())?,
             generation: self.image.generation,
             last_generation: self.reload.last_generation(),
             worker_restarts: self.worker_restarts,
@@ -231,16 +231,16 @@ impl Master {
                 .listeners
                 .all()
                 .map(|(slot, listener, socket)| {
-                    Ok((slot, listener.clone(), leaving.lend(socket)?))
+                    Ok((slot, listener.clone(), leaving.pass_on(socket)?))
                 })
                 .collect::<Result<_>>()?,
-            places: self
-                .places
+            slots: self
+                .slots
                 .iter()
                 .map(|(slot, place)| {
-                    let mourning = place.owed.iter().map(|it| leaving.lend(it.as_fd()));
-                    let mourning = mourning.collect::<Result<_>>()?;
-                    Ok(PlaceLeft { slot: slot.0, epoch: place.epoch, mourning })
+                    let closing_lost = place.owed.iter().map(|it| leaving.pass_on(it.as_fd()));
+                    let closing_lost = closing_lost.collect::<Result<_>>()?;
+                    Ok(SlotLeft { slot: slot.0, epoch: place.epoch, closing_lost })
                 })
                 .collect::<Result<_>>()?,
             workers: self
@@ -251,7 +251,7 @@ impl Master {
             apps: self.apps.clone(),
             manager: self.manager.leave(&mut leaving)?,
         };
-        takeover.all = leaving.lent.iter().map(AsRawFd::as_raw_fd).collect();
+        takeover.all = leaving.passed.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {
             sources: self.launch.sources.clone(),
             config: self.config.clone(),
@@ -259,12 +259,12 @@ impl Master {
             report,
             takeover: Some(takeover),
         };
-        Ok((launch, leaving.lent))
+        Ok((launch, leaving.passed))
     }
 
     /// The exec is over or did not happen: our own children are not to inherit anything.
-    fn take_back(&self, lent: Vec<OwnedFd>) {
-        drop(lent);
+    fn take_back(&self, passed: Vec<OwnedFd>) {
+        drop(passed);
         process::close_inherited_on_exec();
     }
 }
@@ -272,18 +272,18 @@ impl Master {
 /// Collects descriptors that are to outlive an exec.
 #[derive(Default)]
 pub struct Leaving {
-    lent: Vec<OwnedFd>,
+    passed: Vec<OwnedFd>,
 }
 
 impl Leaving {
     /// A duplicate that outlives the exec; the original stays as it is.
-    pub fn lend(&mut self, descriptor: BorrowedFd<'_>) -> Result<RawFd> {
+    pub fn pass_on(&mut self, descriptor: BorrowedFd<'_>) -> Result<RawFd> {
         self.give(super::child::duplicate(descriptor)?)
     }
 
     fn give(&mut self, descriptor: OwnedFd) -> Result<RawFd> {
         let number = process::keep_over_exec(descriptor.as_fd())?;
-        self.lent.push(descriptor);
+        self.passed.push(descriptor);
         Ok(number)
     }
 }
@@ -298,11 +298,11 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let take = process::duplicate_number;
     let why = File::from(take(left.why)?);
     let control = take(left.control)?;
-    let mut places = super::Places::new(&launch.config);
-    for place in left.places {
-        let at = places.at(crate::fd::Slot(place.slot));
+    let mut slots = super::slots::Slots::new(&launch.config);
+    for place in left.slots {
+        let at = slots.at(crate::fd::Slot(place.slot));
         at.epoch = place.epoch;
-        at.owed = place.mourning.into_iter().map(take).collect::<Result<_>>()?;
+        at.owed = place.closing_lost.into_iter().map(take).collect::<Result<_>>()?;
         at.start_at_ms = None;
         at.idle_since_ms = None;
     }
@@ -334,7 +334,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         image: Image::adopt(left.generation, take(left.image)?),
         reload: super::Reload::adopt(left.last_generation),
         rehearsal: None,
-        places,
+        slots,
         workers,
         apps: left.apps,
         buffer: vec![0; super::child::MESSAGE_BYTES_MAX],
@@ -357,18 +357,18 @@ impl Master {
     /// What could have happened to a slot while nobody looked: nothing, or it is empty now.
     fn fill_places(&mut self) {
         let now = clock::monotonic_ms();
-        for slot in self.places.serving() {
+        for slot in self.slots.serving() {
             let alive = self.workers.iter().any(|worker| worker.id.slot == slot);
-            let place = self.places.at(slot);
+            let place = self.slots.at(slot);
             if !alive && place.start_at_ms.is_none() {
                 place.start_at_ms = Some(now);
                 place.idle_since_ms = Some(now);
             }
         }
-        let removed = self.places.iter().map(|(slot, _)| slot);
-        let removed: Vec<_> = removed.filter(|slot| !self.places.serves(*slot)).collect();
+        let removed = self.slots.iter().map(|(slot, _)| slot);
+        let removed: Vec<_> = removed.filter(|slot| !self.slots.serves(*slot)).collect();
         for slot in removed {
-            self.places.at(slot).idle_since_ms = Some(0);
+            self.slots.at(slot).idle_since_ms = Some(0);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Workers as the master sees them: starting, greeting, replacing and mourning them.
+//! Workers as the master sees them: starting, greeting, replacing them, closing for the dead.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use super::apps::Starts;
 use super::child::{Birth, Child, duplicate};
 use super::lease::Lease;
-use super::protocol::{self, Said};
+use super::protocol::{self, ProtocolState};
 use super::throttle::YOUNG_MS;
 use super::{Image, LogFile, Master};
 use crate::config::Config;
@@ -49,7 +49,7 @@ pub struct WorkerHandle {
     /// When it said `Ready`.
     pub ready_ms: Option<u64>,
     /// What it has said so far.
-    pub said: Said,
+    pub protocol: ProtocolState,
     /// Whether it said what no worker says. It is killed, and not heard any more.
     pub broke_protocol: bool,
     /// The application processes it asked for lately.
@@ -58,8 +58,8 @@ pub struct WorkerHandle {
     pub lease: Lease,
     /// Its last words.
     pub fatal: Option<String>,
-    /// How many registries it was given to mourn and has not answered for.
-    pub mourning: usize,
+    /// How many registries it was given, of dead workers, and has not answered for.
+    pub closing_lost: usize,
 }
 
 impl WorkerHandle {
@@ -110,13 +110,13 @@ impl Master {
         if self.stopping.is_some() {
             return;
         }
-        for slot in self.places.due(now) {
-            self.places.at(slot).start_at_ms = None;
+        for slot in self.slots.due(now) {
+            self.slots.at(slot).start_at_ms = None;
             let (config, generation) = (self.config.clone(), self.image.generation);
             if let Err(error) = self.start_worker(slot, generation, &config) {
                 tracing::error!(%slot, %error, "cannot start a worker");
                 self.fail_start(error.to_string());
-                self.places.at(slot).start_at_ms = Some(now + START_AGAIN_MS);
+                self.slots.at(slot).start_at_ms = Some(now + START_AGAIN_MS);
             }
         }
     }
@@ -128,7 +128,7 @@ impl Master {
         generation: Generation,
         config: &Config,
     ) -> Result<()> {
-        let place = self.places.at(slot);
+        let place = self.slots.at(slot);
         place.epoch += 1;
         let id = WorkerId { slot, epoch: place.epoch };
         let (manager_end, worker_end) = packet::pair()?;
@@ -173,12 +173,12 @@ impl Master {
             manager_end,
             registry,
             ready_ms: None,
-            said: Said::default(),
+            protocol: ProtocolState::default(),
             broke_protocol: false,
             app_starts: Starts::default(),
             lease: Lease::begun(first),
             fatal: None,
-            mourning: 0,
+            closing_lost: 0,
         };
         self.board.add(id, counters);
         worker.send(&MasterToWorker::Boot(boot), fds);
@@ -227,7 +227,7 @@ impl Master {
                 }
                 let heard = worker.child.receive(&mut self.buffer).and_then(|heard| {
                     let Some((message, fds)) = heard else { return Ok(None) };
-                    worker.said.check(&message, worker.mourning, now)?;
+                    worker.protocol.check(&message, worker.closing_lost, now)?;
                     Ok(Some((message, fds)))
                 });
                 match heard.and_then(|heard| self.worker_said(index, heard)) {
@@ -289,11 +289,11 @@ impl Master {
             WorkerToMaster::Fatal { why } => {
                 self.workers[index].fatal = Some(protocol::last_words(why));
             }
-            WorkerToMaster::Mourned => {
+            WorkerToMaster::LostClosed => {
                 let worker = &mut self.workers[index];
-                worker.mourning = worker.mourning.saturating_sub(1);
+                worker.closing_lost = worker.closing_lost.saturating_sub(1);
                 let slot = worker.id.slot;
-                let place = self.places.at(slot);
+                let place = self.slots.at(slot);
                 if !place.owed.is_empty() {
                     place.owed.remove(0);
                 }
@@ -306,20 +306,20 @@ impl Master {
         let worker = &mut self.workers[index];
         worker.ready_ms = Some(clock::monotonic_ms());
         let (id, slot) = (worker.id, worker.id.slot);
-        self.places.at(slot).idle_since_ms = None;
-        self.unlend(slot);
+        self.slots.at(slot).idle_since_ms = None;
+        self.take_back_listeners(slot);
         self.tell_manager(&MasterToManager::WorkerReady(id), Vec::new());
-        self.mourn(slot);
+        self.close_lost(slot);
     }
 
     /// Has the newest worker of a slot run the `on_close` that a killed one owes.
-    pub(super) fn mourn(&mut self, slot: Slot) {
-        let owed = self.places.at(slot).owed.iter();
+    pub(super) fn close_lost(&mut self, slot: Slot) {
+        let owed = self.slots.at(slot).owed.iter();
         let owed: Vec<_> = owed.filter_map(|registry| registry.try_clone().ok()).collect();
         let Some(worker) = self.newest_ready(slot) else { return };
-        for registry in owed.into_iter().skip(worker.mourning) {
-            worker.send(&MasterToWorker::Mourn, vec![registry]);
-            worker.mourning += 1;
+        for registry in owed.into_iter().skip(worker.closing_lost) {
+            worker.send(&MasterToWorker::CloseLost, vec![registry]);
+            worker.closing_lost += 1;
         }
     }
 
@@ -337,16 +337,16 @@ impl Master {
             }
         }
         if !clean {
-            let stand_in = self.places.stand_in(slot);
-            self.places.at(stand_in).owed.push(worker.registry);
-            self.mourn(stand_in);
+            let stand_in = self.slots.stand_in(slot);
+            self.slots.at(stand_in).owed.push(worker.registry);
+            self.close_lost(stand_in);
         }
-        self.unlend_from(worker.id);
+        self.lend_elsewhere(worker.id);
         self.kill_apps_of(worker.id);
         let respawn_ms = wanted.then(|| {
             let young = worker.ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
             self.worker_restarts += 1;
-            let place = self.places.at(slot);
+            let place = self.slots.at(slot);
             let delay = place.throttle.died(young);
             place.start_at_ms = Some(now + delay);
             place.idle_since_ms.get_or_insert(now);
@@ -378,7 +378,7 @@ impl Master {
         self.stopping.is_none()
             && !handed_over
             && dead.generation == self.image.generation
-            && self.places.serves(dead.id.slot)
+            && self.slots.serves(dead.id.slot)
             && !self.workers.iter().any(newer)
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, RawFd};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
-use super::protocol::Said;
+use super::protocol::ProtocolState;
 use super::upgrade::{Leaving, adopt_child, check_link};
 use super::worker_handle::WorkerHandle;
 use crate::error::Result;
@@ -20,9 +20,9 @@ pub struct WorkerLeft {
     record: WorkerRecord,
     started_ms: u64,
     ready_ms: Option<u64>,
-    said: Said,
+    protocol: ProtocolState,
     lease: Lease,
-    mourning: usize,
+    closing_lost: usize,
     link: RawFd,
     manager_end: RawFd,
     registry: RawFd,
@@ -46,13 +46,13 @@ impl WorkerHandle {
             record: self.record(),
             started_ms: self.child.started_ms,
             ready_ms: self.ready_ms,
-            said: self.said.clone(),
+            protocol: self.protocol.clone(),
             lease: self.lease.clone(),
-            mourning: self.mourning,
-            link: leaving.lend(self.child.link())?,
-            manager_end: leaving.lend(self.manager_end.as_fd())?,
-            registry: leaving.lend(self.registry.as_fd())?,
-            page: leaving.lend(self.page.as_fd())?,
+            closing_lost: self.closing_lost,
+            link: leaving.pass_on(self.child.link())?,
+            manager_end: leaving.pass_on(self.manager_end.as_fd())?,
+            registry: leaving.pass_on(self.registry.as_fd())?,
+            page: leaving.pass_on(self.page.as_fd())?,
         })
     }
 
@@ -68,12 +68,12 @@ impl WorkerHandle {
             manager_end: process::duplicate_number(left.manager_end)?,
             registry: process::duplicate_number(left.registry)?,
             ready_ms: left.ready_ms,
-            said: left.said,
+            protocol: left.protocol,
             broke_protocol: false,
             app_starts: Default::default(),
             lease: left.lease,
             fatal: None,
-            mourning: left.mourning,
+            closing_lost: left.closing_lost,
         })
     }
 }

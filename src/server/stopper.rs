@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
-use crate::ipc::control::{ControlError, Door, Master};
+use crate::ipc::control::{ControlError, Master, RunningServer};
 use crate::sys::process;
 
 /// What the master takes at most for a graceful stop beyond `max_wait_time`: 5 s for answers to
@@ -55,7 +55,7 @@ pub fn stop(config: &Config) -> Result<Stopped> {
 
 /// The master that serves in the configured runtime directory.
 fn find(config: &Config) -> Result<Option<Master>> {
-    match Door::find(&config.runtime_dir).and_then(|door| door.master()) {
+    match RunningServer::find(&config.runtime_dir).and_then(|server| server.master()) {
         Ok(master) => Ok(master),
         Err(ControlError::NotRunning(_)) => Ok(None),
         Err(error) => Err(Error::new(error.to_string())),

@@ -26,7 +26,7 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// Somebody else could put something of their own in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Untrusted {
     /// What is not ours alone.
     pub path: PathBuf,
     /// Whose it is.
@@ -35,13 +35,13 @@ pub struct Doubt {
     mode: u32,
 }
 
-impl Doubt {
-    fn of(path: PathBuf, stat: &FileStat) -> Doubt {
-        Doubt { path, owner: stat.st_uid, mode: stat.st_mode & 0o7777 }
+impl Untrusted {
+    fn of(path: PathBuf, stat: &FileStat) -> Untrusted {
+        Untrusted { path, owner: stat.st_uid, mode: stat.st_mode & 0o7777 }
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match is_ours(self.owner) {
@@ -59,7 +59,7 @@ pub struct PathWalk {
     /// The last name.
     pub name: OsString,
     /// The first thing on the way that is not ours alone; the last name itself is not looked at.
-    pub doubt: Option<Doubt>,
+    pub untrusted: Option<Untrusted>,
     /// Whether everybody may put entries beside the last name, though not touch it: as in /tmp.
     pub sticky: bool,
 }
@@ -102,8 +102,13 @@ impl PathWalk {
     /// # Errors
     /// Where a directory is missing, or a link was made by somebody else.
     pub fn to(path: &Path, links: Links, missing: Missing) -> Result<PathWalk> {
-        let mut walk =
-            Walk { here: Dir::root()?, rest: VecDeque::new(), doubt: None, links, followed: 0 };
+        let mut walk = Walk {
+            here: Dir::root()?,
+            rest: VecDeque::new(),
+            untrusted: None,
+            links,
+            followed: 0,
+        };
         walk.prepend(path);
         walk.arrive(&walk.here.stat()?, Path::new("/").to_owned());
         loop {
@@ -152,7 +157,7 @@ impl PathWalk {
 struct Walk {
     here: Dir,
     rest: VecDeque<OsString>,
-    doubt: Option<Doubt>,
+    untrusted: Option<Untrusted>,
     links: Links,
     followed: usize,
 }
@@ -172,7 +177,7 @@ impl Walk {
     fn arrive(&mut self, stat: &FileStat, path: PathBuf) {
         let sticky = is_ours(stat.st_uid) && stat.st_mode & STICKY != 0;
         if !sticky && !is_ours_alone(stat) {
-            self.doubt.get_or_insert(Doubt::of(path, stat));
+            self.untrusted.get_or_insert(Untrusted::of(path, stat));
         }
     }
 
@@ -208,7 +213,7 @@ impl Walk {
                     stat.st_uid
                 )));
             }
-            self.doubt.get_or_insert(Doubt::of(path, stat));
+            self.untrusted.get_or_insert(Untrusted::of(path, stat));
         }
         self.followed += 1;
         if self.followed > LINKS_MAX {
@@ -227,9 +232,9 @@ impl Walk {
         let sticky = parent & STICKY != 0 && parent & OTHERS_WRITE != 0;
         // In a sticky directory an entry of ours stays, and one of another is another's.
         if let Some(stat) = stat.filter(|stat| sticky && !is_ours(stat.st_uid)) {
-            self.doubt.get_or_insert(Doubt::of(self.here.path().join(&name), stat));
+            self.untrusted.get_or_insert(Untrusted::of(self.here.path().join(&name), stat));
         }
-        Ok(PathWalk { parent: self.here, name, doubt: self.doubt, sticky })
+        Ok(PathWalk { parent: self.here, name, untrusted: self.untrusted, sticky })
     }
 }
 
@@ -237,12 +242,12 @@ impl Walk {
 ///
 /// # Errors
 /// Where there is no such file.
-pub fn doubt_of(path: &Path) -> Result<Option<Doubt>> {
+pub fn untrusted_part(path: &Path) -> Result<Option<Untrusted>> {
     let way = PathWalk::to(path, Links::Any, Missing::Fail)?;
     let stat = way.parent.stat_of(&way.name)?;
     let stat = stat.ok_or_else(|| Error::io(path.display().to_string(), Errno::ENOENT))?;
-    let own = (!is_ours_alone(&stat)).then(|| Doubt::of(way.path(), &stat));
-    Ok(way.doubt.or(own))
+    let own = (!is_ours_alone(&stat)).then(|| Untrusted::of(way.path(), &stat));
+    Ok(way.untrusted.or(own))
 }
 
 #[cfg(test)]
@@ -264,7 +269,7 @@ mod tests {
     fn a_way_in_a_sticky_directory_by_our_own_entries_is_ours_alone() {
         let dir = tempfile::tempdir().unwrap();
         let way = to(&dir.path().join("file")).unwrap();
-        assert_eq!((way.doubt, way.name), (None, "file".into()));
+        assert_eq!((way.untrusted, way.name), (None, "file".into()));
     }
 
     #[test]
@@ -273,7 +278,7 @@ mod tests {
         let open = dir.path().join("open");
         fs::create_dir_all(open.join("closed")).unwrap();
         mode(&open, 0o777);
-        let doubt = to(&open.join("closed/file")).unwrap().doubt.unwrap();
+        let doubt = to(&open.join("closed/file")).unwrap().untrusted.unwrap();
         assert_eq!(doubt.path, open);
         assert!(doubt.to_string().ends_with("can be written by others (mode 777)"), "{doubt}");
     }
@@ -287,7 +292,7 @@ mod tests {
         symlink("file", dir.path().join("real/other")).unwrap();
         let path = dir.path().join("link/../link/./other");
         let way = to(&path).unwrap();
-        assert_eq!((way.name.as_os_str(), way.doubt.as_ref()), (OsStr::new("file"), None));
+        assert_eq!((way.name.as_os_str(), way.untrusted.as_ref()), (OsStr::new("file"), None));
         assert!(way.open(OFlag::O_RDONLY, 0).is_ok());
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::Worker;
-use super::admission::{Places, Rates, Seat};
+use super::admission::{Admitted, CountsAs, Rates};
 use super::connection::Connection;
 use super::head::{Reason, Refusal};
 use super::life::Phase;
@@ -32,7 +32,7 @@ pub(super) const RETRY_AFTER: u32 = 5;
 
 /// Who is on the way in.
 pub(super) struct Gatekeeper {
-    pub places: Places,
+    pub admitted: Admitted,
     pub rates: Rates,
     /// How many connections this worker has descriptors for.
     pub clients_max: u64,
@@ -52,7 +52,7 @@ impl Gatekeeper {
     /// A gate of a process that may have `limit` descriptors.
     pub fn new(config: &Config, limit: u64) -> Gatekeeper {
         Gatekeeper {
-            places: Places::default(),
+            admitted: Admitted::default(),
             rates: Rates::default(),
             clients_max: config.clients_of_worker(limit),
             lingering_max: lingering_max(limit),
@@ -157,11 +157,11 @@ impl Worker {
         }
         self.look_again(key, connection);
         let counted = self.counted(peer);
-        self.take_seat(connection, Seat::Peer, counted);
+        self.count_as(connection, CountsAs::Peer, counted);
         connection.pending = true;
         self.board.add(Counter::Handshakes, 1);
-        self.gate.places.begin_handshake(key, counted);
-        self.gate.places.tidy(|key| table.get(key).is_some_and(|it| it.pending));
+        self.gate.admitted.begin_handshake(key, counted);
+        self.gate.admitted.tidy(|key| table.get(key).is_some_and(|it| it.pending));
         Some(key)
     }
 

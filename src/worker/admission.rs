@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 
 use super::table::Key;
 
-/// The places of one worker.
+/// The connections of one worker, counted.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct Admitted {
     /// Pending handshakes.
     pending: Cell<usize>,
     /// Pending handshakes, the oldest first, among others that are none any more.
@@ -38,7 +38,7 @@ pub(super) struct OfAddress {
 
 /// Whom a connection counts for, if anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seat {
+pub(super) enum CountsAs {
     /// Nobody: it is a trusted proxy's, or it has given its place back.
     None,
     /// The address at the other end.
@@ -95,7 +95,7 @@ pub(super) fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-impl Places {
+impl Admitted {
     pub fn pending(&self) -> usize {
         self.pending.get()
     }
@@ -276,16 +276,16 @@ mod tests {
 
     #[test]
     fn the_plain_connection_that_waits_longest_yields_first() {
-        let places = Places::default();
+        let admitted = Admitted::default();
         let waiting: Vec<Rc<Yielding>> = (0..3).map(|_| Rc::default()).collect();
         let numbers: Vec<u64> =
-            waiting.iter().map(|yielding| places.wait(yielding, Wait::Request)).collect();
-        places.wait_no_more(numbers[0]);
-        assert!(Rc::ptr_eq(&places.oldest_plain_yields().unwrap(), &waiting[1]));
-        assert_eq!(places.resting(), 1);
-        places.wait(&waiting[0], Wait::Body);
-        assert!(Rc::ptr_eq(&places.oldest_plain_yields().unwrap(), &waiting[2]));
-        assert!(Rc::ptr_eq(&places.oldest_plain_yields().unwrap(), &waiting[0]));
-        assert!(places.oldest_plain_yields().is_none());
+            waiting.iter().map(|yielding| admitted.wait(yielding, Wait::Request)).collect();
+        admitted.wait_no_more(numbers[0]);
+        assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[1]));
+        assert_eq!(admitted.resting(), 1);
+        admitted.wait(&waiting[0], Wait::Body);
+        assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[2]));
+        assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[0]));
+        assert!(admitted.oldest_plain_yields().is_none());
     }
 }

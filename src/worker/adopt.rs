@@ -6,13 +6,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Worker;
-use super::admission::{Seat, network};
+use super::admission::{CountsAs, network};
 use super::connection::{Connection, Stage};
 use super::head::KeptRequest;
 use super::outbox::Outbox;
+use super::snapshot::{OpenV1, Snapshot};
 use super::table::Key;
 use super::timers::NEVER;
-use super::travel::{OpenV1, Traveller};
 use crate::error::{Error, Result};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::WorkerToManager;
@@ -40,13 +40,13 @@ impl Worker {
         let (mut taken, mut had) = (Vec::with_capacity(numbers.len()), Vec::new());
         let mut begun = Vec::with_capacity(numbers.len());
         for (&number, socket) in numbers.iter().zip(sockets) {
-            let traveller = Traveller::unpack(&mut batch)?;
+            let snapshot = Snapshot::unpack(&mut batch)?;
             let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
-            if self.table.borrow().find(fd).is_some() || self.parked.borrow().has_ended(fd) {
+            if self.table.borrow().find(fd).is_some() || self.deferred.borrow().has_ended(fd) {
                 had.push(number);
                 continue;
             }
-            match self.adopt_one(fd, traveller, socket) {
+            match self.adopt_one(fd, snapshot, socket) {
                 Ok(attached) => {
                     taken.push(number);
                     begun.extend(attached);
@@ -70,17 +70,17 @@ impl Worker {
     pub(super) fn adopt_one(
         self: &Rc<Self>,
         fd: Fd,
-        traveller: Traveller,
+        snapshot: Snapshot,
         socket: OwnedFd,
     ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
-        match traveller {
-            Traveller::PendingV1 { bytes, peer, to_loopback, deadline } => {
+        match snapshot {
+            Snapshot::PendingV1 { bytes, peer, to_loopback, deadline } => {
                 // It has no name before it is open, and should its batch come again, it is here.
-                self.parked.borrow_mut().ended(fd);
+                self.deferred.borrow_mut().ended(fd);
                 self.adopt_pending(fd, socket, bytes, (peer, to_loopback), deadline);
                 Ok(None)
             }
-            Traveller::OpenV1(open) => self.adopt_open(fd, socket, *open).map(Some),
+            Snapshot::OpenV1(open) => self.adopt_open(fd, socket, *open).map(Some),
         }
     }
 
@@ -148,7 +148,7 @@ impl Worker {
             self.forget(&mut table, key);
             return Err(Error::io("watch an adopted connection", error));
         }
-        self.seat_adopted(connection);
+        self.count_adopted(connection);
         self.reckon(connection);
         self.mind_settings(connection);
         self.look_again(key, connection);
@@ -163,10 +163,10 @@ impl Worker {
     }
 
     /// It has its place already, so nothing is asked.
-    fn seat_adopted(&self, connection: &mut Connection) {
+    fn count_adopted(&self, connection: &mut Connection) {
         match (self.counted(connection.peer()), connection.client()) {
-            (Some(peer), _) => self.take_seat(connection, Seat::Peer, Some(peer)),
-            (None, client) => self.take_seat(connection, Seat::Client, client.map(network)),
+            (Some(peer), _) => self.count_as(connection, CountsAs::Peer, Some(peer)),
+            (None, client) => self.count_as(connection, CountsAs::Client, client.map(network)),
         }
     }
 

@@ -67,7 +67,7 @@ impl Worker {
 
     fn check_share(&self, network: IpAddr) -> Result<(), Refusal> {
         let most = self.settings.config.connections_per_ip;
-        if most > 0 && self.gate.places.of(network).all as usize >= most {
+        if most > 0 && self.gate.admitted.of(network).all as usize >= most {
             return Err(too_many_of("connections_per_ip is reached."));
         }
         Ok(())
@@ -77,7 +77,7 @@ impl Worker {
         let config = &self.settings.config;
         if let Some(network) = self.counted(peer) {
             self.check_share(network)?;
-            if self.gate.places.of(network).pending as usize >= config.handshakes_per_ip {
+            if self.gate.admitted.of(network).pending as usize >= config.handshakes_per_ip {
                 return Err(too_many_of("handshakes_per_ip is reached."));
             }
         }
@@ -90,7 +90,7 @@ impl Worker {
         if self.budget.is_full() {
             return Err(full("client_memory is reached.").because(Reason::Memory));
         }
-        let crowded = self.gate.places.pending() >= config.handshakes_max;
+        let crowded = self.gate.admitted.pending() >= config.handshakes_max;
         if crowded && !self.oldest_handshake_yields() {
             return Err(full("handshakes_max is reached."));
         }
@@ -113,7 +113,7 @@ impl Worker {
             let table = self.table.borrow();
             let unfinished =
                 |key| table.get(key).is_some_and(|it| it.pending && it.stage == Stage::Head);
-            self.gate.places.oldest_handshake(unfinished)
+            self.gate.admitted.oldest_handshake(unfinished)
         };
         let Some(key) = oldest else { return false };
         let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::EpollFlags;
 
-use super::admission::Seat;
-use super::chorus::Verses;
+use super::admission::CountsAs;
+use super::broadcast_buffer::FrameRange;
 use super::head::{KeptRequest, Reader};
 use super::outbox::Outbox;
 use super::timers::{NEVER, Tick};
@@ -50,7 +50,7 @@ pub(super) struct Connection {
     /// It counts as a pending handshake.
     pub pending: bool,
     /// Whom it counts for.
-    pub seat: Seat,
+    pub counts_as: CountsAs,
     /// It is in the list of those that are flushed at the end of the turn.
     pub dirty: bool,
     /// The kernel takes no more of its bytes for now; the epoll set tells when it does.
@@ -64,7 +64,7 @@ pub(super) struct Connection {
     /// `on_open` was called, here or where it came from, so `on_close` will be.
     pub opened: bool,
     /// It came over, and the manager has not said yet that it is ours: what our own handlers
-    /// send to it is parked.
+    /// send to it is deferred.
     pub arriving: bool,
     /// It came over: the process it came from may still have a duplicate of the socket.
     pub adopted: bool,
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     pub kept: Option<KeptRequest>,
     pub outbox: Option<Box<Outbox>>,
     /// What it is sent of the turn's broadcasts; none if it has an outbox.
-    pub verses: Verses,
+    pub frames: FrameRange,
     pub extra: Option<Box<Extra>>,
     /// Bytes of it that `client_memory` knows of, but for the outbox.
     pub counted: u32,
@@ -141,7 +141,7 @@ impl Connection {
             busy: false,
             held: false,
             pending: false,
-            seat: Seat::None,
+            counts_as: CountsAs::None,
             dirty: false,
             blocked: false,
             paused: false,
@@ -155,7 +155,7 @@ impl Connection {
             engine: Engine::new(Role::Server, None),
             kept: None,
             outbox: None,
-            verses: Verses::default(),
+            frames: FrameRange::default(),
             extra: Some(Box::new(extra)),
             counted: 0,
             opened_at: 0,

@@ -11,7 +11,7 @@ use crate::ipc::registry::Registry;
 impl Worker {
     /// Calls `on_close` for each client of the dead process whose `on_close` had not begun, one
     /// after the other and not before `on_worker_start` has ended. Tells the master when done.
-    pub(super) fn mourn(self: &Rc<Self>, dead: Registry) {
+    pub(super) fn close_lost(self: &Rc<Self>, dead: Registry) {
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             worker.started().await;
@@ -38,7 +38,7 @@ impl Worker {
                 dead.closed(index);
             }
             tracing::info!(count, "told of the clients of a worker that died");
-            worker.master.send(&WorkerToMaster::Mourned);
+            worker.master.send(&WorkerToMaster::LostClosed);
         });
     }
 

@@ -210,14 +210,14 @@ impl Worker {
         connection.ping_at = super::timers::NEVER;
         connection.pong_by = super::timers::NEVER;
         connection.message_by = super::timers::NEVER;
-        let lost = std::mem::take(&mut connection.verses).len()
+        let lost = std::mem::take(&mut connection.frames).len()
             + connection.outbox.take().map_or(0, |outbox| outbox.messages());
         self.add(Counter::PushLost, lost as u64);
         let (fd, arriving) = (connection.fd, connection.arriving);
         if let Some(fd) = fd {
             table.unname(fd);
             if arriving {
-                self.parked.borrow_mut().ended(fd);
+                self.deferred.borrow_mut().ended(fd);
             }
         }
         self.turn.finish_later(key);

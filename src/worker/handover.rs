@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 
 use super::Worker;
 use super::connection::{Connection, Stage};
+use super::snapshot::Snapshot;
 use super::table::Key;
 use super::timers::NEVER;
-use super::travel::Traveller;
 use crate::close::{Cause, Close};
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
@@ -64,7 +64,7 @@ pub(super) struct Ready {
 }
 
 /// What becomes of a connection when it is asked to move.
-pub(super) enum Fate {
+pub(super) enum MoveOutcome {
     Moves,
     /// Its handler runs.
     Waits,
@@ -140,27 +140,33 @@ impl Handover {
 
 impl Worker {
     /// Whether a connection can move now.
-    fn fate(&self, key: Key) -> Fate {
+    fn move_outcome(&self, key: Key) -> MoveOutcome {
         let table = self.table.borrow();
-        let Some(connection) = table.get(key) else { return Fate::Ends };
+        let Some(connection) = table.get(key) else { return MoveOutcome::Ends };
         match connection.stage {
-            Stage::Head | Stage::Open | Stage::Handshaking if connection.busy => Fate::Waits,
-            Stage::Head | Stage::Open => Fate::Moves,
-            Stage::Closing | Stage::Parting => Fate::Stays("it is being closed"),
-            Stage::Handshaking | Stage::Lingering | Stage::Moving | Stage::Ended => Fate::Ends,
+            Stage::Head | Stage::Open | Stage::Handshaking if connection.busy => {
+                MoveOutcome::Waits
+            }
+            Stage::Head | Stage::Open => MoveOutcome::Moves,
+            Stage::Closing | Stage::Parting => MoveOutcome::Stays("it is being closed"),
+            Stage::Handshaking | Stage::Lingering | Stage::Moving | Stage::Ended => {
+                MoveOutcome::Ends
+            }
         }
     }
 
     /// Asks whether a connection can move now, and its handler what to keep of it.
-    pub(super) fn prepare(self: &Rc<Self>, key: Key) -> Result<Ready, Fate> {
+    pub(super) fn prepare(self: &Rc<Self>, key: Key) -> Result<Ready, MoveOutcome> {
         // What the kernel takes now need not travel.
         self.flush(key);
-        let Fate::Moves = self.fate(key) else { return Err(self.fate(key)) };
+        let MoveOutcome::Moves = self.move_outcome(key) else {
+            return Err(self.move_outcome(key));
+        };
         let fd = self.table.borrow().get(key).and_then(|it| it.fd);
         // A request that is being read gets its number early, to be named by on the way.
-        let fd = fd.or_else(|| self.next_fd()).ok_or(Fate::Ends)?;
+        let fd = fd.or_else(|| self.next_fd()).ok_or(MoveOutcome::Ends)?;
         if self.under_way(key).is_some() {
-            return Err(Fate::Waits);
+            return Err(MoveOutcome::Waits);
         }
         let frozen = self.freeze_handler(key, fd);
         let bytes = self.table.borrow().get(key).map_or(0, Connection::state_bytes);
@@ -172,16 +178,16 @@ impl Worker {
     pub(super) fn freeze(self: &Rc<Self>, ready: Ready, batch: &mut Batch) {
         let Ready { key, fd, frozen, .. } = ready;
         // A handler that was asked since may have closed it.
-        let Fate::Moves = self.fate(key) else { return };
+        let MoveOutcome::Moves = self.move_outcome(key) else { return };
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return };
         let params = connection.engine.params();
-        if !connection.verses.is_empty() {
+        if !connection.frames.is_empty() {
             // A handler broadcast something just now.
             self.outbox(connection);
         }
-        let Some(traveller) = Traveller::take(connection, frozen) else { return };
-        if let Err(error) = traveller.pack(&mut batch.state) {
+        let Some(snapshot) = Snapshot::take(connection, frozen) else { return };
+        if let Err(error) = snapshot.pack(&mut batch.state) {
             tracing::error!(fd = fd.as_u64(), %error, "a connection cannot move");
             drop(table);
             self.end(key, Close::because(Cause::ServerDrain));
@@ -282,10 +288,10 @@ impl Worker {
         let stays: Vec<(u64, String)> = {
             let table = self.table.borrow();
             let stays = table.iter().filter_map(|(key, it)| {
-                let why = match self.fate(key) {
-                    Fate::Waits => "its handler runs",
-                    Fate::Stays(why) => why,
-                    Fate::Moves | Fate::Ends => return None,
+                let why = match self.move_outcome(key) {
+                    MoveOutcome::Waits => "its handler runs",
+                    MoveOutcome::Stays(why) => why,
+                    MoveOutcome::Moves | MoveOutcome::Ends => return None,
                 };
                 Some((it.fd?.as_u64(), why.to_owned()))
             });

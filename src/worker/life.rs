@@ -12,13 +12,13 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::accept::Gatekeeper;
 use super::boot::{self, Boot};
+use super::http_connections::HttpConnections;
 use super::links::{self, MasterLink};
-use super::port::Port;
+use super::local_handle::LocalHandle;
 use super::serials::Serials;
 use super::settings::Settings;
 use super::tasks::Jobs;
 use super::timers::{Wheel, tick};
-use super::visitors::Visitors;
 use super::{Board, Worker, heartbeat, reactor, turn};
 use crate::api::{Context, Handler};
 use crate::config::Config;
@@ -120,7 +120,7 @@ fn serve_booted(
 async fn serve(mut boot: Boot, handler: Rc<dyn Handler>) -> Result<()> {
     let listeners = std::mem::take(&mut boot.listeners);
     let (worker, watched) = build(boot, handler)?;
-    let context = Context::new(Rc::new(Port(Rc::downgrade(&worker))));
+    let context = Context::new(Rc::new(LocalHandle(Rc::downgrade(&worker))));
     // It is new, so nothing is there yet.
     let _ = worker.context.set(context);
     let tasks = [
@@ -183,17 +183,17 @@ fn build(
         codec: RefCell::new(Codec::new(settings.deflate())),
         epoll,
         turn: turn::Turn::default(),
-        chorus: RefCell::default(),
+        broadcasts: RefCell::default(),
         spares: RefCell::default(),
         gate: Gatekeeper::new(&settings.config, process::descriptor_limit()),
         budget: super::budget::Budget::new(settings.config.client_memory),
         meters: super::meter::Meters::new(&settings.config, pace),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
-        visitors: Visitors::default(),
+        http: HttpConnections::default(),
         requests: super::requests::Requests::default(),
         handover: RefCell::default(),
-        parked: RefCell::default(),
+        deferred: RefCell::default(),
         leaving: super::leave::Leaving::default(),
         processes: Default::default(),
         jobs: Jobs::new(settings.config.task_threads),

@@ -141,10 +141,10 @@ impl Worker {
                 self.leased(first);
                 Ok(())
             }
-            MasterToWorker::Lend { slot, listeners } => {
+            MasterToWorker::LendListeners { slot, listeners } => {
                 self.listen(slot, listeners.into_iter().zip(fds).collect())
             }
-            MasterToWorker::Unlend { slot } => {
+            MasterToWorker::TakeBackListeners { slot } => {
                 self.unlisten(slot);
                 Ok(())
             }
@@ -152,9 +152,10 @@ impl Worker {
                 self.stop(mode);
                 Ok(())
             }
-            MasterToWorker::Mourn => {
-                let dead = fds.first().ok_or_else(|| Error::new("Mourn without a registry"))?;
-                self.mourn(Registry::open(dead.as_fd())?);
+            MasterToWorker::CloseLost => {
+                let dead =
+                    fds.first().ok_or_else(|| Error::new("CloseLost without a registry"))?;
+                self.close_lost(Registry::open(dead.as_fd())?);
                 Ok(())
             }
             MasterToWorker::AppStarted { id, pid } => {
@@ -286,9 +287,9 @@ impl Worker {
             return Ok(());
         }
         match message {
-            ManagerToWorker::Beat(number) => {
+            ManagerToWorker::LivenessCheck(number) => {
                 crate::log::tell_rest();
-                self.say(&WorkerToManager::Beat(number));
+                self.say(&WorkerToManager::Alive(number));
             }
             ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
@@ -347,9 +348,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Closes a client, or a visitor of plain HTTP, that another process named.
+    /// Closes a client, or a plain HTTP connection, that another process named.
     fn close_routed(self: &Rc<Self>, fd: u64, code: u16, reason: &[u8], cause: Cause) -> Verdict {
-        if Fd::try_from(fd).is_ok_and(|fd| self.visitors.close(fd)) {
+        if Fd::try_from(fd).is_ok_and(|fd| self.http.close(fd)) {
             return Verdict::Queued;
         }
         match self.routed(fd) {

@@ -9,11 +9,13 @@ mod accept;
 mod admission;
 mod adopt;
 mod boot;
+mod broadcast_buffer;
 mod budget;
 mod checks;
-mod chorus;
 mod connection;
+mod counting;
 mod crash;
+mod deferred;
 mod direct;
 mod dispatch;
 mod ending;
@@ -22,25 +24,25 @@ mod handover;
 mod head;
 mod heartbeat;
 mod http;
+mod http_connections;
 mod leave;
 mod life;
 mod links;
 mod listeners;
+mod local_handle;
 mod meter;
 mod open;
 mod outbox;
 mod owns;
-mod parked;
 mod plain;
-mod port;
 mod processes;
 mod push;
 mod reactor;
 mod requests;
 mod rounds;
-mod seats;
 mod serials;
 mod settings;
+mod snapshot;
 mod spares;
 mod stayers;
 mod table;
@@ -48,9 +50,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod travel;
 mod turn;
-mod visitors;
 
 pub(crate) use life::run;
 
@@ -60,7 +60,7 @@ pub(crate) mod fuzzing {
         Body, Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify,
         client_address, parse, request, response,
     };
-    pub use super::travel::repack;
+    pub use super::snapshot::repack;
 }
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -89,17 +89,17 @@ pub(crate) struct Worker {
     codec: RefCell<Codec>,
     epoll: nix::sys::epoll::Epoll,
     turn: turn::Turn,
-    chorus: RefCell<chorus::Chorus>,
+    broadcasts: RefCell<broadcast_buffer::BroadcastBuffer>,
     spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,
     budget: budget::Budget,
     meters: meter::Meters,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,
-    visitors: visitors::Visitors,
+    http: http_connections::HttpConnections,
     requests: requests::Requests,
     handover: RefCell<handover::Handover>,
-    parked: RefCell<parked::Parked>,
+    deferred: RefCell<deferred::DeferredSends>,
     leaving: leave::Leaving,
     jobs: tasks::Jobs,
     processes: processes::Processes,

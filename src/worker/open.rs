@@ -75,7 +75,7 @@ impl Worker {
                 request.local = self.local_of(key);
                 self.keep_tail(key, &received[rest..]);
                 drop(received);
-                self.seat_client(key, request.client);
+                self.count_client(key, request.client);
                 self.handshake(key, request, asked);
                 self.resume(key);
             }

@@ -13,8 +13,8 @@ use super::Worker;
 use super::admission::{Wait, Yielding};
 use super::head::{Refusal, check_host, is_forwarded};
 use super::http::{self, End, Limits};
+use super::http_connections::HttpConnection;
 use super::table::Key;
-use super::visitors::Visit;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::fd::Fd;
@@ -23,7 +23,7 @@ use crate::ipc::scoreboard::Counter;
 /// A plain connection: its place, and the handler as the HTTP side calls it.
 struct Plain {
     worker: Rc<Worker>,
-    visit: Visit,
+    http: HttpConnection,
     /// The network it counts for.
     counted: Option<IpAddr>,
     yielding: Rc<Yielding>,
@@ -41,19 +41,19 @@ struct Plain {
 impl Plain {
     fn new(
         worker: &Rc<Worker>,
-        visit: Visit,
+        http: HttpConnection,
         peer: Option<SocketAddr>,
         to_loopback: bool,
     ) -> Plain {
         let counted = worker.counted(peer);
         let counted = counted.filter(|_| worker.settings.config.connections_per_ip > 0);
         if let Some(network) = counted {
-            worker.gate.places.add(network);
+            worker.gate.admitted.add(network);
         }
         worker.board.add(Counter::Plain, 1);
         Plain {
             worker: worker.clone(),
-            visit,
+            http,
             counted,
             yielding: Rc::default(),
             wait: Cell::new(None),
@@ -70,7 +70,7 @@ impl Drop for Plain {
         http::Service::waits_for(self, None);
         http::Service::let_go(self);
         if let Some(network) = self.counted {
-            self.worker.gate.places.remove(network);
+            self.worker.gate.admitted.remove(network);
         }
         if self.yielding.go() {
             self.worker.board.sub(Counter::Plain, 1);
@@ -82,7 +82,7 @@ impl http::Service for Plain {
     async fn answer(&self, mut request: HttpRequest) -> Option<HttpResponse> {
         let handler = self.worker.handler.clone();
         self.worker.add(Counter::HttpRequests, 1);
-        self.visit.mark(&mut request);
+        self.http.mark(&mut request);
         let answer =
             self.worker.call_alone("on_request", |context| handler.on_request(context, request));
         answer.await.unwrap_or_else(|_| {
@@ -101,13 +101,13 @@ impl http::Service for Plain {
     }
 
     fn waits_for(&self, wait: Option<Wait>) {
-        let places = &self.worker.gate.places;
+        let admitted = &self.worker.gate.admitted;
         if let Some(number) = self.wait.take() {
-            places.wait_no_more(number);
+            admitted.wait_no_more(number);
         }
-        self.wait.set(wait.map(|wait| places.wait(&self.yielding, wait)));
+        self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
         let most = self.worker.settings.config.http_keepalive_max;
-        if wait == Some(Wait::Request) && places.resting() > most {
+        if wait == Some(Wait::Request) && admitted.resting() > most {
             self.worker.plain_yields();
         }
     }
@@ -181,8 +181,8 @@ impl Worker {
         let to_loopback = opening.is_some_and(|opening| opening.to_loopback);
         let Some(socket) = connection.socket.take() else { return };
         let local = peer.and_then(|_| local_address(&socket));
-        let visit = Visit::new(self, peer, local, connection.fd);
-        let plain = Plain::new(self, visit, peer, to_loopback);
+        let http = HttpConnection::new(self, peer, local, connection.fd);
+        let plain = Plain::new(self, http, peer, to_loopback);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             let served = match peer {
@@ -240,7 +240,7 @@ impl Worker {
     ) -> Option<(S, Vec<u8>, Option<Fd>)> {
         let mut stop = self.leaving.stop_http.subscribe();
         // The sender lives as long as the worker.
-        let left = plain.visit.left();
+        let left = plain.http.left();
         let stopped = async move {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
@@ -258,14 +258,14 @@ impl Worker {
                 self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
                 None
             }
-            End::Upgrade(stream, received) => Some((stream, received, plain.visit.number())),
+            End::Upgrade(stream, received) => Some((stream, received, plain.http.number())),
         }
     }
 
     /// Has the plain connection that has waited longest for its client give its place up; false
     /// if none waits.
     pub(super) fn plain_yields(&self) -> bool {
-        let Some(yielding) = self.gate.places.oldest_plain_yields() else { return false };
+        let Some(yielding) = self.gate.admitted.oldest_plain_yields() else { return false };
         if yielding.go() {
             self.board.sub(Counter::Plain, 1);
         }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::Worker;
 use super::connection::Connection;
+use super::deferred::DeferredSend;
 use super::ending::asked_close;
 use super::life::Phase;
-use super::parked::Parcel;
 use super::table::Key;
 use crate::api::{Info, Message, Opcode, Verdict};
 use crate::close::{Cause, Close};
@@ -168,7 +168,7 @@ impl Worker {
             self.count_verdict(Verdict::TooBig);
             return;
         }
-        let rest = self.sing(opcode, data, to);
+        let rest = self.buffer_broadcast(opcode, data, to);
         let mut encoded = Encoded { opcode, plain: data, compressed: None };
         for key in rest {
             let verdict = self.offer(key, &mut encoded);
@@ -176,11 +176,16 @@ impl Worker {
         }
     }
 
-    /// Adds a broadcast to the chorus, for all who can hear it from there; the answer is who
+    /// Adds a broadcast to the turn's buffer, for all who can hear it from there; the answer is who
     /// cannot.
-    fn sing(&self, opcode: Opcode, data: &Bytes, to: impl Fn(&Connection) -> bool) -> Vec<Key> {
+    fn buffer_broadcast(
+        &self,
+        opcode: Opcode,
+        data: &Bytes,
+        to: impl Fn(&Connection) -> bool,
+    ) -> Vec<Key> {
         let limit = self.settings.buffer_bytes;
-        let verse = self.chorus.borrow_mut().add(opcode, data, limit);
+        let frame = self.broadcasts.borrow_mut().add(opcode, data, limit);
         let len = frame::message_head(opcode, false, data.len()).len() + data.len();
         let (mut heard, mut lost, mut rest) = (0, 0, Vec::new());
         let mut table = self.table.borrow_mut();
@@ -188,7 +193,7 @@ impl Worker {
             if !connection.is_open() || !to(connection) {
                 continue;
             }
-            if verse.is_some_and(|verse| connection.hears(verse)) {
+            if frame.is_some_and(|frame| connection.accepts_frame(frame)) {
                 heard += 1;
                 self.turn.flush_later(key, connection);
             } else if !self.settings.close_slow && connection.is_stuck(len, limit) {
@@ -230,7 +235,7 @@ impl Worker {
     pub(super) fn info_here(&self, fd: Fd) -> Option<Info> {
         let table = self.table.borrow();
         let Some(connection) = table.find(fd).and_then(|key| table.get(key)) else {
-            return self.visitors.info(fd, self.slot());
+            return self.http.info(fd, self.slot());
         };
         let process = self.handler.process_of(fd);
         Some(Info { process, ..connection.info(self.slot(), self.now_ms.get())? })
@@ -309,7 +314,7 @@ impl Worker {
             _ if self.is_too_big(opcode, data) => self.count_verdict(Verdict::TooBig),
             Route::Arriving => {
                 let message = Message { opcode, data: data.clone() };
-                self.park(Parcel::Push { fd, message, id })
+                self.defer(DeferredSend::Push { fd, message, id })
             }
             Route::Elsewhere => {
                 let push = WorkerToWorker::Push { id, fd: fd.as_u64(), opcode };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Worker;
-use super::handover::{Batch, Fate, Handover};
+use super::handover::{Batch, Handover, MoveOutcome};
 use super::life::Phase;
 use super::table::Key;
 use crate::fd::WorkerId;
@@ -145,7 +145,7 @@ impl Worker {
                     bytes += one.bytes;
                     ready.push(one);
                 }
-                Err(Fate::Waits) => {
+                Err(MoveOutcome::Waits) => {
                     self.hold(key);
                     busy.push(key);
                 }

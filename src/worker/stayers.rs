@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::Worker;
+use super::snapshot::Snapshot;
 use super::table::Key;
-use super::travel::Traveller;
 use crate::error::{Error, Result};
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
@@ -38,9 +38,9 @@ impl Worker {
         for batch in batches {
             let mut state = &batch.state[..];
             for (&fd, &key) in batch.fds.iter().zip(&batch.keys) {
-                let taken = Traveller::unpack(&mut state).and_then(|traveller| {
+                let taken = Snapshot::unpack(&mut state).and_then(|snapshot| {
                     if moving.contains_key(&fd) {
-                        self.take_one(fd, key, traveller)
+                        self.take_one(fd, key, snapshot)
                     } else {
                         Ok(())
                     }
@@ -54,7 +54,7 @@ impl Worker {
         self.own();
     }
 
-    fn take_one(self: &Rc<Self>, fd: Fd, key: Key, traveller: Traveller) -> Result<()> {
+    fn take_one(self: &Rc<Self>, fd: Fd, key: Key, snapshot: Snapshot) -> Result<()> {
         let gone = self.forget(&mut self.table.borrow_mut(), key);
         let mut gone = gone.ok_or_else(|| Error::new("it is gone"))?;
         if gone.opened {
@@ -62,7 +62,7 @@ impl Worker {
             self.board.sub(Counter::Connections, 1);
         }
         let socket: OwnedFd = gone.socket.take().ok_or_else(|| Error::new("it is closed"))?;
-        if let Some((key, fd, frozen)) = self.adopt_one(fd, traveller, socket)? {
+        if let Some((key, fd, frozen)) = self.adopt_one(fd, snapshot, socket)? {
             self.attach(key, fd, frozen);
         }
         Ok(())

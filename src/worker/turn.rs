@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::Worker;
-use super::chorus::Verses;
+use super::broadcast_buffer::FrameRange;
 use super::connection::{Connection, Stage};
 use super::outbox::Flushed;
 use super::table::Key;
@@ -184,7 +184,7 @@ impl Worker {
             }
         }
         if self.turn.dirty.borrow().is_empty() {
-            self.chorus.borrow_mut().clear();
+            self.broadcasts.borrow_mut().clear();
         }
         self.link.end_turn();
         self.direct.end_turn();
@@ -221,7 +221,7 @@ impl Worker {
         if connection.stage == Stage::Moving {
             return 0;
         }
-        if connection.outbox.is_none() && connection.verses.is_empty() {
+        if connection.outbox.is_none() && connection.frames.is_empty() {
             return 0;
         }
         let Ok(flushed) = self.write(connection) else {
@@ -262,24 +262,25 @@ impl Worker {
         flushed.bytes
     }
 
-    /// Writes what waits for a connection: verses from the chorus, all else from its outbox.
+    /// Writes what waits for a connection: frames from the broadcast buffer, all else from its
+    /// outbox.
     fn write(&self, connection: &mut Connection) -> nix::Result<Flushed> {
-        let Connection { socket: Some(socket), outbox, verses, .. } = connection else {
+        let Connection { socket: Some(socket), outbox, frames, .. } = connection else {
             return Ok(Flushed::default());
         };
-        let (socket, verses) = (socket.as_fd(), *verses);
+        let (socket, frames) = (socket.as_fd(), *frames);
         if let Some(outbox) = outbox {
             return outbox.flush(socket);
         }
-        let chorus = self.chorus.borrow();
-        let wire = chorus.bytes(verses);
+        let buffer = self.broadcasts.borrow();
+        let wire = buffer.bytes(frames);
         let bytes = match socket::write(socket, &[IoSlice::new(wire)]) {
             Err(nix::errno::Errno::EAGAIN) => 0,
             wrote => wrote?,
         };
         if bytes == wire.len() {
-            connection.verses = Verses::default();
-            return Ok(Flushed { bytes, messages: verses.len(), blocked: false });
+            connection.frames = FrameRange::default();
+            return Ok(Flushed { bytes, messages: frames.len(), blocked: false });
         }
         let messages = self.outbox(connection).took(bytes);
         Ok(Flushed { bytes, messages, blocked: true })

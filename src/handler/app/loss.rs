@@ -12,7 +12,7 @@ use crate::api::ProcessId;
 /// What the death of a process leaves to do.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Events given up: their clients or visitors are told of a failure.
+    /// Events given up: their clients or HTTP requests are told of a failure.
     pub dropped: Vec<Packet>,
     /// Clients to close with 1011.
     pub close: Vec<u64>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Answer, Door, Request, line};
+use super::{Answer, Request, RunningServer, line};
 
 /// Bytes of an answer line: a status with 1,280 workers has its place in it.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -57,9 +57,9 @@ impl Control {
     /// `patience`.
     ///
     /// # Errors
-    /// As [`Door::find`] and [`Door::connect`].
+    /// As [`RunningServer::find`] and [`RunningServer::connect`].
     pub fn connect(runtime_dir: &Path, patience: Duration) -> Result<Control, ControlError> {
-        let stream = Door::find(runtime_dir)?.connect()?;
+        let stream = RunningServer::find(runtime_dir)?.connect()?;
         let mut control = Control { stream: BufReader::new(stream) };
         control.set_patience(patience)?;
         Ok(control)

@@ -61,7 +61,7 @@ pub struct WorkerReport {
     pub state: WorkerState,
     /// Open connections.
     pub connections: u64,
-    /// How long a beat of the manager has been waiting for its answer, in milliseconds.
+    /// How long a liveness check of the manager has been waiting for its answer, in milliseconds.
     pub silent_ms: u64,
     /// Bytes that wait in the manager on their way to it.
     pub lane_bytes: u64,

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::paint::{Paint, Table, Tone, bytes, duration, safe, safe_json};
+use super::style::{Style, Table, Tone, bytes, duration, safe, safe_json};
 use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
 use crate::api::Info;
 use crate::fd::Fd;
@@ -42,14 +42,14 @@ fn as_json(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, Co
 }
 
 fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
-    let paint = Paint::for_stdout();
+    let style = Style::for_stdout();
     let now = unix_ms();
     let heading = row("fd", "worker", "since", "idle", "peer");
     let mut any = false;
     let answer = control.ask_list(&Request::Connections {}, b"", |item| {
         let connection: Connection = serde_json::from_str(item)?;
         if !std::mem::replace(&mut any, true) {
-            writeln!(out, "{}", paint.text(Tone::Faint, &heading))?;
+            writeln!(out, "{}", style.text(Tone::Faint, &heading))?;
         }
         let since = duration(now.saturating_sub(connection.connected_at));
         let worker = format!("{}.{}", connection.worker, connection.epoch);
@@ -60,8 +60,8 @@ fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, C
     if answer.ok {
         let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
         let s = if count == 1 { "" } else { "s" };
-        let total = format!("{} connection{s}", super::paint::number(count));
-        writeln!(out, "{}", paint.text(Tone::Bold, &total))
+        let total = format!("{} connection{s}", super::style::number(count));
+        writeln!(out, "{}", style.text(Tone::Bold, &total))
             .map_err(|error| ControlError::Failed(error.to_string()))?;
     }
     Ok(verdict(&answer))
@@ -109,7 +109,7 @@ fn card(info: &Info, now: u64) -> String {
     for (name, value) in fields {
         table.row(vec![(name.to_owned(), Tone::Faint), (value, Tone::Plain)]);
     }
-    let lines = table.lines(Paint::for_stdout());
+    let lines = table.lines(Style::for_stdout());
     // The fields name themselves.
     lines.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
 }

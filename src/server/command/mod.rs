@@ -3,17 +3,17 @@
 
 mod exit;
 mod list;
-mod paint;
 mod push;
 mod reload;
 mod status;
+mod style;
 
 pub(crate) use exit::ExitStatus;
 pub(crate) use list::{connections, info};
-use paint::{safe, safe_json};
 pub(crate) use push::{broadcast, close, push};
 pub(crate) use reload::{reload, upgrade};
 pub(crate) use status::{reopen, status};
+use style::{safe, safe_json};
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::paint::{Paint, Table, Tone, duration, number, safe};
+use super::style::{Style, Table, Tone, duration, number, safe};
 use super::{ExitStatus, RETRY, ask_again, complain, connect, print, print_json, verdict};
 use crate::ipc::control::{Answer, Control, ControlError, ReloadVerdict, Request, Status};
 
@@ -89,21 +89,21 @@ fn tell(answer: &Answer, json: bool) -> ExitStatus {
     }
     if let Ok(reloaded) = answer.read::<ReloadVerdict>() {
         // It was done, whether or not anybody reads so.
-        let _ = print(&render(&reloaded, Paint::for_stdout()));
+        let _ = print(&render(&reloaded, Style::for_stdout()));
     }
     verdict(answer)
 }
 
-fn render(verdict: &ReloadVerdict, paint: Paint) -> String {
+fn render(verdict: &ReloadVerdict, style: Style) -> String {
     let took = duration(verdict.took_ms);
     let generation = verdict.generation;
     if verdict.failure.is_some() {
         let text = format!("reload failed after {took}: generation {generation} still serves");
-        return paint.text(Tone::Bad, &text) + "\n";
+        return style.text(Tone::Bad, &text) + "\n";
     }
     let tone = if verdict.is_ok() { Tone::Good } else { Tone::Odd };
     let text = format!("generation {generation} serves after {took}");
-    let mut text = paint.text(tone, &text) + "\n";
+    let mut text = style.text(tone, &text) + "\n";
     if verdict.slots.is_empty() {
         return text;
     }
@@ -118,7 +118,7 @@ fn render(verdict: &ReloadVerdict, paint: Paint) -> String {
             (failed, if slot.failed.is_some() { Tone::Bad } else { Tone::Faint }),
         ]);
     }
-    text.push_str(&table.lines(paint));
+    text.push_str(&table.lines(style));
     text
 }
 
@@ -147,6 +147,6 @@ mod tests {
                     slot  to  moved  stayed  failed\n  \
                     0     0   1,500       2  -\n  \
                     1     0   1,500       2  It died.\n";
-        assert_eq!(render(&verdict, Paint::none()), text);
+        assert_eq!(render(&verdict, Style::none()), text);
     }
 }

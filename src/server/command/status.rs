@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::paint::{Paint, Table, Tone, bytes, duration, number, safe};
+use super::style::{Style, Table, Tone, bytes, duration, number, safe};
 use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
 use crate::ipc::control::{ReloadState, Request, Status, WorkerReport, WorkerState};
 
@@ -21,7 +21,7 @@ pub(crate) fn status(runtime_dir: &Path, json: bool) -> ExitStatus {
     match answer.read::<Status>() {
         Ok(status) => {
             // It was asked; whether anybody reads the answer is theirs.
-            let _ = print(&render(&status, Paint::for_stdout()));
+            let _ = print(&render(&status, Style::for_stdout()));
             verdict(&answer)
         }
         Err(_) => verdict(&answer),
@@ -39,19 +39,19 @@ pub(crate) fn reopen(runtime_dir: &Path) -> ExitStatus {
     }
 }
 
-fn render(status: &Status, paint: Paint) -> String {
+fn render(status: &Status, style: Style) -> String {
     let total = |name: &str| status.counters.get(name).copied().unwrap_or_default();
-    let name = paint.text(Tone::Bold, &format!("wsd {}", safe(&status.version)));
+    let name = style.text(Tone::Bold, &format!("wsd {}", safe(&status.version)));
     let mut text = format!(
         "{name}  up {}  generation {}  {} connections\n",
         duration(status.uptime_ms),
         status.generation,
-        paint.text(Tone::Bold, &number(status.connections)),
+        style.text(Tone::Bold, &number(status.connections)),
     );
     let mut line = |label: &str, value: String| {
         text.push_str(&format!(
             "  {}  {value}\n",
-            paint.text(Tone::Faint, &format!("{label:<9}"))
+            style.text(Tone::Faint, &format!("{label:<9}"))
         ));
     };
     line("listen", safe(&status.listen.join("  ")));
@@ -64,12 +64,12 @@ fn render(status: &Status, paint: Paint) -> String {
         state => line("reload", state.as_str().to_owned()),
     }
     text.push('\n');
-    text.push_str(&workers(&status.workers).lines(paint));
+    text.push_str(&workers(&status.workers).lines(style));
     text.push('\n');
     let mut line = |label: &str, value: String| {
         text.push_str(&format!(
             "  {}  {value}\n",
-            paint.text(Tone::Faint, &format!("{label:<9}"))
+            style.text(Tone::Faint, &format!("{label:<9}"))
         ));
     };
     line(
@@ -102,7 +102,7 @@ fn render(status: &Status, paint: Paint) -> String {
         ),
     );
     for (label, tone, what) in troubles(status) {
-        line(label, paint.text(tone, &what));
+        line(label, style.text(tone, &what));
     }
     text
 }
@@ -236,6 +236,6 @@ wsd 0.1.0  up 12m 5s  generation 2  2,408 connections
   pushes     0 queued  0 gone  0 full  0 relayed
   trouble    3 handlers panicked
 ";
-        assert_eq!(render(&status, Paint::none()), page);
+        assert_eq!(render(&status, Style::none()), page);
     }
 }

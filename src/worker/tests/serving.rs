@@ -477,7 +477,7 @@ async fn the_master_stops_it_and_its_death_does_too() {
 }
 
 #[tokio::test]
-async fn the_clients_of_a_dead_worker_are_mourned_once() {
+async fn the_clients_of_a_dead_worker_are_closed_once() {
     let server = Server::new();
     let (mut worker, heard) = obedient(&server, config()).await;
     let (dead, memfd) = Registry::create(8).unwrap();
@@ -487,13 +487,13 @@ async fn the_clients_of_a_dead_worker_are_mourned_once() {
         dead.opened(serial as usize, &entry);
     }
     dead.closing(2);
-    worker.master_says(&MasterToWorker::Mourn, &[&memfd]);
+    worker.master_says(&MasterToWorker::CloseLost, &[&memfd]);
     for serial in [101, 103] {
         let want = format!("close {} 1006 {} ", fd(0, serial), Cause::WorkerCrashed);
         assert_eq!(told(&heard).await, want);
     }
-    let mourned = worker.master_hears().await;
-    assert!(matches!(mourned, crate::ipc::messages::WorkerToMaster::Mourned));
+    let closed = worker.master_hears().await;
+    assert!(matches!(closed, crate::ipc::messages::WorkerToMaster::LostClosed));
     assert!(heard.try_recv().is_err());
 }
 

@@ -45,7 +45,7 @@ fn any(dice: &mut Dice) -> WorkerToManager {
         3 => WorkerToManager::List { id },
         4 => WorkerToManager::Verdict { origin, id, verdict: Verdict::Queued },
         5 => WorkerToManager::InfoAnswer { origin, id, info: None },
-        6 => WorkerToManager::Beat(id),
+        6 => WorkerToManager::Alive(id),
         7 => WorkerToManager::WantDirect { to },
         8 => WorkerToManager::Through { link },
         9 => WorkerToManager::Indirect { link },
@@ -78,7 +78,7 @@ fn attack(kind: u64, worker: &Stolen, pid: i32, dice: &mut Dice) -> u64 {
                 (worker.packet(&owns, b"", 1).bytes, &[])
             }
             3 => ((0..100 + dice.roll() % 60_000).map(|_| dice.roll() as u8).collect(), &[]),
-            4 => (many_of(WorkerToManager::Beat(1)), &many),
+            4 => (many_of(WorkerToManager::Alive(1)), &many),
             5 => {
                 let origin = Origin::Worker(WorkerId { slot: Slot(1), epoch: 1 });
                 let verdict = Verdict::Queued;

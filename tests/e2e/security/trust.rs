@@ -99,10 +99,10 @@ async fn descriptors_that_no_message_names_are_closed() {
     let (in_master, in_manager) = (open(master), open(manager));
     let null = std::fs::File::open("/dev/null").unwrap();
     let many: Vec<BorrowedFd<'_>> = vec![null.as_fd(); KERNEL_FDS_MAX];
-    let beat = worker.packet(&WorkerToManager::Beat(0), b"", 1);
+    let alive = worker.packet(&WorkerToManager::Alive(0), b"", 1);
     let id = ProcessId { place: 0, epoch: 1 };
     for _ in 0..20 {
-        worker.to_manager(&beat.bytes, &many).unwrap();
+        worker.to_manager(&alive.bytes, &many).unwrap();
         worker.tell_master(&WorkerToMaster::KillApp { id }, &many);
     }
     until("all of them to be closed", async || {

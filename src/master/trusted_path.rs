@@ -17,31 +17,31 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::sys::account::Account;
 use crate::sys::dir::{bound, kind, only_regular};
-use crate::sys::path_walk::{Doubt, Links, Missing, PathWalk};
+use crate::sys::path_walk::{Links, Missing, PathWalk, Untrusted};
 
 /// A path, and with whose rights something is done there.
-pub struct Spot {
+pub struct TrustedPath {
     path: PathBuf,
     /// `None`: ours.
     account: Option<Account>,
     missing: Missing,
 }
 
-impl Spot {
+impl TrustedPath {
     /// Looks at the way to a path. `key` names it in messages; `missing` is done with
     /// directories that are not there.
     ///
     /// # Errors
     /// Where nobody's rights are right: the directory is root's, but a group or everybody may
     /// write to it.
-    pub fn new(key: &str, path: &Path, missing: Missing, config: &Config) -> Result<Spot> {
+    pub fn new(key: &str, path: &Path, missing: Missing, config: &Config) -> Result<TrustedPath> {
         let path = absolute(path).subject(|| format!("{key}: {}", path.display()))?;
         if !geteuid().is_root() {
-            return Ok(Spot { path, account: None, missing });
+            return Ok(TrustedPath { path, account: None, missing });
         }
         let way = PathWalk::to(&path, Links::NotTheLast, Missing::Stop)
             .map_err(|error| Error::new(format!("{key}: {error}")))?;
-        let account = match (&way.doubt, config.user.as_deref()) {
+        let account = match (&way.untrusted, config.user.as_deref()) {
             (None, _) if !way.sticky => None,
             (_, Some(user)) if user != "root" => {
                 Some(Account::named(user, config.group.as_deref())?)
@@ -49,7 +49,7 @@ impl Spot {
             (None, _) => None,
             (Some(doubt), _) => Some(owner(key, doubt)?),
         };
-        Ok(Spot { path, account: account.filter(|account| !account.is_root()), missing })
+        Ok(TrustedPath { path, account: account.filter(|account| !account.is_root()), missing })
     }
 
     /// Opens a log file to append to it, making it where it is missing.
@@ -74,7 +74,7 @@ impl Spot {
                 _ => error,
             })?);
             // Where only root can put names, a device or a second name is as root wants it.
-            if self.account.is_none() && way.doubt.is_none() && !way.sticky {
+            if self.account.is_none() && way.untrusted.is_none() && !way.sticky {
                 return Ok(file);
             }
             only_regular(file, &self.path)
@@ -142,7 +142,7 @@ impl Spot {
 }
 
 /// Without a `user`, the rights of whoever the place belongs to: they can do there what they like.
-fn owner(key: &str, doubt: &Doubt) -> Result<Account> {
+fn owner(key: &str, doubt: &Untrusted) -> Result<Account> {
     match doubt.owner {
         0 => Err(Error::new(format!(
             "{key}: {doubt}, so that root opens nothing there; `chmod go-w` it, choose another \

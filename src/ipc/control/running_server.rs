@@ -70,7 +70,7 @@ pub struct Master {
 }
 
 /// A server's runtime directory that may be believed.
-pub struct Door {
+pub struct RunningServer {
     dir: Dir,
     path: PathBuf,
     owner: u32,
@@ -80,13 +80,13 @@ fn failed(error: impl ToString) -> ControlError {
     ControlError::Failed(error.to_string())
 }
 
-impl Door {
+impl RunningServer {
     /// Finds the directory.
     ///
     /// # Errors
     /// [`ControlError::NotRunning`] where there is none, [`ControlError::Failed`] where somebody
     /// may have made it who is not to be believed.
-    pub fn find(runtime_dir: &Path) -> Result<Door, ControlError> {
+    pub fn find(runtime_dir: &Path) -> Result<RunningServer, ControlError> {
         let path = absolute(runtime_dir).map_err(failed)?;
         let way = PathWalk::to(&path, Links::Ours, Missing::Fail);
         let found = way.and_then(|way| Ok((way.parent.enter(&way.name)?, way)));
@@ -96,7 +96,7 @@ impl Door {
         })?;
         let stat = dir.stat().map_err(failed)?;
         let (me, owner) = (geteuid().as_raw(), stat.st_uid);
-        let made_by_root = me == 0 && way.doubt.is_none() && !way.sticky;
+        let made_by_root = me == 0 && way.untrusted.is_none() && !way.sticky;
         if owner != me && owner != 0 && !made_by_root {
             return Err(failed(format!(
                 "{} belongs to uid {owner}, who is neither you nor root: whoever answers there \
@@ -112,7 +112,7 @@ impl Door {
                 stat.st_mode & 0o7777
             )));
         }
-        Ok(Door { dir, path, owner })
+        Ok(RunningServer { dir, path, owner })
     }
 
     /// Connects to the control socket.

@@ -1,7 +1,7 @@
 //! What our handlers send to connections that came over and are not ours yet for the manager.
 //!
 //! What we pushed to a connection before it came waits with the manager until the whole handover
-//! is through. So what we push to it from then on is parked here, and follows as soon as the
+//! is through. So what we push to it from then on is deferred here, and follows as soon as the
 //! manager says that nothing more is to come (`Own`).
 
 use std::collections::HashSet;
@@ -18,13 +18,13 @@ use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::RequestId;
 use crate::ipc::scoreboard::Counter;
 
-/// What a parcel weighs besides its payload.
-const PARCEL_BYTES: usize = 128;
+/// What a send weighs besides its payload.
+const SEND_BYTES: usize = 128;
 
 /// What waits, in its order.
 #[derive(Default)]
-pub(super) struct Parked {
-    parcels: Vec<Parcel>,
+pub(super) struct DeferredSends {
+    sends: Vec<DeferredSend>,
     bytes: usize,
     /// Connections that came over and have ended since, and requests that came over half read.
     /// Should their batch come once more, they are acknowledged, and no more.
@@ -32,26 +32,28 @@ pub(super) struct Parked {
 }
 
 /// Something for one connection, or a broadcast for many.
-pub(super) enum Parcel {
+pub(super) enum DeferredSend {
     Push { fd: Fd, message: Message, id: RequestId },
     Broadcast { fds: Vec<Fd>, message: Message },
     Close { fd: Fd, code: u16, reason: String },
     Protect { fd: Fd, on: bool },
 }
 
-impl Parcel {
+impl DeferredSend {
     fn weight(&self) -> usize {
-        PARCEL_BYTES
+        SEND_BYTES
             + match self {
-                Parcel::Push { message, .. } => message.data.len(),
-                Parcel::Broadcast { fds, message } => message.data.len() + size_of_val(&fds[..]),
-                Parcel::Close { reason, .. } => reason.len(),
-                Parcel::Protect { .. } => 0,
+                DeferredSend::Push { message, .. } => message.data.len(),
+                DeferredSend::Broadcast { fds, message } => {
+                    message.data.len() + size_of_val(&fds[..])
+                }
+                DeferredSend::Close { reason, .. } => reason.len(),
+                DeferredSend::Protect { .. } => 0,
             }
     }
 }
 
-impl Parked {
+impl DeferredSends {
     /// Whether a connection came over and has ended before it was ours.
     pub fn has_ended(&self, fd: Fd) -> bool {
         self.ended.contains(&fd)
@@ -65,20 +67,20 @@ impl Parked {
 
 impl Worker {
     /// Keeps something until its connections are ours; `Full` where too much waits already.
-    pub(super) fn park(&self, parcel: Parcel) -> Verdict {
-        let mut parked = self.parked.borrow_mut();
-        let weight = parcel.weight();
-        if parked.bytes > 0 && parked.bytes + weight > DATA_LANE_BYTES_MAX {
+    pub(super) fn defer(&self, send: DeferredSend) -> Verdict {
+        let mut deferred = self.deferred.borrow_mut();
+        let weight = send.weight();
+        if deferred.bytes > 0 && deferred.bytes + weight > DATA_LANE_BYTES_MAX {
             self.add(Counter::LaneFull, 1);
             return Verdict::Full;
         }
-        parked.bytes += weight;
-        parked.parcels.push(parcel);
+        deferred.bytes += weight;
+        deferred.sends.push(send);
         Verdict::Relayed
     }
 
-    /// Parks a broadcast of ours for those that are not ours yet.
-    pub(super) fn park_broadcast(&self, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
+    /// Defers a broadcast of ours for those that are not ours yet.
+    pub(super) fn defer_broadcast(&self, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
         let fds: Vec<Fd> = {
             let table = self.table.borrow();
             let arriving = table.iter().filter(|(_, it)| it.arriving && it.is_open());
@@ -86,8 +88,10 @@ impl Worker {
         };
         if !fds.is_empty() {
             // Counted, where there is no room.
-            let _ = self
-                .park(Parcel::Broadcast { fds, message: Message { opcode, data: data.clone() } });
+            let _ = self.defer(DeferredSend::Broadcast {
+                fds,
+                message: Message { opcode, data: data.clone() },
+            });
         }
     }
 
@@ -99,21 +103,21 @@ impl Worker {
                 connection.arriving = false;
             }
         }
-        let parked = std::mem::take(&mut *self.parked.borrow_mut());
-        for parcel in parked.parcels {
-            self.unpark(parcel);
+        let deferred = std::mem::take(&mut *self.deferred.borrow_mut());
+        for send in deferred.sends {
+            self.send_deferred(send);
         }
     }
 
-    fn unpark(self: &Rc<Self>, parcel: Parcel) {
-        match parcel {
-            Parcel::Push { fd, message, id } => {
+    fn send_deferred(self: &Rc<Self>, send: DeferredSend) {
+        match send {
+            DeferredSend::Push { fd, message, id } => {
                 let verdict = self.push_to(fd, &message);
                 if id != 0 {
                     self.answer_verdict(id, verdict);
                 }
             }
-            Parcel::Broadcast { fds, message } => {
+            DeferredSend::Broadcast { fds, message } => {
                 for fd in fds {
                     // One that has ended meanwhile has missed nothing.
                     if self.key_of(fd).is_some() {
@@ -121,12 +125,12 @@ impl Worker {
                     }
                 }
             }
-            Parcel::Close { fd, code, reason } => {
+            DeferredSend::Close { fd, code, reason } => {
                 if let Some(key) = self.key_of(fd) {
                     self.close_here(key, code, &reason, Cause::HandlerClosed);
                 }
             }
-            Parcel::Protect { fd, on } => {
+            DeferredSend::Protect { fd, on } => {
                 if let Some(key) = self.key_of(fd) {
                     self.protect_here(key, on);
                 }

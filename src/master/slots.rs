@@ -1,4 +1,4 @@
-//! The places of workers: what is kept for a slot while its processes come and go. Pure.
+//! The slots of workers: what is kept for each while its processes come and go. Pure.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use crate::fd::{Slot, WorkerId};
 
 /// One slot.
 #[derive(Default)]
-pub struct Place {
+pub struct SlotState {
     /// How many processes were started here.
     pub epoch: u32,
     /// Delays after early deaths.
@@ -27,28 +27,28 @@ pub struct Place {
 
 /// Every slot that ever was, by number. Those beyond `worker_num` were removed by a reload: they
 /// start no process, but their listeners and the numbers of their clients live on.
-pub struct Places {
-    places: BTreeMap<u8, Place>,
+pub struct Slots {
+    slots: BTreeMap<u8, SlotState>,
     serving: u16,
 }
 
-impl Places {
-    /// Empty places, each to be filled at once.
-    pub fn new(config: &Config) -> Places {
-        let mut places = Places { places: BTreeMap::new(), serving: 0 };
-        places.resize(config, Some(0));
-        places
+impl Slots {
+    /// Empty slots, each to be filled at once.
+    pub fn new(config: &Config) -> Slots {
+        let mut slots = Slots { slots: BTreeMap::new(), serving: 0 };
+        slots.resize(config, Some(0));
+        slots
     }
 
     /// Takes up another number of slots; new ones are filled at `start_at_ms`, if at all.
     pub fn resize(&mut self, config: &Config, start_at_ms: Option<u64>) {
         let serving = u16::try_from(config.worker_num).unwrap_or(256).min(256);
         for slot in self.serving..serving {
-            let place = self.places.entry(slot as u8).or_default();
+            let place = self.slots.entry(slot as u8).or_default();
             place.start_at_ms = start_at_ms;
             place.idle_since_ms = Some(0);
         }
-        for (slot, place) in &mut self.places {
+        for (slot, place) in &mut self.slots {
             if u16::from(*slot) >= serving {
                 place.start_at_ms = None;
             }
@@ -75,29 +75,29 @@ impl Places {
     }
 
     /// A slot, made where it is new.
-    pub fn at(&mut self, slot: Slot) -> &mut Place {
-        self.places.entry(slot.0).or_default()
+    pub fn at(&mut self, slot: Slot) -> &mut SlotState {
+        self.slots.entry(slot.0).or_default()
     }
 
     /// All of them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Place)> {
-        self.places.iter_mut().map(|(slot, place)| (Slot(*slot), place))
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut SlotState)> {
+        self.slots.iter_mut().map(|(slot, place)| (Slot(*slot), place))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Place)> {
-        self.places.iter().map(|(slot, place)| (Slot(*slot), place))
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
+        self.slots.iter().map(|(slot, place)| (Slot(*slot), place))
     }
 
     /// The slots in which a process is due.
     pub fn due(&self, now: u64) -> Vec<Slot> {
-        let due = |place: &Place| place.start_at_ms.is_some_and(|at| at <= now);
+        let due = |place: &SlotState| place.start_at_ms.is_some_and(|at| at <= now);
         self.iter().filter(|(_, place)| due(place)).map(|(slot, _)| slot).collect()
     }
 
     /// When the next process is due.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.places.values().filter_map(|place| place.start_at_ms).min()
+        self.slots.values().filter_map(|place| place.start_at_ms).min()
     }
 
     /// The slots whose workers keep dying young, with the delay.

@@ -12,18 +12,18 @@ struct Scene {
 }
 
 impl Scene {
-    /// A reload that has come to its first handover; its taker is the second of the two.
+    /// A reload that has come to its first handover; its new worker is the second of the two.
     async fn set() -> (Scene, FakeWorker) {
         let master = Master::boot(1, None).await;
         let mut old = master.serving(id(0, 1), 1).await;
         let other = master.serving(id(1, 1), 1).await;
         master.tell(&MasterToManager::ReloadRequested, &[]);
         master.prepare(2).await;
-        let taker = master.serving(id(0, 2), 2).await;
+        let new_worker = master.serving(id(0, 2), 2).await;
         let second = master.serving(id(1, 2), 2).await;
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        (Scene { master, old, other, second }, taker)
+        (Scene { master, old, other, second }, new_worker)
     }
 
     fn gives(&self, serial: u64) {
@@ -47,18 +47,18 @@ impl Scene {
         while !matches!(self.old.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
     }
 
-    async fn dies(&mut self, taker: FakeWorker) {
+    async fn dies(&mut self, new_worker: FakeWorker) {
         self.is_read().await;
-        self.master.kill(taker);
+        self.master.kill(new_worker);
     }
 
-    /// The taker has died: another is asked for, and the giver is told.
+    /// The new worker has died: another is asked for, and the old worker is told.
     async fn replaced(&mut self) -> FakeWorker {
         assert!(matches!(self.master.hear().await, ManagerToMaster::Spawn(Slot(0))));
-        let taker = self.master.serving(id(0, 3), 2).await;
+        let new_worker = self.master.serving(id(0, 3), 2).await;
         let order = self.old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
-        taker
+        new_worker
     }
 }
 
@@ -101,7 +101,7 @@ impl FakeWorker {
 #[test]
 fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
     story(async {
-        let (mut scene, mut taker) = Scene::set().await;
+        let (mut scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
         scene.gives(6);
         scene.old.push(0, fd(0, 5), "push");
@@ -111,24 +111,24 @@ fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
         scene.old.push(0, fd(0, 6), &long);
         let close = WorkerToManager::Close { id: 0, fd: fd(0, 5), code: 4000 };
         scene.old.say_with(&close, b"bye");
-        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
-        scene.dies(taker).await;
+        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
+        scene.dies(new_worker).await;
         scene.old.push(0, fd(0, 6), "between");
         scene.broadcasts("again");
-        let mut taker = scene.replaced().await;
+        let mut new_worker = scene.replaced().await;
         scene.old.push(8, fd(0, 6), "behind");
         scene.is_read().await;
         scene.gives(5);
         scene.gives(6);
         scene.old.push(0, fd(0, 6), "last");
-        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
+        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
         scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
-        taker.adopted(5);
-        taker.adopted(6);
+        new_worker.adopted(5);
+        new_worker.adopted(6);
         let waited = ["5 push", "5 confirmed ?7", "all broadcast", &format!("6 {long}")];
-        taker.hears_in_order(&waited).await;
-        taker.hears_in_order(&["5 close bye", "6 between", "all again"]).await;
-        taker.hears_in_order(&["6 behind ?8", "6 last", "own"]).await;
+        new_worker.hears_in_order(&waited).await;
+        new_worker.hears_in_order(&["5 close bye", "6 between", "all again"]).await;
+        new_worker.hears_in_order(&["6 behind ?8", "6 last", "own"]).await;
         scene.old.hears_in_order(&["let go 5", "let go 6", "drain"]).await;
     });
 }
@@ -136,40 +136,40 @@ fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
 #[test]
 fn who_was_taken_over_is_gone_with_the_new_worker_and_the_others_are_given_again() {
     story(async {
-        let (mut scene, mut taker) = Scene::set().await;
+        let (mut scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
         scene.gives(6);
         scene.old.push(0, fd(0, 5), "first");
         scene.broadcasts("broadcast");
         scene.old.push(0, fd(0, 6), "second");
-        taker.hears_in_order(&["adopt 5", "adopt 6"]).await;
-        taker.adopted(5);
+        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
+        new_worker.adopted(5);
         scene.old.hears_in_order(&["let go 5"]).await;
-        scene.dies(taker).await;
-        let mut taker = scene.replaced().await;
+        scene.dies(new_worker).await;
+        let mut new_worker = scene.replaced().await;
         scene.old.push(7, fd(0, 5), "gone?");
         scene.old.hears_in_order(&["5 gone? ?7"]).await;
         scene.gives(6);
-        taker.hears_in_order(&["adopt 6"]).await;
+        new_worker.hears_in_order(&["adopt 6"]).await;
         scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
-        taker.adopted(6);
-        taker.hears_in_order(&["5 first", "all broadcast", "6 second", "own"]).await;
+        new_worker.adopted(6);
+        new_worker.hears_in_order(&["5 first", "all broadcast", "6 second", "own"]).await;
     });
 }
 
 #[test]
 fn what_nobody_took_is_left_to_the_old_worker_and_its_broadcasts_are_told() {
     story(async {
-        let (mut scene, mut taker) = Scene::set().await;
+        let (mut scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
         scene.old.push(0, fd(0, 5), "push");
         scene.old.push(7, fd(0, 5), "confirmed");
         scene.broadcasts("broadcast");
-        taker.hears_in_order(&["adopt 5"]).await;
-        scene.dies(taker).await;
-        let taker = scene.replaced().await;
+        new_worker.hears_in_order(&["adopt 5"]).await;
+        scene.dies(new_worker).await;
+        let new_worker = scene.replaced().await;
         scene.old.push(8, fd(0, 5), "behind");
-        scene.dies(taker).await;
+        scene.dies(new_worker).await;
         let mut heard = Vec::new();
         for _ in 0..5 {
             heard.push(scene.old.hears().await);
@@ -184,25 +184,25 @@ fn what_nobody_took_is_left_to_the_old_worker_and_its_broadcasts_are_told() {
 #[test]
 fn a_worker_that_gives_somebody_elses_client_is_killed() {
     story(async {
-        let (mut scene, mut taker) = Scene::set().await;
+        let (mut scene, mut new_worker) = Scene::set().await;
         scene.old.gives(fd(1, 3));
         let said = scene.master.hear().await;
         assert!(matches!(said, ManagerToMaster::Kill(it) if it == id(0, 1)), "{said:?}");
         scene.gives(5);
         scene.is_read().await;
-        taker.hears_in_order(&["adopt 5"]).await;
+        new_worker.hears_in_order(&["adopt 5"]).await;
     });
 }
 
 #[test]
 fn a_new_worker_has_nothing_that_it_was_not_given() {
     story(async {
-        let (mut scene, mut taker) = Scene::set().await;
+        let (mut scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
         scene.old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
         let fds = vec![fd(1, 3), fd(0, 5)];
-        taker.say(&WorkerToManager::Adopted { from: id(0, 1), fds, had: vec![fd(1, 4)] });
-        taker.hears_in_order(&["adopt 5", "own"]).await;
+        new_worker.say(&WorkerToManager::Adopted { from: id(0, 1), fds, had: vec![fd(1, 4)] });
+        new_worker.hears_in_order(&["adopt 5", "own"]).await;
         let order = scene.other.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(1, 2)));
         scene.old.push(0, fd(1, 3), "whose?");
@@ -222,24 +222,24 @@ fn a_new_worker_has_nothing_that_it_was_not_given() {
 #[test]
 fn the_word_that_all_is_given_means_the_taker_it_was_said_of() {
     story(async {
-        let (mut scene, taker) = Scene::set().await;
+        let (mut scene, new_worker) = Scene::set().await;
         let all = WorkerToManager::HandedOver { moved: 2, stayed: 0 };
         scene.gives(5);
         scene.gives(6);
-        scene.dies(taker).await;
+        scene.dies(new_worker).await;
         scene.old.say(&all);
-        let mut taker = scene.replaced().await;
+        let mut new_worker = scene.replaced().await;
         scene.old.say(&all);
         scene.gives(5);
-        taker.hears_in_order(&["adopt 5"]).await;
-        taker.adopted(5);
+        new_worker.hears_in_order(&["adopt 5"]).await;
+        new_worker.adopted(5);
         scene.old.hears_in_order(&["let go 5"]).await;
         scene.gives(6);
-        taker.hears_in_order(&["adopt 6"]).await;
-        taker.adopted(6);
+        new_worker.hears_in_order(&["adopt 6"]).await;
+        new_worker.adopted(6);
         scene.old.hears_in_order(&["let go 6"]).await;
         scene.old.say(&all);
-        taker.hears_in_order(&["own"]).await;
+        new_worker.hears_in_order(&["own"]).await;
         scene.old.hears_in_order(&["drain"]).await;
     });
 }
@@ -249,13 +249,13 @@ fn who_follows_a_worker_that_dies_follows_the_next() {
     story(async {
         let master = Master::boot(1, None).await;
         let mut old = master.serving(id(0, 1), 0).await;
-        let taker = master.serving(id(0, 2), 1).await;
+        let new_worker = master.serving(id(0, 2), 1).await;
         let _other = master.serving(id(1, 1), 1).await;
         old.say(&WorkerToManager::Rested);
         let order = old.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
         old.gives(fd(0, 6));
-        master.kill(taker);
+        master.kill(new_worker);
         let _next = master.serving(id(0, 3), 1).await;
         let order = loop {
             match old.hear().await.0 {

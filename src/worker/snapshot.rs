@@ -18,7 +18,7 @@ const STATE_BYTES_MAX: u64 = 4 << 30;
 
 /// Every shape that was ever released, the newest last: an older process may send an older one.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Traveller {
+pub(super) enum Snapshot {
     /// A request that is being read.
     PendingV1 { bytes: Vec<u8>, peer: Option<SocketAddr>, to_loopback: bool, deadline: Tick },
     /// An open WebSocket.
@@ -48,21 +48,21 @@ pub(super) struct OpenV1 {
     pub protected: bool,
 }
 
-impl Traveller {
+impl Snapshot {
     /// Takes the state out of a connection that is pending or open. `None` if it is neither.
-    pub fn take(connection: &mut Connection, frozen: Option<Bytes>) -> Option<Traveller> {
+    pub fn take(connection: &mut Connection, frozen: Option<Bytes>) -> Option<Snapshot> {
         let tail = connection.take_tail();
         if let Some(opening) = connection.extra.as_mut().and_then(|it| it.opening.as_mut()) {
             let bytes = std::mem::take(&mut opening.bytes);
             let deadline = connection.deadline;
             let (peer, to_loopback) = (opening.peer, opening.to_loopback);
-            return Some(Traveller::PendingV1 { bytes, peer, to_loopback, deadline });
+            return Some(Snapshot::PendingV1 { bytes, peer, to_loopback, deadline });
         }
         let engine = std::mem::replace(
             &mut connection.engine,
             crate::websocket::Engine::new(crate::websocket::Role::Server, None),
         );
-        Some(Traveller::OpenV1(Box::new(OpenV1 {
+        Some(Snapshot::OpenV1(Box::new(OpenV1 {
             kept: connection.kept.as_ref()?.as_bytes().to_vec(),
             engine: engine.freeze(),
             tail,
@@ -101,7 +101,7 @@ impl Traveller {
     }
 
     /// Takes the next one off a batch.
-    pub fn unpack(batch: &mut &[u8]) -> Result<Traveller> {
+    pub fn unpack(batch: &mut &[u8]) -> Result<Snapshot> {
         let cut = || Error::new("a batch of connections is cut short");
         let (len, rest) = batch.split_first_chunk::<4>().ok_or_else(cut)?;
         let (state, rest) =
@@ -111,14 +111,14 @@ impl Traveller {
     }
 }
 
-/// Unpacks a batch as its taker does, and packs it again: as bytes, and the engines in it.
+/// Unpacks a batch as its new worker does, and packs it again: as bytes, and the engines in it.
 #[cfg(fuzzing)]
 pub fn repack(mut batch: &[u8]) -> Result<(Vec<u8>, Vec<EngineState>)> {
     let (mut again, mut engines) = (Vec::new(), Vec::new());
     while !batch.is_empty() {
-        let traveller = Traveller::unpack(&mut batch)?;
-        traveller.pack(&mut again)?;
-        if let Traveller::OpenV1(open) = traveller {
+        let snapshot = Snapshot::unpack(&mut batch)?;
+        snapshot.pack(&mut again)?;
+        if let Snapshot::OpenV1(open) = snapshot {
             super::head::KeptRequest::from_bytes(&open.kept);
             open.unsent.map(super::outbox::Outbox::thaw);
             engines.push(open.engine);
@@ -143,20 +143,20 @@ mod tests {
     /// received "Hello"; `pending` has sent half of its head.
     const SENT_BY_1: &str = include_str!("../../tests/golden/connections-1");
 
-    fn received(name: &str) -> Traveller {
+    fn received(name: &str) -> Snapshot {
         let golden = crate::ipc::golden::lines(SENT_BY_1);
         let mut batch = golden[name].as_slice();
-        let traveller = Traveller::unpack(&mut batch).unwrap();
+        let snapshot = Snapshot::unpack(&mut batch).unwrap();
         assert!(batch.is_empty());
         let mut again = Vec::new();
-        traveller.pack(&mut again).unwrap();
+        snapshot.pack(&mut again).unwrap();
         assert_eq!(HEXLOWER.encode(&again), HEXLOWER.encode(&golden[name]), "{name} has changed");
-        traveller
+        snapshot
     }
 
     fn open(name: &str) -> OpenV1 {
         match received(name) {
-            Traveller::OpenV1(open) => *open,
+            Snapshot::OpenV1(open) => *open,
             other => panic!("{other:?}"),
         }
     }
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn half_a_head_of_the_first_version_is_read_on() {
         match received("pending") {
-            Traveller::PendingV1 { bytes, peer, to_loopback, deadline } => {
+            Snapshot::PendingV1 { bytes, peer, to_loopback, deadline } => {
                 assert!(!to_loopback);
                 assert_eq!(bytes, b"GET / HTTP/1.1\r\nHo");
                 assert_eq!((peer, deadline), (Some("[::1]:2000".parse().unwrap()), 40));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Worker;
-use super::admission::{Seat, network};
+use super::admission::{CountsAs, network};
 use super::connection::Connection;
 use super::table::{Key, Table};
 use crate::ipc::scoreboard::Counter;
@@ -16,32 +16,32 @@ impl Worker {
     }
 
     /// A connection counts for this network from now on.
-    pub(super) fn take_seat(
+    pub(super) fn count_as(
         &self,
         connection: &mut Connection,
-        seat: Seat,
+        counts_as: CountsAs,
         counted: Option<IpAddr>,
     ) {
         // Without the limit it is not worth the memory.
         if let (true, Some(network)) = (self.settings.config.connections_per_ip > 0, counted) {
-            self.gate.places.add(network);
-            connection.seat = seat;
+            self.gate.admitted.add(network);
+            connection.counts_as = counts_as;
         }
     }
 
     /// A connection counts for nobody any more.
-    pub(super) fn leave_seat(&self, connection: &mut Connection) {
-        let ip = match std::mem::replace(&mut connection.seat, Seat::None) {
-            Seat::None => None,
-            Seat::Peer => connection.peer().map(|peer| peer.ip()),
-            Seat::Client => connection.client(),
-            Seat::Lingering => {
+    pub(super) fn uncount(&self, connection: &mut Connection) {
+        let ip = match std::mem::replace(&mut connection.counts_as, CountsAs::None) {
+            CountsAs::None => None,
+            CountsAs::Peer => connection.peer().map(|peer| peer.ip()),
+            CountsAs::Client => connection.client(),
+            CountsAs::Lingering => {
                 self.board.sub(Counter::Lingering, 1);
-                return self.gate.places.linger_no_more();
+                return self.gate.admitted.linger_no_more();
             }
         };
         if let Some(ip) = ip {
-            self.gate.places.remove(network(ip));
+            self.gate.admitted.remove(network(ip));
         }
     }
 
@@ -49,7 +49,7 @@ impl Worker {
     pub(super) fn forget(&self, table: &mut Table, key: Key) -> Option<Connection> {
         let mut connection = table.remove(key)?;
         self.no_longer_pending(&mut connection);
-        self.leave_seat(&mut connection);
+        self.uncount(&mut connection);
         self.budget.give_back(connection.counted as usize);
         Some(connection)
     }
@@ -58,7 +58,7 @@ impl Worker {
     pub(super) fn no_longer_pending(&self, connection: &mut Connection) {
         if std::mem::take(&mut connection.pending) {
             self.board.sub(Counter::Handshakes, 1);
-            self.gate.places.end_handshake(self.counted(connection.peer()));
+            self.gate.admitted.end_handshake(self.counted(connection.peer()));
         }
     }
 
@@ -66,13 +66,13 @@ impl Worker {
     /// False if too many do, so that it is to end at once.
     pub(super) fn lingers(&self, connection: &mut Connection) -> bool {
         self.no_longer_pending(connection);
-        self.leave_seat(connection);
-        if self.gate.places.lingering() as u64 >= self.gate.lingering_max {
+        self.uncount(connection);
+        if self.gate.admitted.lingering() as u64 >= self.gate.lingering_max {
             return false;
         }
         connection.extra = None;
-        connection.seat = Seat::Lingering;
-        self.gate.places.linger();
+        connection.counts_as = CountsAs::Lingering;
+        self.gate.admitted.linger();
         self.board.add(Counter::Lingering, 1);
         true
     }
@@ -83,7 +83,7 @@ impl Worker {
     }
 
     /// A connection of a trusted proxy counts for the client that this has named.
-    pub(super) fn seat_client(&self, key: Key, client: Option<IpAddr>) {
+    pub(super) fn count_client(&self, key: Key, client: Option<IpAddr>) {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return };
         if self.counted(connection.peer()).is_some() {
@@ -91,7 +91,7 @@ impl Worker {
         }
         if let Some(opening) = connection.extra.as_mut().and_then(|it| it.opening.as_mut()) {
             opening.client = client;
-            self.take_seat(connection, Seat::Client, client.map(network));
+            self.count_as(connection, CountsAs::Client, client.map(network));
         }
     }
 }

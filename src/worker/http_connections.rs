@@ -17,16 +17,16 @@ use crate::sys::clock;
 
 /// Those that have a number.
 #[derive(Default)]
-pub(super) struct Visitors(RefCell<HashMap<Fd, Visitor>>);
+pub(super) struct HttpConnections(RefCell<HashMap<Fd, HttpEntry>>);
 
-struct Visitor {
+struct HttpEntry {
     peer: Option<SocketAddr>,
     since_ms: u64,
     leave: Rc<Notify>,
 }
 
 /// One plain HTTP connection, for as long as it is one.
-pub(super) struct Visit {
+pub(super) struct HttpConnection {
     worker: Rc<Worker>,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
@@ -34,37 +34,38 @@ pub(super) struct Visit {
     leave: Rc<Notify>,
 }
 
-impl Visitors {
+impl HttpConnections {
     /// Has a connection close after the answer at hand. False where there is none of that number.
     pub(super) fn close(&self, fd: Fd) -> bool {
-        let visitors = self.0.borrow();
-        let visitor = visitors.get(&fd);
-        if let Some(visitor) = visitor {
-            visitor.leave.notify_one();
+        let entries = self.0.borrow();
+        let entry = entries.get(&fd);
+        if let Some(entry) = entry {
+            entry.leave.notify_one();
         }
-        visitor.is_some()
+        entry.is_some()
     }
 
     /// What is known of one.
     pub(super) fn info(&self, fd: Fd, worker: Slot) -> Option<Info> {
-        let visitors = self.0.borrow();
-        let visitor = visitors.get(&fd)?;
-        let peer = visitor.peer.map_or_else(|| "unix:".to_owned(), |peer| peer.to_string());
-        Some(Info { peer, connected_at: visitor.since_ms, plain: true, ..Info::new(fd, worker) })
+        let entries = self.0.borrow();
+        let entry = entries.get(&fd)?;
+        let peer = entry.peer.map_or_else(|| "unix:".to_owned(), |peer| peer.to_string());
+        Some(Info { peer, connected_at: entry.since_ms, plain: true, ..Info::new(fd, worker) })
     }
 }
 
-impl Visit {
+impl HttpConnection {
     pub(super) fn new(
         worker: &Rc<Worker>,
         peer: Option<SocketAddr>,
         local: Option<SocketAddr>,
         fd: Option<Fd>,
-    ) -> Visit {
+    ) -> HttpConnection {
         let leave = Rc::new(Notify::new());
-        let visit = Visit { worker: worker.clone(), peer, local, fd: Cell::new(None), leave };
-        visit.become_known(fd);
-        visit
+        let http =
+            HttpConnection { worker: worker.clone(), peer, local, fd: Cell::new(None), leave };
+        http.become_known(fd);
+        http
     }
 
     /// Tells a request which connection it came on; the first one gives the connection its number.
@@ -91,15 +92,15 @@ impl Visit {
         let Some(fd) = fd else { return };
         self.fd.set(Some(fd));
         let since_ms = clock::unix_ms();
-        let visitor = Visitor { peer: self.peer, since_ms, leave: self.leave.clone() };
-        self.worker.visitors.0.borrow_mut().insert(fd, visitor);
+        let entry = HttpEntry { peer: self.peer, since_ms, leave: self.leave.clone() };
+        self.worker.http.0.borrow_mut().insert(fd, entry);
     }
 }
 
-impl Drop for Visit {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.get() {
-            self.worker.visitors.0.borrow_mut().remove(&fd);
+            self.worker.http.0.borrow_mut().remove(&fd);
         }
     }
 }

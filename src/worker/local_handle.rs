@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 
 use super::Worker;
-use super::parked::Parcel;
+use super::deferred::DeferredSend;
 use super::push::Route;
 use crate::api::{
     Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
@@ -17,9 +17,9 @@ use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::{WorkerToManager, WorkerToWorker};
 
 /// The worker as handlers see it.
-pub(super) struct Port(pub Weak<Worker>);
+pub(super) struct LocalHandle(pub Weak<Worker>);
 
-impl Port {
+impl LocalHandle {
     fn with<T>(&self, gone: T, f: impl FnOnce(&Rc<Worker>) -> T) -> T {
         match self.0.upgrade() {
             Some(worker) => f(&worker),
@@ -29,7 +29,7 @@ impl Port {
     }
 }
 
-impl Reactor for Port {
+impl Reactor for LocalHandle {
     fn worker(&self) -> WorkerId {
         self.with(WorkerId { slot: Slot(0), epoch: 0 }, |worker| worker.id)
     }
@@ -59,7 +59,7 @@ impl Reactor for Port {
             let Message { opcode, data } = message;
             worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
             if !worker.is_too_big(opcode, &data) {
-                worker.park_broadcast(opcode, &data, except);
+                worker.defer_broadcast(opcode, &data, except);
                 let except = except.map_or(0, Fd::as_u64);
                 worker.pause_direct();
                 // Refused only where the lane is full, which was counted.
@@ -71,11 +71,11 @@ impl Reactor for Port {
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
-            Route::Gone if worker.visitors.close(fd) => Verdict::Queued,
+            Route::Gone if worker.http.close(fd) => Verdict::Queued,
             Route::Gone => Verdict::Gone,
             Route::Arriving => {
                 let reason = reason.to_owned();
-                worker.park(Parcel::Close { fd, code, reason })
+                worker.defer(DeferredSend::Close { fd, code, reason })
             }
             Route::Elsewhere => {
                 let close = WorkerToWorker::Close { id: 0, fd: fd.as_u64(), code };
@@ -88,7 +88,7 @@ impl Reactor for Port {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.protect_here(key, on),
             Route::Gone => Verdict::Gone,
-            Route::Arriving => worker.park(Parcel::Protect { fd, on }),
+            Route::Arriving => worker.defer(DeferredSend::Protect { fd, on }),
             Route::Elsewhere => {
                 let protect = WorkerToWorker::Protect { id: 0, fd: fd.as_u64(), on };
                 worker.send_to_client(fd, protect, &[])

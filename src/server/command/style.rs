@@ -7,7 +7,7 @@ use crate::log::is_unsafe;
 
 /// Colours, or none.
 #[derive(Debug, Clone, Copy)]
-pub struct Paint {
+pub struct Style {
     on: bool,
 }
 
@@ -28,18 +28,18 @@ pub enum Tone {
     Bad,
 }
 
-impl Paint {
+impl Style {
     /// Colours where stdout is a terminal and NO_COLOR is not set (no-color.org).
-    pub fn for_stdout() -> Paint {
+    pub fn for_stdout() -> Style {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Paint { on: wanted && !dumb && std::io::stdout().is_terminal() }
+        Style { on: wanted && !dumb && std::io::stdout().is_terminal() }
     }
 
     /// None.
     #[cfg(test)]
-    pub fn none() -> Paint {
-        Paint { on: false }
+    pub fn none() -> Style {
+        Style { on: false }
     }
 
     /// Text in a tone.
@@ -74,7 +74,7 @@ impl Table {
     }
 
     /// As lines, two spaces before each.
-    pub fn lines(&self, paint: Paint) -> String {
+    pub fn lines(&self, style: Style) -> String {
         let names: Vec<&str> = self.headings.iter().map(|h| h.trim_start_matches('>')).collect();
         let widths: Vec<usize> = names
             .iter()
@@ -88,7 +88,7 @@ impl Table {
             let mut line = String::from(" ");
             for (column, (cell, tone)) in cells.iter().enumerate() {
                 let gap = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-                let cell = paint.text(*tone, cell);
+                let cell = style.text(*tone, cell);
                 let right = self.headings[column].starts_with('>');
                 let padded =
                     if right { format!(" {gap}{cell} ") } else { format!(" {cell}{gap} ") };
@@ -184,7 +184,7 @@ mod tests {
         table.row(vec![("0".to_owned(), Tone::Plain), ("1,204".to_owned(), Tone::Plain)]);
         table.row(vec![("10".to_owned(), Tone::Plain), ("7".to_owned(), Tone::Good)]);
         let lines = "  slot   open\n  0     1,204\n  10        7\n";
-        assert_eq!(table.lines(Paint::none()), lines);
+        assert_eq!(table.lines(Style::none()), lines);
     }
 
     #[test]
