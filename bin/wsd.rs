@@ -11,6 +11,7 @@ use wsd::handler::{AppHandler, Chat, Echo};
 
 /// Each message has memory of its own, which this takes and gives back in less time than the C
 /// library (`docs/decisions/mimalloc.md`).
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

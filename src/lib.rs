@@ -44,15 +44,32 @@ pub mod close;
 pub mod config;
 pub mod error;
 pub mod fd;
+#[cfg(feature = "handlers")]
 pub mod handler;
-pub mod ipc;
-pub mod log;
-pub(crate) mod manager;
-pub(crate) mod master;
 pub mod server;
-pub mod sys;
 pub mod websocket;
-pub(crate) mod worker;
+
+mod manager;
+mod master;
+mod worker;
+
+// What tests and fuzzers see of the inside, and a user does not.
+#[cfg(not(feature = "internals"))]
+mod ipc;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod ipc;
+#[cfg(not(feature = "internals"))]
+mod log;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod log;
+#[cfg(not(feature = "internals"))]
+mod sys;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod sys;
+
 pub use api::testing;
 pub use bytes;
 pub use http;

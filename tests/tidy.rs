@@ -271,11 +271,46 @@ fn every_unsafe_says_why_it_is_sound() {
 fn nothing_that_ships_unwraps() {
     let manifest = read("Cargo.toml");
     assert!(manifest.contains("unwrap_used = \"deny\""), "clippy keeps this rule");
+    for manifest in members().map(|member| member.join("Cargo.toml")) {
+        let text = read(&manifest.display().to_string());
+        assert!(text.contains("[lints]\nworkspace = true"), "{}", manifest.display());
+    }
     let allows = |(path, text): (String, String)| {
         let allowed = code(&text).any(|(_, code)| code.contains("allow(clippy::unwrap_used"));
         (path.starts_with("src/") && allowed).then_some(path)
     };
     report(rust_files().filter_map(allows).collect());
+}
+
+/// The directories of the workspace's packages, the root's among them.
+fn members() -> impl Iterator<Item = PathBuf> {
+    let manifests = files().into_iter().filter(|path| path.ends_with("Cargo.toml"));
+    let own = |path: &String| !read(path).contains("\n[workspace]\n") || path == "Cargo.toml";
+    manifests.filter(own).map(|path| Path::new(&path).parent().unwrap().to_owned())
+}
+
+/// The packages that are compiled with the library, as `cargo tree` names them.
+fn packages_of_the_library(features: &[&str]) -> BTreeSet<String> {
+    let tree = ["tree", "--locked", "--offline", "--package", "wsd-server"];
+    let only = ["--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo.current_dir(root()).args(tree).args(only).args(features).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_library_user_compiles_neither_the_command_line_nor_what_is_for_tools() {
+    let with = packages_of_the_library(&[]);
+    let without = packages_of_the_library(&["--no-default-features"]);
+    assert!(with.contains("clap") && with.contains("mimalloc"), "{with:?}");
+    for package in ["hdrhistogram", "tungstenite"] {
+        assert!(!with.contains(package), "{package} is for tools and tests");
+    }
+    for package in ["clap", "mimalloc"] {
+        assert!(!without.contains(package), "{package} is behind a feature");
+    }
 }
 
 #[test]
@@ -429,7 +464,7 @@ fn links(markdown: &str) -> Vec<String> {
 fn the_readme_begins_with_one_command_to_run_and_one_to_test() {
     let commands = commands(&read("README.md"));
     let first: Vec<&str> = commands.iter().take(2).map(String::as_str).collect();
-    assert_eq!(first, ["cargo run --release -- start", "scripts/test"]);
+    assert_eq!(first, ["cargo run --profile quick -- start", "scripts/test"]);
     assert!(read("README.md").contains("http://127.0.0.1:8000/"));
 }
 
@@ -444,8 +479,9 @@ fn every_command_of_the_readme_exists() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let good = match words.as_slice() {
             ["wsd", subcommand, ..] => subcommands.contains(subcommand),
-            ["cargo", "run", "--release", "--", subcommand, ..] => {
-                subcommands.contains(subcommand)
+            ["cargo", "run", "--profile", profile, "--", subcommand, ..] => {
+                read("Cargo.toml").contains(&format!("[profile.{profile}]"))
+                    && subcommands.contains(subcommand)
             }
             ["cargo", "run", "--example", example, ..] => {
                 root().join(format!("examples/{example}.rs")).is_file()

@@ -119,7 +119,7 @@ impl Cli {
 pub enum Test {
     /// Each client sends, the server sends it back
     Echo,
-    /// One client sends "broadcast ...", everyone receives (needs examples/bench_server)
+    /// One client sends "broadcast ...", everyone receives (needs bench_server)
     Broadcast,
     /// One client has its worker push to clients of another worker (needs bench_server)
     Push,

@@ -1,6 +1,6 @@
 //! The push test: one client has its worker push to clients of another worker.
 //!
-//! It needs a server that speaks the small protocol of `examples/bench_server.rs`: there a client
+//! It needs a server that speaks the small protocol of `bench_server.rs`: there a client
 //! can learn its fd and its worker, name its targets, and have a message pushed to all of them.
 
 use std::io::{ErrorKind, Read, Write};
@@ -118,9 +118,7 @@ fn introduce(mut client: Client) -> Result<Known, Fault> {
         _ => None,
     };
     let (fd, worker) = known.ok_or_else(|| {
-        Fault::server(format!(
-            "the server answers {answer:?} to \"fd\"; push needs examples/bench_server"
-        ))
+        Fault::server(format!("the server answers {answer:?} to \"fd\"; push needs bench_server"))
     })?;
     Ok(Known { client, fd, worker })
 }

@@ -36,7 +36,7 @@ fn manual() -> String {
 }
 
 #[derive(Parser)]
-#[command(version, about = "A multi-process WebSocket application server.")]
+#[command(name = "wsd", version, about = "A multi-process WebSocket application server.")]
 #[command(after_help = manual(), propagate_version = true, max_term_width = 98)]
 struct Cli {
     #[command(flatten)]

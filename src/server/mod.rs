@@ -6,11 +6,14 @@
 //! finds out which of them it is. So call it first thing in `main`, and do nothing before it
 //! that only one process should do.
 
+#[cfg(feature = "cli")]
 mod cli;
 mod closures;
+#[cfg(feature = "cli")]
 mod command;
 mod launcher;
 mod role;
+#[cfg(feature = "cli")]
 mod stopper;
 
 use std::process::ExitCode;
@@ -130,6 +133,8 @@ impl Server {
     }
 
     /// Does what the command line says: `start`, `stop`, `reload`, `status`, `push` and so on.
+    /// Needs the feature `cli`, which is there by default.
+    #[cfg(feature = "cli")]
     pub fn run(self) -> ExitCode {
         match self.role() {
             Ok(Some(role)) => self.live_as(role),

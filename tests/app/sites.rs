@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_tungstenite::tungstenite::Error;
 
-use crate::harness::{Client, Closed, Ran, command, soon, until};
+use crate::harness::{Client, Closed, Ran, command, soon, stock_program, until};
 use crate::support::{copy_laravel, path};
 
 /// A port that was free a moment ago.
@@ -39,8 +39,7 @@ impl Script {
         let mut php = Command::new("php");
         php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
         php.env(name, value);
-        php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))
-            .env("WSD_RUNTIME_DIR", directory.path().join("run"));
+        php.env("WSD_BIN", stock_program()).env("WSD_RUNTIME_DIR", directory.path().join("run"));
         php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = php.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -105,7 +104,7 @@ async fn the_files_of_a_tutorial_run_as_they_stand() {
         return;
     };
     let mut script = Command::new(path("scripts/tutorial"));
-    script.arg(directory).env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"));
+    script.arg(directory).env("WSD_BIN", stock_program());
     let seen = command(&mut script).await.ok();
     assert!(seen.ends_with("seen: no port is left open\n"), "{seen}");
 }
@@ -135,7 +134,7 @@ impl Laravel {
         php.args(arguments).current_dir(self.directory.path());
         php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
         php.env("LARAVELS_LISTEN_PORT", self.port.to_string()).env("LARAVELS_WORKER_NUM", "2");
-        command(php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd"))).await
+        command(php.env("WSD_BIN", stock_program())).await
     }
 
     fn log(&self) -> String {
@@ -151,7 +150,7 @@ impl Drop for Laravel {
         php.args(["bin/laravels", "stop"]).current_dir(self.directory.path());
         php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
         php.env("LARAVELS_LISTEN_PORT", self.port.to_string());
-        let _ = php.env("WSD_BIN", env!("CARGO_BIN_EXE_wsd")).stderr(Stdio::null()).output();
+        let _ = php.env("WSD_BIN", stock_program()).stderr(Stdio::null()).output();
         let _ = std::fs::remove_dir_all(format!("/run/wsd-127.0.0.1-{}", self.port));
     }
 }

@@ -343,7 +343,7 @@ pub async fn wait<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// A path below the project.
 pub fn path(relative: &str) -> String {
-    format!("{}/{relative}", env!("CARGO_MANIFEST_DIR"))
+    crate::harness::repository().join(relative).display().to_string()
 }
 
 /// Copies the Laravel application of the tests to a directory. With `TEST_LARAVEL_SKELETON=new`

@@ -1,6 +1,5 @@
 //! The chat page in a real Chromium; `tests/browser/chat.mjs` drives it.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -25,7 +24,7 @@ struct Browser {
 
 impl Browser {
     fn start(url: &str, options: &[&str]) -> Browser {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+        let directory = repository().join("tests/browser");
         assert!(directory.join("node_modules").is_dir(), "scripts/test runs `npm ci` there");
         let mut node = Command::new("node");
         node.arg("chat.mjs").arg(url).args(options).current_dir(directory).kill_on_drop(true);

@@ -46,7 +46,7 @@ const BROKEN: &[(&str, &[&str])] = &[
 async fn check(directory: &Path, text: impl AsRef<[u8]>) -> Ran {
     let file = directory.join("wsd.toml");
     std::fs::write(&file, text).unwrap();
-    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let mut wsd = Command::new(stock_program());
     command(wsd.args(["check", "-c"]).arg(&file)).await
 }
 
@@ -85,7 +85,7 @@ async fn check_binds_nothing_and_takes_a_good_file() {
     // In use, which `check` neither notices nor disturbs.
     let text = format!("listen = {:?}\n", server.address);
     check(directory.path(), text).await.ok();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/wsd.toml");
+    let shipped = repository().join("etc/wsd.toml");
     check(directory.path(), std::fs::read(shipped).unwrap()).await.ok();
     check(directory.path(), "").await.ok();
     server.status().await;
@@ -93,7 +93,7 @@ async fn check_binds_nothing_and_takes_a_good_file() {
 
 #[tokio::test]
 async fn a_wrong_override_is_named_by_where_it_was_given() {
-    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let mut wsd = Command::new(stock_program());
     wsd.args(["check", "--set", "worker_num=none"]).env("WSD_LOG_LEVLE", "info");
     let ran = command(&mut wsd).await;
     assert_ne!(ran.code, Some(0));
@@ -104,7 +104,7 @@ async fn a_wrong_override_is_named_by_where_it_was_given() {
 
 #[tokio::test]
 async fn a_file_that_is_not_there_is_named() {
-    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let mut wsd = Command::new(stock_program());
     let ran = command(wsd.args(["check", "-c", "/nowhere/wsd.toml"])).await;
     assert_ne!(ran.code, Some(0));
     assert!(ran.stderr.contains("/nowhere/wsd.toml"), "{ran:?}");

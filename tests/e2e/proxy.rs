@@ -57,7 +57,7 @@ impl Nginx {
     async fn site(directory: &Path, shipped: &str, changes: &[(&str, &str)]) -> Nginx {
         let port = free_port().await;
         let at = |name: &str| directory.join(name).display().to_string();
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/nginx").join(shipped);
+        let shipped = repository().join("etc/nginx").join(shipped);
         let mut site = std::fs::read_to_string(shipped).unwrap();
         for (old, new) in changes {
             assert!(site.contains(old), "{old}");

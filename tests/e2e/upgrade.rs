@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{SIGCHLD, SIGHUP, SIGUSR1};
 use tokio::process::Command;
 
-use crate::harness::{Ran, Server, Setup, command, kill};
+use crate::harness::{Ran, Server, Setup, command, kill, stock_program};
 
 fn program(server: &Server) -> PathBuf {
     server.path().join("testbed")
@@ -16,7 +16,7 @@ fn program(server: &Server) -> PathBuf {
 
 /// The command is another program's: what is installed may not even run.
 async fn upgrade(server: &Server) -> Ran {
-    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let mut wsd = Command::new(stock_program());
     command(wsd.arg("-c").arg(server.path().join("wsd.toml")).arg("upgrade")).await
 }
 

@@ -4,15 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 fn nemesis(arguments: &[&str]) -> Output {
-    let wsd = Path::new(env!("CARGO_BIN_EXE_wsd"));
-    let program = wsd.with_file_name("examples").join("nemesis");
-    let hint = "cargo build --examples (with --release for release) makes it";
-    assert!(program.is_file(), "{} is not there: {hint}", program.display());
-    Command::new(program).args(arguments).output().expect("run the nemesis")
+    Command::new(env!("CARGO_BIN_EXE_nemesis")).args(arguments).output().expect("run the nemesis")
 }
 
 fn said(output: &Output) -> String {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use data_encoding::BASE64;
+use sha1::{Digest, Sha1};
 
 use super::check::is_token;
 use crate::api::{Refuse, is_reserved};
@@ -55,7 +56,7 @@ pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
     let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     field(&mut bytes, "Upgrade", "websocket");
     field(&mut bytes, "Connection", "Upgrade");
-    field(&mut bytes, "Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()));
+    field(&mut bytes, "Sec-WebSocket-Accept", &accept_key(key));
     if let Some(subprotocol) = with.subprotocol {
         field(&mut bytes, "Sec-WebSocket-Protocol", subprotocol);
     }
@@ -67,6 +68,12 @@ pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
     }
     bytes.extend_from_slice(b"\r\n");
     Ok(bytes)
+}
+
+/// The answer to a client's `Sec-WebSocket-Key` (RFC 6455 section 4.2.2, number 5.4).
+fn accept_key(key: &str) -> String {
+    let hash = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64.encode(&hash.finalize())
 }
 
 /// The bytes of a handler's refusal. `now` is for its Date.

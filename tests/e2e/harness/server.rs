@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use wsd::ipc::control::CONTROL_SOCKET;
 
-use super::{Client, Process, is_alive, kill, marked, soon, until};
+use super::{Client, Process, example, is_alive, kill, marked, soon, stock_program, until};
 
 /// How a server is to be started.
 pub struct Setup {
@@ -56,21 +56,17 @@ pub async fn command(command: &mut Command) -> Ran {
 impl Setup {
     /// The stock daemon, with two workers on a port of the kernel's choice.
     pub fn stock() -> Setup {
-        Setup::program(env!("CARGO_BIN_EXE_wsd"))
+        Setup::program(stock_program())
     }
 
-    /// A program of `examples/`, or the testbed.
+    /// A program of `examples/`.
     pub fn example(name: &str) -> Setup {
-        let wsd = Path::new(env!("CARGO_BIN_EXE_wsd"));
-        let program = wsd.with_file_name("examples").join(name);
-        let hint = "cargo build --examples (with --release for release) makes it";
-        assert!(program.is_file(), "{} is not there: {hint}", program.display());
-        Setup::program(program)
+        Setup::program(example(name))
     }
 
     /// The server whose clients command it; see `testbed.rs`.
     pub fn testbed() -> Setup {
-        let setup = Setup::example("testbed");
+        let setup = Setup::program(env!("CARGO_BIN_EXE_testbed"));
         let log = setup.directory.path().join("events").display().to_string();
         setup.env("TESTBED_EVENTS", &log)
     }

@@ -112,10 +112,10 @@ fn as_nobody(setup: Setup) -> Setup {
 
 /// The server with an application process for each worker.
 fn application() -> Setup {
-    let php = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/fixtures/native.php");
+    let php = repository().join("tests/app/fixtures/native.php").display().to_string();
     Setup::stock()
         .set("handler", r#""app""#)
-        .set("app.command", format!("{:?}", ["php", php]))
+        .set("app.command", format!("{:?}", ["php", &php]))
         .set("app.cwd", r#""/""#)
 }
 
@@ -410,8 +410,8 @@ require $argv[1];
 "#;
 
 fn with_children() -> Setup {
-    let php = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/app/fixtures/native.php");
-    application().set("app.command", format!("{:?}", ["php", "-r", PARENT, php]))
+    let php = repository().join("tests/app/fixtures/native.php").display().to_string();
+    application().set("app.command", format!("{:?}", ["php", "-r", PARENT, &php]))
 }
 
 async fn has_started(server: &Server) -> Vec<Process> {

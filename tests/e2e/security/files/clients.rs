@@ -11,7 +11,7 @@ struct Language {
 }
 
 fn languages() -> Vec<Language> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = repository();
     let php = format!(
         "require '{}'; try {{ echo (new Wsd\\Control(['runtime_dir' => $argv[1]]))\
          ->pushConfirmed(5, 'secret'), \"\\n\"; }} catch (RuntimeException $refused) {{ \

@@ -133,7 +133,7 @@ async fn root_commands_a_server_of_another_user_where_only_root_can_have_made_it
     mode(&config, 0o644);
     // The program is where only root may look.
     let program = area.path("wsd");
-    fs::copy(env!("CARGO_BIN_EXE_wsd"), &program).unwrap();
+    fs::copy(stock_program(), &program).unwrap();
     let name = config.display().to_string();
     let mut start = Command::new(&program);
     start.args(["start", "-d", "-c", &name]).current_dir("/");
@@ -214,7 +214,7 @@ async fn a_configuration_that_cannot_be_read_never_means_another_server() {
     ] {
         fs::write(&file, text).unwrap();
         for word in ["stop", "reload", "status", "reopen", "upgrade", "connections"] {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_wsd"));
+            let mut program = Command::new(stock_program());
             program.args([word, "-c", &name]).env("WSD_RUNTIME_DIR", &found);
             let ran = command(&mut program).await;
             assert_eq!(ran.code, Some(1), "{word} with {text:?}: {ran:?}");
@@ -222,7 +222,7 @@ async fn a_configuration_that_cannot_be_read_never_means_another_server() {
         }
     }
     for missing in ["/nowhere/c.toml", "/"] {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_wsd"));
+        let mut program = Command::new(stock_program());
         program.args(["stop", "-c", missing]).env("WSD_RUNTIME_DIR", &found);
         let ran = command(&mut program).await;
         assert_eq!(ran.code, Some(1), "{missing}: {ran:?}");

@@ -166,5 +166,5 @@ fn innocent() -> Child {
 
 /// A command of the stock program with these words.
 async fn wsd(words: &[&str]) -> Ran {
-    command(Command::new(env!("CARGO_BIN_EXE_wsd")).args(words)).await
+    command(Command::new(stock_program()).args(words)).await
 }

@@ -95,7 +95,7 @@ async fn a_reload_and_an_upgrade_execute_nothing_that_another_user_can_change() 
     }
     let area = Area::new();
     let program = area.path("wsd");
-    fs::copy(env!("CARGO_BIN_EXE_wsd"), &program).unwrap();
+    fs::copy(stock_program(), &program).unwrap();
     let server = with_user().run_by(&program).start().await;
     let before = server.serving(0, None).await.pid;
     area.give(&program);
@@ -116,7 +116,7 @@ async fn without_a_user_a_place_of_somebody_elses_is_a_warning() {
     }
     let area = Area::new();
     let program = area.path("wsd");
-    fs::copy(env!("CARGO_BIN_EXE_wsd"), &program).unwrap();
+    fs::copy(stock_program(), &program).unwrap();
     area.give(&program);
     let (server, ran) = Setup::stock().run_by(&program).try_start().await;
     assert_eq!(ran.code, Some(0), "{ran:?}");

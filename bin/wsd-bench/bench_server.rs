@@ -1,6 +1,6 @@
 //! The other side of `wsd-bench -t push` and `-t broadcast`; for `-t echo` it is an echo.
 //!
-//! `cargo run --release --example bench_server -- start --set worker_num=2`
+//! `cargo run --release --bin bench_server -- start --set worker_num=2`
 //!
 //! It takes these texts, and sends back everything else:
 //!
