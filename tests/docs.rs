@@ -108,3 +108,98 @@ fn the_php_package_has_the_version_of_the_program() {
         serde_json::from_str(&read("clients/php/composer.json")).unwrap();
     assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
 }
+
+/// Every source file below a directory, by its path from the root.
+fn sources(below: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.join(below)];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Whether a source has a function, type or variant of that name.
+fn defines(source: &str, name: &str) -> bool {
+    let is_word = |at: usize| {
+        let after = source[at + name.len()..].chars().next();
+        !after.is_some_and(|char| char.is_alphanumeric() || char == '_')
+    };
+    let found = |start: &str| {
+        let wanted = format!("{start}{name}");
+        source.match_indices(&wanted).any(|(at, _)| is_word(at + start.len()))
+    };
+    let kinds = ["fn ", "struct ", "enum ", "trait ", "type ", "const "];
+    kinds.iter().any(|kind| found(kind)) || (name.starts_with(char::is_uppercase) && found("    "))
+}
+
+/// Parts of a page's line between backticks, with the text that stands before each.
+fn quoted(line: &str) -> Vec<(&str, &str)> {
+    let parts: Vec<&str> = line.split('`').collect();
+    parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// Pages that lead into the code: every file they name is there, and where they name a file and
+/// then a name of it (`src/a.rs`, `run`), or a name in a file (`Run` in `src/a.rs`), so is that.
+#[test]
+fn what_the_pages_say_is_in_a_file_is_there() {
+    let code = sources("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut faults, mut pairs) = (Vec::new(), 0);
+    for page in ["docs/architecture.md", "docs/failures.md", "docs/glossary.md"] {
+        let text = read(page);
+        for (number, line) in text.lines().enumerate() {
+            let mut fault = |what: String| faults.push(format!("{page}:{}: {what}", number + 1));
+            let (mut file, mut name) = (None, None);
+            for (before, part) in quoted(line) {
+                let is_path = ["src/", "tests/", "clients/", "fuzz/", "bin/", "docs/"]
+                    .iter()
+                    .any(|start| part.starts_with(start));
+                if is_path && !root.join(part).exists() {
+                    fault(format!("{part} is not there"));
+                }
+                let told = match (before, file, name) {
+                    (", ", Some(file), _) if !is_path => Some((file, part)),
+                    (" in ", _, Some(name)) if is_path => Some((part, name)),
+                    _ => None,
+                };
+                if let Some((file, name)) = told
+                    && let Some(source) = code.get(file)
+                {
+                    pairs += 1;
+                    if !defines(source, name) {
+                        fault(format!("{file} has no {name}"));
+                    }
+                }
+                file = (is_path && part.ends_with(".rs")).then_some(part);
+                name = (!is_path).then_some(part);
+            }
+        }
+    }
+    assert!(pairs >= 60, "only {pairs} names were looked for");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A term of the glossary that looks like a type is one.
+#[test]
+fn every_type_of_the_glossary_is_in_the_source() {
+    let code: String = sources("src").into_values().collect();
+    let page = read("docs/glossary.md");
+    let is_type = |word: &&str| {
+        word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphanumeric)
+    };
+    let types: BTreeSet<&str> =
+        page.lines().flat_map(quoted).map(|(_, part)| part).filter(is_type).collect();
+    assert!(types.len() >= 30, "{types:?}");
+    let missing: Vec<_> = types.iter().filter(|name| !defines(&code, name)).collect();
+    assert!(missing.is_empty(), "docs/glossary.md names {missing:?}");
+}

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_an_older_beat_is_none() {
+    fn an_answer_to_an_older_check_is_none() {
         let mut liveness = Liveness::default();
         let _ = liveness.tick(0, 10_000);
         liveness.answered(0);
