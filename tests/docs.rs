@@ -203,3 +203,10 @@ fn every_type_of_the_glossary_is_in_the_source() {
     let missing: Vec<_> = types.iter().filter(|name| !defines(&code, name)).collect();
     assert!(missing.is_empty(), "docs/glossary.md names {missing:?}");
 }
+
+#[test]
+fn the_js_client_has_the_version_of_the_program() {
+    let package: serde_json::Value =
+        serde_json::from_str(&read("clients/js/package.json")).unwrap();
+    assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
+}

@@ -18,6 +18,7 @@ mod frames;
 mod handlers;
 mod handshake;
 mod http_rfc;
+mod js_client;
 mod kills;
 mod limits;
 mod listeners;
