@@ -61,7 +61,10 @@ fn listed(word: &str) -> Result<String, Wrong> {
         Ok(Origin::Host { host, port: None, .. }) => Ok(host),
         Ok(Origin::Host { host, .. }) => {
             let wrong = format!("has {}, a host with a port", quote(word));
-            Err(Wrong::new(wrong, format!("write {}: every port of it is meant", quote(&host))))
+            Err(Wrong::new(
+                wrong,
+                format!("write {}: every port of the host is allowed", quote(&host)),
+            ))
         }
         _ => {
             let bare = word.split("://").last().unwrap_or(word);
@@ -110,7 +113,10 @@ mod tests {
         let wrong = |word: &str| Hosts::parse(&[word.to_owned()]).unwrap_err().right;
         assert_eq!(wrong("https://app.example/"), "did you mean \"app.example\"?");
         assert_eq!(wrong("app.example/x"), "did you mean \"app.example\"?");
-        assert_eq!(wrong("App.Example:80"), "write \"app.example\": every port of it is meant");
+        assert_eq!(
+            wrong("App.Example:80"),
+            "write \"app.example\": every port of the host is allowed"
+        );
         assert!(Hosts::parse(&[]).is_err());
         assert!(Hosts::parse(&["App.Example".to_owned()]).unwrap().lists("app.example"));
     }

@@ -85,7 +85,7 @@ impl Manager {
             && let Err(error) = self.make_direct(from, to)
         {
             // It goes on by the manager.
-            tracing::warn!(%from, %to, %error, "no direct link");
+            tracing::warn!(%from, %to, %error, "a direct link could not be made");
         }
     }
 

@@ -391,7 +391,7 @@ impl Reload {
             Event::Stays { from, .. } | Event::HandedOver { from } | Event::Gave { from }
                 if self.is_outdated(from) =>
             {
-                tracing::debug!(worker = %from, "said of a worker that is dead");
+                tracing::debug!(worker = %from, "a message about a dead worker is ignored");
                 Vec::new()
             }
             Event::Stays { from, fds } => {

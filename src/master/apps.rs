@@ -82,7 +82,9 @@ impl Master {
     ) -> Result<()> {
         let started = match self.may_start(worker, id)? {
             true => self.try_start_app(worker, id, fds),
-            false => Err(Error::new("too many of this place run, or start within a second")),
+            false => Err(Error::new(
+                "too many processes of this place run, or were started within a second",
+            )),
         };
         let answer = match started {
             Ok(pid) => MasterToWorker::AppStarted { id, pid: pid.as_raw() },

@@ -86,7 +86,7 @@ impl Master {
 
     /// The runtime directory was made anew: what belongs into it is put there.
     fn moved_to(&mut self, socket: OwnedFd) -> Result<()> {
-        tracing::warn!("what was removed from the runtime directory was made anew");
+        tracing::warn!("the removed files of the runtime directory were made anew");
         self.control = socket;
         let control = duplicate(self.control.as_fd())?;
         self.tell_manager(&MasterToManager::Control, vec![control]);

@@ -47,7 +47,9 @@ impl Master {
         let sockets = sockets.into_iter().map(duplicate).collect::<Result<Vec<OwnedFd>>>();
         let sockets = match sockets {
             Ok(sockets) => sockets,
-            Err(error) => return tracing::error!(%slot, %error, "cannot lend its listeners"),
+            Err(error) => {
+                return tracing::error!(%slot, %error, "the slot's listeners cannot be lent");
+            }
         };
         if let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == borrower) {
             tracing::info!(%slot, to = %borrower, "listeners lent");

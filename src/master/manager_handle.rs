@@ -120,7 +120,7 @@ impl Master {
     pub(super) fn tell_manager(&mut self, message: &MasterToManager, fds: Vec<OwnedFd>) {
         let Some(child) = self.manager.child_mut() else { return };
         if let Err(error) = child.send(message, fds) {
-            tracing::warn!(%error, "message to the manager not sent");
+            tracing::warn!(%error, "a message to the manager was not sent");
         }
     }
 
@@ -207,7 +207,7 @@ impl Master {
                 Ok(Some((message, _))) => self.manager_said(message),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(%error, "the manager is killed for what it said");
+                    tracing::error!(%error, "the manager broke the protocol: killed");
                     return child.signal(Signal::SIGKILL);
                 }
             }
@@ -220,17 +220,20 @@ impl Master {
         match message {
             ManagerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
             ManagerToMaster::Hello(hello) => {
-                tracing::error!(version = hello.version, "a manager of another IPC version");
+                tracing::error!(
+                    version = hello.version,
+                    "the manager speaks another IPC version: killed"
+                );
                 self.kill_manager();
             }
             ManagerToMaster::Ready => self.manager.ready_ms = Some(now),
             ManagerToMaster::Alive(_) => self.manager_is_alive(),
             ManagerToMaster::KillHung(id) => {
-                tracing::error!(worker = %id, "does not answer: killed");
+                tracing::error!(worker = %id, "the worker does not answer: killed");
                 self.kill_worker(id, true);
             }
             ManagerToMaster::Kill(id) => {
-                tracing::warn!(worker = %id, "outlived its deadline: killed");
+                tracing::warn!(worker = %id, "the worker outlived its deadline: killed");
                 self.kill_worker(id, false);
             }
             ManagerToMaster::Prepare => self.prepare(),

@@ -76,7 +76,7 @@ impl Master {
 
     /// QUIT: nobody is asked.
     pub(super) fn stop_at_once(&mut self) {
-        tracing::warn!("killing everyone");
+        tracing::warn!("killing every process");
         notify::stopping();
         self.fail_start_quietly();
         let failed = self.stopping.as_ref().is_some_and(Stopping::is_failure);
@@ -104,7 +104,7 @@ impl Master {
             self.tell_manager(&MasterToManager::Leave, Vec::new());
         } else if now >= stopping.deadline_ms {
             stopping.deadline_ms = now + GRACE_MS;
-            tracing::warn!("patience is over: killing what is left");
+            tracing::warn!("the time is over: killing the processes that are left");
             self.kill_everyone(Signal::SIGKILL);
         }
     }

@@ -66,7 +66,7 @@ impl WorkerHandle {
     /// Sends it a message. A worker that takes none is dead or hung, and its end is on the way.
     pub fn send(&mut self, message: &MasterToWorker, fds: Vec<OwnedFd>) {
         if let Err(error) = self.child.send(message, fds) {
-            tracing::warn!(worker = %self.id, %error, "message not sent");
+            tracing::warn!(worker = %self.id, %error, "a message to the worker was not sent");
         }
     }
 
@@ -210,7 +210,9 @@ impl Master {
         let fds = fds.map(|fd| duplicate(fd.as_fd()));
         match fds.into_iter().collect::<Result<Vec<_>>>() {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
-            Err(error) => tracing::error!(worker = %record.id, %error, "not attached"),
+            Err(error) => {
+                tracing::error!(worker = %record.id, %error, "the manager was not told of the worker")
+            }
         }
         self.tell_leases(index);
     }

@@ -148,7 +148,7 @@ fn await_verdict(mut pipe: File) -> ExitCode {
     match (read, verdict.as_str()) {
         (Ok(_), READY_LINE) => ExitCode::SUCCESS,
         (Ok(_), "") => {
-            eprintln!("wsd: the master died at its start without a word; see the log");
+            eprintln!("wsd: the master died at its start and gave no reason; see the log");
             ExitCode::FAILURE
         }
         (Ok(_), why) => {

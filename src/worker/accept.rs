@@ -223,7 +223,7 @@ impl Worker {
             if worker.phase.get() == Phase::Serving
                 && let Err(error) = worker.set_accepting(true)
             {
-                tracing::error!(%error, "cannot accept again");
+                tracing::error!(%error, "the worker cannot accept again");
             }
         });
     }
@@ -236,7 +236,7 @@ impl Worker {
         if last == 0 || now_ms - last >= SILENCE_MS {
             self.gate.warned_at.set(now_ms);
             let pause_ms = PAUSE.as_millis() as u64;
-            tracing::warn!(pause_ms, "no descriptor is left; accepting rests again and again");
+            tracing::warn!(pause_ms, "no descriptor is left; accepting pauses again and again");
         }
     }
 

@@ -51,7 +51,7 @@ impl Worker {
                     taken.push(number);
                     begun.extend(attached);
                 }
-                Err(error) => tracing::error!(fd = number, %error, "not adopted"),
+                Err(error) => tracing::error!(fd = number, %error, "a connection was not adopted"),
             }
         }
         self.add(Counter::Adopted, begun.len() as u64);

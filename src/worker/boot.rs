@@ -66,7 +66,7 @@ fn next(master: &OwnedFd) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
                 buffer.truncate(got.len);
                 return Ok((buffer, got.fds));
             }
-            Ok(_) => return Err(Error::new("the master is gone before it said anything")),
+            Ok(_) => return Err(Error::new("the master is gone before it sent Boot")),
             Err(Errno::EAGAIN) => wait(master)?,
             Err(error) => return Err(Error::io("receive from the master", error)),
         }

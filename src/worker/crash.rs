@@ -37,7 +37,7 @@ impl Worker {
                 let _ = told.await;
                 dead.closed(index);
             }
-            tracing::info!(count, "told of the clients of a worker that died");
+            tracing::info!(count, "on_close was called for the clients of a worker that died");
             worker.master.send(&WorkerToMaster::LostClosed);
         });
     }

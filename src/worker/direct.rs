@@ -258,7 +258,7 @@ impl Worker {
         spawn_local(async move {
             let take = |packet: &[u8], fds: &mut _| worker.peer_packet(&link, packet, fds);
             if let Err(error) = worker.read_link(&link, take).await {
-                tracing::error!(%from, %error, "another worker cannot be heard");
+                tracing::error!(%from, %error, "a direct link cannot be read");
             }
             worker.peer_ended(id);
         });
@@ -304,7 +304,7 @@ impl Worker {
                 Err(_) => return,
             };
             if let Err(error) = taken {
-                return tracing::error!(from = %link.id(), %error, "another worker is not heard");
+                return tracing::error!(from = %link.id(), %error, "a direct link is not read");
             }
         }
     }

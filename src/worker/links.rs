@@ -97,7 +97,7 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
                 continue;
             }
             Err(error) => {
-                tracing::error!(%error, "the master cannot be heard");
+                tracing::error!(%error, "the master's link cannot be read");
                 break;
             }
         };
@@ -114,7 +114,7 @@ pub(super) async fn read_master(worker: Rc<Worker>) {
 pub(super) async fn read_manager(worker: Rc<Worker>) {
     let read = worker.read_link(&worker.link, |packet, fds| worker.packet(packet, fds)).await;
     if let Err(error) = read {
-        tracing::error!(%error, "the manager cannot be heard");
+        tracing::error!(%error, "the manager's link cannot be read");
     }
 }
 

@@ -34,7 +34,10 @@ impl Worker {
         if moving.is_empty() {
             return;
         }
-        tracing::warn!(count = moving.len(), "nobody took these; they are served here again");
+        tracing::warn!(
+            count = moving.len(),
+            "no worker took these connections; this worker serves them again"
+        );
         for batch in batches {
             let mut state = &batch.state[..];
             for (&fd, &key) in batch.fds.iter().zip(&batch.keys) {
@@ -46,7 +49,7 @@ impl Worker {
                     }
                 });
                 if let Err(error) = taken {
-                    tracing::error!(fd = fd.as_u64(), %error, "not taken back");
+                    tracing::error!(fd = fd.as_u64(), %error, "a connection was not taken back");
                 }
             }
         }

@@ -172,7 +172,7 @@ async fn where_not_even_that_can_be_told_clients_wait_and_the_worker_rests() {
         raw.send(handshake("server", "")).await;
         crowd.push(raw);
     }
-    let rests = "no descriptor is left; accepting rests again and again";
+    let rests = "no descriptor is left; accepting pauses again and again";
     until("the log to say so", async || server.log().contains(rests).then_some(())).await;
     let before = processor_time(worker);
     // A length to measure over, not something to wait for: a spin would fill it.

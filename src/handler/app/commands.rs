@@ -59,7 +59,7 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
         return Err(broken);
     }
     let (app, fd, id) = (link.id, head.fd, head.id);
-    tracing::warn!(%app, fd, id, %broken, "not done, since it is wrong");
+    tracing::warn!(%app, fd, id, %broken, "a wrong command of the application was not carried out");
     match head.kind {
         Kind::Response | Kind::Accept | Kind::Refuse => {
             link.shared.unanswered(head.id, 500);

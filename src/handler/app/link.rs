@@ -181,7 +181,7 @@ impl Link {
     /// END came: the process leaves by itself, and another takes its place.
     pub fn leaves(&self, packet: &Packet) {
         let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
-        tracing::info!(app = %self.id, pid = self.pid, why, "ends");
+        tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
         self.leaving.set(true);
         {
             let mut pool = self.shared.pool.borrow_mut();
@@ -209,7 +209,7 @@ impl Link {
         let place = self.id.place;
         if self.spare.get() && self.shared.pool.borrow().is_ready(place) {
             self.shared.pool.borrow_mut().stands_by(self.id, packet.flags, packet.id);
-            tracing::info!(app = %self.id, pid = self.pid, "stands by");
+            tracing::info!(app = %self.id, pid = self.pid, "the application process stands by");
             return Ok(());
         }
         self.place();
@@ -219,7 +219,7 @@ impl Link {
         if let Some(old) = old {
             self.shared.relieve(old);
         }
-        tracing::info!(app = %self.id, pid = self.pid, "ready");
+        tracing::info!(app = %self.id, pid = self.pid, "the application process is ready");
         self.shared.changed.notify_waiters();
         self.shared.wake(place);
         Ok(())
@@ -228,7 +228,7 @@ impl Link {
     /// The process has a place from now on: one that stood by is told, and another stands by.
     pub fn place(&self) {
         if self.spare.replace(false) {
-            tracing::info!(app = %self.id, pid = self.pid, "takes its place");
+            tracing::info!(app = %self.id, pid = self.pid, "the application process takes its place");
             self.answer(Packet { body: self.facts(), ..Packet::new(Kind::Place) });
             self.shared.spawner.placed(self.id);
         }
@@ -253,7 +253,7 @@ impl Link {
     /// Asks once for a process to take over from this one.
     pub fn replace(&self, why: &Why) {
         if !self.spare.get() && !self.replaced.replace(true) {
-            tracing::info!(app = %self.id, pid = self.pid, %why, "to be replaced");
+            tracing::info!(app = %self.id, pid = self.pid, %why, "the application process is to be replaced");
             self.shared.spawner.start(&self.ctx, self.id.place);
         }
     }

@@ -295,7 +295,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     let hung = why == Some(Why::EventTimeout);
     match &why {
         Some(why) => {
-            tracing::warn!(app = %id, pid = link.pid, %why, "killed");
+            tracing::warn!(app = %id, pid = link.pid, %why, "the application process was killed");
             shared.spawner.kill(&ctx, id);
         }
         None if link.is_leaving() => {}
@@ -306,7 +306,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     shared.placed(loss.placed);
     if !link.is_leaving() {
         let (again, dropped) = (loss.again, loss.dropped.len());
-        tracing::warn!(app = %id, pid = link.pid, again, dropped, "gone; its events go to another");
+        tracing::warn!(app = %id, pid = link.pid, again, dropped, "the application process is gone; its events go to another");
     }
     settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
     shared.wake(id.place);
@@ -316,7 +316,12 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
 fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
     for packet in loss.dropped {
         let (kind, fd) = (packet.kind, packet.fd);
-        tracing::error!(?kind, fd, id = packet.id, "given up: its process died or hung on it");
+        tracing::error!(
+            ?kind,
+            fd,
+            id = packet.id,
+            "an event is given up: its process died or hung on it"
+        );
         match kind {
             Kind::Request => shared.unanswered(packet.id, status),
             Kind::Open if packet.flags & ANSWER != 0 => shared.unanswered(packet.id, status),
@@ -326,7 +331,7 @@ fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
         }
     }
     for fd in loss.deadly {
-        tracing::warn!(fd, "closed: two processes died on events of this client");
+        tracing::warn!(fd, "the client is closed: two processes died on its events");
         shared.close(ctx, fd, CODE_POLICY, "the application failed on this client twice");
     }
     loss.close.into_iter().for_each(|fd| shared.close_failed(ctx, fd));

@@ -110,7 +110,7 @@ impl Control {
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ControlError> {
     serde_json::from_str(text).map_err(|error| {
-        ControlError::Failed(format!("the manager's answer is no answer: {error}"))
+        ControlError::Failed(format!("the manager's answer cannot be read: {error}"))
     })
 }
 
