@@ -240,7 +240,10 @@ impl Manager {
     ) {
         if self.old_worker() != Some(from) {
             // Their worker keeps its own descriptors until somebody has adopted them.
-            tracing::warn!(worker = %from, count = fds.len(), "no new worker takes the connections");
+            tracing::warn!(
+                worker = %from, count = fds.len(),
+                "no new worker takes the connections"
+            );
             return;
         }
         if fds.len() != sockets.len() {
@@ -251,7 +254,10 @@ impl Manager {
         let moving = self.reloads.current.as_ref().and_then(Reload::moving);
         let to = moving.map(|(_, to)| to);
         if let Some(stolen) = self.not_of(from, to, &fds) {
-            tracing::error!(worker = %from, fd = stolen, "the worker gives a client that is not its own");
+            tracing::error!(
+                worker = %from, fd = stolen,
+                "the worker gives a client that is not its own"
+            );
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }

@@ -64,7 +64,10 @@ impl Manager {
     pub fn followed(&mut self, reload: &Reload, verdict: &ReloadVerdict) {
         for step in &verdict.slots {
             let (moved, stayed, failed) = (step.moved, step.stayed, step.failed.as_deref());
-            tracing::info!(slot = %step.slot, moved, stayed, failed, "connections followed to the new worker");
+            tracing::info!(
+                slot = %step.slot, moved, stayed, failed,
+                "connections followed to the new worker"
+            );
             if failed.is_some() {
                 // What it gave and nobody took over is to be given to another.
                 self.reloads.rested.extend(reload.old_workers());

@@ -100,7 +100,10 @@ impl Manager {
             let Phase::Draining { until } = worker.phase else { continue };
             if now >= until && !worker.killed {
                 worker.killed = true;
-                tracing::warn!(worker = %worker.id(), "the worker outlived the deadline of its drain");
+                tracing::warn!(
+                    worker = %worker.id(),
+                    "the worker outlived the deadline of its drain"
+                );
                 self.master.send(&ManagerToMaster::Kill(worker.record.id));
             }
         }

@@ -114,7 +114,10 @@ impl Listeners {
         let (listeners, sockets) = self.of_slot(slot, config);
         for (listener, socket) in listeners.iter().zip(sockets) {
             if let Err(error) = SockRef::from(&socket).listen(backlog(config)) {
-                tracing::error!(address = listener.address, %error, "a listener does not listen any more");
+                tracing::error!(
+                    address = listener.address, %error,
+                    "a listener does not listen any more"
+                );
             }
         }
     }

@@ -211,7 +211,10 @@ impl Master {
         match fds.into_iter().collect::<Result<Vec<_>>>() {
             Ok(fds) => self.tell_manager(&MasterToManager::Attach(record), fds),
             Err(error) => {
-                tracing::error!(worker = %record.id, %error, "the manager was not told of the worker")
+                tracing::error!(
+                    worker = %record.id, %error,
+                    "the manager was not told of the worker"
+                )
             }
         }
         self.tell_leases(index);

@@ -228,7 +228,10 @@ impl Link {
     /// The process has a place from now on: one that stood by is told, and another stands by.
     pub fn place(&self) {
         if self.spare.replace(false) {
-            tracing::info!(app = %self.id, pid = self.pid, "the application process takes its place");
+            tracing::info!(
+                app = %self.id, pid = self.pid,
+                "the application process takes its place"
+            );
             self.answer(Packet { body: self.facts(), ..Packet::new(Kind::Place) });
             self.shared.spawner.placed(self.id);
         }
@@ -253,7 +256,10 @@ impl Link {
     /// Asks once for a process to take over from this one.
     pub fn replace(&self, why: &Why) {
         if !self.spare.get() && !self.replaced.replace(true) {
-            tracing::info!(app = %self.id, pid = self.pid, %why, "the application process is to be replaced");
+            tracing::info!(
+                app = %self.id, pid = self.pid, %why,
+                "the application process is to be replaced"
+            );
             self.shared.spawner.start(&self.ctx, self.id.place);
         }
     }

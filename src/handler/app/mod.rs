@@ -306,7 +306,10 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     shared.placed(loss.placed);
     if !link.is_leaving() {
         let (again, dropped) = (loss.again, loss.dropped.len());
-        tracing::warn!(app = %id, pid = link.pid, again, dropped, "the application process is gone; its events go to another");
+        tracing::warn!(
+            app = %id, pid = link.pid, again, dropped,
+            "the application process is gone; its events go to another"
+        );
     }
     settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
     shared.wake(id.place);
