@@ -25,15 +25,18 @@ export interface Again {
   close: Close | null;
 }
 
+/** What signs a client in; `null` and `undefined`: nobody is signed in. */
+export type Token = string | null | undefined;
+
 export interface Options {
   /** Subprotocols to offer. */
   protocols?: string | string[];
   /**
-   * Asked before each try for what goes into the query of the address, so that each connection has
-   * a fresh token. `null` or `undefined` closes for good: nobody is signed in any more. A rejected
+   * Asked before each try for the token in the query of the address, so that each connection has
+   * a fresh one. `null` or `undefined` closes for good: nobody is signed in any more. A rejected
    * promise is a failed try.
    */
-  token?: string | ((again: Again) => string | null | undefined | Promise<string | null | undefined>) | null;
+  token?: string | ((again: Again) => Token | Promise<Token>) | null;
   /** The query parameter of the token. Default `"token"`. */
   tokenParam?: string;
   /** Bound of the first wait, in milliseconds; it doubles with each try. Default 500. */
@@ -45,8 +48,8 @@ export interface Options {
   /** After so many milliseconds open, the waits begin anew. Default 5,000. */
   stableAfter?: number;
   /**
-   * A connection on which nothing came for so long is given up, in milliseconds. Browsers do not
-   * show a server's pings, so use it only where the server sends messages regularly. Default 0: off.
+   * A connection on which nothing came for so many milliseconds is given up. Browsers do not show
+   * a server's pings, so use it only where the server sends messages regularly. Default 0: off.
    */
   silence?: number;
   /** Close codes of the server after which the socket does not come back. Default `[1000, 1008]`. */

@@ -38,7 +38,7 @@ function sizeOf(data) {
   return data.byteLength ?? data.size ?? 0;
 }
 
-/** What a message is when it is sent later: a buffer that the caller may change meanwhile is copied. */
+/** A message that is sent later: a buffer that the caller may change meanwhile is copied. */
 function lasting(data) {
   if (data instanceof ArrayBuffer) return data.slice(0);
   if (ArrayBuffer.isView(data)) {
@@ -81,7 +81,7 @@ class WsdSocket {
     this.#options = { ...DEFAULTS, random: Math.random, ...options };
     this.#options.WebSocket ??= globalThis.WebSocket;
     if (typeof this.#options.WebSocket !== "function") {
-      throw new TypeError("WsdSocket: there is no WebSocket here; pass one as the option WebSocket");
+      throw new TypeError("WsdSocket: no WebSocket here; pass one as the option WebSocket");
     }
     this.#watchPage();
     this.#connect();
@@ -118,7 +118,8 @@ class WsdSocket {
     if (this.#state === "closed") return false;
     const size = sizeOf(data);
     // What an `open` listener sends goes before what has waited, so that it can sign in first.
-    if (this.#state === "open" && (this.#flushing || this.#queue.length === 0) && this.#takes(size)) {
+    const next = this.#flushing || this.#queue.length === 0;
+    if (this.#state === "open" && next && this.#takes(size)) {
       this.#socket.send(data);
       return true;
     }
@@ -295,7 +296,7 @@ class WsdSocket {
 
   /**
    * How long to wait where the server has not said so, in milliseconds: "full jitter", a random
-   * part of a bound that doubles, so that the clients of a worker that died do not come back as one.
+   * part of a bound that doubles, so that clients of a worker that died do not come back as one.
    */
   #backoff(code) {
     const { backoffMin, backoffMax, random } = this.#options;

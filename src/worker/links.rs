@@ -153,8 +153,7 @@ impl Worker {
                 Ok(())
             }
             MasterToWorker::CloseLost => {
-                let dead =
-                    fds.first().ok_or_else(|| Error::new("CloseLost without a registry"))?;
+                let dead = fds.first().ok_or_else(|| Error::new("no registry in CloseLost"))?;
                 self.close_lost(Registry::open(dead.as_fd())?);
                 Ok(())
             }

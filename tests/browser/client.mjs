@@ -94,7 +94,8 @@ const server = createServer(async (request, response) => {
   response.end();
 });
 await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
-const page = `http://127.0.0.1:${server.address().port}/${more.includes("--global") ? "?global" : ""}`;
+const query = more.includes("--global") ? "?global" : "";
+const page = `http://127.0.0.1:${server.address().port}/${query}`;
 
 const profile = mkdtempSync(join(tmpdir(), "wsd-client-"));
 let options;

@@ -11,7 +11,8 @@ let made = [];
 
 class FakeSocket {
   constructor(url, protocols) {
-    Object.assign(this, { url, protocols, sent: [], bufferedAmount: 0, closed: null, protocol: "" });
+    Object.assign(this, { url, protocols, sent: [], closed: null, protocol: "" });
+    this.bufferedAmount = 0;
     made.push(this);
   }
   send(data) {
@@ -115,7 +116,8 @@ test("what the server asks for is waited once, and then the jitter is our own", 
 test("a reason is read strictly, and no server keeps a client away for ever", () => {
   assert.equal(retryAfter("retry after 0 ms"), 0);
   assert.equal(retryAfter("retry after 999999999999 ms"), 600_000);
-  for (const reason of ["", "retry after 5 s", "retry after -5 ms", "please retry after 5 ms", null]) {
+  const wrong = ["", "retry after 5 s", "retry after -5 ms", "please retry after 5 ms", null];
+  for (const reason of wrong) {
     assert.equal(retryAfter(reason), null);
   }
 });
