@@ -52,7 +52,7 @@ export interface Options {
    * a server's pings, so use it only where the server sends messages regularly. Default 0: off.
    */
   silence?: number;
-  /** Close codes of the server after which the socket does not come back. Default `[1000, 1008]`. */
+  /** Close codes of the server that are final. Default `[1000, 1008]`. */
   final?: number[];
   /** Messages that may wait for a connection. Default 256. */
   queueMessages?: number;
