@@ -4,6 +4,17 @@
 //! control socket, the serials, the scoreboard, and a duplicate of every link. It starts the
 //! manager and the workers, reaps and replaces them, and ends when the last is gone. It decides
 //! nothing about connections.
+//!
+//! The files, by what they are about:
+//! - starting and ending: [`launch`] (what the launcher leaves), [`report`] (the verdict of a
+//!   start), [`signals`], [`stop`], [`notify`] (systemd).
+//! - processes: [`child`], [`manager_handle`], [`worker_handle`], [`apps`], [`slots`],
+//!   [`throttle`], [`protocol`] (what a worker may say).
+//! - what outlives a process: [`listen`], [`lent_listeners`], [`serials`], [`lease`], [`pages`]
+//!   (the counters), [`runtime_dir`], [`log_file`], [`file_checks`].
+//! - change: [`reload`], [`upgrade`], [`worker_left`] (a worker as one image leaves it to the
+//!   next).
+//! - whose files are believed: [`trust`], [`trusted_path`].
 
 mod apps;
 mod child;

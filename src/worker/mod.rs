@@ -4,6 +4,22 @@
 //! starts the handler, accepts, and lives in [`reactor`] until it is told to leave. All of it is
 //! one thread. State stands in cells of [`Worker`], borrowed only for short operations and never
 //! while a handler runs, so a handler may call whatever it likes.
+//!
+//! The files, by what they are about:
+//! - the process: [`boot`], [`life`], [`reactor`] (the event loop), [`turn`] (the end of a pass of
+//!   the loop), [`leave`], [`settings`], [`timers`].
+//! - who comes in: [`listeners`], [`accept`], [`checks`] and [`admission`] (limits), [`counting`],
+//!   [`head`] (requests), [`open`] (the handshake's answer), [`plain`], [`http`] and
+//!   [`http_connections`] (requests that are no WebSocket).
+//! - clients: [`table`], [`connection`], [`frames`] (bytes in), [`outbox`], [`broadcast_buffer`]
+//!   and [`spares`] (bytes out), [`heartbeat`], [`meter`] and [`budget`] (rates and memory),
+//!   [`ending`].
+//! - the handler: [`dispatch`], [`local_handle`] (what a handler may ask for), [`tasks`],
+//!   [`processes`], [`crash`] (`on_close` for the clients of a worker that died).
+//! - other processes: [`links`] (master and manager), [`push`], [`direct`] (links to other
+//!   workers), [`requests`] (answers that are waited for), [`serials`], [`owns`].
+//! - connections that move: [`handover`], [`rounds`] and [`stayers`] give, [`adopt`] and
+//!   [`deferred`] take, [`snapshot`] is a connection as bytes.
 
 mod accept;
 mod admission;
