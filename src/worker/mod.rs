@@ -9,7 +9,7 @@
 //! - the process: [`boot`], [`life`], [`reactor`] (the event loop), [`turn`] (the end of a pass of
 //!   the loop), [`leave`], [`settings`], [`timers`].
 //! - who comes in: [`listeners`], [`accept`], [`checks`] and [`admission`] (limits), [`counting`],
-//!   [`head`] (requests), [`open`] (the handshake's answer), [`plain`], [`http`] and
+//!   [`head`] (requests), [`open`] (the handshake's answer), [`plain`], `http` and
 //!   [`http_connections`] (requests that are no WebSocket).
 //! - clients: [`table`], [`connection`], [`frames`] (bytes in), [`outbox`], [`broadcast_buffer`]
 //!   and [`spares`] (bytes out), [`heartbeat`], [`meter`] and [`budget`] (rates and memory),
