@@ -1,7 +1,6 @@
 //! The client of `clients/js` against a server that is killed, reloaded and stopped: in Node, in
 //! Chromium and in Firefox. `tests/browser/client-story.js` is what it goes through.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -9,10 +8,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use crate::harness::*;
-
-fn repository(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 /// Runs the story at some place (see `client.mjs`), and does to the server what it asks for.
 async fn goes_through_the_story(place: &[&str]) {
@@ -30,7 +25,7 @@ async fn goes_through_the_story(place: &[&str]) {
         node.arg("--experimental-websocket");
     }
     node.arg("client.mjs").arg(format!("ws://{}/", server.address)).args(place);
-    node.current_dir(repository("tests/browser")).kill_on_drop(true);
+    node.current_dir(repository().join("tests/browser")).kill_on_drop(true);
     node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut node = node.spawn().expect("the package nodejs");
     let mut stdin = node.stdin.take().unwrap();
@@ -107,7 +102,7 @@ async fn the_js_client_comes_back_from_a_script_tag() {
 async fn the_js_client_passes_its_own_tests_and_its_script_is_made_from_it() {
     for arguments in [&["build.js", "--check"][..], &["--test", "test/"]] {
         let mut node = Command::new("node");
-        let ran = command(node.args(arguments).current_dir(repository("clients/js"))).await;
+        let ran = command(node.args(arguments).current_dir(repository().join("clients/js"))).await;
         assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     }
 }
