@@ -110,7 +110,8 @@ impl Manager {
         Ok(())
     }
 
-    /// All that its sender does not send by it has gone to its receiver: now that may listen.
+    /// `Through`: everything the sender sent through the manager has been forwarded. The receiver
+    /// may now read the direct link.
     pub fn on_through(&mut self, from: WorkerId, link: LinkId) {
         let Some(pair) = self.direct.links.get_mut(&link) else { return };
         if pair.from == from
@@ -121,11 +122,12 @@ impl Manager {
         }
     }
 
-    /// All that went by it is sent: its receiver takes that before what follows by us.
+    /// `Indirect`: the sender has stopped using the link. The receiver has to drain the link before
+    /// it reads anything more from the manager.
     pub fn on_indirect(&mut self, from: WorkerId, link: LinkId) {
         let Some(pair) = self.direct.links.get_mut(&link) else {
             if self.owners_due_at.is_some() && self.direct.over.len() < OVER_MAX {
-                // Its receiver has not told us of it yet.
+                // The receiver has not told this manager of the link yet.
                 self.direct.over.insert(link);
             }
             return;
@@ -141,7 +143,7 @@ impl Manager {
         }
     }
 
-    /// All that went by it was taken.
+    /// `PeerEnded`: the receiver has drained the link.
     pub fn on_peer_ended(&mut self, to: WorkerId, link: LinkId) {
         if self.direct.links.get(&link).is_none_or(|pair| pair.to != to) {
             return;

@@ -140,7 +140,7 @@ pub fn run(server: Server) -> ExitCode {
     {
         sources.set.push(("daemonize".to_owned(), "true".to_owned()));
     }
-    // To reach a server that runs, where it runs is all that has to be right.
+    // A command to a running server needs nothing of the configuration but where the server is.
     let strict = matches!(command, Command::Start(_) | Command::Restart(_) | Command::Check);
     let config = match launcher::load(&server, &sources, strict) {
         Ok(config) => config,

@@ -45,8 +45,8 @@ impl Listeners {
     }
 
     /// How many connections to accept on a listener that is ready: one, and once in a tick of
-    /// the clock all that wait. For the accept that finds none the kernel makes a socket and
-    /// throws it away, which costs half of what one does that finds one.
+    /// the clock all that wait. An `accept` that fails with EAGAIN still costs half of one that
+    /// succeeds, because the kernel allocates a socket first.
     pub fn accepts(&mut self, index: u32, now_ms: u64) -> usize {
         let Some(Some(listening)) = self.sockets.get_mut(index as usize) else { return 0 };
         let empties = std::mem::replace(&mut listening.emptied_at, now_ms) != now_ms;
