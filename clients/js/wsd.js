@@ -298,8 +298,8 @@ export class WsdSocket {
   #backoff(code) {
     const { backoffMin, backoffMax, random } = this.#options;
     const bound = Math.min(backoffMax, backoffMin * 2 ** Math.min(this.#tries, 30));
-    // 1013: the server is too busy, or this client reads too slowly.
-    const least = code === 1013 ? backoffMin : 0;
+    // The server meant these (1000, 1008), or is too busy (1013): the next try is in no hurry.
+    const least = [1000, 1008, 1013].includes(code) ? 4 * backoffMin : 0;
     return Math.min(backoffMax, least + Math.round(random() * bound));
   }
 

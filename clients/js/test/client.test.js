@@ -122,10 +122,12 @@ test("a reason is read strictly, and no server keeps a client away for ever", ()
   }
 });
 
-test("a busy server is given its time", async () => {
-  const { states } = await opened({ random: () => 0 });
-  made.at(-1).ends(1013);
-  assert.equal(states.at(-1).retryIn, 500);
+test("a server that is busy, or meant its close, is given time", async () => {
+  for (const code of [1000, 1008, 1013]) {
+    const { states } = await opened({ random: () => 0, final: [] });
+    made.at(-1).ends(code);
+    assert.equal(states.at(-1).retryIn, 2_000);
+  }
 });
 
 test("a close that is meant ends it, and codes of the application may be added", async () => {

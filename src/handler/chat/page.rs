@@ -1,15 +1,25 @@
 //! The chat page: one file with its style and script inside, and nothing from elsewhere.
 
+use std::sync::LazyLock;
+
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::api::HttpResponse;
 
-const HTML: &str = include_str!("page.html");
+/// Where the client stands in the page.
+const CLIENT_HERE: &str = "/* clients/js/wsd.global.js */";
 
-/// What the page may do: run its own script and style, known by their hashes, and connect back
+/// The page, with the client of `clients/js` in a script of its own.
+static HTML: LazyLock<String> = LazyLock::new(|| {
+    let client = include_str!("../../../clients/js/wsd.global.js");
+    include_str!("page.html").replace(CLIENT_HERE, client)
+});
+
+/// What the page may do: run its own scripts and style, known by their hashes, and connect back
 /// to its own host. A text that slipped into the page as markup could do nothing.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-Th+60PC9hiDVgZBRsSorJfFfvZELVelJDuq8gUDLKaY='; \
+    script-src 'sha256-kWGzi5FZ7ny9lm4TahrLz4hTjRywpZuAVgNCqmrH0Ek=' \
+        'sha256-QMf9p6dJqNlygjlKbfg2BUKOxdViiASJGpRvCwAO49g='; \
     style-src 'sha256-A/MIy+gm1ZjCPwKKQyNQbaJqU4/yw79SsCFxsdt1ik4='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -22,7 +32,7 @@ pub(super) fn answer(method: &Method) -> HttpResponse {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let mut response = HttpResponse::new(HTML.into());
+    let mut response = HttpResponse::new(HTML.as_str().into());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -43,18 +53,21 @@ mod tests {
 
     use super::*;
 
-    fn hash_of(tag: &str) -> String {
+    /// The hashes of what stands in each element of that name.
+    fn hashes_of(tag: &str) -> String {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
-        let (_, rest) = HTML.split_once(&open).unwrap();
-        let (body, _) = rest.split_once(&close).unwrap();
-        let digest = sha2::Sha256::digest(body);
-        format!("'sha256-{}'", BASE64.encode(&digest))
+        let bodies = HTML.split(&open).skip(1).filter_map(|rest| rest.split_once(&close));
+        let hashes = bodies.map(|(body, _)| {
+            let digest = sha2::Sha256::digest(body);
+            format!("'sha256-{}'", BASE64.encode(&digest))
+        });
+        hashes.collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn the_policy_knows_the_pages_own_script_and_style() {
+    fn the_policy_knows_the_pages_own_scripts_and_style() {
         for (tag, directive) in [("script", "script-src"), ("style", "style-src")] {
-            let want = format!("{directive} {};", hash_of(tag));
+            let want = format!("{directive} {};", hashes_of(tag));
             assert!(POLICY.contains(&want), "page.html was changed: put {want} into POLICY");
         }
     }
