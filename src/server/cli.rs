@@ -25,7 +25,7 @@ Examples:
   wsd connections                who is connected
   wsd push 14450488833 'hello'   a message to one client, from anywhere on this machine
   wsd reload                     new code and configuration; nobody is disconnected
-  wsd stop                       returns when all of it is gone
+  wsd stop                       returns when every process has ended
 ";
 
 /// What stands below the help of every command: examples and the exit statuses.
@@ -63,9 +63,9 @@ struct Options {
 enum Command {
     /// Serve, in the foreground unless told otherwise.
     Start(Start),
-    /// Stop the server, and return when all of it is gone.
+    /// Stop the server, and return when every process has ended.
     ///
-    /// It stops accepting, lets running handlers end (at most max_wait_time), closes every
+    /// The server stops accepting, lets running handlers end (at most max_wait_time), closes every
     /// connection with 1001, and kills what does not end in time.
     Stop,
     /// Stop the server if it runs, and start it.

@@ -17,8 +17,6 @@ async fn goes_through_the_story(place: &[&str]) {
         .set("allowed_origins", r#"["*"]"#)
         .start()
         .await;
-    // The same port after the stop.
-    server.configure("listen", format!(r#"["{}"]"#, server.address));
     let mut node = Command::new("node");
     if place == ["node"] {
         // Node 22 needs no word of it.
@@ -52,6 +50,8 @@ async fn goes_through_the_story(place: &[&str]) {
                 Some("reloaded")
             }
             "stop" => {
+                // The same port after the stop.
+                server.configure("listen", format!(r#"["{}"]"#, server.address));
                 server.wsd(["stop"]).await.ok();
                 assert_eq!(server.start_again().await.code, Some(0));
                 Some("started")

@@ -49,8 +49,8 @@ final class RuntimeDir
         }
         [$me, $owner] = [self::me(), $stat['uid']];
         if ($owner !== $me && $owner !== 0 && !($me === 0 && $onlyRoots)) {
-            throw new \RuntimeException("$path belongs to uid $owner, who is neither you nor root: "
-                . 'whoever answers there is not asked; name the right runtime_dir');
+            throw new \RuntimeException("$path belongs to uid $owner, who is neither you nor root, "
+                . 'so no server there is asked; name the right runtime_dir');
         }
         if (($stat['mode'] & 0170000) !== 0040000 || ($stat['mode'] & 0022) !== 0) {
             throw new \RuntimeException("$path is no directory, or others can write to it: chmod go-w it");

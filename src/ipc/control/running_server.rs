@@ -99,8 +99,8 @@ impl RunningServer {
         let made_by_root = me == 0 && way.untrusted.is_none() && !way.sticky;
         if owner != me && owner != 0 && !made_by_root {
             return Err(failed(format!(
-                "{} belongs to uid {owner}, who is neither you nor root: whoever answers there \
-                 is not asked; run the command as that user, or name the right runtime_dir",
+                "{} belongs to uid {owner}, who is neither you nor root, so no server there \
+                 is asked; run the command as that user, or name the right runtime_dir",
                 path.display()
             )));
         }
@@ -156,7 +156,7 @@ impl RunningServer {
             (true, true) => Ok(()),
             (false, _) => Err(failed(format!("{} is not what a server makes", path.display()))),
             (_, false) => Err(failed(format!(
-                "{} belongs to uid {}, its directory to uid {}: whoever answers there is not \
+                "{} belongs to uid {}, its directory to uid {}, so no server there is \
                  asked",
                 path.display(),
                 stat.st_uid,
