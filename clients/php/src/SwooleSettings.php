@@ -11,11 +11,12 @@ final class SwooleSettings
     private const NOTHING_TO_DO = [
         'enable_reuse_port', 'dispatch_mode', 'reload_async', 'enable_coroutine', 'hook_flags',
         'open_websocket_protocol', 'open_http_protocol', 'enable_unsafe_event', 'task_ipc_mode',
-'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
+        'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
         'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
         'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
         'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
-        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame',
+        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame', 'open_websocket_ping_frame',
+        'open_websocket_pong_frame',
         'enable_static_handler', 'document_root', 'task_use_object', 'task_object', 'wsd',
         'buffer_output_size', 'output_buffer_size', 'enable_delay_receive', 'tcp_keepinterval',
         'tcp_keepcount', 'socket_type', 'process_prefix',
@@ -178,13 +179,25 @@ final class SwooleSettings
             'tcp_user_timeout', 'websocket_subprotocol', 'daemonize', 'pid_file', 'log_file',
             'log_level', 'runtime_dir', ...self::NOTHING_TO_DO,
         ];
+        $swooles = self::keysOfSwoole();
         foreach ($this->set as $key => $value) {
-            if (isset(self::SAID[$key]) && $value) {
-                $this->notices[] = "$key: " . self::SAID[$key];
+            $key = (string) $key;
+            if (isset(self::SAID[$key])) {
+                $value && $this->notices[] = "$key: " . self::SAID[$key];
             } elseif (!in_array($key, $known, true)) {
-                $this->notices[] = "$key: does not apply here and is ignored";
+                $this->notices[] = in_array($key, $swooles, true)
+                    ? "$key: does not apply here and is ignored"
+                    : Nearest::sentence($key, [...$known, ...$swooles]);
             }
         }
+    }
+
+    /** @return list<string> every key that Swoole's set() takes */
+    private static function keysOfSwoole(): array
+    {
+        $constants = (new \ReflectionClass(\Swoole\Constant::class))->getConstants();
+        $isOption = fn (string $name) => str_starts_with($name, 'OPTION_');
+        return array_values(array_filter($constants, $isOption, ARRAY_FILTER_USE_KEY));
     }
 
     /** @param array<string, string> $keys */
