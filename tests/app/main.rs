@@ -14,6 +14,7 @@ mod harness;
 mod laravel;
 mod names;
 mod processes;
+mod scripts;
 mod sites;
 mod support;
 mod swoole;

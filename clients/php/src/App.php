@@ -16,6 +16,7 @@ namespace Wsd;
  *  - handshake(Request): Accept|Response|null   a Response keeps the client out, null lets it in
  *  - open(Request)                        the client is in
  *  - message(int $fd, string $data, int $opcode, int $flags)   Protocol::FLAG_COMPRESSED
+ *  - control(int $fd, string $data, int $opcode)   a ping or pong of a client, and a ping is yours to answer
  *  - close(int $fd, Close $close)
  *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
  *                                         or later, neither is wsd's own 404
@@ -83,7 +84,8 @@ final class App
     /** Sets the handler of an event. */
     public function on(string $event, callable $handler): self
     {
-        $names = ['start', 'handshake', 'open', 'message', 'close', 'request', 'attach', 'pipe', 'note', 'stop'];
+        $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
+            'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -316,6 +318,7 @@ final class App
             'message' => Protocol::WANT_MESSAGE,
             'request' => Protocol::WANT_REQUEST,
             'attach' => Protocol::WANT_ATTACH,
+            'control' => Protocol::WANT_CONTROL,
         ];
         foreach ($kinds as $name => $bits) {
             $wants |= isset($this->handlers[$name]) ? $bits : 0;
@@ -369,7 +372,8 @@ final class App
                 $fd = $event['fd'];
                 $this->mine[$fd] ??= $this->free;
                 try {
-                    ($this->handlers['message'])($this, $fd, $event['payload'], $event['code'], $event['flags']);
+                    $handler = $this->handlers[$event['code'] > self::BINARY ? 'control' : 'message'];
+                    $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
                 } catch (\Throwable $error) {
                     $this->failed($error, $fd);
                 }

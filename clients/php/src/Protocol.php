@@ -64,6 +64,7 @@ final class Protocol
     public const WANT_REQUEST = 16;
     public const WANT_ATTACH = 32;
     public const IN_ORDER = 64;
+    public const WANT_CONTROL = 128;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid'];
 

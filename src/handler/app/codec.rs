@@ -51,6 +51,8 @@ pub mod wants {
     pub const ATTACH: u8 = 32;
     /// Not a wish but a promise: one event is handled after the other.
     pub const IN_ORDER: u8 = 64;
+    /// MESSAGE with the opcodes 9 and 10: pings and pongs, which the worker then does not answer.
+    pub const CONTROL: u8 = 128;
 }
 
 macro_rules! kinds {

@@ -178,6 +178,10 @@ impl Handler for AppHandler {
         })
     }
 
+    fn takes_control_frames(&self) -> bool {
+        self.shared.wants.get().is_some_and(|wants| wants & wants::CONTROL != 0)
+    }
+
     fn process_of(&self, fd: Fd) -> Option<u16> {
         Some(self.shared.place_of(fd.as_u64()))
     }

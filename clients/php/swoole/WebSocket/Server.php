@@ -107,6 +107,7 @@ class Server extends \Swoole\Http\Server
             }
             $message($this, $frame);
         });
+        $this->bindControl($message);
         $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
         $decides = isset($this->handlers['handshake']) || isset($this->handlers['beforehandshakeresponse']);
         if ($decides) {
@@ -123,6 +124,26 @@ class Server extends \Swoole\Http\Server
                 ($this->handlers['attach'])($this, Request::of($request, $this->port, $this->setting));
             });
         }
+    }
+
+    /** Where the script wants pings, it answers them; of the two, it may want only pongs. */
+    private function bindControl(callable $message): void
+    {
+        $pings = !empty($this->setting['open_websocket_ping_frame']);
+        $pongs = !empty($this->setting['open_websocket_pong_frame']);
+        if (!$pings && !$pongs) {
+            return;
+        }
+        $wanted = [App::PING => $pings, App::PONG => $pongs];
+        $this->app->on('control', function (App $app, int $fd, string $data, int $opcode) use ($message, $wanted) {
+            if ($wanted[$opcode]) {
+                $frame = new Frame();
+                [$frame->fd, $frame->data, $frame->opcode, $frame->finish] = [$fd, $data, $opcode, true];
+                $message($this, $frame);
+            } elseif ($opcode === App::PING) {
+                $app->push($fd, $data, App::PONG);
+            }
+        });
     }
 
     private function closed(int $fd, Close $close): void
