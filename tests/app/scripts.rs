@@ -1,8 +1,12 @@
 //! Small scripts in the manner of public ones, run as their users run them.
 
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::Client;
+use crate::harness::{Client, kill, until};
 use crate::sites::Script;
 use crate::support::path;
 
@@ -19,5 +23,75 @@ async fn a_script_that_asks_for_pings_and_pongs_gets_them_and_answers_itself() {
     client.send_message(Message::Pong("b".into())).await.unwrap();
     assert_eq!(client.receive().await, "pong b");
     assert_eq!(client.ask("c").await, "text c");
+    script.stop().await;
+}
+
+/// What `values` of counters.php says: the rows of the table, the atomic, the long one.
+#[derive(Debug, PartialEq, Deserialize)]
+struct Values(BTreeMap<String, i64>, i64, i64);
+
+async fn values(client: &mut Client) -> Values {
+    serde_json::from_str(&client.ask("values").await).unwrap()
+}
+
+/// A client for each of the four processes, by their numbers.
+async fn one_for_each(script: &Script) -> BTreeMap<String, Client> {
+    let mut clients = BTreeMap::new();
+    until("a client of each process", async || {
+        let mut client = Client::connect(&script.address, "/").await;
+        clients.insert(client.ask("who").await, client);
+        (clients.len() == 4).then_some(())
+    })
+    .await;
+    clients
+}
+
+#[tokio::test]
+async fn what_processes_count_is_exact_also_when_one_is_killed_in_the_midst() {
+    let script = start("counters").await;
+    let mut clients = one_for_each(&script).await;
+    let mut victim = clients.remove("3").unwrap();
+    let pid = victim.ask("pid").await.parse().unwrap();
+    victim.send("count 100000000").await;
+    for client in clients.values_mut() {
+        client.send("count 1000").await;
+    }
+    for client in clients.values_mut() {
+        assert_eq!(client.receive().await, "\"counted\"");
+    }
+    kill(pid, Signal::SIGKILL);
+    victim.closed().await;
+    let Values(rows, atomic, long) = values(clients.get_mut("0").unwrap()).await;
+    assert_eq!([rows["of 0"], rows["of 1"], rows["of 2"]], [1000; 3]);
+    // The killed one did four steps in turn, and may have done the last round in part.
+    let steps = [rows["sum"] - 1000, 3000 + rows["of 3"], atomic - 7, -1 - long];
+    assert!(steps.is_sorted_by(|a, b| a >= b) && steps[0] - steps[3] <= 1, "{steps:?}");
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn what_processes_share_outlives_a_reload_and_no_lock_outlives_its_holder() {
+    let script = start("counters").await;
+    let mut clients = one_for_each(&script).await;
+    let mut holder = clients.remove("1").unwrap();
+    let client = clients.get_mut("0").unwrap();
+    assert_eq!(holder.ask("hold").await, "true");
+    assert_eq!(client.ask("try").await, "[false,false,110]");
+    let pid: i32 = holder.ask("pid").await.parse().unwrap();
+    kill(pid, Signal::SIGKILL);
+    assert_eq!(client.ask("lock").await, "[true,false,true,false]");
+    client.send("count 10").await;
+    client.receive().await;
+    let (before, pid) = (values(client).await, client.ask("pid").await);
+    assert_eq!(before.0, BTreeMap::from([("of 0".into(), 10), ("sum".into(), 1010)]));
+    kill(script.pid(), Signal::SIGUSR1);
+    until("a process of after the reload", async || {
+        (client.ask("pid").await != pid).then_some(())
+    })
+    .await;
+    assert_eq!(values(client).await, before);
+    let full = client.ask("fill").await;
+    let said = r#"["a name that is t","Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",46,"#;
+    assert!(full.starts_with(said), "{full}");
     script.stop().await;
 }

@@ -53,6 +53,11 @@ impl Script {
         soon("a line", self.lines.next_line()).await.unwrap().expect("another line")
     }
 
+    /// The process that was started, which is the server's master.
+    pub fn pid(&self) -> i32 {
+        self.process.id().unwrap() as i32
+    }
+
     /// Ends it as Ctrl-C does, and waits until it is gone.
     pub async fn stop(mut self) {
         let pid = self.process.id().unwrap() as i32;

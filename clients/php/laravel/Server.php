@@ -11,6 +11,7 @@ use Illuminate\Contracts\Http\Kernel as HttpKernel;
 use Illuminate\Http\Request as IlluminateRequest;
 use Swoole\Http\Request as SwooleRequest;
 use Swoole\Http\Response as SwooleResponse;
+use Swoole\Table;
 use Swoole\WebSocket\Server as SwooleServer;
 use Symfony\Component\HttpFoundation\Response;
 use Wsd\Accept;
@@ -40,6 +41,20 @@ final class Server extends SwooleServer
         $this->config = Settings::of($this->laravel);
         parent::__construct((string) $this->config['listen_ip'], (int) $this->config['listen_port']);
         $this->set($this->config['swoole']);
+        $this->tables();
+    }
+
+    /** LaravelS's swoole_tables: `ws` is $server->wsTable. */
+    private function tables(): void
+    {
+        foreach ((array) ($this->config['swoole_tables'] ?? []) as $name => $wanted) {
+            $table = new Table((int) ($wanted['size'] ?? 0));
+            foreach ($wanted['column'] ?? [] as $column) {
+                $table->column($column['name'], $column['type'], (int) ($column['size'] ?? 0));
+            }
+            $table->create();
+            $this->{$name . 'Table'} = $table;
+        }
     }
 
     /** Serves until wsd says to end; gives the exit code. */

@@ -71,6 +71,7 @@ final class App
     private int $mark = 0;
     private bool $gathers = false;
     private bool $ending = false;
+    private bool $leaving = false;
     private bool $placed = false;
     private string $reserved = '';
     private int $handled = 0;
@@ -122,6 +123,7 @@ final class App
         }
         $this->flush();
         $this->placed && $this->guard(fn () => $this->call('stop'));
+        $this->leaving && Shared\File::leave();
         $this->end(0);
         return $this->ending ? 0 : 1;
     }
@@ -305,6 +307,8 @@ final class App
             }
         }
         $this->facts = json_decode($hello['payload'], true) ?: [];
+        // Before READY, so that a reload refuses a script whose tables are of another shape.
+        Shared\File::share((int) ($this->facts['master_pid'] ?? 0));
         $this->timers->restart();
         $this->free = (int) ($this->facts['push_free'] ?? 0);
         $this->most = (int) ($this->facts['push_max'] ?? PHP_INT_MAX);
@@ -397,6 +401,7 @@ final class App
                 break;
             case Protocol::SHUTDOWN:
                 $this->ending = true;
+                $this->leaving = $event['code'] === Protocol::WORKER_LEAVES;
                 break;
         }
     }

@@ -79,6 +79,7 @@ final class Launcher
     {
         $binary = self::binary();
         flush();
+        Shared\Place::leaveOwn();
         if ($replace && function_exists('pcntl_exec')) {
             pcntl_exec($binary, $arguments);
             throw new \RuntimeException("$binary cannot be run");

@@ -45,6 +45,9 @@ final class Protocol
     public const NOTE = 70;
     public const PLACE = 71;
 
+    /** The code of SHUTDOWN where the worker ends too. */
+    public const WORKER_LEAVES = 2;
+
     public const FLAG_ANSWER = 1;
     public const FLAG_ALL = 1;
     public const FLAG_LATER = 2;
