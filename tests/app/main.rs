@@ -12,6 +12,7 @@ mod daemon;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod laravel;
+mod laravel_tasks;
 mod names;
 mod processes;
 mod scripts;

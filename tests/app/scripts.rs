@@ -91,7 +91,38 @@ async fn what_processes_share_outlives_a_reload_and_no_lock_outlives_its_holder(
     .await;
     assert_eq!(values(client).await, before);
     let full = client.ask("fill").await;
-    let said = r#"["a name that is t","Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",46,"#;
-    assert!(full.starts_with(said), "{full}");
+    let said =
+        r#""Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",46,0]"#;
+    assert!(full.ends_with(said), "{full}");
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_of_the_servers_own_reads_a_queue_and_pushes() {
+    let script = start("queue").await;
+    let mut one = Client::connect(&script.address, "/").await;
+    let mut two = Client::connect(&script.address, "/").await;
+    assert_eq!(one.ask("who").await, "[3,0,false]");
+    one.send("all news").await;
+    assert_eq!(one.receive().await, "to all: news");
+    assert_eq!(two.receive().await, "to all: news");
+    one.send("pipe hello").await;
+    assert_eq!(two.receive().await, "worker 0 was told by 3: hello");
+    one.receive().await;
+    // One that ends, by itself or by a signal, runs again.
+    one.send("exit").await;
+    until("the second run", async || (one.ask("runs").await == "2").then_some(())).await;
+    let pid: i32 = one.ask("pid").await.parse().unwrap();
+    kill(pid, Signal::SIGKILL);
+    until("the third run", async || (one.ask("runs").await == "3").then_some(())).await;
+    // A reload replaces it, and a timer of another one goes on.
+    kill(script.pid(), Signal::SIGUSR1);
+    until("the run after the reload", async || (one.ask("runs").await == "4").then_some(())).await;
+    let ticks: u64 = one.ask("ticks").await.parse().unwrap();
+    until("more ticks", async || {
+        let now: u64 = one.ask("ticks").await.parse().unwrap();
+        (now > ticks).then_some(())
+    })
+    .await;
     script.stop().await;
 }

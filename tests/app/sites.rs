@@ -115,22 +115,34 @@ async fn the_files_of_a_tutorial_run_as_they_stand() {
 }
 
 /// The Laravel application of the tests in a directory of its own, served by `bin/laravels`.
-struct Laravel {
-    directory: TempDir,
+pub struct Laravel {
+    pub directory: TempDir,
     port: u16,
 }
 
 impl Laravel {
     async fn start() -> Laravel {
+        Laravel::start_with("").await
+    }
+
+    /// With more lines of its `.env`.
+    pub async fn start_with(env: &str) -> Laravel {
         let directory = tempfile::tempdir().unwrap();
         copy_laravel(directory.path());
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.append(true).create(true).open(directory.path().join(".env"));
+        std::io::Write::write_all(&mut file.unwrap(), env.as_bytes()).unwrap();
         let laravel = Laravel { directory, port: free_port().await };
         laravel.php(&["bin/laravels", "start", "-d"]).await;
         laravel
     }
 
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Runs PHP in the application; it has to succeed.
-    async fn php(&self, arguments: &[&str]) -> String {
+    pub async fn php(&self, arguments: &[&str]) -> String {
         self.try_php(arguments).await.ok()
     }
 

@@ -14,12 +14,12 @@ final class Settings
     /** Keys of LaravelS that have no counterpart, with what to do instead. */
     private const NOT_HERE = [
         'sockets' => 'more ports: name more addresses in wsd.listen',
-        'processes' => 'custom processes: run them under systemd or Supervisor',
         'inotify_reload' => 'reload on change: run `php bin/laravels reload` from your watcher',
     ];
 
     /** Keys of LaravelS besides those of the defaults. */
-    private const OTHERS = ['swoole_tables', 'server', 'enable_gzip', 'events', 'enable_coroutine_runtime', 'destroy_controllers'];
+    private const OTHERS = ['processes', 'swoole_tables', 'events', 'server', 'enable_gzip',
+        'enable_coroutine_runtime', 'destroy_controllers'];
 
     /** @return array<string, mixed> the user's keys over the defaults */
     public static function of(Application $app): array
@@ -103,6 +103,7 @@ final class Settings
             'allowed_origins' => ['same-host'],
             'allowed_hosts' => self::hosts((string) config('app.url')),
         ];
+        $set['wsd'] += ['app.user_processes' => count(Tasks::processes($config))];
         return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
     }
 

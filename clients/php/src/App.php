@@ -23,6 +23,8 @@ namespace Wsd;
  *  - attach(Request)                      the client was opened in another process
  *  - pipe(int $from, int $tag, string $data)
  *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
+ *  - main()                               once, when the process is ready: it ends with the function,
+ *                                         which handles events by serve()
  *  - stop()                               once, after the last event
  */
 final class App
@@ -86,7 +88,7 @@ final class App
     public function on(string $event, callable $handler): self
     {
         $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
-            'stop'];
+            'main', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -115,6 +117,10 @@ final class App
         $this->reserved = str_repeat("\0", self::RESERVED_BYTES);
         $self = getmypid();
         register_shutdown_function(fn () => getmypid() === $self && $this->cutShort());
+        if (isset($this->handlers['main'])) {
+            $this->guard(fn () => $this->call('main'));
+            $this->ending = true;
+        }
         // An answer lives until it is ended, so a process lives as long.
         while (!$this->ending || $this->replies !== []) {
             if ($this->next() === null && !$this->wait()) {
@@ -254,7 +260,8 @@ final class App
      * modulo the number of processes. During a reload a worker is two, and the bytes reach both.
      *
      * @param int $flags Protocol::TO_TASK: a process that does tasks; with TO_ANY: the one with the
-     *     least to do. AS_NOTE: past the events that wait, to the handler `note`
+     *     least to do. TO_USER: the one of number $tag that runs a function of its own. AS_NOTE: past the
+     *     events that wait, to the handler `note`
      * @return bool false, with a warning, where they were not sent
      */
     public function send(int $worker, string $data, int $tag = 0, int $flags = 0): bool
@@ -277,6 +284,20 @@ final class App
     public function has(int $fd, int $bytes): bool
     {
         return $bytes <= ($this->mine[$fd] ?? -1);
+    }
+
+    /**
+     * Handles an event that has come, or waits for one, and for timers that are due.
+     *
+     * @param float|null $seconds how long it waits at most; null has no end
+     * @return bool false once wsd has said to end, or is gone
+     */
+    public function serve(?float $seconds = null): bool
+    {
+        if ($this->next() === null) {
+            $this->ending = !$this->wait($seconds) || $this->ending;
+        }
+        return !$this->ending;
     }
 
     /** Sends what is queued now, and not at the end of the event. */
@@ -607,10 +628,11 @@ final class App
     }
 
     /** Waits for the next event or timer. False when the worker is gone. */
-    private function wait(): bool
+    private function wait(?float $seconds = null): bool
     {
         $this->flush();
-        $alive = $this->channel->read($this->timers->wait());
+        $due = $this->timers->wait();
+        $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->tick();
         return $alive;
     }

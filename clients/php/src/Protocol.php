@@ -58,6 +58,7 @@ final class Protocol
     public const TO_TASK = 2;
     public const TO_ANY = 4;
     public const AS_NOTE = 8;
+    public const TO_USER = 16;
     public const FLAG_AGAIN = 128;
 
     public const WANT_HANDSHAKE = 1;

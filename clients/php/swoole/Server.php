@@ -46,6 +46,7 @@ class Server implements \Wsd\OpenSwooleServer
     private array $awaited = [];
     private ?array $task = null;
     private float $started = 0;
+    private \Wsd\ServerProcess $users;
     private int $requests = 0;
 
     public function __construct(
@@ -60,6 +61,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->type = $sock_type;
         $this->ports = [$this];
         $this->app = new App();
+        $this->users = new \Wsd\ServerProcess($this->app);
         $this->connections = new Connection\Iterator($this->app);
         Timer::bind($this->app->timers);
     }
@@ -106,6 +108,7 @@ class Server implements \Wsd\OpenSwooleServer
             'app.command' => Launcher::command(),
             'app.cwd' => getcwd() ?: '/',
             'app.stdout' => 'own',
+            'app.user_processes' => $this->users->count(),
             ...$settings->wsd,
         ]) === 0;
     }
@@ -288,7 +291,8 @@ class Server implements \Wsd\OpenSwooleServer
         if ($dst_worker_id === $this->worker_id) {
             return $this->warn('sendMessage', "can't send messages to self");
         }
-        if ($dst_worker_id < 0 || $dst_worker_id >= $this->workers() + $this->taskWorkers()) {
+        $all = $this->workers() + $this->taskWorkers() + (int) $this->app->fact('users');
+        if ($dst_worker_id < 0 || $dst_worker_id >= $all) {
             return $this->warn('sendMessage', "worker_id[$dst_worker_id] is invalid");
         }
         if (!isset($this->handlers['pipemessage'])) {
@@ -375,9 +379,16 @@ class Server implements \Wsd\OpenSwooleServer
         $this->addListener($host, $port, $sock_type);
     }
 
-    public function addProcess(mixed $process): never
+    /**
+     * Has the server run a process with a function of its own, and again where it ends.
+     *
+     * @return int|false its number among those of the server
+     */
+    public function addProcess(Process $process): int|false
     {
-        throw new \RuntimeException('addProcess has no counterpart: run it as a service of its own');
+        return $this->started > 0
+            ? $this->warn('addProcess', 'must be called before the server starts')
+            : $this->users->add($process);
     }
 
     /** What is named in Swoole's manual and not above: docs/swoole.md says why. */
@@ -398,23 +409,31 @@ class Server implements \Wsd\OpenSwooleServer
         $this->app->on('start', function (App $app): void {
             $processes = (int) $app->fact('processes');
             $process = (int) $app->fact('process');
-            $this->taskworker = $process >= $processes;
-            $this->worker_id = $this->taskworker
-                ? $this->workers() + $app->fact('worker') * $app->fact('tasks') + $process - $processes
-                : $app->fact('worker') * $processes + $process;
+            $user = $this->users->find();
+            $this->taskworker = $process >= $processes && $user === null;
+            $this->worker_id = match (true) {
+                $user !== null => $this->workers() + $this->taskWorkers() + $user,
+                $this->taskworker => $this->workers() + $app->fact('worker') * $app->fact('tasks')
+                    + $process - $processes,
+                default => $app->fact('worker') * $processes + $process,
+            };
             $this->worker_pid = getmypid();
             $this->master_pid = (int) $app->fact('master_pid');
             $this->manager_pid = (int) $app->fact('manager_pid');
             $this->started = microtime(true);
             $this->setting['worker_num'] = $this->workers();
             $this->setting['task_worker_num'] = $this->taskWorkers();
+            if ($user !== null) {
+                $app->on('main', fn () => $this->users->run());
+                return;
+            }
             $first = $this->worker_id === 0 && $app->fact('start') === 0 && $app->fact('epoch') === 1;
             if ($first && isset($this->handlers['start'])) {
                 ($this->handlers['start'])($this);
             }
             $this->call('workerstart', $this->worker_id);
         });
-        $this->app->on('stop', fn () => $this->call('workerstop', $this->worker_id));
+        $this->app->on('stop', fn () => $this->users->find() ?? $this->call('workerstop', $this->worker_id));
         $this->app->on('pipe', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         $this->app->on('note', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         if (isset($this->handlers['request'])) {
@@ -502,8 +521,17 @@ class Server implements \Wsd\OpenSwooleServer
         if ($worker < $this->workers()) {
             return $this->app->send(intdiv($worker, $processes), $bytes, $worker % $processes, $flags);
         }
-        $tasks = (int) $this->app->fact('tasks');
         $worker -= $this->workers();
+        if ($worker >= $this->taskWorkers()) {
+            $user = $worker - $this->taskWorkers();
+            return $this->app->send(
+                $user % max(1, (int) $this->app->fact('worker_num')),
+                $bytes,
+                $user,
+                $flags | Protocol::TO_USER,
+            );
+        }
+        $tasks = (int) $this->app->fact('tasks');
         return $this->app->send(intdiv($worker, $tasks), $bytes, $worker % $tasks, $flags | Protocol::TO_TASK);
     }
 
@@ -515,6 +543,7 @@ class Server implements \Wsd\OpenSwooleServer
         match ($bytes[4]) {
             's' => $this->call('pipemessage', $from, $rest),
             'o' => $this->call('pipemessage', $from, unserialize($rest)),
+            'p' => $this->users->written(unpack('V', $rest)[1], substr($rest, 4)),
             't' => $this->runTask($from, unpack('Pid/Cwaits', $rest), unserialize(substr($rest, 9))),
             'f' => $this->finished(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
         };
