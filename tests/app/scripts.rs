@@ -7,11 +7,16 @@ use serde::Deserialize;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Client, kill, until};
-use crate::sites::Script;
+use crate::sites::{Script, free_port, get_of};
 use crate::support::path;
 
 async fn start(name: &str) -> Script {
-    Script::start(&[&path(&format!("tests/app/fixtures/scripts/{name}.php"))]).await
+    start_with(name, &[]).await
+}
+
+async fn start_with(name: &str, env: &[(&str, &str)]) -> Script {
+    let script = path(&format!("tests/app/fixtures/scripts/{name}.php"));
+    Script::start_with(&[&script], env).await
 }
 
 #[tokio::test]
@@ -124,5 +129,26 @@ async fn a_process_of_the_servers_own_reads_a_queue_and_pushes() {
         (now > ticks).then_some(())
     })
     .await;
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn each_port_of_a_script_has_callbacks_of_its_own() {
+    let (second, third) = (free_port().await.to_string(), free_port().await.to_string());
+    let env = [("SECOND", second.as_str()), ("THIRD", third.as_str())];
+    let script = start_with("two_ports", &env).await;
+    let mut chat = Client::connect(&script.address, "/").await;
+    assert_eq!(chat.receive().await, "chat");
+    let mut sensor = Client::connect(&format!("127.0.0.1:{second}"), "/").await;
+    assert_eq!(sensor.receive().await, "sensor");
+    assert_eq!(chat.ask("hello").await, "chat hello");
+    sensor.send("7").await;
+    assert_eq!(chat.receive().await, "measured 7");
+    assert_eq!(sensor.receive().await, "measured 7");
+    let operators = format!("127.0.0.1:{third}");
+    assert!(get_of("localhost", &operators, "/status").await.ends_with("[3,\"\\/status\"]"));
+    assert!(get_of("localhost", &script.address, "/").await.ends_with("page"));
+    assert!(get_of("localhost", &format!("127.0.0.1:{second}"), "/").await.ends_with("page"));
+    assert!(Client::connect_with(&operators, "/", &[]).await.is_err());
     script.stop().await;
 }

@@ -29,16 +29,16 @@ pub struct Script {
 impl Script {
     /// Starts `php`, with these arguments, and returns when it serves.
     pub async fn start(arguments: &[&str]) -> Script {
-        Script::start_with(arguments, "TEST_NOTHING", "").await
+        Script::start_with(arguments, &[]).await
     }
 
-    /// As [`start`](Self::start), with a variable in the environment.
-    pub async fn start_with(arguments: &[&str], name: &str, value: &str) -> Script {
+    /// As [`start`](Self::start), with variables in the environment.
+    pub async fn start_with(arguments: &[&str], env: &[(&str, &str)]) -> Script {
         let port = free_port().await;
         let directory = tempfile::tempdir().unwrap();
         let mut php = Command::new("php");
         php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
-        php.env(name, value);
+        php.envs(env.iter().copied());
         php.env("WSD_BIN", stock_program()).env("WSD_RUNTIME_DIR", directory.path().join("run"));
         php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = php.spawn().unwrap();
@@ -209,8 +209,13 @@ impl Nginx {
 
 /// The answer to a GET, head and body.
 async fn get(address: &str, target: &str) -> String {
+    get_of("todo.test", address, target).await
+}
+
+/// The answer to a GET to a host, head and body.
+pub async fn get_of(host: &str, address: &str, target: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {target} HTTP/1.1\r\nhost: todo.test\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     soon("the answer", stream.read_to_end(&mut answer)).await.unwrap();

@@ -103,7 +103,8 @@ final class Settings
             'allowed_origins' => ['same-host'],
             'allowed_hosts' => self::hosts((string) config('app.url')),
         ];
-        $set['wsd'] += ['app.user_processes' => count(Tasks::processes($config))];
+        $processes = count(Tasks::processes($config));
+        $set['wsd'] += $processes > 0 ? ['app.user_processes' => $processes] : [];
         return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
     }
 

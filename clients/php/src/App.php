@@ -140,6 +140,12 @@ final class App
         return $this->facts[$name] ?? null;
     }
 
+    /** Whether a handler of an event runs. */
+    public function isBusy(): bool
+    {
+        return $this->event !== null;
+    }
+
     /** How many events this process handled. */
     public function handled(): int
     {

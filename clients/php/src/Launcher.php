@@ -60,9 +60,10 @@ final class Launcher
      * server must be sent to the master (`wsd stop`).
      *
      * @param array<string, scalar|list<string>> $settings keys of wsd's configuration
+     * @param Keeper|null $keeper where this process has something to do besides
      * @return int the exit code, where this process was not replaced
      */
-    public static function start(array $settings): int
+    public static function start(array $settings, ?Keeper $keeper = null): int
     {
         // For this user alone: wsd itself lets the group look into a directory that it makes.
         @mkdir((string) ($settings['runtime_dir'] ?? ''), 0700);
@@ -70,6 +71,10 @@ final class Launcher
         foreach ($settings as $key => $value) {
             $arguments[] = '--set';
             $arguments[] = "$key=" . self::value($value);
+        }
+        if ($keeper !== null) {
+            Shared\Place::leaveOwn();
+            return $keeper->run([self::binary(), ...$arguments]);
         }
         return self::run($arguments, true);
     }
@@ -84,7 +89,7 @@ final class Launcher
             pcntl_exec($binary, $arguments);
             throw new \RuntimeException("$binary cannot be run");
         }
-        $process = proc_open([$binary, ...$arguments], [STDIN, STDOUT, STDERR], $pipes);
+        $process = proc_open([$binary, ...$arguments], [], $pipes);
         if ($process === false) {
             throw new \RuntimeException("$binary cannot be run");
         }

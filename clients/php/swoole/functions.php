@@ -3,6 +3,7 @@
 declare(strict_types=1);
 
 use Swoole\Timer;
+use Wsd\MediaType;
 use Wsd\SwooleErrors;
 use Wsd\SwooleSettings;
 
@@ -146,5 +147,35 @@ if (!function_exists('swoole_timer_clear_all')) {
     function swoole_timer_clear_all(): bool
     {
         return Timer::clearAll();
+    }
+}
+
+if (!function_exists('swoole_mime_type_add')) {
+    /** False where files that end so have a type. */
+    function swoole_mime_type_add(string $suffix, string $mime_type): bool
+    {
+        return !MediaType::isKnown("a.$suffix") && swoole_mime_type_set($suffix, $mime_type);
+    }
+}
+
+if (!function_exists('swoole_mime_type_set')) {
+    function swoole_mime_type_set(string $suffix, string $mime_type): bool
+    {
+        MediaType::add($suffix, $mime_type);
+        return true;
+    }
+}
+
+if (!function_exists('swoole_mime_type_get')) {
+    function swoole_mime_type_get(string $filename): string
+    {
+        return MediaType::of($filename);
+    }
+}
+
+if (!function_exists('swoole_mime_type_exists')) {
+    function swoole_mime_type_exists(string $filename): bool
+    {
+        return MediaType::isKnown($filename);
     }
 }

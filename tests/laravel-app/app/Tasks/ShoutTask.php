@@ -15,7 +15,7 @@ class ShoutTask extends Task
     public function handle()
     {
         $tries = app('swoole')->wsTable->incr('tries', 'value');
-        if ($this->text === 'third time' && $tries < 3) {
+        if ($this->text === 'fourth time' && $tries < 4) {
             throw new \RuntimeException("try $tries");
         }
         app('swoole')->push($this->fd, 'in a task process: ' . json_encode(app('swoole')->taskworker));
