@@ -17,6 +17,7 @@ mod names;
 mod processes;
 mod scripts;
 mod sites;
+mod static_files;
 mod support;
 mod swoole;
 mod swoole_http;

@@ -97,7 +97,7 @@ async fn what_processes_share_outlives_a_reload_and_no_lock_outlives_its_holder(
     assert_eq!(values(client).await, before);
     let full = client.ask("fill").await;
     let said =
-        r#""Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",46,0]"#;
+        r#""Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",45,0]"#;
     assert!(full.ends_with(said), "{full}");
     script.stop().await;
 }
@@ -151,4 +151,25 @@ async fn each_port_of_a_script_has_callbacks_of_its_own() {
     assert!(get_of("localhost", &format!("127.0.0.1:{second}"), "/").await.ends_with("page"));
     assert!(Client::connect_with(&operators, "/", &[]).await.is_err());
     script.stop().await;
+}
+
+#[tokio::test]
+async fn coroutines_on_fibers_keep_the_order_of_each_client() {
+    let fixture = path("tests/app/fixtures/coroutines.php");
+    let server = crate::daemon::app(&["php", &fixture]).start().await;
+    let (mut one, mut two) = (server.client().await, server.client().await);
+    one.send("pop").await;
+    one.send("behind it").await;
+    // The same process handles another client while the first one's handler waits.
+    assert_eq!(two.ask("meanwhile").await, "done meanwhile");
+    assert_eq!(two.ask("push news").await, "done push news");
+    for answer in ["popped news", "done pop", "done behind it"] {
+        assert_eq!(one.receive().await, answer);
+    }
+    one.send("sleep 0.05").await;
+    one.send("after").await;
+    assert_eq!(one.receive().await, "done sleep 0.05");
+    assert_eq!(one.receive().await, "done after");
+    assert_eq!(one.ask("both").await, "done both");
+    assert_eq!(one.receive().await, "of a coroutine of its own");
 }

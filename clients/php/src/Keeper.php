@@ -24,9 +24,24 @@ final class Keeper
     /**
      * @param \Closure(string, int, int): void $tell an event, the master's pid and the manager's
      * @param bool $looks whether events of reloads are wanted
+     * @param Watcher|null $watcher reloads the server when code has changed
      */
-    public function __construct(private \Closure $tell, private string $runtimeDir, private bool $looks)
+    public function __construct(
+        private \Closure $tell,
+        private string $runtimeDir,
+        private bool $looks,
+        private ?Watcher $watcher = null,
+    ) {
+    }
+
+    /**
+     * One that does nothing but to reload the server when code has changed.
+     *
+     * @param list<string> $paths
+     */
+    public static function watching(string $runtimeDir, array $paths): self
     {
+        return new self(static fn () => null, $runtimeDir, false, new Watcher($paths));
     }
 
     /**
@@ -47,6 +62,7 @@ final class Keeper
         do {
             usleep(self::LOOK_US);
             $this->looks && $this->look($master);
+            $this->watcher?->changed() && $this->reload();
             $status = proc_get_status($process);
         } while ($status['running']);
         foreach (['beforeshutdown', 'managerstop', 'shutdown'] as $event) {
@@ -68,6 +84,19 @@ final class Keeper
                 }
             });
         }
+    }
+
+    /** Code has changed: what does not load is said, and the old code goes on. */
+    private function reload(): void
+    {
+        try {
+            $verdict = (new Control(['runtime_dir' => $this->runtimeDir]))->reload();
+        } catch (\RuntimeException $error) {
+            fwrite(STDERR, "wsd: watch: {$error->getMessage()}\n");
+            return;
+        }
+        $why = $verdict['error'] ?? $verdict['failure'] ?? 'refused';
+        fwrite(STDERR, 'wsd: watch: ' . ($verdict['ok'] ? 'reloaded' : $why) . "\n");
     }
 
     /** Sees what has become of the server since the last look. */

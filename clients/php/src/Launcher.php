@@ -79,10 +79,20 @@ final class Launcher
         return self::run($arguments, true);
     }
 
+    /** Runs PHP with a script and its words in the place of this process. */
+    public static function php(array $words): int
+    {
+        return self::replace(PHP_BINARY, $words);
+    }
+
     /** Runs wsd with these arguments; with $replace in the place of this process. */
     public static function run(array $arguments, bool $replace = false): int
     {
-        $binary = self::binary();
+        return self::replace(self::binary(), $arguments, $replace);
+    }
+
+    private static function replace(string $binary, array $arguments, bool $replace = true): int
+    {
         flush();
         Shared\Place::leaveOwn();
         if ($replace && function_exists('pcntl_exec')) {

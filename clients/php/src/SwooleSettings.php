@@ -18,7 +18,7 @@ final class SwooleSettings
         'http_compression_level', 'compression_min_length', 'open_websocket_close_frame', 'open_websocket_ping_frame',
         'open_websocket_pong_frame',
         'enable_static_handler', 'document_root', 'static_handler_locations', 'http_index_files',
-        'task_use_object', 'task_object', 'wsd',
+        'task_use_object', 'task_object', 'wsd', 'watch',
         'buffer_output_size', 'output_buffer_size', 'enable_delay_receive', 'tcp_keepinterval',
         'tcp_keepcount', 'socket_type', 'process_prefix',
     ];

@@ -14,6 +14,7 @@ use Wsd\SwooleErrors;
 use Wsd\SwooleScript;
 use Wsd\SwooleSettings;
 use Wsd\StaticFiles;
+use Wsd\Watcher;
 
 /** What Swoole's servers have in common. See docs/swoole.md for what works and what differs. */
 #[\AllowDynamicProperties]
@@ -150,14 +151,20 @@ class Server implements \Wsd\OpenSwooleServer
             }
             return null;
         }
-        if ($events === [] && !Following::calls()) {
+        $watch = array_values((array) ($this->setting['watch'] ?? []));
+        if ($events === [] && $watch === [] && !Following::calls()) {
             return null;
         }
         $tell = function (string $event, int $master, int $manager): void {
             [$this->master_pid, $this->manager_pid] = [$master, $manager];
             $this->call($event);
         };
-        return new Keeper($tell, (string) $settings['runtime_dir'], array_intersect(self::LOOKED_FOR, $events) !== []);
+        return new Keeper(
+            $tell,
+            (string) $settings['runtime_dir'],
+            array_intersect(self::LOOKED_FOR, $events) !== [],
+            $watch === [] ? null : new Watcher($watch),
+        );
     }
 
     /** Starts new processes with the code as it is on disk now; clients stay connected. */
