@@ -109,7 +109,7 @@ impl Master {
         let now = clock::monotonic_ms();
         let starts = found.app_starts.one_more(now);
         let app = &self.config_of(generation).app;
-        let places = app.processes.max(1) + app.task_processes;
+        let places = app.processes.max(1) + app.task_processes + app.user_processes;
         if app.command.0.is_empty() || usize::from(id.place) >= places {
             return Err(Error::new(format!("StartApp for {id}, which is none of its processes")));
         }

@@ -122,10 +122,16 @@ impl Worker {
             return Some((bytes.len(), Next::Fault(Close::because(Cause::OutOfMemory))));
         }
         let next = match step.event {
+            Some(Event::Pong(data)) if data.bytes(bytes) != PING => {
+                self.control(connection, Opcode::Pong, data.into_bytes(bytes))
+            }
             None | Some(Event::Pong(_)) => Next::Nothing,
-            Some(Event::Ping(payload)) => {
+            Some(Event::Ping(payload)) if !self.handler.takes_control_frames() => {
                 self.pong(key, connection, payload.bytes(bytes));
                 Next::Nothing
+            }
+            Some(Event::Ping(data)) => {
+                self.control(connection, Opcode::Ping, data.into_bytes(bytes))
             }
             Some(Event::Message { opcode, data, compressed }) => {
                 self.message(connection, opcode, data.into_bytes(bytes), compressed)
@@ -159,6 +165,16 @@ impl Worker {
             Some(fd) if connection.is_open() => {
                 self.add(Counter::MessagesIn, 1);
                 Next::Deliver(Frame { fd, opcode, data, compressed })
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    /// A ping or pong for a handler that takes them.
+    fn control(&self, connection: &Connection, opcode: Opcode, data: Bytes) -> Next {
+        match connection.fd {
+            Some(fd) if connection.is_open() && self.handler.takes_control_frames() => {
+                Next::Deliver(Frame { fd, opcode, data, compressed: false })
             }
             _ => Next::Nothing,
         }

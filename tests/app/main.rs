@@ -12,9 +12,12 @@ mod daemon;
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod laravel;
+mod laravel_tasks;
 mod names;
 mod processes;
+mod scripts;
 mod sites;
+mod static_files;
 mod support;
 mod swoole;
 mod swoole_http;

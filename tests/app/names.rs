@@ -58,3 +58,35 @@ async fn names_that_are_not_there_are_all_said_at_the_start_with_where_to_read()
     let thrown = r"Uncaught Error: wsd has no class Swoole\No\Such\Class4: docs/swoole.md";
     assert!(ran.stderr.contains(thrown), "{}", ran.stderr);
 }
+
+#[tokio::test]
+async fn functions_that_a_prepended_file_declares_itself_stay_its_own() {
+    let mut php = Command::new("php");
+    let prepend = format!("auto_prepend_file={}", path("tests/app/fixtures/own_functions.php"));
+    let print = "class_exists('Nothing'); echo swoole_cpu_num(), ' ', swoole_strerror(1005);";
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script.php");
+    std::fs::write(&script, format!("<?php {print}")).unwrap();
+    php.args(["-d", &prepend]).arg(&script);
+    let ran = command(&mut php).await;
+    assert_eq!((ran.stdout.as_str(), ran.code), ("1234 Session not exist", Some(0)), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_misspelt_key_of_set_is_said_with_the_nearest_one() {
+    let mut php = Command::new("php");
+    let load = format!("require '{}';", path("clients/php/autoload.php"));
+    let keys = "['worker_nun' => 1, 'HEARTBEAT_idle' => 1, 'chroot' => '/', 'zzzzzz' => 1]";
+    php.args(["-r", &format!(
+        "{load} echo implode('|', (new Wsd\\SwooleSettings({keys}, 'localhost', 1, 1))->notices);"
+    )]);
+    let ran = command(&mut php).await;
+    let none = "there is no such key, and it is ignored";
+    let said = [
+        format!("worker_nun: {none}; did you mean worker_num?"),
+        format!("HEARTBEAT_idle: {none}; did you mean heartbeat_idle_time?"),
+        "chroot: does not apply here and is ignored".to_owned(),
+        format!("zzzzzz: {none}"),
+    ];
+    assert_eq!(ran.stdout, said.join("|"), "{ran:?}");
+}

@@ -29,16 +29,16 @@ pub struct Script {
 impl Script {
     /// Starts `php`, with these arguments, and returns when it serves.
     pub async fn start(arguments: &[&str]) -> Script {
-        Script::start_with(arguments, "TEST_NOTHING", "").await
+        Script::start_with(arguments, &[]).await
     }
 
-    /// As [`start`](Self::start), with a variable in the environment.
-    pub async fn start_with(arguments: &[&str], name: &str, value: &str) -> Script {
+    /// As [`start`](Self::start), with variables in the environment.
+    pub async fn start_with(arguments: &[&str], env: &[(&str, &str)]) -> Script {
         let port = free_port().await;
         let directory = tempfile::tempdir().unwrap();
         let mut php = Command::new("php");
         php.args(arguments).env("PORT", port.to_string()).current_dir(directory.path());
-        php.env(name, value);
+        php.envs(env.iter().copied());
         php.env("WSD_BIN", stock_program()).env("WSD_RUNTIME_DIR", directory.path().join("run"));
         php.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = php.spawn().unwrap();
@@ -51,6 +51,11 @@ impl Script {
     /// The next line that it prints.
     pub async fn line(&mut self) -> String {
         soon("a line", self.lines.next_line()).await.unwrap().expect("another line")
+    }
+
+    /// The process that was started, which is the server's master.
+    pub fn pid(&self) -> i32 {
+        self.process.id().unwrap() as i32
     }
 
     /// Ends it as Ctrl-C does, and waits until it is gone.
@@ -110,22 +115,34 @@ async fn the_files_of_a_tutorial_run_as_they_stand() {
 }
 
 /// The Laravel application of the tests in a directory of its own, served by `bin/laravels`.
-struct Laravel {
-    directory: TempDir,
+pub struct Laravel {
+    pub directory: TempDir,
     port: u16,
 }
 
 impl Laravel {
     async fn start() -> Laravel {
+        Laravel::start_with("").await
+    }
+
+    /// With more lines of its `.env`.
+    pub async fn start_with(env: &str) -> Laravel {
         let directory = tempfile::tempdir().unwrap();
         copy_laravel(directory.path());
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.append(true).create(true).open(directory.path().join(".env"));
+        std::io::Write::write_all(&mut file.unwrap(), env.as_bytes()).unwrap();
         let laravel = Laravel { directory, port: free_port().await };
         laravel.php(&["bin/laravels", "start", "-d"]).await;
         laravel
     }
 
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Runs PHP in the application; it has to succeed.
-    async fn php(&self, arguments: &[&str]) -> String {
+    pub async fn php(&self, arguments: &[&str]) -> String {
         self.try_php(arguments).await.ok()
     }
 
@@ -192,8 +209,13 @@ impl Nginx {
 
 /// The answer to a GET, head and body.
 async fn get(address: &str, target: &str) -> String {
+    get_of("todo.test", address, target).await
+}
+
+/// The answer to a GET to a host, head and body.
+pub async fn get_of(host: &str, address: &str, target: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {target} HTTP/1.1\r\nhost: todo.test\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     soon("the answer", stream.read_to_end(&mut answer)).await.unwrap();

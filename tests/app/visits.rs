@@ -111,7 +111,7 @@ async fn the_length_in_an_answer_to_head_is_the_applications() {
 #[tokio::test]
 async fn every_process_knows_the_pids_of_the_others() {
     let script =
-        Script::start_with(&[&path("tests/app/fixtures/visits.php")], "WORKERS", "3").await;
+        Script::start_with(&[&path("tests/app/fixtures/visits.php")], &[("WORKERS", "3")]).await;
     let mut client = Client::connect(&script.address, "/").await;
     client.receive().await;
     let pids = client.ask("pids").await;
@@ -125,7 +125,7 @@ async fn every_process_knows_the_pids_of_the_others() {
 #[tokio::test]
 async fn a_compressed_message_has_the_flag_of_one() {
     let script =
-        Script::start_with(&[&path("tests/app/fixtures/visits.php")], "DEFLATE", "1").await;
+        Script::start_with(&[&path("tests/app/fixtures/visits.php")], &[("DEFLATE", "1")]).await;
     let mut visitor = Visitor::come(&script.address).await;
     visitor
         .say(

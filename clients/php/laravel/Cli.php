@@ -7,6 +7,7 @@ namespace Wsd\Laravel;
 use Illuminate\Contracts\Console\Kernel as ConsoleKernel;
 use Wsd\App;
 use Wsd\Control;
+use Wsd\Keeper;
 use Wsd\Launcher;
 use Wsd\SwooleSettings;
 
@@ -14,7 +15,8 @@ use Wsd\SwooleSettings;
 final class Cli
 {
     private const USAGE = <<<'TEXT'
-        php bin/laravels start [-d] [-e ENVIRONMENT]   serve; -d: in the background
+        php bin/laravels start [-d] [-e ENVIRONMENT] [--watch]
+                        serve; -d: in the background; --watch: reload when code changes
         php bin/laravels stop | restart | reload | info
 
         TEXT;
@@ -26,7 +28,7 @@ final class Cli
     /** @param list<string> $words the command line */
     public function run(array $words): int
     {
-        [$action, $daemon, $environment] = self::parse($words);
+        [$action, $daemon, $environment, $watch] = self::parse($words);
         if (App::isAppProcess()) {
             return (new Server($this->base))->serve();
         }
@@ -41,7 +43,7 @@ final class Cli
         }
         try {
             return match ($action) {
-                'start' => $this->start($daemon),
+                'start' => $this->start($daemon, $watch),
                 'stop' => $this->control('stop'),
                 'reload' => $this->reload(),
                 'restart' => $this->control('stop') === 1 ? 1 : $this->start(true),
@@ -69,15 +71,16 @@ final class Cli
         return ['PHP' => PHP_VERSION, 'Laravel' => $laravel, 'wsd' => $wsd];
     }
 
-    /** @return array{0: string, 1: bool, 2: string|null} */
+    /** @return array{0: string, 1: bool, 2: string|null, 3: bool} */
     private static function parse(array $words): array
     {
-        [$action, $daemon, $environment] = ['help', false, null];
+        [$action, $daemon, $environment, $watch] = ['help', false, null, false];
         array_shift($words);
         while ($words !== []) {
             $word = array_shift($words);
             match (true) {
                 $word === '-d', $word === '--daemonize' => $daemon = true,
+                $word === '--watch' => $watch = true,
                 $word === '-e', $word === '--env' => $environment = array_shift($words),
                 str_starts_with($word, '--env=') => $environment = substr($word, 6),
                 // The lock of wsd needs no check to be skipped.
@@ -85,10 +88,10 @@ final class Cli
                 default => $action = $word,
             };
         }
-        return [$action, $daemon, $environment];
+        return [$action, $daemon, $environment, $watch];
     }
 
-    private function start(bool $daemon): int
+    private function start(bool $daemon, bool $watch = false): int
     {
         $app = $this->boot();
         $config = Settings::of($app);
@@ -100,6 +103,9 @@ final class Cli
         if ($daemon) {
             $settings->wsd['daemonize'] = true;
         }
+        if ($watch && !empty($settings->wsd['daemonize'])) {
+            throw new \RuntimeException('--watch is for development, and does not go with -d or daemonize');
+        }
         $address = $settings->wsd['listen'][0];
         fwrite(STDERR, "wsd: Laravel {$app->version()} on $address\n");
         return Launcher::start([
@@ -107,7 +113,7 @@ final class Cli
             'app.command' => Launcher::command(),
             'app.cwd' => $this->base,
             ...$settings->wsd,
-        ]);
+        ], $watch ? Keeper::watching((string) $settings->wsd['runtime_dir'], [$this->base]) : null);
     }
 
     /** The application was loaded here before anything is asked of the server. */

@@ -11,6 +11,8 @@ use Illuminate\Contracts\Http\Kernel as HttpKernel;
 use Illuminate\Http\Request as IlluminateRequest;
 use Swoole\Http\Request as SwooleRequest;
 use Swoole\Http\Response as SwooleResponse;
+use Swoole\Lock;
+use Swoole\Table;
 use Swoole\WebSocket\Server as SwooleServer;
 use Symfony\Component\HttpFoundation\Response;
 use Wsd\Accept;
@@ -23,6 +25,9 @@ use Wsd\Request;
 /** One application process of a Laravel server: HTTP and WebSocket through the same kernel. */
 final class Server extends SwooleServer
 {
+    /** How often the first process looks whether it may run the timer jobs. */
+    private const JOBS_LOOK_MS = 100;
+
     private Application $laravel;
     private HttpKernel $kernel;
     private Sandbox $sandbox;
@@ -30,6 +35,9 @@ final class Server extends SwooleServer
     /** @var list<object> */
     private array $cleaners = [];
     private ?object $handler = null;
+    private Tasks $tasks;
+    /** Held by the process that runs the timer jobs. */
+    private Lock $jobsLock;
     private string $public;
     /** @var array{0: IlluminateRequest, 1: Response}|null a handshake that was let in */
     private ?array $admitted = null;
@@ -40,6 +48,23 @@ final class Server extends SwooleServer
         $this->config = Settings::of($this->laravel);
         parent::__construct((string) $this->config['listen_ip'], (int) $this->config['listen_port']);
         $this->set($this->config['swoole']);
+        $this->tables();
+        $this->jobsLock = new Lock();
+        $this->tasks = new Tasks($this, $this->config, $this->attempt(...));
+        $this->tasks->addProcesses();
+    }
+
+    /** LaravelS's swoole_tables: `ws` is $server->wsTable. */
+    private function tables(): void
+    {
+        foreach ((array) ($this->config['swoole_tables'] ?? []) as $name => $wanted) {
+            $table = new Table((int) ($wanted['size'] ?? 0));
+            foreach ($wanted['column'] ?? [] as $column) {
+                $table->column($column['name'], $column['type'], (int) ($column['size'] ?? 0));
+            }
+            $table->create();
+            $this->{$name . 'Table'} = $table;
+        }
     }
 
     /** Serves until wsd says to end; gives the exit code. */
@@ -59,6 +84,9 @@ final class Server extends SwooleServer
         if ($this->handler !== null) {
             $this->websocket();
         }
+        $this->on('task', fn (SwooleServer $server, int $id, int $from, mixed $data) => $this->tasks->run($data));
+        $this->on('finish', fn (SwooleServer $server, int $id, mixed $data) => $this->tasks->finish($data));
+        $this->on('pipeMessage', fn (SwooleServer $server, int $from, mixed $data) => $this->tasks->run($data));
         $this->bind();
         $this->app->on('request', function (App $app, Request $request, Reply $reply): void {
             $this->page($request, $reply);
@@ -257,21 +285,23 @@ final class Server extends SwooleServer
         }
     }
 
-    /** LaravelS's timer jobs, in the first process alone. */
+    /** LaravelS's timer jobs, in one process of the server: the next one begins when that one has ended. */
     private function jobs(): void
     {
         if (empty($this->config['timer']['enable'])) {
             return;
         }
-        $this->app->timers->add(1, function (): void {
-            if ($this->worker_id !== 0) {
+        $this->app->timers->add(self::JOBS_LOOK_MS, function (int $id): void {
+            if ($this->worker_id !== 0 || !$this->jobsLock->trylock()) {
+                $this->worker_id === 0 || $this->app->timers->clear($id);
                 return;
             }
+            $this->app->timers->clear($id);
             foreach ($this->config['timer']['jobs'] as $entry) {
                 [$class, $arguments] = is_array($entry) ? [$entry[0], $entry[1] ?? []] : [$entry, []];
                 $this->job(new $class(...$arguments));
             }
-        }, false);
+        }, true);
     }
 
     private function job(object $job): void

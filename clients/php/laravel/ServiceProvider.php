@@ -16,7 +16,7 @@ class ServiceProvider extends IlluminateProvider
             $this->app->singleton('swoole', fn ($app) => new Remote(Settings::swoole(Settings::of($app))));
         }
         if ($this->app->runningInConsole()) {
-            $this->commands([Command::class]);
+            $this->commands([Command::class, StartCommand::class]);
         }
     }
 

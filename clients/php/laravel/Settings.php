@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Wsd\Laravel;
 
 use Illuminate\Contracts\Foundation\Application;
+use Wsd\Nearest;
 use Wsd\SwooleSettings;
 
 /** config/laravels.php over the defaults, and what wsd is given for it. */
@@ -13,10 +14,12 @@ final class Settings
     /** Keys of LaravelS that have no counterpart, with what to do instead. */
     private const NOT_HERE = [
         'sockets' => 'more ports: name more addresses in wsd.listen',
-        'processes' => 'custom processes: run them under systemd or Supervisor',
-        'swoole_tables' => 'Swoole\Table: use the cache or Redis, or $server->wsd()->keep()',
         'inotify_reload' => 'reload on change: run `php bin/laravels reload` from your watcher',
     ];
+
+    /** Keys of LaravelS besides those of the defaults. */
+    private const OTHERS = ['processes', 'swoole_tables', 'events', 'server', 'enable_gzip',
+        'enable_coroutine_runtime', 'destroy_controllers'];
 
     /** @return array<string, mixed> the user's keys over the defaults */
     public static function of(Application $app): array
@@ -71,6 +74,11 @@ final class Settings
     public static function notices(array $config): array
     {
         $notices = [];
+        $defaults = require __DIR__ . '/resources/laravels.php';
+        $known = [...array_keys($defaults), ...array_keys(self::NOT_HERE), ...self::OTHERS];
+        foreach (array_diff(array_keys($config), $known) as $key) {
+            $notices[] = 'laravels.' . Nearest::sentence((string) $key, $known);
+        }
         foreach (self::NOT_HERE as $key => $instead) {
             $value = $config[$key] ?? [];
             if (is_array($value) && array_key_exists('enable', $value) ? $value['enable'] : $value) {
@@ -95,6 +103,8 @@ final class Settings
             'allowed_origins' => ['same-host'],
             'allowed_hosts' => self::hosts((string) config('app.url')),
         ];
+        $processes = count(Tasks::processes($config));
+        $set['wsd'] += $processes > 0 ? ['app.user_processes' => $processes] : [];
         return new SwooleSettings($set, $ip, (int) $config['listen_port'], (int) $config['socket_type']);
     }
 

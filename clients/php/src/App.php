@@ -16,12 +16,15 @@ namespace Wsd;
  *  - handshake(Request): Accept|Response|null   a Response keeps the client out, null lets it in
  *  - open(Request)                        the client is in
  *  - message(int $fd, string $data, int $opcode, int $flags)   Protocol::FLAG_COMPRESSED
+ *  - control(int $fd, string $data, int $opcode)   a ping or pong of a client, and a ping is yours to answer
  *  - close(int $fd, Close $close)
  *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
  *                                         or later, neither is wsd's own 404
  *  - attach(Request)                      the client was opened in another process
  *  - pipe(int $from, int $tag, string $data)
  *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
+ *  - main()                               once, when the process is ready: it ends with the function,
+ *                                         which handles events by serve()
  *  - stop()                               once, after the last event
  */
 final class App
@@ -70,6 +73,7 @@ final class App
     private int $mark = 0;
     private bool $gathers = false;
     private bool $ending = false;
+    private bool $leaving = false;
     private bool $placed = false;
     private string $reserved = '';
     private int $handled = 0;
@@ -83,7 +87,8 @@ final class App
     /** Sets the handler of an event. */
     public function on(string $event, callable $handler): self
     {
-        $names = ['start', 'handshake', 'open', 'message', 'close', 'request', 'attach', 'pipe', 'note', 'stop'];
+        $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
+            'main', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -112,6 +117,10 @@ final class App
         $this->reserved = str_repeat("\0", self::RESERVED_BYTES);
         $self = getmypid();
         register_shutdown_function(fn () => getmypid() === $self && $this->cutShort());
+        if (isset($this->handlers['main'])) {
+            $this->guard(fn () => $this->call('main'));
+            $this->ending = true;
+        }
         // An answer lives until it is ended, so a process lives as long.
         while (!$this->ending || $this->replies !== []) {
             if ($this->next() === null && !$this->wait()) {
@@ -120,6 +129,7 @@ final class App
         }
         $this->flush();
         $this->placed && $this->guard(fn () => $this->call('stop'));
+        $this->leaving && Shared\File::leave();
         $this->end(0);
         return $this->ending ? 0 : 1;
     }
@@ -128,6 +138,12 @@ final class App
     public function fact(string $name): mixed
     {
         return $this->facts[$name] ?? null;
+    }
+
+    /** Whether a handler of an event runs. */
+    public function isBusy(): bool
+    {
+        return $this->event !== null;
     }
 
     /** How many events this process handled. */
@@ -250,7 +266,8 @@ final class App
      * modulo the number of processes. During a reload a worker is two, and the bytes reach both.
      *
      * @param int $flags Protocol::TO_TASK: a process that does tasks; with TO_ANY: the one with the
-     *     least to do. AS_NOTE: past the events that wait, to the handler `note`
+     *     least to do. TO_USER: the one of number $tag that runs a function of its own. AS_NOTE: past the
+     *     events that wait, to the handler `note`
      * @return bool false, with a warning, where they were not sent
      */
     public function send(int $worker, string $data, int $tag = 0, int $flags = 0): bool
@@ -273,6 +290,20 @@ final class App
     public function has(int $fd, int $bytes): bool
     {
         return $bytes <= ($this->mine[$fd] ?? -1);
+    }
+
+    /**
+     * Handles an event that has come, or waits for one, and for timers that are due.
+     *
+     * @param float|null $seconds how long it waits at most; null has no end
+     * @return bool false once wsd has said to end, or is gone
+     */
+    public function serve(?float $seconds = null): bool
+    {
+        if ($this->next() === null) {
+            $this->ending = !$this->wait($seconds) || $this->ending;
+        }
+        return !$this->ending;
     }
 
     /** Sends what is queued now, and not at the end of the event. */
@@ -303,6 +334,8 @@ final class App
             }
         }
         $this->facts = json_decode($hello['payload'], true) ?: [];
+        // Before READY, so that a reload refuses a script whose tables are of another shape.
+        Shared\File::share((int) ($this->facts['master_pid'] ?? 0));
         $this->timers->restart();
         $this->free = (int) ($this->facts['push_free'] ?? 0);
         $this->most = (int) ($this->facts['push_max'] ?? PHP_INT_MAX);
@@ -316,6 +349,7 @@ final class App
             'message' => Protocol::WANT_MESSAGE,
             'request' => Protocol::WANT_REQUEST,
             'attach' => Protocol::WANT_ATTACH,
+            'control' => Protocol::WANT_CONTROL,
         ];
         foreach ($kinds as $name => $bits) {
             $wants |= isset($this->handlers[$name]) ? $bits : 0;
@@ -369,7 +403,8 @@ final class App
                 $fd = $event['fd'];
                 $this->mine[$fd] ??= $this->free;
                 try {
-                    ($this->handlers['message'])($this, $fd, $event['payload'], $event['code'], $event['flags']);
+                    $handler = $this->handlers[$event['code'] > self::BINARY ? 'control' : 'message'];
+                    $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
                 } catch (\Throwable $error) {
                     $this->failed($error, $fd);
                 }
@@ -393,6 +428,7 @@ final class App
                 break;
             case Protocol::SHUTDOWN:
                 $this->ending = true;
+                $this->leaving = $event['code'] === Protocol::WORKER_LEAVES;
                 break;
         }
     }
@@ -598,10 +634,11 @@ final class App
     }
 
     /** Waits for the next event or timer. False when the worker is gone. */
-    private function wait(): bool
+    private function wait(?float $seconds = null): bool
     {
         $this->flush();
-        $alive = $this->channel->read($this->timers->wait());
+        $due = $this->timers->wait();
+        $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->tick();
         return $alive;
     }

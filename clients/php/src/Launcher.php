@@ -60,9 +60,10 @@ final class Launcher
      * server must be sent to the master (`wsd stop`).
      *
      * @param array<string, scalar|list<string>> $settings keys of wsd's configuration
+     * @param Keeper|null $keeper where this process has something to do besides
      * @return int the exit code, where this process was not replaced
      */
-    public static function start(array $settings): int
+    public static function start(array $settings, ?Keeper $keeper = null): int
     {
         // For this user alone: wsd itself lets the group look into a directory that it makes.
         @mkdir((string) ($settings['runtime_dir'] ?? ''), 0700);
@@ -71,19 +72,34 @@ final class Launcher
             $arguments[] = '--set';
             $arguments[] = "$key=" . self::value($value);
         }
+        if ($keeper !== null) {
+            Shared\Place::leaveOwn();
+            return $keeper->run([self::binary(), ...$arguments]);
+        }
         return self::run($arguments, true);
+    }
+
+    /** Runs PHP with a script and its words in the place of this process. */
+    public static function php(array $words): int
+    {
+        return self::replace(PHP_BINARY, $words);
     }
 
     /** Runs wsd with these arguments; with $replace in the place of this process. */
     public static function run(array $arguments, bool $replace = false): int
     {
-        $binary = self::binary();
+        return self::replace(self::binary(), $arguments, $replace);
+    }
+
+    private static function replace(string $binary, array $arguments, bool $replace = true): int
+    {
         flush();
+        Shared\Place::leaveOwn();
         if ($replace && function_exists('pcntl_exec')) {
             pcntl_exec($binary, $arguments);
             throw new \RuntimeException("$binary cannot be run");
         }
-        $process = proc_open([$binary, ...$arguments], [STDIN, STDOUT, STDERR], $pipes);
+        $process = proc_open([$binary, ...$arguments], [], $pipes);
         if ($process === false) {
             throw new \RuntimeException("$binary cannot be run");
         }

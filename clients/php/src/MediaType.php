@@ -19,9 +19,29 @@ final class MediaType
         'gz' => 'application/gzip', 'wasm' => 'application/wasm', 'webmanifest' => 'application/manifest+json',
     ];
 
+    /** @var array<string, string> */
+    private static array $own = [];
+
     /** The type for a file of that name; application/octet-stream where the name says none. */
     public static function of(string $filename): string
     {
-        return self::TYPES[strtolower(pathinfo($filename, PATHINFO_EXTENSION))] ?? 'application/octet-stream';
+        $suffix = self::suffix($filename);
+        return self::$own[$suffix] ?? self::TYPES[$suffix] ?? 'application/octet-stream';
+    }
+
+    public static function isKnown(string $filename): bool
+    {
+        return isset(self::$own[self::suffix($filename)]) || isset(self::TYPES[self::suffix($filename)]);
+    }
+
+    /** Gives names that end so a type, in this process. */
+    public static function add(string $suffix, string $type): void
+    {
+        self::$own[strtolower($suffix)] = $type;
+    }
+
+    private static function suffix(string $filename): string
+    {
+        return strtolower(pathinfo($filename, PATHINFO_EXTENSION));
     }
 }

@@ -45,6 +45,9 @@ final class Protocol
     public const NOTE = 70;
     public const PLACE = 71;
 
+    /** The code of SHUTDOWN where the worker ends too. */
+    public const WORKER_LEAVES = 2;
+
     public const FLAG_ANSWER = 1;
     public const FLAG_ALL = 1;
     public const FLAG_LATER = 2;
@@ -55,6 +58,7 @@ final class Protocol
     public const TO_TASK = 2;
     public const TO_ANY = 4;
     public const AS_NOTE = 8;
+    public const TO_USER = 16;
     public const FLAG_AGAIN = 128;
 
     public const WANT_HANDSHAKE = 1;
@@ -64,6 +68,7 @@ final class Protocol
     public const WANT_REQUEST = 16;
     public const WANT_ATTACH = 32;
     public const IN_ORDER = 64;
+    public const WANT_CONTROL = 128;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid'];
 

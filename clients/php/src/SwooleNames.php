@@ -26,6 +26,8 @@ final class SwooleNames
     private static ?array $files = null;
     /** @var list<\Closure> the loaders of this class */
     private static array $loaders = [];
+    /** Whether Swoole's functions are declared. */
+    private static bool $functions = true;
 
     /** @internal before any loader, so that each name is found however it is written, and after all others */
     public static function register(): void
@@ -34,6 +36,8 @@ final class SwooleNames
         spl_autoload_register(self::$loaders[0], true, true);
         spl_autoload_register(self::$loaders[1]);
         register_shutdown_function(self::ended(...));
+        self::$functions = false;
+        self::prepended() || self::functions();
     }
 
     /** Whether there is a class, interface or trait of that name, in any spelling. */
@@ -51,6 +55,7 @@ final class SwooleNames
 
     private static function load(string $class): void
     {
+        self::functions();
         $asked = strtolower($class);
         $name = self::canonical($asked);
         $file = self::files()[$name] ?? null;
@@ -59,6 +64,33 @@ final class SwooleNames
         }
         require_once $file;
         self::alias($name, $class);
+    }
+
+    /** Declares Swoole's functions, but for those that somebody has declared. */
+    private static function functions(): void
+    {
+        if (!self::$functions) {
+            self::$functions = true;
+            require __DIR__ . '/../swoole/functions.php';
+        }
+    }
+
+    /**
+     * Whether a file that PHP runs before the script (auto_prepend_file) loads this package and goes
+     * on. What the file loads next may declare functions of those names, and PHP ends a script that
+     * declares one twice. So they are declared when the first class is looked for.
+     */
+    private static function prepended(): bool
+    {
+        $trace = debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS);
+        $loaders = array_filter($trace, fn (array $frame) => isset($frame['file']));
+        $first = end($loaders);
+        $script = realpath((string) ($_SERVER['SCRIPT_FILENAME'] ?? ''));
+        if ($first === false || $first['file'] === $script || !is_readable($first['file'])) {
+            return false;
+        }
+        $rest = implode('', array_slice((array) file($first['file']), $first['line']));
+        return preg_match('/\\b(require|include|function|eval)/i', $rest) === 1;
     }
 
     /** Gives a class all of its names at once, since a type in a signature loads nothing. */

@@ -11,23 +11,21 @@ final class SwooleSettings
     private const NOTHING_TO_DO = [
         'enable_reuse_port', 'dispatch_mode', 'reload_async', 'enable_coroutine', 'hook_flags',
         'open_websocket_protocol', 'open_http_protocol', 'enable_unsafe_event', 'task_ipc_mode',
-'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
+        'task_tmpdir', 'task_enable_coroutine', 'max_coroutine', 'send_yield',
         'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
         'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
         'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
-        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame',
-        'enable_static_handler', 'document_root', 'task_use_object', 'task_object', 'wsd',
+        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame', 'open_websocket_ping_frame',
+        'open_websocket_pong_frame',
+        'enable_static_handler', 'document_root', 'static_handler_locations', 'http_index_files',
+        'task_use_object', 'task_object', 'wsd', 'watch',
         'buffer_output_size', 'output_buffer_size', 'enable_delay_receive', 'tcp_keepinterval',
         'tcp_keepcount', 'socket_type', 'process_prefix',
     ];
     /** Of these, those a script may rely on: they are said when set. */
     private const SAID = [
-        'enable_static_handler' => 'static files are nginx\'s work here',
         'enable_coroutine' => 'there are no coroutines: a handler blocks its own process only',
-        'buffer_output_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
-        'output_buffer_size' => 'wsd limits what waits for a client instead: socket_buffer_size',
         'enable_delay_receive' => 'connections are read at once',
-        'http_compression' => 'responses are not compressed: nginx does that',
         'enable_unsafe_event' => 'onConnect is never called, onClose always',
         'task_tmpdir' => 'tasks travel by sockets and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
@@ -83,10 +81,17 @@ final class SwooleSettings
         }
     }
 
+    /** One more address to listen on. */
+    public function add(string $host, int $port, int $type): void
+    {
+        $this->refuseTls($type);
+        $this->listen($host, $port, $type);
+    }
+
     private function listen(string $host, int $port, int $type): void
     {
         if (($type & ~SWOOLE_SSL) === SWOOLE_SOCK_UNIX_STREAM || str_starts_with($host, '/')) {
-            $this->wsd['listen'] = ["unix:$host"];
+            $this->wsd['listen'][] = "unix:$host";
             return;
         }
         $address = match (true) {
@@ -94,7 +99,7 @@ final class SwooleSettings
             $host === '::1', $host === '::', str_contains($host, ':') => "[$host]",
             default => $host,
         };
-        $this->wsd['listen'] = ["$address:$port"];
+        $this->wsd['listen'][] = "$address:$port";
     }
 
     /** Swoole's workers run PHP; wsd's serve sockets, and each has PHP processes of its own. */
@@ -141,6 +146,11 @@ final class SwooleSettings
             'open_tcp_nodelay' => 'tcp_nodelay',
             'websocket_compression' => 'websocket_compression',
         ]);
+        // One limit for messages and bodies: an upload may be longer in Swoole.
+        if (isset($this->set['upload_max_filesize'])) {
+            $uploads = (int) $this->set['upload_max_filesize'];
+            $this->wsd['package_max_length'] = max((int) ($this->wsd['package_max_length'] ?? 2 << 20), $uploads);
+        }
         $this->wsd['buffer_output_size'] = (int) ($this->set['socket_buffer_size'] ?? 8 << 20);
         if (!empty($this->set['open_tcp_keepalive'])) {
             $this->wsd['tcp_keepalive'] = ($this->set['tcp_keepidle'] ?? 3600) . 's';
@@ -175,16 +185,28 @@ final class SwooleSettings
             'task_worker_num', 'task_max_request', 'heartbeat_idle_time', 'heartbeat_check_interval', 'max_conn',
             'max_connection', 'package_max_length', 'backlog', 'open_tcp_nodelay',
             'websocket_compression', 'socket_buffer_size', 'open_tcp_keepalive', 'tcp_keepidle',
-            'tcp_user_timeout', 'websocket_subprotocol', 'daemonize', 'pid_file', 'log_file',
+            'tcp_user_timeout', 'websocket_subprotocol', 'upload_max_filesize', 'daemonize', 'pid_file', 'log_file',
             'log_level', 'runtime_dir', ...self::NOTHING_TO_DO,
         ];
+        $swooles = self::keysOfSwoole();
         foreach ($this->set as $key => $value) {
-            if (isset(self::SAID[$key]) && $value) {
-                $this->notices[] = "$key: " . self::SAID[$key];
+            $key = (string) $key;
+            if (isset(self::SAID[$key])) {
+                $value && $this->notices[] = "$key: " . self::SAID[$key];
             } elseif (!in_array($key, $known, true)) {
-                $this->notices[] = "$key: does not apply here and is ignored";
+                $this->notices[] = in_array($key, $swooles, true)
+                    ? "$key: does not apply here and is ignored"
+                    : Nearest::sentence($key, [...$known, ...$swooles]);
             }
         }
+    }
+
+    /** @return list<string> every key that Swoole's set() takes */
+    private static function keysOfSwoole(): array
+    {
+        $constants = (new \ReflectionClass(\Swoole\Constant::class))->getConstants();
+        $isOption = fn (string $name) => str_starts_with($name, 'OPTION_');
+        return array_values(array_filter($constants, $isOption, ARRAY_FILTER_USE_KEY));
     }
 
     /** @param array<string, string> $keys */

@@ -16,17 +16,29 @@ final class Timers
     private int $base = 0;
     private \SplMinHeap $heap;
     private int $last = 0;
+    private int $pid;
     /** When the next one may be due, in nanoseconds; never later than it is. */
     public int $due = PHP_INT_MAX;
 
     public function __construct()
     {
         $this->heap = new \SplMinHeap();
+        $this->pid = getmypid();
+    }
+
+    /** A process that was forked has none of its parent's. */
+    private function forked(): void
+    {
+        if ($this->pid !== getmypid()) {
+            [$this->timers, $this->heap, $this->due] = [[], new \SplMinHeap(), PHP_INT_MAX];
+            $this->pid = getmypid();
+        }
     }
 
     /** Calls $call(id) after $ms, and each $ms again where $repeat. */
     public function add(int $ms, callable $call, bool $repeat): int
     {
+        $this->forked();
         $id = ++$this->last;
         $due = hrtime(true) + $ms * 1_000_000;
         $this->base = $this->base ?: hrtime(true);
@@ -87,18 +99,21 @@ final class Timers
 
     public function exists(int $id): bool
     {
+        $this->forked();
         return isset($this->timers[$id]);
     }
 
     /** @return list<int> */
     public function list(): array
     {
+        $this->forked();
         return array_keys($this->timers);
     }
 
     /** Seconds until the next one is due; null where there is none. */
     public function wait(): ?float
     {
+        $this->forked();
         $this->settle();
         return $this->due === PHP_INT_MAX ? null : max(0, $this->due - hrtime(true)) / 1e9;
     }

@@ -5,11 +5,16 @@ declare(strict_types=1);
 namespace Swoole;
 
 use Wsd\App;
+use Wsd\Compression;
+use Wsd\Following;
+use Wsd\Keeper;
 use Wsd\Launcher;
 use Wsd\Protocol;
 use Wsd\SwooleErrors;
 use Wsd\SwooleScript;
 use Wsd\SwooleSettings;
+use Wsd\StaticFiles;
+use Wsd\Watcher;
 
 /** What Swoole's servers have in common. See docs/swoole.md for what works and what differs. */
 #[\AllowDynamicProperties]
@@ -19,8 +24,12 @@ class Server implements \Wsd\OpenSwooleServer
     protected const EVENTS = ['start', 'workerstart', 'workerstop', 'open', 'message', 'close', 'request',
         'handshake', 'beforehandshakeresponse', 'pipemessage', 'task', 'finish', 'connect', 'disconnect',
         'attach'];
-    protected const SILENT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'workererror',
-        'workerexit', 'beforereload', 'afterreload', 'bufferfull', 'bufferempty', 'receive', 'packet'];
+    protected const SILENT = ['workererror', 'workerexit', 'bufferfull', 'bufferempty', 'receive', 'packet'];
+    /** Events of the server's life, for the process that the user started. */
+    private const KEPT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'beforereload', 'afterreload'];
+    /** How long a worker that is idle may take to say so. */
+    private const STATUS_SECONDS = 0.1;
+    private const LOOKED_FOR = ['managerstart', 'managerstop', 'beforereload', 'afterreload'];
 
     public $setting = [];
     public $connections;
@@ -45,7 +54,16 @@ class Server implements \Wsd\OpenSwooleServer
     /** @var array<int, array{0: mixed}|null> results that are waited for */
     private array $awaited = [];
     private ?array $task = null;
+    /** @var array<int, Server\Port> of the clients that came by listen() */
+    protected array $portOf = [];
+    /** @var array<string, mixed>|null what is known of the client whose onClose runs */
+    protected ?array $closing = null;
     private float $started = 0;
+    private bool $ended = false;
+    /** @var array<int, int> what workers have answered that were asked whether they are busy */
+    private array $statuses = [];
+    private ?StaticFiles $files = null;
+    private \Wsd\ServerProcess $users;
     private int $requests = 0;
 
     public function __construct(
@@ -60,6 +78,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->type = $sock_type;
         $this->ports = [$this];
         $this->app = new App();
+        $this->users = new \Wsd\ServerProcess($this->app);
         $this->connections = new Connection\Iterator($this->app);
         Timer::bind($this->app->timers);
     }
@@ -73,7 +92,7 @@ class Server implements \Wsd\OpenSwooleServer
     public function on(string $event_name, callable $callback): bool
     {
         $name = strtolower($event_name);
-        if (!in_array($name, static::EVENTS, true) && !in_array($name, self::SILENT, true)) {
+        if (!in_array($name, [...static::EVENTS, ...self::SILENT, ...self::KEPT], true)) {
             return $this->warn('on', "unknown event types[$event_name]");
         }
         $this->handlers[$name] = $callback;
@@ -94,6 +113,11 @@ class Server implements \Wsd\OpenSwooleServer
             $this->bind();
             exit($this->app->run());
         }
+        if ($this->ended) {
+            $why = 'The server have been shutdown, unable to execute Swoole\Server->start()';
+            trigger_error("Swoole\Server::start(): $why", E_USER_WARNING);
+            return false;
+        }
         $settings = new SwooleSettings($this->setting ?? [], $this->host, $this->port, $this->type);
         foreach ($settings->notices as $notice) {
             fwrite(STDERR, "wsd: $notice\n");
@@ -101,13 +125,46 @@ class Server implements \Wsd\OpenSwooleServer
         foreach (array_intersect(self::SILENT, array_keys($this->handlers)) as $event) {
             fwrite(STDERR, "wsd: on('$event') is never called: see docs/swoole.md\n");
         }
-        return Launcher::start([
+        foreach (array_slice($this->ports, 1) as $port) {
+            $settings->add($port->host, $port->port, $port->type);
+        }
+        $keeper = $this->keeper($settings->wsd);
+        $code = Launcher::start([
             'handler' => 'app',
             'app.command' => Launcher::command(),
             'app.cwd' => getcwd() ?: '/',
             'app.stdout' => 'own',
+            ...($this->users->count() > 0 ? ['app.user_processes' => $this->users->count()] : []),
             ...$settings->wsd,
-        ]) === 0;
+        ], $keeper);
+        $this->ended = true;
+        return $code === 0;
+    }
+
+    /** Who stays, where this process has something to do while the server runs, or after it. */
+    private function keeper(array $settings): ?Keeper
+    {
+        $events = array_intersect(self::KEPT, array_keys($this->handlers));
+        if (!empty($settings['daemonize'])) {
+            foreach ($events as $event) {
+                fwrite(STDERR, "wsd: on('$event') is never called with daemonize: see docs/swoole.md\n");
+            }
+            return null;
+        }
+        $watch = array_values((array) ($this->setting['watch'] ?? []));
+        if ($events === [] && $watch === [] && !Following::calls()) {
+            return null;
+        }
+        $tell = function (string $event, int $master, int $manager): void {
+            [$this->master_pid, $this->manager_pid] = [$master, $manager];
+            $this->call($event);
+        };
+        return new Keeper(
+            $tell,
+            (string) $settings['runtime_dir'],
+            array_intersect(self::LOOKED_FOR, $events) !== [],
+            $watch === [] ? null : new Watcher($watch),
+        );
     }
 
     /** Starts new processes with the code as it is on disk now; clients stay connected. */
@@ -152,7 +209,7 @@ class Server implements \Wsd\OpenSwooleServer
 
     public function getClientInfo(int $fd, int $reactor_id = -1, bool $ignore_error = false): array|false
     {
-        $info = $this->app->info($fd);
+        $info = $this->app->info($fd) ?? (($this->closing['fd'] ?? 0) === $fd ? $this->closing : null);
         if ($info === null) {
             SwooleErrors::$last = SWOOLE_ERROR_SESSION_NOT_EXIST;
             return false;
@@ -161,7 +218,7 @@ class Server implements \Wsd\OpenSwooleServer
         $last = microtime(true) - $info['idle_ms'] / 1000;
         return [
             'websocket_status' => $info['plain'] ? 0 : WEBSOCKET_STATUS_ACTIVE,
-            'server_port' => $this->port,
+            'server_port' => ($this->portOf[$fd] ?? $this)->port,
             'server_fd' => 0,
             'socket_fd' => 0,
             'socket_type' => $this->type,
@@ -206,6 +263,8 @@ class Server implements \Wsd\OpenSwooleServer
             'connection_num' => $stats['connections'] ?? 0,
             'worker_num' => $this->workers(),
             'task_worker_num' => $this->taskWorkers(),
+            'idle_worker_num' => $this->idle(0, $this->workers()),
+            'task_idle_worker_num' => $this->idle($this->workers(), $this->taskWorkers()),
             'tasking_num' => 0,
             'request_count' => $this->app->handled(),
             'worker_request_count' => $this->app->handled(),
@@ -288,7 +347,8 @@ class Server implements \Wsd\OpenSwooleServer
         if ($dst_worker_id === $this->worker_id) {
             return $this->warn('sendMessage', "can't send messages to self");
         }
-        if ($dst_worker_id < 0 || $dst_worker_id >= $this->workers() + $this->taskWorkers()) {
+        $all = $this->workers() + $this->taskWorkers() + (int) $this->app->fact('users');
+        if ($dst_worker_id < 0 || $dst_worker_id >= $all) {
             return $this->warn('sendMessage', "worker_id[$dst_worker_id] is invalid");
         }
         if (!isset($this->handlers['pipemessage'])) {
@@ -319,6 +379,20 @@ class Server implements \Wsd\OpenSwooleServer
         $processes = (int) $this->app->fact('processes');
         $place = intdiv($worker_id, $processes) . '/' . $worker_id % $processes;
         return self::processAt($place, $this->master_pid) ?? false;
+    }
+
+    /**
+     * Whether a worker handles an event. It is asked, and one that does not answer at once is busy.
+     *
+     * @return int|false SWOOLE_WORKER_BUSY or SWOOLE_WORKER_IDLE
+     */
+    public function getWorkerStatus(int $worker_id = -1): int|false
+    {
+        $id = $worker_id === -1 ? $this->worker_id : $worker_id;
+        if ($id < 0 || $id >= $this->workers() + $this->taskWorkers()) {
+            return false;
+        }
+        return $this->statuses([$id])[$id];
     }
 
     public function getMasterPid(): int
@@ -364,20 +438,34 @@ class Server implements \Wsd\OpenSwooleServer
         return $idle;
     }
 
-    public function addListener(string $host, int $port, int $sock_type): never
+    /** Listens on one more address, for WebSocket and HTTP, with callbacks of its own where it has some. */
+    public function listen(string $host, int $port, int $sock_type): Server\Port|false
     {
-        throw new \RuntimeException('wsd serves one kind of thing on all its addresses: '
-            . "give more of them with set(['wsd' => ['listen' => [...]]])");
+        if ($this->started > 0) {
+            return $this->warn('listen', 'must be called before the server starts');
+        }
+        $stream = [SWOOLE_SOCK_TCP, SWOOLE_SOCK_TCP6, SWOOLE_SOCK_UNIX_STREAM];
+        if (!in_array($sock_type & ~SWOOLE_SSL, $stream, true)) {
+            throw new \RuntimeException('wsd has no UDP and no datagrams: see docs/swoole.md');
+        }
+        return $this->ports[] = new Server\Port($host, $port, $sock_type);
     }
 
-    public function listen(string $host, int $port, int $sock_type): never
+    public function addListener(string $host, int $port, int $sock_type): Server\Port|false
     {
-        $this->addListener($host, $port, $sock_type);
+        return $this->listen($host, $port, $sock_type);
     }
 
-    public function addProcess(mixed $process): never
+    /**
+     * Has the server run a process with a function of its own, and again where it ends.
+     *
+     * @return int|false its number among those of the server
+     */
+    public function addProcess(Process $process): int|false
     {
-        throw new \RuntimeException('addProcess has no counterpart: run it as a service of its own');
+        return $this->started > 0
+            ? $this->warn('addProcess', 'must be called before the server starts')
+            : $this->users->add($process);
     }
 
     /** What is named in Swoole's manual and not above: docs/swoole.md says why. */
@@ -398,26 +486,35 @@ class Server implements \Wsd\OpenSwooleServer
         $this->app->on('start', function (App $app): void {
             $processes = (int) $app->fact('processes');
             $process = (int) $app->fact('process');
-            $this->taskworker = $process >= $processes;
-            $this->worker_id = $this->taskworker
-                ? $this->workers() + $app->fact('worker') * $app->fact('tasks') + $process - $processes
-                : $app->fact('worker') * $processes + $process;
+            $user = $this->users->find();
+            $this->taskworker = $process >= $processes && $user === null;
+            $this->worker_id = match (true) {
+                $user !== null => $this->workers() + $this->taskWorkers() + $user,
+                $this->taskworker => $this->workers() + $app->fact('worker') * $app->fact('tasks')
+                    + $process - $processes,
+                default => $app->fact('worker') * $processes + $process,
+            };
             $this->worker_pid = getmypid();
             $this->master_pid = (int) $app->fact('master_pid');
             $this->manager_pid = (int) $app->fact('manager_pid');
             $this->started = microtime(true);
             $this->setting['worker_num'] = $this->workers();
             $this->setting['task_worker_num'] = $this->taskWorkers();
+            if ($user !== null) {
+                $app->on('main', fn () => $this->users->run());
+                return;
+            }
             $first = $this->worker_id === 0 && $app->fact('start') === 0 && $app->fact('epoch') === 1;
             if ($first && isset($this->handlers['start'])) {
                 ($this->handlers['start'])($this);
             }
             $this->call('workerstart', $this->worker_id);
         });
-        $this->app->on('stop', fn () => $this->call('workerstop', $this->worker_id));
+        $this->app->on('stop', fn () => $this->users->find() ?? $this->call('workerstop', $this->worker_id));
         $this->app->on('pipe', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         $this->app->on('note', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
-        if (isset($this->handlers['request'])) {
+        $this->files = StaticFiles::of($this->setting ?? []);
+        if ($this->files !== null || $this->handles('request')) {
             $this->app->on('request', function (App $app, \Wsd\Request $request, \Wsd\Reply $reply): void {
                 $this->request($request, $reply);
             });
@@ -432,6 +529,34 @@ class Server implements \Wsd\OpenSwooleServer
     {
         $handler = $this->handlers[$event] ?? null;
         return $handler === null ? null : $handler($this, ...$arguments);
+    }
+
+    /** The port that a request came by, null for that of the server itself. */
+    protected function portAt(\Wsd\Request $request): ?Server\Port
+    {
+        if (count($this->ports) < 2) {
+            return null;
+        }
+        [$host, $port] = $request->localAddress();
+        $same = array_filter(
+            array_slice($this->ports, 1),
+            fn (Server\Port $other): bool => $other->port === $port
+                && ($port !== $this->port || $other->host === $host || $other->host === '/' . ltrim($host, '/')),
+        );
+        return array_values($same)[0] ?? null;
+    }
+
+    /** The callback of an event of a client, which is that of its port where the port has one. */
+    protected function callbackOf(string $event, int $fd): ?callable
+    {
+        return ($this->portOf[$fd] ?? null)?->getCallback($event) ?? $this->handlers[$event] ?? null;
+    }
+
+    /** Whether the server or one of its ports has a callback of that event. */
+    protected function handles(string $event): bool
+    {
+        $has = fn (object $port): bool => $port->getCallback($event) !== null;
+        return array_filter($this->ports, $has) !== [];
     }
 
     protected function owns(int $fd): bool
@@ -453,9 +578,20 @@ class Server implements \Wsd\OpenSwooleServer
 
     private function request(\Wsd\Request $request, \Wsd\Reply $reply): void
     {
-        $response = Http\Response::answering($reply, $request->fd);
+        if ($this->files?->serve($request, $reply)) {
+            return;
+        }
+        $most = $this->setting['buffer_output_size'] ?? $this->setting['output_buffer_size'] ?? PHP_INT_MAX;
+        $compression = Compression::of($this->setting ?? [], $request);
+        $response = Http\Response::answering($reply, $request->fd, (int) $most, $compression);
+        $handler = $this->portAt($request)?->getCallback('request') ?? $this->handlers['request'] ?? null;
+        if ($handler === null) {
+            $response->status(404);
+            $response->end();
+            return;
+        }
         try {
-            ($this->handlers['request'])(Http\Request::of($request, $this->port, $this->setting), $response);
+            $handler(Http\Request::of($request, $this->port, $this->setting), $response);
         } catch (\Throwable $error) {
             $reply->fail();
             throw $error;
@@ -502,8 +638,17 @@ class Server implements \Wsd\OpenSwooleServer
         if ($worker < $this->workers()) {
             return $this->app->send(intdiv($worker, $processes), $bytes, $worker % $processes, $flags);
         }
-        $tasks = (int) $this->app->fact('tasks');
         $worker -= $this->workers();
+        if ($worker >= $this->taskWorkers()) {
+            $user = $worker - $this->taskWorkers();
+            return $this->app->send(
+                $user % max(1, (int) $this->app->fact('worker_num')),
+                $bytes,
+                $user,
+                $flags | Protocol::TO_USER,
+            );
+        }
+        $tasks = (int) $this->app->fact('tasks');
         return $this->app->send(intdiv($worker, $tasks), $bytes, $worker % $tasks, $flags | Protocol::TO_TASK);
     }
 
@@ -515,6 +660,9 @@ class Server implements \Wsd\OpenSwooleServer
         match ($bytes[4]) {
             's' => $this->call('pipemessage', $from, $rest),
             'o' => $this->call('pipemessage', $from, unserialize($rest)),
+            'q' => $this->post($from, pack('V', $this->worker_id) . 'a' . chr($this->status()), Protocol::AS_NOTE),
+            'a' => $this->statuses[$from] = ord($rest),
+            'p' => $this->users->written(unpack('V', $rest)[1], substr($rest, 4)),
             't' => $this->runTask($from, unpack('Pid/Cwaits', $rest), unserialize(substr($rest, 9))),
             'f' => $this->finished(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
         };
@@ -567,6 +715,37 @@ class Server implements \Wsd\OpenSwooleServer
         $results = array_filter(array_intersect_key($this->awaited, array_flip($ids)));
         $this->awaited = array_diff_key($this->awaited, array_flip($ids));
         return array_map(fn (array $result) => $result[0], $results);
+    }
+
+    private function status(): int
+    {
+        return $this->app->isBusy() ? SWOOLE_WORKER_BUSY : SWOOLE_WORKER_IDLE;
+    }
+
+    private function idle(int $first, int $count): int
+    {
+        $all = $count > 0 ? $this->statuses(range($first, $first + $count - 1)) : [];
+        return count(array_filter($all, fn (int $status): bool => $status === SWOOLE_WORKER_IDLE));
+    }
+
+    /**
+     * Asks workers whether they are busy, which those that are do not answer in time.
+     *
+     * @param list<int> $ids
+     * @return array<int, int>
+     */
+    private function statuses(array $ids): array
+    {
+        $this->statuses = array_intersect_key([$this->worker_id => $this->status()], array_flip($ids));
+        $question = pack('V', $this->worker_id) . 'q';
+        foreach (array_diff($ids, [$this->worker_id]) as $id) {
+            $this->post($id, $question, Protocol::AS_NOTE);
+        }
+        $until = microtime(true) + self::STATUS_SECONDS;
+        while (array_diff_key(array_flip($ids), $this->statuses) !== [] && ($left = $until - microtime(true)) > 0) {
+            $this->app->await($left);
+        }
+        return $this->statuses + array_fill_keys($ids, SWOOLE_WORKER_BUSY);
     }
 
     private function taskWorkers(): int

@@ -27,6 +27,8 @@ pub const TASK: u8 = 2;
 pub const ANY: u8 = 4;
 /// Flag of SEND: as a NOTE, which is no event and waits behind none.
 pub const NOTE: u8 = 8;
+/// Flag of SEND: to a process that runs a function of its own.
+pub const USER: u8 = 16;
 /// Flag of RESPONSE and BODY: the body goes on.
 pub const MORE: u8 = 1;
 /// Flag of RESPONSE: the body is a range of the file whose descriptor comes with the frame.
@@ -51,6 +53,8 @@ pub mod wants {
     pub const ATTACH: u8 = 32;
     /// Not a wish but a promise: one event is handled after the other.
     pub const IN_ORDER: u8 = 64;
+    /// MESSAGE with the opcodes 9 and 10: pings and pongs, which the worker then does not answer.
+    pub const CONTROL: u8 = 128;
 }
 
 macro_rules! kinds {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::codec::{
-    self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, VERDICT,
+    self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, USER, VERDICT,
     take_fields,
 };
 use super::link::Link;
@@ -309,7 +309,7 @@ fn stats(link: &Rc<Link>, ctx: &Context, id: u32) {
 
 fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     let slot = u8::try_from(packet.code).map_err(|_| Broken::Value(Kind::Send))?;
-    let to = packet.flags & (TASK | ANY | NOTE);
+    let to = packet.flags & (TASK | ANY | NOTE | USER);
     let mut data = BytesMut::with_capacity(PIPE_HEAD_BYTES + packet.body.len());
     data.put_u8(to);
     data.put_u64_le(packet.fd);
@@ -320,7 +320,7 @@ fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
         Verdict::Gone
     } else {
         link.shared.pipe(Slot(slot), to, packet.fd, packet.body);
-        if to & (TASK | NOTE) == 0 {
+        if to & (TASK | NOTE | USER) == 0 {
             // What is for the clients of a process is for those of both, during a reload.
             ctx.reactor().send_to_sibling(data.freeze());
         }

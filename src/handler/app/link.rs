@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::ReadHalf;
@@ -171,6 +173,11 @@ impl Link {
     pub fn shut_down(&self, code: u16) {
         self.leaving.set(true);
         self.answer(Packet { code, ..Packet::new(Kind::Shutdown) });
+        if self.id.place >= self.shared.settings.first_user_place() {
+            // Its function may never look at the socket. Where it runs as another user, the signal
+            // fails, and the master ends it with its worker.
+            let _ = nix::sys::signal::kill(Pid::from_raw(self.pid as i32), Signal::SIGTERM);
+        }
     }
 
     /// Whether it was told to shut down.
@@ -325,6 +332,7 @@ impl Link {
             "process": self.id.place,
             "processes": settings.processes,
             "tasks": settings.task_processes,
+            "users": settings.user_processes,
             "spare": self.spare.get(),
             "push_max": settings.push_max,
             "push_free": settings.push_free,

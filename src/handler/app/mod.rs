@@ -17,6 +17,7 @@ mod replies;
 mod settings;
 mod shared;
 mod spawner;
+mod watch;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, COMPRESSED, Kind, Packet, TASK, wants};
+use self::codec::{ANSWER, COMPRESSED, Kind, Packet, TASK, USER, wants};
 use self::link::Link;
 use self::loss::Loss;
 use self::shared::{
@@ -66,19 +67,19 @@ impl Handler for AppHandler {
         let shared = self.shared.clone();
         let (server, context) = (shared.clone(), ctx.clone());
         let serve = move |started| serve(&server, &context, started);
-        ctx.spawn(spawner::supervise(
-            shared.spawner.clone(),
-            ctx.clone(),
-            shared.settings.places(),
-            serve,
-        ));
+        let (slot, worker_num) = (ctx.worker().slot.0, ctx.worker_num());
+        let settings = &shared.settings;
+        let places: Vec<u16> = (0..settings.places())
+            .filter(|place| settings.is_started_by(slot, worker_num, *place))
+            .collect();
+        ctx.spawn(spawner::supervise(shared.spawner.clone(), ctx.clone(), places.clone(), serve));
         let swept = shared.clone();
         // Runs as long as the worker.
         let _ = ctx.tick(SWEEP, move || sweep(&swept));
         Flow::later(async move {
             until(&shared, |shared| {
                 let pool = shared.pool.borrow();
-                (0..pool.places()).all(|place| pool.is_ready(place))
+                places.iter().all(|place| pool.is_ready(*place))
             })
             .await;
         })
@@ -178,6 +179,10 @@ impl Handler for AppHandler {
         })
     }
 
+    fn takes_control_frames(&self) -> bool {
+        self.shared.wants.get().is_some_and(|wants| wants & wants::CONTROL != 0)
+    }
+
     fn process_of(&self, fd: Fd) -> Option<u16> {
         Some(self.shared.place_of(fd.as_u64()))
     }
@@ -190,7 +195,7 @@ impl Handler for AppHandler {
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         match commands::unpack_pipe(data) {
             // A task is done once: by the process that stays.
-            Some((to, ..)) if to & TASK != 0 && ctx.is_giving() => {}
+            Some((to, ..)) if to & (TASK | USER) != 0 && ctx.is_giving() => {}
             Some((to, number, body)) => self.shared.pipe(from, to, number, body),
             None => tracing::warn!(%from, "a message of another worker is too short"),
         }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::BytesMut;
 
-use super::codec::{ANSWER, ANY, Kind, Packet, TASK, wants};
+use super::codec::{ANSWER, ANY, Kind, Packet, TASK, USER, wants};
 pub use super::loss::Loss;
 use super::loss::sort;
 use super::process_queue::{Event, Process, ProcessQueue};
@@ -30,21 +30,23 @@ pub struct Pin {
 /// The state of all places of a worker.
 #[derive(Debug)]
 pub struct Pool {
-    /// Those of events, then those of tasks.
+    /// Those of events, those of tasks, then those with a function of their own.
     pub(super) queues: Vec<ProcessQueue>,
     /// How many of the queues are of events.
     processes: u16,
+    /// How many are of events or tasks.
+    first_user: u16,
     pub(super) pins: HashMap<u64, Pin>,
     last_id: u32,
     queue_events: usize,
     queue_bytes: usize,
     window: usize,
     on_crash: OnCrash,
-    event_timeout_ms: u64,
+    pub(super) event_timeout_ms: u64,
     /// How many times a process took or finished events.
-    progress: u64,
+    pub(super) progress: u64,
     /// Since when events wait and no process took one, with `progress` as it was then.
-    stalled: Option<(u64, u64)>,
+    pub(super) stalled: Option<(u64, u64)>,
 }
 
 impl Pool {
@@ -53,6 +55,7 @@ impl Pool {
         Pool {
             queues: (0..settings.places()).map(|_| ProcessQueue::default()).collect(),
             processes: settings.processes.max(1),
+            first_user: settings.first_user_place(),
             pins: HashMap::new(),
             last_id: 0,
             queue_events: settings.queue_events,
@@ -64,24 +67,6 @@ impl Pool {
             progress: 0,
             stalled: None,
         }
-    }
-
-    /// Looks whether events wait and no process takes one; to be called now and then.
-    pub fn watch(&mut self, now_ms: u64) {
-        let waits = self.queues.iter().any(|queue| !queue.waiting.is_empty());
-        let goes_on = self.stalled.is_some_and(|(_, progress)| progress != self.progress);
-        if !waits || goes_on {
-            self.stalled = None;
-        }
-        if waits {
-            self.stalled.get_or_insert((now_ms, self.progress));
-        }
-    }
-
-    /// For how long events have waited of which no process took one, in milliseconds.
-    pub fn stalled_ms(&self, now_ms: u64) -> u64 {
-        let stalled = self.stalled.filter(|(_, progress)| *progress == self.progress);
-        stalled.map_or(0, |(since, _)| now_ms.saturating_sub(since))
     }
 
     /// How many places there are.
@@ -96,6 +81,11 @@ impl Pool {
         least.map_or(0, |(place, _)| place)
     }
 
+    /// All but those with a function of their own, which may leave what was sent to them for later.
+    pub(super) fn served(&self) -> &[ProcessQueue] {
+        &self.queues[..usize::from(self.first_user)]
+    }
+
     pub(super) fn of_events(&self) -> &[ProcessQueue] {
         &self.queues[..usize::from(self.processes)]
     }
@@ -103,7 +93,11 @@ impl Pool {
     /// The place for a message between applications, with the flags and the number of SEND.
     pub fn place_of_pipe(&self, to: u8, number: u64) -> u16 {
         let processes = self.processes;
-        let tasks = self.places() - processes;
+        let tasks = self.first_user - processes;
+        let users = self.places() - self.first_user;
+        if to & USER != 0 && users > 0 {
+            return self.first_user + (number % u64::from(users)) as u16;
+        }
         if to & TASK == 0 || tasks == 0 {
             return (number % u64::from(processes)) as u16;
         }
@@ -111,7 +105,7 @@ impl Pool {
             return processes + (number % u64::from(tasks)) as u16;
         }
         let load = |queue: &ProcessQueue| (queue.events(), queue.process.is_none());
-        let tasks = (processes..).zip(&self.queues[usize::from(processes)..]);
+        let tasks = (processes..).zip(&self.served()[usize::from(processes)..]);
         tasks.min_by_key(|(_, queue)| load(queue)).map_or(processes, |(place, _)| place)
     }
 
@@ -302,23 +296,9 @@ impl Pool {
         loss
     }
 
-    /// The processes that finished nothing for too long.
-    pub fn overdue(&self, now_ms: u64) -> Vec<ProcessId> {
-        let timeout = self.event_timeout_ms;
-        let late = |process: &&Process| {
-            !process.sent.is_empty() && now_ms.saturating_sub(process.since) >= timeout
-        };
-        self.queues
-            .iter()
-            .filter_map(|queue| queue.process.as_ref())
-            .filter(late)
-            .map(|p| p.id)
-            .collect()
-    }
-
     /// Whether no event waits anywhere or is being handled.
     pub fn idle(&self) -> bool {
-        self.queues.iter().all(|queue| queue.events() == 0)
+        self.served().iter().all(|queue| queue.events() == 0)
     }
 
     /// Whether an event of that client waits or is being handled.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::codec::{ANSWER, Kind, Packet, wants};
-use crate::api::ProcessId;
+use crate::api::{Opcode, ProcessId};
 
 /// A request is sent while fewer events than this are under way: one that is handled, and one that
 /// keeps the process busy until the worker has seen its DONE.
@@ -52,6 +52,7 @@ impl Process {
         let bit = match packet.kind {
             Kind::Open if packet.flags & ANSWER != 0 => wants::HANDSHAKE,
             Kind::Open => wants::OPEN,
+            Kind::Message if packet.code > Opcode::Binary as u16 => wants::CONTROL,
             Kind::Message => wants::MESSAGE,
             Kind::Close => wants::CLOSE,
             Kind::Request => wants::REQUEST,

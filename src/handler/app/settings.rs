@@ -20,6 +20,9 @@ pub struct AppSettings {
     pub processes: u16,
     /// Processes of each worker that do tasks alone.
     pub task_processes: u16,
+    /// Processes of the whole server that run a function of their own. Each worker has a place for
+    /// each of them, and starts those that are its own.
+    pub user_processes: u16,
     /// Processes of each worker that stand by.
     pub spare: u16,
     /// Events after which a process is replaced; 0 is never.
@@ -55,6 +58,7 @@ impl Default for AppSettings {
         AppSettings {
             processes: 1,
             task_processes: 0,
+            user_processes: 0,
             spare: 0,
             max_requests: 0,
             task_max_requests: 0,
@@ -74,9 +78,20 @@ impl Default for AppSettings {
 }
 
 impl AppSettings {
-    /// Places of processes: those of events, then those of tasks.
+    /// Places of processes: those of events, those of tasks, then those with a function of their own.
     pub fn places(&self) -> u16 {
+        self.first_user_place().saturating_add(self.user_processes)
+    }
+
+    /// The first place of those with a function of their own.
+    pub fn first_user_place(&self) -> u16 {
         self.processes.max(1).saturating_add(self.task_processes)
+    }
+
+    /// Whether the worker of that slot, of so many, starts a process for a place.
+    pub fn is_started_by(&self, slot: u8, worker_num: u16, place: u16) -> bool {
+        let user = place.checked_sub(self.first_user_place());
+        user.is_none_or(|number| number % worker_num.max(1) == u16::from(slot))
     }
 }
 
@@ -89,6 +104,7 @@ impl From<&Config> for AppSettings {
         AppSettings {
             processes: u16::try_from(config.app.processes).unwrap_or(u16::MAX),
             task_processes: u16::try_from(config.app.task_processes).unwrap_or(u16::MAX),
+            user_processes: u16::try_from(config.app.user_processes).unwrap_or(u16::MAX),
             spare: u16::try_from(config.app.spare).unwrap_or(u16::MAX),
             max_requests: config.app.max_requests as u64,
             task_max_requests: config.app.task_max_requests as u64,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::{ANSWER, Kind, NOTE, Packet, RequestBody, TASK, put_string};
+use super::codec::{ANSWER, Kind, NOTE, Packet, RequestBody, TASK, USER, put_string};
 use super::links::Links;
 use super::pool::{Pin, Pool};
 use super::replies::Outgoings;
@@ -235,14 +235,15 @@ impl Shared {
 
     /// Whether there is a process for a message between applications.
     pub fn takes_pipe(&self, to: u8) -> bool {
-        to & TASK == 0 || self.settings.task_processes > 0
+        let of = |flag: u8, processes: u16| to & flag == 0 || processes > 0;
+        of(TASK, self.settings.task_processes) && of(USER, self.settings.user_processes)
     }
 
     /// Hands over what an application process of `from` sent to this worker.
     pub fn pipe(&self, from: Slot, to: u8, number: u64, body: Bytes) {
         let code = from.0.into();
         if !self.takes_pipe(to) {
-            return tracing::warn!(%from, "a task was dropped: app.task_processes is 0");
+            return tracing::warn!(%from, "a message was dropped: there is no process for it");
         }
         let place = self.pool.borrow().place_of_pipe(to, number);
         if to & NOTE == 0 {

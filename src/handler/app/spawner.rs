@@ -292,10 +292,10 @@ pub enum Happened {
 pub async fn supervise(
     spawner: Rc<Spawner>,
     ctx: Context,
-    places: u16,
+    places: Vec<u16>,
     serve: impl Fn(Started) + 'static,
 ) {
-    (0..places).for_each(|place| spawner.start(&ctx, place));
+    places.into_iter().for_each(|place| spawner.start(&ctx, place));
     loop {
         match spawner.happened(ctx.reactor().process_event().await) {
             Happened::Started(started) => serve(started),

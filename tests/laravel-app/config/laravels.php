@@ -14,7 +14,17 @@ return [
         'enable' => true,
         'handler' => env('HANDLER', \App\Services\ChatService::class),
     ],
+    'swoole_tables' => [
+        'ws' => [
+            'size' => 64,
+            'column' => [['name' => 'value', 'type' => \Swoole\Table::TYPE_INT, 'size' => 8]],
+        ],
+    ],
+    // What costs a process more is for the test of it.
+    'processes' => env('TASKS', false) ? ['echo' => ['class' => \App\Processes\EchoProcess::class]] : [],
+    'timer' => ['enable' => env('TASKS', false), 'jobs' => [\App\Jobs\CountJob::class]],
     'swoole' => [
+        'task_worker_num' => env('TASKS', false) ? 1 : 0,
         'heartbeat_idle_time' => 600,
         'heartbeat_check_interval' => 60,
     ],

@@ -47,7 +47,7 @@ class Request
         $self->read($request);
         [$peer, $peerPort] = $request->peerAddress();
         $self->server += [
-            'server_port' => $port,
+            'server_port' => $request->localAddress()[1] ?: $port,
             'remote_port' => $peerPort,
             'server_addr' => $request->localAddress()[0],
             'remote_addr' => $request->client !== '' ? $request->client : $peer,

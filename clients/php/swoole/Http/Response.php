@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Swoole\Http;
 
+use Wsd\Compression;
 use Wsd\MediaType;
 use Wsd\Reply;
 use Wsd\SwooleErrors;
@@ -24,6 +25,9 @@ class Response
     private bool $statusSaid = false;
     private string $body = '';
     private bool $ended = false;
+    /** The longest body that goes out in one piece. */
+    private int $most = PHP_INT_MAX;
+    private ?Compression $compression = null;
     /** What answers a plain request; a handshake's answer is sent when its handler returns. */
     private ?Reply $reply = null;
     /** @var array<int, Reply> answers that were detached, by the number of their connection */
@@ -38,9 +42,10 @@ class Response
     }
 
     /** @internal the answer to a plain request, which lives until it is ended */
-    public static function answering(Reply $reply, int $fd): self
+    public static function answering(Reply $reply, int $fd, int $most, ?Compression $compression): self
     {
         $self = self::of($fd);
+        [$self->most, $self->compression] = [$most, $compression];
         $self->reply = $reply->later();
         return $self;
     }
@@ -190,12 +195,25 @@ class Response
             return false;
         }
         $this->body .= (string) $content;
+        if (strlen($this->body) > $this->most && !$this->reply?->isBegun()) {
+            [$length, $this->body] = [strlen($this->body), ''];
+            SwooleErrors::$last = SWOOLE_ERROR_DATA_LENGTH_TOO_LARGE;
+            // Swoole says this in its log, and not as PHP's warning.
+            swoole_error_log(SWOOLE_LOG_WARNING, "the length of data [$length] exceeds buffer_output_size"
+                . "[$this->most]: use sendfile() or write()");
+            return false;
+        }
         $this->ended = true;
         if ($this->reply === null) {
             return true;
         }
         [$reply, $this->reply] = [$this->reply, null];
-        return $reply->isBegun() ? $reply->end($this->body) : $reply->send($this->typed());
+        if ($reply->isBegun()) {
+            return $reply->end($this->body);
+        }
+        $response = $this->typed();
+        $this->compression?->apply($response);
+        return $reply->send($response);
     }
 
     public function sendfile(string $filename, int $offset = 0, int $length = 0): bool
@@ -255,7 +273,7 @@ class Response
     /** Of no interest to who dumps a response: what is to be sent. */
     public function __debugInfo(): array
     {
-        $own = ['statusCode', 'statusSaid', 'body', 'ended', 'reply'];
+        $own = ['statusCode', 'statusSaid', 'body', 'ended', 'reply', 'most', 'compression'];
         return array_diff_key(get_object_vars($this), array_flip($own));
     }
 

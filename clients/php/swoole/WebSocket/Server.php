@@ -19,6 +19,8 @@ class Server extends \Swoole\Http\Server
     private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
         'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
 
+    /** @var array<int, string> since when, from where and as whom clients are here, where onClose may ask */
+    private array $met = [];
     /** @var array<int, string> unfinished messages that are pushed in pieces */
     private array $pieces = [];
 
@@ -105,24 +107,89 @@ class Server extends \Swoole\Http\Server
             if ($flags & Protocol::FLAG_COMPRESSED) {
                 $frame->flags |= SWOOLE_WEBSOCKET_FLAG_COMPRESS;
             }
-            $message($this, $frame);
+            ($this->portOf === [] ? $message : $this->callbackOf('message', $fd))($this, $frame);
         });
+        $this->bindControl();
         $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
-        $decides = isset($this->handlers['handshake']) || isset($this->handlers['beforehandshakeresponse']);
-        if ($decides) {
+        $others = array_slice($this->ports, 1);
+        $several = $others !== [];
+        $refuses = array_filter($others, fn (\Swoole\Server\Port $port): bool => !$port->opensWebSockets()) !== [];
+        if ($refuses || $this->handles('handshake') || $this->handles('beforehandshakeresponse')) {
             $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->handshake($request));
         }
-        // With a handshake of its own, a server gets no open: Swoole's rule.
-        if (isset($this->handlers['open']) && !isset($this->handlers['handshake'])) {
-            $this->app->on('open', function (App $app, \Wsd\Request $request): void {
-                ($this->handlers['open'])($this, Request::of($request, $this->port, $this->setting));
-            });
+        // onClose may ask who has left, so that is kept.
+        if ($several || $this->handles('close') || ($this->handles('open') && !$this->handles('handshake'))) {
+            $this->app->on('open', fn (App $app, \Wsd\Request $request) => $this->opened($request));
         }
-        if (isset($this->handlers['attach'])) {
+        if ($several || $this->handles('close') || $this->handles('attach')) {
             $this->app->on('attach', function (App $app, \Wsd\Request $request): void {
-                ($this->handlers['attach'])($this, Request::of($request, $this->port, $this->setting));
+                $this->came($request);
+                $attach = $this->callbackOf('attach', $request->fd);
+                $attach !== null && $attach($this, Request::of($request, $this->port, $this->setting));
             });
         }
+    }
+
+    /** Keeps who came, for onClose, and by which port, where the server has several. */
+    private function came(\Wsd\Request $request): void
+    {
+        if ($this->callbackOf('close', $request->fd) !== null) {
+            $this->met[$request->fd] = pack('q', (int) (microtime(true) * 1000)) . "$request->peer $request->client";
+        }
+        $port = $this->portAt($request);
+        if ($port !== null) {
+            $this->portOf[$request->fd] = $port;
+        }
+    }
+
+    /** @return array<string, mixed>|null what App::info() would have said of a client that has left */
+    private function known(int $fd): ?array
+    {
+        if (!isset($this->met[$fd])) {
+            return null;
+        }
+        $since = unpack('q', $this->met[$fd])[1];
+        [$peer, $client] = explode(' ', substr($this->met[$fd], 8));
+        return [
+            'fd' => $fd,
+            'worker' => (int) $this->app->fact('worker'),
+            'process' => (int) $this->app->fact('process'),
+            'peer' => $peer,
+            'client' => $client === '' ? null : $client,
+            'connected_at' => $since,
+            'idle_ms' => 0,
+            'plain' => false,
+        ];
+    }
+
+    private function opened(\Wsd\Request $request): void
+    {
+        $this->came($request);
+        // With a handshake of its own, a server gets no open: Swoole's rule.
+        if ($this->callbackOf('handshake', $request->fd) === null) {
+            $open = $this->callbackOf('open', $request->fd);
+            $open !== null && $open($this, Request::of($request, $this->port, $this->setting));
+        }
+    }
+
+    /** Where the script wants pings, it answers them; of the two, it may want only pongs. */
+    private function bindControl(): void
+    {
+        $pings = !empty($this->setting['open_websocket_ping_frame']);
+        $pongs = !empty($this->setting['open_websocket_pong_frame']);
+        if (!$pings && !$pongs) {
+            return;
+        }
+        $wanted = [App::PING => $pings, App::PONG => $pongs];
+        $this->app->on('control', function (App $app, int $fd, string $data, int $opcode) use ($wanted) {
+            if ($wanted[$opcode]) {
+                $frame = new Frame();
+                [$frame->fd, $frame->data, $frame->opcode, $frame->finish] = [$fd, $data, $opcode, true];
+                $this->callbackOf('message', $fd)($this, $frame);
+            } elseif ($opcode === App::PING) {
+                $app->push($fd, $data, App::PONG);
+            }
+        });
     }
 
     private function closed(int $fd, Close $close): void
@@ -135,21 +202,34 @@ class Server extends \Swoole\Http\Server
             $frame->reason = $close->reason;
             $frame->data = pack('n', $close->code) . $close->reason;
             $frame->finish = true;
-            ($this->handlers['message'])($this, $frame);
+            $this->callbackOf('message', $fd)($this, $frame);
         }
+        $handler = $this->callbackOf('close', $fd);
+        unset($this->portOf[$fd]);
         // Swoole tells a server's own close by a reactor of -1.
-        $this->call('close', $fd, $close->by === 'server' ? -1 : intdiv($fd, 2 ** 39) % 256);
+        $this->closing = $this->known($fd);
+        unset($this->met[$fd]);
+        try {
+            $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : intdiv($fd, 2 ** 39) % 256);
+        } finally {
+            $this->closing = null;
+        }
     }
 
     private function handshake(\Wsd\Request $request): Accept|\Wsd\Response
     {
+        $port = $this->portAt($request);
+        if ($port?->opensWebSockets() === false) {
+            return new \Wsd\Response(400);
+        }
+        $own = fn (string $event): ?callable => $port?->getCallback($event) ?? $this->handlers[$event] ?? null;
         $response = Response::of($request->fd);
         $seen = Request::of($request, $this->port, $this->setting);
         $kept = true;
-        if (isset($this->handlers['handshake'])) {
-            $kept = ($this->handlers['handshake'])($seen, $response) !== false;
+        if ($own('handshake') !== null) {
+            $kept = $own('handshake')($seen, $response) !== false;
         } else {
-            $this->call('beforehandshakeresponse', $seen, $response);
+            $own('beforehandshakeresponse') !== null && $own('beforehandshakeresponse')($this, $seen, $response);
             $response->isWritable() && $response->status(101);
         }
         $said = Response::said($response);

@@ -2,6 +2,10 @@
 
 namespace App\Services;
 
+use App\Tasks\NewsEvent;
+use App\Tasks\ShoutTask;
+use Hhxsv5\LaravelS\Swoole\Task\Event;
+use Hhxsv5\LaravelS\Swoole\Task\Task;
 use Hhxsv5\LaravelS\Swoole\WebSocketHandlerInterface;
 use Illuminate\Support\Facades\Auth;
 use Illuminate\Support\Facades\Log;
@@ -28,7 +32,15 @@ class ChatService implements WebSocketHandlerInterface
         if ($frame->data === 'throw') {
             throw new \RuntimeException('as told');
         }
-        $server->push($frame->fd, "you said $frame->data");
+        [$word, $rest] = explode(' ', $frame->data, 2) + [1 => ''];
+        $answer = match ($word) {
+            'deliver' => Task::deliver((new ShoutTask($frame->fd, $rest))->setTries(3)),
+            'later' => Task::deliver((new ShoutTask($frame->fd, $rest))->delay(0.02)),
+            'fire' => Event::fire(new NewsEvent($frame->fd, $rest)),
+            'table' => array_map(fn (array $row) => $row['value'], iterator_to_array($server->wsTable)),
+            default => null,
+        };
+        $server->push($frame->fd, $answer === null ? "you said $frame->data" : json_encode($answer));
     }
 
     public function onClose(Server $server, $fd, $reactorId)

@@ -1,0 +1,175 @@
+//! Small scripts in the manner of public ones, run as their users run them.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Client, kill, until};
+use crate::sites::{Script, free_port, get_of};
+use crate::support::path;
+
+async fn start(name: &str) -> Script {
+    start_with(name, &[]).await
+}
+
+async fn start_with(name: &str, env: &[(&str, &str)]) -> Script {
+    let script = path(&format!("tests/app/fixtures/scripts/{name}.php"));
+    Script::start_with(&[&script], env).await
+}
+
+#[tokio::test]
+async fn a_script_that_asks_for_pings_and_pongs_gets_them_and_answers_itself() {
+    let script = start("pings").await;
+    let mut client = Client::connect(&script.address, "/").await;
+    client.send_message(Message::Ping("a".into())).await.unwrap();
+    assert_eq!(client.next_frame().await.unwrap().unwrap(), Message::Pong("own a".into()));
+    client.send_message(Message::Pong("b".into())).await.unwrap();
+    assert_eq!(client.receive().await, "pong b");
+    assert_eq!(client.ask("c").await, "text c");
+    script.stop().await;
+}
+
+/// What `values` of counters.php says: the rows of the table, the atomic, the long one.
+#[derive(Debug, PartialEq, Deserialize)]
+struct Values(BTreeMap<String, i64>, i64, i64);
+
+async fn values(client: &mut Client) -> Values {
+    serde_json::from_str(&client.ask("values").await).unwrap()
+}
+
+/// A client for each of the four processes, by their numbers.
+async fn one_for_each(script: &Script) -> BTreeMap<String, Client> {
+    let mut clients = BTreeMap::new();
+    until("a client of each process", async || {
+        let mut client = Client::connect(&script.address, "/").await;
+        clients.insert(client.ask("who").await, client);
+        (clients.len() == 4).then_some(())
+    })
+    .await;
+    clients
+}
+
+#[tokio::test]
+async fn what_processes_count_is_exact_also_when_one_is_killed_in_the_midst() {
+    let script = start("counters").await;
+    let mut clients = one_for_each(&script).await;
+    let mut victim = clients.remove("3").unwrap();
+    let pid = victim.ask("pid").await.parse().unwrap();
+    victim.send("count 100000000").await;
+    for client in clients.values_mut() {
+        client.send("count 1000").await;
+    }
+    for client in clients.values_mut() {
+        assert_eq!(client.receive().await, "\"counted\"");
+    }
+    kill(pid, Signal::SIGKILL);
+    victim.closed().await;
+    let Values(rows, atomic, long) = values(clients.get_mut("0").unwrap()).await;
+    assert_eq!([rows["of 0"], rows["of 1"], rows["of 2"]], [1000; 3]);
+    // The killed one did four steps in turn, and may have done the last round in part.
+    let steps = [rows["sum"] - 1000, 3000 + rows["of 3"], atomic - 7, -1 - long];
+    assert!(steps.is_sorted_by(|a, b| a >= b) && steps[0] - steps[3] <= 1, "{steps:?}");
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn what_processes_share_outlives_a_reload_and_no_lock_outlives_its_holder() {
+    let script = start("counters").await;
+    let mut clients = one_for_each(&script).await;
+    let mut holder = clients.remove("1").unwrap();
+    let client = clients.get_mut("0").unwrap();
+    assert_eq!(holder.ask("hold").await, "true");
+    assert_eq!(client.ask("try").await, "[false,false,110]");
+    let pid: i32 = holder.ask("pid").await.parse().unwrap();
+    kill(pid, Signal::SIGKILL);
+    assert_eq!(client.ask("lock").await, "[true,false,true,false]");
+    client.send("count 10").await;
+    client.receive().await;
+    let (before, pid) = (values(client).await, client.ask("pid").await);
+    assert_eq!(before.0, BTreeMap::from([("of 0".into(), 10), ("sum".into(), 1010)]));
+    kill(script.pid(), Signal::SIGUSR1);
+    until("a process of after the reload", async || {
+        (client.ask("pid").await != pid).then_some(())
+    })
+    .await;
+    assert_eq!(values(client).await, before);
+    let full = client.ask("fill").await;
+    let said =
+        r#""Swoole\\Table::set(): failed to set('key43'), unable to allocate memory",45,0]"#;
+    assert!(full.ends_with(said), "{full}");
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_of_the_servers_own_reads_a_queue_and_pushes() {
+    let script = start("queue").await;
+    let mut one = Client::connect(&script.address, "/").await;
+    let mut two = Client::connect(&script.address, "/").await;
+    assert_eq!(one.ask("who").await, "[3,0,false]");
+    one.send("all news").await;
+    assert_eq!(one.receive().await, "to all: news");
+    assert_eq!(two.receive().await, "to all: news");
+    one.send("pipe hello").await;
+    assert_eq!(two.receive().await, "worker 0 was told by 3: hello");
+    one.receive().await;
+    // One that ends, by itself or by a signal, runs again.
+    one.send("exit").await;
+    until("the second run", async || (one.ask("runs").await == "2").then_some(())).await;
+    let pid: i32 = one.ask("pid").await.parse().unwrap();
+    kill(pid, Signal::SIGKILL);
+    until("the third run", async || (one.ask("runs").await == "3").then_some(())).await;
+    // A reload replaces it, and a timer of another one goes on.
+    kill(script.pid(), Signal::SIGUSR1);
+    until("the run after the reload", async || (one.ask("runs").await == "4").then_some(())).await;
+    let ticks: u64 = one.ask("ticks").await.parse().unwrap();
+    until("more ticks", async || {
+        let now: u64 = one.ask("ticks").await.parse().unwrap();
+        (now > ticks).then_some(())
+    })
+    .await;
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn each_port_of_a_script_has_callbacks_of_its_own() {
+    let (second, third) = (free_port().await.to_string(), free_port().await.to_string());
+    let env = [("SECOND", second.as_str()), ("THIRD", third.as_str())];
+    let script = start_with("two_ports", &env).await;
+    let mut chat = Client::connect(&script.address, "/").await;
+    assert_eq!(chat.receive().await, "chat");
+    let mut sensor = Client::connect(&format!("127.0.0.1:{second}"), "/").await;
+    assert_eq!(sensor.receive().await, "sensor");
+    assert_eq!(chat.ask("hello").await, "chat hello");
+    sensor.send("7").await;
+    assert_eq!(chat.receive().await, "measured 7");
+    assert_eq!(sensor.receive().await, "measured 7");
+    let operators = format!("127.0.0.1:{third}");
+    assert!(get_of("localhost", &operators, "/status").await.ends_with("[3,\"\\/status\"]"));
+    assert!(get_of("localhost", &script.address, "/").await.ends_with("page"));
+    assert!(get_of("localhost", &format!("127.0.0.1:{second}"), "/").await.ends_with("page"));
+    assert!(Client::connect_with(&operators, "/", &[]).await.is_err());
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn coroutines_on_fibers_keep_the_order_of_each_client() {
+    let fixture = path("tests/app/fixtures/coroutines.php");
+    let server = crate::daemon::app(&["php", &fixture]).start().await;
+    let (mut one, mut two) = (server.client().await, server.client().await);
+    one.send("pop").await;
+    one.send("behind it").await;
+    // The same process handles another client while the first one's handler waits.
+    assert_eq!(two.ask("meanwhile").await, "done meanwhile");
+    assert_eq!(two.ask("push news").await, "done push news");
+    for answer in ["popped news", "done pop", "done behind it"] {
+        assert_eq!(one.receive().await, answer);
+    }
+    one.send("sleep 0.05").await;
+    one.send("after").await;
+    assert_eq!(one.receive().await, "done sleep 0.05");
+    assert_eq!(one.receive().await, "done after");
+    assert_eq!(one.ask("both").await, "done both");
+    assert_eq!(one.receive().await, "of a coroutine of its own");
+}
