@@ -62,6 +62,8 @@ pub enum Cause {
     TooFast,
     /// `client_memory` is used up (1013).
     OutOfMemory,
+    /// The time came that a handler had set with `expire_at` (1008).
+    Expired,
 }
 
 impl Cause {
@@ -87,6 +89,7 @@ impl Cause {
         Cause::MaxAge,
         Cause::TooFast,
         Cause::OutOfMemory,
+        Cause::Expired,
     ];
 
     /// The name in logs and metrics.
@@ -112,6 +115,7 @@ impl Cause {
             Cause::MaxAge => "max_age",
             Cause::TooFast => "too_fast",
             Cause::OutOfMemory => "out_of_memory",
+            Cause::Expired => "expired",
         }
     }
 
@@ -123,7 +127,9 @@ impl Cause {
             Cause::ProtocolError => 1002,
             Cause::InvalidText => 1007,
             Cause::MessageTooBig => 1009,
-            Cause::TooManyFragments | Cause::MessageTimeout | Cause::TooFast => 1008,
+            Cause::TooManyFragments | Cause::MessageTimeout | Cause::TooFast | Cause::Expired => {
+                1008
+            }
             Cause::SlowReader | Cause::OutOfMemory => 1013,
             Cause::HandlerPanic | Cause::AppFailed => 1011,
             Cause::HandlerClosed | Cause::OperatorClosed => 1000,

@@ -5,19 +5,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Handle, Message, Opcode, ProcessEvent, ProcessId, Verdict};
+use super::{Handle, LocalFuture, Message, Opcode, Reactor, TaskError, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
-
-/// A future that stays on its worker.
-pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// What is known of a connection. Swoole's `getClientInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +41,15 @@ pub struct Info {
     /// Which of the worker's application processes serves it, where that is known.
     #[serde(default)]
     pub process: Option<u16>,
+    /// The user it is bound to. Not in a list.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// The first 128 of the rooms it is in. Not in a list.
+    #[serde(default)]
+    pub rooms: Vec<String>,
+    /// What the application keeps of it, as JSON. Not in a list.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 impl Info {
@@ -62,79 +66,12 @@ impl Info {
             bytes_out: 0,
             plain: false,
             process: None,
+            uid: None,
+            rooms: Vec::new(),
+            session: None,
         }
     }
 }
-
-/// The worker as user code sees it. Implemented by the worker; a test may bring its own.
-pub trait Reactor {
-    /// Which worker process this is.
-    fn worker(&self) -> WorkerId;
-    /// How many slots serve.
-    fn worker_num(&self) -> u16;
-    /// See [`Context::push`].
-    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict;
-    /// See [`Context::push_confirmed`].
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict>;
-    /// See [`Context::broadcast`].
-    fn broadcast(&self, message: Message, except: Option<Fd>);
-    /// See [`Context::close`].
-    fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict;
-    /// See [`Context::protect`].
-    fn protect(&self, fd: Fd, on: bool) -> Verdict;
-    /// See [`Context::info`].
-    fn info(&self, fd: Fd) -> LocalFuture<Option<Info>>;
-    /// See [`Context::connections`].
-    fn connections(&self) -> LocalFuture<Vec<Info>>;
-    /// See [`Context::send_to_worker`].
-    fn send_to_worker(&self, to: Slot, data: Bytes) -> Verdict;
-    /// Sends bytes to the other process of this worker's slot, which there is during a reload.
-    fn send_to_sibling(&self, data: Bytes) {
-        let _ = data;
-    }
-    /// See [`Context::is_giving`].
-    fn is_giving(&self) -> bool {
-        false
-    }
-    /// See [`Context::room`].
-    fn room(&self, fd: Fd) -> Option<usize> {
-        let _ = fd;
-        None
-    }
-    /// Runs a future on the worker's reactor.
-    fn spawn(&self, future: LocalFuture<()>);
-    /// Runs a job on the worker's blocking threads; the answer is `Err` if it panicked or the
-    /// queue of jobs is full.
-    fn task(&self, job: Box<dyn FnOnce() + Send>) -> Result<(), TaskError>;
-    /// Starts a process of the application. `descriptors`: its socket, its standard error, and
-    /// its standard output unless that is to be the server's own.
-    fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>);
-    /// Ends a process of the application at once.
-    fn kill_process(&self, id: ProcessId);
-    /// What became of the processes, one event after the other. One caller at a time.
-    fn process_event(&self) -> LocalFuture<ProcessEvent>;
-}
-
-/// Why a blocking job gave no result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TaskError {
-    /// Too many jobs wait already.
-    Full,
-    /// The job panicked.
-    Panicked,
-}
-
-impl std::fmt::Display for TaskError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            TaskError::Full => "too many jobs wait for a task thread already",
-            TaskError::Panicked => "the job panicked",
-        })
-    }
-}
-
-impl std::error::Error for TaskError {}
 
 /// A handler's way to the rest of the server. Cheap to clone; keep as many as you like.
 #[derive(Clone)]

@@ -115,7 +115,7 @@ impl Handle {
     }
 
     /// Queues a call that has an answer.
-    fn ask<T: Send + 'static>(
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         bytes: usize,
         question: impl FnOnce(&Context) -> LocalFuture<T> + Send + 'static,
@@ -131,7 +131,11 @@ impl Handle {
         if queued.is_ok() { Ok(receiver) } else { Err(queued) }
     }
 
-    fn queue(&self, bytes: usize, call: impl FnOnce(&Context) + Send + 'static) -> Verdict {
+    pub(super) fn queue(
+        &self,
+        bytes: usize,
+        call: impl FnOnce(&Context) + Send + 'static,
+    ) -> Verdict {
         if bytes > BYTES_MAX {
             return Verdict::TooBig;
         }

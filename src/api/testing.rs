@@ -11,10 +11,12 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
 use super::{
     Context, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError,
     Verdict,
@@ -35,15 +37,29 @@ pub enum Sent {
     Close(Fd, u16, String),
     /// Whether the sweep for idle clients is to leave a client alone.
     Protect(Fd, bool),
+    /// A change of a client's rooms, user, session or expiry.
+    Change(Fd, Change),
+    /// A message to the members of these rooms or users, and whom it leaves out.
+    Publish(Vec<Topic>, Option<Fd>, Message),
 }
 
 /// A worker that has no process, no sockets and no clients: each push is `queued`, each client
-/// that is asked about is unknown, and a blocking job runs at once in the caller's thread.
+/// that is asked about is unknown, and a blocking job runs at once in the caller's thread. Each
+/// client can join rooms, be bound and have a session, and is a member for as long as it did not
+/// leave.
 pub struct FakeWorker {
     worker: WorkerId,
     worker_num: u16,
     sent: RefCell<Vec<Sent>>,
     spawned: RefCell<Vec<LocalFuture<()>>>,
+    clients: RefCell<BTreeMap<Fd, Fake>>,
+}
+
+/// What a client of the stand-in has.
+#[derive(Default)]
+struct Fake {
+    topics: BTreeSet<Topic>,
+    session: Option<String>,
 }
 
 impl FakeWorker {
@@ -59,6 +75,7 @@ impl FakeWorker {
             worker_num,
             sent: RefCell::default(),
             spawned: RefCell::default(),
+            clients: RefCell::default(),
         })
     }
 
@@ -104,6 +121,25 @@ impl FakeWorker {
     pub fn client(&self, serial: u64) -> Fd {
         Fd::new(0, self.worker.slot, serial).expect("a serial is 1 to SERIAL_MAX")
     }
+
+    /// The clients that are in one of these, in the order of their numbers.
+    fn members_of(&self, topics: &[Topic], except: Option<Fd>) -> Vec<Fd> {
+        let clients = self.clients.borrow();
+        let is_in = |fake: &Fake| topics.iter().any(|topic| fake.topics.contains(topic));
+        let members = clients.iter().filter(|(_, fake)| is_in(fake)).map(|(fd, _)| *fd);
+        members.filter(|fd| Some(*fd) != except).collect()
+    }
+
+    fn tally(&self, topics: &[Topic], except: Option<Fd>) -> Tally {
+        let queued = self.members_of(topics, except).len() as u64;
+        Tally { queued, workers: 1, answered: 1, ..Tally::default() }
+    }
+
+    fn uid_of(&self, fd: Fd) -> Option<String> {
+        let clients = self.clients.borrow();
+        let user = clients.get(&fd)?.topics.iter().find(|topic| topic.is_user())?;
+        Some(user.name().to_owned())
+    }
 }
 
 impl Reactor for FakeWorker {
@@ -140,6 +176,63 @@ impl Reactor for FakeWorker {
         Verdict::Queued
     }
 
+    fn change(&self, fd: Fd, change: Change) -> Verdict {
+        let mut clients = self.clients.borrow_mut();
+        let fake = clients.entry(fd).or_default();
+        match &change {
+            Change::Bind { .. } | Change::Unbind => fake.topics.retain(|topic| !topic.is_user()),
+            Change::Leave { room } => drop(fake.topics.remove(&Topic::room(room))),
+            Change::Session(json) => fake.session.clone_from(json),
+            Change::Join { .. } | Change::ExpireAt(_) => {}
+        }
+        fake.topics.extend(change.joins());
+        self.sent.borrow_mut().push(Sent::Change(fd, change));
+        Verdict::Queued
+    }
+
+    fn change_confirmed(&self, fd: Fd, change: Change) -> LocalFuture<Verdict> {
+        Box::pin(std::future::ready(self.change(fd, change)))
+    }
+
+    fn belongings(&self, fd: Fd) -> Option<Belongings> {
+        let uid = self.uid_of(fd);
+        let clients = self.clients.borrow();
+        let fake = clients.get(&fd)?;
+        let rooms = fake.topics.iter().filter(|topic| !topic.is_user());
+        let rooms = rooms.map(|topic| topic.name().to_owned()).collect();
+        Some(Belongings { rooms, uid, session: fake.session.clone() })
+    }
+
+    fn publish(&self, publish: Publish) -> Verdict {
+        let Publish { topics, except, opcode, data } = publish;
+        let message = Message { opcode, data };
+        self.sent.borrow_mut().push(Sent::Publish(topics, except, message));
+        Verdict::Relayed
+    }
+
+    fn publish_confirmed(&self, publish: Publish) -> LocalFuture<Result<Tally, Verdict>> {
+        let tally = self.tally(&publish.topics, publish.except);
+        self.publish(publish);
+        Box::pin(std::future::ready(Ok(tally)))
+    }
+
+    fn count(&self, call: Call, reason: &str) -> LocalFuture<Tally> {
+        let except = Fd::try_from(call.except).ok();
+        let tally = self.tally(&call.topics, except);
+        if let super::rooms::Act::Close { code, .. } = call.act {
+            for fd in self.members_of(&call.topics, except) {
+                self.close(fd, code, reason);
+            }
+        }
+        Box::pin(std::future::ready(tally))
+    }
+
+    fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {
+        let members = self.members_of(&[topic], None).into_iter();
+        let members = members.map(|fd| Member::new(fd, self.uid_of(fd))).collect();
+        Box::pin(std::future::ready(members))
+    }
+
     fn info(&self, _fd: Fd) -> LocalFuture<Option<Info>> {
         Box::pin(std::future::ready(None))
     }
@@ -168,5 +261,30 @@ impl Reactor for FakeWorker {
 
     fn process_event(&self) -> LocalFuture<ProcessEvent> {
         Box::pin(std::future::pending())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stand_in_knows_who_is_in_a_room_and_whose_a_client_is() {
+        let worker = FakeWorker::new(0, 1);
+        let (ctx, one, two) = (worker.context(), worker.client(1), worker.client(2));
+        assert_eq!(ctx.join(one, "lobby"), Verdict::Queued);
+        ctx.join(two, "lobby");
+        ctx.bind(two, "ann");
+        ctx.bind(two, "bob");
+        assert_eq!((ctx.rooms(two), ctx.uid(two)), (vec!["lobby".into()], Some("bob".into())));
+        ctx.set_session(one, &vec![1, 2]).unwrap();
+        assert_eq!(ctx.session::<Vec<u8>>(one), Ok(Some(vec![1, 2])));
+        worker.take();
+        ctx.publish_except("lobby", one, "hello");
+        let to = vec![Topic::room("lobby")];
+        assert_eq!(worker.take(), [Sent::Publish(to, Some(one), "hello".into())]);
+        ctx.leave(one, "lobby");
+        assert_eq!(worker.members_of(&[Topic::room("lobby")], None), [two]);
+        assert_eq!(worker.members_of(&[Topic::user("ann"), Topic::user("bob")], None), [two]);
     }
 }

@@ -266,6 +266,21 @@ settings! {
         head_fields_max: usize = 128, within(8..=1024);
     }
 
+    "Rooms" {
+        /// Rooms and users with members on one worker; over it a join that needs a new one is
+        /// answered full.
+        rooms_max: usize = 1_000_000, within(1..=1 << 26);
+        /// Rooms that one client may be in; over it a join is answered full.
+        rooms_per_client: usize = 128, within(1..=65_535);
+        /// Bytes of the longest room name.
+        room_name_max: usize = 255, within(1..=255);
+        /// Bytes of the longest uid of a user.
+        uid_max: usize = 255, within(1..=255);
+        /// Bytes of JSON that the application may keep of one connection, and that a join may
+        /// have as its info for presence.
+        session_max: u64 = 4 * KIB, within(1..=64 * KIB);
+    }
+
     "Handshake" {
         /// Which pages may connect, by their Origin header: "same-host" (its host and port are
         /// those the request was sent to, and its scheme where a trusted proxy tells it), origins

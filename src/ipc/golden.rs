@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::codec;
 use super::messages::*;
 use super::scoreboard::Totals;
+use crate::api::rooms::{Act, Call, Change, Member, Topic};
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::sys::rights::Rights;
@@ -83,7 +84,22 @@ fn info() -> Info {
         bytes_out: 4,
         plain: true,
         process: Some(5),
+        uid: Some("u".to_owned()),
+        rooms: vec!["r".to_owned()],
+        session: Some("7".to_owned()),
     }
+}
+
+fn change() -> Change {
+    Change::Join { room: "r".to_owned(), info: Some("{}".to_owned()) }
+}
+
+fn call() -> Call {
+    Call { topics: vec![Topic::room("r")], except: FD, act: Act::Publish(Opcode::Text) }
+}
+
+fn member() -> Member {
+    Member::new(Fd::try_from(FD).unwrap(), Some("u".to_owned()))
 }
 
 fn hello() -> Hello {
@@ -162,6 +178,12 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Peer { link: 10, from: ID },
         ManagerToWorker::PeerLeft { link: 10 },
         ManagerToWorker::Protect { origin, id: 9, fd: FD, on: true },
+        ManagerToWorker::Change { origin, id: 9, fd: FD, mark: 11, change: change() },
+        ManagerToWorker::Call { origin, id: 9, only: vec![FD], call: call() },
+        ManagerToWorker::Asked { id: 9, workers: 3, refused: 1, last: true },
+        ManagerToWorker::Tally { id: 9, queued: 5, full: 6 },
+        ManagerToWorker::Members { id: 9, part: vec![member()], last: true },
+        ManagerToWorker::Noted { number: 12 },
     ]);
 }
 
@@ -192,6 +214,16 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Indirect { link: 10 },
         WorkerToManager::PeerEnded { link: 10 },
         WorkerToManager::Protect { id: 9, fd: FD, on: true },
+        WorkerToManager::Change { id: 9, fd: FD, change: change() },
+        WorkerToManager::Call { id: 9, reach: Reach::Only(ID), call: call() },
+        WorkerToManager::Tally { origin, id: 9, queued: 5, full: 6 },
+        WorkerToManager::Members { origin, id: 9, part: vec![member()], last: true },
+        WorkerToManager::Interest {
+            number: 12,
+            joined: vec![Topic::room("r")],
+            left: vec![Topic::user("u")],
+            settled: vec![(Topic::room("s"), 11)],
+        },
     ]);
 }
 
@@ -202,6 +234,8 @@ fn what_workers_say_to_each_other_stays() {
         WorkerToWorker::Close { id: 9, fd: FD, code: 4000 },
         WorkerToWorker::Info { id: 9, fd: FD },
         WorkerToWorker::Protect { id: 9, fd: FD, on: true },
+        WorkerToWorker::Change { id: 9, fd: FD, change: change() },
+        WorkerToWorker::Call { id: 9, call: call() },
     ]);
 }
 

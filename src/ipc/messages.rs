@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::rooms::{Call, Change, Member, Topic};
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::scoreboard::Totals;
@@ -505,6 +506,74 @@ pub enum ManagerToWorker {
         /// Whether it is left alone.
         on: bool,
     },
+    /// Change the rooms, the user, the session or the expiry of one of your clients. Data lane.
+    Change {
+        /// Whom to tell the verdict.
+        origin: Origin,
+        /// 0: nobody.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// To be named in `settled` of the next `Interest` once it is done or refused; 0: not.
+        mark: u64,
+        /// What.
+        change: Change,
+    },
+    /// A message for your members of some topics, or a question about them. Body: the payload, or
+    /// the reason of a close. Data lane.
+    Call {
+        /// Whom to tell the tally.
+        origin: Origin,
+        /// 0: nobody.
+        id: RequestId,
+        /// For these clients alone; empty: for all.
+        only: Vec<u64>,
+        /// What.
+        call: Call,
+    },
+    /// So many workers were asked by your `Call`.
+    Asked {
+        /// Which.
+        id: RequestId,
+        /// How many in addition to those told before.
+        workers: u32,
+        /// How many of these could not be, since the way to them is full.
+        refused: u32,
+        /// Whether no more will be.
+        last: bool,
+    },
+    /// The answer of one worker to your `Call`.
+    Tally {
+        /// Which.
+        id: RequestId,
+        /// Members that it reached.
+        queued: u64,
+        /// Members that it did not.
+        full: u64,
+    },
+    /// A part of the answer of one worker to your `Call` for a list.
+    Members {
+        /// Which.
+        id: RequestId,
+        /// Some members.
+        part: Vec<Member>,
+        /// Whether it was the last part.
+        last: bool,
+    },
+    /// Your `Interest` of this number was read. Control lane.
+    Noted {
+        /// Which.
+        number: u64,
+    },
+}
+
+/// For which workers a `Call` is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// For all that have members, but for these, who were sent it directly.
+    AllBut(Vec<WorkerId>),
+    /// For this one, to which a direct link has ended before it took it.
+    Only(WorkerId),
 }
 
 /// Worker to manager, over the link.
@@ -651,6 +720,59 @@ pub enum WorkerToManager {
         /// Whether it is left alone.
         on: bool,
     },
+    /// Change something of a client elsewhere. Data lane.
+    Change {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// What.
+        change: Change,
+    },
+    /// A message for the members of some topics that are elsewhere, or a question about them; the
+    /// sender has served its own. Body: the payload, or the reason of a close. Data lane.
+    Call {
+        /// 0: no tally wanted.
+        id: RequestId,
+        /// For whom.
+        reach: Reach,
+        /// What.
+        call: Call,
+    },
+    /// What became of a `Call` that came here.
+    Tally {
+        /// Who asked.
+        origin: Origin,
+        /// Which.
+        id: RequestId,
+        /// Members that were reached.
+        queued: u64,
+        /// Members that were not.
+        full: u64,
+    },
+    /// A part of the answer to a `Call` for a list.
+    Members {
+        /// Who asked.
+        origin: Origin,
+        /// Which.
+        id: RequestId,
+        /// Some members.
+        part: Vec<Member>,
+        /// Whether it was the last part.
+        last: bool,
+    },
+    /// Which topics have members here. Data lane; in answer to `WhoAreYou`, all of them, in the
+    /// control lane before `Owns`.
+    Interest {
+        /// To be answered with `Noted`; 0: not.
+        number: u64,
+        /// These have members now.
+        joined: Vec<Topic>,
+        /// These have none since a while.
+        left: Vec<Topic>,
+        /// The marks of changes that are done or refused, and what they were to join.
+        settled: Vec<(Topic, u64)>,
+    },
 }
 
 // ---------------------------------------------------------------- worker and worker
@@ -693,16 +815,37 @@ pub enum WorkerToWorker {
         /// Whether it is left alone.
         on: bool,
     },
+    /// Change something of a client of yours.
+    Change {
+        /// 0: no verdict wanted.
+        id: RequestId,
+        /// The client.
+        fd: u64,
+        /// What.
+        change: Change,
+    },
+    /// A message for your members of some topics, or a question about them. Body: the payload, or
+    /// the reason of a close.
+    Call {
+        /// 0: no tally wanted.
+        id: RequestId,
+        /// What.
+        call: Call,
+    },
 }
 
 impl WorkerToWorker {
-    /// The same for the manager to pass on.
-    pub fn by_manager(self) -> WorkerToManager {
+    /// The same for the manager to pass on; what is for members, for those of `reach`.
+    pub fn by_manager(self, reach: Reach) -> WorkerToManager {
         match self {
             WorkerToWorker::Push { id, fd, opcode } => WorkerToManager::Push { id, fd, opcode },
             WorkerToWorker::Close { id, fd, code } => WorkerToManager::Close { id, fd, code },
             WorkerToWorker::Info { id, fd } => WorkerToManager::Info { id, fd },
             WorkerToWorker::Protect { id, fd, on } => WorkerToManager::Protect { id, fd, on },
+            WorkerToWorker::Change { id, fd, change } => {
+                WorkerToManager::Change { id, fd, change }
+            }
+            WorkerToWorker::Call { id, call } => WorkerToManager::Call { id, reach, call },
         }
     }
 
@@ -719,6 +862,12 @@ impl WorkerToWorker {
             WorkerToWorker::Info { id, fd } => ManagerToWorker::Info { origin, id, fd },
             WorkerToWorker::Protect { id, fd, on } => {
                 ManagerToWorker::Protect { origin, id, fd, on }
+            }
+            WorkerToWorker::Change { id, fd, change } => {
+                ManagerToWorker::Change { origin, id, fd, mark: 0, change }
+            }
+            WorkerToWorker::Call { id, call } => {
+                ManagerToWorker::Call { origin, id, only: Vec::new(), call }
             }
         }
     }

@@ -110,11 +110,15 @@ pub enum Counter {
     OpenedNull,
     /// Times that a client had to wait, or was closed, since it sent too fast.
     TooFast,
+    /// Memberships of rooms and users now (not a total).
+    Memberships,
+    /// Messages that were published to rooms and users, whoever was there.
+    Publishes,
 }
 
 impl Counter {
     /// Every counter, in the order of their words.
-    pub const ALL: [Counter; 40] = [
+    pub const ALL: [Counter; 42] = [
         Counter::Connections,
         Counter::Handshakes,
         Counter::Accepted,
@@ -155,6 +159,8 @@ impl Counter {
         Counter::RefusedStopping,
         Counter::OpenedNull,
         Counter::TooFast,
+        Counter::Memberships,
+        Counter::Publishes,
     ];
 
     /// The name in `status`.
@@ -200,13 +206,15 @@ impl Counter {
             Counter::RefusedStopping => "refused_stopping",
             Counter::OpenedNull => "opened_null",
             Counter::TooFast => "too_fast",
+            Counter::Memberships => "memberships",
+            Counter::Publishes => "publishes",
         }
     }
 
     /// Whether it says how many there are now, rather than how many there were.
     pub fn is_gauge(self) -> bool {
-        use Counter::{Connections, Handshakes, Lingering, Plain};
-        matches!(self, Connections | Handshakes | Plain | Lingering)
+        use Counter::{Connections, Handshakes, Lingering, Memberships, Plain};
+        matches!(self, Connections | Handshakes | Plain | Lingering | Memberships)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::broadcast::Wide;
 use super::listing::connection;
 use super::peers::{Access, Peers};
 use super::switch::{Address, Reply, Routed};
@@ -240,7 +241,8 @@ impl Client {
         };
         let except = except.map_or(0, Fd::as_u64);
         let mut manager = self.manager.borrow_mut();
-        let workers = manager.broadcast(None, opcode.into(), except, Body::Inline(&body));
+        let wide = Wide::broadcast(None, opcode.into(), except);
+        let workers = manager.spread(wide, Body::Inline(&body));
         Ok(Answer::ok().and("workers", workers))
     }
 
@@ -265,14 +267,14 @@ impl Client {
                 None => Answer::verdict(fd, Verdict::Gone),
             },
             Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
-            None => Answer::verdict(fd, Verdict::Unknown),
+            _ => Answer::verdict(fd, Verdict::Unknown),
         }
     }
 
     async fn verdict(&self, fd: Fd, routed: impl FnOnce(u64) -> Routed, body: &[u8]) -> Answer {
         match self.route_and_wait(fd, routed, body).await {
             Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
-            Some(Reply::Info(_)) | None => Answer::verdict(fd, Verdict::Unknown),
+            _ => Answer::verdict(fd, Verdict::Unknown),
         }
     }
 

@@ -61,6 +61,12 @@ impl Direct {
         self.links.values().any(|pair| pair.to == to)
     }
 
+    /// Whether all that a worker has sent to another directly may not have been taken yet, though
+    /// the worker sends by us again.
+    pub fn is_ending(&self, from: WorkerId, to: WorkerId) -> bool {
+        self.links.values().any(|pair| pair.from == from && pair.to == to && pair.left)
+    }
+
     /// All who are there have said which links lead to them.
     pub fn links_known(&mut self) {
         self.over.clear();

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 
+use super::broadcast::Wide;
 use super::switch::{Address, Routed};
-use crate::api::Opcode;
 use crate::fd::WorkerId;
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::packet::Body;
@@ -16,7 +16,7 @@ use crate::ipc::packet::Body;
 /// handover would take, so that nobody hears `full` because connections move.
 const HELD_BYTES_MAX: usize = 2 * DATA_LANE_BYTES_MAX;
 /// What a message weighs besides its body.
-const ITEM_BYTES: usize = 128;
+const ITEM_BYTES: usize = 256;
 
 /// For whom messages wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,14 +93,10 @@ fn dup(memfd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
 pub enum Item {
     /// A message to one.
     One(Address, Routed, OwnedBody),
-    /// A message to all.
-    All {
-        /// Text or binary.
-        opcode: Opcode,
-        /// A client to leave out; 0: none.
-        except: u64,
-        /// The worker that sent it and has served its own clients.
-        sender: Option<WorkerId>,
+    /// A message to many.
+    Wide {
+        /// What, and for whom.
+        wide: Wide,
         /// How many connections the new owner had taken over when this came: later ones have
         /// not had it, where the new owner itself is the sender.
         adopted: usize,
@@ -124,15 +120,16 @@ impl Hold {
         Hold { scope, ..Hold::default() }
     }
 
-    /// Adds an item of so many body bytes; `Err` gives it back when there is no room.
-    pub fn add(&mut self, item: Item, body_len: usize) -> Result<(), Item> {
+    /// Adds an item of so many body bytes; gives it back where there is no room.
+    #[must_use]
+    pub fn add(&mut self, item: Item, body_len: usize) -> Option<Item> {
         let weight = body_len + ITEM_BYTES;
         if self.bytes + weight > HELD_BYTES_MAX {
-            return Err(item);
+            return Some(item);
         }
         self.bytes += weight;
         self.items.push_back(item);
-        Ok(())
+        None
     }
 
     /// Bytes that wait.
@@ -151,7 +148,9 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Opcode;
     use crate::fd::Slot;
+    use crate::ipc::messages::ManagerToWorker;
 
     fn id(slot: u8, epoch: u32) -> WorkerId {
         WorkerId { slot: Slot(slot), epoch }
@@ -173,15 +172,13 @@ mod tests {
     #[test]
     fn a_hold_is_bounded_and_keeps_its_order() {
         let mut hold = Hold::new(Scope::All);
-        let item = |n: u64| Item::All {
-            opcode: Opcode::Text,
-            except: n,
-            sender: None,
+        let item = |n: u64| Item::Wide {
+            wide: Wide::broadcast(None, Opcode::Text, n),
             adopted: 0,
             body: OwnedBody::Bytes(Bytes::new()),
         };
         let mut held = 0;
-        while hold.add(item(held), 1_000_000).is_ok() {
+        while hold.add(item(held), 1_000_000).is_none() {
             held += 1;
         }
         assert_eq!(held, 33);
@@ -189,7 +186,10 @@ mod tests {
             .release()
             .into_iter()
             .map(|item| match item {
-                Item::All { except, .. } => except,
+                Item::Wide { wide, .. } => match wide.message {
+                    ManagerToWorker::Broadcast { except, .. } => except,
+                    other => panic!("{other:?}"),
+                },
                 Item::One(..) => unreachable!(),
             })
             .collect();

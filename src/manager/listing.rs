@@ -121,6 +121,9 @@ fn info(id: WorkerId, entry: &Entry, now: u64) -> Info {
         bytes_out: 0,
         plain: false,
         process: None,
+        uid: None,
+        rooms: Vec::new(),
+        session: None,
     }
 }
 

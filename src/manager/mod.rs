@@ -4,8 +4,10 @@
 //! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, settle
 //! (a successor hears first who owns what), serve until told to leave.
 //!
+//! - [`rooms`] is what workers say of rooms.
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
-//!   to all. [`hold`] is where they wait meanwhile.
+//!   to many. [`interest`] says which workers have members of a room. [`hold`] is where messages
+//!   wait meanwhile.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything.
@@ -15,12 +17,14 @@ mod broadcast;
 mod control;
 mod direct;
 mod hold;
+mod interest;
 mod listing;
 mod liveness;
 mod master_link;
 mod mover;
 mod peers;
 mod reload;
+mod rooms;
 mod router;
 mod settings;
 mod status;
@@ -58,6 +62,7 @@ use crate::sys::{ending, process};
 
 use direct::Direct;
 use hold::{Hold, Scope};
+use interest::Interest;
 use master_link::MasterLink;
 use mover::Reloads;
 use peers::Peers;
@@ -92,6 +97,7 @@ pub(crate) struct Manager {
     router: Router,
     hold: Hold,
     direct: Direct,
+    interest: Interest,
     traffic: Traffic,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
@@ -229,6 +235,7 @@ impl Manager {
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
                 direct: Direct::new(boot.epoch),
+                interest: Interest::new(boot.epoch),
                 traffic: Traffic::default(),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
@@ -359,6 +366,7 @@ impl Manager {
     /// What a worker owned is gone.
     fn forget(&mut self, id: WorkerId) {
         self.router.forget(id);
+        self.interest.forget(id);
         let successor = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
         if let Some(successor) = successor.map(|w| w.id()).max_by_key(|successor| successor.epoch)
             && self.router.serving_here(id.slot).is_none()

@@ -5,8 +5,10 @@
 //! counted. What is for all goes by [`super::broadcast`].
 
 use super::Manager;
+use super::broadcast::Wide;
 use super::hold::{Item, OwnedBody, Scope};
 use super::workers::WorkerHandle;
+use crate::api::rooms::{Change, Member};
 use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
 use crate::fd::{Fd, Slot, WorkerId};
@@ -24,7 +26,7 @@ pub enum Address {
 }
 
 /// What is to be brought there, its body apart.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Routed {
     /// A push.
     Push { origin: Origin, id: RequestId, opcode: Opcode },
@@ -34,27 +36,39 @@ pub enum Routed {
     Protect { origin: Origin, id: RequestId, on: bool },
     /// A question.
     Info { origin: Origin, id: RequestId },
+    /// A change of its rooms, user, session or expiry.
+    Change { origin: Origin, id: RequestId, change: Change },
     /// A worker's bytes for another.
     Message { from: WorkerId },
 }
 
 impl Routed {
-    fn sender(self) -> Option<WorkerId> {
+    /// Bytes that it holds besides its body.
+    fn weight(&self) -> usize {
         match self {
-            Routed::Message { from } => Some(from),
-            Routed::Push { origin, .. }
-            | Routed::Close { origin, .. }
-            | Routed::Protect { origin, .. }
-            | Routed::Info { origin, .. } => sender(origin),
+            Routed::Change { change, .. } => change.weight(),
+            _ => 0,
         }
     }
 
-    fn message(self, address: Address) -> ManagerToWorker {
+    fn sender(&self) -> Option<WorkerId> {
+        match self {
+            Routed::Message { from } => Some(*from),
+            Routed::Push { origin, .. }
+            | Routed::Close { origin, .. }
+            | Routed::Protect { origin, .. }
+            | Routed::Change { origin, .. }
+            | Routed::Info { origin, .. } => sender(*origin),
+        }
+    }
+
+    /// The message that brings it to its worker. `mark`: of a change that may give that a member.
+    fn message(&self, address: Address, mark: u64) -> ManagerToWorker {
         let fd = match address {
             Address::Client(fd) => fd,
             Address::Slot(_) => 0,
         };
-        match self {
+        match *self {
             Routed::Push { origin, id, opcode } => {
                 ManagerToWorker::Push { origin, id, fd, opcode }
             }
@@ -63,6 +77,9 @@ impl Routed {
                 ManagerToWorker::Close { origin, id, fd, code, operator }
             }
             Routed::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },
+            Routed::Change { origin, id, ref change } => {
+                ManagerToWorker::Change { origin, id, fd, mark, change: change.clone() }
+            }
             Routed::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
             Routed::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
         }
@@ -83,6 +100,10 @@ pub enum Reply {
     Verdict(Verdict),
     /// To a question.
     Info(Box<Option<Info>>),
+    /// Of one worker to a call.
+    Tally { queued: u64, full: u64 },
+    /// Of one worker to a call for a list, in parts.
+    Members { part: Vec<Member>, last: bool },
 }
 
 /// What the switch counts; it starts anew with each manager.
@@ -145,8 +166,13 @@ impl Manager {
                 self.deliver_to_slot(from, to, body);
             }
             WorkerToManager::Broadcast { opcode, except } => {
-                self.broadcast(Some(from), opcode, except, body);
+                self.spread(Wide::broadcast(Some(from), opcode, except), body);
             }
+            message @ (WorkerToManager::Change { .. }
+            | WorkerToManager::Call { .. }
+            | WorkerToManager::Tally { .. }
+            | WorkerToManager::Members { .. }
+            | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body),
             WorkerToManager::Verdict { origin, id, verdict } => {
                 self.answer(origin, id, Reply::Verdict(verdict));
             }
@@ -192,9 +218,9 @@ impl Manager {
             Address::Slot(slot) => self.router.serving(slot),
         };
         if self.waits(sender, target, address) {
-            let len = body.len();
+            let len = body.len() + routed.weight();
             let item = Item::One(address, routed, OwnedBody::new(body));
-            if self.hold.add(item, len).is_err() {
+            if let Some(Item::One(_, routed, _)) = self.hold.add(item, len) {
                 self.refuse(routed, Verdict::Full);
             }
             return;
@@ -222,10 +248,10 @@ impl Manager {
         let kept = OwnedBody::new(body);
         for target in targets {
             match kept.body() {
-                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed, body),
+                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed.clone(), body),
                 Err(error) => {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
-                    self.refuse(routed, Verdict::Full);
+                    self.refuse(routed.clone(), Verdict::Full);
                 }
             }
         }
@@ -242,8 +268,16 @@ impl Manager {
         let Some(worker) = target.and_then(|id| self.workers.get(id)) else {
             return self.refuse(routed, Verdict::Gone);
         };
-        match worker.link.send(Lane::Data, &routed.message(address), body, Vec::new()) {
+        let joins = match &routed {
+            Routed::Change { change, .. } => change.joins(),
+            _ => None,
+        };
+        let mark = joins.as_ref().map_or(0, |_| self.interest.next_mark());
+        match worker.link.send(Lane::Data, &routed.message(address, mark), body, Vec::new()) {
             Ok(Sent::Queued) => {
+                if let Some(topic) = joins {
+                    self.interest.sent(worker.id(), topic, mark);
+                }
                 self.traffic.relayed += 1;
                 return;
             }
@@ -281,6 +315,7 @@ impl Manager {
         match routed {
             Routed::Push { origin, id, .. }
             | Routed::Close { origin, id, .. }
+            | Routed::Change { origin, id, .. }
             | Routed::Protect { origin, id, .. } => {
                 if id != 0 {
                     self.answer(origin, id, Reply::Verdict(verdict));
@@ -305,13 +340,15 @@ impl Manager {
         }
     }
 
-    fn answer(&mut self, origin: Origin, id: RequestId, reply: Reply) {
+    pub fn answer(&mut self, origin: Origin, id: RequestId, reply: Reply) {
         match origin {
             Origin::Worker(worker) => {
                 let Some(worker) = self.workers.get(worker) else { return };
                 let queued = match reply {
                     Reply::Verdict(verdict) => worker.verdict(id, verdict),
                     Reply::Info(info) => worker.info(id, *info),
+                    Reply::Tally { queued, full } => worker.tally(id, queued, full),
+                    Reply::Members { part, last } => worker.members(id, part, last),
                 };
                 self.traffic.refused += u64::from(!queued);
             }
@@ -334,9 +371,9 @@ impl Manager {
                     Ok(body) => self.deliver(address, routed, body),
                     Err(_) => self.refuse(routed, Verdict::Full),
                 },
-                Item::All { opcode, except, sender, adopted: had, body } => {
+                Item::Wide { wide, adopted: had, body } => {
                     let late = adopted.get(had..).unwrap_or_default();
-                    self.release_broadcast(scope, sender, late, opcode, except, &body);
+                    self.release_wide(scope, wide, late, &body);
                 }
             }
         }

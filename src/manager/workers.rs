@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::listing::LISTS_MAX;
 use super::liveness::Liveness;
+use crate::api::rooms::Member;
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -165,6 +166,29 @@ impl WorkerHandle {
     #[must_use]
     pub fn info(&self, id: RequestId, info: Option<Info>) -> bool {
         self.answer(&ManagerToWorker::InfoAnswer { id, info })
+    }
+
+    /// Passes the answer of one worker to its call on. Whether the answer was queued.
+    #[must_use]
+    pub fn tally(&self, id: RequestId, queued: u64, full: u64) -> bool {
+        self.answer(&ManagerToWorker::Tally { id, queued, full })
+    }
+
+    /// Passes a part of a list on. Whether the answer was queued.
+    #[must_use]
+    pub fn members(&self, id: RequestId, part: Vec<Member>, last: bool) -> bool {
+        self.answer(&ManagerToWorker::Members { id, part, last })
+    }
+
+    /// Tells it how many workers are asked by its call.
+    pub fn asked(&self, id: RequestId, workers: u32, refused: u32, last: bool) {
+        // One that is lost is as the silence of a worker.
+        self.answer(&ManagerToWorker::Asked { id, workers, refused, last });
+    }
+
+    /// Tells it that what it said of its members was read.
+    pub fn noted(&self, number: u64) {
+        self.answer(&ManagerToWorker::Noted { number });
     }
 
     fn answer(&self, message: &ManagerToWorker) -> bool {

@@ -149,6 +149,7 @@ impl Worker {
             return Err(Error::io("watch an adopted connection", error));
         }
         self.count_adopted(connection);
+        connection.take_personal(open.session, open.expires_at);
         self.reckon(connection);
         self.mind_settings(connection);
         self.look_again(key, connection);
@@ -156,6 +157,7 @@ impl Worker {
             self.turn.flush_later(key, connection);
         }
         table.name(fd, key);
+        self.rejoin(&mut table, key, open.topics);
         drop(table);
         self.registry.opened(key.index as usize, &entry);
         self.add(Counter::Connections, 1);

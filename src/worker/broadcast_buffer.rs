@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Worker;
 use super::connection::Connection;
 use super::outbox::Outbox;
+use super::table::Key;
 use crate::api::Opcode;
 use crate::websocket::frame;
 
@@ -22,6 +23,25 @@ const FRAMES_MAX: usize = u8::MAX as usize;
 pub(super) struct BroadcastBuffer {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+}
+
+/// A message for many in the buffer of the turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedFrame {
+    /// Which frame, if there was room for it.
+    number: Option<u8>,
+    /// Bytes of its frame.
+    len: usize,
+}
+
+/// Whether a connection hears a message from the broadcast buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shared {
+    Yes,
+    /// There is no room for certain.
+    No,
+    /// Only an outbox keeps the order.
+    Later,
 }
 
 /// Some frames in a row: those that one client has not been sent yet.
@@ -108,6 +128,33 @@ impl Connection {
 }
 
 impl Worker {
+    /// Adds a message for many to the broadcast buffer.
+    pub(super) fn frame(&self, opcode: Opcode, data: &Bytes) -> SharedFrame {
+        let limit = self.settings.buffer_bytes;
+        let number = self.broadcasts.borrow_mut().add(opcode, data, limit);
+        let len = frame::message_head(opcode, false, data.len()).len() + data.len();
+        SharedFrame { number, len }
+    }
+
+    /// Has an open connection hear a message for many, if it can from the broadcast buffer.
+    #[inline]
+    pub(super) fn share_frame(
+        &self,
+        frame: SharedFrame,
+        key: Key,
+        connection: &mut Connection,
+    ) -> Shared {
+        if frame.number.is_some_and(|number| connection.accepts_frame(number)) {
+            self.turn.flush_later(key, connection);
+            return Shared::Yes;
+        }
+        let limit = self.settings.buffer_bytes;
+        if !self.settings.close_slow && connection.is_stuck(frame.len, limit) {
+            return Shared::No;
+        }
+        Shared::Later
+    }
+
     /// The outbox of a connection, with its frames in it.
     #[inline]
     pub(super) fn outbox<'a>(&self, connection: &'a mut Connection) -> &'a mut Outbox {

@@ -9,6 +9,7 @@ use super::admission::CountsAs;
 use super::broadcast_buffer::FrameRange;
 use super::head::{KeptRequest, Reader};
 use super::outbox::Outbox;
+use super::rooms::{Memberships, Personal};
 use super::timers::{NEVER, Tick};
 use crate::api::Info;
 use crate::close::Close;
@@ -78,6 +79,10 @@ pub(super) struct Connection {
     /// What it is sent of the turn's broadcasts; none if it has an outbox.
     pub frames: FrameRange,
     pub extra: Option<Box<Extra>>,
+    /// The rooms it is in, its user among them.
+    pub memberships: Memberships,
+    /// Its session and what else few have.
+    pub personal: Option<Box<Personal>>,
     /// Bytes of it that `client_memory` knows of, but for the outbox.
     pub counted: u32,
     /// Milliseconds since 1970.
@@ -157,6 +162,8 @@ impl Connection {
             outbox: None,
             frames: FrameRange::default(),
             extra: Some(Box::new(extra)),
+            memberships: Memberships::None,
+            personal: None,
             counted: 0,
             opened_at: 0,
             received_at: now_ms,
@@ -203,7 +210,10 @@ impl Connection {
         let opening = |extra: &Extra| extra.opening.as_ref().map_or(0, |it| it.bytes.len());
         let extra = self.extra.as_ref().map_or(0, |extra| extra.tail.len() + opening(extra));
         let kept = self.kept.as_ref().map_or(0, |kept| kept.as_bytes().len());
-        u32::try_from(self.engine.pending_bytes() + extra + kept).unwrap_or(u32::MAX)
+        let session = self.personal.as_ref().and_then(|it| it.session.as_ref());
+        let session = session.map_or(0, |session| session.len());
+        let holds = self.engine.pending_bytes() + extra + kept + session;
+        u32::try_from(holds).unwrap_or(u32::MAX)
     }
 
     /// Whether a message may be pushed to it.
@@ -221,7 +231,9 @@ impl Connection {
 
     /// The earliest moment at which something may be due.
     pub fn next_look(&self) -> Tick {
-        self.deadline.min(self.ping_at).min(self.pong_by).min(self.message_by)
+        let expires_at = if self.is_open() { self.expires_at() } else { NEVER };
+        let soonest = self.deadline.min(self.ping_at).min(self.pong_by).min(self.message_by);
+        soonest.min(expires_at)
     }
 
     pub fn extra(&mut self) -> &mut Extra {
@@ -276,6 +288,9 @@ impl Connection {
             bytes_out: self.bytes_out.max(0) as u64,
             plain: false,
             process: None,
+            uid: None,
+            rooms: Vec::new(),
+            session: None,
         })
     }
 }
@@ -286,6 +301,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 152, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 168, "{}", size_of::<Connection>());
     }
 }

@@ -47,6 +47,7 @@ impl Worker {
 
     /// Takes a connection out of the table, with its place.
     pub(super) fn forget(&self, table: &mut Table, key: Key) -> Option<Connection> {
+        self.leave_rooms(table, key);
         let mut connection = table.remove(key)?;
         self.no_longer_pending(&mut connection);
         self.uncount(&mut connection);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use super::table::Key;
+use crate::api::rooms::{Call, Change};
 use crate::api::{Message, Opcode, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
@@ -33,10 +34,36 @@ pub(super) struct DeferredSends {
 
 /// Something for one connection, or a broadcast for many.
 pub(super) enum DeferredSend {
-    Push { fd: Fd, message: Message, id: RequestId },
-    Broadcast { fds: Vec<Fd>, message: Message },
-    Close { fd: Fd, code: u16, reason: String },
-    Protect { fd: Fd, on: bool },
+    Push {
+        fd: Fd,
+        message: Message,
+        id: RequestId,
+    },
+    Broadcast {
+        fds: Vec<Fd>,
+        message: Message,
+    },
+    Close {
+        fd: Fd,
+        code: u16,
+        reason: String,
+    },
+    Protect {
+        fd: Fd,
+        on: bool,
+    },
+    Change {
+        fd: Fd,
+        change: Change,
+        id: RequestId,
+    },
+    /// For those of these that are members when it is unpacked.
+    Call {
+        fds: Vec<u64>,
+        call: Call,
+        body: Bytes,
+        id: RequestId,
+    },
 }
 
 impl DeferredSend {
@@ -49,6 +76,11 @@ impl DeferredSend {
                 }
                 DeferredSend::Close { reason, .. } => reason.len(),
                 DeferredSend::Protect { .. } => 0,
+                // Names and sessions are bounded, and few.
+                DeferredSend::Change { change, .. } => change.weight(),
+                DeferredSend::Call { fds, call, body, .. } => {
+                    body.len() + call.weight() + size_of_val(&fds[..])
+                }
             }
     }
 }
@@ -103,6 +135,7 @@ impl Worker {
                 connection.arriving = false;
             }
         }
+        self.own_rooms();
         let deferred = std::mem::take(&mut *self.deferred.borrow_mut());
         for send in deferred.sends {
             self.send_deferred(send);
@@ -135,6 +168,15 @@ impl Worker {
                     self.protect_here(key, on);
                 }
             }
+            DeferredSend::Change { fd, change, id } => {
+                let joins = change.joins().is_some();
+                let key = self.key_of(fd);
+                let verdict = key.map_or(Verdict::Gone, |key| self.change_here(key, change));
+                self.when_noted(joins && verdict == Verdict::Queued, id, move |worker| {
+                    worker.answer_verdict(id, verdict);
+                });
+            }
+            DeferredSend::Call { fds, call, body, id } => self.unpark_call(&fds, &call, &body, id),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::link::{Arrival, Lane, Link, Sent};
-use crate::ipc::messages::{LinkId, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{LinkId, Reach, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::{Body, Frames, Packet};
 
 /// Messages to the clients of a slot within a second before a link is asked for.
@@ -79,6 +79,18 @@ impl Direct {
         let routes = self.routes.borrow();
         let route = routes.get(usize::from(to.0))?.direct.as_ref()?;
         Some(route.link.send(Lane::Data, message, Body::Inline(body), Vec::new()))
+    }
+
+    /// Sends to all to whom there is a direct route. The answer is who they are, and how many of
+    /// them were refused.
+    pub fn send_to_each(&self, message: &WorkerToWorker, body: &[u8]) -> (Vec<WorkerId>, u32) {
+        let (mut sent, mut refused) = (Vec::new(), 0);
+        self.each(|route| {
+            let queued = route.link.send(Lane::Data, message, Body::Inline(body), Vec::new());
+            refused += u32::from(!matches!(queued, Ok(Sent::Queued)));
+            sent.push(route.to);
+        });
+        (sent, refused)
     }
 
     /// What is queued goes at [`end_turn`](Self::end_turn).
@@ -211,16 +223,17 @@ impl Worker {
         route.send_queued();
         self.say_in_order(&WorkerToManager::Indirect { link: route.id });
         for packet in route.link.take_unsent() {
-            if let Err(error) = self.send_by_manager(packet) {
+            if let Err(error) = self.send_by_manager(route.to, packet) {
                 tracing::error!(to = %route.to, %error, "a message is lost");
             }
         }
     }
 
-    fn send_by_manager(&self, mut packet: Packet) -> Result<()> {
+    fn send_by_manager(&self, to: WorkerId, mut packet: Packet) -> Result<()> {
         let mut frames = Frames::new(&packet.bytes)?;
         while let Some(frame) = frames.next::<WorkerToWorker>(&mut packet.fds)? {
-            self.link.insist(&frame.message.by_manager(), frame.body, Vec::new())?;
+            let message = frame.message.by_manager(Reach::Only(to));
+            self.link.insist(&message, frame.body, Vec::new())?;
         }
         Ok(())
     }

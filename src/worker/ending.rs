@@ -214,6 +214,7 @@ impl Worker {
             + connection.outbox.take().map_or(0, |outbox| outbox.messages());
         self.add(Counter::PushLost, lost as u64);
         let (fd, arriving) = (connection.fd, connection.arriving);
+        self.leave_rooms(&mut table, key);
         if let Some(fd) = fd {
             table.unname(fd);
             if arriving {

@@ -186,7 +186,8 @@ impl Worker {
             // A handler broadcast something just now.
             self.outbox(connection);
         }
-        let Some(snapshot) = Snapshot::take(connection, frozen) else { return };
+        let topics = self.topics_of(connection);
+        let Some(snapshot) = Snapshot::take(connection, frozen, topics) else { return };
         if let Err(error) = snapshot.pack(&mut batch.state) {
             tracing::error!(fd = fd.as_u64(), %error, "a connection cannot move");
             drop(table);

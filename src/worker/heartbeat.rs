@@ -28,6 +28,7 @@ enum Due {
     Nothing,
     Pong,
     Message,
+    Expired,
     Stage(Stage),
 }
 
@@ -44,6 +45,7 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
             slice.iter().for_each(|&key| worker.look(key));
             tokio::task::yield_now().await;
         }
+        worker.tell_vacant();
         worker.recount();
         worker.master.flush();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
@@ -79,6 +81,7 @@ impl Worker {
         match due {
             Due::Nothing => {}
             Due::Pong => self.end(key, Close::because(Cause::PongTimeout)),
+            Due::Expired => self.start_close(key, Close::because(Cause::Expired)),
             Due::Message => self.start_close(key, Close::because(Cause::MessageTimeout)),
             Due::Stage(stage) => self.past_deadline(key, stage),
         }
@@ -91,6 +94,9 @@ impl Worker {
         }
         if !connection.is_open() {
             return Due::Nothing;
+        }
+        if connection.expires_at() <= now {
+            return Due::Expired;
         }
         if connection.pong_by <= now {
             connection.pong_by = NEVER;

@@ -192,6 +192,7 @@ fn build(
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),
         http: HttpConnections::default(),
         requests: super::requests::Requests::default(),
+        rooms: super::rooms::Rooms::default(),
         handover: RefCell::default(),
         deferred: RefCell::default(),
         leaving: super::leave::Leaving::default(),

@@ -6,33 +6,26 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Worker;
 use super::boot::MASTER_BYTES_MAX;
-use super::table::Key;
-use crate::api::{ProcessEvent, Verdict};
-use crate::close::Cause;
+use crate::api::ProcessEvent;
 use crate::error::{Error, Result, Subject};
-use crate::fd::{Fd, Slot};
+use crate::fd::Slot;
 use crate::ipc::link::{Arrival, Link};
-use crate::ipc::messages::{
-    ManagerToWorker, MasterToWorker, Origin, RequestId, WorkerToManager, WorkerToMaster,
-};
+use crate::ipc::messages::{ManagerToWorker, MasterToWorker, WorkerToManager, WorkerToMaster};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Counter;
-use crate::ipc::{DATA_LANE_BYTES_MAX, PACKET_BYTES_MAX, codec};
+use crate::ipc::{PACKET_BYTES_MAX, codec};
 use crate::sys::watch::watch;
 use crate::sys::{packet, process};
 
 /// Packets of the manager handled before clients get their turn.
 const PACKETS_PER_TURN: usize = 4;
-/// Bytes of a close reason (RFC 6455, section 5.5: a control frame less the code).
-const REASON_BYTES_MAX: usize = 123;
 
 /// The link to the master: plain messages, one a packet.
 pub(super) struct MasterLink {
@@ -256,26 +249,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Refuses a message that is longer than anybody here takes; true if it did. The body is not
-    /// read then: another worker says how long it is.
-    fn refuses_length(&self, message: &ManagerToWorker, body: &Body<'_>) -> bool {
-        let bytes_max = match message {
-            ManagerToWorker::Push { .. } | ManagerToWorker::Broadcast { .. } => {
-                self.settings.push_bytes
-            }
-            ManagerToWorker::WorkerMessage { .. } => DATA_LANE_BYTES_MAX,
-            _ => return false,
-        };
-        if body.len() <= bytes_max {
-            return false;
-        }
-        let verdict = self.count_verdict(Verdict::TooBig);
-        if let ManagerToWorker::Push { origin, id, .. } = message {
-            self.tell_verdict(*origin, *id, verdict);
-        }
-        true
-    }
-
     pub(super) fn manager_says(
         self: &Rc<Self>,
         message: ManagerToWorker,
@@ -292,34 +265,20 @@ impl Worker {
             }
             ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
+                self.introduce_rooms();
                 self.say_owns(manager);
             }
-            ManagerToWorker::Push { origin, id, fd, opcode } => {
-                let verdict = match self.routed(fd) {
-                    Ok(key) => self.push_here(key, opcode, &body.into_bytes()?),
-                    Err(verdict) => self.count_verdict(verdict),
-                };
-                self.tell_verdict(origin, id, verdict);
-            }
-            ManagerToWorker::Broadcast { opcode, except } => {
-                let except = Fd::try_from(except).ok();
-                self.broadcast_here(opcode, &body.into_bytes()?, |it| it.fd != except);
-            }
-            ManagerToWorker::Close { origin, id, fd, code, operator } => {
-                let too_long = body.len() > REASON_BYTES_MAX;
-                let reason = if too_long { Bytes::new() } else { body.into_bytes()? };
-                let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };
-                let verdict = self.close_routed(fd, code, &reason, cause);
-                self.tell_verdict(origin, id, verdict);
-            }
-            ManagerToWorker::Protect { origin, id, fd, on } => {
-                let verdict = self.routed(fd).map(|key| self.protect_here(key, on));
-                self.tell_verdict(origin, id, verdict.unwrap_or_else(|verdict| verdict));
-            }
-            ManagerToWorker::Info { origin, id, fd } => {
-                let info = Fd::try_from(fd).ok().and_then(|fd| self.info_here(fd));
-                self.say(&WorkerToManager::InfoAnswer { origin, id, info });
-            }
+            message @ (ManagerToWorker::Push { .. }
+            | ManagerToWorker::Broadcast { .. }
+            | ManagerToWorker::Close { .. }
+            | ManagerToWorker::Protect { .. }
+            | ManagerToWorker::Info { .. }) => self.manager_says_to_clients(message, body)?,
+            message @ (ManagerToWorker::Change { .. }
+            | ManagerToWorker::Call { .. }
+            | ManagerToWorker::Asked { .. }
+            | ManagerToWorker::Tally { .. }
+            | ManagerToWorker::Members { .. }
+            | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
@@ -345,34 +304,6 @@ impl Worker {
             ManagerToWorker::PeerLeft { link } => self.peer_left(link),
         }
         Ok(())
-    }
-
-    /// Closes a client, or a plain HTTP connection, that another process named.
-    fn close_routed(self: &Rc<Self>, fd: u64, code: u16, reason: &[u8], cause: Cause) -> Verdict {
-        if Fd::try_from(fd).is_ok_and(|fd| self.http.close(fd)) {
-            return Verdict::Queued;
-        }
-        match self.routed(fd) {
-            Ok(key) => self.close_here(key, code, &String::from_utf8_lossy(reason), cause),
-            Err(verdict) => verdict,
-        }
-    }
-
-    /// Whom a routed push or close is for. One that is on its way elsewhere can take nothing
-    /// now: nothing was queued, so the pusher may try again.
-    fn routed(&self, fd: u64) -> std::result::Result<Key, Verdict> {
-        let fd = Fd::try_from(fd).map_err(|_| Verdict::Gone)?;
-        match self.table.borrow().find(fd) {
-            Some(key) => Ok(key),
-            None if self.handover.borrow().is_moving(fd) => Err(Verdict::Full),
-            None => Err(Verdict::Gone),
-        }
-    }
-
-    fn tell_verdict(&self, origin: Origin, id: RequestId, verdict: Verdict) {
-        if id != 0 {
-            self.say(&WorkerToManager::Verdict { origin, id, verdict });
-        }
     }
 
     fn worker_message(self: &Rc<Self>, from: Slot, data: bytes::Bytes) {

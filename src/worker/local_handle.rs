@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Worker;
 use super::deferred::DeferredSend;
 use super::push::Route;
+use crate::api::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
 use crate::api::{
     Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
 };
@@ -94,6 +95,34 @@ impl Reactor for LocalHandle {
                 worker.send_to_client(fd, protect, &[])
             }
         })
+    }
+
+    fn change(&self, fd: Fd, change: Change) -> Verdict {
+        self.with(Verdict::Gone, |worker| worker.change(fd, change, 0))
+    }
+
+    fn change_confirmed(&self, fd: Fd, change: Change) -> LocalFuture<Verdict> {
+        self.with(ready(Verdict::Gone), |worker| worker.change_confirmed(fd, change))
+    }
+
+    fn belongings(&self, fd: Fd) -> Option<Belongings> {
+        self.with(None, |worker| worker.belongings_here(fd))
+    }
+
+    fn publish(&self, publish: Publish) -> Verdict {
+        self.with(Verdict::Gone, |worker| worker.publish(publish, None))
+    }
+
+    fn publish_confirmed(&self, publish: Publish) -> LocalFuture<Result<Tally, Verdict>> {
+        self.with(ready(Err(Verdict::Gone)), |worker| worker.publish_confirmed(publish))
+    }
+
+    fn count(&self, call: Call, reason: &str) -> LocalFuture<Tally> {
+        self.with(ready(Tally::default()), |worker| worker.count_all(call, reason))
+    }
+
+    fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {
+        self.with(ready(Vec::new()), |worker| worker.members_everywhere(topic))
     }
 
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {

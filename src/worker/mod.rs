@@ -55,7 +55,9 @@ mod processes;
 mod push;
 mod reactor;
 mod requests;
+mod rooms;
 mod rounds;
+mod routed;
 mod serials;
 mod settings;
 mod snapshot;
@@ -114,6 +116,7 @@ pub(crate) struct Worker {
     serials: RefCell<serials::Serials>,
     http: http_connections::HttpConnections,
     requests: requests::Requests,
+    rooms: rooms::Rooms,
     handover: RefCell<handover::Handover>,
     deferred: RefCell<deferred::DeferredSends>,
     leaving: leave::Leaving,

@@ -6,17 +6,20 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Worker;
+use super::broadcast_buffer::Shared;
 use super::connection::Connection;
 use super::deferred::DeferredSend;
 use super::ending::asked_close;
 use super::life::Phase;
+use super::rooms::INFO_ROOMS_MAX;
 use super::table::Key;
+use crate::api::rooms::Belongings;
 use crate::api::{Info, Message, Opcode, Verdict};
 use crate::close::{Cause, Close};
 use crate::error::Result;
 use crate::fd::Fd;
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{RequestId, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{Reach, RequestId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{CONTROL_BYTES_MAX, Head, Variant, frame};
@@ -169,11 +172,22 @@ impl Worker {
             return;
         }
         let rest = self.buffer_broadcast(opcode, data, to);
+        self.offer_to_all(&rest, opcode, data);
+    }
+
+    /// Pushes one message to several, and says what became of each.
+    pub(super) fn offer_to_all(
+        self: &Rc<Self>,
+        keys: &[Key],
+        opcode: Opcode,
+        data: &Bytes,
+    ) -> Vec<Verdict> {
         let mut encoded = Encoded { opcode, plain: data, compressed: None };
-        for key in rest {
-            let verdict = self.offer(key, &mut encoded);
-            self.count_verdict(verdict);
-        }
+        let offer = |key: &Key| {
+            let verdict = self.offer(*key, &mut encoded);
+            self.count_verdict(verdict)
+        };
+        keys.iter().map(offer).collect()
     }
 
     /// Adds a broadcast to the turn's buffer, for all who can hear it from there; the answer is who
@@ -184,22 +198,17 @@ impl Worker {
         data: &Bytes,
         to: impl Fn(&Connection) -> bool,
     ) -> Vec<Key> {
-        let limit = self.settings.buffer_bytes;
-        let frame = self.broadcasts.borrow_mut().add(opcode, data, limit);
-        let len = frame::message_head(opcode, false, data.len()).len() + data.len();
+        let frame = self.frame(opcode, data);
         let (mut heard, mut lost, mut rest) = (0, 0, Vec::new());
         let mut table = self.table.borrow_mut();
         for (key, connection) in table.iter_mut() {
             if !connection.is_open() || !to(connection) {
                 continue;
             }
-            if frame.is_some_and(|frame| connection.accepts_frame(frame)) {
-                heard += 1;
-                self.turn.flush_later(key, connection);
-            } else if !self.settings.close_slow && connection.is_stuck(len, limit) {
-                lost += 1;
-            } else {
-                rest.push(key);
+            match self.share_frame(frame, key, connection) {
+                Shared::Yes => heard += 1,
+                Shared::No => lost += 1,
+                Shared::Later => rest.push(key),
             }
         }
         self.add(Counter::PushQueued, heard);
@@ -238,7 +247,10 @@ impl Worker {
             return self.http.info(fd, self.slot());
         };
         let process = self.handler.process_of(fd);
-        Some(Info { process, ..connection.info(self.slot(), self.now_ms.get())? })
+        let Belongings { mut rooms, uid, session } = self.belongings_of(connection);
+        rooms.truncate(INFO_ROOMS_MAX);
+        let info = connection.info(self.slot(), self.now_ms.get())?;
+        Some(Info { process, rooms, uid, session, ..info })
     }
 
     /// Gives a message for a client elsewhere to its worker, or to the manager.
@@ -247,7 +259,7 @@ impl Worker {
             Some(sent) => self.relayed(sent),
             None => {
                 self.want_direct(fd.slot());
-                self.relay(&message.by_manager(), body)
+                self.relay(&message.by_manager(Reach::AllBut(Vec::new())), body)
             }
         }
     }

@@ -8,24 +8,26 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::rooms::Gather;
 use crate::api::{Info, Verdict};
 use crate::ipc::messages::RequestId;
 
 /// How long an answer may take.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// Who waits for an answer.
-enum Waiting {
+pub(super) enum Waiting {
     Verdict(oneshot::Sender<Verdict>),
     Info(oneshot::Sender<Option<Info>>),
     List(oneshot::Sender<Vec<Info>>, Vec<Info>),
+    Gather(oneshot::Sender<()>, Rc<RefCell<Gather>>),
 }
 
 /// The open questions of this worker.
 #[derive(Default)]
 pub(super) struct Requests {
     last: Cell<RequestId>,
-    waiting: RefCell<HashMap<RequestId, Waiting>>,
+    pub waiting: RefCell<HashMap<RequestId, Waiting>>,
 }
 
 /// An open question. Dropping it forgets the question.
@@ -61,7 +63,10 @@ impl Worker {
         self.ask(|sender| Waiting::List(sender, Vec::new()))
     }
 
-    fn ask<T>(self: &Rc<Self>, wait: impl FnOnce(oneshot::Sender<T>) -> Waiting) -> Question<T> {
+    pub(super) fn ask<T>(
+        self: &Rc<Self>,
+        wait: impl FnOnce(oneshot::Sender<T>) -> Waiting,
+    ) -> Question<T> {
         let (sender, answer) = oneshot::channel();
         let id = self.requests.last.get() + 1;
         self.requests.last.set(id);

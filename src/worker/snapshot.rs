@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::Connection;
 use super::outbox::Unsent;
 use super::timers::Tick;
+use crate::api::rooms::Topic;
 use crate::error::{Error, Result};
 use crate::ipc::codec;
 use crate::websocket::EngineState;
@@ -46,11 +47,21 @@ pub(super) struct OpenV1 {
     pub frozen: Option<Vec<u8>>,
     /// Whether it is left alone when the idle are swept.
     pub protected: bool,
+    /// The rooms it is in and its user, with what presence shows of it in each.
+    pub topics: Vec<(Topic, Option<String>)>,
+    /// What the application keeps of it, as JSON.
+    pub session: Option<String>,
+    /// When a handler wants it closed.
+    pub expires_at: Tick,
 }
 
 impl Snapshot {
     /// Takes the state out of a connection that is pending or open. `None` if it is neither.
-    pub fn take(connection: &mut Connection, frozen: Option<Bytes>) -> Option<Snapshot> {
+    pub fn take(
+        connection: &mut Connection,
+        frozen: Option<Bytes>,
+        topics: Vec<(Topic, Option<String>)>,
+    ) -> Option<Snapshot> {
         let tail = connection.take_tail();
         if let Some(opening) = connection.extra.as_mut().and_then(|it| it.opening.as_mut()) {
             let bytes = std::mem::take(&mut opening.bytes);
@@ -77,6 +88,9 @@ impl Snapshot {
             message_by: connection.message_by,
             frozen: frozen.map(|bytes| bytes.to_vec()),
             protected: connection.protected,
+            topics,
+            session: connection.personal.as_mut().and_then(|it| it.session.take()).map(Into::into),
+            expires_at: connection.expires_at(),
         })))
     }
 
@@ -192,6 +206,9 @@ mod tests {
         assert_eq!(ticks, [crate::worker::timers::NEVER, 21, 22, 23]);
         assert_eq!(open.frozen.as_deref(), Some(b"user data".as_slice()));
         assert!(open.protected);
+        let seven = (Topic::room("7"), Some(r#"{"n":1}"#.to_owned()));
+        assert_eq!(open.topics, [seven, (Topic::user("ann"), None)]);
+        assert_eq!((open.session.as_deref(), open.expires_at), (Some(r#"{"seat":7}"#), 24));
     }
 
     #[test]

@@ -65,6 +65,20 @@ impl Table {
         (connection.version == key.version).then_some(connection)
     }
 
+    /// The connection at a place where there is one.
+    #[inline]
+    pub fn entry(&self, index: u32) -> (Key, &Connection) {
+        let connection = &self.slab[index as usize];
+        (Key { index, version: connection.version }, connection)
+    }
+
+    /// The connection at a place where there is one.
+    #[inline]
+    pub fn entry_mut(&mut self, index: u32) -> (Key, &mut Connection) {
+        let connection = &mut self.slab[index as usize];
+        (Key { index, version: connection.version }, connection)
+    }
+
     pub fn remove(&mut self, key: Key) -> Option<Connection> {
         self.get(key)?;
         self.slab.try_remove(key.index as usize)

@@ -29,6 +29,7 @@ mod processes;
 mod proxy;
 mod push;
 mod reload;
+mod rooms;
 mod security;
 mod signals;
 mod soak;

@@ -249,8 +249,104 @@ async fn about_others(ctx: &Context, me: Fd, command: &str, rest: &str) -> Strin
             let to = Slot(number(first) as u8);
             ctx.send_to_worker(to, format!("{me} {more}")).to_string()
         }
+        // Several commands about rooms in one go, with nothing in between.
+        "script" => {
+            let commands = rest.split("; ").map(|it| it.split_once(' ').unwrap_or((it, "")));
+            let answers = commands.map(|(command, rest)| at_once(ctx, me, command, rest));
+            answers
+                .map(|it| it.expect("a command that is done at once"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        }
+        _ => match at_once(ctx, me, command, rest) {
+            Some(answer) => answer,
+            None => about_rooms(ctx, me, command, rest).await,
+        },
+    }
+}
+
+/// A client's number, or `me`.
+fn client(me: Fd, text: &str) -> Fd {
+    if text == "me" { me } else { text.parse().expect("a client's number") }
+}
+
+/// What is done about rooms and users without waiting.
+fn at_once(ctx: &Context, me: Fd, command: &str, rest: &str) -> Option<String> {
+    let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+    let verdict = match command {
+        "push" => ctx.push(client(me, first), more),
+        "join" => ctx.join(client(me, first), more),
+        "leave" => ctx.leave(client(me, first), more),
+        "bind" => ctx.bind(client(me, first), more),
+        "unbind" => ctx.unbind(client(me, first)),
+        "publish" => ctx.publish(first, more),
+        "publish-many" => ctx.publish_many(first.split(','), more),
+        "publish-except" => {
+            let (except, text) = more.split_once(' ').expect("whom, and a text");
+            ctx.publish_except(first, client(me, except), text)
+        }
+        "push-uid" => ctx.push_uid(first, more),
+        "expire" => {
+            let time = std::time::SystemTime::now() + Duration::from_millis(number(more));
+            ctx.expire_at(client(me, first), time)
+        }
+        "keep" => ctx.set_session(client(me, first), &more).expect("a text is JSON"),
+        _ => return None,
+    };
+    Some(verdict.to_string())
+}
+
+/// What is asked about rooms and users.
+async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String {
+    let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+    match command {
+        "join-confirmed" => match ctx.join_confirmed(client(me, first), more).await {
+            Ok(present) => serde_json::to_string(&present).expect("JSON"),
+            Err(verdict) => verdict.to_string(),
+        },
+        "tally" => match ctx.publish_confirmed(first, more).await {
+            Ok(tally) => format!("{tally} {}", tally.is_whole()),
+            Err(verdict) => verdict.to_string(),
+        },
+        "close-uid" => {
+            let (code, reason) = more.split_once(' ').expect("a code and a reason");
+            ctx.close_uid(first, code.parse().expect("a code"), reason).await.to_string()
+        }
+        "members" => serde_json::to_string(&ctx.members(rest).await).expect("JSON"),
+        "count" => ctx.count(rest).await.queued.to_string(),
+        "rooms" => ctx.rooms(client(me, first)).join(","),
+        "uid" => ctx.uid(client(me, first)).unwrap_or_default(),
+        "session" => format!("{:?}", ctx.session::<String>(client(me, first))),
+        "session-number" => match ctx.session::<u64>(client(me, first)) {
+            Ok(number) => format!("{number:?}"),
+            Err(error) => error.to_string(),
+        },
+        "thread-rooms" => {
+            let handle = ctx.handle();
+            let room = rest.to_owned();
+            let job = move || {
+                handle.join(me, &room);
+                (handle.publish_confirmed(&room, "of a thread"), handle.count(&room))
+            };
+            let (tally, count) = ctx.task(job).await.expect("the job");
+            format!("{} {}", tally.await.expect("a tally"), count.await.expect("a count").queued)
+        }
+        "room-flood" => room_flood(ctx, first, number(more)).await,
         _ => "what?".to_owned(),
     }
+}
+
+/// Publishes `count` numbered messages to a room. A lane that is full is waited out.
+async fn room_flood(ctx: &Context, room: &str, count: u64) -> String {
+    for number in 0..count {
+        while ctx.publish(room, format!("{room} {number}")) == Verdict::Full {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if number % 16 == 15 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    "done".to_owned()
 }
 
 /// Pushes `count` numbered messages to a client, and says what became of them. A lane that is

@@ -15,7 +15,7 @@ fn program(server: &Server) -> PathBuf {
 }
 
 /// The command is another program's: what is installed may not even run.
-async fn upgrade(server: &Server) -> Ran {
+pub async fn upgrade(server: &Server) -> Ran {
     let mut wsd = Command::new(stock_program());
     command(wsd.arg("-c").arg(server.path().join("wsd.toml")).arg("upgrade")).await
 }
@@ -28,6 +28,12 @@ fn install(server: &Server, content: impl AsRef<[u8]>, mode: u32) {
     fs::rename(new, program(server)).unwrap();
 }
 
+/// Installs the same program once more, which is another file each time, as every installation is.
+pub fn reinstall(server: &Server) {
+    let good = fs::read(program(server)).unwrap();
+    install(server, good, 0o755);
+}
+
 #[tokio::test]
 async fn an_upgrade_keeps_the_master_and_every_client() {
     let server = Setup::own_testbed().start().await;
@@ -37,10 +43,8 @@ async fn an_upgrade_keeps_the_master_and_every_client() {
         before.push(client.who().await);
     }
     let (master, manager) = (server.master().await, server.manager().await);
-    let good = fs::read(program(&server)).unwrap();
     for _ in 0..3 {
-        // Another file each time, as every installation is.
-        install(&server, &good, 0o755);
+        reinstall(&server);
         upgrade(&server).await.ok();
     }
     assert_eq!(server.master().await, master);

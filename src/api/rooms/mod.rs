@@ -1,0 +1,343 @@
+//! Rooms, users and sessions: what they are called, what is asked of them, what is answered.
+//!
+//! - here: the names and values that workers, the manager and handlers share.
+//! - [`context`]: the calls of [`Context`](super::Context).
+//! - [`handle`]: the same calls of [`Handle`](super::Handle), for other threads.
+
+mod context;
+mod handle;
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Message, Opcode, Verdict};
+use crate::fd::Fd;
+
+/// The most topics that one publish may name.
+pub const TOPICS_MAX: usize = 128;
+/// How many members a worker lists at most in one answer; [`Context::count`] has no such limit.
+///
+/// [`Context::count`]: super::Context::count
+pub const MEMBERS_MAX: usize = 16_384;
+
+/// What clients can be reached by together: a room, or a user, who is whatever connections the
+/// same uid was bound to. The two never meet: a room may have the name of a user.
+///
+/// Ordered and compared as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Topic(Box<str>);
+
+impl Topic {
+    const ROOM: char = '#';
+    const USER: char = '@';
+
+    /// A room.
+    pub fn room(name: &str) -> Topic {
+        Topic::of(Topic::ROOM, name)
+    }
+
+    /// A user.
+    pub fn user(uid: &str) -> Topic {
+        Topic::of(Topic::USER, uid)
+    }
+
+    fn of(kind: char, name: &str) -> Topic {
+        let mut topic = String::with_capacity(1 + name.len());
+        topic.push(kind);
+        topic.push_str(name);
+        Topic(topic.into_boxed_str())
+    }
+
+    /// Whether it is a user.
+    pub fn is_user(&self) -> bool {
+        self.0.starts_with(Topic::USER)
+    }
+
+    /// The room's name, or the user's uid.
+    pub fn name(&self) -> &str {
+        self.0.get(1..).unwrap_or_default()
+    }
+
+    /// The name with the character in front that tells rooms and users apart.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is changed of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// It joins a room.
+    Join {
+        /// Its name.
+        room: String,
+        /// What presence shows of the member there, as JSON.
+        info: Option<String>,
+    },
+    /// It leaves a room.
+    Leave {
+        /// Its name.
+        room: String,
+    },
+    /// It is a user's from here on, and no other's.
+    Bind {
+        /// Whose.
+        uid: String,
+    },
+    /// It is nobody's any more.
+    Unbind,
+    /// What the application keeps of it, as JSON; `None`: nothing.
+    Session(Option<String>),
+    /// It is closed then, in milliseconds since 1970; `None`: it is not.
+    ExpireAt(Option<u64>),
+}
+
+impl Change {
+    /// The topic that the connection is in from here on.
+    pub fn joins(&self) -> Option<Topic> {
+        match self {
+            Change::Join { room, .. } => Some(Topic::room(room)),
+            Change::Bind { uid } => Some(Topic::user(uid)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of what is written in it.
+    pub fn weight(&self) -> usize {
+        match self {
+            Change::Join { room, info } => room.len() + info.as_ref().map_or(0, String::len),
+            Change::Leave { room } => room.len(),
+            Change::Bind { uid } => uid.len(),
+            Change::Session(json) => json.as_ref().map_or(0, String::len),
+            Change::Unbind | Change::ExpireAt(_) => 0,
+        }
+    }
+}
+
+/// What is asked of all members of some topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Of these; who is in several is asked once.
+    pub topics: Vec<Topic>,
+    /// A client to leave out; 0: none.
+    pub except: u64,
+    /// What.
+    pub act: Act,
+}
+
+impl Call {
+    /// Bytes of the topics that it names.
+    pub fn weight(&self) -> usize {
+        self.topics.iter().map(|topic| topic.as_str().len() + size_of::<Topic>()).sum()
+    }
+}
+
+/// What becomes of each member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// It is sent a message.
+    Publish(Opcode),
+    /// It is closed.
+    Close {
+        /// With this code.
+        code: u16,
+        /// Whether an operator asked (else a handler).
+        operator: bool,
+    },
+    /// It is counted.
+    Count,
+    /// It is listed.
+    List,
+}
+
+/// What became of a publish that was confirmed: the sum of what the workers say, each of its own
+/// members. Nothing in it is a guess: who did not answer within 5 seconds is told as that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Tally {
+    /// Members in whose queue the message is.
+    pub queued: u64,
+    /// Members whose queue was full, or who were on their way to another worker.
+    pub full: u64,
+    /// Workers that may have members, the caller's own among them.
+    pub workers: u32,
+    /// How many of these have answered.
+    pub answered: u32,
+    /// How many of these could not be asked, since what waits for them is at its limit.
+    pub refused: u32,
+}
+
+impl Tally {
+    /// Whether every worker that may have members has answered.
+    pub fn is_whole(&self) -> bool {
+        self.answered == self.workers
+    }
+
+    /// The tally as a verdict: `Gone` if nobody was there.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Tally { queued: 1.., .. } => Verdict::Queued,
+            Tally { full: 1.., .. } | Tally { refused: 1.., .. } => Verdict::Full,
+            tally if tally.is_whole() => Verdict::Gone,
+            _ => Verdict::Unknown,
+        }
+    }
+}
+
+/// For people: how many got it, and what is not known.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "queued for {}", self.queued)?;
+        if self.full > 0 {
+            write!(f, ", refused by {} whose queue is full", self.full)?;
+        }
+        if self.refused > 0 {
+            write!(f, ", {} workers could not be asked", self.refused)?;
+        }
+        let silent = self.workers.saturating_sub(self.answered + self.refused);
+        if silent > 0 {
+            write!(f, ", {silent} of {} workers did not answer", self.workers)?;
+        }
+        Ok(())
+    }
+}
+
+/// A member of a room.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// The client.
+    pub fd: Fd,
+    /// Whose connection it is, if it was bound.
+    pub uid: Option<String>,
+}
+
+impl Member {
+    /// A member.
+    pub fn new(fd: Fd, uid: Option<String>) -> Member {
+        Member { fd, uid }
+    }
+}
+
+/// A user who is present in a room: [`Context::presence`](super::Context::presence).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Present {
+    /// Who.
+    pub uid: String,
+    /// By how many connections.
+    pub count: u32,
+    /// What the first of these gave as its info when it joined, as JSON.
+    pub info: Option<String>,
+}
+
+impl Present {
+    /// A user who is present.
+    pub fn new(uid: String, count: u32, info: Option<String>) -> Present {
+        Present { uid, count, info }
+    }
+}
+
+/// What a connection has besides its request: on the worker that has the connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Belongings {
+    /// The rooms it is in, in the order of their joins where none was left.
+    pub rooms: Vec<String>,
+    /// The user it is bound to.
+    pub uid: Option<String>,
+    /// What the application keeps of it, as JSON.
+    pub session: Option<String>,
+}
+
+/// A message to all members of some topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Publish {
+    /// Whose members; at most [`TOPICS_MAX`].
+    pub topics: Vec<Topic>,
+    /// A client to leave out.
+    pub except: Option<Fd>,
+    /// What.
+    pub opcode: Opcode,
+    /// The payload.
+    pub data: Bytes,
+}
+
+impl Publish {
+    /// A message to the members of these.
+    pub fn new(topics: Vec<Topic>, message: Message) -> Publish {
+        let Message { opcode, data } = message;
+        Publish { topics, except: None, opcode, data }
+    }
+
+    /// Not to this client.
+    pub fn except(mut self, fd: Fd) -> Publish {
+        self.except = Some(fd);
+        self
+    }
+}
+
+/// Why a session cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// This worker has no such client.
+    NotHere,
+    /// What is kept is not what was asked for, and why: another version of the application kept
+    /// it. It is still there, and the connection lives.
+    Unreadable(String),
+    /// It cannot be written as JSON, and why.
+    Unwritable(String),
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SessionError::NotHere => f.write_str("this worker has no such client"),
+            SessionError::Unreadable(why) => write!(f, "the session cannot be read: {why}"),
+            SessionError::Unwritable(why) => write!(f, "the session cannot be written: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_and_a_user_of_one_name_are_two() {
+        let (room, user) = (Topic::room("7"), Topic::user("7"));
+        assert_ne!(room, user);
+        assert_eq!((room.name(), user.name()), ("7", "7"));
+        assert!(user.is_user() && !room.is_user());
+        assert_eq!(Topic::room("").name(), "");
+        assert_eq!(Topic::room("\u{e9}t\u{e9}").name(), "\u{e9}t\u{e9}");
+    }
+
+    #[test]
+    fn a_tally_says_what_is_known() {
+        let tally = |queued, full, workers, answered, refused| Tally {
+            queued,
+            full,
+            workers,
+            answered,
+            refused,
+        };
+        assert_eq!(tally(3, 0, 2, 2, 0).to_string(), "queued for 3");
+        assert_eq!(
+            tally(3, 1, 4, 2, 1).to_string(),
+            "queued for 3, refused by 1 whose queue is full, 1 workers could not be asked, \
+             1 of 4 workers did not answer"
+        );
+        assert_eq!(tally(0, 0, 1, 1, 0).verdict(), Verdict::Gone);
+        assert_eq!(tally(0, 0, 2, 1, 0).verdict(), Verdict::Unknown);
+        assert_eq!(tally(0, 2, 1, 1, 0).verdict(), Verdict::Full);
+        assert_eq!(tally(1, 2, 3, 1, 0).verdict(), Verdict::Queued);
+    }
+}
