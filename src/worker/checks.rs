@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use super::accept::RETRY_AFTER;
-use super::admission::network;
+use super::admission::{network, part};
 use super::connection::Stage;
 use super::head::{Reason, Refusal};
 
@@ -42,8 +42,9 @@ impl Worker {
     /// Whether a client of this network may come now.
     fn check_network(&self, network: IpAddr) -> Result<(), Refusal> {
         let config = &self.settings.config;
-        let rate = config.handshakes_per_second as u64;
-        let burst = config.handshakes_burst as u64;
+        let workers = self.worker_num.get();
+        let rate = part(config.handshakes_per_second, workers) as u64;
+        let burst = part(config.handshakes_burst, workers) as u64;
         if rate > 0 && !self.gate.rates.take(network, rate, burst, self.now_ms.get()) {
             let refusal = Refusal::new(429, "this address comes too often");
             let advice = "handshakes_per_second is reached.";
@@ -66,7 +67,7 @@ impl Worker {
     }
 
     fn check_share(&self, network: IpAddr) -> Result<(), Refusal> {
-        let most = self.settings.config.connections_per_ip;
+        let most = part(self.settings.config.connections_per_ip, self.worker_num.get());
         if most > 0 && self.gate.admitted.of(network).all as usize >= most {
             return Err(too_many_of("connections_per_ip is reached."));
         }
