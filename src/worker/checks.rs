@@ -119,7 +119,15 @@ impl Worker {
         let Some(key) = oldest else { return false };
         let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);
         let advice = "max_connection or handshakes_max is reached.";
-        self.refuse_head(key, refusal.because(Reason::Handshakes).advice(advice));
+        let refusal = refusal.because(Reason::Handshakes).advice(advice);
+        let silent = self.table.borrow().get(key).filter(|it| !it.has_begun()).map(|it| it.peer());
+        match silent {
+            Some(peer) => {
+                self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
+                self.drop_pending(key);
+            }
+            None => self.refuse_head(key, refusal),
+        }
         true
     }
 

@@ -110,6 +110,8 @@ pub(super) struct Extra {
     pub opening: Option<Opening>,
     /// Until when it is lingered for at most, once it is.
     pub lingers_until: Tick,
+    /// The answer to a client that was refused before it sent anything.
+    pub kept_back: Vec<u8>,
 }
 
 /// A connection before it is open.
