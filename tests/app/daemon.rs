@@ -86,6 +86,20 @@ async fn a_process_that_never_reads_is_replaced_and_the_log_says_why() {
 }
 
 #[tokio::test]
+async fn a_process_that_asks_without_end_takes_no_more_of_its_worker_than_one_that_waits() {
+    const MIB: i64 = 1 << 20;
+    let curious = path("tests/app/fixtures/curious.py");
+    let server = app(&["python3", &curious]).set("worker_num", 1).start().await;
+    let mut client = server.client().await;
+    let worker = server.serving(0, None).await.pid;
+    let before = memory(worker, "status", "VmHWM");
+    client.send("ask").await;
+    assert_eq!(client.receive().await, "all answered");
+    let grown = memory(worker, "status", "VmHWM") - before;
+    assert!(grown < 12 * MIB, "{} KiB more", grown >> 10);
+}
+
+#[tokio::test]
 async fn a_handler_that_sleeps_delays_only_the_clients_of_its_process() {
     let server = native().set("app.processes", 2).start().await;
     let mut clients = Vec::new();

@@ -27,6 +27,8 @@ const READ_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Descriptors that may have come before their frames.
 const DESCRIPTORS_MAX: usize = 16;
+/// Questions of a process that may be open at once; while there are so many, it is not read.
+const QUESTIONS_MAX: usize = 1024;
 /// Answers that may wait for a process that asks and does not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -52,7 +54,21 @@ pub struct Link {
     descriptors: RefCell<VecDeque<OwnedFd>>,
     ticker: RefCell<Option<Timer>>,
     tick_waits: Rc<Cell<bool>>,
+    questions: Cell<usize>,
     ctx: Context,
+}
+
+/// A question of a process that others answer, open until this is dropped.
+pub struct Question(Rc<Link>);
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let open = self.0.questions.get();
+        self.0.questions.set(open - 1);
+        if open == QUESTIONS_MAX {
+            self.0.wake.notify_one();
+        }
+    }
 }
 
 impl Link {
@@ -74,6 +90,7 @@ impl Link {
             descriptors: RefCell::default(),
             ticker: RefCell::new(None),
             tick_waits: Rc::default(),
+            questions: Cell::new(0),
             ctx,
         };
         link.answer(link.hello());
@@ -98,7 +115,7 @@ impl Link {
                     // The read says why, after it has given what the process sent before.
                     Err(_) => sending.clear(),
                 },
-                read = self.read(&reader, &mut buffer) => match read {
+                read = self.read(&reader, &mut buffer), if self.has_room() => match read {
                     Ok(0) | Err(_) => return None,
                     Ok(len) => {
                         input.extend_from_slice(&buffer[..len]);
@@ -114,6 +131,17 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Whether the process may ask more.
+    fn has_room(&self) -> bool {
+        self.questions.get() < QUESTIONS_MAX
+    }
+
+    /// The process asks what others answer.
+    pub fn question(self: &Rc<Self>) -> Question {
+        self.questions.set(self.questions.get() + 1);
+        Question(self.clone())
     }
 
     /// Waits for bytes, and takes descriptors that come beside them.
