@@ -83,6 +83,7 @@ impl Worker {
     pub(super) fn accept_some(self: &Rc<Self>, index: u32) {
         let accepts = self.listeners.borrow_mut().accepts(index, self.now_ms.get());
         let to_loopback = self.listeners.borrow().is_loopback(index);
+        let local = self.listeners.borrow().local(index);
         for _ in 0..accepts {
             let accepted = {
                 let listeners = self.listeners.borrow();
@@ -93,7 +94,11 @@ impl Worker {
                 Ok((socket, peer)) => {
                     self.add(Counter::Accepted, 1);
                     match self.check_arrival(peer) {
-                        Ok(()) => drop(self.admit(socket, peer, to_loopback)),
+                        Ok(()) => {
+                            if let Some(key) = self.admit(socket, peer, to_loopback) {
+                                self.note_local(key, local);
+                            }
+                        }
                         Err(refusal) => self.turn_away(socket, peer, refusal),
                     }
                 }
@@ -166,6 +171,15 @@ impl Worker {
         self.gate.admitted.begin_handshake(key, counted);
         self.gate.admitted.tidy(|key| table.get(key).is_some_and(|it| it.pending));
         Some(key)
+    }
+
+    /// The address of a connection at this end, where the kernel need not be asked for that.
+    fn note_local(&self, key: Key, local: Option<SocketAddr>) {
+        let mut table = self.table.borrow_mut();
+        let extra = table.get_mut(key).and_then(|connection| connection.extra.as_mut());
+        if let Some(opening) = extra.and_then(|extra| extra.opening.as_mut()) {
+            opening.local = local;
+        }
     }
 
     /// Refuses a client that was not read yet. The answer is kept back until the client sends

@@ -121,6 +121,8 @@ pub(super) struct Opening {
     pub peer: Option<SocketAddr>,
     /// Whether it came to a loopback listener.
     pub to_loopback: bool,
+    /// The address at this end, if it is known.
+    pub local: Option<SocketAddr>,
     /// The client that a trusted proxy has named, once the head was read.
     pub client: Option<IpAddr>,
 }
@@ -133,6 +135,7 @@ impl Connection {
             bytes: Vec::new(),
             peer,
             to_loopback: false,
+            local: None,
             client: None,
         };
         let extra = Extra { opening: Some(opening), ..Extra::default() };
