@@ -27,8 +27,6 @@ const READ_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Descriptors that may have come before their frames.
 const DESCRIPTORS_MAX: usize = 16;
-/// Questions of a process that may be open at once; while there are so many, it is not read.
-const QUESTIONS_MAX: usize = 1024;
 /// Answers that may wait for a process that asks and does not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -54,21 +52,8 @@ pub struct Link {
     descriptors: RefCell<VecDeque<OwnedFd>>,
     ticker: RefCell<Option<Timer>>,
     tick_waits: Rc<Cell<bool>>,
-    questions: Cell<usize>,
+    pub(super) questions: Cell<usize>,
     ctx: Context,
-}
-
-/// A question of a process that others answer, open until this is dropped.
-pub struct Question(Rc<Link>);
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        let open = self.0.questions.get();
-        self.0.questions.set(open - 1);
-        if open == QUESTIONS_MAX {
-            self.0.wake.notify_one();
-        }
-    }
 }
 
 impl Link {
@@ -115,14 +100,9 @@ impl Link {
                     // The read says why, after it has given what the process sent before.
                     Err(_) => sending.clear(),
                 },
-                read = self.read(&reader, &mut buffer), if self.has_room() => match read {
+                read = self.read(&reader, &mut buffer), if self.may_ask() => match read {
                     Ok(0) | Err(_) => return None,
-                    Ok(len) => {
-                        input.extend_from_slice(&buffer[..len]);
-                        if let Err(broken) = self.receive(&mut input) {
-                            return Some(Why::Protocol(broken.to_string()));
-                        }
-                    }
+                    Ok(len) => input.extend_from_slice(&buffer[..len]),
                 },
                 () = self.wake.notified() => {
                     if self.ended.get() {
@@ -130,18 +110,10 @@ impl Link {
                     }
                 }
             }
+            if let Err(broken) = self.receive(&mut input) {
+                return Some(Why::Protocol(broken.to_string()));
+            }
         }
-    }
-
-    /// Whether the process may ask more.
-    fn has_room(&self) -> bool {
-        self.questions.get() < QUESTIONS_MAX
-    }
-
-    /// The process asks what others answer.
-    pub fn question(self: &Rc<Self>) -> Question {
-        self.questions.set(self.questions.get() + 1);
-        Question(self.clone())
     }
 
     /// Waits for bytes, and takes descriptors that come beside them.
@@ -385,7 +357,7 @@ impl Link {
     }
 
     fn receive(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Broken> {
-        loop {
+        while self.may_ask() {
             let skipped = self.skip.get().min(input.len());
             self.skip.set(self.skip.get() - skipped);
             input.advance(skipped);
@@ -405,5 +377,6 @@ impl Link {
                 commands::wrong(self, &head, broken)?;
             }
         }
+        Ok(())
     }
 }

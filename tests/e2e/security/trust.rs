@@ -405,6 +405,26 @@ async fn a_listener_that_was_shut_down_listens_for_the_next_worker() {
 }
 
 #[tokio::test]
+async fn a_listener_that_lets_nobody_in_is_made_anew_for_the_next_worker() {
+    let server = Setup::testbed().start().await;
+    let pid = server.serving(0, None).await.pid;
+    let worker = Stolen::from(0, pid);
+    // What comes by another interface than this is not for them; clients of a test come by `lo`.
+    let devices = std::fs::read_dir("/sys/class/net").unwrap();
+    let names = devices.map(|device| device.unwrap().file_name().into_string().unwrap());
+    let device = names.into_iter().find(|name| name != "lo").unwrap_or("lo".to_owned());
+    for listener in &worker.listeners {
+        socket2::SockRef::from(listener).bind_device(Some(device.as_bytes())).unwrap();
+    }
+    drop(worker);
+    kill(pid, Signal::SIGKILL);
+    server.serving(0, Some(pid)).await;
+    let_in(&server, 0).await;
+    let_in(&server, 1).await;
+    assert!(server.log().contains("the socket is made anew"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn no_worker_decides_who_gets_the_clients_of_the_others_listeners() {
     let (server, _, worker) = taken_over(Setup::testbed()).await;
     // A filter that drops all: `ret 0`.
