@@ -37,6 +37,11 @@ async fn taken_over(setup: Setup) -> (Server, i32, Stolen) {
     (server, pid, stolen)
 }
 
+/// One whose workers may be stopped for longer than a test takes.
+fn patient() -> Setup {
+    Setup::testbed().set("worker_timeout", r#""120s""#)
+}
+
 /// Resident memory of a process.
 pub fn resident(pid: i32) -> i64 {
     memory(pid, "status", "VmRSS")
@@ -118,7 +123,7 @@ async fn descriptors_that_no_message_names_are_closed() {
 
 #[tokio::test]
 async fn a_worker_that_asks_and_does_not_read_the_answers_is_not_read_itself() {
-    let (server, pid, worker) = taken_over(Setup::testbed()).await;
+    let (server, pid, worker) = taken_over(patient()).await;
     let manager = server.manager().await;
     kill(pid, Signal::SIGSTOP);
     let push = WorkerToManager::Push { id: 1, fd: nobody(), opcode: Opcode::Text };
@@ -138,7 +143,7 @@ async fn a_worker_that_asks_and_does_not_read_the_answers_is_not_read_itself() {
 
 #[tokio::test]
 async fn answers_that_nobody_asked_for_do_not_pile_up_for_another_worker() {
-    let (server, _, worker) = taken_over(Setup::testbed()).await;
+    let (server, _, worker) = taken_over(patient()).await;
     let other = server.serving(1, None).await.pid;
     let manager = server.manager().await;
     kill(other, Signal::SIGSTOP);
