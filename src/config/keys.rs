@@ -224,10 +224,12 @@ settings! {
         buffer_policy: BufferPolicy = BufferPolicy::Close;
         /// Connections of one address, of whatever kind; an IPv6 address counts with its /64,
         /// and behind trusted_proxies the client that they name. Over it 503. Each worker counts
-        /// its own. 0 is no limit.
+        /// its own and has its even part of the limit and what chance may add: one address gets
+        /// at least 64 of 64, and at most 118 from two workers, 192 from eight. 0 is no limit.
         connections_per_ip: usize = 0, within(0..=1 << 24);
-        /// New connections that one address may open a second, counted as connections_per_ip
-        /// counts; behind trusted_proxies, WebSockets. Over it 429. 0 is no limit.
+        /// New connections that one address may open a second, counted in parts as
+        /// connections_per_ip counts; behind trusted_proxies, WebSockets. Over it 429. 0 is no
+        /// limit.
         handshakes_per_second: usize = 0, within(0..=1_000_000);
         /// How many of these it may open at once after a time of rest.
         handshakes_burst: usize = 32, within(1..=1_000_000);

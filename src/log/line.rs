@@ -7,7 +7,7 @@ use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::quota::LIMITED;
+use super::quota::{LIMITS, Limit, Rest};
 use crate::config::LogFormat;
 
 /// The longest line, in bytes, its LF included: what a pipe takes whole or not at all (PIPE_BUF).
@@ -32,9 +32,10 @@ pub struct Style {
 
 impl Style {
     /// The line that tells of events that were like others and were not logged.
-    pub fn more(&self, why: String, count: u64) -> String {
-        let message = format!("{LIMITED} more, which were not logged");
-        let rest = vec![("count", Value::Bare(count.to_string())), ("why", Value::Text(why))];
+    pub fn more(&self, (limit, why, count): Rest) -> String {
+        let message = format!("{} more, which were not logged", limit.message);
+        let why = (limit.reason, Value::Text(why));
+        let rest = vec![("count", Value::Bare(count.to_string())), why];
         self.write(Level::INFO, Fields { message, rest })
     }
 
@@ -226,16 +227,14 @@ impl Fields {
         fields
     }
 
-    /// The reason of an event of which only so many are logged.
-    pub fn limited(&self) -> Option<&str> {
-        if self.message != LIMITED {
-            return None;
-        }
-        let why = self.rest.iter().find(|(name, _)| *name == "why");
-        why.map(|(_, value)| match value {
+    /// The limit and the reason of an event of which only so many are logged.
+    pub fn limited(&self) -> Option<(&'static Limit, &str)> {
+        let limit = LIMITS.iter().find(|limit| limit.message == self.message)?;
+        let why = self.rest.iter().find(|(name, _)| *name == limit.reason);
+        let why = why.map_or("", |(_, value)| match value {
             Value::Bare(text) | Value::Text(text) => text.as_str(),
-        })
-        .or(Some(""))
+        });
+        Some((limit, why))
     }
 }
 

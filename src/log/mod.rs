@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::sys::clock;
 pub use line::is_unsafe;
 use line::{Fields, Style};
-use quota::Quota;
+use quota::{Quota, Rest};
 use sink::{Direct, Queued, Sink};
 
 /// How the lines of a process reach descriptor 2.
@@ -123,8 +123,8 @@ impl Lines {
     }
 
     fn write(&self, level: Level, fields: Fields) {
-        if let Some(why) = fields.limited() {
-            let (shown, rest) = self.quota.admit(why, clock::unix_ms() / 1000);
+        if let Some((limit, why)) = fields.limited() {
+            let (shown, rest) = self.quota.admit(limit, why, clock::unix_ms() / 1000);
             self.tell(rest);
             if !shown {
                 return;
@@ -137,9 +137,9 @@ impl Lines {
         self.tell(self.quota.rest(clock::unix_ms() / 1000));
     }
 
-    fn tell(&self, rest: Vec<(String, u64)>) {
-        for (why, count) in rest {
-            self.sink.write(self.style.more(why, count));
+    fn tell(&self, rest: Vec<Rest>) {
+        for rest in rest {
+            self.sink.write(self.style.more(rest));
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -20,6 +20,10 @@ const QUEUE_LINES_MAX: usize = 4096;
 
 /// How long the writer thread stays when there is nothing to write.
 const REST_AFTER: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
+
+/// How long the writer thread gathers lines after a write: to wake the thread for each line costs
+/// more than to format the line.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How long the writer thread waits for room on a descriptor that does not block.
 const ROOM_WAIT_MS: u16 = 1000;
@@ -181,7 +185,7 @@ impl Queued {
         write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Queued {
         let (queue, jobs) = bounded(QUEUE_LINES_MAX);
-        let (runs, write) = (Mutex::new(false), Mutex::new(Box::new(write) as Box<_>));
+        let (runs, write) = (Mutex::new(None), Mutex::new(Box::new(write) as Box<_>));
         Queued {
             queue,
             writer: Arc::new(Writer { jobs, losses: Losses::new(notice), write, runs }),
@@ -192,10 +196,17 @@ impl Queued {
     /// what is queued waits for the next line.
     fn wake(&self) {
         let mut runs = lock(&self.writer.runs);
-        if !*runs {
+        if runs.is_none() {
             let writer = Arc::clone(&self.writer);
             let thread = thread::Builder::new().name("wsd: log".to_owned());
-            *runs = thread.spawn(move || writer.run()).is_ok();
+            *runs = thread.spawn(move || writer.run()).ok().map(|handle| handle.thread().clone());
+        }
+    }
+
+    /// Ends the time in which the thread gathers.
+    fn hurry(&self) {
+        if let Some(thread) = &*lock(&self.writer.runs) {
+            thread.unpark();
         }
     }
 }
@@ -215,6 +226,7 @@ impl Sink for Queued {
             return false;
         }
         self.wake();
+        self.hurry();
         written.recv_timeout(deadline.saturating_sub(start.elapsed())).is_ok()
     }
 
@@ -228,8 +240,8 @@ struct Writer {
     jobs: Receiver<Job>,
     losses: Losses,
     write: Mutex<Box<Write>>,
-    /// Whether the thread runs.
-    runs: Mutex<bool>,
+    /// The thread, while it runs.
+    runs: Mutex<Option<Thread>>,
 }
 
 type Write = dyn FnMut(&[u8]) -> io::Result<()> + Send;
@@ -241,12 +253,13 @@ impl Writer {
         loop {
             if let Ok(job) = self.jobs.recv_timeout(REST_AFTER) {
                 self.take(job, &mut **write);
+                thread::park_timeout(GATHER);
                 continue;
             }
             let mut runs = lock(&self.runs);
             // Whoever queues looks at `runs` afterwards, so no line is left behind.
             if self.jobs.is_empty() {
-                *runs = false;
+                *runs = None;
                 return;
             }
         }
@@ -365,7 +378,7 @@ mod tests {
             assert!(queued.flush(LONG));
             assert_eq!(written.load(Ordering::Relaxed), line * 5);
             if line % 4 == 0 {
-                while *lock(&queued.writer.runs) {
+                while lock(&queued.writer.runs).is_some() {
                     thread::yield_now();
                 }
             } else if line % 2 == 0 {

@@ -27,7 +27,8 @@ use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
 use crate::sys::clock::monotonic_ms;
 
-/// Connections at once.
+/// Connections at once of those who may ask everything, and as many of the application: however
+/// many this one opens, the server can still be commanded.
 const CLIENTS_MAX: u64 = 64;
 /// For a client to send a body, or to take a part of an answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,7 +53,9 @@ pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
         let manager = Rc::clone(&manager);
         spawn_local(async move {
             let access = access(&manager, &stream, &peers);
+            let of_app = u64::from(access.as_ref().is_ok_and(|access| *access == Access::Clients));
             manager.borrow_mut().control_clients += 1;
+            manager.borrow_mut().control_apps += of_app;
             let (reader, writer) = stream.into_split();
             let (manager_of, reader) = (Rc::clone(&manager), BufReader::new(reader));
             let mut client = Client { manager: manager_of, peers, reader, writer };
@@ -61,24 +64,29 @@ pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
                 Ok(access) => client.live(access).await,
             }
             manager.borrow_mut().control_clients -= 1;
+            manager.borrow_mut().control_apps -= of_app;
         });
     }
 }
 
 /// What a connection may be used for, or why it is not served.
 fn access(manager: &Shared, stream: &UnixStream, peers: &Peers) -> Result<Access, Answer> {
-    if manager.borrow().control_clients >= CLIENTS_MAX {
-        return Err(Answer::failed("too many control connections are open"));
-    }
     let peer = stream
         .peer_cred()
         .map_err(|error| Answer::failed(format!("cannot tell who is asking: {error}")))?;
     let uid = Uid::from_raw(peer.uid());
-    peers.access(uid).ok_or_else(|| {
+    let access = peers.access(uid).ok_or_else(|| {
         let why = format!("uid {uid} may not control this server");
         tracing::warn!(why, "refused");
         Answer::failed(peers.refusal(uid))
-    })
+    })?;
+    let apps = manager.borrow().control_apps;
+    let others = manager.borrow().control_clients - apps;
+    let count = if access == Access::Clients { apps } else { others };
+    match count < CLIENTS_MAX {
+        true => Ok(access),
+        false => Err(Answer::failed("too many control connections are open")),
+    }
 }
 
 struct Client {

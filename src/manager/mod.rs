@@ -106,6 +106,8 @@ pub(crate) struct Manager {
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
+    /// How many of these are the application's.
+    control_apps: u64,
     /// Who may command the server.
     peers: Peers,
     /// What answers on the control socket.
@@ -243,6 +245,7 @@ impl Manager {
                 last_asked: u64::from(boot.epoch) << 32,
                 upgrading: Vec::new(),
                 control_clients: 0,
+                control_apps: 0,
                 peers,
                 control: None,
                 stopping: false,

@@ -16,13 +16,36 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
 use crate::ipc::messages::Listener;
 use crate::sys::path_walk::Missing;
-use crate::sys::socket::lock_filter;
+use crate::sys::socket::{gate_options, lock_filter};
 
 /// One listening socket.
 #[derive(Debug)]
 struct Held {
     listener: Listener,
     socket: OwnedFd,
+    /// The options it was made with.
+    options: Vec<Option<Vec<u8>>>,
+}
+
+impl Held {
+    fn new(listener: Listener, socket: OwnedFd) -> Held {
+        let options = gate_options(socket.as_fd());
+        Held { listener, socket, options }
+    }
+
+    /// Makes the socket anew, with what is in its queue lost, where somebody has changed an option
+    /// that keeps clients away.
+    fn renew_if_changed(&mut self, config: &Config) -> Result<()> {
+        if gate_options(self.socket.as_fd()) == self.options {
+            return Ok(());
+        }
+        let address = &self.listener.address;
+        tracing::error!(address, "a worker has changed what may come in: the socket is made anew");
+        let Ok(parsed) = address.parse() else { return Ok(()) };
+        self.socket = tcp(parsed, false, config)?.0;
+        self.options = gate_options(self.socket.as_fd());
+        Ok(())
+    }
 }
 
 /// Every listening socket, by the entry of `listen` and then the slot. A `unix:` entry has one
@@ -74,7 +97,7 @@ impl Listeners {
                 }
             };
             let listener = Listener { entry: entry.clone(), address };
-            held.insert(slot, Held { listener, socket });
+            held.insert(slot, Held::new(listener, socket));
             made.push((entry.clone(), slot));
         }
         Ok(())
@@ -109,8 +132,15 @@ impl Listeners {
             .unzip()
     }
 
-    /// Has the sockets of `slot` listen, also where a worker that was taken over has shut one down.
-    pub fn revive(&self, slot: Slot, config: &Config) {
+    /// Has the sockets of `slot` listen, also where a worker that was taken over has shut one down,
+    /// and let in whom they let in when they were made.
+    pub fn revive(&mut self, slot: Slot, config: &Config) {
+        let own = self.entries.values_mut().filter(|held| shared(held).is_none());
+        for held in own.filter_map(|held| held.get_mut(&slot.0)) {
+            if let Err(error) = held.renew_if_changed(config) {
+                tracing::error!(%error, "a socket that was changed stays as it is");
+            }
+        }
         let (listeners, sockets) = self.of_slot(slot, config);
         for (listener, socket) in listeners.iter().zip(sockets) {
             if let Err(error) = SockRef::from(&socket).listen(backlog(config)) {
@@ -146,7 +176,7 @@ impl Listeners {
     /// Takes over a socket from the image before this one.
     pub fn adopt(&mut self, slot: u8, listener: Listener, socket: OwnedFd) {
         let held = self.entries.entry(listener.entry.clone()).or_default();
-        held.insert(slot, Held { listener, socket });
+        held.insert(slot, Held::new(listener, socket));
     }
 
     /// Removes the `unix:` paths, when the server has ended.

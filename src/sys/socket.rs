@@ -56,6 +56,38 @@ pub fn lock_filter(listener: BorrowedFd<'_>) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// What the options of a listener are by which whoever has it could keep clients from everybody
+/// who accepts on it: where they come from, how far away they may be, what they may send. No
+/// worker sets any of them. `TCP_MD5SIG`, which is one as well, cannot be read (tcp(7)).
+pub fn gate_options(listener: BorrowedFd<'_>) -> Vec<Option<Vec<u8>>> {
+    const OPTIONS: [(libc::c_int, libc::c_int); 13] = [
+        (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
+        (libc::SOL_SOCKET, libc::SO_DONTROUTE),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF),
+        (libc::SOL_SOCKET, libc::SO_LINGER),
+        (libc::IPPROTO_IP, libc::IP_TTL),
+        (libc::IPPROTO_IP, libc::IP_MINTTL),
+        (libc::IPPROTO_IP, libc::IP_OPTIONS),
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+        (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+        (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+        (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+        (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+    ];
+    OPTIONS.map(|(level, name)| option_bytes(listener, level, name)).into()
+}
+
+fn option_bytes(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> Option<Vec<u8>> {
+    let mut bytes = vec![0_u8; 64];
+    let mut len = bytes.len() as libc::socklen_t;
+    let value = bytes.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` bytes to `value`, and how many to `len`.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut len) };
+    bytes.truncate(len as usize);
+    (done == 0).then_some(bytes)
+}
+
 /// Reads what there is, at most the buffer full. 0 means that the client shut its end; `EAGAIN`
 /// that there is nothing.
 pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<usize> {

@@ -64,11 +64,14 @@ impl Gatekeeper {
     }
 }
 
-/// Tells a client for which there is no descriptor why, as far as it fits into its socket.
-pub(super) fn tell_and_leave(socket: BorrowedFd<'_>, answer: &[u8]) {
-    // What it sent is read first: closing over unread bytes would reset the answer.
-    let _ = socket::read(socket, &mut [0; 4096]);
-    let _ = socket::write(socket, &[IoSlice::new(answer)]);
+/// Tells a client that nobody can wait for why it is refused, as far as that fits into its socket.
+/// One that has `asked` nothing and sent nothing by now is told nothing.
+pub(super) fn tell_and_leave(socket: BorrowedFd<'_>, answer: &[u8], asked: bool) {
+    // What the client sent is read first: closing over unread bytes would reset the answer.
+    let sent = socket::read(socket, &mut [0; 4096]).is_ok_and(|count| count > 0);
+    if asked || sent {
+        let _ = socket::write(socket, &[IoSlice::new(answer)]);
+    }
 }
 
 fn open_reserve() -> Option<OwnedFd> {
@@ -80,6 +83,7 @@ impl Worker {
     pub(super) fn accept_some(self: &Rc<Self>, index: u32) {
         let accepts = self.listeners.borrow_mut().accepts(index, self.now_ms.get());
         let to_loopback = self.listeners.borrow().is_loopback(index);
+        let local = self.listeners.borrow().local(index);
         for _ in 0..accepts {
             let accepted = {
                 let listeners = self.listeners.borrow();
@@ -90,7 +94,11 @@ impl Worker {
                 Ok((socket, peer)) => {
                     self.add(Counter::Accepted, 1);
                     match self.check_arrival(peer) {
-                        Ok(()) => drop(self.admit(socket, peer, to_loopback)),
+                        Ok(()) => {
+                            if let Some(key) = self.admit(socket, peer, to_loopback) {
+                                self.note_local(key, local);
+                            }
+                        }
                         Err(refusal) => self.turn_away(socket, peer, refusal),
                     }
                 }
@@ -165,8 +173,18 @@ impl Worker {
         Some(key)
     }
 
-    /// Tells a client that there is no room. It has not been read, so what it sent is read and
-    /// forgotten while it reads the answer.
+    /// The address of a connection at this end, where the kernel need not be asked for that.
+    fn note_local(&self, key: Key, local: Option<SocketAddr>) {
+        let mut table = self.table.borrow_mut();
+        let extra = table.get_mut(key).and_then(|connection| connection.extra.as_mut());
+        if let Some(opening) = extra.and_then(|extra| extra.opening.as_mut()) {
+            opening.local = local;
+        }
+    }
+
+    /// Refuses a client that was not read yet. The answer is kept back until the client sends
+    /// something, and then what it sends is read and forgotten while it reads the answer. A
+    /// client that sends nothing is told nothing: it has asked nothing.
     fn turn_away(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>, refusal: Refusal) {
         let refusal = refusal.hide_from_strangers(is_stranger(peer));
         self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
@@ -177,11 +195,11 @@ impl Worker {
         let Some(connection) = table.get_mut(key) else { return };
         if !self.lingers(connection) {
             let Some(socket) = connection.socket() else { return };
-            tell_and_leave(socket, &answer);
+            tell_and_leave(socket, &answer, false);
             self.forget(&mut table, key);
             return;
         }
-        self.queue_control(key, connection, &answer);
+        connection.extra().kept_back = answer;
         self.linger(key, connection);
         if self.watch(key, connection).is_err() {
             self.forget(&mut table, key);
@@ -206,7 +224,7 @@ impl Worker {
             self.add(Counter::Accepted, 1);
             self.add(Counter::Refused, 1);
             self.add(Reason::Full.counter(), 1);
-            tell_and_leave(socket.as_fd(), &answer);
+            tell_and_leave(socket.as_fd(), &answer, false);
             drop(socket);
             self.gate.reserve.replace(open_reserve());
         }

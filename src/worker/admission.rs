@@ -95,6 +95,16 @@ pub(super) fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// One worker's part of what an address may have in all of them. No worker believes another's
+/// count, and the kernel deals an address's connections out by chance: an even part would refuse
+/// some of an address that has fewer than it may. Of `even` connections a worker gets on average,
+/// it gets more than `even` and four standard deviations once in some 30,000 times, and a part of
+/// few has 4 more.
+pub(super) fn part(limit: usize, workers: u16) -> usize {
+    let even = limit as f64 / f64::from(workers.max(1));
+    limit.min((even + 4.0 * even.sqrt() + 4.0).ceil() as usize)
+}
+
 impl Admitted {
     pub fn pending(&self) -> usize {
         self.pending.get()
@@ -249,6 +259,28 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:10.0.0.1"), "10.0.0.1");
         assert_eq!(of("10.0.0.1"), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_workers_part_of_a_limit_is_more_than_chance_gives_it_and_never_more_than_the_limit() {
+        assert_eq!([part(64, 1), part(64, 2), part(64, 8), part(64, 64)], [64, 59, 24, 9]);
+        assert_eq!([part(0, 8), part(1, 8), part(3, 2)], [0, 1, 3]);
+        // An address that has as many as it may, on workers that chance chooses.
+        for workers in [2_u16, 4, 8, 64] {
+            let (mut dice, mut refused) = (0x9e37_79b9_7f4a_7c15_u64, 0);
+            for _ in 0..1000 {
+                let mut counts = vec![0; usize::from(workers)];
+                for _ in 0..64 {
+                    dice ^= dice << 13;
+                    dice ^= dice >> 7;
+                    dice ^= dice << 17;
+                    let count = &mut counts[(dice >> 32) as usize % usize::from(workers)];
+                    *count += 1;
+                    refused += usize::from(*count > part(64, workers));
+                }
+            }
+            assert!(refused <= 6, "{refused} of 64,000 on {workers} workers");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use super::accept::RETRY_AFTER;
-use super::admission::network;
+use super::admission::{network, part};
 use super::connection::Stage;
 use super::head::{Reason, Refusal};
 
@@ -42,8 +42,9 @@ impl Worker {
     /// Whether a client of this network may come now.
     fn check_network(&self, network: IpAddr) -> Result<(), Refusal> {
         let config = &self.settings.config;
-        let rate = config.handshakes_per_second as u64;
-        let burst = config.handshakes_burst as u64;
+        let workers = self.worker_num.get();
+        let rate = part(config.handshakes_per_second, workers) as u64;
+        let burst = part(config.handshakes_burst, workers) as u64;
         if rate > 0 && !self.gate.rates.take(network, rate, burst, self.now_ms.get()) {
             let refusal = Refusal::new(429, "this address comes too often");
             let advice = "handshakes_per_second is reached.";
@@ -66,7 +67,7 @@ impl Worker {
     }
 
     fn check_share(&self, network: IpAddr) -> Result<(), Refusal> {
-        let most = self.settings.config.connections_per_ip;
+        let most = part(self.settings.config.connections_per_ip, self.worker_num.get());
         if most > 0 && self.gate.admitted.of(network).all as usize >= most {
             return Err(too_many_of("connections_per_ip is reached."));
         }
@@ -118,7 +119,15 @@ impl Worker {
         let Some(key) = oldest else { return false };
         let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);
         let advice = "max_connection or handshakes_max is reached.";
-        self.refuse_head(key, refusal.because(Reason::Handshakes).advice(advice));
+        let refusal = refusal.because(Reason::Handshakes).advice(advice);
+        let silent = self.table.borrow().get(key).filter(|it| !it.has_begun()).map(|it| it.peer());
+        match silent {
+            Some(peer) => {
+                self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
+                self.drop_pending(key);
+            }
+            None => self.refuse_head(key, refusal),
+        }
         true
     }
 

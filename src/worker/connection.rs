@@ -115,6 +115,8 @@ pub(super) struct Extra {
     pub opening: Option<Opening>,
     /// Until when it is lingered for at most, once it is.
     pub lingers_until: Tick,
+    /// The answer to a client that was refused before it sent anything.
+    pub kept_back: Vec<u8>,
 }
 
 /// A connection before it is open.
@@ -124,6 +126,8 @@ pub(super) struct Opening {
     pub peer: Option<SocketAddr>,
     /// Whether it came to a loopback listener.
     pub to_loopback: bool,
+    /// The address at this end, if it is known.
+    pub local: Option<SocketAddr>,
     /// The client that a trusted proxy has named, once the head was read.
     pub client: Option<IpAddr>,
 }
@@ -136,6 +140,7 @@ impl Connection {
             bytes: Vec::new(),
             peer,
             to_loopback: false,
+            local: None,
             client: None,
         };
         let extra = Extra { opening: Some(opening), ..Extra::default() };

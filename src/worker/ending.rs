@@ -104,7 +104,7 @@ impl Worker {
         self.note_refusal(status, reason, why, connection.peer());
         if !self.lingers(connection) {
             if let Some(socket) = connection.socket() {
-                tell_and_leave(socket, answer);
+                tell_and_leave(socket, answer, true);
             }
             self.forget(&mut table, key);
             return;
@@ -140,10 +140,15 @@ impl Worker {
         self.set_deadline(key, connection, ticks(SILENCE));
     }
 
-    /// A client that is lingered for has sent something: it may not have read its answer.
+    /// A client that is lingered for has sent something: it may not have read its answer, or may
+    /// have one to get only now.
     pub(super) fn linger_on(&self, key: Key) {
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key) else { return };
+        let answer = std::mem::take(&mut connection.extra().kept_back);
+        if !answer.is_empty() {
+            self.queue_control(key, connection, &answer);
+        }
         let until = connection.extra().lingers_until;
         let silent_at = tick(self.now_ms.get()) + ticks(SILENCE);
         connection.deadline = silent_at.min(until);

@@ -1,10 +1,12 @@
 //! The listening sockets: the slot's own, and those lent by slots without a worker.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::Worker;
+use super::plain::local_address;
 use super::table::Key;
 use crate::error::{Result, Subject};
 use crate::fd::Slot;
@@ -28,6 +30,8 @@ struct Listening {
     slot: Slot,
     /// Whether it is bound to a loopback address.
     is_loopback: bool,
+    /// The address that every connection of it has at this end; `None` where each has its own.
+    local: Option<SocketAddr>,
     /// When it was emptied last, in milliseconds of the monotonic clock.
     emptied_at: u64,
 }
@@ -42,6 +46,11 @@ impl Listeners {
     pub fn is_loopback(&self, index: u32) -> bool {
         let listening = self.sockets.get(index as usize).and_then(Option::as_ref);
         listening.is_some_and(|listening| listening.is_loopback)
+    }
+
+    /// The address that every connection of a listener has at this end, if that is one.
+    pub fn local(&self, index: u32) -> Option<SocketAddr> {
+        self.sockets.get(index as usize)?.as_ref()?.local
     }
 
     /// How many connections to accept on a listener that is ready: one, and once in a tick of
@@ -68,7 +77,9 @@ impl Worker {
                 self.arm(index, &socket).subject(|| format!("watch {}", listener.address))?;
             }
             let is_loopback = socket::is_loopback(socket.as_fd());
-            all.sockets.push(Some(Listening { socket, slot, is_loopback, emptied_at: 0 }));
+            let local = local_address(&socket).filter(|local| !local.ip().is_unspecified());
+            let listening = Listening { socket, slot, is_loopback, local, emptied_at: 0 };
+            all.sockets.push(Some(listening));
         }
         Ok(())
     }

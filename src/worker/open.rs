@@ -84,7 +84,10 @@ impl Worker {
 
     fn local_of(&self, key: Key) -> Option<SocketAddr> {
         let table = self.table.borrow();
-        super::plain::local_address(table.get(key)?.socket.as_ref()?)
+        let connection = table.get(key)?;
+        let opening = connection.extra.as_ref().and_then(|extra| extra.opening.as_ref());
+        let known = opening.and_then(|opening| opening.local);
+        known.or_else(|| super::plain::local_address(connection.socket.as_ref()?))
     }
 
     /// Says what the bytes so far are, and how many of them are the head.

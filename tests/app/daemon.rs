@@ -86,6 +86,21 @@ async fn a_process_that_never_reads_is_replaced_and_the_log_says_why() {
 }
 
 #[tokio::test]
+async fn a_process_that_asks_without_waiting_is_answered_and_costs_its_worker_nothing() {
+    const MIB: i64 = 1 << 20;
+    let curious = path("tests/app/fixtures/curious.py");
+    let server = app(&["python3", &curious]).set("max_connection", 1_000).start().await;
+    let mut client = server.client().await;
+    let worker = server.serving(0, None).await.pid;
+    let before = memory(worker, "status", "VmHWM");
+    client.send("ask").await;
+    assert_eq!(client.receive().await, "0 wrong");
+    let grown = memory(worker, "status", "VmHWM") - before;
+    assert!(grown < 4 * MIB, "{} KiB more", grown >> 10);
+    assert_eq!(server.serving(0, None).await.pid, worker);
+}
+
+#[tokio::test]
 async fn a_handler_that_sleeps_delays_only_the_clients_of_its_process() {
     let server = native().set("app.processes", 2).start().await;
     let mut clients = Vec::new();

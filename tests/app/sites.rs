@@ -151,6 +151,7 @@ impl Laravel {
         php.args(arguments).current_dir(self.directory.path());
         php.env("TEST_WSD_PACKAGE", path("clients/php/autoload.php"));
         php.env("LARAVELS_LISTEN_PORT", self.port.to_string()).env("LARAVELS_WORKER_NUM", "2");
+        php.env("APP_URL", "https://todo.example/base");
         command(php.env("WSD_BIN", stock_program())).await
     }
 
@@ -220,6 +221,31 @@ pub async fn get_of(host: &str, address: &str, target: &str) -> String {
     let mut answer = Vec::new();
     soon("the answer", stream.read_to_end(&mut answer)).await.unwrap();
     String::from_utf8(answer).unwrap()
+}
+
+/// The status line of the answer to a request for `/` by that name, from nobody's proxy.
+async fn called(address: &str, host: &str, more: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the answer", stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap().lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn laravel_answers_to_the_host_of_app_url_and_to_no_other_name() {
+    let laravel = Laravel::start().await;
+    let address = format!("127.0.0.1:{}", laravel.port);
+    for host in ["todo.example", "TODO.example:8080", "localhost", "127.0.0.1"] {
+        assert_eq!(called(&address, host, "").await, "HTTP/1.1 200 OK", "{host}");
+    }
+    for host in ["rebound.example", "www.todo.example", "todo.example.rebound.example"] {
+        assert!(called(&address, host, "").await.starts_with("HTTP/1.1 421 "), "{host}");
+    }
+    let forwarded = "x-forwarded-for: 192.0.2.1\r\n";
+    assert_eq!(called(&address, "any.example", forwarded).await, "HTTP/1.1 200 OK");
+    laravel.php(&["bin/laravels", "stop"]).await;
 }
 
 #[tokio::test]

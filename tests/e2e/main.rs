@@ -11,6 +11,7 @@ mod harness;
 mod answers;
 mod attacks;
 mod browser;
+mod churn;
 mod command_line;
 mod configuration;
 mod examples;

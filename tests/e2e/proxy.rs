@@ -54,11 +54,32 @@ impl Nginx {
         Nginx::site(directory, "wsd-tls.conf", &changes).await
     }
 
+    /// In front of `upstream` as it ships: for example.com alone, and with its limits.
+    pub async fn as_shipped(directory: &Path, upstream: &str) -> Nginx {
+        Nginx::run(directory, "wsd.conf", &[(SERVER, &*format!("server {upstream};"))]).await
+    }
+
+    /// As it ships, but by every name and without limits on one client.
     async fn site(directory: &Path, shipped: &str, changes: &[(&str, &str)]) -> Nginx {
+        let text = Nginx::shipped(shipped);
+        let (_, stranger) = text.split_once("# Who calls this machine").expect("its default");
+        let (stranger, _) = stranger.split_once("\n}\n").expect("its end");
+        let stranger = format!("# Who calls this machine{stranger}\n}}\n");
+        let mut changes = changes.to_vec();
+        changes.insert(0, (&stranger, ""));
+        let limits = text.lines().filter(|line| line.starts_with("    limit_"));
+        changes.extend(limits.map(|line| (line, "")));
+        Nginx::run(directory, shipped, &changes).await
+    }
+
+    fn shipped(name: &str) -> String {
+        std::fs::read_to_string(repository().join("etc/nginx").join(name)).unwrap()
+    }
+
+    async fn run(directory: &Path, shipped: &str, changes: &[(&str, &str)]) -> Nginx {
         let port = free_port().await;
         let at = |name: &str| directory.join(name).display().to_string();
-        let shipped = repository().join("etc/nginx").join(shipped);
-        let mut site = std::fs::read_to_string(shipped).unwrap();
+        let mut site = Nginx::shipped(shipped);
         for (old, new) in changes {
             assert!(site.contains(old), "{old}");
             site = site.replace(old, new);
@@ -169,4 +190,60 @@ async fn plain_http_goes_through_nginx_to_the_same_server() {
         let answer = String::from_utf8_lossy(&raw.rest().await).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
+}
+
+/// What nginx passes on of a request for example.com with these header lines more.
+async fn passed_on(nginx: &Nginx, upstream: &TcpListener, more: &str) -> String {
+    let mut raw = Raw::connect(&nginx.address).await;
+    raw.send(format!("GET / HTTP/1.1\r\nHost: example.com\r\n{more}\r\n")).await;
+    let (stream, _) = soon("nginx", upstream.accept()).await.unwrap();
+    let mut upstream = Raw { stream };
+    let head = upstream.head().await;
+    head.to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn the_site_that_ships_passes_websocket_and_no_other_upgrade() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    let nginx = Nginx::as_shipped(directory.path(), &address).await;
+    let more = "Upgrade: WebSocket\r\nConnection: Upgrade\r\n";
+    let head = passed_on(&nginx, &upstream, more).await;
+    assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
+    for other in ["h2c", "websocket, h2c", "TLS/1.0", "websocketx"] {
+        let more = format!("Upgrade: {other}\r\nConnection: Upgrade, HTTP2-Settings\r\n");
+        let head = passed_on(&nginx, &upstream, &more).await;
+        assert!(!head.contains("upgrade"), "{other}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn the_site_that_ships_serves_its_name_alone_and_bounds_one_client() {
+    let server = Setup::testbed().set("trusted_proxies", r#"["127.0.0.1"]"#).start().await;
+    let nginx = Nginx::as_shipped(server.path(), &server.address).await;
+    for host in ["server", "127.0.0.1", "www.example.com"] {
+        let mut raw = Raw::connect(&nginx.address).await;
+        raw.send(format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(raw.rest().await, b"", "{host}");
+    }
+    let mut clients = Vec::new();
+    for _ in 0..64 {
+        let mut raw = Raw::from("127.0.0.2", &nginx.address).await;
+        raw.upgrade("example.com", "").await;
+        clients.push(raw);
+    }
+    let mut one_more = Raw::from("127.0.0.2", &nginx.address).await;
+    one_more.send(handshake("example.com", "")).await;
+    let head = one_more.head().await;
+    assert!(head.starts_with("HTTP/1.1 429 "), "{head}");
+    Raw::from("127.0.0.3", &nginx.address).await.upgrade("example.com", "").await;
+    let mut hasty = Raw::from("127.0.0.4", &nginx.address).await;
+    let request = "GET /healthz HTTP/1.1\r\nHost: example.com\r\n\r\n";
+    let last = "GET /healthz HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n";
+    hasty.send(format!("{}{last}", request.repeat(600))).await;
+    let answers = String::from_utf8_lossy(&hasty.rest().await).into_owned();
+    let of = |status: &str| answers.matches(&format!("HTTP/1.1 {status} ")).count();
+    assert!(of("200") >= 100 && of("429") > 0, "{} and {}", of("200"), of("429"));
 }

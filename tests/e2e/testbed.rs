@@ -124,6 +124,10 @@ async fn handshake(_: Context, request: Rc<Request>) -> Handshake {
         "/refused" => Err(Refuse::new(418, "no coffee here")),
         "/panic" => panic!("told to panic"),
         "/never" => std::future::pending().await,
+        "/names" => {
+            let names = request.headers.iter().map(|(name, _)| name.to_owned());
+            Err(Refuse::new(418, names.collect::<Vec<_>>().join(" ")))
+        }
         "/chosen" => Ok(Accept::new()
             .subprotocol("second")
             .header("set-cookie", "seat=7")
@@ -151,6 +155,10 @@ fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
         "/host" => {
             let host = request.request.headers().get("host").and_then(|host| host.to_str().ok());
             host.unwrap_or("none").to_owned()
+        }
+        "/names" => {
+            let names = request.request.headers().keys().map(|name| name.as_str());
+            names.collect::<Vec<_>>().join(" ")
         }
         path if path.starts_with("/target/") => request.request.uri().to_string(),
         "/body" => format!("{} bytes", request.request.body().len()),

@@ -180,7 +180,9 @@ fn push(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     };
     if asked {
         let (link, confirmed) = (link.clone(), ctx.push_confirmed(fd, message));
+        let question = link.question();
         ctx.spawn(async move {
+            let _open = question;
             let verdict = confirmed.await;
             link.verdict_on(packet.id, verdict_code(verdict), packet.fd);
         });
@@ -270,7 +272,9 @@ fn info(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
         return link.answer(Packet { id, ..Packet::new(answer) });
     };
     let (link, info) = (link.clone(), ctx.info(fd));
+    let question = link.question();
     ctx.spawn(async move {
+        let _open = question;
         let info = info.await;
         let body = match (&info, kind) {
             (Some(info), Kind::Info) => serde_json::to_vec(info).unwrap_or_default(),
@@ -285,7 +289,9 @@ fn list(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
     let (id, after, count) = (packet.id, packet.fd, packet.code);
     let count = if count == 0 { usize::MAX } else { count.into() };
     let (link, connections) = (link.clone(), ctx.connections());
+    let question = link.question();
     ctx.spawn(async move {
+        let _open = question;
         let mut fds: Vec<u64> = connections.await.iter().map(|info| info.fd.as_u64()).collect();
         fds.sort_unstable();
         let mut body = BytesMut::new();
@@ -296,8 +302,9 @@ fn list(link: &Rc<Link>, ctx: &Context, packet: &Packet) {
 
 fn stats(link: &Rc<Link>, ctx: &Context, id: u32) {
     let (link, connections) = (link.clone(), ctx.connections());
-    let worker_num = ctx.worker_num();
+    let (worker_num, question) = (ctx.worker_num(), link.question());
     ctx.spawn(async move {
+        let _open = question;
         let connections = connections.await.len();
         let mut stats = link.stats();
         stats.insert("connections".to_owned(), connections.into());

@@ -54,6 +54,7 @@ pub struct Link {
     descriptors: RefCell<VecDeque<OwnedFd>>,
     ticker: RefCell<Option<Timer>>,
     tick_waits: Rc<Cell<bool>>,
+    pub(super) questions: Cell<usize>,
     ctx: Context,
 }
 
@@ -76,6 +77,7 @@ impl Link {
             descriptors: RefCell::default(),
             ticker: RefCell::new(None),
             tick_waits: Rc::default(),
+            questions: Cell::new(0),
             ctx,
         };
         link.answer(link.hello());
@@ -100,20 +102,18 @@ impl Link {
                     // The read says why, after it has given what the process sent before.
                     Err(_) => sending.clear(),
                 },
-                read = self.read(&reader, &mut buffer) => match read {
+                read = self.read(&reader, &mut buffer), if self.may_ask() => match read {
                     Ok(0) | Err(_) => return None,
-                    Ok(len) => {
-                        input.extend_from_slice(&buffer[..len]);
-                        if let Err(broken) = self.receive(&mut input) {
-                            return Some(Why::Protocol(broken.to_string()));
-                        }
-                    }
+                    Ok(len) => input.extend_from_slice(&buffer[..len]),
                 },
                 () = self.wake.notified() => {
                     if self.ended.get() {
                         return Some(Why::EventTimeout);
                     }
                 }
+            }
+            if let Err(broken) = self.receive(&mut input) {
+                return Some(Why::Protocol(broken.to_string()));
             }
         }
     }
@@ -365,7 +365,7 @@ impl Link {
     }
 
     fn receive(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Broken> {
-        loop {
+        while self.may_ask() {
             let skipped = self.skip.get().min(input.len());
             self.skip.set(self.skip.get() - skipped);
             input.advance(skipped);
@@ -385,5 +385,6 @@ impl Link {
                 commands::wrong(self, &head, broken)?;
             }
         }
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod moves;
 mod output;
 pub mod pool;
 mod process_queue;
+mod questions;
 mod replies;
 mod settings;
 mod shared;

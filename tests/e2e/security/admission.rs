@@ -119,6 +119,30 @@ async fn when_full_the_oldest_unfinished_handshake_ends_and_the_newest_comes_in(
 }
 
 #[tokio::test]
+async fn who_has_asked_nothing_is_told_nothing_and_who_asks_is_told_why() {
+    let server = Setup::stock().set("worker_num", 1).set("max_connection", 1).start().await;
+    let _client = server.client().await;
+    let mut silent = Raw::connect(&server.address).await;
+    let mut late = Raw::connect(&server.address).await;
+    until("both refusals", async || (counter(&server, "refused_full").await == 2).then_some(()))
+        .await;
+    late.send("GET / HTTP/1.1\r\n").await;
+    assert!(late.head().await.starts_with("HTTP/1.1 503 "));
+    assert_eq!(silent.rest().await, b"");
+    let setup = Setup::stock().set("denied", r#"["127.0.0.2/32"]"#).set("handshakes_max", 1);
+    let server = setup.set("handshakes_per_ip", 1).set("worker_num", 1).start().await;
+    let mut denied = Raw::from("127.0.0.2", &server.address).await;
+    assert_eq!(denied.rest().await, b"");
+    // The oldest unfinished handshake, which gives way.
+    let mut oldest = Raw::connect(&server.address).await;
+    until("a handshake", async || (counter(&server, "handshakes").await == 1).then_some(())).await;
+    let elsewhere = Raw::from("127.0.0.3", &server.address).await;
+    assert_eq!(status_of(elsewhere, handshake("server", "")).await.0, 101);
+    assert_eq!(oldest.rest().await, b"");
+    assert_eq!(counter(&server, "refused_handshakes").await, 1);
+}
+
+#[tokio::test]
 async fn a_full_house_leaves_descriptors_for_a_reload() {
     let setup = Setup::testbed().set("worker_num", 1).descriptors(128);
     let server = setup.set("handshake_timeout", r#""60s""#).start().await;
@@ -142,6 +166,7 @@ async fn a_stranger_is_not_told_which_key_to_change_and_the_log_is() {
     let server = setup.set("trusted_proxies", r#"["127.0.0.2"]"#).start().await;
     let _client = server.client().await;
     let mut raw = Raw::connect(&server.address).await;
+    raw.send("GET / HTTP/1.1\r\n\r\n").await;
     let near = String::from_utf8_lossy(&raw.rest().await).into_owned();
     assert!(near.contains("connections_per_ip"), "{near}");
     let mut told = Vec::new();

@@ -6,6 +6,7 @@ mod files;
 mod minute;
 mod names;
 mod plain;
+mod probes;
 mod rates;
-mod rights;
+pub mod rights;
 mod trust;

@@ -171,3 +171,16 @@ async fn check_warns_of_proxies_that_are_everybody() {
         assert_eq!(said.contains("everybody may say"), doubts, "{said}");
     }
 }
+
+#[tokio::test]
+async fn fields_that_look_like_another_one_to_php_are_seen_by_no_handler() {
+    let server = Setup::testbed().start().await;
+    let fields = "X_Real_IP: 6.6.6.6\r\nX-Real_Name: 1\r\nX-Asked: 1\r\n_: 1\r\n";
+    let plain = answer(&server, get("/names", &format!("Host: server\r\n{fields}"))).await;
+    let socket = handshake("server", fields).replacen("GET / ", "GET /names ", 1);
+    let socket = answer(&server, socket).await;
+    for answer in [plain, socket] {
+        let (_, names) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(names.contains("x-asked") && !names.contains('_'), "{answer}");
+    }
+}

@@ -53,6 +53,7 @@ async fn websockets_alone_do_not_give_way_to_plain_requests() {
     server.has_connections(2).await;
     let refused = answer(Raw::connect(&server.address).await, GET).await;
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    counts(&server, "refused_full", 1).await;
 }
 
 #[tokio::test]

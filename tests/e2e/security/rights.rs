@@ -111,7 +111,7 @@ fn as_nobody(setup: Setup) -> Setup {
 }
 
 /// The server with an application process for each worker.
-fn application() -> Setup {
+pub fn application() -> Setup {
     let php = repository().join("tests/app/fixtures/native.php").display().to_string();
     Setup::stock()
         .set("handler", r#""app""#)
@@ -352,6 +352,39 @@ async fn the_application_may_push_ask_and_close_and_not_stop_reload_or_upgrade()
     assert_eq!(server.master().await, master);
     server.wsd_as(NOBODY, ["close", &fd]).await.ok();
     assert!(matches!(client.closed().await, Closed::Frame(1000, _)));
+}
+
+/// Takes every connection of the control socket that can be had, says so, and keeps them.
+const TAKE_ALL: &str = r#"
+import socket, sys, time
+taken = []
+for _ in range(300):
+    taken.append(socket.socket(socket.AF_UNIX))
+    taken[-1].connect(sys.argv[1])
+taken[0].sendall(b'{"cmd":"ping"}\n')
+assert b'"ok":true' in taken[0].recv(4096)
+print("taken", flush=True)
+time.sleep(600)
+"#;
+
+#[tokio::test]
+async fn an_application_that_takes_every_control_connection_leaves_the_owner_in_command() {
+    if !is_root() {
+        return;
+    }
+    let server = Setup::testbed().set("app.user", format!("{NOBODY:?}")).start().await;
+    let nobody = User::from_name(NOBODY).unwrap().unwrap();
+    let mut taker = tokio::process::Command::new("python3");
+    taker.args(["-c", TAKE_ALL]).arg(server.runtime().join("wsd.sock")).kill_on_drop(true);
+    taker.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()).stdout(Stdio::piped());
+    let mut taker = taker.spawn().unwrap();
+    let mut said = [0; 5];
+    soon("the taker", taker.stdout.take().unwrap().read_exact(&mut said)).await.unwrap();
+    let refused = server.wsd_as(NOBODY, ["status"]).await;
+    assert!(refused.stderr.contains("too many control connections"), "{refused:?}");
+    server.wsd(["status"]).await.ok();
+    server.wsd(["reload"]).await.ok();
+    server.wsd(["stop"]).await.ok();
 }
 
 #[tokio::test]

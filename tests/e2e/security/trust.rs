@@ -37,6 +37,11 @@ async fn taken_over(setup: Setup) -> (Server, i32, Stolen) {
     (server, pid, stolen)
 }
 
+/// One whose workers may be stopped for longer than a test takes.
+fn patient() -> Setup {
+    Setup::testbed().set("worker_timeout", r#""120s""#)
+}
+
 /// Resident memory of a process.
 pub fn resident(pid: i32) -> i64 {
     memory(pid, "status", "VmRSS")
@@ -118,7 +123,7 @@ async fn descriptors_that_no_message_names_are_closed() {
 
 #[tokio::test]
 async fn a_worker_that_asks_and_does_not_read_the_answers_is_not_read_itself() {
-    let (server, pid, worker) = taken_over(Setup::testbed()).await;
+    let (server, pid, worker) = taken_over(patient()).await;
     let manager = server.manager().await;
     kill(pid, Signal::SIGSTOP);
     let push = WorkerToManager::Push { id: 1, fd: nobody(), opcode: Opcode::Text };
@@ -138,7 +143,7 @@ async fn a_worker_that_asks_and_does_not_read_the_answers_is_not_read_itself() {
 
 #[tokio::test]
 async fn answers_that_nobody_asked_for_do_not_pile_up_for_another_worker() {
-    let (server, _, worker) = taken_over(Setup::testbed()).await;
+    let (server, _, worker) = taken_over(patient()).await;
     let other = server.serving(1, None).await.pid;
     let manager = server.manager().await;
     kill(other, Signal::SIGSTOP);
@@ -402,6 +407,26 @@ async fn a_listener_that_was_shut_down_listens_for_the_next_worker() {
     server.serving(1, Some(pid)).await;
     let_in(&server, 1).await;
     let_in(&server, 0).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_lets_nobody_in_is_made_anew_for_the_next_worker() {
+    let server = Setup::testbed().start().await;
+    let pid = server.serving(0, None).await.pid;
+    let worker = Stolen::from(0, pid);
+    // What comes by another interface than this is not for them; clients of a test come by `lo`.
+    let devices = std::fs::read_dir("/sys/class/net").unwrap();
+    let names = devices.map(|device| device.unwrap().file_name().into_string().unwrap());
+    let device = names.into_iter().find(|name| name != "lo").unwrap_or("lo".to_owned());
+    for listener in &worker.listeners {
+        socket2::SockRef::from(listener).bind_device(Some(device.as_bytes())).unwrap();
+    }
+    drop(worker);
+    kill(pid, Signal::SIGKILL);
+    server.serving(0, Some(pid)).await;
+    let_in(&server, 0).await;
+    let_in(&server, 1).await;
+    assert!(server.log().contains("the socket is made anew"), "{}", server.log());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ return [
     'name' => 'todo',
     'env' => env('APP_ENV', 'local'),
     'debug' => false,
-    'url' => 'http://localhost',
+    'url' => env('APP_URL', 'http://localhost'),
     'timezone' => 'UTC',
     'locale' => 'en',
     'fallback_locale' => 'en',

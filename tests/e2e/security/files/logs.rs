@@ -165,6 +165,24 @@ impl Disk {
         &self.0
     }
 
+    /// Makes it read-only, which the kernel refuses while a file of it is open for writing.
+    pub fn set_read_only(&self, on: bool) {
+        let options = if on { "remount,ro" } else { "remount,rw" };
+        let mut mount = std::process::Command::new("mount");
+        assert!(mount.args(["-o", options]).arg(&self.0).status().unwrap().success());
+    }
+
+    /// Has a file of this file system be one of another, which may be open for writing.
+    pub fn borrow(&self, file: &Path, from: &Path) {
+        for path in [file, from] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+            mode(path, 0o600);
+        }
+        let mut mount = std::process::Command::new("mount");
+        assert!(mount.arg("--bind").args([from, file]).status().unwrap().success());
+    }
+
     pub fn empty(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }

@@ -14,6 +14,8 @@ use super::*;
 const HANDSHAKES: u64 = 200_000;
 const FAULT_SECONDS: u64 = 30;
 const CLIENTS: usize = 16;
+/// The one file of the directory that the master has open for writing.
+const LOCK_FILE: &str = "wsd.lock";
 /// Within this time of the cause's end all has to be as before.
 const BACK: Duration = Duration::from_secs(2);
 
@@ -64,6 +66,7 @@ fn begin(fault: &str, disk: &Disk, run: &Path) {
     match fault {
         "full" => disk.fill(),
         "unwritable" => set_immutable(run, true),
+        "read-only" => disk.set_read_only(true),
         "deleted and unwritable" => {
             fs::remove_dir_all(run).unwrap();
             set_immutable(disk.path(), true);
@@ -80,6 +83,7 @@ fn end(fault: &str, disk: &Disk, run: &Path) {
     match fault {
         "full" => disk.empty(),
         "unwritable" => set_immutable(run, false),
+        "read-only" => disk.set_read_only(false),
         "deleted and unwritable" => set_immutable(disk.path(), false),
         _ => fs::remove_file(run).unwrap(),
     }
@@ -95,6 +99,10 @@ async fn endure(fault: &str) {
     let area = Area::new();
     let disk = Disk::mount(area.path("disk"), "size=1m");
     let run = disk.path().join("run");
+    if fault == "read-only" {
+        disk.borrow(&run.join(LOCK_FILE), &area.path("lock"));
+        mode(&run, 0o750);
+    }
     // The bystander does not read for a minute, so it would answer no ping.
     let setup = Setup::testbed().set("runtime_dir", quoted(&run)).set("ping_interval", 0);
     let server = setup.start().await;
@@ -148,12 +156,12 @@ async fn endure(fault: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes four minutes and root; scripts/soak"]
+#[ignore = "takes five minutes and root; scripts/soak"]
 async fn the_runtime_file_system_fails_in_the_midst_of_200_000_handshakes() {
     if !two_users("the_runtime_file_system_fails (it mounts a disk)") {
         return;
     }
-    for fault in ["full", "unwritable", "deleted", "deleted and unwritable"] {
+    for fault in ["full", "unwritable", "read-only", "deleted", "deleted and unwritable"] {
         endure(fault).await;
     }
 }
