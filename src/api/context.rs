@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Handle, Message, Opcode, ProcessEvent, ProcessId, Verdict};
+use super::{Handle, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -111,6 +111,10 @@ pub trait Reactor {
     fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>);
     /// Ends a process of the application at once.
     fn kill_process(&self, id: ProcessId);
+    /// Shows the process of a place in `status`; `None`: there is none.
+    fn show_process(&self, place: u16, state: Option<ProcessState>) {
+        let _ = (place, state);
+    }
     /// What became of the processes, one event after the other. One caller at a time.
     fn process_event(&self) -> LocalFuture<ProcessEvent>;
 }

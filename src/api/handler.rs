@@ -94,7 +94,9 @@ pub trait Handler: 'static {
         None
     }
 
-    /// Whether this handler can serve now; else why not, for the answer at `health_path`.
+    /// Whether this handler can serve now; else why not, for the answer at `health_path`. While
+    /// `on_worker_start` runs, the answer is what a slow start is said to wait for; an error when
+    /// it has ended fails the start of the worker.
     fn health(&self) -> Result<(), String> {
         Ok(())
     }

@@ -22,6 +22,6 @@ pub use handle::{Handle, SendFuture};
 pub use handler::{Handler, Pace};
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
-pub use process::{ProcessEvent, ProcessId};
+pub use process::{ProcessEvent, ProcessId, ProcessState};
 pub use request::{Accept, Handshake, Headers, Refuse, Request, is_reserved};
 pub use verdict::Verdict;

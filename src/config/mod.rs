@@ -11,6 +11,7 @@ mod addr;
 mod check;
 mod command;
 mod errors;
+mod foreign;
 mod hosts;
 mod keys;
 mod list;

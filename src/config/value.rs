@@ -78,12 +78,20 @@ impl Raw {
     fn shown(&self) -> String {
         match self {
             Raw::Bare(text) | Raw::Other(text) => shorten(text),
-            Raw::Text(text) => format!("the text {}", shorten(&quote(text))),
+            Raw::Text(text) => format!("the text {}", pointed(text)),
             Raw::Integer(number) => number.to_string(),
             Raw::Float(number) => number.to_string(),
             Raw::Bool(flag) => flag.to_string(),
             Raw::List(_) => "a list".to_owned(),
             Raw::Table(_) => "a table".to_owned(),
+        }
+    }
+
+    /// The value as it was written.
+    pub(super) fn written(&self) -> String {
+        match self {
+            Raw::Text(text) => pointed(text),
+            other => other.shown(),
         }
     }
 
@@ -98,11 +106,32 @@ impl Raw {
 
 /// Keeps a message to one readable line whatever was written.
 fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(60).collect::<String>().escape_debug().to_string();
+    let mut short = printable(&text.chars().take(60).collect::<String>());
     if text.chars().count() > 60 {
         short.push('…');
     }
     short
+}
+
+/// Text as it can stand in a line of a message: quotation marks and backslashes as they are,
+/// and no control character.
+pub(super) fn printable(text: &str) -> String {
+    let plain = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}'..='\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        match plain(c) {
+            true => line.push(c),
+            false => line.extend(c.escape_unicode()),
+        }
+        line
+    })
+}
+
+/// A piece of a value in quotation marks, for a message that points at it.
+pub fn pointed(text: &str) -> String {
+    quote(&shorten(text))
 }
 
 /// A TOML string for `text`.
@@ -121,6 +150,11 @@ pub trait Setting: Sized {
     /// The value as TOML.
     fn show(&self) -> String;
 
+    /// The value as the limit of a range in a message.
+    fn limit(&self) -> String {
+        self.show()
+    }
+
     /// Takes a value over an earlier one. Only a table does more than replace.
     fn update(&mut self, raw: &Raw, dir: &Path) -> Result<(), Wrong> {
         *self = Self::read(raw, dir)?;
@@ -136,7 +170,7 @@ pub fn within<T: Setting + PartialOrd>(
         if range.contains(value) {
             return Ok(());
         }
-        let (low, high) = (range.start().show(), range.end().show());
+        let (low, high) = (range.start().limit(), range.end().limit());
         Err(Wrong::new(format!("is {}", value.show()), format!("write {low} to {high}")))
     }
 }
@@ -149,7 +183,7 @@ pub fn zero_or<T: Setting + PartialOrd + Default>(
         if *value == T::default() || range.contains(value) {
             return Ok(());
         }
-        let (low, high) = (range.start().show(), range.end().show());
+        let (low, high) = (range.start().limit(), range.end().limit());
         Err(Wrong::new(format!("is {}", value.show()), format!("write 0, or {low} to {high}")))
     }
 }
@@ -258,6 +292,16 @@ impl Setting for Duration {
             _ => format!("\"{}ms\"", self.as_millis()),
         }
     }
+
+    fn limit(&self) -> String {
+        let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+        let secs = self.as_secs();
+        let whole = |(unit, _): &&(u64, &str)| secs > 0 && secs.is_multiple_of(*unit);
+        match units.iter().find(whole).filter(|_| self.subsec_nanos() == 0) {
+            Some((unit, letter)) => format!("\"{}{letter}\"", secs / unit),
+            None => self.show(),
+        }
+    }
 }
 
 /// A hundred years: beyond it, adding to a clock could overflow.
@@ -305,7 +349,7 @@ pub fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     let path = dir.join(text);
     if path.to_str().is_none() {
         return Err(Wrong::new(
-            format!("leads to {}, which is not UTF-8", path.to_string_lossy().escape_debug()),
+            format!("leads to {}, which is not UTF-8", printable(&path.to_string_lossy())),
             "use a directory whose name is",
         ));
     }

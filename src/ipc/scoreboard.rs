@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
+use crate::ipc::places::{PLACES_MAX, PlaceState};
 use crate::sys::memory::{self, Shared};
 
+/// Words of a page that are for counters; behind them stand those of application processes.
+const COUNTER_WORDS: usize = 512;
 /// Bytes of a worker's page.
-pub const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = (COUNTER_WORDS + PLACES_MAX) * 8;
 /// The largest total that is believed or shown: JSON and JavaScript keep it exact.
 const TOTAL_MAX: u64 = 1 << 53;
 
@@ -251,6 +254,13 @@ impl Row {
         believed(counter, self.word(counter).load(Relaxed))
     }
 
+    /// Shows the application process of a place; `None`: there is none.
+    pub fn show(&self, place: usize, state: Option<PlaceState>) {
+        if let Some(word) = self.shared.words().get(COUNTER_WORDS + place) {
+            word.store(state.map_or(0, PlaceState::to_word), Relaxed);
+        }
+    }
+
     /// Connections of every kind that `max_connection` is about.
     pub fn clients(&self) -> u64 {
         CLIENTS.into_iter().map(|counter| self.get(counter)).sum()
@@ -284,6 +294,12 @@ impl Page {
     /// Connections of every kind that `max_connection` is about, as the worker tells them.
     pub fn clients(&self) -> u64 {
         CLIENTS.into_iter().map(|counter| self.get(counter)).sum()
+    }
+
+    /// The application processes, each with its place.
+    pub fn places(&self) -> impl Iterator<Item = (usize, PlaceState)> {
+        let words = self.shared.words().iter().skip(COUNTER_WORDS).enumerate();
+        words.filter_map(|(place, word)| Some((place, PlaceState::from_word(word.load(Relaxed))?)))
     }
 
     /// Every total.
@@ -469,6 +485,6 @@ mod tests {
             assert_eq!(counter as usize, index);
             assert_eq!(serde_json::to_value(counter).unwrap(), counter.as_str());
         }
-        assert!(Counter::ALL.len() <= PAGE_BYTES / 8);
+        assert!(Counter::ALL.len() <= COUNTER_WORDS);
     }
 }

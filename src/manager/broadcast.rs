@@ -1,5 +1,6 @@
 //! Broadcasts: to the clients of all workers but the sender, whatever becomes of those clients.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
@@ -9,14 +10,14 @@ use super::hold::{Item, OwnedBody, Scope};
 use super::switch::{Address, Routed};
 use crate::api::{Opcode, Verdict};
 use crate::error::Error;
-use crate::fd::WorkerId;
+use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin};
 use crate::ipc::packet::Body;
 
 impl Manager {
-    /// Brings a message to the clients of all workers but the sender. Answers with how many
-    /// workers that is.
+    /// Brings a message to the clients of all workers but the sender. Answers with how many slots
+    /// that is.
     pub fn broadcast(
         &mut self,
         sender: Option<WorkerId>,
@@ -36,7 +37,9 @@ impl Manager {
         let (held, now): (Vec<_>, Vec<_>) = targets.partition(waits_for);
         let is_giver = matches!(scope, Scope::Handover { from, .. } if sender == Some(from));
         let waits = scope == Scope::All || !held.is_empty() || (is_giver && has_given);
-        let reached = held.len() + now.len();
+        // During a reload a slot has two processes.
+        let reached: HashSet<Slot> = held.iter().chain(&now).map(|id| id.slot).collect();
+        let reached = reached.len();
         let kept = match body {
             Body::Inline(bytes) => {
                 self.broadcast_to(&now, opcode, except, |_| Ok(Body::Inline(bytes)));

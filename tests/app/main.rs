@@ -15,6 +15,7 @@ mod laravel;
 mod names;
 mod processes;
 mod sites;
+mod starts;
 mod support;
 mod swoole;
 mod swoole_http;

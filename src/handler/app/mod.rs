@@ -17,6 +17,7 @@ mod replies;
 mod settings;
 mod shared;
 mod spawner;
+mod tail;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,10 +35,12 @@ use self::shared::{
 };
 use self::spawner::{Started, Why};
 use crate::api::{
-    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Refuse, Request,
+    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, ProcessState,
+    Refuse, Request,
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
+use crate::sys::usage::Usage;
 
 /// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
 const CODE_POLICY: u16 = 1008;
@@ -66,26 +69,39 @@ impl Handler for AppHandler {
         let shared = self.shared.clone();
         let (server, context) = (shared.clone(), ctx.clone());
         let serve = move |started| serve(&server, &context, started);
+        let unfit = shared.clone();
+        let unfit = move || unfit.changed.notify_waiters();
         ctx.spawn(spawner::supervise(
             shared.spawner.clone(),
             ctx.clone(),
             shared.settings.places(),
             serve,
+            unfit,
         ));
         let swept = shared.clone();
         // Runs as long as the worker.
-        let _ = ctx.tick(SWEEP, move || sweep(&swept));
+        let shown = ctx.clone();
+        let _ = ctx.tick(SWEEP, move || {
+            sweep(&swept);
+            show(&swept, &shown);
+        });
         Flow::later(async move {
-            until(&shared, |shared| {
-                let pool = shared.pool.borrow();
-                (0..pool.places()).all(|place| pool.is_ready(place))
-            })
-            .await;
+            until(&shared, |shared| shared.spawner.is_unfit() || shared.loading().is_empty())
+                .await;
+            if !shared.spawner.is_unfit() {
+                shared.spawner.started();
+            }
         })
     }
 
     fn health(&self) -> Result<(), String> {
         let shared = &self.shared;
+        if let Some(why) = shared.spawner.unfit() {
+            return Err(why);
+        }
+        if shared.spawner.is_starting() {
+            return Err(shared.loads());
+        }
         let stalled = shared.pool.borrow().stalled_ms(shared.now_ms());
         if stalled < STALLED_MS_MAX {
             return Ok(());
@@ -296,6 +312,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     match &why {
         Some(why) => {
             tracing::warn!(app = %id, pid = link.pid, %why, "the application process was killed");
+            shared.spawner.blame(id, why);
             shared.spawner.kill(&ctx, id);
         }
         None if link.is_leaving() => {}
@@ -360,9 +377,25 @@ fn sweep(shared: &Rc<Shared>) {
     }
 }
 
-/// What a process holds in memory (`statm`, proc(5)); `None` when it is gone.
+/// Shows the process of each place in `status`: the one that takes its events, else the newest.
+fn show(shared: &Shared, ctx: &Context) {
+    let pool = shared.pool.borrow();
+    for place in 0..pool.places() {
+        let ready = pool.process(place);
+        let link = ready.and_then(|id| shared.links.get(id));
+        let link = link.or_else(|| shared.links.newest_of(place));
+        let state = link.map(|link| ProcessState {
+            pid: link.pid,
+            ready: ready == Some(link.id),
+            task: place >= shared.settings.processes.max(1),
+            restarts: link.id.epoch.saturating_sub(1),
+            events: u32::try_from(pool.events_of(place)).unwrap_or(u32::MAX),
+        });
+        ctx.reactor().show_process(place, state);
+    }
+}
+
+/// What a process holds in memory; `None` when it is gone.
 fn resident_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+    Usage::of(i32::try_from(pid).ok()?).map(|usage| usage.memory_bytes)
 }

@@ -332,6 +332,11 @@ impl Pool {
         self.queues[usize::from(place)].process.is_some()
     }
 
+    /// Events that wait or are being handled, of one place.
+    pub fn events_of(&self, place: u16) -> usize {
+        self.queues[usize::from(place)].events()
+    }
+
     /// Events that wait or are being handled, of all places.
     pub fn events(&self) -> usize {
         self.queues.iter().map(ProcessQueue::events).sum()

@@ -95,6 +95,24 @@ impl Shared {
         self.wants.get().is_none_or(|wants| wants & bit != 0)
     }
 
+    /// The places that have no process yet that is ready.
+    pub fn loading(&self) -> Vec<u16> {
+        let pool = self.pool.borrow();
+        (0..pool.places()).filter(|place| !pool.is_ready(*place)).collect()
+    }
+
+    /// What a start waits for.
+    pub fn loads(&self) -> String {
+        let loading = self.loading();
+        let names: Vec<String> = loading.iter().map(u16::to_string).collect();
+        let (s, has) = if loading.len() == 1 { ("", "has") } else { ("es", "have") };
+        format!(
+            "application process{s} {} of {} {has} not said READY (loading, or in workerStart)",
+            names.join(", "),
+            self.settings.places()
+        )
+    }
+
     /// Queues an event whether there is room or not, and wakes the link.
     pub fn queue(&self, place: u16, packet: Packet) -> u32 {
         let id = self.pool.borrow_mut().queue(place, packet);
