@@ -397,14 +397,4 @@ impl Master {
             && self.slots.serves(dead.id.slot)
             && !self.workers.iter().any(newer)
     }
-
-    pub(super) fn kill_worker(&mut self, id: WorkerId, abort_first: bool) {
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
-        if abort_first {
-            worker.child.signal(Signal::SIGABRT);
-            worker.child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
-        } else {
-            worker.child.signal(Signal::SIGKILL);
-        }
-    }
 }

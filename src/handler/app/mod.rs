@@ -6,6 +6,7 @@
 
 pub mod codec;
 mod commands;
+mod counts;
 mod link;
 mod links;
 mod loss;

@@ -316,30 +316,9 @@ impl Pool {
             .collect()
     }
 
-    /// Whether no event waits anywhere or is being handled.
-    pub fn idle(&self) -> bool {
-        self.queues.iter().all(|queue| queue.events() == 0)
-    }
-
-    /// Whether an event of that client waits or is being handled.
-    pub fn is_busy(&self, fd: u64) -> bool {
-        let Some(pin) = self.pins.get(&fd) else { return false };
-        self.queues[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
-    }
-
     /// Whether a ready process has that place.
     pub fn is_ready(&self, place: u16) -> bool {
         self.queues[usize::from(place)].process.is_some()
-    }
-
-    /// Events that wait or are being handled, of one place.
-    pub fn events_of(&self, place: u16) -> usize {
-        self.queues[usize::from(place)].events()
-    }
-
-    /// Events that wait or are being handled, of all places.
-    pub fn events(&self) -> usize {
-        self.queues.iter().map(ProcessQueue::events).sum()
     }
 
     /// The process at a place that is ready and serves it.
