@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
 use super::list::Item;
-use super::value::{path, pointed};
+use super::text::pointed;
+use super::value::path;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its NUL).
 const UNIX_PATH_MAX: usize = 107;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::value::printable;
+use super::text::printable;
 
 /// Where a value was written. Later variants win over earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]

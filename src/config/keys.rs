@@ -17,7 +17,8 @@ use super::command::Command;
 use super::errors::Wrong;
 use super::hosts::Hosts;
 use super::origin::Origins;
-use super::value::{Raw, Setting, choices, quote, within, zero_or};
+use super::text::quote;
+use super::value::{Raw, Setting, choices, within, zero_or};
 use crate::sys::rights::Capability;
 
 /// One key of the configuration.

@@ -11,7 +11,8 @@ use super::errors::{ConfigError, ConfigErrors, Source, Wrong};
 use super::foreign;
 use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
-use super::value::{Raw, pointed, quote};
+use super::text::{pointed, quote};
+use super::value::Raw;
 
 /// Where a configuration comes from. The master keeps it, so that a reload reads the same places
 /// with the same overrides.

@@ -19,6 +19,7 @@ mod load;
 mod manual;
 mod origin;
 mod resolve;
+mod text;
 mod value;
 
 pub use addr::{ListenAddr, Net};

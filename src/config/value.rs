@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::errors::Wrong;
+use super::text::{duration, pointed, printable, quote, shorten, size};
 
 /// A value as it was written, before its key says what it ought to be.
 #[derive(Debug, Clone)]
@@ -102,41 +103,6 @@ impl Raw {
         };
         Wrong::new(wrong, right)
     }
-}
-
-/// Keeps a message to one readable line whatever was written.
-fn shorten(text: &str) -> String {
-    let mut short = printable(&text.chars().take(60).collect::<String>());
-    if text.chars().count() > 60 {
-        short.push('…');
-    }
-    short
-}
-
-/// Text as it can stand in a line of a message: quotation marks and backslashes as they are,
-/// and no control character.
-pub(super) fn printable(text: &str) -> String {
-    let plain = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}'..='\u{2029}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        match plain(c) {
-            true => line.push(c),
-            false => line.extend(c.escape_unicode()),
-        }
-        line
-    })
-}
-
-/// A piece of a value in quotation marks, for a message that points at it.
-pub fn pointed(text: &str) -> String {
-    quote(&shorten(text))
-}
-
-/// A TOML string for `text`.
-pub fn quote(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// A type that the value of a key can have.
@@ -249,25 +215,6 @@ impl Setting for u64 {
     }
 }
 
-fn size(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (number, unit.trim_start())
-}
-
 /// Times. A bare number means seconds, as in Swoole.
 impl Setting for Duration {
     const UNIT: &'static str = "seconds, or text with ms, s, m, h or d";
@@ -306,23 +253,6 @@ impl Setting for Duration {
 
 /// A hundred years: beyond it, adding to a clock could overflow.
 const DURATION_SECS_MAX: u64 = 100 * 365 * 86_400;
-
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split_unit(text);
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(millis).map(Duration::from_millis);
-    }
-    let fraction: f64 = number.parse().ok()?;
-    Duration::try_from_secs_f64(fraction * millis as f64 / 1_000.0).ok()
-}
 
 /// A path; empty where the key chooses for itself.
 impl Setting for PathBuf {

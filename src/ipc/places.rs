@@ -1,6 +1,9 @@
 //! What a worker shows of its application processes on its page: a word for each place, which the
 //! manager reads for `status`, also while the worker hangs.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 /// Places of one worker: processes of events, and of tasks.
 pub const PLACES_MAX: usize = 512;
 
@@ -50,6 +53,19 @@ impl PlaceState {
             events: (word & EVENTS_MAX) as u32,
         })
     }
+}
+
+/// Writes the word of a place.
+pub fn write(words: &[AtomicU64], place: usize, state: Option<PlaceState>) {
+    if let Some(word) = words.get(place) {
+        word.store(state.map_or(0, PlaceState::to_word), Relaxed);
+    }
+}
+
+/// Reads the places that have a process.
+pub fn read(words: &[AtomicU64]) -> impl Iterator<Item = (usize, PlaceState)> {
+    let state = |word: &AtomicU64| PlaceState::from_word(word.load(Relaxed));
+    words.iter().enumerate().filter_map(move |(place, word)| Some((place, state(word)?)))
 }
 
 #[cfg(test)]

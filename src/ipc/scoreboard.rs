@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
-use crate::ipc::places::{PLACES_MAX, PlaceState};
+use crate::ipc::places::{self, PLACES_MAX, PlaceState};
 use crate::sys::memory::{self, Shared};
 
 /// Words of a page that are for counters; behind them stand those of application processes.
@@ -238,8 +238,7 @@ impl Row {
     #[inline]
     pub fn add(&self, counter: Counter, n: u64) {
         let word = self.word(counter);
-        // There is one writer: a plain load and store is enough, and cheaper than an atomic
-        // addition.
+        // There is one writer: a plain load and store is enough, and cheaper than an addition.
         word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
@@ -256,9 +255,7 @@ impl Row {
 
     /// Shows the application process of a place; `None`: there is none.
     pub fn show(&self, place: usize, state: Option<PlaceState>) {
-        if let Some(word) = self.shared.words().get(COUNTER_WORDS + place) {
-            word.store(state.map_or(0, PlaceState::to_word), Relaxed);
-        }
+        places::write(&self.shared.words()[COUNTER_WORDS..], place, state);
     }
 
     /// Connections of every kind that `max_connection` is about.
@@ -298,8 +295,7 @@ impl Page {
 
     /// The application processes, each with its place.
     pub fn places(&self) -> impl Iterator<Item = (usize, PlaceState)> {
-        let words = self.shared.words().iter().skip(COUNTER_WORDS).enumerate();
-        words.filter_map(|(place, word)| Some((place, PlaceState::from_word(word.load(Relaxed))?)))
+        places::read(&self.shared.words()[COUNTER_WORDS..])
     }
 
     /// Every total.

@@ -173,7 +173,7 @@ fn program(config: &Config) -> std::result::Result<(), Obstacle> {
             errno.desc()
         )),
         None => wrong(&format!(
-            "there is no program {program} on PATH ({}); install {program}, or write its whole path",
+            "there is no program {program} on PATH ({}); install it, or write its whole path",
             path.to_string_lossy()
         )),
     }

@@ -68,12 +68,7 @@ fn render(status: &Status, style: Style) -> String {
         state => line("reload", state.as_str().to_owned()),
     }
     text.push('\n');
-    text.push_str(&workers(&status.workers).lines(style));
-    text.push('\n');
-    if status.workers.iter().any(|worker| !worker.processes.is_empty()) {
-        text.push_str(&applications(&status.workers).lines(style));
-        text.push('\n');
-    }
+    text.push_str(&tables(status, style));
     let mut line = |label: &str, value: String| {
         text.push_str(&format!(
             "  {}  {value}\n",
@@ -107,6 +102,16 @@ fn render(status: &Status, style: Style) -> String {
     );
     for (label, tone, what) in troubles(status) {
         line(label, style.text(tone, &what));
+    }
+    text
+}
+
+/// The workers, and their application processes where there are any.
+fn tables(status: &Status, style: Style) -> String {
+    let mut text = workers(&status.workers).lines(style) + "\n";
+    if status.workers.iter().any(|worker| !worker.processes.is_empty()) {
+        text += &applications(&status.workers).lines(style);
+        text.push('\n');
     }
     text
 }
