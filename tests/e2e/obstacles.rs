@@ -50,7 +50,7 @@ async fn wsd(area: &Path, words: &[&str], text: &str) -> Ran {
     });
     let handler = if text.contains("app.command") { "handler = \"app\"\n" } else { "" };
     std::fs::write(&file, format!("{}{handler}{text}\n", own.collect::<String>())).unwrap();
-    let mut wsd = Command::new(env!("CARGO_BIN_EXE_wsd"));
+    let mut wsd = Command::new(stock_program());
     command(wsd.args(words).arg("-c").arg(&file)).await
 }
 
