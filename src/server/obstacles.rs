@@ -76,6 +76,9 @@ fn places(config: &Config) -> Vec<Obstacle> {
             places.push(("listen", parent(path), false));
         }
     }
+    if config.handler == HandlerName::App {
+        places.push(("upload_tmp_dir", Some(config.upload_tmp_dir.clone()), false));
+    }
     let judged =
         places.into_iter().map(|(key, place, made)| (key, place.map(|it| judge(&it, made))));
     judged.filter_map(|(key, wrong)| Some(obstacle(key, wrong??))).collect()

@@ -207,6 +207,10 @@ fn build(
         spares: RefCell::default(),
         gate: Gatekeeper::new(&settings.config, process::descriptor_limit()),
         budget: super::budget::Budget::new(settings.config.client_memory),
+        disk: super::http::Disk::new(
+            settings.config.upload_tmp_dir.clone(),
+            settings.config.upload_tmp_max,
+        ),
         meters: super::meter::Meters::new(&settings.config, pace),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),

@@ -21,4 +21,5 @@ mod swoole;
 mod swoole_http;
 mod traffic;
 mod transcript;
+mod uploads;
 mod visits;

@@ -58,3 +58,24 @@ async fn names_that_are_not_there_are_all_said_at_the_start_with_where_to_read()
     let thrown = r"Uncaught Error: wsd has no class Swoole\No\Such\Class4: docs/swoole.md";
     assert!(ran.stderr.contains(thrown), "{}", ran.stderr);
 }
+
+#[tokio::test]
+async fn the_clients_read_and_write_the_golden_frames() {
+    for (program, script) in [("php", "check.php"), ("python3", "check.py")] {
+        let script = path(&format!("tests/app-protocol/{script}"));
+        let said = command(Command::new(program).arg(script)).await.ok();
+        assert!(said.contains(" frames, 2 requests"), "{program}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_missing_is_told_in_one_sentence() {
+    let run =
+        "php=$(command -v php); PATH=/nowhere exec \"$php\" -d \"auto_prepend_file=$1\" \"$0\"";
+    let mut sh = Command::new("sh");
+    sh.args(["-c", run]).arg(path("tests/app/fixtures/upload_server.php"));
+    sh.arg(path("clients/php/autoload.php")).env_remove("WSD_BIN");
+    let ran = command(&mut sh).await;
+    assert!(ran.stderr.contains("wsd: wsd is not on PATH; install it, or name it in WSD_BIN\n"));
+    assert!(!ran.stderr.contains('#') && !ran.stdout.contains("Uncaught"), "{ran:?}");
+}

@@ -3,7 +3,8 @@
 
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::daemon::{app, native};
 use crate::harness::*;
@@ -122,4 +123,42 @@ async fn status_shows_what_each_process_does_and_takes() {
         all.into_iter().find(|it| it["task"] == false && it["restarts"].as_u64() > Some(0))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_balancer_is_told_while_events_wait_and_no_process_takes_one() {
+    let server = native().set("app.event_timeout", 0).start().await;
+    let ask = async |target: &str| {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        let head =
+            format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let read = async |mut stream: TcpStream| {
+        let mut answer = String::new();
+        soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let health = async || read(ask("/healthz").await).await;
+    assert!(health().await.starts_with("HTTP/1.1 200 "));
+    let go = server.path().join("go");
+    let slow = format!("/steps?file={}", go.display());
+    // One that is handled, and others that wait behind it.
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(ask(&slow).await);
+    }
+    let told = until("a stalled server", async || {
+        let answer = health().await;
+        answer.starts_with("HTTP/1.1 503 ").then_some(answer)
+    })
+    .await;
+    assert!(told.contains("events wait, and no process has taken one for"), "{told}");
+    std::fs::write(&go, "").unwrap();
+    for stream in waiting {
+        assert!(read(stream).await.contains("first"));
+    }
+    let well = async || health().await.starts_with("HTTP/1.1 200 ").then_some(());
+    until("a server that is well", well).await;
 }

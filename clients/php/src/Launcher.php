@@ -71,7 +71,13 @@ final class Launcher
             $arguments[] = '--set';
             $arguments[] = "$key=" . self::value($value);
         }
-        return self::run($arguments, true);
+        try {
+            return self::run($arguments, true);
+        } catch (\RuntimeException $wrong) {
+            // For whoever starts a server, who needs no trace.
+            fwrite(STDERR, "wsd: {$wrong->getMessage()}\n");
+            return 1;
+        }
     }
 
     /** Runs wsd with these arguments; with $replace in the place of this process. */

@@ -15,6 +15,11 @@ impl Pool {
         self.queues[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
     }
 
+    /// Whether an event of that id waits or is being handled.
+    pub fn has_event(&self, id: u32) -> bool {
+        self.queues.iter().any(|queue| queue.all().any(|event| event.packet.id == id))
+    }
+
     /// Events that wait or are being handled, of one place.
     pub fn events_of(&self, place: u16) -> usize {
         self.queues[usize::from(place)].events()

@@ -4,6 +4,7 @@
 //! what comes from it, and this file is the handler that turns a worker's events into packets.
 //! `spawner` asks the worker for processes, which the master starts.
 
+mod bodies;
 pub mod codec;
 mod commands;
 mod counts;
@@ -18,6 +19,7 @@ mod replies;
 mod settings;
 mod shared;
 mod spawner;
+mod status;
 mod tail;
 
 use std::rc::Rc;
@@ -28,7 +30,7 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, COMPRESSED, Kind, Packet, TASK, wants};
+use self::codec::{ANSWER, COMPRESSED, HELD, Kind, Packet, TASK, wants};
 use self::link::Link;
 use self::loss::Loss;
 use self::shared::{
@@ -36,8 +38,8 @@ use self::shared::{
 };
 use self::spawner::{Started, Why};
 use crate::api::{
-    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, ProcessState,
-    Refuse, Request,
+    Accept, Context, Flow, Frame, Handler, Handshake, HeldBody, HttpRequest, HttpResponse, Refuse,
+    Request,
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
@@ -84,7 +86,7 @@ impl Handler for AppHandler {
         let shown = ctx.clone();
         let _ = ctx.tick(SWEEP, move || {
             sweep(&swept);
-            show(&swept, &shown);
+            swept.show(&shown);
         });
         Flow::later(async move {
             until(&shared, |shared| shared.spawner.is_unfit() || shared.loading().is_empty())
@@ -176,6 +178,10 @@ impl Handler for AppHandler {
         Flow::default()
     }
 
+    fn body_in_memory_max(&self) -> usize {
+        bodies::IN_MEMORY_BYTES_MAX
+    }
+
     fn on_request(&self, _ctx: &Context, http: HttpRequest) -> Flow<Option<HttpResponse>> {
         if !self.shared.wanted(wants::REQUEST) {
             return Flow::Ready(None);
@@ -184,8 +190,11 @@ impl Handler for AppHandler {
         Flow::later(async move {
             let deadline = shared.settings.event_timeout;
             let fd = http.fd.map_or(0, Fd::as_u64);
-            let packet = Packet { fd, body: http_body(&http), ..Packet::new(Kind::Request) };
-            let queued = tokio::time::timeout(deadline, queue_request(&shared, packet));
+            let flags = if http.held.is_some() { HELD } else { 0 };
+            let packet =
+                Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
+            let queued = queue_request(&shared, packet, http.held);
+            let queued = tokio::time::timeout(deadline, queued);
             let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
                 *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
@@ -268,6 +277,7 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 async fn queue_request(
     shared: &Rc<Shared>,
     packet: Packet,
+    held: Option<HeldBody>,
 ) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
@@ -277,6 +287,9 @@ async fn queue_request(
             let (sender, receiver) = oneshot::channel();
             let answer = Answer::Response { answer: sender, owner: None };
             shared.answers.borrow_mut().insert(id, answer);
+            if let Some(held) = held {
+                shared.bodies.insert(id, held);
+            }
             shared.wake(place);
             return (receiver, RequestGuard { shared: shared.clone(), id });
         }
@@ -366,6 +379,7 @@ fn sweep(shared: &Rc<Shared>) {
     let touched = shared.pool.borrow_mut().rehome(now);
     touched.into_iter().for_each(|place| shared.wake(place));
     shared.sweep_opening(OPENING_MS_MAX);
+    shared.drop_bodies();
     let limit = shared.settings.memory_limit;
     if limit == 0 {
         return;
@@ -375,24 +389,6 @@ fn sweep(shared: &Rc<Shared>) {
             Some(bytes) if bytes > limit => link.replace(&Why::Memory(bytes)),
             _ => {}
         }
-    }
-}
-
-/// Shows the process of each place in `status`: the one that takes its events, else the newest.
-fn show(shared: &Shared, ctx: &Context) {
-    let pool = shared.pool.borrow();
-    for place in 0..pool.places() {
-        let ready = pool.process(place);
-        let link = ready.and_then(|id| shared.links.get(id));
-        let link = link.or_else(|| shared.links.newest_of(place));
-        let state = link.map(|link| ProcessState {
-            pid: link.pid,
-            ready: ready == Some(link.id),
-            task: place >= shared.settings.processes.max(1),
-            restarts: link.id.epoch.saturating_sub(1),
-            events: u32::try_from(pool.events_of(place)).unwrap_or(u32::MAX),
-        });
-        ctx.reactor().show_process(place, state);
     }
 }
 
