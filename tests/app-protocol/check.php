@@ -24,7 +24,7 @@ foreach ($golden['frames'] as $vector) {
     while (($frame = $channel->next()) === null) {
         $channel->read();
     }
-    foreach (['kind' => $kind, 'flags' => $flags, 'code' => $code, 'id' => $id, 'fd' => $fd, 'payload' => $payload] as $name => $value) {
+    foreach (compact('kind', 'flags', 'code', 'id', 'fd', 'payload') as $name => $value) {
         $equal("{$vector['name']}: $name", $frame[$name], $value);
     }
 }
