@@ -30,11 +30,11 @@ U32 = struct.Struct("<I")
 
 HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
- EVERY, SEND, STATS, END, BODY) = range(32, 49)
+ EVERY, SEND, STATS, END, BODY, READ) = range(32, 50)
 PROTECT = 56
 VERDICT = 64
-TAKEN, NOTE, PLACE = 69, 70, 71
-MORE, FILE, LATER = 1, 2, 2
+TAKEN, NOTE, PLACE, PART = 69, 70, 71, 72
+MORE, FILE, LATER, HELD = 1, 2, 2, 1
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
@@ -71,8 +71,27 @@ class Request:
     local: str
     version: str
     fields: list
-    body: bytes
+    content: bytes
     reply: "Reply" = None
+    held: "callable" = None
+
+    @property
+    def body(self):
+        """All of it. A long body is read from the worker, see `parts`."""
+        return b"".join(self.parts())
+
+    def parts(self):
+        """The body in parts of at most 256 KiB, of which only one is in memory."""
+        if self.held is None:
+            yield self.content
+            return
+        (length,), at = struct.unpack("<Q", self.content), 0
+        while at < length:
+            part = self.held(at)
+            if not part:
+                raise EOFError("the body is gone: its request was answered")
+            at += len(part)
+            yield part
 
     @classmethod
     def read(cls, fd, payload):
@@ -308,7 +327,10 @@ class App:
             by = ("nobody", "client", "server")[flags & 3]
             self._guarded(0, "close", fd, code, payload[at:].decode(), by, cause.decode())
         elif kind == REQUEST:
-            self._request(id, Request.read(0, payload))
+            request = Request.read(0, payload)
+            if flags & HELD:
+                request.held = lambda at: self._ask(READ, fd=at, payload=U32.pack(id))[2]
+            self._request(id, request)
         elif kind == ATTACH:
             self._guarded(fd, "attach", Request.read(fd, payload))
         elif kind == TICK:
@@ -380,7 +402,7 @@ class App:
         while (answer := self._read()) is not None:
             if answer[0] < VERDICT:
                 self._backlog.append(answer)
-            elif answer[0] >= TAKEN:
+            elif answer[0] >= TAKEN and answer[0] != PART:
                 self._told(*answer)
             elif answer[3] == self._asked:
                 return answer[0], answer[2], answer[5], answer[4]

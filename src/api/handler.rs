@@ -75,6 +75,12 @@ pub trait Handler: 'static {
         true
     }
 
+    /// Bytes of a request's body above which it waits in a file, [`HttpRequest::held`], and not in
+    /// memory. The default is that all of it is in memory.
+    fn body_in_memory_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// What this handler makes of clients that send or read too much, where the configuration
     /// sets nothing.
     fn pace(&self) -> Pace {
@@ -100,7 +106,9 @@ pub trait Handler: 'static {
         None
     }
 
-    /// Whether this handler can serve now; else why not, for the answer at `health_path`.
+    /// Whether this handler can serve now; else why not, for the answer at `health_path`. While
+    /// `on_worker_start` runs, the answer is what a slow start is said to wait for; an error when
+    /// it has ended fails the start of the worker.
     fn health(&self) -> Result<(), String> {
         Ok(())
     }

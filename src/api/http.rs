@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::Body;
+use super::{Body, HeldBody};
 use crate::fd::Fd;
 
 /// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
@@ -12,6 +12,10 @@ use crate::fd::Fd;
 pub struct HttpRequest {
     /// The request itself.
     pub request: http::Request<Bytes>,
+    /// The body, where it is longer than [`Handler::body_in_memory_max`]: `request` has none then.
+    ///
+    /// [`Handler::body_in_memory_max`]: super::Handler::body_in_memory_max
+    pub held: Option<HeldBody>,
     /// The other end of the TCP connection; `None` on a `unix:` listener.
     pub peer: Option<std::net::SocketAddr>,
     /// The client's address: the peer, or what a trusted proxy says.

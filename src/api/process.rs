@@ -19,6 +19,21 @@ impl fmt::Display for ProcessId {
     }
 }
 
+/// What `status` shows of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessState {
+    /// Its pid.
+    pub pid: u32,
+    /// Whether the application is loaded.
+    pub ready: bool,
+    /// Whether it does tasks alone.
+    pub task: bool,
+    /// How many were started in its place before it.
+    pub restarts: u32,
+    /// Events that it handles, and that wait for it.
+    pub events: u32,
+}
+
 /// What became of a process that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 use super::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
-use super::{Info, Message, Opcode, ProcessEvent, ProcessId, Verdict};
+use super::{Info, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -94,6 +94,10 @@ pub trait Reactor {
     fn start_process(&self, id: ProcessId, descriptors: Vec<OwnedFd>);
     /// Ends a process of the application at once.
     fn kill_process(&self, id: ProcessId);
+    /// Shows the process of a place in `status`; `None`: there is none.
+    fn show_process(&self, place: u16, state: Option<ProcessState>) {
+        let _ = (place, state);
+    }
     /// What became of the processes, one event after the other. One caller at a time.
     fn process_event(&self) -> LocalFuture<ProcessEvent>;
 }

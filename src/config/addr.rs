@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
 use super::list::Item;
+use super::text::pointed;
 use super::value::path;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its NUL).
@@ -33,6 +34,9 @@ impl ListenAddr {
         if let Some(name) = text.strip_prefix("unix:") {
             return unix(text, name, dir);
         }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return Err(url(text, scheme, rest));
+        }
         if let Ok(addr) = text.parse() {
             return Ok(ListenAddr::Tcp(addr));
         }
@@ -41,11 +45,31 @@ impl ListenAddr {
         }
         match text.rsplit_once(':') {
             Some((host, port)) => named(text, host, port),
-            None => {
-                Err(Wrong::new(format!("has {text:?}, an address without a port"), LISTEN_RIGHT))
-            }
+            None => Err(Wrong::new(
+                format!("has {}, an address without a port", pointed(text)),
+                LISTEN_RIGHT,
+            )),
         }
     }
+}
+
+/// A URL, which is what clients are given.
+fn url(text: &str, scheme: &str, rest: &str) -> Wrong {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let secure = matches!(scheme.to_ascii_lowercase().as_str(), "wss" | "https");
+    let address = match has_port {
+        true => authority.to_owned(),
+        false => format!("{}:8000", if authority.is_empty() { "127.0.0.1" } else { authority }),
+    };
+    let right = format!("write {}, the address alone", pointed(&address));
+    Wrong::new(
+        format!("has {}, a URL", pointed(text)),
+        match secure {
+            true => format!("{right}; the server speaks no TLS, a proxy does, as etc/nginx shows"),
+            false => right,
+        },
+    )
 }
 
 fn unix(text: &str, name: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
@@ -56,7 +80,7 @@ fn unix(text: &str, name: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
     let len = path.as_os_str().len();
     if len > UNIX_PATH_MAX {
         return Err(Wrong::new(
-            format!("has {text:?}, a path of {len} bytes"),
+            format!("has {}, a path of {len} bytes", pointed(text)),
             format!("the kernel takes at most {UNIX_PATH_MAX}"),
         ));
     }
@@ -66,7 +90,7 @@ fn unix(text: &str, name: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
 fn named(text: &str, host: &str, port: &str) -> Result<ListenAddr, Wrong> {
     let Ok(port) = port.parse::<u16>() else {
         return Err(Wrong::new(
-            format!("has {text:?}, whose port is no number from 0 to 65535"),
+            format!("has {}, whose port is no number from 0 to 65535", pointed(text)),
             LISTEN_RIGHT,
         ));
     };
@@ -74,11 +98,11 @@ fn named(text: &str, host: &str, port: &str) -> Result<ListenAddr, Wrong> {
         "" | "*" => Ok(ListenAddr::Tcp((Ipv4Addr::UNSPECIFIED, port).into())),
         "localhost" => Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into())),
         _ if host.contains(':') => Err(Wrong::new(
-            format!("has {text:?}, an IPv6 address without brackets"),
+            format!("has {}, an IPv6 address without brackets", pointed(text)),
             format!("write \"[{}]:{port}\"", host.trim_matches(['[', ']'])),
         )),
         _ => Err(Wrong::new(
-            format!("has {text:?}; names other than localhost are not looked up"),
+            format!("has {}; names other than localhost are not looked up", pointed(text)),
             LISTEN_RIGHT,
         )),
     }
@@ -160,7 +184,7 @@ impl Net {
 
     fn parse(text: &str) -> Result<Net, Wrong> {
         const RIGHT: &str = "write networks such as \"10.0.0.0/8\", \"::1\" or \"unix:\"";
-        let wrong = |why: &str| Wrong::new(format!("has {text:?}, {why}"), RIGHT);
+        let wrong = |why: &str| Wrong::new(format!("has {}, {why}", pointed(text)), RIGHT);
         if text == "unix:" {
             return Ok(Net::Unix);
         }
@@ -181,7 +205,7 @@ impl Net {
         let first = first_of(addr, bits);
         if first != addr {
             return Err(Wrong::new(
-                format!("has {text:?}, where bits beyond the first {bits} are set"),
+                format!("has {}, where bits beyond the first {bits} are set", pointed(text)),
                 format!("write \"{first}/{bits}\" for the network, or \"{addr}\" for the host"),
             ));
         }

@@ -29,7 +29,13 @@ impl Loading<'_> {
             if self.is_faulty(key.name) {
                 continue;
             }
-            if let Err(what) = (key.check)(&self.config) {
+            if let Err(mut what) = (key.check)(&self.config) {
+                // A time is told as it was written, not in the unit that it is kept in.
+                if let Some(written) = self.written(key.name)
+                    && what.wrong == format!("is {}", (key.show)(&self.config))
+                {
+                    what.wrong = format!("is {written}");
+                }
                 self.fault(self.origin(key.name), key.name, what);
             }
         }

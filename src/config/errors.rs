@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::text::printable;
+
 /// Where a value was written. Later variants win over earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -32,7 +34,7 @@ impl fmt::Display for Source {
                 write!(f, "{}:{line}:{column}", path.display())
             }
             Source::Environment(name) => write!(f, "environment {name}"),
-            Source::Set(text) => write!(f, "--set {}", text.escape_debug()),
+            Source::Set(text) => write!(f, "--set {}", printable(text)),
         }
     }
 }
@@ -79,7 +81,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key.escape_debug())?;
+            write!(f, "{}: ", printable(&self.key))?;
         }
         write!(f, "{}; {}", self.what.wrong, self.what.right)
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::errors::Wrong;
 use super::list::words;
 use super::origin::Origin;
-use super::value::{Raw, Setting, quote};
+use super::text::quote;
+use super::value::{Raw, Setting};
 
 /// The value of `allowed_hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,8 @@ use super::command::Command;
 use super::errors::Wrong;
 use super::hosts::Hosts;
 use super::origin::Origins;
-use super::value::{Raw, Setting, choices, quote, within, zero_or};
+use super::text::quote;
+use super::value::{Raw, Setting, choices, within, zero_or};
 use crate::sys::rights::Capability;
 
 /// One key of the configuration.
@@ -250,6 +251,11 @@ settings! {
         /// The least rate of such a body in bytes a second, reckoned from body_timeout on; a
         /// slower one gets 408. 0 is no limit.
         body_rate_min: u64 = KIB, within(0..=GIB);
+        /// Where bodies of plain requests wait that are longer than 256 KiB, for handler = "app":
+        /// files without a name, gone with the request. Empty means $TMPDIR, else /tmp.
+        upload_tmp_dir: PathBuf = PathBuf::new();
+        /// What the bodies that wait there may take for one worker, all together. Over it 503.
+        upload_tmp_max: u64 = 4 * GIB, within(MIB..=1024 * GIB);
         /// How long a plain HTTP connection may stay open between two requests. Longer than the
         /// keepalive_timeout of nginx's upstream (60 s), lest nginx uses what is being closed.
         http_keepalive_timeout: Duration = secs(75), within(secs(1)..=DAY);

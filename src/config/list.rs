@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::errors::Wrong;
-use super::value::{Raw, Setting, quote};
+use super::text::quote;
+use super::value::{Raw, Setting};
 use crate::sys::rights::Capability;
 
 /// A type that can stand in a list.

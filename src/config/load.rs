@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use super::errors::{ConfigError, ConfigErrors, Source, Wrong};
+use super::foreign;
 use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
-use super::value::{Raw, quote};
+use super::text::{pointed, quote};
+use super::value::Raw;
 
 /// Where a configuration comes from. The master keeps it, so that a reload reads the same places
 /// with the same overrides.
@@ -115,7 +117,7 @@ impl Sources {
             Some((key, value)) if !key.trim().is_empty() => {
                 Ok((key.trim().to_owned(), value.to_owned()))
             }
-            _ => Err(format!("{text:?} is not key=value, such as worker_num=4")),
+            _ => Err(format!("{} is not key=value, such as worker_num=4", pointed(text))),
         }
     }
 
@@ -168,8 +170,8 @@ impl Config {
 pub(super) struct Loading<'a> {
     pub config: Config,
     sources: &'a Sources,
-    /// Where each key was written last.
-    origins: BTreeMap<&'static str, Source>,
+    /// Where each key was written last, and as what.
+    origins: BTreeMap<&'static str, (Source, String)>,
     errors: Vec<ConfigError>,
 }
 
@@ -238,9 +240,14 @@ impl<'a> Loading<'a> {
                     self.fault(source, "", gone);
                 }
                 None => {
-                    let names: Vec<String> = keys().map(|key| variable_of(key.name)).collect();
-                    let near = self.nearest(variable, names.iter().map(String::as_str));
-                    self.fault(source, "", unknown(near, "no key has this name"));
+                    let what = "no key has this name";
+                    let name = variable.strip_prefix("WSD_").unwrap_or(variable);
+                    let wrong = foreign::remedy(name).map(|right| Wrong::new(what, right));
+                    let wrong = wrong.unwrap_or_else(|| {
+                        let names: Vec<String> = keys().map(|key| variable_of(key.name)).collect();
+                        unknown(self.nearest(variable, names.iter().map(String::as_str)), what)
+                    });
+                    self.fault(source, "", wrong);
                 }
             }
         }
@@ -270,12 +277,16 @@ impl<'a> Loading<'a> {
                 if let Some(gone) = removed(|key| key == name) {
                     return self.fault(source, name, gone);
                 }
-                let near = self.nearest(name, keys().map(|key| key.name));
-                return self.fault(source, name, unknown(near, "there is no such key"));
+                let what = "there is no such key";
+                let wrong = foreign::remedy(name).map(|right| Wrong::new(what, right));
+                let wrong = wrong.unwrap_or_else(|| {
+                    unknown(self.nearest(name, keys().map(|key| key.name)), what)
+                });
+                return self.fault(source, name, wrong);
             }
         };
         match result {
-            Ok(()) => drop(self.origins.insert(key.name, source)),
+            Ok(()) => drop(self.origins.insert(key.name, (source, raw.written()))),
             Err(what) => self.fault(source, key.name, what),
         }
     }
@@ -291,7 +302,12 @@ impl<'a> Loading<'a> {
 
     /// Where the value of a key comes from.
     pub(super) fn origin(&self, key: &str) -> Source {
-        self.origins.get(key).cloned().unwrap_or(Source::Builtin)
+        self.origins.get(key).map_or(Source::Builtin, |(source, _)| source.clone())
+    }
+
+    /// The value of a key as it was written; `None` for a default.
+    pub(super) fn written(&self, key: &str) -> Option<&str> {
+        self.origins.get(key).map(|(_, written)| written.as_str())
     }
 
     /// Whether a fault of this key is known already, so that it is not told twice.

@@ -11,6 +11,7 @@ mod addr;
 mod check;
 mod command;
 mod errors;
+mod foreign;
 mod hosts;
 mod keys;
 mod list;
@@ -18,6 +19,7 @@ mod load;
 mod manual;
 mod origin;
 mod resolve;
+mod text;
 mod value;
 
 pub use addr::{ListenAddr, Net};

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
 use super::list::{Item, words};
-use super::value::{Raw, Setting, quote};
+use super::text::quote;
+use super::value::{Raw, Setting};
 
 /// An origin as browsers send it (RFC 6454 section 6.2): compared by scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -47,6 +47,9 @@ impl Config {
                 self.log_size_max = LOG_BYTES_DEFAULT;
             }
         }
+        if self.upload_tmp_dir.as_os_str().is_empty() {
+            self.upload_tmp_dir = sources.dir.join(sources.var("TMPDIR").unwrap_or("/tmp"));
+        }
         if self.app.cwd.as_os_str().is_empty() {
             self.app.cwd = sources.file_dir();
         }

@@ -106,7 +106,7 @@ fn every_fault_is_told_at_once_with_its_place_and_the_remedy() {
     let expected = [
         "wsd.toml:2:1: heartbeat_idel_time: there is no such key; did you mean \
          \"heartbeat_idle_time\"?",
-        "wsd.toml:4:3: backlog: is the text \\\"many\\\"; write a whole number, without quotes",
+        "wsd.toml:4:3: backlog: is the text \"many\"; write a whole number, without quotes",
         "wsd.toml:6:1: app.x: there is no such key; etc/wsd.toml lists all keys",
         "--set log_level=inof: log_level: is inof; did you mean \"info\"? (one of \"error\", \
          \"warn\", \"info\", \"debug\", \"trace\")",
@@ -373,4 +373,51 @@ fn near_names_are_looked_for_a_few_times_and_then_no_more() {
     let near = faults.iter().filter(|fault| fault.contains("did you mean"));
     assert!((1..100).contains(&near.count()));
     assert!(faults[29_999].ends_with("there is no such key; etc/wsd.toml lists all keys"));
+}
+
+#[test]
+fn keys_of_other_servers_are_told_by_our_names() {
+    let text =
+        "port = 80\nworkers = 4\ntls_cert = \"a\"\nbind = \"0.0.0.0\"\n[app]\nworkers = 2\n";
+    let set = [("max_clients", "5"), ("max-payload", "1M")];
+    let faults = faults(load_file(text, &set));
+    let named = ["listen = ", "worker_num", "no TLS", "listen = ", "app.processes"];
+    let named = named.into_iter().chain(["max_connection", "package_max_length"]);
+    for (fault, name) in faults.iter().zip(named) {
+        assert!(fault.contains("there is no such key; ") && fault.contains(name), "{fault}");
+    }
+    assert_eq!(faults.len(), 7);
+    let env = vec![("WSD_WORKERS".to_owned(), "4".to_owned())];
+    let wrong = Config::load(Config::default(), &Sources { env, ..sources(&[]) });
+    assert!(wrong.unwrap_err().to_string().contains("worker_num"));
+}
+
+#[test]
+fn a_url_in_listen_is_told_the_address_in_it() {
+    for (url, address) in [
+        ("ws://127.0.0.1:9000/chat", "\"127.0.0.1:9000\""),
+        ("http://*:80", "\"*:80\""),
+        ("wss://example.com", "\"example.com:8000\", the address alone; the server speaks no TLS"),
+        ("tcp://", "\"127.0.0.1:8000\""),
+    ] {
+        let fault = ListenAddr::parse(url, std::path::Path::new("/")).unwrap_err();
+        assert!(fault.wrong.contains("a URL"), "{fault:?}");
+        assert!(fault.right.contains(address), "{fault:?}");
+    }
+}
+
+#[test]
+fn values_are_told_as_they_were_written() {
+    let set = [("worker_timeout", "1000ms"), ("ping_interval", "2d"), ("listen", "a\"b\\c:x")];
+    let faults = faults(load(&set));
+    assert!(
+        faults.iter().any(|it| it.contains("is 1000ms; write \"2s\" to \"1h\"")),
+        "{faults:?}"
+    );
+    assert!(
+        faults.iter().any(|it| it.contains("is 2d; write 0, or \"100ms\" to \"1d\"")),
+        "{faults:?}"
+    );
+    assert!(faults.iter().any(|it| it.contains("has 'a\"b\\c:x', whose port")), "{faults:?}");
+    assert!(faults.iter().all(|it| !it.contains("\\\"")), "{faults:?}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::errors::Wrong;
+use super::text::{duration, pointed, printable, quote, shorten, size};
 
 /// A value as it was written, before its key says what it ought to be.
 #[derive(Debug, Clone)]
@@ -78,12 +79,20 @@ impl Raw {
     fn shown(&self) -> String {
         match self {
             Raw::Bare(text) | Raw::Other(text) => shorten(text),
-            Raw::Text(text) => format!("the text {}", shorten(&quote(text))),
+            Raw::Text(text) => format!("the text {}", pointed(text)),
             Raw::Integer(number) => number.to_string(),
             Raw::Float(number) => number.to_string(),
             Raw::Bool(flag) => flag.to_string(),
             Raw::List(_) => "a list".to_owned(),
             Raw::Table(_) => "a table".to_owned(),
+        }
+    }
+
+    /// The value as it was written.
+    pub(super) fn written(&self) -> String {
+        match self {
+            Raw::Text(text) => pointed(text),
+            other => other.shown(),
         }
     }
 
@@ -96,20 +105,6 @@ impl Raw {
     }
 }
 
-/// Keeps a message to one readable line whatever was written.
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(60).collect::<String>().escape_debug().to_string();
-    if text.chars().count() > 60 {
-        short.push('…');
-    }
-    short
-}
-
-/// A TOML string for `text`.
-pub fn quote(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
-}
-
 /// A type that the value of a key can have.
 pub trait Setting: Sized {
     /// What may be written, for the documents.
@@ -120,6 +115,11 @@ pub trait Setting: Sized {
 
     /// The value as TOML.
     fn show(&self) -> String;
+
+    /// The value as the limit of a range in a message.
+    fn limit(&self) -> String {
+        self.show()
+    }
 
     /// Takes a value over an earlier one. Only a table does more than replace.
     fn update(&mut self, raw: &Raw, dir: &Path) -> Result<(), Wrong> {
@@ -136,7 +136,7 @@ pub fn within<T: Setting + PartialOrd>(
         if range.contains(value) {
             return Ok(());
         }
-        let (low, high) = (range.start().show(), range.end().show());
+        let (low, high) = (range.start().limit(), range.end().limit());
         Err(Wrong::new(format!("is {}", value.show()), format!("write {low} to {high}")))
     }
 }
@@ -149,7 +149,7 @@ pub fn zero_or<T: Setting + PartialOrd + Default>(
         if *value == T::default() || range.contains(value) {
             return Ok(());
         }
-        let (low, high) = (range.start().show(), range.end().show());
+        let (low, high) = (range.start().limit(), range.end().limit());
         Err(Wrong::new(format!("is {}", value.show()), format!("write 0, or {low} to {high}")))
     }
 }
@@ -215,25 +215,6 @@ impl Setting for u64 {
     }
 }
 
-fn size(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (number, unit.trim_start())
-}
-
 /// Times. A bare number means seconds, as in Swoole.
 impl Setting for Duration {
     const UNIT: &'static str = "seconds, or text with ms, s, m, h or d";
@@ -258,27 +239,20 @@ impl Setting for Duration {
             _ => format!("\"{}ms\"", self.as_millis()),
         }
     }
+
+    fn limit(&self) -> String {
+        let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+        let secs = self.as_secs();
+        let whole = |(unit, _): &&(u64, &str)| secs > 0 && secs.is_multiple_of(*unit);
+        match units.iter().find(whole).filter(|_| self.subsec_nanos() == 0) {
+            Some((unit, letter)) => format!("\"{}{letter}\"", secs / unit),
+            None => self.show(),
+        }
+    }
 }
 
 /// A hundred years: beyond it, adding to a clock could overflow.
 const DURATION_SECS_MAX: u64 = 100 * 365 * 86_400;
-
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split_unit(text);
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(millis).map(Duration::from_millis);
-    }
-    let fraction: f64 = number.parse().ok()?;
-    Duration::try_from_secs_f64(fraction * millis as f64 / 1_000.0).ok()
-}
 
 /// A path; empty where the key chooses for itself.
 impl Setting for PathBuf {
@@ -305,7 +279,7 @@ pub fn path(text: &str, dir: &Path) -> Result<PathBuf, Wrong> {
     let path = dir.join(text);
     if path.to_str().is_none() {
         return Err(Wrong::new(
-            format!("leads to {}, which is not UTF-8", path.to_string_lossy().escape_debug()),
+            format!("leads to {}, which is not UTF-8", printable(&path.to_string_lossy())),
             "use a directory whose name is",
         ));
     }

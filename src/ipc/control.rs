@@ -12,8 +12,8 @@ mod running_server;
 
 pub use client::{Control, ControlError, Item};
 pub use report::{
-    Connection, ManagerReport, ReloadReport, ReloadState, ReloadVerdict, Restarts, SlotVerdict,
-    Status, Throttled, WorkerReport, WorkerState,
+    Connection, ManagerReport, ProcessReport, ReloadReport, ReloadState, ReloadVerdict, Restarts,
+    SlotVerdict, Status, Throttled, WorkerReport, WorkerState,
 };
 pub use running_server::{Holder, LOCK_FILE, Master, RunningServer, whole_file};
 

@@ -142,6 +142,7 @@ fn what_a_worker_says_to_a_master_stays() {
         WorkerToMaster::LostClosed,
         WorkerToMaster::StartApp { id: APP },
         WorkerToMaster::KillApp { id: APP },
+        WorkerToMaster::Waits { what: "why".to_owned() },
     ]);
 }
 

@@ -107,6 +107,11 @@ pub enum WorkerToMaster {
         /// Which.
         id: ProcessId,
     },
+    /// The start of this worker takes a while: what it waits for. Sent where that changes.
+    Waits {
+        /// The end of the sentence "waits for".
+        what: String,
+    },
 }
 
 /// What every child says first.

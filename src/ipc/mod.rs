@@ -4,7 +4,7 @@
 //! - [`codec`]: the one file that knows bincode.
 //! - [`packet`]: how frames share a datagram.
 //! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
-//! - [`registry`] and [`scoreboard`]: shared memory that outlives its writer.
+//! - [`registry`] and [`scoreboard`], with [`places`]: shared memory that outlives its writer.
 //! - [`control`]: what the command line says to the manager.
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
@@ -16,6 +16,7 @@ pub(crate) mod golden;
 pub mod link;
 pub mod messages;
 pub mod packet;
+pub mod places;
 pub mod registry;
 pub mod scoreboard;
 

@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
+use crate::ipc::places::{self, PLACES_MAX, PlaceState};
 use crate::sys::memory::{self, Shared};
 
+/// Words of a page that are for counters; behind them stand those of application processes.
+const COUNTER_WORDS: usize = 512;
 /// Bytes of a worker's page.
-pub const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = (COUNTER_WORDS + PLACES_MAX) * 8;
 /// The largest total that is believed or shown: JSON and JavaScript keep it exact.
 const TOTAL_MAX: u64 = 1 << 53;
 
@@ -243,8 +246,7 @@ impl Row {
     #[inline]
     pub fn add(&self, counter: Counter, n: u64) {
         let word = self.word(counter);
-        // There is one writer: a plain load and store is enough, and cheaper than an atomic
-        // addition.
+        // There is one writer: a plain load and store is enough, and cheaper than an addition.
         word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
@@ -257,6 +259,11 @@ impl Row {
     /// Reads a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         believed(counter, self.word(counter).load(Relaxed))
+    }
+
+    /// Shows the application process of a place; `None`: there is none.
+    pub fn show(&self, place: usize, state: Option<PlaceState>) {
+        places::write(&self.shared.words()[COUNTER_WORDS..], place, state);
     }
 
     /// Connections of every kind that `max_connection` is about.
@@ -292,6 +299,11 @@ impl Page {
     /// Connections of every kind that `max_connection` is about, as the worker tells them.
     pub fn clients(&self) -> u64 {
         CLIENTS.into_iter().map(|counter| self.get(counter)).sum()
+    }
+
+    /// The application processes, each with its place.
+    pub fn places(&self) -> impl Iterator<Item = (usize, PlaceState)> {
+        places::read(&self.shared.words()[COUNTER_WORDS..])
     }
 
     /// Every total.
@@ -477,6 +489,6 @@ mod tests {
             assert_eq!(counter as usize, index);
             assert_eq!(serde_json::to_value(counter).unwrap(), counter.as_str());
         }
-        assert!(Counter::ALL.len() <= PAGE_BYTES / 8);
+        assert!(Counter::ALL.len() <= COUNTER_WORDS);
     }
 }

@@ -1,6 +1,7 @@
 //! What is for many clients, whatever becomes of those: broadcasts, to the clients of all workers
 //! but the sender, and calls, to the members of some topics. A call is a broadcast with a filter.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use super::hold::{Item, OwnedBody, Scope};
 use super::switch::{Address, Routed};
 use crate::api::{Opcode, Verdict};
 use crate::error::Error;
-use crate::fd::WorkerId;
+use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
@@ -64,7 +65,8 @@ impl Wide {
 }
 
 impl Manager {
-    /// Brings a message to the clients of other workers. Answers with how many workers that is.
+    /// Brings a message to the clients of other workers. Answers with how many slots that
+    /// is.
     pub fn spread(&mut self, wide: Wide, body: Body<'_>) -> usize {
         let (scope, sender) = (self.hold.scope, wide.sender);
         let targets = self.workers.iter().filter(|w| w.may_have_clients());
@@ -78,7 +80,9 @@ impl Manager {
         let (held, now): (Vec<_>, Vec<_>) = targets.partition(waits_for);
         let is_giver = matches!(scope, Scope::Handover { from, .. } if sender == Some(from));
         let waits = scope == Scope::All || !held.is_empty() || (is_giver && has_given);
-        let reached = held.len() + now.len();
+        // During a reload a slot has two processes.
+        let reached: HashSet<Slot> = held.iter().chain(&now).map(|id| id.slot).collect();
+        let reached = reached.len();
         let (kept, mut refused) = match body {
             Body::Inline(bytes) => {
                 let refused = self.send_wide(&now, &wide.message, |_| Ok(Body::Inline(bytes)));

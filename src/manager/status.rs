@@ -2,21 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use nix::unistd::Pid;
+
 use super::Manager;
 use super::workers::WorkerHandle;
-use crate::ipc::control::{ManagerReport, Restarts, Status, Throttled, WorkerReport};
+use crate::ipc::control::{
+    ManagerReport, ProcessReport, Restarts, Status, Throttled, WorkerReport,
+};
 use crate::ipc::scoreboard::Counter;
 use crate::sys::clock::{monotonic_ms, unix_ms};
+use crate::sys::process::parent_and_user;
+use crate::sys::usage::Usage;
 
 impl Manager {
     /// The whole status.
     pub fn status(&self) -> Status {
         let now = monotonic_ms();
         let state = &self.state;
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let master = Usage::of(state.pid).unwrap_or_default();
+        let manager = Usage::of(own).unwrap_or_default();
         Status {
             version: state.version.clone(),
             master_pid: state.pid,
-            manager_pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            manager_pid: own,
             started_at: state.started_at,
             uptime_ms: unix_ms().saturating_sub(state.started_at),
             listen: state.listen.clone(),
@@ -43,12 +52,20 @@ impl Manager {
                 gone: self.traffic.gone,
                 held_bytes: self.hold.bytes() as u64,
                 control_clients: self.control_clients,
+                memory_bytes: manager.memory_bytes,
+                cpu_ms: manager.cpu_ms,
             },
+            memory_bytes: master.memory_bytes,
+            cpu_ms: master.cpu_ms,
         }
     }
 
     fn report(&self, worker: &WorkerHandle, now: u64) -> WorkerReport {
+        let usage = Usage::of(worker.record.pid).unwrap_or_default();
         WorkerReport {
+            memory_bytes: usage.memory_bytes,
+            cpu_ms: usage.cpu_ms,
+            processes: self.processes(worker),
             slot: worker.id().slot,
             pid: worker.record.pid,
             epoch: worker.id().epoch,
@@ -59,6 +76,29 @@ impl Manager {
             lane_bytes: worker.link.data_bytes() as u64,
             counters: counters(|counter| self.scoreboard.get(worker.id(), counter)),
         }
+    }
+
+    /// The application processes of a worker. Those alone are believed in that the master has
+    /// started, which is their parent.
+    fn processes(&self, worker: &WorkerHandle) -> Vec<ProcessReport> {
+        let Some(page) = self.scoreboard.page(worker.id()) else { return Vec::new() };
+        page.places()
+            .filter_map(|(place, state)| {
+                let pid = i32::try_from(state.pid).ok()?;
+                let (parent, _) = parent_and_user(Pid::from_raw(pid))?;
+                let usage = Usage::of(pid).filter(|_| parent.as_raw() == self.state.pid)?;
+                Some(ProcessReport {
+                    place,
+                    pid: state.pid,
+                    task: state.task,
+                    ready: state.ready,
+                    events: state.events,
+                    restarts: state.restarts,
+                    memory_bytes: usage.memory_bytes,
+                    cpu_ms: usage.cpu_ms,
+                })
+            })
+            .collect()
     }
 
     /// The scoreboard's totals, with what the manager itself refused on the way.

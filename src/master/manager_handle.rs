@@ -12,6 +12,7 @@ use super::upgrade::{Leaving, adopt_child};
 use super::worker_handle::ABORT_MS;
 use super::{CHECK_MS, Master, notify};
 use crate::error::Result;
+use crate::fd::WorkerId;
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
 use crate::sys::clock;
@@ -283,5 +284,15 @@ impl Master {
         let delay = self.manager.throttle.died(young);
         self.manager.restarts += 1;
         self.manager.start_at_ms = Some(now + delay);
+    }
+
+    pub(super) fn kill_worker(&mut self, id: WorkerId, abort_first: bool) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
+        if abort_first {
+            worker.child.signal(Signal::SIGABRT);
+            worker.child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
+        } else {
+            worker.child.signal(Signal::SIGKILL);
+        }
     }
 }

@@ -34,6 +34,7 @@ mod runtime_dir;
 mod serials;
 mod signals;
 mod slots;
+mod start;
 mod stop;
 mod throttle;
 mod trust;
@@ -56,13 +57,12 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 pub use apps::become_app;
 pub use launch::Launch;
-pub use report::READY_LINE;
+pub use report::Word;
 pub use trust::doubts;
 pub use upgrade::rehearse;
 
@@ -88,8 +88,6 @@ use stop::Stopping;
 use upgrade::Rehearsal;
 use worker_handle::WorkerHandle;
 
-/// Every worker has to serve within this time of the start.
-const START_MS_MAX: u64 = 30_000;
 /// How often the manager is asked for a sign of life.
 const CHECK_MS: u64 = 1_000;
 
@@ -231,7 +229,7 @@ impl Master {
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
-            starting_until_ms: Some(clock::monotonic_ms() + START_MS_MAX),
+            starting_until_ms: Some(clock::monotonic_ms() + start::MS_MAX),
             state_told: MasterState::default(),
             rehearsal: None,
             _record: record,
@@ -393,30 +391,6 @@ impl Master {
             self.worker_died(worker, how, clean);
         } else {
             self.app_died(pid, how);
-        }
-    }
-
-    /// Once every slot has served, the start is a success; before, any failure ends it.
-    fn tick_starting(&mut self, now: u64) {
-        let Some(until) = self.starting_until_ms else { return };
-        let ready = |slot| self.ready_worker(slot, self.image.generation).is_some();
-        if self.manager.is_ready() && self.slots.serving().all(ready) {
-            self.starting_until_ms = None;
-            tracing::info!("every worker serves");
-            notify::ready();
-            let addresses = self.listeners.addresses();
-            self.report.ready(&self.config, &addresses);
-        } else if now >= until {
-            self.fail_start(format!("not every worker served within {} s", START_MS_MAX / 1000));
-        }
-    }
-
-    fn fail_start(&mut self, why: String) {
-        if self.starting_until_ms.take().is_some() {
-            tracing::error!(%why, "the start failed");
-            self.report.failed(&why);
-            self.stopping = Some(Stopping::failed(clock::monotonic_ms()));
-            self.kill_everyone(Signal::SIGKILL);
         }
     }
 

@@ -1,53 +1,93 @@
-//! The verdict of a start: to the launcher that waits for a daemon, or to the terminal.
+//! How a start goes: told to the launcher that waits for a daemon, or to the terminal.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::RawFd;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::sys::process;
 
-/// The line that tells a launcher that all is well.
+/// The answer of an image that can take a server over.
 pub const READY_LINE: &str = "ready\n";
 
-/// Who is told how the start went. Told once.
+/// A word of the master to the launcher: a line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// The start takes a while; what it waits for.
+    Waits(String),
+    /// Every worker serves; what to tell whoever started the server.
+    Serves(String),
+    /// The start failed, and why.
+    Failed(String),
+}
+
+impl Word {
+    /// As the line that it is written as.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// Reads such a line.
+    pub fn read(line: &str) -> Option<Word> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+/// Who is told how the start goes. Its end is told once.
 #[derive(Default)]
 pub struct Report {
     pipe: Option<File>,
     told: bool,
+    /// What it was told to wait for last.
+    waits: String,
 }
 
 impl Report {
     /// For a launcher that waits at the other end of descriptor `pipe`, or for a terminal.
     pub fn new(pipe: Option<RawFd>) -> Report {
-        Report { pipe: pipe.map(|raw| File::from(process::adopt_descriptor(raw))), told: false }
+        let pipe = pipe.map(|raw| File::from(process::adopt_descriptor(raw)));
+        Report { pipe, ..Report::default() }
     }
 
     /// For a server that serves already.
     pub fn told() -> Report {
-        Report { pipe: None, told: true }
+        Report { told: true, ..Report::default() }
+    }
+
+    /// The start is not over; told again only where it waits for something else.
+    pub fn waits(&mut self, what: &str) {
+        if self.told || self.waits == what {
+            return;
+        }
+        what.clone_into(&mut self.waits);
+        let word = Word::Waits(what.to_owned());
+        match &mut self.pipe {
+            // The launcher may have been killed meanwhile; nobody is left to be told.
+            Some(pipe) => drop(pipe.write_all(word.line().as_bytes())),
+            None => eprintln!("wsd: {what}"),
+        }
     }
 
     /// Every worker serves.
     pub fn ready(&mut self, config: &Config, addresses: &[String]) {
-        if std::mem::replace(&mut self.told, true) {
-            return;
-        }
-        match self.pipe.take() {
-            // The launcher may have been killed meanwhile; nobody is left to be told.
-            Some(mut pipe) => drop(pipe.write_all(READY_LINE.as_bytes())),
-            None => eprintln!("{}", banner(config, addresses)),
-        }
+        let banner = banner(config, addresses);
+        self.end(Word::Serves(banner.clone()), &banner);
     }
 
     /// The start failed, and why. Not told again once it had succeeded.
     pub fn failed(&mut self, why: &str) {
+        self.end(Word::Failed(why.to_owned()), &format!("wsd: {why}"));
+    }
+
+    fn end(&mut self, word: Word, text: &str) {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
         match self.pipe.take() {
-            Some(mut pipe) => drop(pipe.write_all(why.as_bytes())),
-            None => eprintln!("wsd: {why}"),
+            Some(mut pipe) => drop(pipe.write_all(word.line().as_bytes())),
+            None => eprintln!("{text}"),
         }
     }
 
@@ -67,9 +107,35 @@ fn banner(config: &Config, addresses: &[String]) -> String {
             false => format!("http://{address}/"),
         })
         .collect();
+    let end = match config.daemonize {
+        true => "`wsd stop` stops it",
+        false => "Ctrl-C stops it",
+    };
+    let log = config
+        .log_file
+        .as_ref()
+        .map_or_else(String::new, |log| format!("; the log is {}", log.display()));
     format!(
-        "wsd {} serves {} with {workers} worker{plural}. Ctrl-C stops it.",
+        "wsd {} serves {} with {workers} worker{plural}. {end}{log}.",
         env!("CARGO_PKG_VERSION"),
         pages.join(" and ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_one_line_whatever_it_says() {
+        for word in [
+            Word::Waits("worker 0".to_owned()),
+            Word::Serves("serves".to_owned()),
+            Word::Failed("first\n  \"second\"".to_owned()),
+        ] {
+            let line = word.line();
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert_eq!(Word::read(&line), Some(word));
+        }
+    }
 }

@@ -58,6 +58,8 @@ pub struct WorkerHandle {
     pub lease: Lease,
     /// Its last words.
     pub fatal: Option<String>,
+    /// What its start waits for, as it said last.
+    pub waits: Option<String>,
     /// How many registries it was given, of dead workers, and has not answered for.
     pub closing_lost: usize,
 }
@@ -178,6 +180,7 @@ impl Master {
             app_starts: Starts::default(),
             lease: Lease::begun(first),
             fatal: None,
+            waits: None,
             closing_lost: 0,
         };
         self.board.add(id, counters);
@@ -294,6 +297,11 @@ impl Master {
             WorkerToMaster::Fatal { why } => {
                 self.workers[index].fatal = Some(protocol::last_words(why));
             }
+            WorkerToMaster::Waits { what } => {
+                let what = protocol::last_words(what);
+                tracing::info!(worker = %self.workers[index].id, what, "waits before it serves");
+                self.workers[index].waits = Some(what);
+            }
             WorkerToMaster::LostClosed => {
                 let worker = &mut self.workers[index];
                 worker.closing_lost = worker.closing_lost.saturating_sub(1);
@@ -365,7 +373,10 @@ impl Master {
         let exited = MasterToManager::Exited { id: worker.id, how: how.clone(), respawn_ms, last };
         self.tell_manager(&exited, Vec::new());
         if wanted {
-            self.fail_start(format!("worker {slot} died at its start: {how}"));
+            self.fail_start(match &worker.fatal {
+                Some(why) => format!("worker {slot} cannot serve: {why}"),
+                None => format!("worker {slot} died at its start: {how}"),
+            });
         }
     }
 
@@ -385,15 +396,5 @@ impl Master {
             && dead.generation == self.image.generation
             && self.slots.serves(dead.id.slot)
             && !self.workers.iter().any(newer)
-    }
-
-    pub(super) fn kill_worker(&mut self, id: WorkerId, abort_first: bool) {
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
-        if abort_first {
-            worker.child.signal(Signal::SIGABRT);
-            worker.child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
-        } else {
-            worker.child.signal(Signal::SIGKILL);
-        }
     }
 }

@@ -73,6 +73,7 @@ impl WorkerHandle {
             app_starts: Default::default(),
             lease: left.lease,
             fatal: None,
+            waits: None,
             closing_lost: left.closing_lost,
         })
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::check;
 use super::command::{self, ExitStatus};
 use super::stopper::{Stopped, stop};
 use super::{Server, launcher};
@@ -117,7 +118,7 @@ enum Command {
         #[arg(long, default_value = "", value_parser = close_reason)]
         reason: String,
     },
-    /// Check the configuration and report every error in it. Binds nothing.
+    /// Check the configuration, and what else a start would fail on. Binds nothing.
     Check,
     /// Open the log file anew, after it was rotated.
     Reopen,
@@ -144,14 +145,27 @@ pub fn run(server: Server) -> ExitCode {
     let strict = matches!(command, Command::Start(_) | Command::Restart(_) | Command::Check);
     let config = match launcher::load(&server, &sources, strict) {
         Ok(config) => config,
-        Err(code) => return code,
+        Err(errors) => {
+            if matches!(command, Command::Check) && options.json {
+                check::print_errors(&errors);
+            }
+            eprintln!("{errors}");
+            return ExitCode::FAILURE;
+        }
     };
     match command {
         Command::Start(_) => launcher::start(sources, config),
-        Command::Restart(_) => match end(&config) {
-            ExitStatus::Done | ExitStatus::NotRunning => launcher::start(sources, config),
-            status => status.into(),
-        },
+        Command::Restart(_) => {
+            // A server that runs is not stopped for one that cannot start.
+            if let Err(code) = launcher::find_obstacles(&sources, &config) {
+                return code;
+            }
+            match end(&config) {
+                ExitStatus::Done | ExitStatus::NotRunning => launcher::start(sources, config),
+                status => status.into(),
+            }
+        }
+        Command::Check => check::check(&sources, &config, options.json).into(),
         command => carry_out(command, &config, options.json).into(),
     }
 }
@@ -180,10 +194,9 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
             Err(status) => status,
         },
         Command::Close { fd, code, reason } => command::close(dir, fd, code, &reason, json),
-        Command::Check => check(config, json),
         Command::Reopen => command::reopen(dir),
         // These were taken care of before.
-        Command::Start(_) | Command::Restart(_) => ExitStatus::Usage,
+        Command::Check | Command::Start(_) | Command::Restart(_) => ExitStatus::Usage,
     }
 }
 
@@ -200,29 +213,6 @@ fn end(config: &Config) -> ExitStatus {
             ExitStatus::Failed
         }
     }
-}
-
-/// The configuration was read already, which is most of the check.
-fn check(config: &Config, json: bool) -> ExitStatus {
-    if let Err(error) = launcher::check_rights(config) {
-        eprintln!("wsd: {error}");
-        return ExitStatus::Failed;
-    }
-    if json {
-        match serde_json::to_string(config) {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("wsd: cannot print the configuration: {error}");
-                return ExitStatus::Failed;
-            }
-        }
-    } else {
-        println!("the configuration is good");
-        for doubt in config.doubts() {
-            println!("but {doubt}");
-        }
-    }
-    ExitStatus::Done
 }
 
 fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {

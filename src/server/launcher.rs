@@ -2,7 +2,7 @@
 //! process becomes the master, in the foreground or as a daemon.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,9 +11,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 
 use super::Server;
-use crate::config::{Config, Sources};
-use crate::error::{Error, Result, Subject};
-use crate::master::{Launch, READY_LINE, doubts};
+use super::obstacles::obstacles;
+use crate::config::{Config, ConfigErrors, Sources};
+use crate::error::{Error, Subject};
+use crate::master::{Launch, Word, doubts};
 use crate::sys::process;
 
 /// The umask of a daemon.
@@ -24,35 +25,37 @@ pub fn start_in_foreground(server: Server) -> ExitCode {
     let sources = Sources::here(None, Vec::new());
     match load(&server, &sources, true) {
         Ok(config) => start(sources, Config { daemonize: false, ..config }),
-        Err(code) => code,
+        Err(errors) => {
+            eprintln!("{errors}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// The configuration from its sources; what is wrong with it goes to stderr. Unless `strict`,
-/// faults are passed over that do not concern where the server is.
-pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, ExitCode> {
+/// The configuration from its sources. Unless `strict`, faults are passed over that do not
+/// concern where the server is.
+///
+/// # Errors
+/// Every fault.
+pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, ConfigErrors> {
     let base = server.base.clone();
-    let loaded = match strict {
+    match strict {
         true => Config::load(base, sources),
         false => Config::load_to_find(base, sources),
-    };
-    loaded.map_err(|errors| {
-        eprintln!("{errors}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
-/// What would fail a start whatever the rest of the configuration is: the rights of the children.
-pub fn check_rights(config: &Config) -> Result<()> {
-    config.worker_rights().check("")?;
-    config.app_rights().check("app.")
+/// Tells of everything that a start would fail on.
+pub fn find_obstacles(sources: &Sources, config: &Config) -> Result<(), ExitCode> {
+    let found = obstacles(sources, &invoked_path(), config);
+    found.iter().for_each(|obstacle| eprintln!("wsd: {obstacle}"));
+    if found.is_empty() { Ok(()) } else { Err(ExitCode::FAILURE) }
 }
 
 /// Becomes the master. Returns only in the launcher of a daemon, or if that failed.
 pub fn start(sources: Sources, mut config: Config) -> ExitCode {
-    if let Err(error) = check_rights(&config) {
-        eprintln!("wsd: {error}");
-        return ExitCode::FAILURE;
+    if let Err(code) = find_obstacles(&sources, &config) {
+        return code;
     }
     // A server in the foreground logs to the terminal anyway.
     if let Some(warning) = config.root_warning().filter(|_| config.daemonize) {
@@ -100,13 +103,13 @@ fn become_master(sources: Sources, config: Config, report: Option<File>) -> Erro
 
 /// Leaves the terminal twice over, so that the daemon can never get one again, and waits for
 /// its word. In the daemon itself this returns only if it could not become the master.
-fn daemonize(sources: Sources, config: Config) -> Result<ExitCode> {
+fn daemonize(sources: Sources, config: Config) -> Result<ExitCode, Error> {
     let (reader, writer) = std::io::pipe().subject(|| "pipe".to_owned())?;
     if let Some(child) = process::fork_away()? {
         drop(writer);
         // It leaves at once, and its own child is the daemon.
         let _ = waitpid(child, None);
-        return Ok(await_verdict(File::from(std::os::fd::OwnedFd::from(reader))));
+        return Ok(await_verdict(File::from(std::os::fd::OwnedFd::from(reader)), &config));
     }
     if process::fork_away()?.is_some() {
         return Ok(ExitCode::SUCCESS);
@@ -114,7 +117,7 @@ fn daemonize(sources: Sources, config: Config) -> Result<ExitCode> {
     drop(reader);
     let mut writer = away_from_link(File::from(std::os::fd::OwnedFd::from(writer)))?;
     let told = away_from_link(writer.try_clone().subject(|| "duplicate the pipe".to_owned())?)?;
-    let become_daemon = || -> Result<()> {
+    let become_daemon = || -> Result<(), Error> {
         std::env::set_current_dir("/").subject(|| "chdir /".to_owned())?;
         // What a daemon and its application make is nobody else's to change, or a stranger's to
         // read. The files of the server itself have modes of their own.
@@ -128,12 +131,12 @@ fn daemonize(sources: Sources, config: Config) -> Result<ExitCode> {
         Err(error) => error,
     };
     // The launcher may be gone already; there is nobody else to tell.
-    let _ = std::io::Write::write_all(&mut writer, error.to_string().as_bytes());
+    let _ = writer.write_all(Word::Failed(error.to_string()).line().as_bytes());
     Ok(ExitCode::FAILURE)
 }
 
 /// Moves a pipe off descriptor 3, where the launch record is about to go.
-fn away_from_link(pipe: File) -> Result<File> {
+fn away_from_link(pipe: File) -> Result<File, Error> {
     if pipe.as_raw_fd() > 9 {
         return Ok(pipe);
     }
@@ -142,29 +145,35 @@ fn away_from_link(pipe: File) -> Result<File> {
     Ok(File::from(process::adopt_descriptor(moved)))
 }
 
-fn await_verdict(mut pipe: File) -> ExitCode {
-    let mut verdict = String::new();
-    let read = pipe.read_to_string(&mut verdict);
-    match (read, verdict.as_str()) {
-        (Ok(_), READY_LINE) => ExitCode::SUCCESS,
-        (Ok(_), "") => {
-            eprintln!("wsd: the master died at its start and gave no reason; see the log");
-            ExitCode::FAILURE
-        }
-        (Ok(_), why) => {
-            eprintln!("wsd: {why}");
-            ExitCode::FAILURE
-        }
-        (Err(error), _) => {
-            eprintln!("wsd: cannot hear from the master: {error}");
-            ExitCode::FAILURE
+/// Passes on what the master says of the start, until it is over.
+fn await_verdict(pipe: File, config: &Config) -> ExitCode {
+    for line in BufReader::new(pipe).lines() {
+        match line.map(|line| Word::read(&line)) {
+            Ok(Some(Word::Waits(what))) => eprintln!("wsd: {what}"),
+            Ok(Some(Word::Serves(banner))) => {
+                eprintln!("{banner}");
+                return ExitCode::SUCCESS;
+            }
+            Ok(Some(Word::Failed(why))) => return failed(&why, config),
+            Ok(None) => {}
+            Err(error) => return failed(&format!("cannot hear from the master: {error}"), config),
         }
     }
+    failed("the master died at its start and gave no reason", config)
+}
+
+fn failed(why: &str, config: &Config) -> ExitCode {
+    eprintln!("wsd: {why}");
+    // A start that failed before the log was opened has nothing there.
+    if let Some(log) = config.log_file.as_ref().filter(|log| log.exists()) {
+        eprintln!("wsd: the log is {}", log.display());
+    }
+    ExitCode::FAILURE
 }
 
 /// The path this program was invoked by, absolute, symbolic links and all: a deployment that
 /// turns a link is followed by the next reload.
-fn invoked_path() -> PathBuf {
+pub fn invoked_path() -> PathBuf {
     let name = PathBuf::from(std::env::args_os().next().unwrap_or_default());
     let by_name = match name.components().count() {
         0 => None,

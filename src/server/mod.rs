@@ -7,11 +7,14 @@
 //! that only one process should do.
 
 #[cfg(feature = "cli")]
+mod check;
+#[cfg(feature = "cli")]
 mod cli;
 mod closures;
 #[cfg(feature = "cli")]
 mod command;
 mod launcher;
+mod obstacles;
 mod role;
 #[cfg(feature = "cli")]
 mod stopper;
@@ -77,7 +80,7 @@ impl Server {
                 self.base.listen = vec![address];
             }
             Ok(address) => self.base.listen.push(address),
-            Err(wrong) => self.wrong = Some(format!("listen({address:?}): it {wrong}")),
+            Err(wrong) => self.wrong = Some(format!("listen(\"{address}\"): it {wrong}")),
         }
         self
     }

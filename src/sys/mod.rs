@@ -5,6 +5,7 @@ pub mod account;
 pub mod clock;
 pub mod dir;
 pub mod ending;
+pub mod fork;
 pub mod guard;
 pub mod memory;
 pub mod packet;
@@ -13,6 +14,7 @@ pub mod process;
 pub mod rights;
 pub mod signal;
 pub mod socket;
+pub mod usage;
 pub mod watch;
 
 /// The descriptor at which every process of ours finds what its launcher left it.

@@ -32,6 +32,8 @@ use crate::sys::watch::watch;
 use crate::sys::{clock, ending, process};
 use crate::websocket::Codec;
 
+/// A start that lasts longer is told of, and looked at so often.
+const SLOW_START: Duration = Duration::from_secs(1);
 /// How long the exit waits for the log's writer.
 const LOG_FLUSH_TIME: Duration = Duration::from_millis(200);
 
@@ -144,8 +146,12 @@ async fn start_and_serve(
     let handler = worker.handler.clone();
     let started = worker.call_alone("on_worker_start", |context| handler.on_worker_start(context));
     tokio::select! {
-        started = started => started.map_err(|_| Error::new("on_worker_start panicked"))?,
+        started = started => {
+            started.map_err(|_| Error::new("on_worker_start panicked"))?;
+            handler.health().map_err(Error::new)?;
+        }
         () = worker.leaving() => {}
+        () = tell_waits(worker) => {}
     }
     worker.listen(worker.slot(), listeners)?;
     if worker.phase.get() == Phase::Starting {
@@ -154,6 +160,20 @@ async fn start_and_serve(
         worker.master.send(&WorkerToMaster::Ready);
     }
     reactor::run(worker, watched).await
+}
+
+/// Tells the master what a start waits for that takes a while. Never ends.
+async fn tell_waits(worker: &Rc<Worker>) {
+    let mut told = String::new();
+    loop {
+        tokio::time::sleep(SLOW_START).await;
+        let waits = worker.handler.health().err();
+        let what = waits.unwrap_or_else(|| "on_worker_start has not ended".to_owned());
+        if what != told {
+            worker.master.send(&WorkerToMaster::Waits { what: what.clone() });
+            told = what;
+        }
+    }
 }
 
 fn build(
@@ -187,6 +207,10 @@ fn build(
         spares: RefCell::default(),
         gate: Gatekeeper::new(&settings.config, process::descriptor_limit()),
         budget: super::budget::Budget::new(settings.config.client_memory),
+        disk: super::http::Disk::new(
+            settings.config.upload_tmp_dir.clone(),
+            settings.config.upload_tmp_max,
+        ),
         meters: super::meter::Meters::new(&settings.config, pace),
         listeners: RefCell::default(),
         serials: RefCell::new(Serials::new(boot.is.id.slot, boot.is.lease)),

@@ -10,7 +10,8 @@ use super::deferred::DeferredSend;
 use super::push::Route;
 use crate::api::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
 use crate::api::{
-    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError, Verdict,
+    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Reactor, TaskError,
+    Verdict,
 };
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
@@ -194,6 +195,10 @@ impl Reactor for LocalHandle {
 
     fn kill_process(&self, id: ProcessId) {
         self.with((), |worker| worker.kill_process(id));
+    }
+
+    fn show_process(&self, place: u16, state: Option<ProcessState>) {
+        self.with((), |worker| worker.show_process(place, state));
     }
 
     fn process_event(&self) -> LocalFuture<ProcessEvent> {

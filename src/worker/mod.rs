@@ -111,6 +111,7 @@ pub(crate) struct Worker {
     spares: RefCell<spares::Spares>,
     gate: accept::Gatekeeper,
     budget: budget::Budget,
+    disk: Rc<http::Disk>,
     meters: meter::Meters,
     listeners: RefCell<listeners::Listeners>,
     serials: RefCell<serials::Serials>,

@@ -100,6 +100,12 @@ impl http::Service for Plain {
         self.worker.handler.wants_body(request)
     }
 
+    fn spool(&self) -> Option<http::Spool> {
+        let most = self.worker.handler.body_in_memory_max();
+        let context = self.worker.context().filter(|_| most < usize::MAX)?;
+        Some(http::Spool::new(context.clone(), &self.worker.disk, most))
+    }
+
     fn waits_for(&self, wait: Option<Wait>) {
         let admitted = &self.worker.gate.admitted;
         if let Some(number) = self.wait.take() {

@@ -10,8 +10,9 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::Worker;
-use crate::api::{ProcessEvent, ProcessId};
+use crate::api::{ProcessEvent, ProcessId, ProcessState};
 use crate::ipc::messages::WorkerToMaster;
+use crate::ipc::places::PlaceState;
 
 /// What became of processes, until the handler asks.
 #[derive(Default)]
@@ -54,6 +55,17 @@ impl Worker {
 
     pub(super) fn kill_process(&self, id: ProcessId) {
         self.master.send(&WorkerToMaster::KillApp { id });
+    }
+
+    pub(super) fn show_process(&self, place: u16, state: Option<ProcessState>) {
+        let state = state.map(|ProcessState { pid, ready, task, restarts, events }| PlaceState {
+            pid,
+            ready,
+            task,
+            restarts,
+            events,
+        });
+        self.board.row.show(usize::from(place), state);
     }
 
     pub(super) async fn process_event(self: Rc<Self>) -> ProcessEvent {

@@ -152,7 +152,7 @@ async fn a_process_that_leaks_is_replaced_and_nobody_notices() {
 }
 
 /// The most memory that each process of a server has had, in KiB.
-fn peaks(server: &Server) -> Vec<(i32, u64)> {
+pub fn peaks(server: &Server) -> Vec<(i32, u64)> {
     let peak = |pid: i32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?.to_owned();

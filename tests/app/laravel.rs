@@ -180,3 +180,14 @@ fn a_controller_broadcasts() {
         assert_eq!(laravel.worker.hear(b).await, said("to everybody"));
     });
 }
+
+#[test]
+fn a_dump_and_die_runs_once_and_ends_its_request_alone() {
+    on_worker(async {
+        let laravel = Laravel::start().await;
+        assert_eq!(laravel.get("/dd").await.status(), 500);
+        let ran = std::fs::read_to_string(laravel.dir.path().join("storage/dd")).unwrap();
+        assert_eq!(ran, "ran\n", "it was not tried again");
+        assert_eq!(laravel.text("/count").await, "1");
+    });
+}

@@ -90,3 +90,24 @@ async fn a_misspelt_key_of_set_is_said_with_the_nearest_one() {
     ];
     assert_eq!(ran.stdout, said.join("|"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn the_clients_read_and_write_the_golden_frames() {
+    for (program, script) in [("php", "check.php"), ("python3", "check.py")] {
+        let script = path(&format!("tests/app-protocol/{script}"));
+        let said = command(Command::new(program).arg(script)).await.ok();
+        assert!(said.contains(" frames, 2 requests"), "{program}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_missing_is_told_in_one_sentence() {
+    let run =
+        "php=$(command -v php); PATH=/nowhere exec \"$php\" -d \"auto_prepend_file=$1\" \"$0\"";
+    let mut sh = Command::new("sh");
+    sh.args(["-c", run]).arg(path("tests/app/fixtures/upload_server.php"));
+    sh.arg(path("clients/php/autoload.php")).env_remove("WSD_BIN");
+    let ran = command(&mut sh).await;
+    assert!(ran.stderr.contains("wsd: wsd is not on PATH; install it, or name it in WSD_BIN\n"));
+    assert!(!ran.stderr.contains('#') && !ran.stdout.contains("Uncaught"), "{ran:?}");
+}

@@ -301,6 +301,7 @@ impl Worker {
     pub async fn answer(&self, request: http::Request<Bytes>) -> Option<HttpResponse> {
         let request = HttpRequest {
             request,
+            held: None,
             peer: Some(([192, 0, 2, 7], 40002).into()),
             client: None,
             fd: Fd::try_from(77).ok(),

@@ -25,6 +25,7 @@ mod limits;
 mod listeners;
 mod liveness;
 mod notify;
+mod obstacles;
 mod origins;
 mod processes;
 mod proxy;

@@ -26,7 +26,7 @@ final class Http
     public static function request(Request $request, int $port, string $public): IlluminateRequest
     {
         // Only what has a body may be a form.
-        $form = $request->body === '' ? null : SwooleRequest::of($request, $port);
+        $form = $request->length() === 0 ? null : SwooleRequest::of($request, $port);
         $post = $form?->post ?? [];
         if ($post === [] && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
             && str_starts_with($form?->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
@@ -40,12 +40,34 @@ final class Http
             $request->cookies(),
             self::files($form?->files ?? []),
             self::server($request, $port, $public),
-            $request->body,
+            self::content($request, $form?->tmpfiles !== null || $post !== []),
         );
         if ($illuminate->isJson()) {
             $illuminate->request = $illuminate->json();
         }
         return $illuminate;
+    }
+
+    /**
+     * What getContent() gives: a long body as a stream, which getContent(true) reads in parts. Of a
+     * long form nothing, as with php://input.
+     *
+     * @return string|resource
+     */
+    private static function content(Request $request, bool $isForm)
+    {
+        if (!$request->isHeld()) {
+            return $request->body;
+        }
+        if ($isForm) {
+            return '';
+        }
+        $stream = fopen('php://temp', 'w+b');
+        foreach ($request->parts() as $part) {
+            fwrite($stream, $part);
+        }
+        rewind($stream);
+        return $stream;
     }
 
     /**

@@ -470,8 +470,11 @@ final class App
     private function requested(array $event): void
     {
         $reply = $this->replies[$event['id']] = new Reply($this, $event['id']);
+        $isHeld = ($event['flags'] & Protocol::FLAG_HELD) !== 0;
+        $held = $isHeld ? fn (int $length) => new HeldBody($this, $event['id'], $length) : null;
         try {
-            $response = $this->call('request', Protocol::request($event['fd'], $event['payload']), $reply);
+            $request = Protocol::request($event['fd'], $event['payload'], $held);
+            $response = $this->call('request', $request, $reply);
             if ($response !== null) {
                 $reply->send($response);
             } elseif (!$reply->isKept()) {
@@ -499,6 +502,12 @@ final class App
         $frame = Protocol::frame(Protocol::RESPONSE, Protocol::FLAG_FILE, $status, $reply->id(), 0, $payload);
         $this->flush();
         return $this->channel->sendWith($frame, $file);
+    }
+
+    /** @internal a part of the body that the worker holds for a request; empty where it does no more */
+    public function readHeld(int $id, int $offset): string
+    {
+        return $this->ask(Protocol::READ, $offset, 0, pack('V', $id))['payload'];
     }
 
     /** @internal an answer is ended */
@@ -663,7 +672,7 @@ final class App
                 }
             } elseif ($frame['kind'] < Protocol::VERDICT) {
                 $this->backlog[] = $frame;
-            } elseif ($frame['kind'] < Protocol::TAKEN && $frame['id'] === $id) {
+            } elseif ($frame['id'] === $id && ($frame['kind'] < Protocol::TAKEN || $frame['kind'] === Protocol::PART)) {
                 return $frame;
             } else {
                 $this->told($frame);

@@ -76,7 +76,13 @@ final class Launcher
             Shared\Place::leaveOwn();
             return $keeper->run([self::binary(), ...$arguments]);
         }
-        return self::run($arguments, true);
+        try {
+            return self::run($arguments, true);
+        } catch (\RuntimeException $wrong) {
+            // For whoever starts a server, who needs no trace.
+            fwrite(STDERR, "wsd: {$wrong->getMessage()}\n");
+            return 1;
+        }
     }
 
     /** Runs PHP with a script and its words in the place of this process. */

@@ -38,12 +38,14 @@ final class Protocol
     public const STATS = 46;
     public const END = 47;
     public const BODY = 48;
+    public const READ = 49;
     public const PROTECT = 56;
 
     public const VERDICT = 64;
     public const TAKEN = 69;
     public const NOTE = 70;
     public const PLACE = 71;
+    public const PART = 72;
 
     /** The code of SHUTDOWN where the worker ends too. */
     public const WORKER_LEAVES = 2;
@@ -54,6 +56,7 @@ final class Protocol
     public const FLAG_COMPRESSED = 2;
     public const FLAG_VERDICT = 1;
     public const FLAG_MORE = 1;
+    public const FLAG_HELD = 1;
     public const FLAG_FILE = 2;
     public const TO_TASK = 2;
     public const TO_ANY = 4;
@@ -108,15 +111,20 @@ final class Protocol
         return $text;
     }
 
-    /** Reads the payload of OPEN, REQUEST and ATTACH. */
-    public static function request(int $fd, string $payload): Request
+    /**
+     * Reads the payload of OPEN, REQUEST and ATTACH.
+     *
+     * @param (callable(int): HeldBody)|null $held makes a body of that length which the worker holds
+     */
+    public static function request(int $fd, string $payload, ?callable $held = null): Request
     {
         $at = 0;
         $head = self::readStrings($payload, $at, 7);
         $count = unpack('V', $payload, $at)[1];
         $at += 4;
         $fields = array_chunk(self::readStrings($payload, $at, 2 * $count), 2);
-        return new Request($fd, ...$head, fields: $fields, body: substr($payload, $at));
+        $body = $held === null ? substr($payload, $at) : $held(unpack('P', $payload, $at)[1]);
+        return new Request($fd, ...$head, fields: $fields, body: $body);
     }
 
     /**

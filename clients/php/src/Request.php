@@ -4,14 +4,20 @@ declare(strict_types=1);
 
 namespace Wsd;
 
-/** The request that opened a connection, or a plain HTTP request ($fd is 0 then). */
+/**
+ * The request that opened a connection, or a plain HTTP request ($fd is 0 then).
+ *
+ * @property-read string $body of an HTTP request, all of it; in `attach` what `keep` last gave. A long
+ *     body is read from the worker then, and takes as much memory as it is long; see parts()
+ */
 final class Request
 {
+    private readonly string|HeldBody $content;
+
     /**
      * @param list<array{0: string, 1: string}> $fields header fields, names in lower case
      * @param string $peer   the other end of the TCP connection, "address:port"; empty on unix:
      * @param string $client the client's address: the peer's, or what a trusted proxy says
-     * @param string $body   of an HTTP request; in `attach` what `keep` last gave
      */
     public function __construct(
         public readonly int $fd,
@@ -23,8 +29,44 @@ final class Request
         public readonly string $local,
         public readonly string $version,
         public readonly array $fields,
-        public readonly string $body,
+        string|HeldBody $body,
     ) {
+        $this->content = $body;
+    }
+
+    public function __get(string $name): mixed
+    {
+        if ($name === 'body') {
+            return is_string($this->content) ? $this->content : $this->content->whole();
+        }
+        trigger_error("Undefined property: Wsd\\Request::\$$name", E_USER_WARNING);
+        return null;
+    }
+
+    public function __isset(string $name): bool
+    {
+        return $name === 'body';
+    }
+
+    /** Bytes of the body. */
+    public function length(): int
+    {
+        return is_string($this->content) ? strlen($this->content) : $this->content->length;
+    }
+
+    /** Whether the worker holds the body, since it is longer than 256 KiB. */
+    public function isHeld(): bool
+    {
+        return !is_string($this->content);
+    }
+
+    /** @return iterable<string> the body in parts, of which only one is in memory */
+    public function parts(): iterable
+    {
+        if (!is_string($this->content)) {
+            return $this->content->parts();
+        }
+        return $this->content === '' ? [] : [$this->content];
     }
 
     public function path(): string

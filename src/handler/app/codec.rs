@@ -31,6 +31,8 @@ pub const NOTE: u8 = 8;
 pub const USER: u8 = 16;
 /// Flag of RESPONSE and BODY: the body goes on.
 pub const MORE: u8 = 1;
+/// Flag of REQUEST: the worker holds the body, and its payload has the body's length.
+pub const HELD: u8 = 1;
 /// Flag of RESPONSE: the body is a range of the file whose descriptor comes with the frame.
 pub const FILE: u8 = 2;
 
@@ -129,6 +131,8 @@ kinds! {
     End = 47,
     /// A part of an answer's body.
     Body = 48,
+    /// Ask for a part of a request's body that the worker holds.
+    Read = 49,
     /// Leave a client alone when the idle are swept.
     Protect = 56,
     /// What became of a push or a disconnect.
@@ -147,6 +151,8 @@ kinds! {
     Note = 70,
     /// A process that stood by has a place from now on.
     Place = 71,
+    /// The answer to `Read`.
+    Part = 72,
 }
 
 /// One frame. Which fields mean something depends on the kind; the others are 0.

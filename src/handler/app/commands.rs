@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::bodies;
 use super::codec::{
     self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, USER, VERDICT,
     take_fields,
@@ -68,6 +69,7 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
             }
         }
         Kind::Body => link.taken(head.id, 0, true),
+        Kind::Read => bodies::gone(link, head.id),
         Kind::Push | Kind::Disconnect | Kind::Send if head.flags & VERDICT != 0 => {
             let too_long = matches!(broken, Broken::Length(_));
             link.verdict(head.id, if too_long { verdict_code(Verdict::TooBig) } else { INVALID });
@@ -95,6 +97,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         Kind::Refuse => refuse(link, packet),
         Kind::Response => replies::respond(link, ctx, packet),
         Kind::Body => replies::part(link, packet),
+        Kind::Read => bodies::read(link, ctx, &packet),
         Kind::Info | Kind::Exists => {
             info(link, ctx, &packet);
             Ok(())

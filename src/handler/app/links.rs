@@ -23,6 +23,13 @@ impl Links {
         self.0.borrow().iter().find(|link| link.id == id).cloned()
     }
 
+    /// The process of a place that was started last.
+    pub fn newest_of(&self, place: u16) -> Option<Rc<Link>> {
+        let links = self.0.borrow();
+        let here = links.iter().filter(|link| link.id.place == place);
+        here.max_by_key(|link| link.id.epoch).cloned()
+    }
+
     pub fn all(&self) -> Vec<Rc<Link>> {
         self.0.borrow().clone()
     }

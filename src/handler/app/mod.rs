@@ -4,8 +4,10 @@
 //! what comes from it, and this file is the handler that turns a worker's events into packets.
 //! `spawner` asks the worker for processes, which the master starts.
 
+mod bodies;
 pub mod codec;
 mod commands;
+mod counts;
 mod link;
 mod links;
 mod loss;
@@ -18,6 +20,8 @@ mod replies;
 mod settings;
 mod shared;
 mod spawner;
+mod status;
+mod tail;
 mod watch;
 
 use std::rc::Rc;
@@ -28,7 +32,7 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, COMPRESSED, Kind, Packet, TASK, USER, wants};
+use self::codec::{ANSWER, COMPRESSED, HELD, Kind, Packet, TASK, USER, wants};
 use self::link::Link;
 use self::loss::Loss;
 use self::shared::{
@@ -36,10 +40,12 @@ use self::shared::{
 };
 use self::spawner::{Started, Why};
 use crate::api::{
-    Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Refuse, Request,
+    Accept, Context, Flow, Frame, Handler, Handshake, HeldBody, HttpRequest, HttpResponse, Refuse,
+    Request,
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
+use crate::sys::usage::Usage;
 
 /// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
 const CODE_POLICY: u16 = 1008;
@@ -73,21 +79,33 @@ impl Handler for AppHandler {
         let places: Vec<u16> = (0..settings.places())
             .filter(|place| settings.is_started_by(slot, worker_num, *place))
             .collect();
-        ctx.spawn(spawner::supervise(shared.spawner.clone(), ctx.clone(), places.clone(), serve));
+        let unfit = shared.clone();
+        let unfit = move || unfit.changed.notify_waiters();
+        ctx.spawn(spawner::supervise(shared.spawner.clone(), ctx.clone(), places, serve, unfit));
         let swept = shared.clone();
         // Runs as long as the worker.
-        let _ = ctx.tick(SWEEP, move || sweep(&swept));
+        let shown = ctx.clone();
+        let _ = ctx.tick(SWEEP, move || {
+            sweep(&swept);
+            swept.show(&shown);
+        });
         Flow::later(async move {
-            until(&shared, |shared| {
-                let pool = shared.pool.borrow();
-                places.iter().all(|place| pool.is_ready(*place))
-            })
-            .await;
+            until(&shared, |shared| shared.spawner.is_unfit() || shared.loading().is_empty())
+                .await;
+            if !shared.spawner.is_unfit() {
+                shared.spawner.started();
+            }
         })
     }
 
     fn health(&self) -> Result<(), String> {
         let shared = &self.shared;
+        if let Some(why) = shared.spawner.unfit() {
+            return Err(why);
+        }
+        if shared.spawner.is_starting() {
+            return Err(shared.loads());
+        }
         let stalled = shared.pool.borrow().stalled_ms(shared.now_ms());
         if stalled < STALLED_MS_MAX {
             return Ok(());
@@ -161,6 +179,10 @@ impl Handler for AppHandler {
         Flow::default()
     }
 
+    fn body_in_memory_max(&self) -> usize {
+        bodies::IN_MEMORY_BYTES_MAX
+    }
+
     fn on_request(&self, _ctx: &Context, http: HttpRequest) -> Flow<Option<HttpResponse>> {
         if !self.shared.wanted(wants::REQUEST) {
             return Flow::Ready(None);
@@ -169,8 +191,11 @@ impl Handler for AppHandler {
         Flow::later(async move {
             let deadline = shared.settings.event_timeout;
             let fd = http.fd.map_or(0, Fd::as_u64);
-            let packet = Packet { fd, body: http_body(&http), ..Packet::new(Kind::Request) };
-            let queued = tokio::time::timeout(deadline, queue_request(&shared, packet));
+            let flags = if http.held.is_some() { HELD } else { 0 };
+            let packet =
+                Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
+            let queued = queue_request(&shared, packet, http.held);
+            let queued = tokio::time::timeout(deadline, queued);
             let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
                 *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
@@ -257,6 +282,7 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 async fn queue_request(
     shared: &Rc<Shared>,
     packet: Packet,
+    held: Option<HeldBody>,
 ) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
@@ -266,6 +292,9 @@ async fn queue_request(
             let (sender, receiver) = oneshot::channel();
             let answer = Answer::Response { answer: sender, owner: None };
             shared.answers.borrow_mut().insert(id, answer);
+            if let Some(held) = held {
+                shared.bodies.insert(id, held);
+            }
             shared.wake(place);
             return (receiver, RequestGuard { shared: shared.clone(), id });
         }
@@ -302,6 +331,7 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
     match &why {
         Some(why) => {
             tracing::warn!(app = %id, pid = link.pid, %why, "the application process was killed");
+            shared.spawner.blame(id, why);
             shared.spawner.kill(&ctx, id);
         }
         None if link.is_leaving() => {}
@@ -354,6 +384,7 @@ fn sweep(shared: &Rc<Shared>) {
     let touched = shared.pool.borrow_mut().rehome(now);
     touched.into_iter().for_each(|place| shared.wake(place));
     shared.sweep_opening(OPENING_MS_MAX);
+    shared.drop_bodies();
     let limit = shared.settings.memory_limit;
     if limit == 0 {
         return;
@@ -366,9 +397,7 @@ fn sweep(shared: &Rc<Shared>) {
     }
 }
 
-/// What a process holds in memory (`statm`, proc(5)); `None` when it is gone.
+/// What a process holds in memory; `None` when it is gone.
 fn resident_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+    Usage::of(i32::try_from(pid).ok()?).map(|usage| usage.memory_bytes)
 }

@@ -6,6 +6,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
+use super::tail::Writer;
 use crate::api::ProcessId;
 
 /// A longer line is logged in pieces.
@@ -18,7 +19,11 @@ const TRACE_TIME: Duration = Duration::from_millis(50);
 
 /// Logs what comes from a process until it closes its end: each line as an entry, and a trace with
 /// the message above it as one.
-pub async fn log_lines(mut pipe: Receiver, id: ProcessId, stream: &'static str) {
+pub async fn log_lines(mut pipe: Receiver, id: ProcessId, stream: &'static str, mut tail: Writer) {
+    let mut log = |line: &[u8]| {
+        tail.write(line);
+        log(id, stream, line);
+    };
     let mut input = BytesMut::with_capacity(LINE_BYTES_MAX);
     let mut entry = Entry::default();
     loop {
@@ -30,7 +35,7 @@ pub async fn log_lines(mut pipe: Receiver, id: ProcessId, stream: &'static str) 
             match tokio::time::timeout(TRACE_TIME, read).await {
                 Ok(read) => read,
                 Err(_) => {
-                    log(id, stream, &entry.take());
+                    log(&entry.take());
                     continue;
                 }
             }
@@ -40,17 +45,17 @@ pub async fn log_lines(mut pipe: Receiver, id: ProcessId, stream: &'static str) 
         }
         while let Some(line) = take_line(&mut input) {
             if let Some(before) = entry.add(&line) {
-                log(id, stream, &before);
+                log(&before);
             }
         }
     }
     if !input.is_empty()
         && let Some(before) = entry.add(&input)
     {
-        log(id, stream, &before);
+        log(&before);
     }
     if !entry.is_empty() {
-        log(id, stream, &entry.take());
+        log(&entry.take());
     }
 }
 

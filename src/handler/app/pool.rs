@@ -312,11 +312,6 @@ impl Pool {
         self.queues[usize::from(place)].process.is_some()
     }
 
-    /// Events that wait or are being handled, of all places.
-    pub fn events(&self) -> usize {
-        self.queues.iter().map(ProcessQueue::events).sum()
-    }
-
     /// The process at a place that is ready and serves it.
     pub fn process(&self, place: u16) -> Option<ProcessId> {
         self.queues.get(usize::from(place))?.process.as_ref().map(|process| process.id)

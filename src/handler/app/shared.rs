@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
+use super::bodies::Bodies;
 use super::codec::{ANSWER, Kind, NOTE, Packet, RequestBody, TASK, USER, put_string};
 use super::links::Links;
 use super::pool::{Pin, Pool};
@@ -57,6 +58,8 @@ pub struct Shared {
     pub changed: Notify,
     pub answers: RefCell<HashMap<u32, Answer>>,
     pub outgoing: Outgoings,
+    /// Bodies of requests that are held for the processes.
+    pub bodies: Bodies,
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
@@ -74,6 +77,7 @@ impl Shared {
             changed: Notify::new(),
             answers: RefCell::default(),
             outgoing: Outgoings::default(),
+            bodies: Bodies::default(),
             opening: RefCell::default(),
             wants: Cell::new(None),
             begun: Instant::now(),
@@ -322,7 +326,10 @@ pub fn http_body(http: &HttpRequest) -> Bytes {
         local: text(&http.local.map(|local| local.to_string()).unwrap_or_default()),
         version: text(&format!("{:?}", request.version())),
         fields: request.headers().iter().map(field).collect(),
-        rest: request.body().clone(),
+        rest: match &http.held {
+            Some(held) => Bytes::copy_from_slice(&held.length().to_le_bytes()),
+            None => request.body().clone(),
+        },
     }
     .encode()
 }

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 
 use super::output;
+use super::tail::Tail;
 use crate::api::{Context, ProcessEvent, ProcessId};
 
 /// How long a start that was not possible is put off.
@@ -104,6 +105,12 @@ pub struct Spawner {
     places: RefCell<HashMap<u16, Place>>,
     sockets: RefCell<HashMap<ProcessId, StdStream>>,
     tokens: RefCell<Tokens>,
+    /// The worker waits for every place to have a process.
+    starting: Cell<bool>,
+    /// What processes printed that have not said READY.
+    tails: RefCell<HashMap<ProcessId, Rc<Tail>>>,
+    /// Why the application does not run.
+    unfit: RefCell<Option<String>>,
 }
 
 impl Spawner {
@@ -115,6 +122,36 @@ impl Spawner {
             places: RefCell::default(),
             sockets: RefCell::default(),
             tokens: RefCell::new(Tokens::new()),
+            starting: Cell::new(true),
+            tails: RefCell::default(),
+            unfit: RefCell::default(),
+        }
+    }
+
+    /// Every place has a process that is ready. One that dies from here on is started again.
+    pub fn started(&self) {
+        self.starting.set(false);
+    }
+
+    /// Whether the worker waits for its processes still.
+    pub fn is_starting(&self) -> bool {
+        self.starting.get()
+    }
+
+    /// Why the application does not run, where one of its first processes ended unready.
+    pub fn unfit(&self) -> Option<String> {
+        self.unfit.borrow().clone()
+    }
+
+    /// Whether the application does not run.
+    pub fn is_unfit(&self) -> bool {
+        self.unfit.borrow().is_some()
+    }
+
+    /// A process is about to be ended, and why.
+    pub fn blame(&self, id: ProcessId, why: &Why) {
+        if let Some(tail) = self.tails.borrow().get(&id) {
+            tail.blame(why.to_string());
         }
     }
 
@@ -191,9 +228,16 @@ impl Spawner {
 
     /// A process said READY.
     pub fn ready(&self, id: ProcessId) {
+        self.heard(id);
         if let Some(place) = self.places.borrow_mut().get_mut(&id.place) {
             place.ready |= place.epoch == id.epoch;
         }
+    }
+
+    /// What a process prints is not kept any more.
+    fn heard(&self, id: ProcessId) -> Option<Rc<Tail>> {
+        let tail = self.tails.borrow_mut().remove(&id);
+        tail.inspect(|tail| tail.forget())
     }
 
     /// What became of a process: a socket to serve where it runs; where it ended, the time to
@@ -215,7 +259,11 @@ impl Spawner {
             ProcessEvent::Exited { id, how } => {
                 tracing::info!(app = %id, %how, "an application process ended");
                 self.sockets.borrow_mut().remove(&id);
-                self.ended(id)
+                let tail = self.tails.borrow_mut().remove(&id);
+                match tail.filter(|_| self.starting.get() && !self.is_spare(id)) {
+                    Some(tail) => Happened::Unfit(id, how, tail),
+                    None => self.ended(id),
+                }
             }
         }
     }
@@ -254,7 +302,8 @@ impl Spawner {
             Happened::Ended(place, Duration::ZERO, false) => self.start(ctx, place),
             Happened::Ended(place, Duration::ZERO, true) => self.start_spare(ctx, place),
             Happened::Ended(place, wait, spare) => {
-                tracing::warn!(place, ?wait, "application processes end often; waiting a while");
+                let wait_ms = wait.as_millis();
+                tracing::warn!(place, wait_ms, "application processes end often; waiting a while");
                 self.start_later(ctx, place, wait, spare);
             }
             _ => {}
@@ -266,14 +315,17 @@ impl Spawner {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut descriptors = vec![OwnedFd::from(theirs)];
+        let tail = Rc::new(Tail::default());
         let streams: &[&str] = if self.own_stdout { &["stderr"] } else { &["stderr", "stdout"] };
         for stream in streams {
             let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            ctx.spawn(output::log_lines(Receiver::from_owned_fd(reader)?, id, stream));
+            let pipe = Receiver::from_owned_fd(reader)?;
+            ctx.spawn(output::log_lines(pipe, id, stream, tail.writer()));
             descriptors.push(writer);
         }
         self.sockets.borrow_mut().insert(id, ours);
+        self.tails.borrow_mut().insert(id, tail);
         Ok(descriptors)
     }
 }
@@ -284,21 +336,31 @@ pub enum Happened {
     Started(Started),
     /// It ended; start another for that place after a while, which stands by if the last is true.
     Ended(u16, Duration, bool),
+    /// It ended before it was ready, while the worker starts: how, and what it printed.
+    Unfit(ProcessId, String, Rc<Tail>),
     /// Nothing is left to do.
     Nothing,
 }
 
-/// Starts the processes of all places, and again for ever; gives each to `serve`.
+/// Starts the processes of all places, and again for ever; gives each to `serve`. Where the
+/// application does not run, `unfit` is called.
 pub async fn supervise(
     spawner: Rc<Spawner>,
     ctx: Context,
     places: Vec<u16>,
     serve: impl Fn(Started) + 'static,
+    unfit: impl Fn() + 'static,
 ) {
     places.into_iter().for_each(|place| spawner.start(&ctx, place));
     loop {
         match spawner.happened(ctx.reactor().process_event().await) {
             Happened::Started(started) => serve(started),
+            Happened::Unfit(id, how, tail) => {
+                let why = tail.obituary(id, &how).await;
+                spawner.unfit.borrow_mut().get_or_insert(why);
+                spawner.stop();
+                unfit();
+            }
             other => spawner.follow(&ctx, other),
         }
     }

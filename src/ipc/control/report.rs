@@ -44,6 +44,12 @@ pub struct Status {
     pub restarts: Restarts,
     /// The manager itself.
     pub manager: ManagerReport,
+    /// Resident memory of the master in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Processor time of the master so far, in milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 /// A worker process.
@@ -67,6 +73,36 @@ pub struct WorkerReport {
     pub lane_bytes: u64,
     /// What it counts.
     pub counters: BTreeMap<String, u64>,
+    /// Resident memory in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Processor time so far, in milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
+    /// Its application processes, as of at most a second ago.
+    #[serde(default)]
+    pub processes: Vec<ProcessReport>,
+}
+
+/// An application process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// Its place: 0 to `app.processes` - 1, and then those that do tasks.
+    pub place: usize,
+    /// Its process.
+    pub pid: u32,
+    /// Whether it does tasks alone.
+    pub task: bool,
+    /// Whether the application is loaded, so that the process takes events.
+    pub ready: bool,
+    /// Events that it handles, and that wait for it.
+    pub events: u32,
+    /// How many processes were started in that place before it, by this worker.
+    pub restarts: u32,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Processor time so far, in milliseconds.
+    pub cpu_ms: u64,
 }
 
 /// What a worker does.
@@ -204,6 +240,12 @@ pub struct ManagerReport {
     pub held_bytes: u64,
     /// Control connections that are open.
     pub control_clients: u64,
+    /// Resident memory in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Processor time so far, in milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 /// An open connection, in the answer to `connections`.

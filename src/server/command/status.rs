@@ -55,8 +55,12 @@ fn render(status: &Status, style: Style) -> String {
         ));
     };
     line("listen", safe(&status.listen.join("  ")));
-    line("master", format!("pid {}", status.master_pid));
-    line("manager", format!("pid {}{}", status.manager_pid, restarts(status.restarts.managers)));
+    let takes = |memory, cpu| format!("{}, {} of CPU", bytes(memory), duration(cpu));
+    let (memory, cpu) = (status.memory_bytes, status.cpu_ms);
+    line("master", format!("pid {}  {}", status.master_pid, takes(memory, cpu)));
+    let (memory, cpu) = (status.manager.memory_bytes, status.manager.cpu_ms);
+    let again = restarts(status.restarts.managers);
+    line("manager", format!("pid {}  {}{again}", status.manager_pid, takes(memory, cpu)));
     let held = status.manager.held_bytes;
     match status.reload.state {
         ReloadState::Idle => {}
@@ -64,8 +68,7 @@ fn render(status: &Status, style: Style) -> String {
         state => line("reload", state.as_str().to_owned()),
     }
     text.push('\n');
-    text.push_str(&workers(&status.workers).lines(style));
-    text.push('\n');
+    text.push_str(&tables(status, style));
     let mut line = |label: &str, value: String| {
         text.push_str(&format!(
             "  {}  {value}\n",
@@ -83,14 +86,10 @@ fn render(status: &Status, style: Style) -> String {
     );
     line(
         "messages",
-        format!(
-            "{} in ({})  {} out ({})",
-            number(total("messages_in")),
-            bytes(total("bytes_in")),
-            number(total("messages_out")),
-            bytes(total("bytes_out"))
-        ),
+        format!("{} in  {} out", number(total("messages_in")), number(total("messages_out"))),
     );
+    // Handshakes, plain HTTP and control frames among them.
+    line("traffic", format!("{} in  {} out", bytes(total("bytes_in")), bytes(total("bytes_out"))));
     line(
         "pushes",
         format!(
@@ -103,6 +102,16 @@ fn render(status: &Status, style: Style) -> String {
     );
     for (label, tone, what) in troubles(status) {
         line(label, style.text(tone, &what));
+    }
+    text
+}
+
+/// The workers, and their application processes where there are any.
+fn tables(status: &Status, style: Style) -> String {
+    let mut text = workers(&status.workers).lines(style) + "\n";
+    if status.workers.iter().any(|worker| !worker.processes.is_empty()) {
+        text += &applications(&status.workers).lines(style);
+        text.push('\n');
     }
     text
 }
@@ -163,6 +172,8 @@ fn workers(workers: &[WorkerReport]) -> Table {
         ">bytes out",
         ">lane",
         ">silent",
+        ">memory",
+        ">cpu",
     ]);
     for worker in workers {
         let count = |name: &str| worker.counters.get(name).copied().unwrap_or_default();
@@ -185,7 +196,35 @@ fn workers(workers: &[WorkerReport]) -> Table {
             (bytes(count("bytes_out")), Tone::Plain),
             quiet(worker.lane_bytes > 0, bytes(worker.lane_bytes)),
             quiet(worker.silent_ms >= 1000, duration(worker.silent_ms)),
+            (bytes(worker.memory_bytes), Tone::Plain),
+            (duration(worker.cpu_ms), Tone::Plain),
         ]);
+    }
+    table
+}
+
+/// The application processes of all workers.
+fn applications(workers: &[WorkerReport]) -> Table {
+    let mut table =
+        Table::new(&["process", "state", ">pid", ">events", ">restarts", ">memory", ">cpu"]);
+    for worker in workers {
+        for process in &worker.processes {
+            let (state, tone) = match (process.ready, process.events) {
+                (false, _) => ("starting", Tone::Odd),
+                (true, 0) => ("idle", Tone::Good),
+                (true, _) => ("busy", Tone::Good),
+            };
+            let task = if process.task { " task" } else { "" };
+            table.row(vec![
+                (format!("{}.{}/{}{task}", worker.slot, worker.epoch, process.place), Tone::Plain),
+                (state.to_owned(), tone),
+                (process.pid.to_string(), Tone::Plain),
+                (number(process.events.into()), Tone::Plain),
+                (number(process.restarts.into()), Tone::Plain),
+                (bytes(process.memory_bytes), Tone::Plain),
+                (duration(process.cpu_ms), Tone::Plain),
+            ]);
+        }
     }
     table
 }
@@ -194,6 +233,7 @@ fn workers(workers: &[WorkerReport]) -> Table {
 mod tests {
     use super::*;
     use crate::fd::Slot;
+    use crate::ipc::control::ProcessReport;
     use std::collections::BTreeMap;
 
     #[test]
@@ -208,6 +248,18 @@ mod tests {
             silent_ms,
             lane_bytes: 0,
             counters: BTreeMap::from([("messages_in".to_owned(), 5_000_000)]),
+            memory_bytes: 3 << 20,
+            cpu_ms: 61_000,
+            processes: vec![ProcessReport {
+                place: 1,
+                pid: 4200,
+                task: slot == 1,
+                ready: true,
+                events: slot.into(),
+                restarts: 2,
+                memory_bytes: 24 << 20,
+                cpu_ms: 900,
+            }],
         };
         let status = Status {
             version: "0.1.0".to_owned(),
@@ -224,15 +276,20 @@ mod tests {
         let page = "\
 wsd 0.1.0  up 12m 5s  generation 2  2,408 connections
   listen     127.0.0.1:8000
-  master     pid 4000
-  manager    pid 4001
+  master     pid 4000  0 B, 0 ms of CPU
+  manager    pid 4001  0 B, 0 ms of CPU
 
-  worker  state     pid  gen   open    msgs in  msgs out  bytes out  lane  silent
-  0.1     serving  4100    2  1,204  5,000,000         0        0 B     -       -
-  1.1     hung     4101    2  1,204  5,000,000         0        0 B     -      4s
+  worker  state     pid  gen   open    msgs in  msgs out  bytes out  lane  silent   memory    cpu
+  0.1     serving  4100    2  1,204  5,000,000         0        0 B     -       -  3.0 MiB  1m 1s
+  1.1     hung     4101    2  1,204  5,000,000         0        0 B     -      4s  3.0 MiB  1m 1s
+
+  process     state   pid  events  restarts    memory     cpu
+  0.1/1       idle   4200       0         2  24.0 MiB  900 ms
+  1.1/1 task  busy   4200       1         2  24.0 MiB  900 ms
 
   clients    0 opened  0 closed  0 refused
-  messages   0 in (0 B)  0 out (0 B)
+  messages   0 in  0 out
+  traffic    0 B in  0 B out
   pushes     0 queued  0 gone  0 full  0 relayed
   trouble    3 handlers panicked
 ";

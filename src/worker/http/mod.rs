@@ -8,6 +8,7 @@ mod body;
 mod chunks;
 mod gate;
 mod room;
+mod spool;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use tokio::time::timeout;
 
 use self::body::Outgoing;
 use self::gate::{Exit, Gate, Outcome};
-use self::room::{collect, held};
+use self::room::{Collected, collect, held};
+pub use self::spool::{Disk, Spool};
 use self::stall::Stall;
 use super::admission::Wait;
 use super::ending::{LONGEST, SILENCE};
@@ -79,6 +81,11 @@ pub trait Service {
 
     /// Whether the handler is to have the body of this request.
     fn wants_body(&self, request: &http::request::Parts) -> bool;
+
+    /// Where a body goes that is too long for memory; `None`: the handler wants it in memory.
+    fn spool(&self) -> Option<Spool> {
+        None
+    }
 
     /// The connection waits for its client from now on, or, with `None`, no more.
     fn waits_for(&self, wait: Option<Wait>);
@@ -203,18 +210,15 @@ async fn respond<V: Service>(
     }
     drop_underscores(&mut parts.headers);
     let body = if body.is_end_stream() {
-        Ok(Bytes::new())
+        Ok(Collected::Whole(Bytes::new()))
     } else if service.wants_body(&parts) {
         collect(service, body, most).await
     } else {
         last = true;
-        Ok(Bytes::new())
+        Ok(Collected::Whole(Bytes::new()))
     };
     let mut response = match body {
-        Ok(body) => {
-            let request = http::Request::from_parts(parts, body);
-            held(service, answer(service, peer, client, request).await)
-        }
+        Ok(body) => held(service, answer(service, peer, client, parts, body).await),
         Err(Some(refusal)) => refuse(service, &refusal),
         Err(None) => broken_off(service, exit),
     };
@@ -267,17 +271,22 @@ async fn answer<V: Service>(
     service: &V,
     peer: Option<SocketAddr>,
     client: Option<IpAddr>,
-    request: http::Request<Bytes>,
+    parts: http::request::Parts,
+    body: Collected,
 ) -> HttpResponse {
-    let (parts, body) = request.into_parts();
     if let Some(health) = health_of(service, &parts) {
         return health_response(health);
     }
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let reads = matches!(method, Method::GET | Method::HEAD);
+    let (body, held) = match body {
+        Collected::Whole(body) => (body, None),
+        Collected::Held(held) => (Bytes::new(), Some(held)),
+    };
     let request = http::Request::from_parts(parts, body);
+    let request = HttpRequest { request, held, peer, client, fd: None, local: None };
     let is_head = method == Method::HEAD;
-    match service.answer(HttpRequest { request, peer, client, fd: None, local: None }).await {
+    match service.answer(request).await {
         Some(response) => checked(response, is_head),
         None if method == Method::OPTIONS => options(),
         // Load balancers ask for this by default whether a server is there.

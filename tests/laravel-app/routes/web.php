@@ -44,4 +44,8 @@ Route::get('/echoed', function () {
     echo 'said ';
     return 'done';
 });
+Route::get('/dd', function () {
+    file_put_contents(storage_path('dd'), "ran\n", FILE_APPEND);
+    dd('dumped');
+});
 Route::get('/throws', fn () => throw new RuntimeException('as told'));

@@ -108,14 +108,15 @@ class Request
         return $this->completed;
     }
 
+    /** The body; a long one is read from the server now, and takes as much memory as it is long. */
     public function rawContent(): string|false
     {
-        return $this->body;
+        return $this->from?->isHeld() ? $this->from->body : $this->body;
     }
 
     public function getContent(): string|false
     {
-        return $this->body;
+        return $this->rawContent();
     }
 
     /** The whole request as bytes. A server's is put together from its parts, as wsd read them. */
@@ -189,23 +190,27 @@ class Request
             'request_time_float' => $now,
             'server_protocol' => $request->version,
         ];
-        $this->body = $request->body;
-        if ($this->body !== '' && in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {
-            $this->form($request->header('content-type') ?? '');
+        $this->body = $request->isHeld() ? '' : $request->body;
+        if ($request->length() > 0 && in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {
+            $this->form($request, $request->header('content-type') ?? '');
         }
     }
 
-    private function form(string $type): void
+    private function form(WsdRequest $request, string $type): void
     {
         if (stripos($type, 'application/x-www-form-urlencoded') === 0) {
             if ($this->options['parse_body']) {
-                parse_str($this->body, $this->post);
+                parse_str($request->body, $this->post);
             }
             return;
         }
         $boundary = Multipart::boundary($type);
         if ($boundary !== null) {
-            $form = Multipart::parse($this->body, $boundary, $this->options['upload_tmp_dir']);
+            $form = new Multipart($boundary, $this->options['upload_tmp_dir']);
+            foreach ($request->parts() as $part) {
+                $form->feed($part);
+            }
+            $form->end();
             $files = $this->options['parse_files'] ? Multipart::likeFiles($form->files) : $form->files;
             [$this->post, $this->files] = [$form->post ?: null, $files ?: null];
             $this->tmpfiles = $form->temporary ?: null;

@@ -1,0 +1,190 @@
+//! What would keep a server from starting, as far as that can be seen without starting one.
+//! `check` tells it, and `start` before anything is begun.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use serde::Serialize;
+
+use crate::config::{Config, HandlerName, ListenAddr, Sources};
+use crate::error::Result;
+use crate::master::doubts;
+use crate::sys::fork::ask_child;
+
+/// Where a program without a slash in its name is looked for where PATH is not set (`execvp`).
+const PATH_UNSET: &str = "/bin:/usr/bin";
+
+/// One obstacle.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Obstacle {
+    /// The key it is about; empty where it is about none.
+    pub key: &'static str,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            "" => f.write_str(&self.text),
+            key => write!(f, "{key}: {}", self.text),
+        }
+    }
+}
+
+fn obstacle(key: &'static str, text: impl Into<String>) -> Obstacle {
+    Obstacle { key, text: text.into() }
+}
+
+/// Everything that a start with this configuration would fail on. `program` is what the server
+/// would run.
+pub(super) fn obstacles(sources: &Sources, program: &Path, config: &Config) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    let rights = [config.worker_rights().check(""), config.app_rights().check("app.")];
+    found.extend(rights.into_iter().filter_map(Result::err).map(|error| {
+        // The sentence names the key itself.
+        obstacle("", error.to_string())
+    }));
+    if let Err(error) = doubts(sources, program, config) {
+        found.push(obstacle("", error.to_string()));
+    }
+    found.extend(places(config));
+    if config.handler == HandlerName::App {
+        found.extend(application(config, found.is_empty()));
+    }
+    found.dedup();
+    found
+}
+
+/// The directories that a start writes to.
+fn places(config: &Config) -> Vec<Obstacle> {
+    let own = |path: &Path| path.parent() == Some(&config.runtime_dir);
+    let parent = |path: &Path| path.parent().map(Path::to_owned);
+    let mut places = vec![("runtime_dir", Some(config.runtime_dir.clone()), true)];
+    if !own(&config.pid_file) {
+        places.push(("pid_file", parent(&config.pid_file), false));
+    }
+    let log = config.log_file.as_ref().and_then(|log| parent(log));
+    places.push(("log_file", log.filter(|log| log != Path::new("/dev")), true));
+    for address in &config.listen {
+        if let ListenAddr::Unix(path) = address
+            && !own(path)
+        {
+            places.push(("listen", parent(path), false));
+        }
+    }
+    if config.handler == HandlerName::App {
+        places.push(("upload_tmp_dir", Some(config.upload_tmp_dir.clone()), false));
+    }
+    let judged =
+        places.into_iter().map(|(key, place, made)| (key, place.map(|it| judge(&it, made))));
+    judged.filter_map(|(key, wrong)| Some(obstacle(key, wrong??))).collect()
+}
+
+/// What is wrong with a directory that files are to be made in. `made` says that it is made where
+/// it is missing.
+fn judge(directory: &Path, made: bool) -> Option<String> {
+    let shown = directory.display();
+    let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok())?;
+    let is_there = there == directory;
+    if !there.is_dir() {
+        return Some(format!("{} is no directory; name another place", there.display()));
+    }
+    if !is_there && !made {
+        return Some(format!(
+            "there is no directory {shown}; make that directory, or name another"
+        ));
+    }
+    let errno = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    Some(match is_there {
+        true => format!("nothing can be made in {shown}: {}; name another place", errno.desc()),
+        false => format!(
+            "{shown} cannot be made, since nothing can be made in {}: {}; name another place",
+            there.display(),
+            errno.desc()
+        ),
+    })
+}
+
+/// Whether the application's program would be found and executed. With `as_user` the kernel is
+/// asked with the application's rights.
+fn application(config: &Config, as_user: bool) -> Vec<Obstacle> {
+    let look = || program(config).err().map_or_else(String::new, |it| it.to_record());
+    let said = match as_user {
+        true => ask_child(|| match config.app_rights().take() {
+            Ok(()) => look(),
+            Err(error) => obstacle("", error.to_string()).to_record(),
+        }),
+        false => Ok(look()),
+    };
+    match said {
+        Ok(record) => Obstacle::of_record(&record).into_iter().collect(),
+        Err(error) => vec![obstacle("app.command", error.to_string())],
+    }
+}
+
+impl Obstacle {
+    /// For the way from a child.
+    fn to_record(&self) -> String {
+        format!("{}\n{}", self.key, self.text)
+    }
+
+    fn of_record(record: &str) -> Option<Obstacle> {
+        let (key, text) = record.split_once('\n')?;
+        let key = ["app.command", "app.cwd"].into_iter().find(|known| *known == key);
+        Some(obstacle(key.unwrap_or_default(), text))
+    }
+}
+
+/// Finds the program as `execvp` does, from the application's working directory on.
+fn program(config: &Config) -> std::result::Result<(), Obstacle> {
+    let cwd = &config.app.cwd;
+    if let Err(errno) = nix::unistd::chdir(cwd) {
+        let text = format!("{}: {}; name a directory that is there", cwd.display(), errno.desc());
+        return Err(obstacle("app.cwd", text));
+    }
+    let Some(program) = config.app.command.0.first() else { return Ok(()) };
+    let wrong = |what: &str| Err(obstacle("app.command", what));
+    if program.contains('/') {
+        return match executable(Path::new(program)) {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOENT) => wrong(&format!(
+                "there is no {program} (seen from {}); name a program that is there",
+                cwd.display()
+            )),
+            Err(errno) => wrong(&format!("{program} cannot be executed: {}", errno.desc())),
+        };
+    }
+    let path = config.app.env.get("PATH").map(OsString::from);
+    let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| PATH_UNSET.into());
+    let mut refused: Option<(PathBuf, Errno)> = None;
+    for directory in std::env::split_paths(&path) {
+        let candidate = directory.join(program);
+        match executable(&candidate) {
+            Ok(()) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => drop(refused.get_or_insert((candidate, errno))),
+        }
+    }
+    match refused {
+        Some((candidate, errno)) => wrong(&format!(
+            "{} cannot be executed: {}; name another, or change its permissions",
+            candidate.display(),
+            errno.desc()
+        )),
+        None => wrong(&format!(
+            "there is no program {program} on PATH ({}); install it, or write its whole path",
+            path.to_string_lossy()
+        )),
+    }
+}
+
+/// Whether this process may execute a file.
+fn executable(path: &Path) -> nix::Result<()> {
+    access(path, AccessFlags::X_OK)?;
+    // A directory may be entered, and not executed.
+    if path.is_dir() { Err(Errno::EACCES) } else { Ok(()) }
+}
