@@ -6,7 +6,7 @@ use super::process_queue::ProcessQueue;
 impl Pool {
     /// Whether no event waits anywhere or is being handled.
     pub fn idle(&self) -> bool {
-        self.queues.iter().all(|queue| queue.events() == 0)
+        self.served().iter().all(|queue| queue.events() == 0)
     }
 
     /// Whether an event of that client waits or is being handled.

@@ -296,17 +296,6 @@ impl Pool {
         loss
     }
 
-    /// Whether no event waits anywhere or is being handled.
-    pub fn idle(&self) -> bool {
-        self.served().iter().all(|queue| queue.events() == 0)
-    }
-
-    /// Whether an event of that client waits or is being handled.
-    pub fn is_busy(&self, fd: u64) -> bool {
-        let Some(pin) = self.pins.get(&fd) else { return false };
-        self.queues[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
-    }
-
     /// Whether a ready process has that place.
     pub fn is_ready(&self, place: u16) -> bool {
         self.queues[usize::from(place)].process.is_some()
