@@ -75,23 +75,34 @@ fn the_swoole_page_has_every_event_method_and_setting_of_the_classes() {
         prose.split(|char: char| !char.is_alphanumeric()).map(str::to_lowercase).collect();
     let server = read("clients/php/swoole/Server.php");
     let mut missing = BTreeSet::new();
-    for event in list(&server, "EVENTS = [").iter().chain(&list(&server, "SILENT = [")) {
-        if !events.contains(event) {
-            missing.insert(event.clone());
-        }
+    for kind in ["EVENTS = [", "SILENT = [", "KEPT = ["] {
+        missing.extend(list(&server, kind).into_iter().filter(|event| !events.contains(event)));
     }
     let settings = read("clients/php/src/SwooleSettings.php");
     let keys =
         list(&settings, "NOTHING_TO_DO = [").into_iter().chain(list(&settings, "$known = ["));
     missing.extend(keys.filter(|key| !told.contains(key) && key != "wsd" && key != "socket_type"));
-    let aliases = ["connection_info", "connection_list", "wsd"];
-    for source in [&server, &read("clients/php/swoole/WebSocket/Server.php")] {
+    // Other names, and what PHP's foreach calls.
+    let aliases = [
+        "connection_info",
+        "connection_list",
+        "wsd",
+        "delete",
+        "belong",
+        "run",
+        "opensWebSockets",
+    ];
+    let foreach = ["rewind", "valid", "current", "key", "next"];
+    let classes =
+        ["Server", "WebSocket/Server", "Server/Port", "Table", "Atomic", "Lock", "Process"];
+    for source in classes.map(|class| read(&format!("clients/php/swoole/{class}.php"))) {
         let public = ["public function ", "public static function "];
         let names = public.iter().flat_map(|start| source.split(start).skip(1));
         let names = names.filter_map(|rest| rest.split('(').next());
         missing.extend(
             names
-                .filter(|name| name.chars().all(char::is_alphanumeric) && !aliases.contains(name))
+                .filter(|name| name.chars().all(char::is_alphanumeric))
+                .filter(|name| !aliases.contains(name) && !foreach.contains(name))
                 .filter(|name| {
                     !told.iter().any(|told| told == name || *told == format!("{name}()"))
                 })
