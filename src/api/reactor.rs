@@ -29,13 +29,15 @@ pub trait Reactor {
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict;
     /// See [`Context::protect`](super::Context::protect).
     fn protect(&self, fd: Fd, on: bool) -> Verdict;
-    /// See [`Context::change`](super::Context::change). A stand-in without rooms has no clients in them, and so on.
+    /// See [`Context::change`](super::Context::change). A stand-in without rooms has no clients in
+    /// them, and so on.
     fn change(&self, fd: Fd, change: Change) -> Verdict {
         let _ = (fd, change);
         Verdict::Gone
     }
     /// As [`change`](Self::change), and answers when what any worker publishes from then on finds
-    /// the client in the topic that it joins; see [`Context::join_confirmed`](super::Context::join_confirmed).
+    /// the client in the topic that it joins; see
+    /// [`Context::join_confirmed`](super::Context::join_confirmed).
     fn change_confirmed(&self, fd: Fd, change: Change) -> LocalFuture<Verdict> {
         Box::pin(std::future::ready(self.change(fd, change)))
     }

@@ -337,7 +337,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_is_in_which_room_is_what_was_asked_for(steps in prop::collection::vec(step(), 0..200)) {
+        fn who_is_in_which_room_is_what_was_asked_for(
+            steps in prop::collection::vec(step(), 0..200),
+        ) {
             let (mut rooms, mut holders) = (Rooms::default(), Some8::default());
             let mut model: BTreeMap<u8, BTreeSet<u32>> = BTreeMap::new();
             let mut known: BTreeSet<Topic> = BTreeSet::new();
