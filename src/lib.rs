@@ -34,10 +34,18 @@
 //! - [`Handle`](api::Handle) is a context that crosses threads.
 //! - [`Accept::extension`](api::Accept::extension) takes what `on_handshake` found out, a signed-in
 //!   user for example, to `on_open`.
-//! - [`testing`] has a worker's stand-in, for the tests of your handlers.
+//! - [`Server::state`] makes what the closures of a worker share;
+//!   [`Context::server_tick`](api::Context::server_tick) is a timer that runs once in the whole
+//!   server, whichever worker that is in.
+//! - [`Server::freeze`] and [`Server::on_attach`] take what you know of a client along when a
+//!   reload moves its connection.
+//! - [`testing`] has a worker's stand-in for the tests of your handlers, and with the feature
+//!   `testing` a server within a test.
 //! - [`Config`](config::Config) is what `etc/wsd.toml`, the environment and `--set` resolve to.
 //!
-//! How the inside is laid out stands in `docs/architecture.md`.
+//! Features, all on by default: `cli` is the command line ([`Server::run`]; without it there is
+//! [`Server::start`]), `handlers` are the handlers of the stock program, `mimalloc` is its
+//! allocator. How the inside is laid out stands in `docs/architecture.md`.
 
 pub mod api;
 pub mod close;
@@ -70,10 +78,17 @@ mod sys;
 #[doc(hidden)]
 pub mod sys;
 
-pub use api::testing;
 pub use bytes;
 pub use http;
 pub use server::Server;
+
+/// For the tests of programs: a stand-in for a worker, and with the feature `testing` a whole
+/// server within the test.
+pub mod testing {
+    pub use crate::api::testing::*;
+    #[cfg(any(test, feature = "testing"))]
+    pub use crate::server::testing::{ClientError, TestClient, TestServer};
+}
 
 /// What only `fuzz/targets` may see of rooms that are closed to everybody else.
 #[cfg(fuzzing)]

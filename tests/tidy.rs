@@ -57,6 +57,7 @@ const PLACES: &[(&str, &[&str])] = &[
             "src/manager/",
             "src/worker/",
             "src/handler/",
+            "src/server/testing/",
             "bin/wsd-bench",
             "tests/",
             "fuzz/",

@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Handle, LocalFuture, Message, Opcode, Reactor, TaskError, Verdict};
+use super::{Handle, Message, Opcode, Reactor, TaskError, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// What is known of a connection. Swoole's `getClientInfo`.
@@ -205,37 +204,6 @@ impl Context {
         self.reactor.spawn(Box::pin(future));
     }
 
-    /// Calls `f` once, after `delay`. Swoole's `after`.
-    pub fn after(&self, delay: Duration, f: impl FnOnce() + 'static) -> Timer {
-        let (timer, cancelled) = Timer::new();
-        self.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(delay) => f(),
-                _ = cancelled => {}
-            }
-        });
-        timer
-    }
-
-    /// Calls `f` each `period` until the timer is cleared. Late ticks are skipped, not made up
-    /// for. Swoole's `tick`.
-    pub fn tick(&self, period: Duration, mut f: impl FnMut() + 'static) -> Timer {
-        let (timer, mut cancelled) = Timer::new();
-        let period = period.max(Duration::from_millis(1));
-        self.spawn(async move {
-            let mut interval =
-                tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-            loop {
-                tokio::select! {
-                    _ = interval.tick() => f(),
-                    _ = &mut cancelled => break,
-                }
-            }
-        });
-        timer
-    }
-
     /// Runs a blocking job on one of the worker's `task_threads`, and gives its result back on
     /// the reactor. Swoole's `task`.
     pub fn task<T: Send + 'static>(
@@ -264,31 +232,21 @@ impl Context {
         self.states.borrow_mut().insert(TypeId::of::<T>(), Rc::new(value));
     }
 
-    /// The value kept by [`set_state`](Self::set_state).
+    /// The value kept by [`set_state`](Self::set_state), or made by
+    /// [`Server::state`](crate::Server::state).
+    ///
+    /// # Panics
+    /// If this worker keeps no value of that type.
+    #[track_caller]
+    pub fn expect_state<T: 'static>(&self) -> Rc<T> {
+        let known = self.state();
+        known.unwrap_or_else(|| {
+            panic!("no state {}: `Server::state` makes it", std::any::type_name::<T>())
+        })
+    }
+
+    /// The value kept by [`set_state`](Self::set_state); `None` if there is none of that type.
     pub fn state<T: 'static>(&self) -> Option<Rc<T>> {
         self.states.borrow().get(&TypeId::of::<T>()).cloned()?.downcast().ok()
-    }
-}
-
-/// A running timer. Dropping it lets the timer run on; `clear` ends it. Swoole's timer id.
-pub struct Timer(Option<tokio::sync::oneshot::Sender<()>>);
-
-impl Timer {
-    fn new() -> (Timer, LocalFuture<()>) {
-        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
-        let cancelled = async move {
-            if receiver.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        (Timer(Some(sender)), Box::pin(cancelled))
-    }
-
-    /// Ends the timer. Swoole's `clearTimer`.
-    pub fn clear(mut self) {
-        if let Some(sender) = self.0.take() {
-            // The timer may have run out already, which is what was wanted.
-            let _ = sender.send(());
-        }
     }
 }

@@ -118,7 +118,8 @@ pub trait Handler: 'static {
         Flow::default()
     }
 
-    /// What a handler keeps of a connection that is about to move to another process.
+    /// What a handler keeps of a connection that is about to move to another process. Forget the
+    /// client here, too: it is not this process's any more, and its `on_close` runs elsewhere.
     fn freeze(&self, ctx: &Context, fd: Fd) -> Option<Bytes> {
         None
     }

@@ -16,10 +16,11 @@ mod reactor;
 mod request;
 pub mod rooms;
 pub mod testing;
+mod timer;
 mod verdict;
 
 pub use body::{Body, BodyWriter, BrokeOff, NobodyReads};
-pub use context::{Context, Info, Timer};
+pub use context::{Context, Info};
 pub use flow::{Flow, IntoFlow};
 pub use handle::{Handle, SendFuture};
 pub use handler::{Handler, Pace};
@@ -27,6 +28,12 @@ pub use held_body::HeldBody;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
 pub use process::{ProcessEvent, ProcessId, ProcessState};
+#[cfg(not(feature = "internals"))]
+pub(crate) use reactor::Sealed;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use reactor::Sealed;
 pub use reactor::{LocalFuture, Reactor, TaskError};
 pub use request::{Accept, Handshake, Headers, Refuse, Request, is_reserved};
+pub use timer::Timer;
 pub use verdict::Verdict;

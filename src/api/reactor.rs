@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,8 +14,21 @@ use crate::fd::{Fd, Slot, WorkerId};
 /// A future that stays on its worker.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// The worker as user code sees it. Implemented by the worker; a test may bring its own.
-pub trait Reactor {
+/// Who may be a [`Reactor`]: the worker, and stand-ins of tests within this repository.
+mod sealed {
+    /// See [`Reactor`](super::Reactor).
+    pub trait Sealed {}
+}
+#[cfg(not(feature = "internals"))]
+pub(crate) use sealed::Sealed;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use sealed::Sealed;
+
+/// The worker as user code sees it: what a [`Context`](super::Context) asks. It grows with the
+/// server, so nobody else implements it; the tests of handlers take a
+/// [`FakeWorker`](super::testing::FakeWorker).
+pub trait Reactor: Sealed {
     /// Which worker process this is.
     fn worker(&self) -> WorkerId;
     /// How many slots serve.
@@ -85,6 +99,12 @@ pub trait Reactor {
     fn room(&self, fd: Fd) -> Option<usize> {
         let _ = fd;
         None
+    }
+    /// See [`Context::server_tick`](super::Context::server_tick): waits for the next tick of that
+    /// timer. The answer is its number if this worker is to run it.
+    fn server_tick(&self, name: &str, period: Duration) -> LocalFuture<Option<u64>> {
+        let _ = (name, period);
+        Box::pin(std::future::pending())
     }
     /// Runs a future on the worker's reactor.
     fn spawn(&self, future: LocalFuture<()>);

@@ -142,6 +142,8 @@ impl FakeWorker {
     }
 }
 
+impl super::Sealed for FakeWorker {}
+
 impl Reactor for FakeWorker {
     fn worker(&self) -> WorkerId {
         self.worker

@@ -185,6 +185,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Tally { id: 9, queued: 5, full: 6 },
         ManagerToWorker::Members { id: 9, part: vec![member()], last: true },
         ManagerToWorker::Noted { number: 12 },
+        ManagerToWorker::TickAnswer { id: 9, number: Some(258) },
     ]);
 }
 
@@ -225,6 +226,7 @@ fn what_a_worker_says_to_a_manager_stays() {
             left: vec![Topic::user("u")],
             settled: vec![(Topic::room("s"), 11)],
         },
+        WorkerToManager::TickDue { id: 9, name: "t".to_owned(), period_ms: 258 },
     ]);
 }
 

@@ -351,6 +351,9 @@ pub enum Origin {
 /// A direct link between two workers. No number is used twice while a server runs.
 pub type LinkId = u64;
 
+/// The longest name of a timer of the whole server.
+pub const TICK_NAME_BYTES_MAX: usize = 128;
+
 /// Manager to worker, over the link.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ManagerToWorker {
@@ -570,6 +573,13 @@ pub enum ManagerToWorker {
         /// Which.
         number: u64,
     },
+    /// The answer to `TickDue`. Control lane.
+    TickAnswer {
+        /// Which question.
+        id: RequestId,
+        /// The number of the tick, if this worker is to run it.
+        number: Option<u64>,
+    },
 }
 
 /// For which workers a `Call` is.
@@ -777,6 +787,15 @@ pub enum WorkerToManager {
         left: Vec<Topic>,
         /// The marks of changes that are done or refused, and what they were to join.
         settled: Vec<(Topic, u64)>,
+    },
+    /// A timer of the whole server is due: may this worker run it? Control lane.
+    TickDue {
+        /// For the answer.
+        id: RequestId,
+        /// The timer's name, at most [`TICK_NAME_BYTES_MAX`] bytes.
+        name: String,
+        /// Milliseconds between two ticks.
+        period_ms: u64,
     },
 }
 

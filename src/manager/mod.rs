@@ -10,7 +10,8 @@
 //!   wait meanwhile.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
-//! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything.
+//! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
+//!   which worker runs a timer of the whole server.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
 mod broadcast;
@@ -26,6 +27,7 @@ mod peers;
 mod reload;
 mod rooms;
 mod router;
+mod server_ticks;
 mod settings;
 mod status;
 mod stayers;
@@ -60,13 +62,15 @@ use crate::log;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::{ending, process};
 
+pub(crate) use peers::Peers;
+
 use direct::Direct;
 use hold::{Hold, Scope};
 use interest::Interest;
 use master_link::MasterLink;
 use mover::Reloads;
-use peers::Peers;
 use router::Router;
+use server_ticks::ServerTicks;
 use settings::Settings;
 use switch::{Reply, Traffic};
 use workers::{WorkerHandle, Workers};
@@ -99,6 +103,7 @@ pub(crate) struct Manager {
     direct: Direct,
     interest: Interest,
     traffic: Traffic,
+    server_ticks: ServerTicks,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
     asked: HashMap<RequestId, oneshot::Sender<Reply>>,
@@ -239,6 +244,7 @@ impl Manager {
                 direct: Direct::new(boot.epoch),
                 interest: Interest::new(boot.epoch),
                 traffic: Traffic::default(),
+                server_ticks: ServerTicks::new(now),
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
                 // Answers to what our predecessor asked are not for us.

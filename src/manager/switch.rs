@@ -201,6 +201,9 @@ impl Manager {
             WorkerToManager::Adopted { from: old, fds, had } => {
                 self.on_adopted(from, old, fds, had);
             }
+            WorkerToManager::TickDue { id, name, period_ms } => {
+                self.on_tick_due(from, id, &name, period_ms)?;
+            }
             WorkerToManager::Drained => {
                 tracing::debug!(worker = %from, "the worker has no connections left");
             }

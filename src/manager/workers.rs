@@ -191,6 +191,12 @@ impl WorkerHandle {
         self.answer(&ManagerToWorker::Noted { number });
     }
 
+    /// Answers its question whether it is to run a timer. Whether the answer was queued.
+    #[must_use]
+    pub fn tick_answer(&self, id: RequestId, number: Option<u64>) -> bool {
+        self.answer(&ManagerToWorker::TickAnswer { id, number })
+    }
+
     fn answer(&self, message: &ManagerToWorker) -> bool {
         self.link.answer(message).unwrap_or_else(|error| {
             tracing::error!(worker = %self.id(), %error, "an answer is lost");

@@ -1,5 +1,6 @@
 //! Handlers written as closures, plain or async, and the `Handler` they make together.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -9,9 +10,14 @@ use crate::api::{
     Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, IntoFlow, Request,
 };
 use crate::close::Close;
+use crate::config::Config;
 use crate::fd::{Fd, Slot};
 
 type Freeze = Box<dyn Fn(Context, Fd) -> Option<Bytes>>;
+/// Makes a value in a worker.
+type MakeState = Box<dyn FnOnce(&Config) -> KeepState>;
+/// Gives a value that was made to the worker's context.
+type KeepState = Box<dyn FnOnce(&Context)>;
 type Hook<A, T = ()> = Option<Box<dyn Fn(Context, A) -> Flow<T>>>;
 
 /// What the closures of a [`Server`] do.
@@ -27,10 +33,45 @@ pub struct Closures {
     worker_message: Hook<(Slot, Bytes)>,
     attach: Hook<(Rc<Request>, Option<Bytes>)>,
     freeze: Option<Freeze>,
+    states: Vec<MakeState>,
+    made: RefCell<Vec<KeepState>>,
+}
+
+impl Closures {
+    /// Makes what the closures share in this worker; the worker's context gets it at its start.
+    pub fn with_states(mut self, config: &Config) -> Closures {
+        let states = std::mem::take(&mut self.states);
+        self.made = RefCell::new(states.into_iter().map(|make| make(config)).collect());
+        self
+    }
 }
 
 /// The closures. Each gets the worker's [`Context`] first; each may be plain or return a future.
 impl Server {
+    /// A value for all closures, one of each type: rooms, a database pool. It is made once in each
+    /// worker, with the rights of `user`, and stays there: a closure finds it by
+    /// [`Context::expect_state`]. It is not shared with other workers and does not move in a
+    /// reload; what belongs to a connection goes through [`freeze`](Server::freeze).
+    ///
+    /// ```no_run
+    /// # use std::cell::Cell;
+    /// #[derive(Default)]
+    /// struct Messages(Cell<u64>);
+    ///
+    /// wsd::Server::new().state(|_| Messages::default()).on_message(|ctx, frame| {
+    ///     let messages = &ctx.expect_state::<Messages>().0;
+    ///     messages.set(messages.get() + 1);
+    ///     ctx.push(frame.fd, format!("message {} of this worker", messages.get()));
+    /// });
+    /// ```
+    pub fn state<T: 'static>(mut self, make: impl FnOnce(&Config) -> T + 'static) -> Server {
+        self.closures.states.push(Box::new(|config| {
+            let value = make(config);
+            Box::new(|ctx| ctx.set_state(value))
+        }));
+        self
+    }
+
     /// In each worker, before it serves and with the rights of `user` already; see
     /// [`before_privilege_drop`](Server::before_privilege_drop). Swoole's `workerStart`.
     pub fn on_worker_start<R: IntoFlow<(), M>, M>(
@@ -117,7 +158,8 @@ impl Server {
         self
     }
 
-    /// What to keep of a connection that is about to move to another process.
+    /// What to keep of a connection that is about to move to another process, and the place to
+    /// forget the client here: its `on_close` runs in the other one.
     pub fn freeze(mut self, f: impl Fn(Context, Fd) -> Option<Bytes> + 'static) -> Server {
         self.closures.freeze = Some(Box::new(f));
         self
@@ -130,6 +172,7 @@ fn call<A>(hook: &Hook<A>, ctx: &Context, argument: A) -> Flow {
 
 impl Handler for Closures {
     fn on_worker_start(&self, ctx: &Context) -> Flow {
+        self.made.take().into_iter().for_each(|keep| keep(ctx));
         call(&self.worker_start, ctx, ())
     }
 

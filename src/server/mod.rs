@@ -18,6 +18,8 @@ mod obstacles;
 mod role;
 #[cfg(feature = "cli")]
 mod stopper;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod testing;
 
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -159,7 +161,16 @@ impl Server {
 
     fn live_as(self, role: Role) -> ExitCode {
         let Server { base, closures, handler, privileged, .. } = self;
-        let make = handler.unwrap_or_else(|| Box::new(|_| Rc::new(closures)));
-        role.live(base, privileged, make)
+        role.live(base, privileged, maker(handler, closures))
     }
+
+    /// The handler, made in the thread that calls it.
+    #[cfg(any(test, feature = "testing"))]
+    fn into_handler(self, config: &Config) -> Rc<dyn Handler> {
+        maker(self.handler, self.closures)(config)
+    }
+}
+
+fn maker(handler: Option<Maker>, closures: Closures) -> Maker {
+    handler.unwrap_or_else(|| Box::new(|config| Rc::new(closures.with_states(config))))
 }

@@ -83,7 +83,7 @@ pub(crate) fn run(
 
 /// Lives a worker's life in whatever thread this is. `prepare` is what only a process of its own
 /// does, once its descriptors are there. An error is logged, and told to the master.
-pub(super) fn live(
+pub(crate) fn live(
     master: OwnedFd,
     prepare: impl FnOnce(&Config) -> Result<()>,
     make: impl FnOnce(&Config, WorkerId) -> Result<Rc<dyn Handler>>,

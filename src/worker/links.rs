@@ -284,6 +284,7 @@ impl Worker {
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
             ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
+            ManagerToWorker::TickAnswer { id, number } => self.answer_tick(id, number),
             ManagerToWorker::WorkerMessage { from } => {
                 self.worker_message(from, body.into_bytes()?);
             }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,7 +17,12 @@ use crate::api::{
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::DATA_LANE_BYTES_MAX;
-use crate::ipc::messages::{WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{TICK_NAME_BYTES_MAX, WorkerToManager, WorkerToWorker};
+use crate::sys::clock;
+
+/// What the clock that all processes read goes on by at once, at most (CONFIG_HZ is 100 or more).
+/// Whoever asks so much after a tick is not early for anybody.
+const CLOCK_STEP: Duration = Duration::from_millis(10);
 
 /// The worker as handlers see it.
 pub(super) struct LocalHandle(pub Weak<Worker>);
@@ -30,6 +36,8 @@ impl LocalHandle {
         }
     }
 }
+
+impl crate::api::Sealed for LocalHandle {}
 
 impl Reactor for LocalHandle {
     fn worker(&self) -> WorkerId {
@@ -179,6 +187,28 @@ impl Reactor for LocalHandle {
 
     fn room(&self, fd: Fd) -> Option<usize> {
         self.with(None, |worker| worker.room(fd))
+    }
+
+    fn server_tick(&self, name: &str, period: Duration) -> LocalFuture<Option<u64>> {
+        let (me, name) = (self.0.clone(), name.to_owned());
+        if name.len() > TICK_NAME_BYTES_MAX {
+            tracing::error!(bytes = name.len(), "a timer's name is too long: it never runs");
+            return Box::pin(std::future::pending());
+        }
+        let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
+        let to_next = period_ms - clock::monotonic_ms() % period_ms;
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(to_next) + CLOCK_STEP).await;
+            let question = {
+                let worker = me.upgrade()?;
+                let question = worker.ask_tick();
+                let due = WorkerToManager::TickDue { id: question.id, name, period_ms };
+                worker.say(&due);
+                question
+            };
+            // Without a manager nobody answers, and the next tick is another question.
+            tokio::time::timeout(period, question.answer()).await.ok()??
+        })
     }
 
     fn spawn(&self, future: LocalFuture<()>) {

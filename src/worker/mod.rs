@@ -70,6 +70,8 @@ mod tests;
 mod timers;
 mod turn;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use life::live;
 pub(crate) use life::run;
 
 #[cfg(fuzzing)]

@@ -19,6 +19,7 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub(super) enum Waiting {
     Verdict(oneshot::Sender<Verdict>),
     Info(oneshot::Sender<Option<Info>>),
+    Tick(oneshot::Sender<Option<u64>>),
     List(oneshot::Sender<Vec<Info>>, Vec<Info>),
     Gather(oneshot::Sender<()>, Rc<RefCell<Gather>>),
 }
@@ -63,6 +64,10 @@ impl Worker {
         self.ask(|sender| Waiting::List(sender, Vec::new()))
     }
 
+    pub(super) fn ask_tick(self: &Rc<Self>) -> Question<Option<u64>> {
+        self.ask(Waiting::Tick)
+    }
+
     pub(super) fn ask<T>(
         self: &Rc<Self>,
         wait: impl FnOnce(oneshot::Sender<T>) -> Waiting,
@@ -84,6 +89,12 @@ impl Worker {
     pub(super) fn answer_info(&self, id: RequestId, info: Option<Info>) {
         if let Some(Waiting::Info(sender)) = self.requests.waiting.borrow_mut().remove(&id) {
             let _ = sender.send(info);
+        }
+    }
+
+    pub(super) fn answer_tick(&self, id: RequestId, number: Option<u64>) {
+        if let Some(Waiting::Tick(sender)) = self.requests.waiting.borrow_mut().remove(&id) {
+            let _ = sender.send(number);
         }
     }
 

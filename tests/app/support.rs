@@ -127,6 +127,8 @@ impl FakeReactor {
     }
 }
 
+impl Sealed for FakeReactor {}
+
 impl Reactor for FakeReactor {
     fn worker(&self) -> WorkerId {
         WorkerId { slot: Slot(0), epoch: 1 }
