@@ -57,7 +57,7 @@ async fn what_processes_count_is_exact_also_when_one_is_killed_in_the_midst() {
     let mut clients = one_for_each(&script).await;
     let mut victim = clients.remove("3").unwrap();
     let pid = victim.ask("pid").await.parse().unwrap();
-    victim.send("count 100000000").await;
+    assert_eq!(victim.ask("forever").await, "\"counting\"");
     for client in clients.values_mut() {
         client.send("count 1000").await;
     }
