@@ -30,7 +30,7 @@ class Response
     private ?Compression $compression = null;
     /** What answers a plain request; a handshake's answer is sent when its handler returns. */
     private ?Reply $reply = null;
-    /** @var array<int, Reply> answers that were detached, by the number of their connection */
+    /** @var array<int, array{Reply, int, ?Compression}> answers that were detached, by the number of their connection */
     private static array $detached = [];
 
     /** @internal */
@@ -58,14 +58,14 @@ class Response
     public static function create(\Swoole\Server|array|int $server = -1, int $fd = -1): self|false
     {
         $fd = is_int($server) ? $server : $fd;
-        $reply = self::$detached[$fd] ?? null;
+        [$reply, $most, $compression] = self::$detached[$fd] ?? [null, 0, null];
         unset(self::$detached[$fd]);
         if ($reply === null || !$reply->isOpen()) {
             trigger_error("Swoole\\Http\\Response::create(): parameter \$2 ($fd) must be valid connection "
                 . 'session_id of a response that this process has detached', E_USER_WARNING);
             return false;
         }
-        return self::answering($reply, $fd);
+        return self::answering($reply, $fd, $most, $compression);
     }
 
     /** @internal what is to be sent */
@@ -250,8 +250,8 @@ class Response
         if (!$this->open('detach') || $this->reply === null) {
             return false;
         }
-        self::$detached = array_filter(self::$detached, fn (Reply $reply): bool => $reply->isWritable());
-        self::$detached[$this->fd] = $this->reply;
+        self::$detached = array_filter(self::$detached, fn (array $kept): bool => $kept[0]->isWritable());
+        self::$detached[$this->fd] = [$this->reply, $this->most, $this->compression];
         [$this->reply, $this->ended] = [null, true];
         return true;
     }
