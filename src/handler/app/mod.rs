@@ -79,6 +79,7 @@ impl Handler for AppHandler {
         let places: Vec<u16> = (0..settings.places())
             .filter(|place| settings.is_started_by(slot, worker_num, *place))
             .collect();
+        let places = shared.places.get_or_init(|| places).clone();
         let unfit = shared.clone();
         let unfit = move || unfit.changed.notify_waiters();
         ctx.spawn(spawner::supervise(shared.spawner.clone(), ctx.clone(), places, serve, unfit));

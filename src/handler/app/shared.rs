@@ -1,6 +1,6 @@
 //! What the handler and the links to the processes have in common in one worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -52,6 +52,8 @@ pub struct Opening {
 pub struct Shared {
     pub settings: AppSettings,
     pub spawner: Rc<Spawner>,
+    /// The places that this worker starts processes for, from its start on.
+    pub places: OnceCell<Vec<u16>>,
     pub pool: RefCell<Pool>,
     pub links: Links,
     /// Wakes whoever waits for room in a queue, or for processes to be ready or idle.
@@ -71,6 +73,7 @@ impl Shared {
         let pool = Pool::new(&settings);
         Shared {
             links: Links::default(),
+            places: OnceCell::new(),
             pool: RefCell::new(pool),
             spawner: Rc::new(Spawner::new(settings.own_stdout)),
             settings,

@@ -4,10 +4,10 @@ use super::shared::Shared;
 use crate::api::{Context, ProcessState};
 
 impl Shared {
-    /// The places that have no process yet that is ready.
+    /// The places of this worker that have no process yet that is ready.
     pub fn loading(&self) -> Vec<u16> {
-        let pool = self.pool.borrow();
-        (0..pool.places()).filter(|place| !pool.is_ready(*place)).collect()
+        let (pool, places) = (self.pool.borrow(), self.places.get().into_iter().flatten());
+        places.copied().filter(|place| !pool.is_ready(*place)).collect()
     }
 
     /// What a start waits for.
