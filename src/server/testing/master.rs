@@ -193,7 +193,8 @@ impl Master {
             Some(
                 WorkerToMaster::Hello(_)
                 | WorkerToMaster::LostClosed
-                | WorkerToMaster::KillApp { .. },
+                | WorkerToMaster::KillApp { .. }
+                | WorkerToMaster::Waits { .. },
             ) => Ok(()),
             None => Err(Error::new(format!("worker {id} has ended"))),
         }
