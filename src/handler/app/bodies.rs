@@ -55,8 +55,9 @@ pub fn read(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Broke
         return Ok(());
     };
     let read = ctx.task(body.reader(offset, PART_BYTES));
-    let link = link.clone();
+    let (link, question) = (link.clone(), link.question());
     ctx.spawn(async move {
+        let _open = question;
         match read.await {
             Ok(Ok(part)) => {
                 link.answer(Packet { id, body: part.into(), ..Packet::new(Kind::Part) });
