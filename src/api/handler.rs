@@ -92,8 +92,8 @@ pub trait Handler: 'static {
         matches!(path, "/" | "/ws")
     }
 
-    /// Whether pings and pongs of clients come to `on_message`. The worker then answers no ping, and
-    /// keeps the answers to its own. Swoole's `open_websocket_ping_frame`.
+    /// Whether pings and pongs of clients come to `on_message`. The worker then answers no ping,
+    /// and keeps the answers to its own. Swoole's `open_websocket_ping_frame`.
     fn takes_control_frames(&self) -> bool {
         false
     }

@@ -393,8 +393,8 @@ settings! {
         processes: usize = 1, within(1..=256);
         /// Processes for each worker that do tasks and nothing else: they have no clients.
         task_processes: usize = 0, within(0..=256);
-        /// Processes of the whole server that run a function of their own (Swoole's addProcess): each
-        /// is started by one worker, and gets nothing but what others send to it.
+        /// Processes of the whole server that run a function of their own (Swoole's addProcess):
+        /// each is started by one worker, and gets nothing but what others send to it.
         user_processes: usize = 0, within(0..=256);
         /// A process is replaced after so many events. 0 is never.
         max_requests: usize = 0, within(0..=usize::MAX >> 1);

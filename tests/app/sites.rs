@@ -237,7 +237,7 @@ async fn called(address: &str, host: &str, more: &str) -> String {
 async fn laravel_answers_to_the_host_of_app_url_and_to_no_other_name() {
     let laravel = Laravel::start().await;
     let address = format!("127.0.0.1:{}", laravel.port);
-    for host in ["todo.example", "TODO.example:8080", "localhost", "127.0.0.1"] {
+    for host in ["todo.example", "ToDo.example:8080", "localhost", "127.0.0.1"] {
         assert_eq!(called(&address, host, "").await, "HTTP/1.1 200 OK", "{host}");
     }
     for host in ["rebound.example", "www.todo.example", "todo.example.rebound.example"] {

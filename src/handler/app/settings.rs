@@ -78,7 +78,7 @@ impl Default for AppSettings {
 }
 
 impl AppSettings {
-    /// Places of processes: those of events, those of tasks, then those with a function of their own.
+    /// Places of processes: of events, of tasks, then those with a function of their own.
     pub fn places(&self) -> u16 {
         self.first_user_place().saturating_add(self.user_processes)
     }

@@ -30,7 +30,7 @@ class Response
     private ?Compression $compression = null;
     /** What answers a plain request; a handshake's answer is sent when its handler returns. */
     private ?Reply $reply = null;
-    /** @var array<int, array{Reply, int, ?Compression}> answers that were detached, by the number of their connection */
+    /** @var array<int, array{Reply, int, ?Compression}> detached answers, by connection */
     private static array $detached = [];
 
     /** @internal */
