@@ -90,7 +90,7 @@ pub mod testing {
     pub use crate::server::testing::{ClientError, TestClient, TestServer};
 }
 
-/// What only `fuzz/targets` may see of rooms that are closed to everybody else.
+/// What only `fuzz/targets` may see of modules that are closed to everybody else.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::master::fuzzing::*;

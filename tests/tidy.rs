@@ -1,4 +1,4 @@
-//! The rules of the house, kept by a test: which room may use which, what lives in one place
+//! The rules of the house, kept by a test: which module may use which, what lives in one place
 //! alone, how long things may be, and that what the documents say is there is there.
 
 // Helpers of tests are tests.
@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which rooms a room may use, beside itself: those to its right on the map of `src/lib.rs`.
-/// `handler/app` is a room of its own, since it alone of the handlers speaks to processes.
-const ROOMS: &[(&str, &[&str])] = &[
+/// Which modules a module may use, beside itself: those to its right on the map of `src/lib.rs`.
+/// `handler/app` is a module of its own, since it alone of the handlers speaks to processes.
+const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
@@ -152,8 +152,8 @@ fn report(faults: Vec<String>) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-/// The rooms that `use crate::…` and `crate::…` name.
-fn rooms_used(code: &str) -> Vec<String> {
+/// The modules that `use crate::…` and `crate::…` name.
+fn modules_used(code: &str) -> Vec<String> {
     let name = |text: &str| -> String {
         text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
     };
@@ -186,7 +186,7 @@ fn top_level(list: &str) -> Vec<String> {
     items
 }
 
-fn room_of(path: &str) -> Option<&str> {
+fn module_of(path: &str) -> Option<&str> {
     let path = path.strip_prefix("src/")?;
     if path.starts_with("handler/app") {
         return Some("handler/app");
@@ -195,24 +195,24 @@ fn room_of(path: &str) -> Option<&str> {
 }
 
 #[test]
-fn a_room_uses_only_rooms_to_its_right() {
-    let rooms: BTreeMap<&str, &[&str]> = ROOMS.iter().copied().collect();
+fn a_module_uses_only_modules_to_its_right() {
+    let modules: BTreeMap<&str, &[&str]> = MODULES.iter().copied().collect();
     let mut faults = Vec::new();
     for (path, text) in rust_files() {
-        let Some(room) = room_of(&path) else { continue };
-        if room == "lib" {
+        let Some(module) = module_of(&path) else { continue };
+        if module == "lib" {
             continue;
         }
-        let Some(allowed) = rooms.get(room) else {
-            faults.push(format!("{path}: there is no room `{room}` on the map"));
+        let Some(allowed) = modules.get(module) else {
+            faults.push(format!("{path}: there is no module `{module}` on the map"));
             continue;
         };
-        let own = room.split('/').next().unwrap_or(room);
+        let own = module.split('/').next().unwrap_or(module);
         let text: String = code(&text).flat_map(|(_, line)| [line, "\n".to_owned()]).collect();
-        for used in rooms_used(&text) {
-            let is_room = rooms.contains_key(used.as_str());
-            if is_room && used != own && !allowed.contains(&used.as_str()) {
-                faults.push(format!("{path}: {room} must not use {used}"));
+        for used in modules_used(&text) {
+            let is_module = modules.contains_key(used.as_str());
+            if is_module && used != own && !allowed.contains(&used.as_str()) {
+                faults.push(format!("{path}: {module} must not use {used}"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What user code sees: the handler, what it is given, and what it may ask for.
 //!
-//! This room knows ids only. The worker stands behind [`Reactor`], so a handler can be tested
+//! This module knows ids only. The worker stands behind [`Reactor`], so a handler can be tested
 //! without any process.
 
 mod body;

@@ -20,7 +20,7 @@ pub mod places;
 pub mod registry;
 pub mod scoreboard;
 
-/// The version of everything in this room. A process that speaks another is refused before it
+/// The version of everything in this module. A process that speaks another is refused before it
 /// is ready.
 pub const IPC_VERSION: u8 = 1;
 

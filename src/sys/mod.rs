@@ -1,4 +1,4 @@
-//! The edge of the kernel. The only room with `unsafe`, each with its reason.
+//! The edge of the kernel. The only module with `unsafe`, each with its reason.
 #![allow(unsafe_code)]
 
 pub mod account;
