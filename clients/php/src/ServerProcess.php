@@ -50,6 +50,9 @@ final class ServerProcess
     public function run(): void
     {
         $process = $this->processes[$this->self] ?? null;
+        if ($process !== null && function_exists('pcntl_signal')) {
+            \Swoole\Process::signal(SIGTERM, fn () => $process->exit());
+        }
         $process?->run();
         while (($process === null || $this->app->timers->list() !== []) && $this->app->serve());
     }

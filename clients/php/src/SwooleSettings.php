@@ -107,7 +107,10 @@ final class SwooleSettings
     {
         $cpus = self::cpus();
         $php = max(1, (int) ($this->set['worker_num'] ?? $cpus));
-        $workers = max(1, min($php, (int) ($this->set['reactor_num'] ?? $cpus), 256));
+        $most = max(1, min($php, (int) ($this->set['reactor_num'] ?? $cpus), 256));
+        // As many processes as were asked for, where that leaves half of the socket workers or more.
+        $even = max(array_filter(range(1, $most), fn (int $workers): bool => $php % $workers === 0));
+        $workers = 2 * $even >= $most ? $even : $most;
         $this->wsd['worker_num'] = $workers;
         $this->wsd['app.processes'] = (int) ceil($php / $workers);
         $tasks = max(0, (int) ($this->set['task_worker_num'] ?? 0));

@@ -142,6 +142,8 @@ class Process
 
     public function exit(int $exit_code = 0): void
     {
+        // The server may end, and this process be the last that uses what is shared.
+        $this->place === null || \Wsd\Shared\File::leave();
         exit($exit_code);
     }
 

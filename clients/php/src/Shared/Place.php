@@ -41,10 +41,15 @@ final class Place
     /** The place of every process of a server, which the master's pid and start time name. */
     public static function ofServer(int $master): self
     {
-        $stat = (string) @file_get_contents("/proc/$master/stat");
+        return self::enter("server-$master-" . self::started($master), 0);
+    }
+
+    /** When a process was started, '0' where that cannot be told. */
+    private static function started(int $pid): string
+    {
+        $stat = (string) @file_get_contents("/proc/$pid/stat");
         // The name in parentheses may have spaces; starttime is field 22 (proc(5)).
-        $fields = explode(' ', substr($stat, (int) strrpos($stat, ')') + 2));
-        return self::enter("server-$master-" . ($fields[19] ?? '0'), 0);
+        return explode(' ', substr($stat, (int) strrpos($stat, ')') + 2))[19] ?? '0';
     }
 
     /** Gives up the place of this process, whose program is about to be replaced. */
@@ -108,9 +113,13 @@ final class Place
     /** Removes what servers and scripts that were killed have left. */
     private static function sweep(string $root): void
     {
-        foreach (glob("$root/{own,server}-*", GLOB_BRACE | GLOB_ONLYDIR) ?: [] as $path) {
-            $pid = (int) explode('-', basename($path))[1];
-            $lock = is_dir("/proc/$pid") ? false : @fopen("$path/" . self::LOCK, 'c+e');
+        $places = [...glob("$root/own-*", GLOB_ONLYDIR) ?: [], ...glob("$root/server-*", GLOB_ONLYDIR) ?: []];
+        foreach ($places as $path) {
+            [$kind, $pid, $start] = explode('-', basename($path)) + ['', '0', ''];
+            // One that is just being made has no lock yet, and all processes of a server may have died
+            // with the next ones on their way.
+            $runs = is_dir("/proc/$pid") && ($kind !== 'server' || self::started((int) $pid) === $start);
+            $lock = $runs ? false : @fopen("$path/" . self::LOCK, 'c+e');
             if ($lock !== false) {
                 self::remove($path, $lock);
                 fclose($lock);
