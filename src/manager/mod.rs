@@ -1,8 +1,8 @@
 //! The manager: brings messages between workers, checks that workers live, conducts reloads and
 //! answers control commands. One thread, and no state that its successor could not learn anew.
 //!
-//! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, settle
-//! (a successor hears first who owns what), serve until told to leave.
+//! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, learn
+//! who owns what (a successor asks the workers), serve until told to leave.
 //!
 //! - [`rooms`] is what workers say of rooms.
 //! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
