@@ -218,3 +218,14 @@ fn a_rotated_log_is_opened_anew_by_command() {
     let (output, text) = run(Command::new("sh").args(["-n", "-c", script]), "dash");
     assert!(output.status.success(), "{text}");
 }
+
+#[test]
+fn prometheus_takes_the_rules_and_the_scrape_example() {
+    let rules = repository("etc/prometheus/wsd.rules.yml");
+    let config = repository("etc/prometheus/prometheus.yml");
+    for (words, file) in [(&["rules"][..], rules), (&["config", "--syntax-only"], config)] {
+        let mut promtool = Command::new("promtool");
+        let (output, text) = run(promtool.arg("check").args(words).arg(file), "prometheus");
+        assert!(output.status.success(), "{text}");
+    }
+}

@@ -49,6 +49,25 @@ pub struct Info {
     /// What the application keeps of it, as JSON. Not in a list.
     #[serde(default)]
     pub session: Option<String>,
+    /// Bytes that wait for it in the server, since the kernel takes no more.
+    #[serde(default)]
+    pub queued_bytes: u64,
+    /// For how long something has been waiting, in milliseconds.
+    #[serde(default)]
+    pub queued_ms: u64,
+    /// The round-trip time of its TCP connection in microseconds, as the kernel reckons it
+    /// (TCP_INFO of tcp(7)); `None` where nobody looked, or over a Unix socket.
+    #[serde(default)]
+    pub rtt_us: Option<u32>,
+    /// Segments that were sent and are not acknowledged.
+    #[serde(default)]
+    pub unacked: Option<u32>,
+    /// Segments that were sent again since the connection was opened.
+    #[serde(default)]
+    pub retransmits: Option<u32>,
+    /// The path of its request, without the query; empty where nobody looked.
+    #[serde(default)]
+    pub path: String,
 }
 
 impl Info {
@@ -68,6 +87,12 @@ impl Info {
             uid: None,
             rooms: Vec::new(),
             session: None,
+            queued_bytes: 0,
+            queued_ms: 0,
+            rtt_us: None,
+            unacked: None,
+            retransmits: None,
+            path: String::new(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub use handler::{Handler, Pace};
 pub use held_body::HeldBody;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
-pub use process::{ProcessEvent, ProcessId, ProcessState};
+pub use process::{AppReport, ProcessEvent, ProcessId, ProcessState};
 #[cfg(not(feature = "internals"))]
 pub(crate) use reactor::Sealed;
 #[cfg(feature = "internals")]

@@ -1,6 +1,7 @@
 //! Processes of the application, which a worker owns and the master starts.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,5 +51,27 @@ pub enum ProcessEvent {
         id: ProcessId,
         /// How, as a phrase.
         how: String,
+    },
+}
+
+/// What a handler tells of its application processes, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppReport {
+    /// A process has finished events.
+    Finished {
+        /// How many.
+        events: u32,
+        /// How long they took together.
+        took: Duration,
+    },
+    /// How all of them are now.
+    Now {
+        /// Processes that are at work.
+        busy: u64,
+        /// Events that wait or are handled.
+        events: u64,
+        /// What the processes hold in memory, in bytes.
+        memory_bytes: u64,
     },
 }

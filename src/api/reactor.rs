@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
-use super::{Info, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
+use super::{AppReport, Info, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -119,6 +119,10 @@ pub trait Reactor: Sealed {
     /// Shows the process of a place in `status`; `None`: there is none.
     fn show_process(&self, place: u16, state: Option<ProcessState>) {
         let _ = (place, state);
+    }
+    /// Tells of the application's processes, for the metrics.
+    fn report_app(&self, report: AppReport) {
+        let _ = report;
     }
     /// What became of the processes, one event after the other. One caller at a time.
     fn process_event(&self) -> LocalFuture<ProcessEvent>;

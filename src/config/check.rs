@@ -13,13 +13,16 @@ struct Relation {
     fault: fn(&Config) -> Option<Wrong>,
 }
 
-const RELATIONS: [Relation; 6] = [
+const RELATIONS: [Relation; 9] = [
     Relation { keys: ["head_line_max", "head_bytes_max"], fault: head },
     Relation { keys: ["handshakes_per_ip", "handshakes_max"], fault: handshakes },
     Relation { keys: ["app.command", "handler"], fault: app },
     Relation { keys: ["pid_file", "log_file"], fault: pid_and_log },
     Relation { keys: ["pid_file", "listen"], fault: pid_and_listen },
     Relation { keys: ["log_file", "listen"], fault: log_and_listen },
+    Relation { keys: ["api.tokens", "api.listen"], fault: open_to_everybody },
+    Relation { keys: ["api.listen", "listen"], fault: api_and_listen },
+    Relation { keys: ["pid_file", "api.listen"], fault: pid_and_api },
 ];
 
 impl Loading<'_> {
@@ -94,6 +97,32 @@ fn pid_and_log(config: &Config) -> Option<Wrong> {
 fn pid_and_listen(config: &Config) -> Option<Wrong> {
     let same = config.listen.contains(&ListenAddr::Unix(config.pid_file.clone()));
     same.then(|| Wrong::new("pid_file is also a Unix socket of listen", "use two paths"))
+}
+
+/// Whoever can reach a TCP port could command the server.
+fn open_to_everybody(config: &Config) -> Option<Wrong> {
+    let tcp = config.api.listen.iter().find(|addr| matches!(addr, ListenAddr::Tcp(_)))?;
+    config.api.tokens.is_empty().then(|| {
+        Wrong::new(
+            format!("api.listen has {tcp} and api.tokens is empty, so that anybody may ask"),
+            "add the line that `wsd token NAME` prints, or listen on \"unix:/path\"",
+        )
+    })
+}
+
+fn api_and_listen(config: &Config) -> Option<Wrong> {
+    let by_kernel = |addr: &&ListenAddr| matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
+    let both = |addr: &&ListenAddr| config.listen.contains(addr) && !by_kernel(addr);
+    let twice = config.api.listen.iter().find(both)?;
+    Some(Wrong::new(
+        format!("{twice} is in listen and in api.listen"),
+        "give the API an address of its own",
+    ))
+}
+
+fn pid_and_api(config: &Config) -> Option<Wrong> {
+    let same = config.api.listen.contains(&ListenAddr::Unix(config.pid_file.clone()));
+    same.then(|| Wrong::new("pid_file is also a Unix socket of api.listen", "use two paths"))
 }
 
 fn log_and_listen(config: &Config) -> Option<Wrong> {

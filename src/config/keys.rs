@@ -16,8 +16,10 @@ use super::addr::{ListenAddr, Net};
 use super::command::Command;
 use super::errors::Wrong;
 use super::hosts::Hosts;
+use super::mode::Mode;
 use super::origin::Origins;
 use super::text::quote;
+use super::token::{Token, tokens_differ};
 use super::value::{Raw, Setting, choices, within, zero_or};
 use crate::sys::rights::Capability;
 
@@ -47,21 +49,21 @@ macro_rules! settings {
         $($section:literal {
             $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr $(, $check:expr)?;)+
         })+
-        $(plus $(#[$plus_meta:meta])* $plus:ident: $plus_type:ty;)?
+        $(plus $(#[$plus_meta:meta])* $plus:ident: $plus_type:ty;)*
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct $struct {
             $($($(#[doc = $doc])+ pub $name: $type,)+)+
-            $($(#[$plus_meta])* pub $plus: $plus_type,)?
+            $($(#[$plus_meta])* pub $plus: $plus_type,)*
         }
 
         impl Default for $struct {
             fn default() -> $struct {
                 $struct {
                     $($($name: $default,)+)+
-                    $($plus: <$plus_type>::default(),)?
+                    $($plus: <$plus_type>::default(),)*
                 }
             }
         }
@@ -92,7 +94,7 @@ pub(super) const REMOVED: [(&str, &str, &str); 1] = [(
 
 /// Every key, in the order of the documents.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    CONFIG_KEYS.iter().chain(APP_KEYS)
+    CONFIG_KEYS.iter().chain(API_KEYS).chain(APP_KEYS)
 }
 
 fn root(config: &Config) -> &Config {
@@ -101,6 +103,14 @@ fn root(config: &Config) -> &Config {
 
 fn root_mut(config: &mut Config) -> &mut Config {
     config
+}
+
+fn api(config: &Config) -> &ApiConfig {
+    &config.api
+}
+
+fn api_mut(config: &mut Config) -> &mut ApiConfig {
+    &mut config.api
 }
 
 fn app(config: &Config) -> &AppConfig {
@@ -341,6 +351,11 @@ settings! {
         /// a reload, a stop or its age costs its connection is told a time within it after which
         /// to come back (`retry after N ms`), so that they do not all come back at once.
         reload_jitter: Duration = secs(10), within(Duration::ZERO..=secs(3600));
+        /// How long a server that drains (`wsd drain`) still takes clients after it has said that
+        /// it is not ready: longer than balancers take to ask.
+        drain_grace: Duration = secs(10), within(Duration::ZERO..=secs(3600));
+        /// A server that drains stops after this time though clients are left. 0 is never.
+        drain_timeout: Duration = Duration::ZERO, zero_or(secs(1)..=DAY);
         /// A stop closes its clients spread over this time, but within max_wait_time, so that what
         /// they come back to is not stormed. 0 is at once.
         stop_jitter: Duration = Duration::ZERO, within(Duration::ZERO..=secs(3600));
@@ -377,8 +392,36 @@ settings! {
     }
 
     plus
+    /// The `[api]` table: the HTTP API and the metrics.
+    api: ApiConfig;
+
+    plus
     /// The `[app]` table: processes of an application in any language, for `handler = "app"`.
     app: AppConfig;
+}
+
+settings! {
+    /// The `[api]` table: the HTTP API, the metrics, and who may ask.
+    ApiConfig, keys API_KEYS, prefix "api.", at api, api_mut;
+
+    "[api]" {
+        /// Where the HTTP API and /metrics are served: "unix:/path" or "127.0.0.1:8001", as in
+        /// `listen`. Empty is nowhere. A TCP address needs a token. One socket serves for all
+        /// workers, and whichever of them is free takes the next connection.
+        listen: Vec<ListenAddr> = Vec::new(), api_listen_ok;
+        /// Who may ask, a text for each: name, scopes and hash of a token, as `wsd token` prints
+        /// them. The scopes are read (metrics, information), push (messages and closes) and
+        /// admin (all of it). Without a token whoever can connect to a Unix socket may ask
+        /// everything.
+        tokens: Vec<Token> = Vec::new(), tokens_differ;
+        /// The permissions of a Unix socket in api.listen.
+        socket_mode: Mode = Mode(0o600);
+        /// Connections of the API that each worker serves at once; while there are as many, the
+        /// next one waits for a free worker or for a connection that rests.
+        connections_max: usize = 128, within(1..=4096);
+        /// The longest body of a request, and what a batch may hold.
+        body_max: u64 = 4 * MIB, within(KIB..=64 * MIB);
+    }
 }
 
 settings! {
@@ -510,6 +553,10 @@ fn listen_ok(listen: &[ListenAddr]) -> Result<(), Wrong> {
     if listen.is_empty() {
         return Err(Wrong::new("is empty", "write at least one address"));
     }
+    api_listen_ok(listen)
+}
+
+fn api_listen_ok(listen: &[ListenAddr]) -> Result<(), Wrong> {
     if listen.len() > LISTEN_MAX {
         let wrong = format!("has {} addresses", listen.len());
         return Err(Wrong::new(wrong, format!("write at most {LISTEN_MAX}")));

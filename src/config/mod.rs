@@ -17,9 +17,11 @@ mod keys;
 mod list;
 mod load;
 mod manual;
+mod mode;
 mod origin;
 mod resolve;
 mod text;
+mod token;
 mod value;
 
 pub use addr::{ListenAddr, Net};
@@ -27,13 +29,15 @@ pub use command::Command;
 pub use errors::{ConfigError, ConfigErrors, Source, Wrong};
 pub use hosts::Hosts;
 pub use keys::{
-    AppConfig, AppStdout, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel, OnHang,
-    RatePolicy, keys,
+    ApiConfig, AppConfig, AppStdout, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel,
+    OnHang, RatePolicy, keys,
 };
 pub use load::Sources;
 pub use manual::{markdown_table, toml_manual};
+pub use mode::Mode;
 pub use origin::{NotAnOrigin, Origin, Origins};
 pub use resolve::{batch_max, lingering_max};
+pub use token::{SECRET_BYTES as TOKEN_SECRET_BYTES, Scope, Scopes, Token};
 
 use std::time::Duration;
 

@@ -70,7 +70,11 @@ impl Config {
             HandlerName::App => 2 * self.app.processes as u64,
             _ => 0,
         };
-        let own = DESCRIPTORS_RESERVED + listeners + links + apps + batch_max(limit);
+        let api = match self.api.listen.len() as u64 {
+            0 => 0,
+            listeners => listeners + self.api.connections_max as u64,
+        };
+        let own = DESCRIPTORS_RESERVED + listeners + links + apps + api + batch_max(limit);
         limit.saturating_sub(own + lingering_max(limit)).max(1)
     }
 

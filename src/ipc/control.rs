@@ -45,6 +45,10 @@ pub enum Request {
     Status {},
     /// Streams a [`Connection`] for each open connection, then `ok` with their `count`.
     Connections {},
+    /// Streams an [`Info`](crate::api::Info) for each client that does not read, the one with the
+    /// most bytes that wait first, at most 100; then `ok` with their `count`, and how many workers
+    /// did not answer within a second (`silent_workers`).
+    Slow {},
     /// Pushes the body to a client. Answers with the owner's `verdict`.
     Push {
         /// To whom.
@@ -95,6 +99,12 @@ pub enum Request {
     },
     /// Opens the log file anew.
     Reopen {},
+    /// Takes no new clients after a grace, and ends without clients; with `undo` no more.
+    Drain {
+        /// Whether a drain is taken back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        undo: bool,
+    },
     /// Asks the master to become the image now installed. A failure is the answer; on success
     /// the connection ends with the old manager, and `wait` on a new one tells the rest.
     Upgrade {},
@@ -262,6 +272,7 @@ mod tests {
             (r#"{"cmd":"ping"}"#, Request::Ping {}),
             (r#"{"cmd":"status"}"#, Request::Status {}),
             (r#"{"cmd":"connections"}"#, Request::Connections {}),
+            (r#"{"cmd":"slow"}"#, Request::Slow {}),
             (
                 r#"{"cmd":"push","fd":123,"opcode":"text","bytes":5}"#,
                 Request::Push { fd: fd(123), opcode: BodyKind::Text, bytes: 5 },
@@ -279,6 +290,8 @@ mod tests {
             (r#"{"cmd":"wait"}"#, Request::Wait {}),
             (r#"{"cmd":"stop","mode":"quick"}"#, Request::Stop { mode: StopKind::Quick }),
             (r#"{"cmd":"reopen"}"#, Request::Reopen {}),
+            (r#"{"cmd":"drain"}"#, Request::Drain { undo: false }),
+            (r#"{"cmd":"drain","undo":true}"#, Request::Drain { undo: true }),
             (r#"{"cmd":"upgrade"}"#, Request::Upgrade {}),
         ];
         for (text, request) in golden {

@@ -65,7 +65,7 @@ const FD: u64 = 0x0102_0304_0506;
 
 fn listeners() -> Vec<Listener> {
     let [entry, address] = ["8000", "0.0.0.0:8000"].map(str::to_owned);
-    vec![Listener { entry, address }]
+    vec![Listener { entry, address, purpose: Purpose::Clients }]
 }
 
 fn totals() -> Totals {
@@ -87,6 +87,12 @@ fn info() -> Info {
         uid: Some("u".to_owned()),
         rooms: vec!["r".to_owned()],
         session: Some("7".to_owned()),
+        queued_bytes: 6,
+        queued_ms: 7,
+        rtt_us: Some(8),
+        unacked: Some(9),
+        retransmits: None,
+        path: "/p".to_owned(),
     }
 }
 
@@ -129,6 +135,8 @@ fn what_a_master_says_to_a_worker_stays() {
         MasterToWorker::AppExited { id: APP, how: "signal SIGKILL".to_owned() },
         MasterToWorker::Page { of: ID },
         MasterToWorker::PageEnded { of: ID, last: totals() },
+        MasterToWorker::Summary,
+        MasterToWorker::AcceptClients { on: true },
     ]);
 }
 
@@ -186,6 +194,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Members { id: 9, part: vec![member()], last: true },
         ManagerToWorker::Noted { number: 12 },
         ManagerToWorker::TickAnswer { id: 9, number: Some(258) },
+        ManagerToWorker::ListSlow { id: 9, limit: 100 },
     ]);
 }
 
@@ -227,6 +236,9 @@ fn what_a_worker_says_to_a_manager_stays() {
             settled: vec![(Topic::room("s"), 11)],
         },
         WorkerToManager::TickDue { id: 9, name: "t".to_owned(), period_ms: 258 },
+        WorkerToManager::ListPage { id: 9, after: FD, limit: 100 },
+        WorkerToManager::ListSlow { id: 9, limit: 100 },
+        WorkerToManager::SlowAnswer { id: 9, part: vec![info()] },
     ]);
 }
 

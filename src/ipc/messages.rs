@@ -78,6 +78,14 @@ pub enum MasterToWorker {
         /// All it had counted.
         last: Totals,
     },
+    /// The master's summary of all pages, in the place of any before. + fd: the page, only to be
+    /// read.
+    Summary,
+    /// Take new clients, or do so no more: the server drains. The API is served all the same.
+    AcceptClients {
+        /// Whether they are taken.
+        on: bool,
+    },
 }
 
 /// Worker to master, over its descriptor 3.
@@ -161,6 +169,21 @@ pub struct Listener {
     pub entry: String,
     /// The real address: `127.0.0.1:8000`, `[::1]:8000` or `unix:/path`.
     pub address: String,
+    /// Who is let in there.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// Who is let in at a listening socket.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Purpose {
+    /// Clients: an address of `listen`.
+    #[default]
+    Clients,
+    /// Who uses the HTTP API: an address of `api.listen`, one socket for all slots.
+    Api,
 }
 
 /// How to leave.
@@ -178,7 +201,7 @@ pub enum StopMode {
 /// Master to manager, over the manager's descriptor 3.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum MasterToManager {
-    /// The first packet. + fd: the control socket.
+    /// The first packet. + fds: the control socket, the manager's page of the scoreboard.
     Boot(ManagerBoot),
     /// Answer with the same number.
     LivenessCheck(u64),
@@ -293,6 +316,8 @@ pub struct MasterState {
     pub started_at: u64,
     /// The real addresses.
     pub listen: Vec<String>,
+    /// The real addresses of the HTTP API.
+    pub api: Vec<String>,
     /// The generation that serves.
     pub generation: Generation,
     /// How many slots serve.
@@ -306,6 +331,8 @@ pub struct MasterState {
     pub throttled: Vec<(Slot, u64)>,
     /// What an operator should know of, as whole sentences.
     pub troubles: Vec<String>,
+    /// Whether the server drains.
+    pub draining: bool,
 }
 
 /// Manager to master, over its descriptor 3.
@@ -335,6 +362,11 @@ pub enum ManagerToMaster {
     Upgrade,
     /// Reopen the log file.
     Reopen,
+    /// Drain: take no new clients after a grace, and end without clients. Or do not.
+    Drain {
+        /// Whether.
+        on: bool,
+    },
 }
 
 // ---------------------------------------------------------------- manager and worker
@@ -580,6 +612,14 @@ pub enum ManagerToWorker {
         /// The number of the tick, if this worker is to run it.
         number: Option<u64>,
     },
+    /// Which of your clients do not read? Those with the most bytes that wait, at most so many.
+    /// Control lane.
+    ListSlow {
+        /// Which question.
+        id: RequestId,
+        /// How many.
+        limit: u16,
+    },
 }
 
 /// For which workers a `Call` is.
@@ -796,6 +836,30 @@ pub enum WorkerToManager {
         name: String,
         /// Milliseconds between two ticks.
         period_ms: u64,
+    },
+    /// List the connections with the smallest numbers above one, at most so many. Data lane.
+    ListPage {
+        /// Which question.
+        id: RequestId,
+        /// The number below the first.
+        after: u64,
+        /// How many.
+        limit: u16,
+    },
+    /// List the clients of the server that do not read, at most so many. The answer is
+    /// `ListAnswer`.
+    ListSlow {
+        /// Which question.
+        id: RequestId,
+        /// How many.
+        limit: u16,
+    },
+    /// The answer to a `ListSlow`.
+    SlowAnswer {
+        /// Which question.
+        id: RequestId,
+        /// Those with the most bytes that wait.
+        part: Vec<Info>,
     },
 }
 

@@ -7,7 +7,16 @@
 //!
 //! A total outlives its worker and never goes back: the master reads the page of a worker that
 //! ended, and tells everybody of the end and of the last totals in one message
-//! ([`Board::ended`]).
+//! ([`Board::ended`]). What is told outside, by `/metrics`, is the master's [`Summary`] of all
+//! pages.
+
+mod counter;
+mod measure;
+mod summary;
+
+pub use counter::Counter;
+pub use measure::{BOUNDS, Histogram, Measured};
+pub use summary::{Fact, Figures, Summary, SummaryPage};
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,210 +25,27 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
+use crate::close::Cause;
 use crate::error::{Error, Result};
-use crate::fd::WorkerId;
+use crate::fd::{Slot, WorkerId};
 use crate::ipc::places::{self, PLACES_MAX, PlaceState};
 use crate::sys::memory::{self, Shared};
 
-/// Words of a page that are for counters; behind them stand those of application processes.
-const COUNTER_WORDS: usize = 512;
+/// Words of a page that are for what is counted; behind them stand application processes.
+const PLACES_AT: usize = 512;
 /// Bytes of a worker's page.
-pub const PAGE_BYTES: usize = (COUNTER_WORDS + PLACES_MAX) * 8;
+pub const PAGE_BYTES: usize = (PLACES_AT + PLACES_MAX) * 8;
 /// The largest total that is believed or shown: JSON and JavaScript keep it exact.
 const TOTAL_MAX: u64 = 1 << 53;
-
-/// What a worker counts. The names are those of `status --json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(usize)]
-pub enum Counter {
-    /// Open connections now (not a total).
-    Connections,
-    /// Pending handshakes now (not a total).
-    Handshakes,
-    /// TCP connections accepted.
-    Accepted,
-    /// Handshakes answered with 101.
-    Opened,
-    /// Handshakes refused.
-    Refused,
-    /// WebSockets ended.
-    Closed,
-    /// WebSockets that came over from another process.
-    Adopted,
-    /// WebSockets handed to another process.
-    HandedOver,
-    /// Messages received from clients.
-    MessagesIn,
-    /// Messages written to clients.
-    MessagesOut,
-    /// Bytes received from clients.
-    BytesIn,
-    /// Bytes written to clients.
-    BytesOut,
-    /// Pushes queued for a client here.
-    PushQueued,
-    /// Pushes refused since the client's queue was full.
-    PushFull,
-    /// Pushes to clients that were gone.
-    PushGone,
-    /// Pushes larger than a message may be.
-    PushTooBig,
-    /// Pushes given to the manager for a client elsewhere.
-    PushRelayed,
-    /// Pushes refused since the lane to the manager was full.
-    LaneFull,
-    /// Queued messages that were lost since their connection ended first.
-    PushLost,
-    /// Packets of a dead epoch, dropped.
-    StalePackets,
-    /// Handlers that panicked.
-    Panics,
-    /// Plain HTTP requests answered.
-    HttpRequests,
-    /// Blocking jobs done.
-    Tasks,
-    /// Events delivered to application processes.
-    AppEvents,
-    /// Log lines dropped since the log could not keep up.
-    LogDropped,
-    /// Plain HTTP connections now (not a total).
-    Plain,
-    /// Refused clients that read their answer now (not a total).
-    Lingering,
-    /// Clients refused since the server was full.
-    RefusedFull,
-    /// Handshakes that gave way to newer ones.
-    RefusedHandshakes,
-    /// Clients refused since their address had its share.
-    RefusedAddress,
-    /// Clients refused since their address came too often.
-    RefusedRate,
-    /// Clients refused since their address is denied.
-    RefusedDenied,
-    /// Requests refused for want of memory.
-    RefusedMemory,
-    /// Handshakes refused for their Origin.
-    RefusedOrigin,
-    /// Requests refused for their Host.
-    RefusedHost,
-    /// Requests refused for what they are or how slowly they came.
-    RefusedRequest,
-    /// Handshakes refused by the handler.
-    RefusedHandler,
-    /// Clients refused since the server was about to stop.
-    RefusedStopping,
-    /// Handshakes that were let in by `local-null` alone.
-    OpenedNull,
-    /// Times that a client had to wait, or was closed, since it sent too fast.
-    TooFast,
-    /// Memberships of rooms and users now (not a total).
-    Memberships,
-    /// Messages that were published to rooms and users, whoever was there.
-    Publishes,
-}
-
-impl Counter {
-    /// Every counter, in the order of their words.
-    pub const ALL: [Counter; 42] = [
-        Counter::Connections,
-        Counter::Handshakes,
-        Counter::Accepted,
-        Counter::Opened,
-        Counter::Refused,
-        Counter::Closed,
-        Counter::Adopted,
-        Counter::HandedOver,
-        Counter::MessagesIn,
-        Counter::MessagesOut,
-        Counter::BytesIn,
-        Counter::BytesOut,
-        Counter::PushQueued,
-        Counter::PushFull,
-        Counter::PushGone,
-        Counter::PushTooBig,
-        Counter::PushRelayed,
-        Counter::LaneFull,
-        Counter::PushLost,
-        Counter::StalePackets,
-        Counter::Panics,
-        Counter::HttpRequests,
-        Counter::Tasks,
-        Counter::AppEvents,
-        Counter::LogDropped,
-        Counter::Plain,
-        Counter::Lingering,
-        Counter::RefusedFull,
-        Counter::RefusedHandshakes,
-        Counter::RefusedAddress,
-        Counter::RefusedRate,
-        Counter::RefusedDenied,
-        Counter::RefusedMemory,
-        Counter::RefusedOrigin,
-        Counter::RefusedHost,
-        Counter::RefusedRequest,
-        Counter::RefusedHandler,
-        Counter::RefusedStopping,
-        Counter::OpenedNull,
-        Counter::TooFast,
-        Counter::Memberships,
-        Counter::Publishes,
-    ];
-
-    /// The name in `status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Counter::Connections => "connections",
-            Counter::Handshakes => "handshakes",
-            Counter::Accepted => "accepted",
-            Counter::Opened => "opened",
-            Counter::Refused => "refused",
-            Counter::Closed => "closed",
-            Counter::Adopted => "adopted",
-            Counter::HandedOver => "handed_over",
-            Counter::MessagesIn => "messages_in",
-            Counter::MessagesOut => "messages_out",
-            Counter::BytesIn => "bytes_in",
-            Counter::BytesOut => "bytes_out",
-            Counter::PushQueued => "push_queued",
-            Counter::PushFull => "push_full",
-            Counter::PushGone => "push_gone",
-            Counter::PushTooBig => "push_too_big",
-            Counter::PushRelayed => "push_relayed",
-            Counter::LaneFull => "lane_full",
-            Counter::PushLost => "push_lost",
-            Counter::StalePackets => "stale_packets",
-            Counter::Panics => "panics",
-            Counter::HttpRequests => "http_requests",
-            Counter::Tasks => "tasks",
-            Counter::AppEvents => "app_events",
-            Counter::LogDropped => "log_dropped",
-            Counter::Plain => "plain",
-            Counter::Lingering => "lingering",
-            Counter::RefusedFull => "refused_full",
-            Counter::RefusedHandshakes => "refused_handshakes",
-            Counter::RefusedAddress => "refused_address",
-            Counter::RefusedRate => "refused_rate",
-            Counter::RefusedDenied => "refused_denied",
-            Counter::RefusedMemory => "refused_memory",
-            Counter::RefusedOrigin => "refused_origin",
-            Counter::RefusedHost => "refused_host",
-            Counter::RefusedRequest => "refused_request",
-            Counter::RefusedHandler => "refused_handler",
-            Counter::RefusedStopping => "refused_stopping",
-            Counter::OpenedNull => "opened_null",
-            Counter::TooFast => "too_fast",
-            Counter::Memberships => "memberships",
-            Counter::Publishes => "publishes",
-        }
-    }
-
-    /// Whether it says how many there are now, rather than how many there were.
-    pub fn is_gauge(self) -> bool {
-        use Counter::{Connections, Handshakes, Lingering, Memberships, Plain};
-        matches!(self, Connections | Handshakes | Plain | Lingering | Memberships)
-    }
-}
+/// Words of a page that counters may take; closes by cause and histograms follow.
+const COUNTER_WORDS: usize = 192;
+/// Words of closes by cause.
+const CAUSE_WORDS: usize = 64;
+/// The words of a page that a process counts on.
+const WORDS: usize = COUNTER_WORDS + CAUSE_WORDS + Histogram::ALL.len() * measure::WORDS;
+/// Under which number the manager's page stands among those of workers, none of which has it:
+/// epochs begin at 1.
+pub const MANAGER: WorkerId = WorkerId { slot: Slot(0), epoch: 0 };
 
 /// What `max_connection` is about.
 const CLIENTS: [Counter; 3] = [Counter::Connections, Counter::Handshakes, Counter::Plain];
@@ -256,6 +82,17 @@ impl Row {
         self.add(counter, n.wrapping_neg());
     }
 
+    /// Sets a gauge.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.word(counter).store(value, Relaxed);
+    }
+
+    /// Counts a WebSocket that ended.
+    pub fn closed(&self, cause: Cause) {
+        let word = &self.shared.words()[word_of(cause)];
+        word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     /// Reads a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         believed(counter, self.word(counter).load(Relaxed))
@@ -263,7 +100,7 @@ impl Row {
 
     /// Shows the application process of a place; `None`: there is none.
     pub fn show(&self, place: usize, state: Option<PlaceState>) {
-        places::write(&self.shared.words()[COUNTER_WORDS..], place, state);
+        places::write(&self.shared.words()[PLACES_AT..], place, state);
     }
 
     /// Connections of every kind that `max_connection` is about.
@@ -274,6 +111,11 @@ impl Row {
     fn word(&self, counter: Counter) -> &AtomicU64 {
         &self.shared.words()[counter as usize]
     }
+}
+
+/// Where the closes of a cause are counted: the causes stand in the order of [`Cause::ALL`].
+fn word_of(cause: Cause) -> usize {
+    COUNTER_WORDS + cause as usize
 }
 
 /// The page of another process, which is only read.
@@ -303,13 +145,20 @@ impl Page {
 
     /// The application processes, each with its place.
     pub fn places(&self) -> impl Iterator<Item = (usize, PlaceState)> {
-        places::read(&self.shared.words()[COUNTER_WORDS..])
+        places::read(&self.shared.words()[PLACES_AT..])
     }
 
-    /// Every total.
+    /// Every total: of counters, of closes and of histograms.
     pub fn totals(&self) -> Totals {
-        let total = |counter: Counter| if counter.is_gauge() { 0 } else { self.get(counter) };
-        Totals(Counter::ALL.map(total).to_vec())
+        Totals((0..WORDS).map(|index| self.total(index)).collect())
+    }
+
+    /// What stands at a word, or 0 where it is a gauge's.
+    fn total(&self, index: usize) -> u64 {
+        if Counter::ALL.get(index).is_some_and(|counter| counter.is_gauge()) {
+            return 0;
+        }
+        self.shared.words()[index].load(Relaxed).min(TOTAL_MAX)
     }
 }
 
@@ -340,7 +189,7 @@ impl Totals {
 
     /// Adds those of one more.
     pub fn add(&mut self, last: &Totals) {
-        self.0.resize(Counter::ALL.len().max(self.0.len()), 0);
+        self.0.resize(WORDS.max(self.0.len()), 0);
         for (sum, more) in self.0.iter_mut().zip(&last.0) {
             *sum = sum.saturating_add(*more).min(TOTAL_MAX);
         }
@@ -397,6 +246,30 @@ impl Board {
         let gone = self.departed.get(counter);
         let sum = self.pages.values().map(|page| page.get(counter));
         sum.fold(gone, u64::saturating_add).min(TOTAL_MAX)
+    }
+
+    /// The sum of a word, gauges left out, over all pages and the departed.
+    fn total(&self, index: usize) -> u64 {
+        let gone = self.departed.0.get(index).copied().unwrap_or(0);
+        let sum = self.pages.values().map(|page| page.total(index));
+        sum.fold(gone, u64::saturating_add).min(TOTAL_MAX)
+    }
+
+    /// The sum of a gauge. Of clients each worker counts at most `clients_max`.
+    fn gauge(&self, counter: Counter, clients_max: u64) -> u64 {
+        let most = if counter.is_clients() { clients_max } else { TOTAL_MAX };
+        let sum = self.pages.values().map(|page| page.get(counter).min(most));
+        sum.fold(0, u64::saturating_add).min(TOTAL_MAX)
+    }
+
+    /// A gauge of each worker by its slot, of all its epochs together.
+    pub fn by_slot(&self, counter: Counter) -> BTreeMap<Slot, u64> {
+        let mut slots = BTreeMap::new();
+        for (id, page) in self.pages.iter().filter(|(id, _)| **id != MANAGER) {
+            let sum = slots.entry(id.slot).or_insert(0u64);
+            *sum = sum.saturating_add(page.get(counter));
+        }
+        slots
     }
 
     /// What [`Page::clients`] says of all pages, of each at most `each_max`.
@@ -490,5 +363,9 @@ mod tests {
             assert_eq!(serde_json::to_value(counter).unwrap(), counter.as_str());
         }
         assert!(Counter::ALL.len() <= COUNTER_WORDS);
+        assert!(Cause::ALL.len() <= CAUSE_WORDS);
+        for (index, cause) in Cause::ALL.iter().enumerate() {
+            assert_eq!(word_of(*cause), COUNTER_WORDS + index);
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
+use crate::ipc::scoreboard::Counter;
 
 /// What goes to many workers.
 #[derive(Debug)]
@@ -149,7 +150,7 @@ impl Manager {
                 .and_then(|body| worker.link.send_to_all(message, body));
             match sent {
                 Ok(Sent::Queued) => {
-                    self.traffic.relayed += 1;
+                    self.row.add(Counter::Relayed, 1);
                     continue;
                 }
                 Ok(Sent::Full) => {}
@@ -158,7 +159,7 @@ impl Manager {
                 }
             }
             refused += 1;
-            self.traffic.refused += 1;
+            self.row.add(Counter::LaneFull, 1);
         }
         refused
     }
@@ -179,7 +180,7 @@ impl Manager {
     }
 
     fn refuse_wide(&mut self, sender: Option<WorkerId>, count: u64) {
-        self.traffic.refused += count;
+        self.row.add(Counter::LaneFull, count);
         if let Some(worker) = sender.and_then(|id| self.workers.get_mut(id)) {
             worker.refused += count;
         }

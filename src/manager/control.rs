@@ -16,6 +16,7 @@ use super::Shared;
 use super::broadcast::Wide;
 use super::listing::connection;
 use super::peers::{Access, Peers};
+use super::slow::{SLOW_MAX, slow};
 use super::switch::{Address, Reply, Routed};
 use crate::api::Verdict;
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
@@ -159,6 +160,7 @@ impl Client {
                 .and("version", env!("CARGO_PKG_VERSION")),
             Request::Status {} => Answer::with(&self.manager.borrow().status()),
             Request::Connections {} => self.connections().await?,
+            Request::Slow {} => self.slow().await?,
             Request::Push { fd, opcode, bytes } => self.push(fd, opcode, bytes).await?,
             Request::Broadcast { opcode, bytes, except } => {
                 self.broadcast(opcode, bytes, except).await?
@@ -179,6 +181,7 @@ impl Client {
                 self.tell_master(&ManagerToMaster::Stop(StopMode::from(mode)))
             }
             Request::Reopen {} => self.tell_master(&ManagerToMaster::Reopen),
+            Request::Drain { undo } => self.tell_master(&ManagerToMaster::Drain { on: !undo }),
             Request::Upgrade {} => {
                 let (sender, failed) = oneshot::channel();
                 self.manager.borrow_mut().upgrading.push(sender);
@@ -192,6 +195,13 @@ impl Client {
     fn tell_master(&self, message: &ManagerToMaster) -> Answer {
         self.manager.borrow().master.send(message);
         Answer::ok()
+    }
+
+    async fn slow(&mut self) -> Result<Answer, Hangup> {
+        let (slow, silent) = slow(&self.manager, SLOW_MAX).await;
+        let lines: String = slow.iter().map(line).collect();
+        self.say(&lines).await?;
+        Ok(Answer::ok().and("count", slow.len()).and("silent_workers", silent))
     }
 
     async fn connections(&mut self) -> Result<Answer, Hangup> {

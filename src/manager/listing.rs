@@ -1,6 +1,6 @@
 //! Lists of open connections, from the registries, a part at a time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::sys::clock::monotonic_ms;
 
 /// Connections in one part of a list: well below a frame's 65,535 bytes.
 const PART: usize = 256;
+/// Connections on one page.
+const PAGE_MAX: usize = 1000;
 /// Entries that are looked at in one go.
 const LOOK: usize = 4096;
 /// Lists for one worker that are under way at the same time. While there are as many, nothing more
@@ -28,6 +30,20 @@ pub const LISTS_MAX: usize = 64;
 const WAITING_MAX: usize = 1024;
 /// For a worker to take a part.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which connections are listed.
+#[derive(Debug, Clone, Copy)]
+pub enum Page {
+    /// Every one.
+    All,
+    /// Those with the smallest numbers above one, at most so many.
+    Above {
+        /// The number below the first.
+        after: u64,
+        /// How many.
+        limit: usize,
+    },
+}
 
 /// A list under way.
 pub struct Listing {
@@ -50,8 +66,8 @@ impl Manager {
         Listing { registries, at: (0, 0), seen: moving.then(HashSet::new) }
     }
 
-    /// Answers a worker's question for all connections.
-    pub fn list(&mut self, asker: WorkerId, id: RequestId) {
+    /// Answers a worker's question for connections.
+    pub fn list(&mut self, asker: WorkerId, id: RequestId, page: Page) {
         // Each that is under way or waits holds on to what allows it. Who asks for more in one go
         // learns from the deadline of the question that nobody knows.
         let few = |worker: &&super::workers::WorkerHandle| {
@@ -63,7 +79,12 @@ impl Manager {
             spawn_local(async move {
                 // Nobody closes it.
                 let _turn = lists.acquire().await;
-                answer(listing, link, id).await;
+                match page {
+                    Page::All => answer(listing, link, id).await,
+                    Page::Above { after, limit } => {
+                        answer_page(listing, link, id, after, limit.min(PAGE_MAX)).await;
+                    }
+                }
             });
         }
     }
@@ -117,13 +138,44 @@ fn info(id: WorkerId, entry: &Entry, now: u64) -> Info {
         client: entry.peer.map(|peer| peer.ip()),
         connected_at: entry.connected_at,
         idle_ms: now.saturating_sub(entry.received_at),
-        bytes_in: 0,
-        bytes_out: 0,
-        plain: false,
-        process: None,
-        uid: None,
-        rooms: Vec::new(),
-        session: None,
+        ..Info::new(entry.fd, id.slot)
+    }
+}
+
+/// A page needs all of the list to be looked at, since no registry is sorted, and memory for no
+/// more than the page.
+async fn answer_page(
+    mut listing: Listing,
+    link: Rc<Link>,
+    id: RequestId,
+    after: u64,
+    limit: usize,
+) {
+    let mut page: BTreeMap<u64, (WorkerId, Entry)> = BTreeMap::new();
+    while let Some(part) = listing.next_part() {
+        for (of, entry) in part {
+            let fd = entry.fd.as_u64();
+            let fits = page.len() < limit || page.last_key_value().is_some_and(|(k, _)| fd < *k);
+            if fd > after && fits {
+                page.insert(fd, (of, entry));
+                if page.len() > limit {
+                    page.pop_last();
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let now = monotonic_ms();
+    let page: Vec<Info> = page.values().map(|(of, entry)| info(*of, entry, now)).collect();
+    let mut parts = page.chunks(PART).peekable();
+    loop {
+        let part = parts.next().unwrap_or_default().to_vec();
+        let last = parts.peek().is_none();
+        let message = ManagerToWorker::ListAnswer { id, part, last };
+        let sent = link.send(Lane::Data, &message, Body::Inline(&[]), Vec::new());
+        if last || sent.is_err() {
+            return;
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod rooms;
 mod router;
 mod server_ticks;
 mod settings;
+mod slow;
 mod status;
 mod stayers;
 mod switch;
@@ -57,7 +58,7 @@ use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::Board;
+use crate::ipc::scoreboard::{Board, Row};
 use crate::log;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::{ending, process};
@@ -72,7 +73,7 @@ use mover::Reloads;
 use router::Router;
 use server_ticks::ServerTicks;
 use settings::Settings;
-use switch::{Reply, Traffic};
+use switch::Reply;
 use workers::{WorkerHandle, Workers};
 
 /// After so many bytes of one worker the others, and whoever asks on the control socket, get their
@@ -102,8 +103,9 @@ pub(crate) struct Manager {
     hold: Hold,
     direct: Direct,
     interest: Interest,
-    traffic: Traffic,
     server_ticks: ServerTicks,
+    /// What this manager counts.
+    row: Row,
     reloads: Reloads,
     /// Control commands that wait for a worker's answer.
     asked: HashMap<RequestId, oneshot::Sender<Reply>>,
@@ -157,10 +159,11 @@ pub(crate) async fn live(
         return Err(Error::new("the first packet of the master is not Boot"));
     };
     link.send(&ManagerToMaster::Hello(Hello::ours()));
-    let [control] = <[OwnedFd; 1]>::try_from(fds)
+    let [control, page] = <[OwnedFd; 2]>::try_from(fds)
         .map_err(|fds| Error::new(format!("Boot came with {} descriptors", fds.len())))?;
+    let row = Row::take(page.as_fd())?;
     let peers = prepare(&boot)?;
-    let manager = Manager::boot(Rc::clone(&link), &boot, peers)?;
+    let manager = Manager::boot(Rc::clone(&link), &boot, row, peers)?;
     let flusher = {
         let link = Rc::clone(&link);
         spawn_local(async move { link.flush_forever().await })
@@ -226,7 +229,7 @@ async fn end_orphans(manager: &Shared) {
 }
 
 impl Manager {
-    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, peers: Peers) -> Result<Shared> {
+    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, row: Row, peers: Peers) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
         let is_successor = boot.epoch > 1 || boot.begin_with_reload;
         let now = monotonic_ms();
@@ -243,8 +246,8 @@ impl Manager {
                 hold: Hold::new(scope),
                 direct: Direct::new(boot.epoch),
                 interest: Interest::new(boot.epoch),
-                traffic: Traffic::default(),
                 server_ticks: ServerTicks::new(now),
+                row,
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
                 // Answers to what our predecessor asked are not for us.

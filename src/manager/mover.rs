@@ -390,6 +390,7 @@ impl Manager {
         self.state.generation = verdict.generation;
         let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
+        self.count_reload(&verdict);
         self.kill_oldest();
         self.reloads.tell(verdict);
     }

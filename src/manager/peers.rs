@@ -69,6 +69,7 @@ impl Access {
             Request::Ping {}
             | Request::Status {}
             | Request::Connections {}
+            | Request::Slow {}
             | Request::Push { .. }
             | Request::Broadcast { .. }
             | Request::Close { .. }
@@ -77,6 +78,7 @@ impl Access {
             Request::Reload {}
             | Request::Stop { .. }
             | Request::Reopen {}
+            | Request::Drain { .. }
             | Request::Upgrade {} => false,
         };
         concerns_clients || self == Access::Whole

@@ -1,15 +1,16 @@
 //! The answer to `status`: from the scoreboard, so it also tells of workers that hang.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use super::Manager;
 use super::workers::WorkerHandle;
 use crate::ipc::control::{
-    ManagerReport, ProcessReport, Restarts, Status, Throttled, WorkerReport,
+    ManagerReport, ProcessReport, ReloadVerdict, Restarts, Status, Throttled, WorkerReport,
 };
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock::{monotonic_ms, unix_ms};
 use crate::sys::process::parent_and_user;
 use crate::sys::usage::Usage;
@@ -29,6 +30,7 @@ impl Manager {
             started_at: state.started_at,
             uptime_ms: unix_ms().saturating_sub(state.started_at),
             listen: state.listen.clone(),
+            api: state.api.clone(),
             generation: self.reloads.generation(),
             worker_num: state.worker_num,
             connections: self.scoreboard.sum(Counter::Connections),
@@ -41,15 +43,16 @@ impl Manager {
                 .map(|(slot, retry_ms)| Throttled { slot: *slot, retry_ms: *retry_ms })
                 .collect(),
             troubles: state.troubles.clone(),
+            draining: state.draining,
             restarts: Restarts {
                 workers: state.worker_restarts,
                 managers: state.manager_restarts,
             },
             manager: ManagerReport {
                 epoch: self.epoch,
-                relayed: self.traffic.relayed,
-                refused: self.traffic.refused,
-                gone: self.traffic.gone,
+                relayed: self.row.get(Counter::Relayed),
+                refused: self.row.get(Counter::LaneFull),
+                gone: self.row.get(Counter::PushGone),
                 held_bytes: self.hold.bytes() as u64,
                 control_clients: self.control_clients,
                 memory_bytes: manager.memory_bytes,
@@ -101,17 +104,17 @@ impl Manager {
             .collect()
     }
 
+    /// A reload is over.
+    pub fn count_reload(&self, verdict: &ReloadVerdict) {
+        let counter = if verdict.is_ok() { Counter::Reloads } else { Counter::ReloadsFailed };
+        self.row.add(counter, 1);
+        self.row.measure(Histogram::Reload, Duration::from_millis(verdict.took_ms));
+    }
+
     /// The scoreboard's totals, with what the manager itself refused on the way.
     fn totals(&self) -> BTreeMap<String, u64> {
-        counters(|counter| {
-            let sum = self.scoreboard.sum(counter);
-            match counter {
-                Counter::PushGone => sum + self.traffic.gone,
-                Counter::LaneFull => sum + self.traffic.refused,
-                Counter::StalePackets => sum + self.traffic.stale,
-                _ => sum,
-            }
-        })
+        self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
+        counters(|counter| self.scoreboard.sum(counter) + self.row.get(counter))
     }
 }
 

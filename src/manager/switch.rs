@@ -7,6 +7,7 @@
 use super::Manager;
 use super::broadcast::Wide;
 use super::hold::{Item, OwnedBody, Scope};
+use super::listing::Page;
 use super::workers::WorkerHandle;
 use crate::api::rooms::{Change, Member};
 use crate::api::{Info, Opcode, Verdict};
@@ -15,6 +16,7 @@ use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{ManagerToWorker, Origin, RequestId, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
+use crate::ipc::scoreboard::Counter;
 
 /// For whom a message is.
 #[derive(Debug, Clone, Copy)]
@@ -104,19 +106,8 @@ pub enum Reply {
     Tally { queued: u64, full: u64 },
     /// Of one worker to a call for a list, in parts.
     Members { part: Vec<Member>, last: bool },
-}
-
-/// What the switch counts; it starts anew with each manager.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Messages brought to a worker.
-    pub relayed: u64,
-    /// Messages refused since the lane to their worker, or the hold, was full.
-    pub refused: u64,
-    /// Messages to clients of workers that are no more.
-    pub gone: u64,
-    /// Packets of a dead epoch.
-    pub stale: u64,
+    /// To a question for slow clients.
+    Slow(Vec<Info>),
 }
 
 impl Manager {
@@ -129,7 +120,7 @@ impl Manager {
     ) -> Result<()> {
         let mut frames = Frames::new(packet)?;
         if frames.id != from {
-            self.traffic.stale += 1;
+            self.row.add(Counter::StalePackets, 1);
             return Ok(());
         }
         while let Some(frame) = frames.next::<WorkerToManager>(&mut fds)? {
@@ -179,7 +170,14 @@ impl Manager {
             WorkerToManager::InfoAnswer { origin, id, info } => {
                 self.answer(origin, id, Reply::Info(Box::new(info)));
             }
-            WorkerToManager::List { id } => self.list(from, id),
+            WorkerToManager::List { id } => self.list(from, id, Page::All),
+            WorkerToManager::ListPage { id, after, limit } => {
+                self.list(from, id, Page::Above { after, limit: usize::from(limit) });
+            }
+            WorkerToManager::ListSlow { id, limit } => self.answer_slow(from, id, limit),
+            WorkerToManager::SlowAnswer { id, part } => {
+                self.answer(Origin::Control, id, Reply::Slow(part));
+            }
             WorkerToManager::Alive(number) => self.on_alive(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
@@ -281,7 +279,7 @@ impl Manager {
                 if let Some(topic) = joins {
                     self.interest.sent(worker.id(), topic, mark);
                 }
-                self.traffic.relayed += 1;
+                self.row.add(Counter::Relayed, 1);
                 return;
             }
             Ok(Sent::Full) => {}
@@ -311,9 +309,9 @@ impl Manager {
 
     pub fn refuse(&mut self, routed: Routed, verdict: Verdict) {
         if verdict == Verdict::Gone {
-            self.traffic.gone += 1;
+            self.row.add(Counter::PushGone, 1);
         } else {
-            self.traffic.refused += 1;
+            self.row.add(Counter::LaneFull, 1);
         }
         match routed {
             Routed::Push { origin, id, .. }
@@ -352,8 +350,10 @@ impl Manager {
                     Reply::Info(info) => worker.info(id, *info),
                     Reply::Tally { queued, full } => worker.tally(id, queued, full),
                     Reply::Members { part, last } => worker.members(id, part, last),
+                    // Only this process asks for these.
+                    Reply::Slow(_) => true,
                 };
-                self.traffic.refused += u64::from(!queued);
+                self.row.add(Counter::LaneFull, u64::from(!queued));
             }
             Origin::Control => {
                 if let Some(asker) = self.asked.remove(&id) {

@@ -72,7 +72,10 @@ impl Master {
             state,
             departed: Default::default(),
         };
-        master.tell(&MasterToManager::Boot(boot), &[OwnedFd::from(listener)]);
+        master.tell(
+            &MasterToManager::Boot(boot),
+            &[OwnedFd::from(listener), Row::create().unwrap()],
+        );
         spawn_local(async move { live(theirs, |_| Peers::of(&Config::default())).await.unwrap() });
         assert!(matches!(master.hear().await, ManagerToMaster::Hello(_)));
         assert!(matches!(master.hear().await, ManagerToMaster::Ready));

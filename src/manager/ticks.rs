@@ -11,6 +11,7 @@ use super::workers::Phase;
 use super::{Manager, Shared};
 use crate::fd::WorkerId;
 use crate::ipc::messages::ManagerToMaster;
+use crate::ipc::scoreboard::Counter;
 use crate::sys::clock::monotonic_ms;
 
 /// Between two liveness checks.
@@ -37,6 +38,7 @@ pub async fn run(manager: Shared) {
             manager.forgive(now);
         }
         last = now;
+        manager.row.set(Counter::HeldBytes, manager.hold.bytes() as u64);
         manager.check_liveness(now);
         if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat
             && now.saturating_sub(swept) >= interval_ms

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
+use crate::ipc::scoreboard::Fact;
 use crate::sys::rights::Rights;
 use crate::sys::{clock, ending, memory, process};
 
@@ -151,6 +152,7 @@ impl Master {
             stderr: Some(stderr.as_fd()),
         })?;
         self.apps.push(App { worker, id, pid: pid.as_raw() });
+        self.summary.bump(Fact::AppStarts);
         Ok(pid)
     }
 

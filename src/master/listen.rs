@@ -1,6 +1,6 @@
 //! Listening sockets: one SO_REUSEPORT socket for each slot and TCP address, one for each
-//! `unix:` path, made here, given to every worker of the slot, and closed only when the address
-//! leaves the configuration.
+//! `unix:` path and address of the API, made here, given to every worker of the slot, and closed
+//! only when the address leaves the configuration.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::trusted_path::TrustedPath;
 use crate::config::{Config, ListenAddr};
 use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
-use crate::ipc::messages::Listener;
+use crate::ipc::messages::{Listener, Purpose};
 use crate::sys::path_walk::Missing;
 use crate::sys::socket::{gate_options, lock_filter};
 
@@ -48,11 +48,21 @@ impl Held {
     }
 }
 
-/// Every listening socket, by the entry of `listen` and then the slot. A `unix:` entry has one
-/// socket, under slot 0, that all slots share.
+/// An entry of `listen` or of `api.listen`.
+pub type Entry = (Purpose, String);
+
+/// Every listening socket, by its entry and then the slot. A `unix:` entry and one of the API have
+/// one socket, under slot 0, that all slots share.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    entries: BTreeMap<String, BTreeMap<u8, Held>>,
+    entries: BTreeMap<Entry, BTreeMap<u8, Held>>,
+}
+
+/// Every entry of a configuration with its address.
+fn entries(config: &Config) -> impl Iterator<Item = (Entry, &ListenAddr)> {
+    let clients = config.listen.iter().map(|addr| (Purpose::Clients, addr));
+    let api = config.api.listen.iter().map(|addr| (Purpose::Api, addr));
+    clients.chain(api).map(|(purpose, addr)| ((purpose, addr.to_string()), addr))
 }
 
 impl Listeners {
@@ -61,10 +71,10 @@ impl Listeners {
     ///
     /// # Errors
     /// When an address is taken or not ours; then nothing is left half made.
-    pub fn ensure(&mut self, config: &Config) -> Result<Vec<(String, u8)>> {
+    pub fn ensure(&mut self, config: &Config) -> Result<Vec<(Entry, u8)>> {
         let mut made = Vec::new();
-        for addr in &config.listen {
-            if let Err(error) = self.ensure_entry(addr, config, &mut made) {
+        for (entry, addr) in entries(config) {
+            if let Err(error) = self.ensure_entry(entry, addr, config, &mut made) {
                 self.remove(&made);
                 return Err(error);
             }
@@ -74,14 +84,15 @@ impl Listeners {
 
     fn ensure_entry(
         &mut self,
+        entry: Entry,
         addr: &ListenAddr,
         config: &Config,
-        made: &mut Vec<(String, u8)>,
+        made: &mut Vec<(Entry, u8)>,
     ) -> Result<()> {
-        let entry = addr.to_string();
-        let slots = match addr {
-            ListenAddr::Tcp(_) => config.worker_num,
-            ListenAddr::Unix(_) => 1,
+        let (purpose, written) = &entry;
+        let slots = match (addr, purpose) {
+            (ListenAddr::Tcp(_), Purpose::Clients) => config.worker_num,
+            (ListenAddr::Unix(_), _) | (_, Purpose::Api) => 1,
         };
         for slot in (0..slots).filter_map(|slot| u8::try_from(slot).ok()) {
             let held = self.entries.entry(entry.clone()).or_default();
@@ -89,14 +100,21 @@ impl Listeners {
                 continue;
             }
             let (socket, address) = match addr {
-                ListenAddr::Unix(path) => (unix(&entry, path, config)?, entry.clone()),
+                ListenAddr::Unix(path) => {
+                    let mode = match purpose {
+                        Purpose::Clients => UNIX_MODE,
+                        Purpose::Api => config.api.socket_mode.0,
+                    };
+                    (unix(written, path, mode, config)?, written.clone())
+                }
+                ListenAddr::Tcp(addr) if *purpose == Purpose::Api => shared_tcp(*addr, config)?,
                 ListenAddr::Tcp(addr) => {
                     // Port 0: the first slot's choice is everyone's.
                     let chosen = held.get(&0).and_then(|held| held.listener.address.parse().ok());
                     tcp(chosen.unwrap_or(*addr), held.is_empty(), config)?
                 }
             };
-            let listener = Listener { entry: entry.clone(), address };
+            let listener = Listener { entry: written.clone(), address, purpose: *purpose };
             held.insert(slot, Held::new(listener, socket));
             made.push((entry.clone(), slot));
         }
@@ -104,7 +122,7 @@ impl Listeners {
     }
 
     /// Closes these.
-    pub fn remove(&mut self, which: &[(String, u8)]) {
+    pub fn remove(&mut self, which: &[(Entry, u8)]) {
         for (entry, slot) in which {
             if let Some(held) = self.entries.get_mut(entry) {
                 held.remove(slot);
@@ -116,16 +134,16 @@ impl Listeners {
     /// Closes the sockets of entries that `config` does not have any more. Those of removed
     /// slots stay: their queues may hold clients, and a live worker accepts on them.
     pub fn retain(&mut self, config: &Config) {
-        let wanted: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-        for (entry, _) in self.entries.iter().filter(|(entry, _)| !wanted.contains(entry)) {
-            unlink(entry, config);
+        let wanted: Vec<Entry> = entries(config).map(|(entry, _)| entry).collect();
+        for ((_, path), _) in self.entries.iter().filter(|(entry, _)| !wanted.contains(entry)) {
+            unlink(path, config);
         }
         self.entries.retain(|entry, _| wanted.contains(entry));
     }
 
     /// What a worker of `slot` accepts on, as far as `config` has it: descriptions and sockets.
     pub fn of_slot(&self, slot: Slot, config: &Config) -> (Vec<Listener>, Vec<BorrowedFd<'_>>) {
-        let wanted = config.listen.iter().filter_map(|addr| self.entries.get(&addr.to_string()));
+        let wanted = entries(config).filter_map(|(entry, _)| self.entries.get(&entry));
         wanted
             .filter_map(|held| held.get(&slot.0).or_else(|| shared(held)))
             .map(|held| (held.listener.clone(), held.socket.as_fd()))
@@ -152,6 +170,19 @@ impl Listeners {
         }
     }
 
+    /// Has the TCP sockets for clients listen no more: whoever connects is refused by the kernel,
+    /// and a balancer takes another server. `revive` takes that back. A Unix socket cannot be
+    /// revived (unix(7) has no word for it), so workers answer there that the server drains.
+    pub fn shut_clients(&self) {
+        for held in self.entries.values().flat_map(BTreeMap::values) {
+            let is_unix = held.listener.entry.starts_with("unix:");
+            if held.listener.purpose == Purpose::Clients && !is_unix {
+                // One that is shut already says that it is not connected.
+                let _ = SockRef::from(&held.socket).shutdown(std::net::Shutdown::Read);
+            }
+        }
+    }
+
     /// The sockets of `slot` that no other slot shares: those that somebody has to take over when
     /// the slot has no worker.
     pub fn own_of_slot(&self, slot: Slot) -> (Vec<Listener>, Vec<BorrowedFd<'_>>) {
@@ -162,9 +193,10 @@ impl Listeners {
     }
 
     /// The real addresses, as `status` shows them.
-    pub fn addresses(&self) -> Vec<String> {
+    pub fn addresses(&self, purpose: Purpose) -> Vec<String> {
         let firsts = self.entries.values().filter_map(|held| held.values().next());
-        firsts.map(|held| held.listener.address.clone()).collect()
+        let wanted = firsts.filter(|held| held.listener.purpose == purpose);
+        wanted.map(|held| held.listener.address.clone()).collect()
     }
 
     /// Every socket with its place, for an upgrade.
@@ -175,20 +207,23 @@ impl Listeners {
 
     /// Takes over a socket from the image before this one.
     pub fn adopt(&mut self, slot: u8, listener: Listener, socket: OwnedFd) {
-        let held = self.entries.entry(listener.entry.clone()).or_default();
-        held.insert(slot, Held::new(listener, socket));
+        let entry = (listener.purpose, listener.entry.clone());
+        self.entries.entry(entry).or_default().insert(slot, Held::new(listener, socket));
     }
 
     /// Removes the `unix:` paths, when the server has ended.
     pub fn unlink_paths(&self, config: &Config) {
-        for entry in self.entries.keys() {
-            unlink(entry, config);
+        for (_, path) in self.entries.keys() {
+            unlink(path, config);
         }
     }
 }
 
 fn shared(held: &BTreeMap<u8, Held>) -> Option<&Held> {
-    held.get(&0).filter(|held| held.listener.entry.starts_with("unix:"))
+    let is_shared = |listener: &Listener| {
+        listener.purpose == Purpose::Api || listener.entry.starts_with("unix:")
+    };
+    held.get(&0).filter(|held| is_shared(&held.listener))
 }
 
 fn unlink(entry: &str, config: &Config) {
@@ -206,6 +241,17 @@ fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, Strin
     let subject = || format!("listen on {addr}");
     let socket = socket_for(addr).subject(subject)?;
     socket.set_reuse_port(true).subject(subject)?;
+    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+    socket.listen(backlog(config)).subject(subject)?;
+    lock_filter(socket.as_fd()).subject(subject)?;
+    let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
+    Ok((socket.into(), real.to_string()))
+}
+
+/// One socket for all slots: whichever worker is free takes the next connection.
+fn shared_tcp(addr: SocketAddr, config: &Config) -> Result<(OwnedFd, String)> {
+    let subject = || format!("listen on {addr}");
+    let socket = socket_for(addr).subject(subject)?;
     socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
     socket.listen(backlog(config)).subject(subject)?;
     lock_filter(socket.as_fd()).subject(subject)?;
@@ -248,9 +294,8 @@ fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
 /// As nginx does: who may connect is decided by the directory.
 const UNIX_MODE: u32 = 0o666;
 
-fn unix(entry: &str, path: &Path, config: &Config) -> Result<OwnedFd> {
-    let socket =
-        Socket::from(TrustedPath::new(entry, path, Missing::Fail, config)?.bind(UNIX_MODE)?);
+fn unix(entry: &str, path: &Path, mode: u32, config: &Config) -> Result<OwnedFd> {
+    let socket = Socket::from(TrustedPath::new(entry, path, Missing::Fail, config)?.bind(mode)?);
     socket.listen(backlog(config)).subject(|| format!("listen on {entry}"))?;
     Ok(socket.into())
 }
@@ -273,7 +318,7 @@ mod tests {
         let mut listeners = Listeners::default();
         let config = config(&["127.0.0.1:0", "[::1]:0"], 3);
         assert_eq!(listeners.ensure(&config).unwrap().len(), 6);
-        assert_eq!(listeners.addresses().len(), 2);
+        assert_eq!(listeners.addresses(Purpose::Clients).len(), 2);
         let (first, _) = listeners.of_slot(Slot(0), &config);
         let (last, sockets) = listeners.of_slot(Slot(2), &config);
         assert_eq!((first, sockets.len()), (last, 2));
@@ -287,7 +332,22 @@ mod tests {
         let mut listeners = Listeners::default();
         let error = listeners.ensure(&config(&["127.0.0.1:0", &addr], 2)).unwrap_err().to_string();
         assert!(error.contains("something else listens there"), "{error}");
-        assert_eq!(listeners.addresses(), Vec::<String>::new());
+        assert_eq!(listeners.addresses(Purpose::Clients), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_slots_share_a_socket_of_the_api() {
+        let mut config = config(&["127.0.0.1:0"], 3);
+        config.api.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut listeners = Listeners::default();
+        assert_eq!(listeners.ensure(&config).unwrap().len(), 4);
+        let (last, _) = listeners.of_slot(Slot(2), &config);
+        assert_eq!(last.len(), 2);
+        assert_eq!(listeners.own_of_slot(Slot(0)).0.len(), 1);
+        assert_eq!(listeners.addresses(Purpose::Api), [last[1].address.clone()]);
+        config.api.listen.clear();
+        listeners.retain(&config);
+        assert_eq!(listeners.addresses(Purpose::Api), Vec::<String>::new());
     }
 
     #[test]

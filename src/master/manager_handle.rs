@@ -1,6 +1,6 @@
 //! The manager as the master sees it: started, asked for signs of life, replaced at once.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -15,7 +15,8 @@ use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
-use crate::sys::clock;
+use crate::ipc::scoreboard::{MANAGER, Row};
+use crate::sys::{clock, process};
 
 /// Packets of the manager that are read in one turn.
 const PACKETS_PER_TURN: usize = 256;
@@ -38,6 +39,8 @@ pub struct ManagerPlace {
     pub reload_asked: bool,
     /// Managers started again after a crash.
     pub restarts: u64,
+    /// The page on which it counts.
+    page: Option<OwnedFd>,
 }
 
 /// The manager, as one image of the master leaves it to the next.
@@ -47,6 +50,8 @@ pub struct ManagerLeft {
     epoch: u32,
     ready: bool,
     restarts: u64,
+    #[serde(default)]
+    page: Option<RawFd>,
 }
 
 impl ManagerPlace {
@@ -54,8 +59,10 @@ impl ManagerPlace {
     pub fn leave(&self, leaving: &mut Leaving) -> Result<ManagerLeft> {
         let child = self.child.as_ref();
         let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
+        let page = self.page.as_ref().map(|page| leaving.pass_on(page.as_fd())).transpose()?;
         Ok(ManagerLeft {
             process: process.transpose()?,
+            page,
             epoch: self.epoch,
             ready: self.ready_ms.is_some(),
             restarts: self.restarts,
@@ -72,6 +79,7 @@ impl ManagerPlace {
             ready_ms: left.ready.then_some(now),
             answered_ms: now,
             restarts: left.restarts,
+            page: left.page.map(process::duplicate_number).transpose()?,
             ..ManagerPlace::default()
         })
     }
@@ -85,6 +93,11 @@ impl ManagerPlace {
             let _ = child.send(&MasterToManager::Leave, Vec::new());
             child.kill_at_ms = Some(clock::monotonic_ms() + ABORT_MS);
         }
+    }
+
+    /// The page on which it counts, if it lives.
+    pub fn page(&self) -> Option<BorrowedFd<'_>> {
+        self.page.as_ref().map(AsFd::as_fd)
     }
 
     /// Its process, if it lives.
@@ -176,7 +189,8 @@ impl Master {
     }
 
     fn try_start_manager(&mut self, now: u64) -> Result<()> {
-        let fds = vec![duplicate(self.control.as_fd())?];
+        let page = Row::create()?;
+        let fds = vec![duplicate(self.control.as_fd())?, duplicate(page.as_fd())?];
         let boot = ManagerBoot {
             epoch: self.manager.epoch,
             config: serde_json::to_string(&self.config).unwrap_or_default(),
@@ -195,6 +209,8 @@ impl Master {
         })?;
         tracing::info!(pid = child.pid.as_raw(), "manager started");
         child.send(&MasterToManager::Boot(boot), fds)?;
+        self.board.opened(MANAGER, page.as_fd())?;
+        self.manager.page = Some(page);
         self.manager.child = Some(child);
         self.manager.answered_ms = now;
         self.manager.next_check_ms = now + CHECK_MS;
@@ -244,6 +260,7 @@ impl Master {
             ManagerToMaster::Stop(mode) => self.stop(mode, 1),
             ManagerToMaster::Upgrade => self.upgrade(),
             ManagerToMaster::Reopen => self.reopen_log(),
+            ManagerToMaster::Drain { on } => self.drain(on),
         }
     }
 
@@ -270,6 +287,9 @@ impl Master {
     pub(super) fn manager_died(&mut self, how: &str, clean: bool) {
         let now = clock::monotonic_ms();
         self.manager.child = None;
+        self.manager.page = None;
+        let last = self.board.page(MANAGER).map(|page| page.totals()).unwrap_or_default();
+        self.board.ended(MANAGER, &last);
         let ready_ms = self.manager.ready_ms.take();
         if std::mem::take(&mut self.manager.replaced) {
             self.manager.start_at_ms = Some(now);

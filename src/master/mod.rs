@@ -18,6 +18,7 @@
 
 mod apps;
 mod child;
+mod drain;
 mod file_checks;
 mod launch;
 mod lease;
@@ -36,6 +37,7 @@ mod signals;
 mod slots;
 mod start;
 mod stop;
+mod summary;
 mod throttle;
 mod trust;
 mod trusted_path;
@@ -68,8 +70,8 @@ pub use upgrade::rehearse;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::ipc::messages::{MasterState, MasterToManager, StopMode};
-use crate::ipc::scoreboard::Board;
+use crate::ipc::messages::{MasterState, MasterToManager, Purpose, StopMode};
+use crate::ipc::scoreboard::{Board, Summary};
 use crate::log;
 use crate::sys::{clock, ending, guard, process};
 use apps::App;
@@ -112,7 +114,9 @@ struct Master {
     control: OwnedFd,
     /// What the workers count.
     board: Board,
-    /// When that is looked at again.
+    /// The sum of it, as every worker tells it.
+    summary: Summary,
+    /// When these are looked at again.
     counts_at_ms: u64,
     /// What the serving generation runs.
     image: Image,
@@ -127,6 +131,8 @@ struct Master {
     worker_restarts: u64,
     manager: ManagerPlace,
     stopping: Option<Stopping>,
+    /// How far a drain is, while there is one.
+    drain: Option<drain::Drain>,
     /// Until every slot has served once, any failure ends the start.
     starting_until_ms: Option<u64>,
     /// What the manager was told last, so that it is told only of changes.
@@ -219,6 +225,7 @@ impl Master {
             control: runtime_dir.control_socket()?,
             runtime_dir,
             board: Board::default(),
+            summary: Summary::create()?,
             counts_at_ms: 0,
             image,
             reload: Reload::default(),
@@ -229,6 +236,7 @@ impl Master {
             worker_restarts: 0,
             manager: ManagerPlace::default(),
             stopping: None,
+            drain: None,
             starting_until_ms: Some(clock::monotonic_ms() + start::MS_MAX),
             state_told: MasterState::default(),
             rehearsal: None,
@@ -248,7 +256,8 @@ impl Master {
         tracing::info!(
             pid = std::process::id(),
             workers = self.config.worker_num,
-            listen = self.listeners.addresses().join(" "),
+            listen = self.listeners.addresses(Purpose::Clients).join(" "),
+            api = self.listeners.addresses(Purpose::Api).join(" "),
             "started"
         );
         if let Some(warning) = self.config.root_warning() {
@@ -288,6 +297,7 @@ impl Master {
         self.tick_leases(now);
         self.tick_counts(now);
         self.tick_lending(now);
+        self.tick_draining(now);
         self.tick_starting(now);
         self.tick_reloading(now);
         self.tick_rehearsing(now);
@@ -334,6 +344,7 @@ impl Master {
             self.workers.iter().filter_map(|worker| worker.lease.due_ms()).min(),
             self.retry_at_ms(now),
             self.lend_deadline_ms(),
+            self.drain_deadline_ms(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
     }
@@ -399,13 +410,15 @@ impl Master {
             pid: std::process::id() as i32,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
-            listen: self.listeners.addresses(),
+            listen: self.listeners.addresses(Purpose::Clients),
+            api: self.listeners.addresses(Purpose::Api),
             generation: self.image.generation,
             worker_num: self.worker_num(),
             worker_restarts: self.worker_restarts,
             manager_restarts: self.manager.restarts,
             throttled: self.slots.throttled(),
             troubles: self.troubles(),
+            draining: self.drain.is_some(),
         }
     }
 

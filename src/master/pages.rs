@@ -55,6 +55,7 @@ impl Master {
             return;
         }
         self.counts_at_ms = now + CHECK_MS;
+        self.sum_up();
         for worker in &mut self.workers {
             let Some(page) = self.board.page(worker.id) else { continue };
             let Some(open) = open_descriptors(worker.child.pid) else { continue };

@@ -61,7 +61,7 @@ impl Image {
 struct Pending {
     image: Image,
     config: Config,
-    made: Vec<(String, u8)>,
+    made: Vec<(super::listen::Entry, u8)>,
     /// What its workers write to, and everybody once it serves.
     log_file: LogFile,
 }

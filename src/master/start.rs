@@ -4,6 +4,8 @@ use nix::sys::signal::Signal;
 
 use super::stop::Stopping;
 use super::{Master, notify};
+use crate::ipc::messages::Purpose;
+use crate::ipc::scoreboard::Fact;
 use crate::sys::clock;
 
 /// Every worker has to serve within this time of the start.
@@ -19,8 +21,9 @@ impl Master {
         if self.manager.is_ready() && self.slots.serving().all(ready) {
             self.starting_until_ms = None;
             tracing::info!("every worker serves");
+            self.summary.tell(Fact::Started, 1);
             notify::ready();
-            let addresses = self.listeners.addresses();
+            let addresses = self.listeners.addresses(Purpose::Clients);
             self.report.ready(&self.config, &addresses);
             return;
         }

@@ -30,7 +30,7 @@ use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{Generation, Listener, MasterToManager};
-use crate::ipc::scoreboard::{Board, Totals};
+use crate::ipc::scoreboard::{Board, Fact, MANAGER, Summary, Totals};
 use crate::sys::{clock, ending, guard, process};
 
 /// The rehearsal says within this time whether the new image could take over.
@@ -51,10 +51,16 @@ pub struct Takeover {
     runtime_dir: RuntimeDirLeft,
     control: RawFd,
     departed: Totals,
+    /// The summary of all counters.
+    #[serde(default)]
+    summary: Option<RawFd>,
     image: RawFd,
     generation: Generation,
     last_generation: Generation,
     worker_restarts: u64,
+    /// How far a drain is.
+    #[serde(default)]
+    drain: Option<super::drain::Drain>,
     serials: BTreeMap<u8, u64>,
     listeners: Vec<(u8, Listener, RawFd)>,
     slots: Vec<SlotLeft>,
@@ -197,10 +203,13 @@ impl Master {
         let error = match placed {
             Ok(()) => {
                 guard::start_clock();
+                // Nobody can map it for writing any more; the next image makes another.
+                self.summary.tell(Fact::Superseded, 1);
                 process::exec(&image.path(), "wsd: master", &self.arguments)
             }
             Err(error) => error,
         };
+        self.summary.tell(Fact::Superseded, 0);
         self.take_back(kept);
         match process::reserve(guard::OLD_IMAGE_RAW_FD) {
             Ok(()) => error,
@@ -222,10 +231,12 @@ impl Master {
             runtime_dir: self.runtime_dir.leave(&mut leaving)?,
             control: leaving.pass_on(self.control.as_fd())?,
             departed: self.board.departed().clone(),
+            summary: Some(leaving.pass_on(self.summary.memfd().as_fd())?),
             image: leaving.pass_on(self.image.descriptor())?,
             generation: self.image.generation,
             last_generation: self.reload.last_generation(),
             worker_restarts: self.worker_restarts,
+            drain: self.drain,
             serials: self.serials.next().clone(),
             listeners: self
                 .listeners
@@ -313,10 +324,12 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let runtime_dir = RuntimeDir::adopt(left.runtime_dir, &launch.config)?;
     let workers = left.workers.into_iter().map(super::WorkerHandle::adopt);
     let workers = workers.collect::<Result<Vec<_>>>()?;
-    let mut board = Board::new(left.departed);
-    for worker in &workers {
-        board.opened(worker.id, worker.page.as_fd())?;
-    }
+    let manager = super::ManagerPlace::adopt(left.manager)?;
+    let board = adopt_board(left.departed, &workers, &manager)?;
+    let summary = match left.summary.map(take).transpose()? {
+        Some(before) => Summary::continuing(before.as_fd())?,
+        None => Summary::create()?,
+    };
     let mut master = Master {
         arguments: process::arguments(),
         started_at: left.started_at,
@@ -330,6 +343,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         listeners,
         control,
         board,
+        summary,
         counts_at_ms: 0,
         image: Image::adopt(left.generation, take(left.image)?),
         reload: super::Reload::adopt(left.last_generation),
@@ -339,8 +353,9 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         apps: left.apps,
         buffer: vec![0; super::child::MESSAGE_BYTES_MAX],
         worker_restarts: left.worker_restarts,
-        manager: super::ManagerPlace::adopt(left.manager)?,
+        manager,
         stopping: None,
+        drain: left.drain,
         starting_until_ms: None,
         state_told: Default::default(),
         config: launch.config.clone(),
@@ -348,9 +363,26 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         launch,
     };
     master.fill_places();
+    master.show_summary_to_all();
     left.all.into_iter().for_each(process::close_number);
     master.came_back(why);
     Ok(master)
+}
+
+/// The counters of every process that lives, and of those that do not.
+fn adopt_board(
+    departed: Totals,
+    workers: &[super::WorkerHandle],
+    manager: &super::ManagerPlace,
+) -> Result<Board> {
+    let mut board = Board::new(departed);
+    for worker in workers {
+        board.opened(worker.id, worker.page.as_fd())?;
+    }
+    if let Some(page) = manager.page() {
+        board.opened(MANAGER, page)?;
+    }
+    Ok(board)
 }
 
 impl Master {

@@ -139,7 +139,7 @@ impl Master {
         let page = Row::create()?;
         let counters = Page::open(page.as_fd())?;
         let pages = self.pages()?;
-        self.listeners.revive(slot, config);
+        self.revive(slot, config);
         let (listeners, sockets) = self.listeners.of_slot(slot, config);
         let first = self.serials.lease(slot)?;
         let boot = WorkerBoot {
@@ -190,7 +190,8 @@ impl Master {
         }
         self.workers.push(worker);
         self.attach(self.workers.len() - 1);
-        Ok(())
+        self.tell_drain(self.workers.len() - 1);
+        self.show_summary(self.workers.len() - 1)
     }
 
     pub(super) fn config_of(&self, generation: Generation) -> &Config {

@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::check;
 use super::command::{self, ExitStatus};
 use super::stopper::{Stopped, stop};
 use super::{Server, launcher};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Scopes, Sources};
 use crate::fd::Fd;
 use crate::ipc::control::BodyKind;
 use crate::sys::guard;
@@ -80,7 +80,11 @@ enum Command {
     /// Show the processes and what they do.
     Status,
     /// List the open connections.
-    Connections,
+    Connections {
+        /// Only those that do not read, the one with the most bytes that wait first; at most 100.
+        #[arg(long)]
+        slow: bool,
+    },
     /// Show what is known of one client.
     Info {
         /// The client's number, as `connections` shows it.
@@ -122,6 +126,56 @@ enum Command {
     Check,
     /// Open the log file anew, after it was rotated.
     Reopen,
+    /// Take no new clients, keep those that are there, and end when the last is gone.
+    ///
+    /// First the server says that it is not ready (/ready, health_path), so that balancers send
+    /// nobody more; after drain_grace it takes no new clients; it ends when the last is gone, or
+    /// after drain_timeout. Reloads and upgrades change nothing about that.
+    Drain {
+        /// Be ready again, and take new clients.
+        #[arg(long)]
+        undo: bool,
+        /// Return when the server has ended.
+        #[arg(long, conflicts_with = "undo")]
+        wait: bool,
+    },
+    /// Connect to a WebSocket server, this one or any: lines that are typed are sent, and what
+    /// comes is shown.
+    ///
+    /// Ends when the server closes, or behind the end of standard input, once the server has
+    /// answered the close.
+    Connect {
+        /// Where to: ws://127.0.0.1:8000/ or the like.
+        url: String,
+        /// A header of the request more; may be given again.
+        #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+        header: Vec<String>,
+        /// A subprotocol to ask for; may be given again.
+        #[arg(long, value_name = "NAME")]
+        subprotocol: Vec<String>,
+        /// Send each line as a binary message.
+        #[arg(long)]
+        binary: bool,
+    },
+    /// Print what completes commands in a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory.
+    #[command(hide = true)]
+    Manual {
+        /// The directory, which has to be there.
+        directory: PathBuf,
+    },
+    /// Make a token for the HTTP API, and print it with the entry for api.tokens.
+    Token {
+        /// What the token is known by: letters, digits, dots, _ and -.
+        name: String,
+        /// What it allows: read, push and admin, with + between them.
+        #[arg(long, default_value = "read", value_parser = Scopes::parse)]
+        scope: Scopes,
+    },
 }
 
 #[derive(Args)]
@@ -134,6 +188,9 @@ struct Start {
 /// Does what the command line says.
 pub fn run(server: Server) -> ExitCode {
     let Cli { options, command } = Cli::parse();
+    if let Some(status) = without_server(&command, options.json) {
+        return status.into();
+    }
     let mut sources = Sources::here(options.config, options.set);
     guard::hide_arguments(Sources::secret_of);
     if let Command::Start(Start { daemon: true }) | Command::Restart(Start { daemon: true }) =
@@ -170,6 +227,30 @@ pub fn run(server: Server) -> ExitCode {
     }
 }
 
+/// Carries out what needs no server of this machine and no configuration.
+fn without_server(command: &Command, json: bool) -> Option<ExitStatus> {
+    Some(match command {
+        Command::Token { name, scope } => command::token(name, *scope, json),
+        Command::Connect { url, header, subprotocol, binary } => {
+            command::connect_to(url, header, subprotocol, *binary, json)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "wsd", &mut std::io::stdout());
+            ExitStatus::Done
+        }
+        Command::Manual { directory } => {
+            match clap_mangen::generate_to(Cli::command(), directory) {
+                Ok(()) => ExitStatus::Done,
+                Err(error) => {
+                    eprintln!("wsd: cannot write to {}: {error}", directory.display());
+                    ExitStatus::Failed
+                }
+            }
+        }
+        _ => return None,
+    })
+}
+
 fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
     let dir: &Path = &config.runtime_dir;
     match command {
@@ -183,7 +264,8 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         Command::Reload => command::reload(dir, json),
         Command::Upgrade => command::upgrade(dir, json),
         Command::Status => command::status(dir, json),
-        Command::Connections => command::connections(dir, json),
+        Command::Connections { slow: false } => command::connections(dir, json),
+        Command::Connections { slow: true } => command::slow(dir, json),
         Command::Info { fd } => command::info(dir, fd, json),
         Command::Push { fd, text, binary } => match message(text) {
             Ok(text) => command::push(dir, fd, kind(binary), &text, json),
@@ -195,8 +277,15 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         },
         Command::Close { fd, code, reason } => command::close(dir, fd, code, &reason, json),
         Command::Reopen => command::reopen(dir),
+        Command::Drain { undo, wait } => command::drain(dir, undo, wait),
         // These were taken care of before.
-        Command::Check | Command::Start(_) | Command::Restart(_) => ExitStatus::Usage,
+        Command::Check
+        | Command::Start(_)
+        | Command::Restart(_)
+        | Command::Token { .. }
+        | Command::Connect { .. }
+        | Command::Completions { .. }
+        | Command::Manual { .. } => ExitStatus::Usage,
     }
 }
 

@@ -158,6 +158,31 @@ fn bound_unsent(listener: BorrowedFd<'_>) -> nix::Result<()> {
     Errno::result(set).map(drop)
 }
 
+/// How the kernel sees a TCP connection (TCP_INFO of tcp(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpState {
+    /// The round-trip time, in microseconds.
+    pub rtt_us: u32,
+    /// Segments that were sent and are not acknowledged.
+    pub unacked: u32,
+    /// Segments that were sent again.
+    pub retransmits: u32,
+}
+
+/// How the kernel sees a TCP connection; `None` where a socket is none.
+pub fn tcp_state(socket: BorrowedFd<'_>) -> Option<TcpState> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name, to) = (libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `len` bytes to `info`, which has that many.
+    let got = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, to, &raw mut len) };
+    Errno::result(got).ok()?;
+    // SAFETY: zeroed is a valid tcp_info, and so is whatever the kernel wrote over it.
+    let info = unsafe { info.assume_init() };
+    let (rtt_us, unacked) = (info.tcpi_rtt, info.tcpi_unacked);
+    Some(TcpState { rtt_us, unacked, retransmits: info.tcpi_total_retrans })
+}
+
 /// Sets the options of a TCP listener.
 pub fn tune(listener: BorrowedFd<'_>, options: TcpOptions) -> nix::Result<()> {
     bound_unsent(listener)?;

@@ -20,6 +20,7 @@ use super::table::Key;
 use super::timers::tick;
 use crate::config::{Config, batch_max, lingering_max};
 use crate::fd::Fd;
+use crate::ipc::messages::Purpose;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
 
@@ -81,6 +82,9 @@ fn open_reserve() -> Option<OwnedFd> {
 impl Worker {
     /// Accepts on a listener that is ready; what is left there is told again.
     pub(super) fn accept_some(self: &Rc<Self>, index: u32) {
+        if self.listeners.borrow().purpose(index) == Purpose::Api {
+            return self.accept_api(index);
+        }
         let accepts = self.listeners.borrow_mut().accepts(index, self.now_ms.get());
         let to_loopback = self.listeners.borrow().is_loopback(index);
         let local = self.listeners.borrow().local(index);
@@ -210,7 +214,7 @@ impl Worker {
 
     /// No descriptor is left: the clients that wait are told with the reserved one, and the
     /// listeners rest a while, since they would be ready all the time.
-    fn out_of_descriptors(self: &Rc<Self>, index: u32) {
+    pub(super) fn out_of_descriptors(self: &Rc<Self>, index: u32) {
         let answer = Refusal::overloaded("the server has no descriptor left", RETRY_AFTER)
             .to_bytes(SystemTime::now());
         for _ in 0..TOLD_MAX {

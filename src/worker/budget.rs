@@ -54,6 +54,11 @@ impl Budget {
         self.held.get().saturating_add(waiting)
     }
 
+    /// The bytes that are held now.
+    pub fn held(&self) -> u64 {
+        self.all()
+    }
+
     fn is_near(&self) -> bool {
         self.held.get().saturating_add(outbox::waiting() as u64) > self.limit / 4 * 3
     }

@@ -22,6 +22,9 @@ fn too_many_of(advice: &'static str) -> Refusal {
 impl Worker {
     /// What is asked of a client once, when it comes.
     pub(super) fn check_arrival(&self, peer: Option<SocketAddr>) -> Result<(), Refusal> {
+        if !self.listeners.borrow().takes_clients() {
+            return Err(Refusal::stopping());
+        }
         if let Some(peer) = peer {
             self.check_denied(peer.ip())?;
         }

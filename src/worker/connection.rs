@@ -14,6 +14,7 @@ use super::timers::{NEVER, Tick};
 use crate::api::Info;
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
+use crate::sys::socket;
 use crate::websocket::{Engine, Role};
 
 /// Where a connection stands.
@@ -277,6 +278,21 @@ impl Connection {
         }
     }
 
+    /// With what waits for it, and how the kernel sees its connection.
+    fn waiting(&self, info: Info, now_ms: u64) -> Info {
+        let tcp = self.socket().and_then(socket::tcp_state);
+        let outbox = self.outbox.as_ref().filter(|_| self.blocked);
+        let since = outbox.map_or(now_ms, |outbox| outbox.blocked_at_ms);
+        Info {
+            queued_bytes: outbox.map_or(0, |outbox| outbox.bytes() as u64),
+            queued_ms: now_ms.saturating_sub(since),
+            rtt_us: tcp.map(|tcp| tcp.rtt_us),
+            unacked: tcp.map(|tcp| tcp.unacked),
+            retransmits: tcp.map(|tcp| tcp.retransmits),
+            ..info
+        }
+    }
+
     /// What is known of it; `None` unless it is open.
     pub fn info(&self, worker: Slot, now_ms: u64) -> Option<Info> {
         let fd = self.fd.filter(|_| self.is_open())?;
@@ -293,9 +309,8 @@ impl Connection {
             bytes_out: self.bytes_out.max(0) as u64,
             plain: false,
             process: None,
-            uid: None,
-            rooms: Vec::new(),
-            session: None,
+            path: kept.request(fd).path().to_owned(),
+            ..self.waiting(Info::new(fd, worker), now_ms)
         })
     }
 }

@@ -12,7 +12,7 @@ use super::connection::Stage;
 use super::table::Key;
 use crate::api::{Context, Flow, Frame, LocalFuture};
 use crate::close::{Cause, Close};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::ipc::scoreboard::Counter;
 
 /// A handler panicked; it was logged and counted.
@@ -239,4 +239,20 @@ impl Worker {
 enum Begun<T> {
     Done(Result<T, Panicked>),
     Goes(Guarded<T>),
+}
+
+impl Worker {
+    /// Another worker, or this one, has sent this to the handler.
+    pub(super) fn worker_message(self: &Rc<Self>, from: Slot, data: bytes::Bytes) {
+        let handler = self.handler.clone();
+        self.call_aside("on_worker_message", move |context| {
+            handler.on_worker_message(context, from, data)
+        });
+    }
+
+    /// `send_to_worker` to itself: after the running handler, as if it came from elsewhere.
+    pub(super) fn message_self(self: &Rc<Self>, data: bytes::Bytes) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
+    }
 }

@@ -256,6 +256,7 @@ impl Worker {
         self.registry.closing(key.index as usize);
         self.board.sub(Counter::Connections, 1);
         self.add(Counter::Closed, 1);
+        self.board.row.closed(close.cause);
         let handler = self.handler.clone();
         self.call(
             key,

@@ -10,7 +10,7 @@ use super::connection::{Connection, Stage};
 use super::table::Key;
 use super::timers::{NEVER, TICK_MS, tick};
 use crate::close::{Cause, Close};
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock;
 use crate::websocket::frame;
 
@@ -38,7 +38,9 @@ pub(super) async fn turn_wheel(worker: Rc<Worker>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut dropped = 0;
     loop {
-        ticks.tick().await;
+        let due = ticks.tick().await;
+        worker.board.row.measure(Histogram::LoopLag, due.elapsed());
+        worker.board.row.set(Counter::ClientMemory, worker.budget.held());
         worker.now_ms.set(clock::monotonic_ms());
         let due = worker.wheel.borrow_mut().advance(tick(worker.now_ms.get()));
         for slice in due.chunks(LOOK_SLICE) {

@@ -227,6 +227,7 @@ fn build(
         master: MasterLink::new(boot.master)?,
         registry: Registry::open(boot.registry.as_fd())?,
         board: Board::new(&boot.page, boot.is.departed, &boot.pages)?,
+        api: super::api::Api::default(),
         settings,
     };
     Ok((Rc::new(worker), watched))

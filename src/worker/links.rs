@@ -14,12 +14,11 @@ use super::Worker;
 use super::boot::MASTER_BYTES_MAX;
 use crate::api::ProcessEvent;
 use crate::error::{Error, Result, Subject};
-use crate::fd::Slot;
 use crate::ipc::link::{Arrival, Link};
 use crate::ipc::messages::{ManagerToWorker, MasterToWorker, WorkerToManager, WorkerToMaster};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, SummaryPage};
 use crate::ipc::{PACKET_BYTES_MAX, codec};
 use crate::sys::watch::watch;
 use crate::sys::{packet, process};
@@ -130,6 +129,15 @@ impl Worker {
             MasterToWorker::Boot(_) => Err(Error::new("it is for the start alone")),
             MasterToWorker::Page { of } => self.board.page_opened(of, &fds),
             MasterToWorker::PageEnded { of, last } => self.board.page_ended(of, &last),
+            MasterToWorker::AcceptClients { on } => {
+                self.take_clients(on);
+                Ok(())
+            }
+            MasterToWorker::Summary => {
+                let page = fds.first().ok_or_else(|| Error::new("Summary without a page"))?;
+                self.api.read_from(SummaryPage::open(page.as_fd())?);
+                Ok(())
+            }
             MasterToWorker::Lease { first } => {
                 self.leased(first);
                 Ok(())
@@ -259,10 +267,7 @@ impl Worker {
             return Ok(());
         }
         match message {
-            ManagerToWorker::LivenessCheck(number) => {
-                crate::log::tell_rest();
-                self.say(&WorkerToManager::Alive(number));
-            }
+            ManagerToWorker::LivenessCheck(number) => self.answer_check(number),
             ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
                 self.introduce_rooms();
@@ -282,6 +287,7 @@ impl Worker {
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),
+            ManagerToWorker::ListSlow { id, limit } => self.list_slow(id, usize::from(limit)),
             ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
             ManagerToWorker::TickAnswer { id, number } => self.answer_tick(id, number),
@@ -307,17 +313,9 @@ impl Worker {
         Ok(())
     }
 
-    fn worker_message(self: &Rc<Self>, from: Slot, data: bytes::Bytes) {
-        let handler = self.handler.clone();
-        self.call_aside("on_worker_message", move |context| {
-            handler.on_worker_message(context, from, data)
-        });
-    }
-
-    /// `send_to_worker` to itself: after the running handler, as if it came from elsewhere.
-    pub(super) fn message_self(self: &Rc<Self>, data: bytes::Bytes) {
-        let worker = self.clone();
-        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
+    fn answer_check(&self, number: u64) {
+        crate::log::tell_rest();
+        self.say(&WorkerToManager::Alive(number));
     }
 }
 

@@ -10,7 +10,7 @@ use super::plain::local_address;
 use super::table::Key;
 use crate::error::{Result, Subject};
 use crate::fd::Slot;
-use crate::ipc::messages::Listener;
+use crate::ipc::messages::{Listener, Purpose};
 use crate::sys::socket;
 
 /// Connections accepted on one listener in one turn.
@@ -23,11 +23,17 @@ pub(super) struct Listeners {
     sockets: Vec<Option<Listening>>,
     /// Whether they are in the epoll set.
     armed: bool,
+    /// Whether those of the API rest meanwhile.
+    api_rests: bool,
+    /// Whether no new clients are taken: the server drains.
+    clients_rest: bool,
 }
 
 struct Listening {
     socket: OwnedFd,
     slot: Slot,
+    purpose: Purpose,
+    is_unix: bool,
     /// Whether it is bound to a loopback address.
     is_loopback: bool,
     /// The address that every connection of it has at this end; `None` where each has its own.
@@ -37,9 +43,29 @@ struct Listening {
 }
 
 impl Listeners {
+    /// Whether new clients are taken.
+    pub fn takes_clients(&self) -> bool {
+        !self.clients_rest
+    }
+
+    /// Whether a listener is watched while the worker accepts. One of a Unix socket is watched
+    /// also while no clients are taken: those who come there are told.
+    fn is_watched(&self, listening: &Listening) -> bool {
+        match listening.purpose {
+            Purpose::Api => !self.api_rests,
+            Purpose::Clients => !self.clients_rest || listening.is_unix,
+        }
+    }
+
     /// A listener's descriptor, to accept on.
     pub fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)
+    }
+
+    /// Who is let in at a listener.
+    pub fn purpose(&self, index: u32) -> Purpose {
+        let listening = self.sockets.get(index as usize).and_then(Option::as_ref);
+        listening.map_or(Purpose::Clients, |listening| listening.purpose)
     }
 
     /// Whether a listener is bound to a loopback address.
@@ -67,18 +93,22 @@ impl Worker {
     /// Takes listeners of a slot, and accepts on them if this worker accepts.
     pub(super) fn listen(&self, slot: Slot, listeners: Vec<(Listener, OwnedFd)>) -> Result<()> {
         for (listener, socket) in listeners {
-            if !socket::is_unix(socket.as_fd()) {
+            let is_unix = socket::is_unix(socket.as_fd());
+            if !is_unix {
                 socket::tune(socket.as_fd(), self.settings.tcp)
                     .subject(|| format!("set the options of {}", listener.address))?;
             }
             let mut all = self.listeners.borrow_mut();
             let index = all.sockets.len() as u32;
-            if all.armed {
-                self.arm(index, &socket).subject(|| format!("watch {}", listener.address))?;
-            }
             let is_loopback = socket::is_loopback(socket.as_fd());
+            let purpose = listener.purpose;
             let local = local_address(&socket).filter(|local| !local.ip().is_unspecified());
-            let listening = Listening { socket, slot, is_loopback, local, emptied_at: 0 };
+            let listening =
+                Listening { socket, slot, purpose, is_unix, is_loopback, local, emptied_at: 0 };
+            if all.armed && all.is_watched(&listening) {
+                self.arm(index, &listening.socket)
+                    .subject(|| format!("watch {}", listener.address))?;
+            }
             all.sockets.push(Some(listening));
         }
         Ok(())
@@ -106,6 +136,9 @@ impl Worker {
         }
         for (index, listening) in all.sockets.iter().enumerate() {
             let Some(listening) = listening else { continue };
+            if !all.is_watched(listening) {
+                continue;
+            }
             if accepting {
                 self.arm(index as u32, &listening.socket)
                     .subject(|| "watch a listener".to_owned())?;
@@ -114,6 +147,44 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Has the listeners of the API rest, or accept again; those for clients go on.
+    pub(super) fn rest_api(&self, rests: bool) {
+        self.change_watched(|all| std::mem::replace(&mut all.api_rests, rests) != rests);
+    }
+
+    /// Takes new clients, or does so no more; the API is served all the same.
+    pub(super) fn take_clients(&self, takes: bool) {
+        self.change_watched(|all| std::mem::replace(&mut all.clients_rest, !takes) == takes);
+    }
+
+    /// Changes which listeners are watched. What is not watched any more is watched by others, or
+    /// by nobody.
+    fn change_watched(&self, change: impl FnOnce(&mut Listeners) -> bool) {
+        let mut all = self.listeners.borrow_mut();
+        let watched = |all: &Listeners| -> Vec<bool> {
+            let watched =
+                |it: &Option<Listening>| it.as_ref().is_some_and(|it| all.is_watched(it));
+            all.sockets.iter().map(watched).collect()
+        };
+        let before = watched(&all);
+        if !change(&mut all) || !all.armed {
+            return;
+        }
+        let now = watched(&all);
+        for (index, listening) in all.sockets.iter().enumerate() {
+            let Some(listening) = listening else { continue };
+            match (before[index], now[index]) {
+                (true, false) => drop(self.epoll.delete(&listening.socket)),
+                (false, true) => {
+                    if let Err(errno) = self.arm(index as u32, &listening.socket) {
+                        tracing::error!(%errno, "a listener is not watched any more");
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     fn arm(&self, index: u32, socket: &OwnedFd) -> nix::Result<()> {

@@ -11,13 +11,14 @@ use super::deferred::DeferredSend;
 use super::push::Route;
 use crate::api::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
 use crate::api::{
-    Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Reactor, TaskError,
-    Verdict,
+    AppReport, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Reactor,
+    TaskError, Verdict,
 };
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::{TICK_NAME_BYTES_MAX, WorkerToManager, WorkerToWorker};
+use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock;
 
 /// What the clock that all processes read goes on by at once, at most (CONFIG_HZ is 100 or more).
@@ -66,15 +67,8 @@ impl Reactor for LocalHandle {
 
     fn broadcast(&self, message: Message, except: Option<Fd>) {
         self.with((), |worker| {
-            let Message { opcode, data } = message;
-            worker.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
-            if !worker.is_too_big(opcode, &data) {
-                worker.defer_broadcast(opcode, &data, except);
-                let except = except.map_or(0, Fd::as_u64);
-                worker.pause_direct();
-                // Refused only where the lane is full, which was counted.
-                let _ = worker.relay(&WorkerToManager::Broadcast { opcode, except }, &data);
-            }
+            // Refused only where the lane is full, which was counted.
+            let _ = worker.broadcast_all(message, except);
         });
     }
 
@@ -229,6 +223,22 @@ impl Reactor for LocalHandle {
 
     fn show_process(&self, place: u16, state: Option<ProcessState>) {
         self.with((), |worker| worker.show_process(place, state));
+    }
+
+    fn report_app(&self, report: AppReport) {
+        self.with((), |worker| match report {
+            AppReport::Finished { events, took } => {
+                worker.add(Counter::AppEvents, u64::from(events));
+                for _ in 0..events {
+                    worker.board.row.measure(Histogram::AppEvent, took / events);
+                }
+            }
+            AppReport::Now { busy, events, memory_bytes } => {
+                worker.board.row.set(Counter::AppBusy, busy);
+                worker.board.row.set(Counter::AppWaiting, events);
+                worker.board.row.set(Counter::AppMemory, memory_bytes);
+            }
+        });
     }
 
     fn process_event(&self) -> LocalFuture<ProcessEvent> {

@@ -24,6 +24,7 @@
 mod accept;
 mod admission;
 mod adopt;
+mod api;
 mod boot;
 mod broadcast_buffer;
 mod budget;
@@ -60,6 +61,7 @@ mod rounds;
 mod routed;
 mod serials;
 mod settings;
+mod slow;
 mod snapshot;
 mod spares;
 mod stayers;
@@ -130,6 +132,7 @@ pub(crate) struct Worker {
     master: links::MasterLink,
     registry: Registry,
     board: Board,
+    api: api::Api,
 }
 
 impl Worker {

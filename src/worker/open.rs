@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Worker;
 use super::connection::{Connection, Stage};
@@ -13,7 +13,7 @@ use super::timers::{Tick, tick};
 use crate::api::{Accept, Handshake, Request};
 use crate::fd::Fd;
 use crate::ipc::registry::Entry;
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock;
 use crate::websocket::{Engine, Params, Role};
 
@@ -270,6 +270,9 @@ impl Worker {
             connection.engine = Engine::new(Role::Server, params);
             connection.kept = Some(KeptRequest::new(&request, &self.settings.config.keep_headers));
             connection.opened_at = clock::unix_ms();
+            // Nothing has counted as received yet: this is when it was accepted.
+            let took_ms = self.now_ms.get().saturating_sub(connection.received_at);
+            self.board.row.measure(Histogram::Handshake, Duration::from_millis(took_ms));
             connection.received_at = self.now_ms.get();
             if let Some(extra) = &mut connection.extra {
                 extra.opening = None;

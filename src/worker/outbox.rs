@@ -94,6 +94,8 @@ pub(super) struct Outbox {
     begun: bool,
     /// Pongs that were queued since it was last empty.
     pongs: u8,
+    /// Since when the kernel takes no more, in milliseconds of the monotonic clock.
+    pub blocked_at_ms: u64,
     /// The newest pong, while the client does not read or pings too much: it replaces older ones.
     pong: Option<Box<[u8]>>,
 }

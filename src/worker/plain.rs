@@ -141,7 +141,7 @@ impl http::Service for Plain {
     fn is_last(&self) -> bool {
         let most = self.worker.settings.config.http_keepalive_requests;
         self.requests.set(self.requests.get() + 1);
-        most > 0 && self.requests.get() >= most
+        most > 0 && self.requests.get() >= most || self.worker.api.is_draining()
     }
 
     fn refused(&self, refusal: &Refusal) {
@@ -151,7 +151,7 @@ impl http::Service for Plain {
 
     fn health(&self, path: &str) -> Option<Result<(), String>> {
         let here = self.worker.settings.config.health_path.as_deref() == Some(path);
-        here.then(|| self.worker.handler.health())
+        here.then(|| self.worker.readiness())
     }
 
     fn hold(&self, bytes: usize) -> bool {

@@ -241,6 +241,9 @@ impl Worker {
         }
         if flushed.blocked != connection.blocked {
             connection.blocked = flushed.blocked;
+            if let Some(outbox) = connection.outbox.as_mut().filter(|_| flushed.blocked) {
+                outbox.blocked_at_ms = self.now_ms.get();
+            }
             self.rewatch(key, connection);
         }
         if connection.blocked {

@@ -133,3 +133,50 @@ async fn a_command_given_while_the_manager_is_away_waits_for_the_next_one() {
         server.wsd(["status"]).await.ok();
     }
 }
+
+/// Runs `connect` with these lines as its standard input.
+async fn connect(url: &str, more: &[&str], input: &str) -> Ran {
+    use tokio::io::AsyncWriteExt;
+    let mut connect = tokio::process::Command::new(crate::harness::stock_program());
+    connect.args(["connect", url]).args(more).kill_on_drop(true);
+    let pipe = std::process::Stdio::piped;
+    let mut child = connect.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = crate::harness::soon("connect to end", child.wait_with_output()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[tokio::test]
+async fn connect_sends_a_pipe_and_shows_what_comes() {
+    let server = Setup::stock().set("handler", r#""echo""#).start().await;
+    let url = format!("ws://{}/", server.address);
+    let ran = connect(&url, &[], "one\ntwo\n").await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert_eq!(ran.stdout, "connected\none\ntwo\nclosed with 1000 \n");
+    let ran = connect(&url, &["--json", "--binary"], "x\n").await;
+    let lines: Vec<serde_json::Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["type"], "open");
+    assert_eq!(lines[1], serde_json::json!({ "type": "binary", "base64": "eA==" }));
+    assert_eq!((&lines[2]["type"], &lines[2]["code"]), (&"close".into(), &1000.into()));
+    let refused = connect(&format!("ws://{}/", "127.0.0.1:1"), &[], "").await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(connect("wss://127.0.0.1/", &[], "").await.code, Some(2));
+}
+
+#[tokio::test]
+async fn the_program_writes_its_manual_and_its_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut wsd = tokio::process::Command::new(crate::harness::stock_program());
+    let ran = crate::harness::command(wsd.arg("manual").arg(directory.path())).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for page in ["wsd.1", "wsd-start.1", "wsd-connect.1"] {
+        assert!(directory.path().join(page).is_file(), "{page}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let mut wsd = tokio::process::Command::new(crate::harness::stock_program());
+        let text = crate::harness::command(wsd.args(["completions", shell])).await.ok();
+        assert!(text.contains("connections"), "{shell}");
+    }
+}

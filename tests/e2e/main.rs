@@ -9,11 +9,13 @@
 mod harness;
 
 mod answers;
+mod api;
 mod attacks;
 mod browser;
 mod churn;
 mod command_line;
 mod configuration;
+mod drain;
 mod examples;
 mod frames;
 mod handlers;
@@ -24,6 +26,7 @@ mod kills;
 mod limits;
 mod listeners;
 mod liveness;
+mod metrics;
 mod notify;
 mod obstacles;
 mod origins;
@@ -34,5 +37,6 @@ mod reload;
 mod rooms;
 mod security;
 mod signals;
+mod slow;
 mod soak;
 mod upgrade;

@@ -13,7 +13,7 @@ use super::codec::{
 use super::link::Link;
 use super::replies;
 use super::shared::Answer;
-use crate::api::{Accept, Context, Message, Opcode, Refuse, Verdict, is_reserved};
+use crate::api::{Accept, AppReport, Context, Message, Opcode, Refuse, Verdict, is_reserved};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
@@ -90,7 +90,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
             let Some(packet) = link.shared.hold(packet) else { return Ok(()) };
             about_client(link, ctx, packet)
         }
-        Kind::Done => done(link, &packet),
+        Kind::Done => done(link, ctx, &packet),
         Kind::Broadcast => broadcast(ctx, packet),
         Kind::Ready => link.ready(&packet),
         Kind::Accept => accept(link, packet),
@@ -208,9 +208,10 @@ fn broadcast(ctx: &Context, packet: Packet) -> Result<(), Broken> {
     Ok(())
 }
 
-fn done(link: &Rc<Link>, packet: &Packet) -> Result<(), Broken> {
+fn done(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Broken> {
     let shared = &link.shared;
     let now = shared.now_ms();
+    let since = shared.pool.borrow_mut().since(link.id);
     let mut count = 0;
     let mut open_answers = Vec::new();
     let any_waits = !shared.answers.borrow().is_empty();
@@ -227,6 +228,11 @@ fn done(link: &Rc<Link>, packet: &Packet) -> Result<(), Broken> {
         } else {
             shared.unanswered(id, 500);
         }
+    }
+    if count > 0 {
+        let took = Duration::from_millis(now.saturating_sub(since.unwrap_or(now)));
+        let events = u32::try_from(count).unwrap_or(u32::MAX);
+        ctx.reactor().report_app(AppReport::Finished { events, took });
     }
     link.finished(count);
     if known { Ok(()) } else { Err(Broken::Value(Kind::Done)) }

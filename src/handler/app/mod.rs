@@ -17,6 +17,7 @@ pub mod pool;
 mod process_queue;
 mod questions;
 mod replies;
+mod report;
 mod settings;
 mod shared;
 mod spawner;
@@ -89,6 +90,7 @@ impl Handler for AppHandler {
         let _ = ctx.tick(SWEEP, move || {
             sweep(&swept);
             swept.show(&shown);
+            report::report(&swept, &shown);
         });
         Flow::later(async move {
             until(&shared, |shared| shared.spawner.is_unfit() || shared.loading().is_empty())

@@ -13,6 +13,7 @@ use super::codec::{ANSWER, Kind, NOTE, Packet, RequestBody, TASK, USER, put_stri
 use super::links::Links;
 use super::pool::{Pin, Pool};
 use super::replies::Outgoings;
+use super::report::Memory;
 use super::settings::AppSettings;
 use super::spawner::Spawner;
 use crate::api::{
@@ -65,6 +66,8 @@ pub struct Shared {
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
+    /// Memory of the processes, for the metrics.
+    pub memory: Memory,
     begun: Instant,
 }
 
@@ -83,6 +86,7 @@ impl Shared {
             bodies: Bodies::default(),
             opening: RefCell::default(),
             wants: Cell::new(None),
+            memory: Memory::default(),
             begun: Instant::now(),
         }
     }

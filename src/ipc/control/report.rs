@@ -23,6 +23,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// The real addresses.
     pub listen: Vec<String>,
+    /// The real addresses of the HTTP API.
+    #[serde(default)]
+    pub api: Vec<String>,
     /// The generation that serves.
     pub generation: Generation,
     /// How many slots serve.
@@ -40,6 +43,10 @@ pub struct Status {
     /// What an operator should know of, as whole sentences.
     #[serde(default)]
     pub troubles: Vec<String>,
+    /// Whether it drains: it is not ready, takes no new clients after a grace, and ends when the
+    /// last is gone.
+    #[serde(default)]
+    pub draining: bool,
     /// Processes started again after a crash.
     pub restarts: Restarts,
     /// The manager itself.

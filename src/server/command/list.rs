@@ -13,13 +13,33 @@ use crate::sys::clock::unix_ms;
 /// Lists every open connection: as a table for people, or as one JSON array. Each line is
 /// written when it comes, so a list of any length takes no memory here.
 pub(crate) fn connections(runtime_dir: &Path, json: bool) -> ExitStatus {
+    list(runtime_dir, |control, out| match json {
+        true => as_json(control, &Request::Connections {}, out),
+        false => as_table(control, out),
+    })
+}
+
+/// Lists the clients that do not read.
+pub(crate) fn slow(runtime_dir: &Path, json: bool) -> ExitStatus {
+    list(runtime_dir, |control, out| match json {
+        true => as_json(control, &Request::Slow {}, out),
+        false => slow_table(control, out),
+    })
+}
+
+fn list(
+    runtime_dir: &Path,
+    show: impl FnOnce(
+        &mut Control,
+        &mut BufWriter<io::StdoutLock<'_>>,
+    ) -> Result<ExitStatus, ControlError>,
+) -> ExitStatus {
     let mut control = match connect(runtime_dir) {
         Ok(control) => control,
         Err(status) => return status,
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let listed =
-        if json { as_json(&mut control, &mut out) } else { as_table(&mut control, &mut out) };
+    let listed = show(&mut control, &mut out);
     let flushed = out.flush();
     match listed {
         // Nobody reads any more, as with `wsd connections | head`.
@@ -29,9 +49,13 @@ pub(crate) fn connections(runtime_dir: &Path, json: bool) -> ExitStatus {
     }
 }
 
-fn as_json(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
+fn as_json(
+    control: &mut Control,
+    request: &Request,
+    out: &mut impl Write,
+) -> Result<ExitStatus, ControlError> {
     let mut before = "[\n";
-    let answer = control.ask_list(&Request::Connections {}, b"", |item| {
+    let answer = control.ask_list(request, b"", |item| {
         write!(out, "{before}  {}", safe_json(item))?;
         before = ",\n";
         Ok(())
@@ -39,6 +63,47 @@ fn as_json(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, Co
     let end = if before == "[\n" { "[]\n" } else { "\n]\n" };
     out.write_all(end.as_bytes()).map_err(|error| ControlError::Failed(error.to_string()))?;
     Ok(verdict(&answer))
+}
+
+fn slow_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
+    let style = Style::for_stdout();
+    let headings =
+        [">fd", ">worker", ">queued", ">for", ">rtt", ">unacked", ">resent", "peer", "path"];
+    let mut table = Table::new(&headings);
+    let answer = control.ask_list(&Request::Slow {}, b"", |item| {
+        let info: Info = serde_json::from_str(item)?;
+        let number = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let cells = [
+            info.fd.to_string(),
+            info.worker.to_string(),
+            bytes(info.queued_bytes),
+            duration(info.queued_ms),
+            info.rtt_us.map_or_else(|| "-".to_owned(), rtt),
+            number(info.unacked),
+            number(info.retransmits),
+            safe(&info.peer),
+            safe(&info.path),
+        ];
+        table.row(cells.map(|cell| (cell, Tone::Plain)).to_vec());
+        Ok(())
+    })?;
+    let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
+    let silent = answer.more.get("silent_workers").and_then(|n| n.as_u64()).unwrap_or_default();
+    let mut text = match count {
+        0 => "every client reads\n".to_owned(),
+        _ => table.lines(style),
+    };
+    if silent > 0 {
+        let what = format!("{silent} workers did not answer; `wsd status` shows them\n");
+        text.push_str(&style.text(Tone::Bad, &what));
+    }
+    out.write_all(text.as_bytes()).map_err(|error| ControlError::Failed(error.to_string()))?;
+    Ok(verdict(&answer))
+}
+
+/// A round-trip time.
+fn rtt(us: u32) -> String {
+    if us < 10_000 { format!("{us} us") } else { format!("{} ms", us / 1000) }
 }
 
 fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
@@ -93,6 +158,12 @@ pub(crate) fn info(runtime_dir: &Path, fd: Fd, json: bool) -> ExitStatus {
     verdict(&answer)
 }
 
+/// How the kernel sees the connection, where it is one over TCP.
+fn tcp(info: &Info) -> Option<(&'static str, String)> {
+    let (rtt_us, unacked, resent) = (info.rtt_us?, info.unacked?, info.retransmits?);
+    Some(("tcp", format!("rtt {}, {unacked} unacked, {resent} resent", rtt(rtt_us))))
+}
+
 fn card(info: &Info, now: u64) -> String {
     let client = info.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
     let mut table = Table::new(&["client", ""]);
@@ -105,7 +176,10 @@ fn card(info: &Info, now: u64) -> String {
         ("idle", duration(info.idle_ms)),
         ("received", bytes(info.bytes_in)),
         ("sent", bytes(info.bytes_out)),
+        ("queued", format!("{} for {}", bytes(info.queued_bytes), duration(info.queued_ms))),
+        ("path", safe(&info.path)),
     ];
+    let fields = fields.into_iter().chain(tcp(info));
     for (name, value) in fields {
         table.row(vec![(name.to_owned(), Tone::Faint), (value, Tone::Plain)]);
     }

@@ -1,19 +1,25 @@
 //! What the command line asks of a running server, over its control socket: each command is one
 //! function that prints its answer and says with which status to exit.
 
+mod connect;
+mod drain;
 mod exit;
 mod list;
 mod push;
 mod reload;
 mod status;
 mod style;
+mod token;
 
+pub(crate) use connect::connect_to;
+pub(crate) use drain::drain;
 pub(crate) use exit::ExitStatus;
-pub(crate) use list::{connections, info};
+pub(crate) use list::{connections, info, slow};
 pub(crate) use push::{broadcast, close, push};
 pub(crate) use reload::{reload, upgrade};
 pub(crate) use status::{reopen, status};
 use style::{safe, safe_json};
+pub(crate) use token::token;
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -55,6 +55,9 @@ fn render(status: &Status, style: Style) -> String {
         ));
     };
     line("listen", safe(&status.listen.join("  ")));
+    for (label, value) in more(status, style) {
+        line(label, value);
+    }
     let takes = |memory, cpu| format!("{}, {} of CPU", bytes(memory), duration(cpu));
     let (memory, cpu) = (status.memory_bytes, status.cpu_ms);
     line("master", format!("pid {}  {}", status.master_pid, takes(memory, cpu)));
@@ -114,6 +117,14 @@ fn tables(status: &Status, style: Style) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What not every server has.
+fn more(status: &Status, style: Style) -> Vec<(&'static str, String)> {
+    let api = (!status.api.is_empty()).then(|| ("api", safe(&status.api.join("  "))));
+    let what = "no new clients; ends when the last is gone (`wsd drain --undo`)";
+    let drain = status.draining.then(|| ("draining", style.text(Tone::Odd, what)));
+    api.into_iter().chain(drain).collect()
 }
 
 /// What an operator would want to know of first.

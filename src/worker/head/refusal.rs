@@ -67,6 +67,8 @@ pub struct Refusal {
     pub hidden: bool,
     /// Fields that belong to this status.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// Whether it is told as JSON, as the API does.
+    pub json: bool,
     /// Whether the request was a HEAD, whose answer has no body (RFC 9110 section 9.3.2).
     pub bodiless: bool,
 }
@@ -81,6 +83,7 @@ impl Refusal {
             advice: None,
             hidden: false,
             headers: Vec::new(),
+            json: false,
             bodiless: false,
         }
     }
@@ -152,6 +155,16 @@ impl Refusal {
         self
     }
 
+    /// Tells it as JSON.
+    pub fn as_json(self) -> Refusal {
+        Refusal { json: true, ..self }
+    }
+
+    /// The type of the body.
+    pub fn content_type(&self) -> &'static str {
+        if self.json { "application/json" } else { "text/plain; charset=utf-8" }
+    }
+
     /// Adds what to do about it.
     pub fn advice(mut self, advice: impl Into<String>) -> Refusal {
         self.advice = Some(advice.into());
@@ -168,6 +181,16 @@ impl Refusal {
 
     /// The body, a line or two of plain text.
     pub fn body(&self) -> String {
+        if self.json {
+            let code = match self.status {
+                408 => "timeout",
+                413 => "too_big",
+                503 => "unavailable",
+                _ => "bad_request",
+            };
+            let error = serde_json::json!({ "code": code, "message": self.for_log() });
+            return format!("{}\n", serde_json::json!({ "error": error }));
+        }
         match self.advice.as_ref().filter(|_| !self.hidden) {
             None => format!("{}\n", self.why),
             Some(advice) => format!("{}\n{advice}\n", self.why),
@@ -176,10 +199,8 @@ impl Refusal {
 
     /// The whole answer. `now` is for its Date (RFC 9110 section 6.6.1).
     pub fn to_bytes(&self, now: SystemTime) -> Vec<u8> {
-        let mut fields: Vec<(&str, &str)> = vec![
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("X-Content-Type-Options", "nosniff"),
-        ];
+        let mut fields: Vec<(&str, &str)> =
+            vec![("Content-Type", self.content_type()), ("X-Content-Type-Options", "nosniff")];
         fields.extend(self.headers.iter().map(|(name, value)| (*name, value.as_ref())));
         let body = self.body();
         let mut bytes = super::response::closing(self.status, &fields, body.as_bytes(), now);

@@ -75,6 +75,11 @@ pub trait Service {
     /// A request is refused before the handler saw it, or its answer is.
     fn refused(&self, refusal: &Refusal);
 
+    /// A refusal as this service tells one.
+    fn dress(&self, refusal: Refusal) -> Refusal {
+        refusal
+    }
+
     /// Whether this request of this client may be answered.
     fn check(&self, request: &http::request::Parts, client: Option<IpAddr>)
     -> Result<(), Refusal>;
@@ -137,13 +142,14 @@ where
     let stream = Stall::new(stream, limits.send_timeout);
     let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone()));
     let most = limits.body_bytes_max;
-    let service = service_fn(|request| Box::pin(respond(service, peer, &exit, most, request)));
+    let respond = |request| Box::pin(respond(service, peer, &exit, most, request));
+    let responder = service_fn(respond);
     // A refused later head ends what hyper reads while it may still be writing the answer
     // before, hence half_close. The gate keeps the deadlines that hyper's timer would.
     let mut http = http1::Builder::new();
     http.half_close(true).header_read_timeout(None).max_headers(limits.head.fields_max);
     http.max_buf_size(limits.head.head_bytes_max.max(8192));
-    let mut connection = http.serve_connection(io, service);
+    let mut connection = http.serve_connection(io, responder);
 
     let (mut stop, mut stopping) = (pin!(stop), false);
     let ended = poll_fn(|cx| {
@@ -164,7 +170,7 @@ where
     match way {
         Some(Outcome::Upgrade) if ended => return End::Upgrade(stream, received),
         Some(Outcome::Refused(refusal)) if ended => {
-            let refusal = refusal.hide_from_strangers(is_stranger(peer));
+            let refusal = service.dress(refusal.hide_from_strangers(is_stranger(peer)));
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
             close(stream).await;
@@ -245,7 +251,7 @@ fn drop_underscores(headers: &mut HeaderMap) {
 /// Refuses a request, after which the connection ends.
 fn refuse<V: Service>(service: &V, refusal: &Refusal) -> HttpResponse {
     service.refused(refusal);
-    refusal.to_response()
+    service.dress(refusal.clone()).to_response()
 }
 
 /// The answer to a body that has broken off: the gate says why, unless the client is gone.
@@ -376,6 +382,7 @@ impl Refusal {
         let mut response = text(status, "");
         *response.body_mut() = self.body().into();
         let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
         for (name, value) in &self.headers {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(*name, value);

@@ -106,7 +106,11 @@ impl Server {
             departed: Totals::default(),
             pages: 0,
             lease: 1 + u64::from(id.epoch - 1) * 65_536,
-            listeners: vec![Listener { entry: address.clone(), address }],
+            listeners: vec![Listener {
+                entry: address.clone(),
+                address,
+                purpose: Default::default(),
+            }],
         });
         let listener = OwnedFd::from(self.listener.try_clone().unwrap());
         let mut bytes = Vec::new();

@@ -1,5 +1,6 @@
 //! What the tests are written in: a real server, real clients, and waiting for what is told.
 
+mod api;
 mod client;
 mod costs;
 mod notify;
@@ -12,6 +13,7 @@ mod stolen;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use api::{Api, Reply};
 pub use client::{Client, Closed};
 pub use costs::{Costs, memory, processor_time};
 pub use notify::NotifySocket;

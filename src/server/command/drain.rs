@@ -1,0 +1,61 @@
+//! `drain`: no new clients, and the end without clients.
+
+use std::path::Path;
+
+use super::{ExitStatus, RETRY, ask_again, complain, connect, print, verdict};
+use crate::ipc::control::{Control, ControlError, Request, Status};
+
+/// Waits until the master has done it: whoever asks behind this command is told so.
+fn await_state(
+    runtime_dir: &Path,
+    control: &mut Control,
+    draining: bool,
+) -> Result<(), ControlError> {
+    loop {
+        match ask_again(runtime_dir, control, &Request::Status {}) {
+            Ok(answer) => {
+                let status = answer.read::<Status>();
+                let status = status.map_err(|error| ControlError::Failed(error.to_string()))?;
+                if status.draining == draining {
+                    return Ok(());
+                }
+            }
+            // It had nobody, and has ended.
+            Err(ControlError::NotRunning(_)) if draining => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
+/// Has the server drain, or not any more. With `wait` it returns when the server has ended.
+pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool) -> ExitStatus {
+    let mut control = match connect(runtime_dir) {
+        Ok(control) => control,
+        Err(status) => return status,
+    };
+    let answer = match ask_again(runtime_dir, &mut control, &Request::Drain { undo }) {
+        Ok(answer) => answer,
+        Err(error) => return complain(&error),
+    };
+    if !answer.ok {
+        return verdict(&answer);
+    }
+    if let Err(error) = await_state(runtime_dir, &mut control, !undo) {
+        return complain(&error);
+    }
+    drop(control);
+    let said = match undo {
+        true => "the server takes new clients\n",
+        false => "the server drains; `wsd drain --undo` takes it back\n",
+    };
+    // It was done, whether or not anybody reads so.
+    let _ = print(said);
+    while wait {
+        std::thread::sleep(RETRY);
+        if let Err(ControlError::NotRunning(_)) = Control::connect(runtime_dir, super::PATIENCE) {
+            break;
+        }
+    }
+    ExitStatus::Done
+}

@@ -1,0 +1,58 @@
+//! Clients that do not read are found, by command and by the API.
+
+use serde_json::Value;
+
+use crate::harness::{Api, Raw, Setup, until};
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
+    let setup = Setup::testbed().set("buffer_policy", r#""drop""#);
+    let socket = setup.path().join("api.sock").display().to_string();
+    let server =
+        setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}"))).start().await;
+    let mut reader = server.client_on(0).await;
+    let mut stuck = Raw::narrow(&server.address).await;
+    server.has_connections(2).await;
+    let mut flooder = server.client_on(1).await;
+    let own = [reader.who().await.fd, flooder.who().await.fd];
+    let listed = server.connections().await;
+    let fd =
+        listed.iter().filter_map(|it| it["fd"].as_u64()).find(|fd| !own.contains(fd)).unwrap();
+    assert_eq!(server.wsd(["connections", "--slow"]).await.ok(), "every client reads\n");
+
+    let info = until("a client that is stuck", async || {
+        flooder.ask(format!("big {fd} 500000")).await;
+        let told = server.wsd(["connections", "--slow", "--json"]).await.ok();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        told.as_array().unwrap().first().cloned()
+    })
+    .await;
+    assert_eq!(info["fd"], fd);
+    assert!(info["queued_bytes"].as_u64().unwrap() > 100_000, "{info}");
+    assert!(info["rtt_us"].is_u64() && info["unacked"].is_u64(), "{info}");
+    assert_eq!(info["path"], "/");
+    let table = server.wsd(["connections", "--slow"]).await.ok();
+    assert!(table.contains(&fd.to_string()) && table.contains("queued"), "{table}");
+    let card = server.wsd(["info", &fd.to_string()]).await.ok();
+    assert!(card.contains("queued") && card.contains("rtt"), "{card}");
+    let told = Api::of(&server).await.get("/v1/connections?slow=true").await.json();
+    assert_eq!(told["connections"][0]["fd"], fd);
+    assert_eq!(told["connections"].as_array().unwrap().len(), 1);
+
+    // Once it reads, it is slow no more.
+    let reads = async {
+        let mut chunk = [0; 65_536];
+        loop {
+            use tokio::io::AsyncReadExt;
+            stuck.stream.read(&mut chunk).await.unwrap();
+        }
+    };
+    let is_well = until("every client reads", async || {
+        let told = server.wsd(["connections", "--slow", "--json"]).await.ok();
+        (told == "[]\n").then_some(())
+    });
+    tokio::select! {
+        () = reads => {}
+        () = is_well => {}
+    }
+}
