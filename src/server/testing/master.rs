@@ -19,7 +19,7 @@ use crate::fd::{Slot, WorkerId};
 use crate::ipc::codec;
 use crate::ipc::messages::{
     LEASE_SERIALS, Listener, ManagerBoot, ManagerToMaster, MasterState, MasterToManager,
-    MasterToWorker, StopMode, WorkerBoot, WorkerRecord, WorkerToMaster,
+    MasterToWorker, Purpose, StopMode, WorkerBoot, WorkerRecord, WorkerToMaster,
 };
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::{Row, Totals};
@@ -66,7 +66,7 @@ impl Master {
             state: MasterState { worker_num: slots(config), ..MasterState::default() },
             departed: Totals::default(),
         });
-        tell(&manager, &boot, &[control_socket()?.as_fd()])?;
+        tell(&manager, &boot, &[control_socket()?.as_fd(), Row::create()?.as_fd()])?;
         let manager_thread = Some(manager_thread);
         Ok(Master { manager, manager_thread, workers: Vec::new(), address })
     }
@@ -92,7 +92,11 @@ impl Master {
             departed: Totals::default(),
             pages: 0,
             lease: 1,
-            listeners: vec![Listener { entry: address.clone(), address }],
+            listeners: vec![Listener {
+                entry: address.clone(),
+                address,
+                purpose: Purpose::Clients,
+            }],
         });
         let fds = [to_worker.as_fd(), page.as_fd(), registry.as_fd(), listener.as_fd()];
         tell(&link, &boot, &fds)?;
