@@ -132,6 +132,21 @@ impl Manager {
         Ok(())
     }
 
+    /// A question for a list, or the answer to one.
+    fn on_lists(&mut self, from: WorkerId, message: WorkerToManager) {
+        match message {
+            WorkerToManager::List { id } => self.list(from, id, Page::All),
+            WorkerToManager::ListPage { id, after, limit } => {
+                self.list(from, id, Page::Above { after, limit: usize::from(limit) });
+            }
+            WorkerToManager::ListSlow { id, limit } => self.answer_slow(from, id, limit),
+            WorkerToManager::SlowAnswer { id, part } => {
+                self.answer(Origin::Control, id, Reply::Slow(part));
+            }
+            _ => {}
+        }
+    }
+
     fn on_message(
         &mut self,
         from: WorkerId,
@@ -170,14 +185,10 @@ impl Manager {
             WorkerToManager::InfoAnswer { origin, id, info } => {
                 self.answer(origin, id, Reply::Info(Box::new(info)));
             }
-            WorkerToManager::List { id } => self.list(from, id, Page::All),
-            WorkerToManager::ListPage { id, after, limit } => {
-                self.list(from, id, Page::Above { after, limit: usize::from(limit) });
-            }
-            WorkerToManager::ListSlow { id, limit } => self.answer_slow(from, id, limit),
-            WorkerToManager::SlowAnswer { id, part } => {
-                self.answer(Origin::Control, id, Reply::Slow(part));
-            }
+            message @ (WorkerToManager::List { .. }
+            | WorkerToManager::ListPage { .. }
+            | WorkerToManager::ListSlow { .. }
+            | WorkerToManager::SlowAnswer { .. }) => self.on_lists(from, message),
             WorkerToManager::Alive(number) => self.on_alive(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;

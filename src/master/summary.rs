@@ -31,6 +31,7 @@ impl Master {
 
     /// Gives the summary to a worker that has just been started.
     pub(super) fn show_summary(&mut self, index: usize) -> Result<()> {
+        self.tell_drain(index);
         let page = duplicate(self.summary.memfd().as_fd())?;
         self.workers[index].send(&MasterToWorker::Summary, vec![page]);
         Ok(())

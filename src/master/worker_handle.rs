@@ -190,7 +190,6 @@ impl Master {
         }
         self.workers.push(worker);
         self.attach(self.workers.len() - 1);
-        self.tell_drain(self.workers.len() - 1);
         self.show_summary(self.workers.len() - 1)
     }
 
