@@ -85,7 +85,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/handler/app/mod.rs", "the handler: what a worker tells, as packets to processes"),
     ("src/ipc/link.rs", "one noun: its lanes, and how the kernel comes to take them"),
     ("src/ipc/messages.rs", "every message of every direction, read side by side"),
-    ("src/ipc/scoreboard.rs", "one noun: the counters, their page, and the board of all pages"),
     ("src/manager/mod.rs", "the manager's state and its loop"),
     ("src/manager/reload.rs", "one state machine"),
     ("src/master/mod.rs", "the master's state and its loop"),

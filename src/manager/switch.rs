@@ -132,9 +132,15 @@ impl Manager {
         Ok(())
     }
 
-    /// A question for a list, or the answer to one.
-    fn on_lists(&mut self, from: WorkerId, message: WorkerToManager) {
+    /// The answer to what was routed, or a question for a list.
+    fn on_answer(&mut self, from: WorkerId, message: WorkerToManager) {
         match message {
+            WorkerToManager::Verdict { origin, id, verdict } => {
+                self.answer(origin, id, Reply::Verdict(verdict));
+            }
+            WorkerToManager::InfoAnswer { origin, id, info } => {
+                self.answer(origin, id, Reply::Info(Box::new(info)));
+            }
             WorkerToManager::List { id } => self.list(from, id, Page::All),
             WorkerToManager::ListPage { id, after, limit } => {
                 self.list(from, id, Page::Above { after, limit: usize::from(limit) });
@@ -179,16 +185,12 @@ impl Manager {
             | WorkerToManager::Tally { .. }
             | WorkerToManager::Members { .. }
             | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body),
-            WorkerToManager::Verdict { origin, id, verdict } => {
-                self.answer(origin, id, Reply::Verdict(verdict));
-            }
-            WorkerToManager::InfoAnswer { origin, id, info } => {
-                self.answer(origin, id, Reply::Info(Box::new(info)));
-            }
-            message @ (WorkerToManager::List { .. }
+            message @ (WorkerToManager::Verdict { .. }
+            | WorkerToManager::InfoAnswer { .. }
+            | WorkerToManager::List { .. }
             | WorkerToManager::ListPage { .. }
             | WorkerToManager::ListSlow { .. }
-            | WorkerToManager::SlowAnswer { .. }) => self.on_lists(from, message),
+            | WorkerToManager::SlowAnswer { .. }) => self.on_answer(from, message),
             WorkerToManager::Alive(number) => self.on_alive(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
