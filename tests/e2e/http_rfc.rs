@@ -190,7 +190,7 @@ async fn refused_requests_cost_honest_ones_nothing_behind_nginx() {
     let cases = cases();
     let refused: Vec<&Case> =
         cases.iter().filter(|case| case.is_refused() && case.by_nginx.is_some()).collect();
-    let asked = std::env::var("WSD_REFUSED").ok().map(|count| count.parse().expect("a number"));
+    let asked = std::env::var("E2E_REFUSED").ok().map(|count| count.parse().expect("a number"));
     let count = asked.unwrap_or(refused.len());
     let honest = bytes(r"GET /body HTTP/1.1\r\n{H}{C}");
     for case in refused.iter().cycle().take(count) {
