@@ -938,7 +938,7 @@ impl WorkerToWorker {
     }
 
     /// The same as the manager would have passed it on for `from`.
-    pub fn from_worker(self, from: WorkerId) -> ManagerToWorker {
+    pub fn passed_on_for(self, from: WorkerId) -> ManagerToWorker {
         let origin = Origin::Worker(from);
         match self {
             WorkerToWorker::Push { id, fd, opcode } => {

@@ -289,7 +289,7 @@ impl Worker {
             return Err(Error::new(format!("it is from {}", frames.id)));
         }
         while let Some(frame) = frames.next::<WorkerToWorker>(fds)? {
-            self.manager_says(frame.message.from_worker(link.id()), frame.body, fds)?;
+            self.manager_says(frame.message.passed_on_for(link.id()), frame.body, fds)?;
         }
         Ok(())
     }
