@@ -53,6 +53,11 @@ impl Script {
         soon("a line", self.lines.next_line()).await.unwrap().expect("another line")
     }
 
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self) {
+        soon("its end", self.process.wait()).await.unwrap();
+    }
+
     /// The process that was started, which is the server's master.
     pub fn pid(&self) -> i32 {
         self.process.id().unwrap() as i32
