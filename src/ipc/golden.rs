@@ -177,9 +177,9 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::WorkerMessage { from: Slot(1) },
         ManagerToWorker::Sweep { idle_ms: 600_000 },
         ManagerToWorker::HandOver { to: ID },
-        ManagerToWorker::Adopt { from: ID, fds: vec![FD] },
-        ManagerToWorker::Adopted { fds: vec![FD] },
-        ManagerToWorker::Own,
+        ManagerToWorker::Adopt { pass: 11, from: ID, fds: vec![FD] },
+        ManagerToWorker::Settled { pass: 11, taken: vec![FD] },
+        ManagerToWorker::Own { pass: 11 },
         ManagerToWorker::Drain { jitter_ms: 10_000, deadline_ms: 30_000 },
         ManagerToWorker::WorkerNum(4),
         ManagerToWorker::Direct { link: 10, to: ID },
@@ -195,6 +195,9 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Noted { number: 12 },
         ManagerToWorker::TickAnswer { id: 9, number: Some(258) },
         ManagerToWorker::ListSlow { id: 9, limit: 100 },
+        ManagerToWorker::Give { pass: 11 },
+        ManagerToWorker::Take { pass: 11 },
+        ManagerToWorker::Missed { opcode: Opcode::Binary, except: FD },
     ]);
 }
 
@@ -212,13 +215,13 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Verdict { origin, id: 9, verdict: Verdict::Full },
         WorkerToManager::InfoAnswer { origin: Origin::Control, id: 9, info: None },
         WorkerToManager::WorkerMessage { to: Slot(1) },
-        WorkerToManager::Moving { fds: vec![FD] },
+        WorkerToManager::Moving { pass: 11, fds: vec![FD] },
         WorkerToManager::Stays { fds: vec![(FD, "busy".to_owned())] },
-        WorkerToManager::HandedOver { moved: 5, stayed: 6 },
+        WorkerToManager::Gave { pass: 11, left: Left::Busy },
         WorkerToManager::Rested,
-        WorkerToManager::Adopted { from: ID, fds: vec![FD], had: vec![2] },
+        WorkerToManager::Adopted { pass: 11, fds: vec![FD] },
         WorkerToManager::Drained,
-        WorkerToManager::Gave,
+        WorkerToManager::Gives { manager: 2, pass: 11, fds: vec![FD] },
         WorkerToManager::Peers { from: vec![(10, ID)] },
         WorkerToManager::WantDirect { to: Slot(1) },
         WorkerToManager::Through { link: 10 },
@@ -239,6 +242,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::ListPage { id: 9, after: FD, limit: 100 },
         WorkerToManager::ListSlow { id: 9, limit: 100 },
         WorkerToManager::SlowAnswer { id: 9, part: vec![info()] },
+        WorkerToManager::Holds { manager: 2, pass: 11, from: ID, fds: vec![FD], answered: true },
     ]);
 }
 

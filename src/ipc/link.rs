@@ -211,6 +211,17 @@ impl Link {
         self.control.borrow().packets.is_empty() && self.data.borrow().packets.is_empty()
     }
 
+    /// Waits until everything that is queued was given to the kernel.
+    pub async fn flushed(&self) {
+        loop {
+            let emptier = self.emptier.notified();
+            if self.is_flushed() {
+                return;
+            }
+            emptier.await;
+        }
+    }
+
     /// Takes back what the kernel has not taken of the data lane.
     pub fn take_unsent(&self) -> VecDeque<Packet> {
         std::mem::take(&mut *self.data.borrow_mut()).packets

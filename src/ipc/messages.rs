@@ -386,6 +386,20 @@ pub type LinkId = u64;
 /// The longest name of a timer of the whole server.
 pub const TICK_NAME_BYTES_MAX: usize = 128;
 
+/// A pass: connections that move together. No number is used twice while a server runs.
+pub type PassId = u64;
+
+/// What an old worker has left behind a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Left {
+    /// More that can move now.
+    More,
+    /// Some whose handlers run: it says `Rested` when one can move.
+    Busy,
+    /// Nothing that will move by this handover.
+    Nothing,
+}
+
 /// Manager to worker, over the link.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ManagerToWorker {
@@ -475,29 +489,36 @@ pub enum ManagerToWorker {
         /// `heartbeat_idle_time` in milliseconds.
         idle_ms: u64,
     },
-    /// Stop accepting and hand your connections to `to`, a ready worker: answer with `Moving`
-    /// batches and then `HandedOver`. Sent again after a manager's death: then batches that
-    /// were not acknowledged by `Adopted` go out again, and the next round begins. Data lane,
-    /// behind every push sent before.
+    /// Stop accepting: your connections are about to move to `to`, a ready worker. Say `Rested`
+    /// when a pass can begin. Data lane.
     HandOver {
         /// Who takes them.
         to: WorkerId,
     },
-    /// Take these over. Body: the connections' state as `Moving` had it. + fds, one each.
+    /// Take these over; serve them when `Own` says so. Body: the connections' state as `Moving`
+    /// had it. + fds, one each. Data lane.
     Adopt {
+        /// Of which pass.
+        pass: PassId,
         /// Where they come from.
         from: WorkerId,
         /// Their numbers, in the order of the descriptors.
         fds: Vec<u64>,
     },
-    /// The new owner has these: let go of them. Control lane.
-    Adopted {
-        /// Their numbers.
-        fds: Vec<u64>,
+    /// What became of a pass that you gave: let go of what was taken, and take the rest back.
+    /// Answer with `Adopted` if there is a rest. Control lane.
+    Settled {
+        /// Which pass.
+        pass: PassId,
+        /// What the new worker has.
+        taken: Vec<u64>,
     },
-    /// All that you have adopted so far is yours; what was pushed to it before has been sent on
+    /// What you have of this pass is yours to serve. What was pushed to it before has been sent on
     /// this lane already, so your own pushes to it need not wait any more. Data lane.
-    Own,
+    Own {
+        /// Which pass.
+        pass: PassId,
+    },
     /// You were handed over: serve what stayed until it can follow, close with 1012 what is left
     /// at the deadline less the jitter, spread over the jitter, and exit when the last is gone.
     Drain {
@@ -620,6 +641,25 @@ pub enum ManagerToWorker {
         /// How many.
         limit: u16,
     },
+    /// Give a pass: answer with `Moving` batches and then `Gave`. What others send to you waits
+    /// until the pass is over. Data lane, behind every push sent before.
+    Give {
+        /// Which pass.
+        pass: PassId,
+    },
+    /// All of a pass has come: answer with `Adopted`. Data lane.
+    Take {
+        /// Which pass.
+        pass: PassId,
+    },
+    /// A broadcast of yours that those clients missed which you have and may not serve yet. Body:
+    /// the payload. Data lane.
+    Missed {
+        /// What it is.
+        opcode: Opcode,
+        /// A client to leave out; 0: none.
+        except: u64,
+    },
 }
 
 /// For which workers a `Call` is.
@@ -637,7 +677,7 @@ pub enum WorkerToManager {
     /// The answer to a liveness check. Control lane.
     Alive(u64),
     /// The answer to `WhoAreYou`: the clients that came from other workers. The manager knows from
-    /// the master which numbers are leased to this one. Control lane.
+    /// the master which numbers are leased to this one. Data lane, behind `Gives` and `Holds`.
     Owns {
         /// The manager that asked.
         manager: u32,
@@ -706,9 +746,11 @@ pub enum WorkerToManager {
         /// For whom.
         to: Slot,
     },
-    /// Connections on their way to another worker. Body: their state, opaque to the manager.
-    /// + fds, one each. The sender keeps its own descriptors until `Adopted`. Data lane.
+    /// Connections of a pass. Body: their state, opaque to the manager. + fds, one each. The
+    /// sender keeps its own descriptors until `Settled`. Data lane.
     Moving {
+        /// Of which pass.
+        pass: PassId,
         /// Their numbers, in the order of the descriptors.
         fds: Vec<u64>,
     },
@@ -717,30 +759,36 @@ pub enum WorkerToManager {
         /// Client number and reason.
         fds: Vec<(u64, String)>,
     },
-    /// Every connection that could move is on its way. Data lane.
-    HandedOver {
-        /// How many went.
-        moved: u64,
-        /// How many stay.
-        stayed: u64,
+    /// All of the pass was given. Data lane.
+    Gave {
+        /// Which pass.
+        pass: PassId,
+        /// What is left.
+        left: Left,
     },
-    /// A connection that had stayed could move now; or behind `Gave`, the next round can begin.
-    /// Control lane; behind `Gave`, data lane.
+    /// A pass can begin: the answer to `HandOver`, and whenever a connection that had stayed could
+    /// move. Data lane.
     Rested,
-    /// These were taken over. Data lane.
+    /// What is here of a pass: the answer to `Take`, and to `Settled` for what came back. Data
+    /// lane, behind all that was sent to these clients by way of the manager.
     Adopted {
-        /// Where they came from.
-        from: WorkerId,
+        /// Of which pass.
+        pass: PassId,
         /// Their numbers.
         fds: Vec<u64>,
-        /// Those of the batch that had come before, by way of a batch that was sent twice.
-        had: Vec<u64>,
     },
     /// The last connection is gone and the process is about to exit.
     Drained,
-    /// A round of `Moving` is over, and there is more: the routes of those that went should change
-    /// first. Data lane.
-    Gave,
+    /// A pass that was given and is not settled: before `Owns`, in answer to `WhoAreYou`. Data
+    /// lane.
+    Gives {
+        /// The manager that asked.
+        manager: u32,
+        /// Which pass.
+        pass: PassId,
+        /// The clients.
+        fds: Vec<u64>,
+    },
     /// Who sends to us directly: before `Owns`, in answer to `WhoAreYou`. Control lane.
     Peers {
         /// The links and their senders.
@@ -860,6 +908,20 @@ pub enum WorkerToManager {
         id: RequestId,
         /// Those with the most bytes that wait.
         part: Vec<Info>,
+    },
+    /// A pass that has come and is not ours yet: before `Owns`, in answer to `WhoAreYou`, and the
+    /// answer to `Take`. Data lane.
+    Holds {
+        /// The manager that asked.
+        manager: u32,
+        /// Which pass.
+        pass: PassId,
+        /// Where it came from.
+        from: WorkerId,
+        /// The clients.
+        fds: Vec<u64>,
+        /// Whether it has said `Adopted` before.
+        answered: bool,
     },
 }
 

@@ -5,6 +5,7 @@
 //! - [`packet`]: how frames share a datagram.
 //! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
 //! - [`registry`] and [`scoreboard`], with [`places`]: shared memory that outlives its writer.
+//! - [`transit`]: what a worker knows of its connections on their way; pure.
 //! - [`control`]: what the command line says to the manager.
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
@@ -19,6 +20,7 @@ pub mod packet;
 pub mod places;
 pub mod registry;
 pub mod scoreboard;
+pub mod transit;
 
 /// The version of everything in this module. A process that speaks another is refused before it
 /// is ready.

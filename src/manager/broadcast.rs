@@ -8,8 +8,7 @@ use bytes::Bytes;
 
 use super::Manager;
 use super::hold::{Item, OwnedBody, Scope};
-use super::switch::{Address, Routed};
-use crate::api::{Opcode, Verdict};
+use crate::api::Opcode;
 use crate::error::Error;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
@@ -69,18 +68,12 @@ impl Manager {
     /// Brings a message to the clients of other workers. Answers with how many slots that
     /// is.
     pub fn spread(&mut self, wide: Wide, body: Body<'_>) -> usize {
-        let (scope, sender) = (self.hold.scope, wide.sender);
+        let sender = wide.sender;
         let targets = self.workers.iter().filter(|w| w.may_have_clients());
         let targets = targets.map(|worker| worker.id()).filter(|id| self.is_for(&wide, *id));
-        let has_given = self.given_now().is_some();
-        let waits_for = |id: &WorkerId| match scope {
-            // The clients that the old worker gave have not had it, and will be with the new one.
-            Scope::Handover { from, to } if sender == Some(from) => has_given && *id == to,
-            scope => scope.holds(sender, Some(*id)),
-        };
-        let (held, now): (Vec<_>, Vec<_>) = targets.partition(waits_for);
-        let is_giver = matches!(scope, Scope::Handover { from, .. } if sender == Some(from));
-        let waits = scope == Scope::All || !held.is_empty() || (is_giver && has_given);
+        let (held, now): (Vec<_>, Vec<_>) =
+            targets.partition(|id| self.waits(sender, Some(*id), None));
+        let waits = self.hold.scope == Scope::All || !held.is_empty() || self.passes.keeps(sender);
         // During a reload a slot has two processes.
         let reached: HashSet<Slot> = held.iter().chain(&now).map(|id| id.slot).collect();
         let reached = reached.len();
@@ -99,8 +92,8 @@ impl Manager {
         let (asker, is_told, mut asked) = (wide.asker(), wide.is_told(), now.len());
         let mut is_last = true;
         if let Some(kept) = kept {
-            let (adopted, len) = (self.adopted_so_far(), kept.len() + wide.weight());
-            is_last = self.hold.add(Item::Wide { wide, adopted, body: kept }, len).is_some();
+            let (had, len) = (self.passes.has_answered(sender), kept.len() + wide.weight());
+            is_last = self.hold.add(Item::Wide { wide, had, body: kept }, len).is_some();
             if is_last {
                 asked += held.len().max(1);
                 refused += held.len().max(1);
@@ -121,7 +114,7 @@ impl Manager {
         let moves = match self.hold.scope {
             Scope::Open => false,
             Scope::All => true,
-            Scope::Handover { from, to } => worker == from || worker == to,
+            Scope::Pass => self.passes.is_end(worker),
         };
         // A worker that a new manager has not heard yet may have members as well.
         let unheard = self.workers.get(worker).is_none_or(|worker| !worker.introduced);
@@ -186,55 +179,41 @@ impl Manager {
         }
     }
 
-    /// What waited for a handover: each client is now at one end of it. `adopted` is what the new
-    /// owner took over, in order; it had `had` of these when this came.
-    pub fn release_wide(&mut self, scope: Scope, mut wide: Wide, late: &[u64], kept: &OwnedBody) {
-        let sender = wide.sender;
-        let Scope::Handover { from, to } = scope else {
-            match kept.body() {
-                Ok(body) => drop(self.spread(wide, body)),
-                Err(_) => self.refuse_wide(sender, 1),
-            }
-            return;
-        };
-        if sender == Some(from) && self.workers.get(to).is_none() {
-            // Whom the old worker had given and nobody took has missed it.
-            self.refuse_wide(sender, 1);
-        }
-        let ends: Vec<_> = [from, to].into_iter().filter(|id| wide.may_reach(*id)).collect();
-        let mut refused = self.send_wide(&ends, &wide.message, |_| kept.body());
-        let mut asked = ends.len();
-        if sender == Some(to) && !late.is_empty() {
-            // The new owner has served the clients it had then, and not those that came later.
-            match &mut wide.message {
-                ManagerToWorker::Broadcast { opcode, except } => {
-                    let (opcode, except) = (*opcode, *except);
-                    self.push_to_late(to, late, (opcode, except), kept);
-                }
-                ManagerToWorker::Call { only, .. } => {
-                    only.extend_from_slice(late);
-                    refused += self.send_wide(&[to], &wide.message, |_| kept.body());
-                    asked += 1;
-                }
-                _ => {}
-            }
-        }
-        self.tell_asked(wide.asker(), asked, refused, true);
-    }
-
-    fn push_to_late(
+    /// What waited: for both ends of a pass, where each client now is at one of them, or for all.
+    /// `missed` are those clients of its sender that the sender could not serve then.
+    pub fn release_wide(
         &mut self,
-        to: WorkerId,
-        late: &[u64],
-        (opcode, except): (Opcode, u64),
+        ends: Option<&[WorkerId]>,
+        wide: Wide,
+        missed: &[&(WorkerId, Vec<u64>)],
         kept: &OwnedBody,
     ) {
-        for fd in late.iter().filter(|fd| **fd != except) {
-            let routed = Routed::Push { origin: Origin::Worker(to), id: 0, opcode };
-            match kept.body() {
-                Ok(body) => self.deliver(Address::Client(*fd), routed, body),
-                Err(_) => self.refuse(routed, Verdict::Full),
-            }
+        let (mut asked, mut refused) = (0, 0);
+        for (by, fds) in missed {
+            let message = match &wide.message {
+                ManagerToWorker::Broadcast { opcode, except } => {
+                    ManagerToWorker::Missed { opcode: *opcode, except: *except }
+                }
+                ManagerToWorker::Call { origin, id, call, .. } => {
+                    let (origin, id, only, call) = (*origin, *id, fds.clone(), call.clone());
+                    ManagerToWorker::Call { origin, id, only, call }
+                }
+                _ => continue,
+            };
+            refused += self.send_wide(&[*by], &message, |_| kept.body());
+            asked += 1;
+        }
+        if let Some(ends) = ends {
+            let ends = ends.iter().copied().filter(|id| wide.may_reach(*id));
+            let ends: Vec<WorkerId> = ends.collect();
+            refused += self.send_wide(&ends, &wide.message, |_| kept.body());
+            return self.tell_asked(wide.asker(), asked + ends.len(), refused, true);
+        }
+        self.tell_asked(wide.asker(), asked, refused, false);
+        let sender = wide.sender;
+        match kept.body() {
+            Ok(body) => drop(self.spread(wide, body)),
+            Err(_) => self.refuse_wide(sender, 1),
         }
     }
 }

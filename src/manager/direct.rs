@@ -197,7 +197,6 @@ impl Manager {
 
     fn begin_handover(&mut self, from: WorkerId, to: WorkerId) {
         if let Some(worker) = self.workers.get_mut(from) {
-            self.hold.scope = Scope::Handover { from, to };
             worker.hand_over(to);
         }
     }

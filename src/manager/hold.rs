@@ -26,27 +26,8 @@ pub enum Scope {
     Open,
     /// Everybody: this manager is new and has not heard yet who owns what.
     All,
-    /// Both ends of a handover. What the old owner itself sends waits only once it has given some
-    /// of its connections in this round.
-    Handover {
-        /// The old owner.
-        from: WorkerId,
-        /// The new one.
-        to: WorkerId,
-    },
-}
-
-impl Scope {
-    /// Whether what `sender` sends to `target` waits.
-    pub fn holds(self, sender: Option<WorkerId>, target: Option<WorkerId>) -> bool {
-        match self {
-            Scope::Open => false,
-            Scope::All => true,
-            Scope::Handover { from, to } => {
-                sender != Some(from) && (target == Some(from) || target == Some(to))
-            }
-        }
-    }
+    /// What a pass says ([`super::moving::pass::Passes::waits`]).
+    Pass,
 }
 
 /// A body that was kept.
@@ -97,9 +78,8 @@ pub enum Item {
     Wide {
         /// What, and for whom.
         wide: Wide,
-        /// How many connections the new owner had taken over when this came: later ones have
-        /// not had it, where the new owner itself is the sender.
-        adopted: usize,
+        /// Whether the sender's clients of a pass had it, or will have it from the sender.
+        had: bool,
         /// The payload.
         body: OwnedBody,
     },
@@ -132,6 +112,17 @@ impl Hold {
         None
     }
 
+    /// What this worker sent to all so far, its clients of a pass have had.
+    pub fn mark_had(&mut self, by: WorkerId) {
+        for item in &mut self.items {
+            if let Item::Wide { wide, had, .. } = item
+                && wide.sender == Some(by)
+            {
+                *had = true;
+            }
+        }
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -149,32 +140,14 @@ impl Hold {
 mod tests {
     use super::*;
     use crate::api::Opcode;
-    use crate::fd::Slot;
     use crate::ipc::messages::ManagerToWorker;
-
-    fn id(slot: u8, epoch: u32) -> WorkerId {
-        WorkerId { slot: Slot(slot), epoch }
-    }
-
-    #[test]
-    fn a_handover_holds_both_ends_but_not_what_the_old_worker_sends() {
-        let (from, to, other) = (id(0, 1), id(0, 2), id(1, 1));
-        let scope = Scope::Handover { from, to };
-        assert!(scope.holds(None, Some(from)));
-        assert!(scope.holds(Some(other), Some(to)));
-        assert!(scope.holds(Some(to), Some(from)));
-        assert!(!scope.holds(Some(from), Some(to)));
-        assert!(!scope.holds(Some(other), Some(other)));
-        assert!(!Scope::Open.holds(None, Some(from)));
-        assert!(Scope::All.holds(Some(other), None));
-    }
 
     #[test]
     fn a_hold_is_bounded_and_keeps_its_order() {
         let mut hold = Hold::new(Scope::All);
         let item = |n: u64| Item::Wide {
             wide: Wide::broadcast(None, Opcode::Text, n),
-            adopted: 0,
+            had: false,
             body: OwnedBody::Bytes(Bytes::new()),
         };
         let mut held = 0;

@@ -10,6 +10,7 @@
 //!   wait meanwhile.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 //! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
+//!   [`moving`] decides and does each pass of connections.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
@@ -23,6 +24,7 @@ mod listing;
 mod liveness;
 mod master_link;
 mod mover;
+mod moving;
 mod peers;
 mod reload;
 mod rooms;
@@ -70,6 +72,7 @@ use hold::{Hold, Scope};
 use interest::Interest;
 use master_link::MasterLink;
 use mover::Reloads;
+use moving::pass::Passes;
 use router::Router;
 use server_ticks::ServerTicks;
 use settings::Settings;
@@ -101,6 +104,7 @@ pub(crate) struct Manager {
     workers: Workers,
     router: Router,
     hold: Hold,
+    passes: Passes,
     direct: Direct,
     interest: Interest,
     server_ticks: ServerTicks,
@@ -244,6 +248,7 @@ impl Manager {
                 workers: Workers::default(),
                 router: Router::new(boot.state.worker_num),
                 hold: Hold::new(scope),
+                passes: Passes::new(boot.epoch, !is_successor),
                 direct: Direct::new(boot.epoch),
                 interest: Interest::new(boot.epoch),
                 server_ticks: ServerTicks::new(now),
@@ -370,6 +375,9 @@ impl Manager {
         self.drain_link(id);
         self.workers.remove(id);
         self.forget(id);
+        let steps = self.passes.exited(id);
+        self.carry_out(steps);
+        self.resolve_passes();
         self.reload_event(reload::Event::Exited { id, how });
         self.forget_direct(id);
         self.check_owners_known();
@@ -409,18 +417,28 @@ impl Manager {
         if worker.ranges_told > RANGES_MAX {
             return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
         }
+        self.router.owns(id, ranges);
         if last {
             (worker.introduced, worker.may_claim) = (true, false);
+            self.resolve_passes();
+            self.check_owners_known();
         }
-        self.router.owns(id, ranges);
-        self.check_owners_known();
         Ok(())
+    }
+
+    /// Whether a worker may say what so many of its clients are in the midst of.
+    fn believes(&mut self, id: WorkerId, manager: u32, count: usize) -> bool {
+        let Some(worker) = self.workers.get_mut(id).filter(|it| it.may_claim) else {
+            return false;
+        };
+        worker.ranges_told += count;
+        manager == self.epoch && worker.ranges_told <= RANGES_MAX
     }
 
     /// Ends the wait of a successor once every worker that may have clients has said what it
     /// owns.
-    fn check_owners_known(&mut self) {
-        if self.owners_due_at.is_none() {
+    pub fn check_owners_known(&mut self) {
+        if self.owners_due_at.is_none() || !self.passes.has_inherited_nothing() {
             return;
         }
         let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
@@ -434,7 +452,8 @@ impl Manager {
     fn owners_known(&mut self) {
         self.owners_due_at = None;
         self.direct.links_known();
-        self.release(&[]);
+        let steps = self.passes.settle_all();
+        self.carry_out(steps);
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);
@@ -446,9 +465,6 @@ impl Manager {
             // Our predecessor may have died before it told them, or between two of their batches.
             self.drain(id);
             self.on_rested(id);
-        }
-        if !self.reloads.is_busy() {
-            self.own_all();
         }
     }
 

@@ -1,7 +1,6 @@
 //! Does what the reload decides, and tells it what happens.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 
@@ -10,10 +9,9 @@ use super::reload::{Action, Event, Limits, Reload};
 use super::settings::Settings;
 use super::ticks::BOOT_MS;
 use super::workers::Phase;
-use crate::fd::{Fd, WorkerId};
+use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster};
-use crate::ipc::packet::Body;
 use crate::sys::clock::monotonic_ms;
 
 /// For the master to check a new image and configuration.
@@ -199,9 +197,9 @@ impl Manager {
         self.reloads.waiters.extend(next);
         self.reloads.waiting = false;
         self.reloads.left_over = None;
-        if self.reloads.current.take().is_some() {
-            self.release(&[]);
-        }
+        // A pass that is under way ends by itself.
+        self.reloads.current = None;
+        self.passes.cancel_next();
         if !self.reloads.waiters.is_empty() {
             self.reloads.note_failure(why);
         }
@@ -214,98 +212,6 @@ impl Manager {
         self.act(actions);
     }
 
-    /// The worker that gives connections now.
-    pub fn old_worker(&self) -> Option<WorkerId> {
-        self.reloads.current.as_ref()?.old_worker()
-    }
-
-    /// What it has given in this round, if anything.
-    pub fn given_now(&self) -> Option<&BTreeSet<u64>> {
-        let given = self.reloads.current.as_ref()?.given_now();
-        given.filter(|given| !given.is_empty())
-    }
-
-    /// How many connections the new owner in the current handover has taken.
-    pub fn adopted_so_far(&self) -> usize {
-        self.reloads.current.as_ref().map_or(0, Reload::adopted)
-    }
-
-    /// Connections on their way.
-    pub fn on_moving(
-        &mut self,
-        from: WorkerId,
-        fds: Vec<u64>,
-        state: Body<'_>,
-        sockets: Vec<OwnedFd>,
-    ) {
-        if self.old_worker() != Some(from) {
-            // Their worker keeps its own descriptors until somebody has adopted them.
-            tracing::warn!(
-                worker = %from, count = fds.len(),
-                "no new worker takes the connections"
-            );
-            return;
-        }
-        if fds.len() != sockets.len() {
-            tracing::error!(worker = %from, "a batch of connections is incomplete");
-            self.master.send(&ManagerToMaster::Kill(from));
-            return;
-        }
-        let moving = self.reloads.current.as_ref().and_then(Reload::moving);
-        let to = moving.map(|(_, to)| to);
-        if let Some(stolen) = self.not_of(from, to, &fds) {
-            tracing::error!(
-                worker = %from, fd = stolen,
-                "the worker gives a client that is not its own"
-            );
-            self.master.send(&ManagerToMaster::Kill(from));
-            return;
-        }
-        // Where there is nobody, they come again when there is somebody.
-        if let Some(to) = to.and_then(|to| self.workers.get(to)) {
-            to.adopt(from, fds.clone(), state, sockets);
-        }
-        self.reload_event(Event::Moving { from, fds });
-    }
-
-    /// One among these that is somebody else's. What came to the new owner by way of a manager that
-    /// died is its own already, and is given again.
-    fn not_of(&self, from: WorkerId, to: Option<WorkerId>, fds: &[u64]) -> Option<u64> {
-        let is_its = |number: &u64| {
-            let owner = Fd::try_from(*number).ok().and_then(|fd| self.router.owner(fd));
-            owner.is_some() && (owner == Some(from) || owner == to)
-        };
-        fds.iter().copied().find(|number| !is_its(number))
-    }
-
-    /// Connections that stay where they are.
-    pub fn on_stays(&mut self, from: WorkerId, fds: Vec<(u64, String)>) {
-        for (fd, why) in &fds {
-            tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
-        }
-        let fds = fds.into_iter().map(|(fd, _)| fd).collect();
-        self.reload_event(Event::Stays { from, fds });
-    }
-
-    /// The old worker has nothing more to give.
-    pub fn on_handed_over(&mut self, from: WorkerId, moved: u64, stayed: u64) {
-        tracing::info!(worker = %from, moved, stayed, "the worker has handed over");
-        self.reload_event(Event::HandedOver { from });
-    }
-
-    /// The old worker has given so many that their routes should change before it goes on.
-    pub fn on_gave(&mut self, from: WorkerId) {
-        self.reload_event(Event::Gave { from });
-    }
-
-    /// The new owner has these; the old one lets go of them.
-    pub fn on_adopted(&mut self, by: WorkerId, from: WorkerId, fds: Vec<u64>, had: Vec<u64>) {
-        if let Some(old) = self.workers.get(from) {
-            old.let_go([&fds[..], &had].concat());
-        }
-        self.reload_event(Event::Adopted { by, fds, had });
-    }
-
     pub fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             tracing::debug!(?action, "reload");
@@ -315,24 +221,15 @@ impl Manager {
                 Action::Abort => self.master.send(&ManagerToMaster::Abort),
                 Action::Commit { worker_num } => self.commit(worker_num),
                 Action::HandOver { from, to } => self.hand_over(from, to),
-                Action::Flip { from, to, stay, adopted } => {
+                Action::Give { from, to } => {
+                    let steps = self.passes.begin(from, to);
+                    self.carry_out(steps);
+                }
+                Action::Flip { from, to, stay } => {
                     self.router.hand_over(from, to, stay);
                     self.router.serve(to);
-                    self.release(&adopted);
-                    if let Some(worker) = self.workers.get(to) {
-                        worker.own();
-                    }
                 }
-                // What a worker that died had taken over is gone.
-                Action::FlipSome { to, .. } if self.workers.get(to).is_none() => {}
-                Action::FlipSome { to, moved } => self.router.hand_over_some(to, moved),
                 Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
-                Action::Release { to, adopted } => {
-                    self.release(&adopted);
-                    if let Some(worker) = to.and_then(|to| self.workers.get(to)) {
-                        worker.own();
-                    }
-                }
                 Action::Drain(id) => self.drain(id),
                 Action::Finished(verdict) => self.finish(verdict),
             }
@@ -359,25 +256,17 @@ impl Manager {
     }
 
     fn finish(&mut self, verdict: ReloadVerdict) {
+        self.passes.cancel_next();
         match self.reloads.current.take() {
             Some(reload) if reload.follows() => self.followed(&reload, &verdict),
             _ => self.reloaded(verdict),
         }
-        // Whatever came over by way of a manager that died.
-        self.own_all();
         if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
             self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
             self.begin_reload();
         } else {
             self.begin_awaited();
             self.follow();
-        }
-    }
-
-    /// Tells each worker that what it has adopted is its own.
-    pub fn own_all(&self) {
-        for worker in self.workers.iter().filter(|worker| worker.may_have_clients()) {
-            worker.own();
         }
     }
 

@@ -10,16 +10,18 @@
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
 //!
-//! A worker gives in rounds, and after each of them the routes of those it gave change, so that
-//! no message waits longer than a round takes, however many connections there are.
+//! A worker gives in passes ([`super::moving::pass`]), and after each of them the routes of those
+//! it gave change, so that no message waits longer than a pass takes, however many connections
+//! there are.
 //!
 //! What stayed behind follows later, by a move of its own ([`Reload::follow`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
+use super::moving::step::Passed;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::control::{ReloadState, ReloadVerdict, SlotVerdict};
-use crate::ipc::messages::Generation;
+use crate::ipc::messages::{Generation, Left};
 
 /// How often one slot's new worker is started before the slot is given up.
 const TRIES_MAX: u8 = 2;
@@ -50,20 +52,14 @@ pub enum Event {
     Exited { id: WorkerId, how: String },
     /// A new worker could not be started.
     SpawnFailed { slot: Slot, why: String },
-    /// Connections were sent on to the new owner.
-    Moving { from: WorkerId, fds: Vec<u64> },
     /// Connections stay where they are.
     Stays { from: WorkerId, fds: Vec<u64> },
-    /// The old worker has given as many as should be on their way together.
-    Gave { from: WorkerId },
-    /// It has more to give.
+    /// The old worker is at rest: a pass can begin.
     Rested { from: WorkerId },
-    /// The old worker has nothing more to give.
-    HandedOver { from: WorkerId },
-    /// The new owner has these now, and had those already.
-    Adopted { by: WorkerId, fds: Vec<u64>, had: Vec<u64> },
-    /// Time has passed.
-    Tick,
+    /// A pass is over.
+    Passed(Passed),
+    /// Time has passed; the worker that the pass under way waits for.
+    Tick { waits_for: Option<WorkerId> },
 }
 
 /// What is to be done.
@@ -77,16 +73,14 @@ pub enum Action {
     Commit { worker_num: u16 },
     /// Tell the master that the new generation is not wanted.
     Abort,
-    /// Hold what others send to these two, and have `from` give its connections to `to`.
+    /// Have `from` stop accepting, and say when it can give to `to`.
     HandOver { from: WorkerId, to: WorkerId },
-    /// Have the master kill a worker that sits on what it was given.
+    /// Have `from` give a pass.
+    Give { from: WorkerId, to: WorkerId },
+    /// Have the master kill a worker that holds a pass up.
     Kill(WorkerId),
-    /// All of `from` but for `stay` is now with `to`; `adopted` in the order they came.
-    Flip { from: WorkerId, to: WorkerId, stay: Vec<u64>, adopted: Vec<u64> },
-    /// Only `moved` is now with `to`.
-    FlipSome { to: WorkerId, moved: Vec<u64> },
-    /// Let go what is held; `adopted` is what `to` has taken since it was held, in order.
-    Release { to: Option<WorkerId>, adopted: Vec<u64> },
+    /// All of `from` but for `stay` is now with `to`.
+    Flip { from: WorkerId, to: WorkerId, stay: Vec<u64> },
     /// Have an old worker close what it has left, and leave.
     Drain(WorkerId),
     /// It is over.
@@ -109,27 +103,12 @@ impl Peer {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one reload at a time")]
 #[derive(Debug)]
 enum Phase {
     Preparing { until: u64 },
     Spawning { until: u64 },
     Moving(Move),
     Over,
-}
-
-/// How far the old worker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
-    /// More is to come.
-    Some,
-    /// A round is over: what is on its way has to arrive before the next, and then the old worker
-    /// has more to give, or not yet.
-    Round { rested: bool },
-    /// The routes of the last round have changed, and the old worker has no more to give yet.
-    Rests,
-    /// There is no more.
-    All,
 }
 
 #[derive(Debug)]
@@ -139,74 +118,43 @@ struct Move {
     slot: Slot,
     to: Option<WorkerId>,
     until: u64,
-    /// Batches, in the order they went, which is the order of their answers.
-    in_flight: VecDeque<Vec<u64>>,
-    /// In the order they came to the new owner in this round. What it was given by way of a
-    /// manager that died is not among them: who broadcast since has served these.
-    adopted: Vec<u64>,
-    /// All that the new owner has.
-    moved: BTreeSet<u64>,
-    /// Those of this round.
-    round: Vec<u64>,
-    /// All that were given in this round, wherever they are: their routes have not changed.
-    given_now: BTreeSet<u64>,
-    /// Those among them that were given to a new owner that died, and are to come again.
-    awaited: BTreeSet<u64>,
+    /// A pass is under way.
+    passing: bool,
+    /// The old worker has something to give, and can.
+    rested: bool,
+    /// The old worker has nothing more to give.
+    all_given: bool,
+    moved: u64,
     stay: Vec<u64>,
-    given: Given,
     from_died: bool,
     failed: Option<String>,
 }
 
 impl Move {
-    /// A batch is on its way to the new owner, or waits with the old one until there is another.
-    fn gives(&mut self, fds: Vec<u64>) {
-        self.given_now.extend(&fds);
-        if self.to.is_some() {
-            self.awaited.retain(|fd| !fds.contains(fd));
-            self.in_flight.push_back(fds);
-        } else {
-            self.awaited.extend(fds);
-        }
-    }
-
-    /// The new owner has answered a batch. What it left out, and batches it passed over, it
-    /// could not take: those are still with the old worker. What it was not given it cannot have.
-    fn arrived(&mut self, mut fds: Vec<u64>, mut had: Vec<u64>) {
-        let given = &self.given_now;
-        fds.retain(|fd| given.contains(fd));
-        had.retain(|fd| given.contains(fd));
-        let first = fds.first().or(had.first());
-        let answered = |batch: &Vec<u64>| first.is_none_or(|fd| batch.contains(fd));
-        // One that was not under way is the echo of an older try.
-        let Some(index) = self.in_flight.iter().position(answered) else { return };
-        self.moved.extend(fds.iter().chain(&had));
-        self.round.extend(fds.iter().chain(&had));
-        let moved = &self.moved;
-        let missing = self.in_flight.drain(..=index).flatten().filter(|fd| !moved.contains(fd));
-        let before = self.stay.len();
-        self.stay.extend(missing);
-        let refused = self.stay.len() - before;
-        if refused > 0 {
+    fn passed(&mut self, passed: Passed) {
+        self.passing = false;
+        self.moved += passed.moved;
+        if !passed.refused.is_empty() {
+            let refused = passed.refused.len();
             let said = format!("The new worker could not take {refused} connections.");
             self.failed.get_or_insert(said);
         }
-        self.adopted.extend(fds);
-    }
-
-    /// All of a round has arrived. What waited for it goes out before the next, so that nothing
-    /// waits longer than a round takes.
-    fn end_round(&mut self, to: WorkerId, rested: bool) -> Vec<Action> {
-        let moved = std::mem::take(&mut self.round);
-        self.given_now.clear();
-        let adopted = std::mem::take(&mut self.adopted);
-        self.given = if rested { Given::Some } else { Given::Rests };
-        let mut actions =
-            vec![Action::FlipSome { to, moved }, Action::Release { to: Some(to), adopted }];
-        if rested {
-            actions.push(Action::HandOver { from: self.from, to });
+        match passed.left {
+            // It is dead, which we hear next.
+            None => self.rested = false,
+            // What went back is given to the next, and who stays is told anew.
+            _ if passed.went_back => {
+                self.rested = true;
+                self.stay.clear();
+            }
+            // Whom the new worker refused is given again with what is left.
+            Some(Left::More) => self.rested = true,
+            Some(Left::Busy) => {}
+            Some(Left::Nothing) => {
+                self.all_given = true;
+                self.stay.extend(passed.refused);
+            }
         }
-        actions
     }
 }
 
@@ -309,29 +257,6 @@ impl Reload {
         }
     }
 
-    /// Who gives connections now, or is about to, to whomever.
-    pub fn old_worker(&self) -> Option<WorkerId> {
-        match &self.phase {
-            Phase::Moving(step) => Some(step.from),
-            _ => None,
-        }
-    }
-
-    /// What the old worker has given in this round.
-    pub fn given_now(&self) -> Option<&BTreeSet<u64>> {
-        match &self.phase {
-            Phase::Moving(step) => Some(&step.given_now),
-            _ => None,
-        }
-    }
-
-    /// Whether what the old worker says of how far it is was said of a new one that is dead. It
-    /// will say it again, behind the batches it gives again.
-    fn is_outdated(&self, from: WorkerId) -> bool {
-        matches!(&self.phase, Phase::Moving(step)
-            if step.from == from && (step.to.is_none() || !step.awaited.is_empty()))
-    }
-
     /// Whose connections are on their way now, and where to.
     pub fn moving(&self) -> Option<(WorkerId, WorkerId)> {
         match &self.phase {
@@ -347,18 +272,9 @@ impl Reload {
         }
     }
 
-    /// Whether a round of this worker's is over and the next has not begun.
-    pub fn pauses(&self, id: WorkerId) -> bool {
-        matches!(&self.phase, Phase::Moving(step)
-            if step.from == id && matches!(step.given, Given::Round { .. } | Given::Rests))
-    }
-
-    /// How many connections the current handover's new owner has taken so far.
-    pub fn adopted(&self) -> usize {
-        match &self.phase {
-            Phase::Moving(step) => step.adopted.len(),
-            _ => 0,
-        }
+    /// Whether this worker gives connections now, or is about to.
+    pub fn is_from(&self, id: WorkerId) -> bool {
+        matches!(&self.phase, Phase::Moving(step) if step.from == id)
     }
 
     /// Takes an event.
@@ -381,45 +297,24 @@ impl Reload {
             Event::Ready(id) => self.on_ready(id, now),
             Event::Exited { id, how } => self.on_exited(id, &how, now),
             Event::SpawnFailed { slot, why } => self.on_spawn_failed(slot, why, now),
-            Event::Tick => self.on_tick(now),
-            Event::Moving { from, fds } => {
-                if let Some(step) = self.step_from(from) {
-                    step.gives(fds);
-                }
-                Vec::new()
-            }
-            Event::Stays { from, .. } | Event::HandedOver { from } | Event::Gave { from }
-                if self.is_outdated(from) =>
-            {
-                tracing::debug!(worker = %from, "a message about a dead worker is ignored");
-                Vec::new()
-            }
+            Event::Tick { waits_for } => self.on_tick(waits_for, now),
             Event::Stays { from, fds } => {
                 if let Some(step) = self.step_from(from) {
                     step.stay.extend(fds);
                 }
                 Vec::new()
             }
-            Event::HandedOver { from } => {
+            Event::Rested { from } => {
                 if let Some(step) = self.step_from(from) {
-                    step.given = Given::All;
+                    step.rested = true;
                 }
-                self.complete_if_all_arrived(now)
+                self.go_on(now)
             }
-            Event::Gave { from } => {
-                if let Some(step) = self.step_from(from) {
-                    step.given = Given::Round { rested: false };
+            Event::Passed(passed) => {
+                if let Some(step) = self.step_from(passed.from) {
+                    step.passed(passed);
                 }
-                self.complete_if_all_arrived(now)
-            }
-            Event::Rested { from } => self.on_rested(from),
-            Event::Adopted { by, fds, had } => {
-                if let Phase::Moving(step) = &mut self.phase
-                    && step.to == Some(by)
-                {
-                    step.arrived(fds, had);
-                }
-                self.complete_if_all_arrived(now)
+                self.go_on(now)
             }
         }
     }
@@ -498,7 +393,7 @@ impl Reload {
                 let said = format!("Worker {id} died while it handed over: {how}.");
                 step.failed.get_or_insert(said);
                 match step.to {
-                    Some(_) => self.complete_if_all_arrived(now),
+                    Some(_) => self.go_on(now),
                     None => self.give_up(String::new(), now),
                 }
             }
@@ -518,19 +413,14 @@ impl Reload {
         if let Phase::Moving(step) = &mut self.phase
             && step.to == Some(id)
         {
+            let moved = step.moved;
             step.failed = Some(format!(
-                "The new worker {id} died while it took over, with {} connections: {how}.",
-                step.moved.len() + step.in_flight.iter().map(Vec::len).sum::<usize>(),
+                "The new worker {id} died while it took over, with {moved} connections: {how}.",
             ));
             step.to = None;
             step.until = until;
-            step.given = Given::Some;
-            step.in_flight.clear();
-            step.adopted.clear();
-            let died = std::mem::take(&mut step.moved);
-            step.given_now.retain(|fd| !died.contains(fd));
-            step.awaited = step.given_now.clone();
-            step.round.clear();
+            (step.rested, step.all_given) = (false, false);
+            step.moved = 0;
             step.stay.clear();
         }
         if was_ready { self.respawn(id.slot, true, now) } else { Vec::new() }
@@ -571,7 +461,7 @@ impl Reload {
         }
     }
 
-    fn on_tick(&mut self, now: u64) -> Vec<Action> {
+    fn on_tick(&mut self, waits_for: Option<WorkerId>, now: u64) -> Vec<Action> {
         match &self.phase {
             Phase::Preparing { until } if now >= *until => {
                 let secs = self.limits.prepare_ms / 1000;
@@ -584,17 +474,13 @@ impl Reload {
                 let late = late.join(", ");
                 self.fail(format!("New workers were not ready within {secs} s: {late}."), now)
             }
-            Phase::Moving(Move { to: Some(to), in_flight, until, .. })
-                if now >= *until
-                    && !in_flight.is_empty()
-                    && self.direction == Direction::Forward =>
-            {
-                // It may have them or not. Once it is dead they go to its replacement.
-                let to = *to;
+            Phase::Moving(step) if now >= step.until && step.passing => {
+                // It has connections that others wait for. Once it is dead they are free.
+                let until = now + self.limits.hand_over_ms;
                 if let Phase::Moving(step) = &mut self.phase {
-                    step.until = now + self.limits.hand_over_ms;
+                    step.until = until;
                 }
-                vec![Action::Kill(to)]
+                waits_for.map(Action::Kill).into_iter().collect()
             }
             Phase::Moving(step) if now >= step.until => {
                 let why = match step.to {
@@ -669,14 +555,11 @@ impl Reload {
             slot,
             to,
             until: now + patience,
-            in_flight: VecDeque::new(),
-            adopted: Vec::new(),
-            moved: BTreeSet::new(),
-            round: Vec::new(),
-            given_now: BTreeSet::new(),
-            awaited: BTreeSet::new(),
+            passing: false,
+            rested: false,
+            all_given: false,
+            moved: 0,
             stay: Vec::new(),
-            given: Given::Some,
             from_died: false,
             failed: None,
         });
@@ -687,29 +570,28 @@ impl Reload {
         }
     }
 
-    fn complete_if_all_arrived(&mut self, now: u64) -> Vec<Action> {
+    /// Begins the next pass, or ends the move, unless something is waited for.
+    fn go_on(&mut self, now: u64) -> Vec<Action> {
         let Phase::Moving(step) = &mut self.phase else { return Vec::new() };
         let Some(to) = step.to else { return Vec::new() };
-        if !step.in_flight.is_empty() {
+        if step.passing {
             return Vec::new();
         }
-        match step.given {
-            _ if step.from_died => {}
-            Given::All => {}
-            Given::Round { rested } => return step.end_round(to, rested),
-            Given::Some | Given::Rests => return Vec::new(),
+        let from = step.from;
+        if !step.from_died && !step.all_given {
+            step.passing = std::mem::take(&mut step.rested);
+            return if step.passing { vec![Action::Give { from, to }] } else { Vec::new() };
         }
-        let (from, alive) = (step.from, !step.from_died);
+        let alive = !step.from_died;
         let stay = if alive { std::mem::take(&mut step.stay) } else { Vec::new() };
-        let adopted = std::mem::take(&mut step.adopted);
         let verdict = SlotVerdict {
             slot: from.slot,
             to: to.slot,
-            moved: step.moved.len() as u64,
+            moved: step.moved,
             stayed: stay.len() as u64,
             failed: step.failed.take(),
         };
-        let mut actions = vec![Action::Flip { from, to, stay, adopted }];
+        let mut actions = vec![Action::Flip { from, to, stay }];
         if alive && self.direction == Direction::Forward {
             actions.push(Action::Drain(from));
         }
@@ -720,40 +602,19 @@ impl Reload {
         actions
     }
 
-    /// The old worker has more to give, behind a round.
-    fn on_rested(&mut self, from: WorkerId) -> Vec<Action> {
-        let Some(step) = self.step_from(from) else { return Vec::new() };
-        match (step.given, step.to) {
-            (Given::Rests, Some(to)) => {
-                step.given = Given::Some;
-                vec![Action::HandOver { from, to }]
-            }
-            (Given::Round { .. }, _) => {
-                step.given = Given::Round { rested: true };
-                Vec::new()
-            }
-            // Its new owner is about to be started, or it was told to go on already.
-            _ => Vec::new(),
-        }
-    }
-
-    /// The rest of this move will not happen: what has arrived stays with its new owner.
+    /// The rest of this move will not happen: what has arrived stays with its new owner, and a pass
+    /// that is under way ends by itself.
     fn give_up(&mut self, why: String, now: u64) -> Vec<Action> {
         let Phase::Moving(step) = &mut self.phase else { return Vec::new() };
-        let moved: Vec<u64> = std::mem::take(&mut step.moved).into_iter().collect();
         let (from, alive) = (step.from, !step.from_died);
         let verdict = SlotVerdict {
             slot: from.slot,
             to: step.slot,
-            moved: moved.len() as u64,
+            moved: step.moved,
             stayed: 0,
             failed: Some(step.failed.take().unwrap_or(why)),
         };
         let mut actions = Vec::new();
-        if let Some(to) = step.to {
-            actions.push(Action::FlipSome { to, moved });
-        }
-        actions.push(Action::Release { to: None, adopted: Vec::new() });
         if alive && self.direction == Direction::Forward {
             actions.push(Action::Drain(from));
         }

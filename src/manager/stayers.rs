@@ -33,8 +33,11 @@ impl Manager {
 
     /// An old worker has something to give: the next round of what moves now, or what follows.
     pub fn on_rested(&mut self, id: WorkerId) {
-        if self.reloads.current.as_ref().is_some_and(|reload| reload.pauses(id)) {
-            self.reload_event(Event::Rested { from: id });
+        if self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(id)) {
+            // Where the handover waits for direct links to end, it has not been told to begin.
+            if !self.direct.holds_up_handover() {
+                self.reload_event(Event::Rested { from: id });
+            }
         } else {
             self.reloads.rested.insert(id);
             self.follow();

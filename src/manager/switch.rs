@@ -14,7 +14,7 @@ use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{ManagerToWorker, Origin, RequestId, WorkerToManager};
+use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::scoreboard::Counter;
 
@@ -195,23 +195,24 @@ impl Manager {
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
             }
-            WorkerToManager::Moving { fds: numbers } => {
-                self.on_moving(from, numbers, body, std::mem::take(fds));
+            WorkerToManager::Moving { pass, fds: numbers } => {
+                self.on_moving(from, pass, numbers, body, std::mem::take(fds));
             }
             WorkerToManager::Stays { fds } => self.on_stays(from, fds),
-            WorkerToManager::HandedOver { moved, stayed } => {
-                self.on_handed_over(from, moved, stayed);
+            WorkerToManager::Gave { pass, left } => self.on_gave(from, pass, left),
+            WorkerToManager::Gives { manager, pass, fds } => {
+                self.on_gives(from, manager, pass, fds)
             }
-            WorkerToManager::Gave => self.on_gave(from),
+            WorkerToManager::Holds { manager, pass, from: source, fds, answered } => {
+                self.on_holds(from, manager, (pass, source), fds, answered);
+            }
             WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
             WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
             WorkerToManager::Through { link } => self.on_through(from, link),
             WorkerToManager::Indirect { link } => self.on_indirect(from, link),
             WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
             WorkerToManager::Rested => self.on_rested(from),
-            WorkerToManager::Adopted { from: old, fds, had } => {
-                self.on_adopted(from, old, fds, had);
-            }
+            WorkerToManager::Adopted { pass, fds } => self.on_adopted(from, pass, &fds),
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;
             }
@@ -231,7 +232,8 @@ impl Manager {
             }
             Address::Slot(slot) => self.router.serving(slot),
         };
-        if self.waits(sender, target, address) {
+        let client = if let Address::Client(number) = address { Some(number) } else { None };
+        if self.waits(sender, target, client) {
             let len = body.len() + routed.weight();
             let item = Item::One(address, routed, OwnedBody::new(body));
             if let Some(Item::One(_, routed, _)) = self.hold.add(item, len) {
@@ -303,21 +305,14 @@ impl Manager {
         self.refuse(routed, Verdict::Full);
     }
 
-    /// Whether a message waits for the end of a round.
-    fn waits(&self, sender: Option<WorkerId>, target: Option<WorkerId>, address: Address) -> bool {
-        let Scope::Handover { from, to } = self.hold.scope else {
-            return self.hold.scope.holds(sender, target);
-        };
-        if sender != Some(from) {
-            return self.hold.scope.holds(sender, target);
-        }
-        // What the old worker sent before it gave anything, nothing can overtake.
-        let given = self.given_now();
-        let is_given = |fd: u64| given.is_some_and(|given| given.contains(&fd));
-        match address {
-            Address::Client(fd) if is_given(fd) => true,
-            _ => given.is_some() && target == Some(to),
-        }
+    /// Whether a message waits for the end of a pass, or until a new manager knows who owns what.
+    pub fn waits(
+        &self,
+        sender: Option<WorkerId>,
+        target: Option<WorkerId>,
+        client: Option<u64>,
+    ) -> bool {
+        self.hold.scope == Scope::All || self.passes.waits(sender, target, client)
     }
 
     pub fn refuse(&mut self, routed: Routed, verdict: Verdict) {
@@ -377,19 +372,22 @@ impl Manager {
         }
     }
 
-    /// Ends the hold: all that waited goes through the same doors again. `adopted` is what the
-    /// new owner took over, in order.
-    pub fn release(&mut self, adopted: &[u64]) {
-        let scope = self.hold.scope;
+    /// Ends the hold: all that waited goes through the same doors again. `ends` are those of the
+    /// pass, and `arriving` have clients that they may not serve yet.
+    pub fn release(&mut self, ends: &[WorkerId], arriving: &[(WorkerId, Vec<u64>)]) {
+        let was_all = self.hold.scope == Scope::All;
         for item in self.hold.release() {
             match item {
                 Item::One(address, routed, kept) => match kept.body() {
                     Ok(body) => self.deliver(address, routed, body),
                     Err(_) => self.refuse(routed, Verdict::Full),
                 },
-                Item::Wide { wide, adopted: had, body } => {
-                    let late = adopted.get(had..).unwrap_or_default();
-                    self.release_wide(scope, wide, late, &body);
+                Item::Wide { wide, had, body } => {
+                    let is_whole = !matches!(wide.reach, Reach::Only(_));
+                    let is_its = |id| is_whole && !had && wide.sender == Some(id);
+                    let missed = arriving.iter().filter(|(id, _)| is_its(*id));
+                    let missed: Vec<_> = missed.collect();
+                    self.release_wide((!was_all).then_some(ends), wide, &missed, &body);
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::fd::{Fd, Slot};
 use crate::ipc::codec;
 use crate::ipc::control::Answer;
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{ManagerToWorker, Origin, StopMode, WorkerToManager};
+use crate::ipc::messages::{Left, ManagerToWorker, Origin, PassId, StopMode, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::{Counter, Row};
@@ -179,10 +179,26 @@ impl FakeWorker {
         assert_eq!(sent, Sent::Queued);
     }
 
+    /// Is told to hand over, and asked for a pass.
+    async fn is_asked(&mut self, to: WorkerId) -> PassId {
+        let order = self.hear().await.0;
+        assert!(matches!(order, ManagerToWorker::HandOver { to: it } if it == to), "{order:?}");
+        self.say(&WorkerToManager::Rested);
+        match self.hear().await.0 {
+            ManagerToWorker::Give { pass } => pass,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The pass is given.
+    fn gave(&self, pass: PassId, left: Left) {
+        self.say(&WorkerToManager::Gave { pass, left });
+    }
+
     /// Gives a client away.
-    fn gives(&self, fd: u64) {
+    fn gives(&self, pass: PassId, fd: u64) {
         let (socket, _peer) = packet::pair().unwrap();
-        let moving = WorkerToManager::Moving { fds: vec![fd] };
+        let moving = WorkerToManager::Moving { pass, fds: vec![fd] };
         let sent = self.link.send(Lane::Data, &moving, Body::Inline(b"state"), vec![socket]);
         assert_eq!(sent.unwrap(), Sent::Queued);
     }
@@ -439,20 +455,22 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         master.prepare(1).await;
         let mut new = master.serving(id(0, 2), 2).await;
         // Slot 0 hands over: one client moves, one stays.
-        let order = old.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+        let pass = old.is_asked(id(0, 2)).await;
         other.push(9, fd(0, 5), "held");
         other.say_with(&WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 }, b"to all");
-        old.gives(fd(0, 5));
+        old.gives(pass, fd(0, 5));
         old.push(0, fd(0, 5), "from the old");
         old.say(&WorkerToManager::Stays { fds: vec![(fd(0, 6), "stuck".to_owned())] });
-        old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 1 });
+        old.gave(pass, Left::Nothing);
 
         let (adopt, state, sockets) = new.hear_with_fds().await;
         assert!(matches!(adopt, ManagerToWorker::Adopt { from, .. } if from == id(0, 1)));
         assert_eq!((&state[..], sockets.len()), (&b"state"[..], 1));
-        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 5)], had: vec![] });
-        assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
+        assert!(matches!(new.hear().await.0, ManagerToWorker::Take { .. }));
+        other.say(&WorkerToManager::List { id: 1 });
+        while !matches!(other.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        new.say(&WorkerToManager::Adopted { pass, fds: vec![fd(0, 5)] });
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Settled { .. }));
 
         // What was held comes before the new owner may go the short way.
         let mut held = Vec::new();
@@ -461,14 +479,13 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         }
         held.sort();
         assert_eq!(held, ["from the old", "held", "to all"]);
-        assert!(matches!(new.hear().await.0, ManagerToWorker::Own));
+        assert!(matches!(new.hear().await.0, ManagerToWorker::Own { .. }));
         assert!(matches!(old.hear().await.0, ManagerToWorker::Broadcast { .. }));
         assert!(matches!(old.hear().await.0, ManagerToWorker::Drain { .. }));
 
         // Slot 1 is no more: its clients go to slot 0.
-        let order = other.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        other.say(&WorkerToManager::HandedOver { moved: 0, stayed: 0 });
+        let pass = other.is_asked(id(0, 2)).await;
+        other.gave(pass, Left::Nothing);
         assert!(matches!(master.hear().await, ManagerToMaster::Commit));
         let answer = control.answer().await;
         let verdict: crate::ipc::control::ReloadVerdict = answer.read().unwrap();
@@ -484,7 +501,7 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
             let (origin, id) = loop {
                 match worker.hear().await.0 {
                     ManagerToWorker::Push { origin, id, .. } => break (origin, id),
-                    ManagerToWorker::Own | ManagerToWorker::WorkerNum(1) => {}
+                    ManagerToWorker::WorkerNum(1) => {}
                     other => panic!("{other:?}"),
                 }
             };
@@ -502,14 +519,14 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
         let mut new = master.serving(id(0, 2), 1).await;
         let other = master.serving(id(1, 1), 1).await;
         old.say(&WorkerToManager::Rested);
-        let order = old.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        old.gives(fd(0, 6));
-        old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
+        let pass = old.is_asked(id(0, 2)).await;
+        old.gives(pass, fd(0, 6));
+        old.gave(pass, Left::Nothing);
         assert!(matches!(new.hear().await.0, ManagerToWorker::Adopt { .. }));
-        new.say(&WorkerToManager::Adopted { from: id(0, 1), fds: vec![fd(0, 6)], had: vec![] });
-        assert!(matches!(old.hear().await.0, ManagerToWorker::Adopted { .. }));
-        assert!(matches!(new.hear().await.0, ManagerToWorker::Own));
+        assert!(matches!(new.hear().await.0, ManagerToWorker::Take { .. }));
+        new.say(&WorkerToManager::Adopted { pass, fds: vec![fd(0, 6)] });
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Settled { .. }));
+        assert!(matches!(new.hear().await.0, ManagerToWorker::Own { .. }));
         other.push(9, fd(0, 6), "to the one that followed");
         while !matches!(new.hear().await.0, ManagerToWorker::Push { .. }) {}
     });

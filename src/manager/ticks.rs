@@ -95,7 +95,9 @@ impl Manager {
     }
 
     fn check_deadlines(&mut self, now: u64) {
-        if self.owners_due_at.is_some_and(|until| now >= until) {
+        let is_due = self.owners_due_at.is_some_and(|until| now >= until);
+        // What a pass is about is known when the workers that it concerns have spoken, or died.
+        if is_due && self.passes.has_inherited_nothing() {
             self.owners_known();
         }
         for worker in self.workers.iter_mut() {
@@ -111,7 +113,8 @@ impl Manager {
         }
         // What waits for a worker that hangs has that worker's deadline.
         if !self.direct.holds_up_handover() {
-            self.reload_event(Event::Tick);
+            let waits_for = self.passes.waits_for();
+            self.reload_event(Event::Tick { waits_for });
         }
         self.follow();
     }

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fd::WorkerId;
 use crate::ipc::control::WorkerState;
 use crate::ipc::link::{Lane, Link};
-use crate::ipc::messages::{LinkId, ManagerToWorker, RequestId, WorkerRecord};
+use crate::ipc::messages::{LinkId, ManagerToWorker, PassId, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
 
@@ -212,13 +212,7 @@ impl WorkerHandle {
         }
     }
 
-    /// Lets it go of connections another has taken over.
-    pub fn let_go(&self, fds: Vec<u64>) {
-        self.tell(&ManagerToWorker::Adopted { fds });
-    }
-
-    /// Has it give its connections to `to`. In the data lane: pushes that were sent before must
-    /// arrive before, while their clients are still there.
+    /// Has it stop accepting, since its connections are to move to `to`.
     pub fn hand_over(&mut self, to: WorkerId) {
         if !matches!(self.phase, Phase::Draining { .. }) {
             self.phase = Phase::Handing;
@@ -226,14 +220,38 @@ impl WorkerHandle {
         self.insist(&ManagerToWorker::HandOver { to }, Body::Inline(&[]), Vec::new());
     }
 
-    /// Gives it connections.
-    pub fn adopt(&self, from: WorkerId, fds: Vec<u64>, state: Body<'_>, sockets: Vec<OwnedFd>) {
-        self.insist(&ManagerToWorker::Adopt { from, fds }, state, sockets);
+    /// Has it give a pass. In the data lane: pushes that were sent before must arrive before, while
+    /// their clients are still there.
+    pub fn give(&self, pass: PassId) {
+        self.insist(&ManagerToWorker::Give { pass }, Body::Inline(&[]), Vec::new());
     }
 
-    /// Tells it that all it has adopted is its own.
-    pub fn own(&self) {
-        self.insist(&ManagerToWorker::Own, Body::Inline(&[]), Vec::new());
+    /// Gives it connections of a pass.
+    pub fn adopt(
+        &self,
+        (pass, from): (PassId, WorkerId),
+        fds: Vec<u64>,
+        state: Body<'_>,
+        sockets: Vec<OwnedFd>,
+    ) {
+        self.insist(&ManagerToWorker::Adopt { pass, from, fds }, state, sockets);
+    }
+
+    /// Asks it what it has of a pass.
+    pub fn take(&self, pass: PassId) {
+        self.insist(&ManagerToWorker::Take { pass }, Body::Inline(&[]), Vec::new());
+    }
+
+    /// Tells it what was taken of a pass that it gave. True if the kernel has that by now.
+    pub fn settled(&self, pass: PassId, taken: Vec<u64>) -> bool {
+        self.tell(&ManagerToWorker::Settled { pass, taken });
+        self.link.hurry();
+        self.link.is_flushed()
+    }
+
+    /// Tells it that what it has of a pass is its own.
+    pub fn own(&self, pass: PassId) {
+        self.insist(&ManagerToWorker::Own { pass }, Body::Inline(&[]), Vec::new());
     }
 
     /// Has it give what can still follow, close what is left then, and leave.

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod memory;
 pub mod packet;
 pub mod path_walk;
+pub mod point;
 pub mod process;
 pub mod rights;
 pub mod signal;

@@ -1,5 +1,6 @@
 //! Taking over connections from another process.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -9,23 +10,41 @@ use super::Worker;
 use super::admission::{CountsAs, network};
 use super::connection::{Connection, Stage};
 use super::head::KeptRequest;
+use super::life::Phase;
 use super::outbox::Outbox;
 use super::snapshot::{OpenV1, Snapshot};
 use super::table::Key;
-use super::timers::NEVER;
+use super::timers::{NEVER, Tick};
 use crate::error::{Error, Result};
 use crate::fd::{Fd, WorkerId};
-use crate::ipc::messages::WorkerToManager;
+use crate::ipc::messages::{PassId, WorkerToManager};
 use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
+use crate::sys::point;
 use crate::websocket::Engine;
 
+/// A connection of a pass that is not ours to serve yet.
+pub(super) enum Arriving {
+    /// An open WebSocket: it stands in the table, and is not read.
+    Open { key: Key, fd: Fd, frozen: Option<Bytes> },
+    /// A request that is half read.
+    Pending { fd: Fd, socket: OwnedFd, request: Pending },
+}
+
+/// A request that is half read.
+pub(super) struct Pending {
+    bytes: Vec<u8>,
+    peer: Option<SocketAddr>,
+    to_loopback: bool,
+    deadline: Tick,
+}
+
 impl Worker {
-    /// A batch has come. What is here already (the batch was sent twice) is only acknowledged;
-    /// what cannot be read is not, and stays where it was.
+    /// Connections of a pass have come. What cannot be read is not named in our answer, and goes
+    /// back to where it was.
     pub(super) fn adopt(
         self: &Rc<Self>,
-        from: WorkerId,
+        (pass, from): (PassId, WorkerId),
         numbers: &[u64],
         mut batch: &[u8],
         sockets: Vec<OwnedFd>,
@@ -37,61 +56,98 @@ impl Worker {
                 numbers.len()
             )));
         }
-        let (mut taken, mut had) = (Vec::with_capacity(numbers.len()), Vec::new());
-        let mut begun = Vec::with_capacity(numbers.len());
+        point::reached("new-is-given-a-batch");
         for (&number, socket) in numbers.iter().zip(sockets) {
             let snapshot = Snapshot::unpack(&mut batch)?;
             let fd = Fd::try_from(number).map_err(|error| Error::new(error.to_string()))?;
-            if self.table.borrow().find(fd).is_some() || self.deferred.borrow().has_ended(fd) {
-                had.push(number);
-                continue;
-            }
-            match self.adopt_one(fd, snapshot, socket) {
-                Ok(attached) => {
-                    taken.push(number);
-                    begun.extend(attached);
+            let is_open = matches!(snapshot, Snapshot::OpenV1(_));
+            match self.adopt_one(pass, fd, snapshot, socket) {
+                Ok(()) => {
+                    self.transit.borrow_mut().adopt(pass, from, number);
+                    self.add(Counter::Adopted, u64::from(is_open));
                 }
                 Err(error) => tracing::error!(fd = number, %error, "a connection was not adopted"),
             }
         }
-        self.add(Counter::Adopted, begun.len() as u64);
-        // The sooner they are ours for everyone, the shorter their pushes wait.
-        self.say_in_order(&WorkerToManager::Adopted { from, fds: taken, had });
-        // Before their clients are written anything: should we die, whoever was not named goes to
-        // another, and would be written it twice.
-        self.link.hurry();
-        for (key, fd, frozen) in begun {
-            self.attach(key, fd, frozen);
-        }
         Ok(())
     }
 
-    /// Puts a connection into the table. `None` unless its handler is to be told.
+    /// All of a pass has come: the answer says what is here.
+    pub(super) fn take(&self, pass: PassId) {
+        point::reached("new-is-asked");
+        let fds = self.transit.borrow_mut().take(pass);
+        self.say_in_order(&WorkerToManager::Adopted { pass, fds });
+        self.link.hurry();
+        point::reached("new-has-answered");
+    }
+
+    /// Puts a connection of a pass aside until it is ours.
     pub(super) fn adopt_one(
         self: &Rc<Self>,
+        pass: PassId,
         fd: Fd,
         snapshot: Snapshot,
         socket: OwnedFd,
-    ) -> Result<Option<(Key, Fd, Option<Bytes>)>> {
-        match snapshot {
+    ) -> Result<()> {
+        let arriving = match snapshot {
             Snapshot::PendingV1 { bytes, peer, to_loopback, deadline } => {
-                // It has no name before it is open, and should its batch come again, it is here.
-                self.deferred.borrow_mut().ended(fd);
-                self.adopt_pending(fd, socket, bytes, (peer, to_loopback), deadline);
-                Ok(None)
+                let request = Pending { bytes, peer, to_loopback, deadline };
+                Arriving::Pending { fd, socket, request }
             }
-            Snapshot::OpenV1(open) => self.adopt_open(fd, socket, *open).map(Some),
+            Snapshot::OpenV1(open) => self.adopt_open(fd, socket, *open)?,
+        };
+        self.arriving.borrow_mut().entry(pass).or_default().push(arriving);
+        Ok(())
+    }
+
+    /// What we have of a pass is ours, and what was sent to it before has been sent here. What our
+    /// own handlers sent to it meanwhile follows, and then the connections go on.
+    pub(super) fn own(self: &Rc<Self>, pass: PassId) {
+        point::reached("new-hears-own");
+        let (_, sends) = self.transit.borrow_mut().own(pass);
+        let arriving = self.arriving.borrow_mut().remove(&pass).unwrap_or_default();
+        for one in &arriving {
+            if let Arriving::Open { key, .. } = one
+                && let Some(connection) = self.table.borrow_mut().get_mut(*key)
+            {
+                (connection.arriving, connection.held) = (false, false);
+                self.look_again(*key, connection);
+                if connection.outbox.is_some() {
+                    self.turn.flush_later(*key, connection);
+                }
+            }
+        }
+        self.own_rooms();
+        for send in sends {
+            self.send_deferred(send);
+        }
+        let is_any = !arriving.is_empty();
+        for one in arriving {
+            match one {
+                Arriving::Open { key, fd, frozen } => self.attach(key, fd, frozen),
+                Arriving::Pending { fd, socket, request } => {
+                    self.adopt_pending(fd, socket, request);
+                }
+            }
+        }
+        point::reached("new-serves");
+        if is_any && self.phase.get() == Phase::HandedOver {
+            // They came back, and can be given again.
+            self.say_in_order(&WorkerToManager::Rested);
         }
     }
 
-    fn adopt_pending(
-        self: &Rc<Self>,
-        fd: Fd,
-        socket: OwnedFd,
-        mut bytes: Vec<u8>,
-        (peer, to_loopback): (Option<std::net::SocketAddr>, bool),
-        deadline: super::timers::Tick,
-    ) {
+    /// Takes what has come as ours, since this process leaves: whoever it came from has it no more,
+    /// or leaves as well.
+    pub(super) fn own_all(self: &Rc<Self>) {
+        let passes = self.transit.borrow().passes();
+        for pass in passes {
+            self.own(pass);
+        }
+    }
+
+    fn adopt_pending(self: &Rc<Self>, fd: Fd, socket: OwnedFd, request: Pending) {
+        let Pending { mut bytes, peer, to_loopback, deadline } = request;
         let Some(key) = self.admit(socket, peer, to_loopback) else { return };
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.fd = Some(fd);
@@ -101,12 +157,7 @@ impl Worker {
         self.feed(key, &mut bytes);
     }
 
-    pub(super) fn adopt_open(
-        self: &Rc<Self>,
-        fd: Fd,
-        socket: OwnedFd,
-        open: OpenV1,
-    ) -> Result<(Key, Fd, Option<Bytes>)> {
+    fn adopt_open(self: &Rc<Self>, fd: Fd, socket: OwnedFd, open: OpenV1) -> Result<Arriving> {
         let bad = |what: &str| Error::new(format!("its {what} cannot be read"));
         let kept = KeptRequest::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
         let engine = Engine::thaw(open.engine).map_err(|error| Error::new(error.to_string()))?;
@@ -127,6 +178,7 @@ impl Worker {
             connection.stage = Stage::Open;
             connection.opened = true;
             (connection.arriving, connection.adopted) = (true, true);
+            connection.held = true;
             connection.fd = Some(fd);
             connection.kept = Some(kept);
             connection.protected = open.protected;
@@ -152,16 +204,12 @@ impl Worker {
         connection.take_personal(open.session, open.expires_at);
         self.reckon(connection);
         self.mind_settings(connection);
-        self.look_again(key, connection);
-        if connection.outbox.is_some() {
-            self.turn.flush_later(key, connection);
-        }
         table.name(fd, key);
         self.rejoin(&mut table, key, open.topics);
         drop(table);
         self.registry.opened(key.index as usize, &entry);
         self.add(Counter::Connections, 1);
-        Ok((key, fd, open.frozen.map(Bytes::from)))
+        Ok(Arriving::Open { key, fd, frozen: open.frozen.map(Bytes::from) })
     }
 
     /// It has its place already, so nothing is asked.

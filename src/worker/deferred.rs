@@ -1,10 +1,10 @@
-//! What our handlers send to connections that came over and are not ours yet for the manager.
+//! What our handlers send to connections that came and are not ours yet.
 //!
-//! What we pushed to a connection before it came waits with the manager until the whole handover
-//! is through. So what we push to it from then on is deferred here, and follows as soon as the
-//! manager says that nothing more is to come (`Own`).
+//! What we pushed to a connection before we told the manager that it is here waits with the
+//! manager until the pass is over. What we push from then on is deferred here, and follows when
+//! the manager says that nothing more is to come (`Own`).
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,21 +16,11 @@ use crate::api::{Message, Opcode, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
 use crate::ipc::DATA_LANE_BYTES_MAX;
-use crate::ipc::messages::RequestId;
+use crate::ipc::messages::{PassId, RequestId};
 use crate::ipc::scoreboard::Counter;
 
 /// What a send weighs besides its payload.
 const SEND_BYTES: usize = 128;
-
-/// What waits, in its order.
-#[derive(Default)]
-pub(super) struct DeferredSends {
-    sends: Vec<DeferredSend>,
-    bytes: usize,
-    /// Connections that came over and have ended since, and requests that came over half read.
-    /// Should their batch come once more, they are acknowledged, and no more.
-    ended: HashSet<Fd>,
-}
 
 /// Something for one connection, or a broadcast for many.
 pub(super) enum DeferredSend {
@@ -85,64 +75,36 @@ impl DeferredSend {
     }
 }
 
-impl DeferredSends {
-    /// Whether a connection came over and has ended before it was ours.
-    pub fn has_ended(&self, fd: Fd) -> bool {
-        self.ended.contains(&fd)
-    }
-
-    /// A connection that was not ours yet has ended.
-    pub fn ended(&mut self, fd: Fd) {
-        self.ended.insert(fd);
-    }
-}
-
 impl Worker {
-    /// Keeps something until its connections are ours; `Full` where too much waits already.
-    pub(super) fn defer(&self, send: DeferredSend) -> Verdict {
-        let mut deferred = self.deferred.borrow_mut();
+    /// Keeps something until the pass of its connections is ours; `Full` where too much waits
+    /// already.
+    pub(super) fn defer(&self, pass: PassId, send: DeferredSend) -> Verdict {
         let weight = send.weight();
-        if deferred.bytes > 0 && deferred.bytes + weight > DATA_LANE_BYTES_MAX {
+        if !self.transit.borrow_mut().defer(pass, send, weight, DATA_LANE_BYTES_MAX) {
             self.add(Counter::LaneFull, 1);
             return Verdict::Full;
         }
-        deferred.bytes += weight;
-        deferred.sends.push(send);
         Verdict::Relayed
     }
 
     /// Defers a broadcast of ours for those that are not ours yet.
     pub(super) fn defer_broadcast(&self, opcode: Opcode, data: &Bytes, except: Option<Fd>) {
-        let fds: Vec<Fd> = {
-            let table = self.table.borrow();
-            let arriving = table.iter().filter(|(_, it)| it.arriving && it.is_open());
-            arriving.filter_map(|(_, it)| it.fd).filter(|fd| Some(*fd) != except).collect()
+        let passes: Vec<(PassId, Vec<Fd>)> = {
+            let transit = self.transit.borrow();
+            let fds = |fds: &BTreeSet<u64>| {
+                let fds = fds.iter().filter_map(|fd| Fd::try_from(*fd).ok());
+                fds.filter(|fd| Some(*fd) != except).collect()
+            };
+            transit.deferring().map(|(pass, all)| (pass, fds(all))).collect()
         };
-        if !fds.is_empty() {
+        for (pass, fds) in passes {
+            let message = Message { opcode, data: data.clone() };
             // Counted, where there is no room.
-            let _ = self.defer(DeferredSend::Broadcast {
-                fds,
-                message: Message { opcode, data: data.clone() },
-            });
+            let _ = self.defer(pass, DeferredSend::Broadcast { fds, message });
         }
     }
 
-    /// All that came over so far is ours for the manager, too, and what was sent to it before
-    /// has been sent here.
-    pub(super) fn own(self: &Rc<Self>) {
-        for key in self.keys(|it| it.arriving) {
-            if let Some(connection) = self.table.borrow_mut().get_mut(key) {
-                connection.arriving = false;
-            }
-        }
-        self.own_rooms();
-        let deferred = std::mem::take(&mut *self.deferred.borrow_mut());
-        for send in deferred.sends {
-            self.send_deferred(send);
-        }
-    }
-
-    fn send_deferred(self: &Rc<Self>, send: DeferredSend) {
+    pub(super) fn send_deferred(self: &Rc<Self>, send: DeferredSend) {
         match send {
             DeferredSend::Push { fd, message, id } => {
                 let verdict = self.push_to(fd, &message);

@@ -218,13 +218,10 @@ impl Worker {
         let lost = std::mem::take(&mut connection.frames).len()
             + connection.outbox.take().map_or(0, |outbox| outbox.messages());
         self.add(Counter::PushLost, lost as u64);
-        let (fd, arriving) = (connection.fd, connection.arriving);
+        let fd = connection.fd;
         self.leave_rooms(&mut table, key);
         if let Some(fd) = fd {
             table.unname(fd);
-            if arriving {
-                self.deferred.borrow_mut().ended(fd);
-            }
         }
         self.turn.finish_later(key);
     }
@@ -234,7 +231,8 @@ impl Worker {
         let (fd, close) = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
-            if connection.busy || connection.stage != Stage::Ended {
+            // Whoever came and is not ours yet is told of when it is.
+            if connection.busy || connection.arriving || connection.stage != Stage::Ended {
                 return;
             }
             let close = connection.extra.as_mut().and_then(|extra| extra.close.take());

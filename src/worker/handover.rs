@@ -1,150 +1,234 @@
 //! Handing connections over to the worker that follows, cut off at any byte.
 //!
-//! What moves goes in batches of state and descriptors through the manager; when, decides
-//! [`super::rounds`]. Our own descriptor stays open until the new owner says that it has the
-//! connection, so neither of us can lose it. Until its batch is made, a connection is served here
-//! as ever.
+//! The manager asks for one pass after the other. A pass is short: nobody is waited for in it, and
+//! all its connections are taken out at once. They go in batches of state and descriptors through
+//! the manager, and our own descriptors stay open until it says which of them the new worker has
+//! ([`super::take_back`]). What is away is known to [`Transit`](crate::ipc::transit::Transit).
 
-use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Worker;
 use super::connection::{Connection, Stage};
+use super::life::Phase;
 use super::snapshot::Snapshot;
 use super::table::Key;
 use super::timers::NEVER;
 use crate::close::{Cause, Close};
-use crate::fd::Fd;
-use crate::ipc::messages::WorkerToManager;
+use crate::error::Result;
+use crate::fd::{Fd, WorkerId};
+use crate::ipc::messages::{Left, PassId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
+use crate::sys::point;
 
-/// Connections that may be on their way at once: the kernel counts descriptors in flight
-/// against the limit of open ones.
-const MOVING_MAX: usize = 512;
+/// Connections of a pass, bytes of state and time after which it ends: some milliseconds for those
+/// who wait for its end.
+const PASS_FDS: usize = 1024;
+const PASS_BYTES: usize = 2 * 1024 * 1024;
+const PASS_TIME: Duration = Duration::from_millis(10);
+/// Bytes of state after which a batch is sent.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How long handlers that run are waited for; their connections are held meanwhile. Whose handler
+/// runs longer stays.
+const HANDLER_TIME: Duration = Duration::from_secs(2);
+/// Until a pass is tried again for which there was no descriptor.
+const DESCRIPTOR_TIME: Duration = Duration::from_millis(50);
 
-/// What is on its way.
+/// What this worker gives.
 #[derive(Default)]
 pub(super) struct Handover {
-    /// A pass over all connections is under way.
-    running: bool,
-    passes: u32,
-    /// Says that the next round was asked for, or none will be.
-    go_on: Rc<Notify>,
-    given_up: bool,
-    /// How often it is under way to send again what was not acknowledged.
-    sends_again: u32,
-    moved: u64,
-    /// Which were sent and not acknowledged, and in which batch.
-    moving: HashMap<Fd, (Key, u64)>,
-    batches: BTreeMap<u64, Batch>,
-    last_batch: u64,
+    /// Until when handlers are waited for: from the first pass on.
+    patience: Option<Instant>,
+    /// Whose handler runs. They are held, so that they come to rest.
+    pub held: Vec<Key>,
+    /// The batches of the pass that is away.
+    pub away: Vec<Batch>,
+    /// How often somebody was waited for to come to rest; the last counts.
+    waits: u32,
+    pub moved: u64,
 }
 
-/// A batch, kept until all of it was acknowledged.
+/// Connections that were taken out, and their state.
 #[derive(Default)]
 pub(super) struct Batch {
     pub fds: Vec<Fd>,
     pub keys: Vec<Key>,
     pub state: Vec<u8>,
-    left: usize,
 }
 
 /// A connection that can move, and what its handler keeps of it.
-pub(super) struct Ready {
+struct Ready {
     key: Key,
     fd: Fd,
     frozen: Option<bytes::Bytes>,
+    /// A duplicate of its descriptor, to be sent.
+    socket: OwnedFd,
     /// About how many bytes its state has.
-    pub bytes: usize,
+    bytes: usize,
 }
 
 /// What becomes of a connection when it is asked to move.
-pub(super) enum MoveOutcome {
+enum MoveOutcome {
     Moves,
     /// Its handler runs.
     Waits,
     Stays(&'static str),
     /// It is about to be gone by itself.
     Ends,
+    /// There is no descriptor to send it with.
+    NoDescriptor,
 }
 
-impl Handover {
-    pub fn is_moving(&self, fd: Fd) -> bool {
-        self.moving.contains_key(&fd)
-    }
-
-    /// Whether no pass has begun since this one.
-    pub fn is_last(&self, pass: u32) -> bool {
-        self.passes == pass
-    }
-
-    /// Begins a pass, unless one is under way; and says which it is. What was not acknowledged is
-    /// to be sent again before anything else.
-    pub fn begin(&mut self) -> (bool, u32) {
-        self.sends_again += 1;
-        self.given_up = false;
-        let under_way = std::mem::replace(&mut self.running, true);
-        if !under_way {
-            self.passes += 1;
-            self.go_on = Rc::default();
-        }
-        (under_way, self.passes)
-    }
-
-    pub fn end(&mut self) {
-        self.running = false;
-    }
-
-    /// Has the pass that is under way go on with its next round.
-    pub fn go_on(&self) {
-        self.go_on.notify_one();
-    }
-
-    /// Has the pass that is under way end before its next round.
-    pub fn give_up(&mut self) {
-        self.given_up = true;
-        self.go_on();
-    }
-
-    pub fn is_given_up(&self) -> bool {
-        self.given_up
-    }
-
-    /// When the next round was asked for.
-    pub fn asked(&self) -> impl Future<Output = ()> + 'static {
-        let go_on = self.go_on.clone();
-        async move { go_on.notified().await }
-    }
-
-    /// Whether nothing is to be sent again before something new is said.
-    pub fn has_sent_again(&self) -> bool {
-        self.sends_again == 0
-    }
-
-    /// Whether a batch may go out at once.
-    pub fn has_room(&self) -> bool {
-        self.has_sent_again() && self.moving.len() < MOVING_MAX
-    }
-
-    /// Gives up what was sent and not acknowledged.
-    pub fn take_unacknowledged(&mut self) -> (HashMap<Fd, (Key, u64)>, Vec<Batch>) {
-        let batches = std::mem::take(&mut self.batches);
-        (std::mem::take(&mut self.moving), batches.into_values().collect())
-    }
+/// What was found to move.
+#[derive(Default)]
+struct Found {
+    ready: Vec<Ready>,
+    busy: Vec<Key>,
+    /// The pass was full before all were asked.
+    more: bool,
+    no_descriptor: bool,
 }
 
 impl Worker {
+    /// The manager says that all is to be handed over, and will ask for passes. Which worker takes
+    /// them is the manager's affair.
+    pub(super) fn hand_over(self: &Rc<Self>, to: WorkerId) {
+        if let Err(error) = self.set_accepting(false) {
+            tracing::error!(%error, "cannot stop accepting");
+        }
+        if self.phase.get() == Phase::Serving {
+            self.enter(Phase::HandedOver);
+        }
+        self.leaving.stop_http.send_replace(true);
+        tracing::info!(to = %to, "handing over");
+        point::reached("old-is-told");
+        self.say_in_order(&WorkerToManager::Rested);
+    }
+
+    /// The manager asks for a pass.
+    pub(super) fn give(self: &Rc<Self>, pass: PassId) {
+        if !self.transit.borrow_mut().give(pass) {
+            return tracing::error!(pass, "a pass was asked for before the last was over");
+        }
+        let deadline = *self
+            .handover
+            .borrow_mut()
+            .patience
+            .get_or_insert_with(|| Instant::now() + HANDLER_TIME);
+        let is_patient = Instant::now() < deadline;
+        point::reached("old-is-asked");
+        let Found { ready, busy, more, no_descriptor } = self.find_ready(is_patient);
+        let gives = !ready.is_empty();
+        self.send_pass(pass, ready);
+        let left = match () {
+            () if more && (gives || !no_descriptor) => Left::More,
+            () if more || (is_patient && !busy.is_empty()) => Left::Busy,
+            () => Left::Nothing,
+        };
+        let waits = {
+            let mut handover = self.handover.borrow_mut();
+            handover.waits += 1;
+            handover.waits
+        };
+        match left {
+            Left::More => {}
+            Left::Busy => self.wait_for_rest(busy, no_descriptor, deadline, waits),
+            Left::Nothing => {
+                self.release_held();
+                self.say_stays();
+                self.watch_stayers(busy, waits);
+                let moved = self.handover.borrow().moved;
+                tracing::info!(moved, "all is given that can move");
+            }
+        }
+        self.transit.borrow_mut().gave();
+        self.say_in_order(&WorkerToManager::Gave { pass, left });
+        self.link.hurry();
+        point::reached("old-has-given");
+    }
+
+    /// Asks connections whether they can move, until the pass is full.
+    fn find_ready(self: &Rc<Self>, is_patient: bool) -> Found {
+        let (mut found, mut bytes, began) = (Found::default(), 0, std::time::Instant::now());
+        // Who leaves closes its clients itself.
+        let leaves = self.phase.get() == Phase::Leaving;
+        for key in self.keys(|_| !leaves) {
+            let is_full = found.ready.len() >= PASS_FDS
+                || bytes >= PASS_BYTES
+                || (!found.ready.is_empty() && began.elapsed() >= PASS_TIME);
+            if is_full {
+                found.more = true;
+                break;
+            }
+            match self.prepare(key) {
+                Ok(one) => {
+                    bytes += one.bytes;
+                    found.ready.push(one);
+                }
+                Err(MoveOutcome::Waits) => {
+                    if is_patient {
+                        self.hold(key);
+                    }
+                    found.busy.push(key);
+                }
+                Err(MoveOutcome::NoDescriptor) => {
+                    (found.more, found.no_descriptor) = (true, true);
+                    break;
+                }
+                Err(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Takes connections out, all at once, and sends them.
+    fn send_pass(self: &Rc<Self>, pass: PassId, ready: Vec<Ready>) {
+        let mut batches = vec![(Batch::default(), Vec::new())];
+        for one in ready {
+            let is_full = |(batch, _): &(Batch, Vec<OwnedFd>)| {
+                batch.fds.len() == self.gate.batch_max || batch.state.len() >= BATCH_BYTES
+            };
+            if batches.last().is_none_or(is_full) {
+                batches.push((Batch::default(), Vec::new()));
+            }
+            if let Some((batch, sockets)) = batches.last_mut() {
+                self.freeze(one, batch, sockets);
+            }
+        }
+        for (batch, sockets) in batches.into_iter().filter(|(batch, _)| !batch.fds.is_empty()) {
+            let fds: Vec<u64> = batch.fds.iter().map(|fd| fd.as_u64()).collect();
+            for &fd in &fds {
+                self.transit.borrow_mut().gives(fd);
+            }
+            let moving = WorkerToManager::Moving { pass, fds };
+            if let Err(error) = self.link.insist(&moving, Body::Inline(&batch.state), sockets) {
+                // The new worker will not have them, so they come back.
+                tracing::error!(%error, "a batch of connections was not sent");
+            }
+            let mut handover = self.handover.borrow_mut();
+            handover.moved += batch.fds.len() as u64;
+            handover.away.push(batch);
+            // Each batch's duplicates are closed when the kernel has it.
+            self.link.hurry();
+            point::reached("old-has-given-a-batch");
+        }
+    }
+
     /// Whether a connection can move now.
     fn move_outcome(&self, key: Key) -> MoveOutcome {
         let table = self.table.borrow();
         let Some(connection) = table.get(key) else { return MoveOutcome::Ends };
         match connection.stage {
-            Stage::Head | Stage::Open | Stage::Handshaking if connection.busy => {
+            Stage::Head | Stage::Open | Stage::Handshaking
+                if connection.busy || connection.arriving =>
+            {
                 MoveOutcome::Waits
             }
             Stage::Head | Stage::Open => MoveOutcome::Moves,
@@ -156,7 +240,7 @@ impl Worker {
     }
 
     /// Asks whether a connection can move now, and its handler what to keep of it.
-    pub(super) fn prepare(self: &Rc<Self>, key: Key) -> Result<Ready, MoveOutcome> {
+    fn prepare(self: &Rc<Self>, key: Key) -> Result<Ready, MoveOutcome> {
         // What the kernel takes now need not travel.
         self.flush(key);
         let MoveOutcome::Moves = self.move_outcome(key) else {
@@ -168,15 +252,20 @@ impl Worker {
         if self.under_way(key).is_some() {
             return Err(MoveOutcome::Waits);
         }
+        let socket = {
+            let table = self.table.borrow();
+            let socket = table.get(key).and_then(|it| it.socket.as_ref());
+            socket.ok_or(MoveOutcome::Ends)?.try_clone().map_err(|_| MoveOutcome::NoDescriptor)?
+        };
         let frozen = self.freeze_handler(key, fd);
         let bytes = self.table.borrow().get(key).map_or(0, Connection::state_bytes);
-        Ok(Ready { key, fd, frozen, bytes })
+        Ok(Ready { key, fd, frozen, socket, bytes })
     }
 
     /// Takes a connection's state out and adds it to the batch. No handler runs between the first
-    /// of a round and the last: whatever is sent to all has reached each of them, or none.
-    pub(super) fn freeze(self: &Rc<Self>, ready: Ready, batch: &mut Batch) {
-        let Ready { key, fd, frozen, .. } = ready;
+    /// of a pass and the last: whatever is sent to all has reached each of them, or none.
+    fn freeze(self: &Rc<Self>, ready: Ready, batch: &mut Batch, sockets: &mut Vec<OwnedFd>) {
+        let Ready { key, fd, frozen, socket, .. } = ready;
         // A handler that was asked since may have closed it.
         let MoveOutcome::Moves = self.move_outcome(key) else { return };
         let mut table = self.table.borrow_mut();
@@ -205,6 +294,7 @@ impl Worker {
         self.codec.borrow_mut().release(params);
         batch.fds.push(fd);
         batch.keys.push(key);
+        sockets.push(socket);
     }
 
     /// What the handler keeps of an open connection. A panic keeps nothing.
@@ -218,81 +308,80 @@ impl Worker {
         })
     }
 
-    /// Sends a batch that there is room for.
-    pub(super) async fn send_batch(self: &Rc<Self>, mut batch: Batch) {
-        if batch.fds.is_empty() {
-            return;
+    fn hold(&self, key: Key) {
+        if let Some(connection) = self.table.borrow_mut().get_mut(key)
+            && !std::mem::replace(&mut connection.held, true)
+        {
+            self.handover.borrow_mut().held.push(key);
         }
-        let number = {
-            let mut handover = self.handover.borrow_mut();
-            handover.last_batch += 1;
-            let number = handover.last_batch;
-            let pairs = batch.fds.iter().copied().zip(batch.keys.iter().copied());
-            handover.moving.extend(pairs.map(|(fd, key)| (fd, (key, number))));
-            handover.moved += batch.fds.len() as u64;
-            batch.left = batch.fds.len();
-            handover.batches.insert(number, batch);
-            number
-        };
-        self.transmit(number).await;
     }
 
-    /// Gives a batch to the link, with a duplicate of each descriptor. False where that cannot be.
-    async fn transmit(self: &Rc<Self>, number: u64) -> bool {
+    /// Says when one of these can move, or is waited for no longer.
+    fn wait_for_rest(
+        self: &Rc<Self>,
+        busy: Vec<Key>,
+        no_descriptor: bool,
+        deadline: Instant,
+        waits: u32,
+    ) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            if no_descriptor {
+                sleep(DESCRIPTOR_TIME).await;
+            } else {
+                let _ = timeout_at(deadline, worker.until_any_rests(&busy)).await;
+            }
+            if worker.handover.borrow().waits == waits {
+                worker.say_in_order(&WorkerToManager::Rested);
+            }
+        });
+    }
+
+    async fn until_any_rests(&self, keys: &[Key]) {
+        let mut resting: Vec<_> =
+            keys.iter().map(|&key| Box::pin(self.until_at_rest(key))).collect();
+        let first = |context: &mut Context<'_>| {
+            let any = resting.iter_mut().any(|it| it.as_mut().poll(context).is_ready());
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(first).await;
+    }
+
+    async fn until_at_rest(&self, key: Key) {
         loop {
-            match self.try_transmit(number) {
-                Ok(()) => return true,
-                // Descriptors come free as batches are acknowledged.
-                Err(Errno::EMFILE | Errno::ENFILE) => {
-                    self.leaving.changed.notified().await;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a batch of connections was not sent");
-                    return false;
-                }
+            let changed = self.leaving.changed.notified();
+            if self.table.borrow().get(key).is_some_and(|it| it.busy) {
+                changed.await;
+            } else if let Some(drained) = self.under_way(key) {
+                drained.await;
+            } else {
+                return;
             }
         }
     }
 
-    fn try_transmit(&self, number: u64) -> nix::Result<()> {
-        let handover = self.handover.borrow();
-        let Some(batch) = handover.batches.get(&number) else { return Ok(()) };
-        let table = self.table.borrow();
-        let mut sockets = Vec::with_capacity(batch.keys.len());
-        for &key in &batch.keys {
-            let socket = table.get(key).and_then(|it| it.socket.as_ref()).ok_or(Errno::EBADF)?;
-            let socket = socket.try_clone();
-            sockets.push(socket.map_err(|error| {
-                Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EBADF as i32))
-            })?);
+    /// Tells the manager as soon as one of these could move, which stayed.
+    fn watch_stayers(self: &Rc<Self>, stayers: Vec<Key>, waits: u32) {
+        if stayers.is_empty() {
+            return;
         }
-        let fds = batch.fds.iter().map(|fd| fd.as_u64()).collect();
-        let moving = WorkerToManager::Moving { fds };
-        self.link
-            .insist(&moving, Body::Inline(&batch.state), sockets)
-            .map_err(|error| Errno::from_raw(error.errno().unwrap_or(Errno::EMFILE as i32)))
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            worker.until_any_rests(&stayers).await;
+            if worker.handover.borrow().waits == waits {
+                worker.say_in_order(&WorkerToManager::Rested);
+            }
+        });
     }
 
-    /// What was not acknowledged goes out again. The answer is whether there was anything.
-    pub(super) async fn send_again(self: &Rc<Self>) -> bool {
-        let numbers: Vec<u64> = self.handover.borrow().batches.keys().copied().collect();
-        let mut any = false;
-        for number in numbers {
-            any |= self.transmit(number).await;
-        }
-        self.handover.borrow_mut().sends_again -= 1;
-        self.leaving.changed.notify_waiters();
-        any
-    }
-
-    pub(super) fn say_stays(&self) {
+    fn say_stays(&self) {
         let stays: Vec<(u64, String)> = {
             let table = self.table.borrow();
             let stays = table.iter().filter_map(|(key, it)| {
                 let why = match self.move_outcome(key) {
                     MoveOutcome::Waits => "its handler runs",
                     MoveOutcome::Stays(why) => why,
-                    MoveOutcome::Moves | MoveOutcome::Ends => return None,
+                    _ => return None,
                 };
                 Some((it.fd?.as_u64(), why.to_owned()))
             });
@@ -301,45 +390,5 @@ impl Worker {
         for part in stays.chunks(64) {
             self.say_in_order(&WorkerToManager::Stays { fds: part.to_vec() });
         }
-    }
-
-    pub(super) fn say_handed_over(&self) {
-        let moved = self.handover.borrow().moved;
-        let stayed = self.keys(|it| it.opened && it.stage != Stage::Moving).len() as u64;
-        tracing::info!(moved, stayed, "handed over");
-        self.say_in_order(&WorkerToManager::HandedOver { moved, stayed });
-    }
-
-    /// Says something behind all that was said before.
-    pub(super) fn say_in_order(&self, message: &WorkerToManager) {
-        if let Err(error) = self.link.insist(message, Body::Inline(&[]), Vec::new()) {
-            tracing::error!(%error, "the manager was not told");
-        }
-    }
-
-    /// The new owner has these: our share of them is dropped without a word to the client.
-    pub(super) fn let_go(self: &Rc<Self>, fds: &[u64]) {
-        for fd in fds.iter().filter_map(|&fd| Fd::try_from(fd).ok()) {
-            let key = {
-                let mut handover = self.handover.borrow_mut();
-                let Some((key, number)) = handover.moving.remove(&fd) else { continue };
-                let batch = handover.batches.get_mut(&number);
-                let done = batch.is_some_and(|batch| {
-                    batch.left -= 1;
-                    batch.left == 0
-                });
-                if done {
-                    handover.batches.remove(&number);
-                }
-                key
-            };
-            let Some(gone) = self.forget(&mut self.table.borrow_mut(), key) else { continue };
-            if gone.opened {
-                self.registry.closed(key.index as usize);
-                self.board.sub(Counter::Connections, 1);
-                self.add(Counter::HandedOver, 1);
-            }
-        }
-        self.left();
     }
 }

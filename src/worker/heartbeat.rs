@@ -146,6 +146,7 @@ impl Worker {
                         connection.is_open()
                             && !connection.busy
                             && !connection.protected
+                            && !connection.arriving
                             && now.saturating_sub(connection.received_at) >= idle_ms
                     });
                     if idle {

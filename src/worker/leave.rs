@@ -94,6 +94,7 @@ impl Worker {
             return;
         }
         self.stop_accepting();
+        self.own_all();
         self.enter(Phase::Leaving);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
@@ -172,8 +173,7 @@ impl Worker {
             return;
         }
         self.stop_accepting();
-        self.handover.borrow_mut().give_up();
-        self.take_back();
+        self.release_held();
         if self.phase.get() == Phase::Serving {
             self.enter(Phase::HandedOver);
         }

@@ -271,6 +271,7 @@ impl Worker {
             ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
                 self.introduce_rooms();
+                self.say_passes(manager);
                 self.say_owns(manager);
             }
             message @ (ManagerToWorker::Push { .. }
@@ -292,15 +293,16 @@ impl Worker {
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
             ManagerToWorker::TickAnswer { id, number } => self.answer_tick(id, number),
             ManagerToWorker::WorkerMessage { from } => {
-                self.worker_message(from, body.into_bytes()?);
+                self.worker_message(from, body.into_bytes()?)
             }
             ManagerToWorker::Sweep { idle_ms } => self.sweep(idle_ms),
             ManagerToWorker::HandOver { to } => self.hand_over(to),
-            ManagerToWorker::Adopt { from, fds: numbers } => {
-                self.adopt(from, &numbers, &body.into_bytes()?, std::mem::take(fds))?;
-            }
-            ManagerToWorker::Adopted { fds } => self.let_go(&fds),
-            ManagerToWorker::Own => self.own(),
+            ManagerToWorker::Give { .. }
+            | ManagerToWorker::Adopt { .. }
+            | ManagerToWorker::Take { .. }
+            | ManagerToWorker::Settled { .. }
+            | ManagerToWorker::Own { .. }
+            | ManagerToWorker::Missed { .. } => self.moves(message, body, fds)?,
             ManagerToWorker::Drain { jitter_ms, deadline_ms } => {
                 self.drain(jitter_ms, deadline_ms);
             }

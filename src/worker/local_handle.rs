@@ -77,9 +77,9 @@ impl Reactor for LocalHandle {
             Route::Here(key) => worker.close_here(key, code, reason, Cause::HandlerClosed),
             Route::Gone if worker.http.close(fd) => Verdict::Queued,
             Route::Gone => Verdict::Gone,
-            Route::Arriving => {
+            Route::Arriving(pass) => {
                 let reason = reason.to_owned();
-                worker.defer(DeferredSend::Close { fd, code, reason })
+                worker.defer(pass, DeferredSend::Close { fd, code, reason })
             }
             Route::Elsewhere => {
                 let close = WorkerToWorker::Close { id: 0, fd: fd.as_u64(), code };
@@ -92,7 +92,7 @@ impl Reactor for LocalHandle {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.protect_here(key, on),
             Route::Gone => Verdict::Gone,
-            Route::Arriving => worker.defer(DeferredSend::Protect { fd, on }),
+            Route::Arriving(pass) => worker.defer(pass, DeferredSend::Protect { fd, on }),
             Route::Elsewhere => {
                 let protect = WorkerToWorker::Protect { id: 0, fd: fd.as_u64(), on };
                 worker.send_to_client(fd, protect, &[])
@@ -130,7 +130,7 @@ impl Reactor for LocalHandle {
 
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>> {
         self.with(ready(None), |worker| match worker.route(fd) {
-            Route::Here(_) | Route::Arriving | Route::Gone => ready(worker.info_here(fd)),
+            Route::Here(_) | Route::Arriving(_) | Route::Gone => ready(worker.info_here(fd)),
             Route::Elsewhere => {
                 let question = worker.ask_info();
                 let ask = WorkerToWorker::Info { id: question.id, fd: fd.as_u64() };

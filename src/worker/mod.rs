@@ -18,8 +18,8 @@
 //!   [`processes`], [`crash`] (`on_close` for the clients of a worker that died).
 //! - other processes: [`links`] (master and manager), [`push`], [`direct`] (links to other
 //!   workers), [`requests`] (answers that are waited for), [`serials`], [`owns`].
-//! - connections that move: [`handover`], [`rounds`] and [`stayers`] give, [`adopt`] and
-//!   [`deferred`] take, [`snapshot`] is a connection as bytes.
+//! - connections that move: [`handover`] and [`take_back`] give, [`adopt`] and [`deferred`] take,
+//!   [`snapshot`] is a connection as bytes.
 
 mod accept;
 mod admission;
@@ -57,15 +57,14 @@ mod push;
 mod reactor;
 mod requests;
 mod rooms;
-mod rounds;
 mod routed;
 mod serials;
 mod settings;
 mod slow;
 mod snapshot;
 mod spares;
-mod stayers;
 mod table;
+mod take_back;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -86,6 +85,7 @@ pub(crate) mod fuzzing {
 }
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -93,8 +93,10 @@ use crate::api::{Context, Handler};
 use crate::error::{Error, Result};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Link;
+use crate::ipc::messages::PassId;
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::{self, Counter, Row, Totals};
+use crate::ipc::transit::Transit;
 use crate::websocket::Codec;
 
 /// The worker's state. Each field belongs to the file of its name.
@@ -123,7 +125,8 @@ pub(crate) struct Worker {
     requests: requests::Requests,
     rooms: rooms::Rooms,
     handover: RefCell<handover::Handover>,
-    deferred: RefCell<deferred::DeferredSends>,
+    transit: RefCell<Transit<deferred::DeferredSend>>,
+    arriving: RefCell<HashMap<PassId, Vec<adopt::Arriving>>>,
     leaving: leave::Leaving,
     jobs: tasks::Jobs,
     processes: processes::Processes,

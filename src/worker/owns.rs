@@ -4,14 +4,23 @@ use super::Worker;
 use super::connection::Stage;
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToManager;
+use crate::ipc::packet::Body;
+use crate::ipc::transit::{Held, Introduction};
 
 impl Worker {
+    /// Says something behind all that was said before.
+    pub(super) fn say_in_order(&self, message: &WorkerToManager) {
+        if let Err(error) = self.link.insist(message, Body::Inline(&[]), Vec::new()) {
+            tracing::error!(%error, "the manager was not told");
+        }
+    }
+
     /// Says which clients are ours that came from elsewhere: the manager knows from the master
     /// which numbers we hand out.
     pub(super) fn say_owns(&self, manager: u32) {
         let mut numbers: Vec<u64> = {
             let (table, serials) = (self.table.borrow(), self.serials.borrow());
-            let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended);
+            let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended && !it.arriving);
             let named = here.filter_map(|(_, it)| it.fd);
             named.filter(|fd| !serials.is_ours(*fd)).map(Fd::as_u64).collect()
         };
@@ -20,9 +29,21 @@ impl Worker {
         // A message is at most 64 KiB.
         const RANGES_MAX: usize = 2048;
         for part in ranges.chunks(RANGES_MAX) {
-            self.say(&WorkerToManager::Owns { manager, ranges: part.to_vec(), last: false });
+            let ranges = part.to_vec();
+            self.say_in_order(&WorkerToManager::Owns { manager, ranges, last: false });
         }
-        self.say(&WorkerToManager::Owns { manager, ranges: Vec::new(), last: true });
+        self.say_in_order(&WorkerToManager::Owns { manager, ranges: Vec::new(), last: true });
+    }
+
+    /// Says which passes a manager that died has left with us.
+    pub(super) fn say_passes(&self, manager: u32) {
+        let Introduction { gives, holds } = self.transit.borrow_mut().introduce();
+        if let Some((pass, fds)) = gives {
+            self.say_in_order(&WorkerToManager::Gives { manager, pass, fds });
+        }
+        for Held { pass, from, fds, answered } in holds {
+            self.say_in_order(&WorkerToManager::Holds { manager, pass, from, fds, answered });
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::close::{Cause, Close};
 use crate::error::Result;
 use crate::fd::Fd;
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{Reach, RequestId, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{PassId, Reach, RequestId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{CONTROL_BYTES_MAX, Head, Variant, frame};
@@ -27,8 +27,8 @@ use crate::websocket::{CONTROL_BYTES_MAX, Head, Variant, frame};
 /// Where a client is, as far as this worker knows.
 pub(super) enum Route {
     Here(Key),
-    /// Here, and not ours yet for the manager.
-    Arriving,
+    /// Here, by this pass, and not ours yet.
+    Arriving(PassId),
     /// With another worker, or nowhere.
     Elsewhere,
     /// It was ours and is no more.
@@ -50,7 +50,9 @@ impl Worker {
     pub(super) fn route(&self, fd: Fd) -> Route {
         let table = self.table.borrow();
         match table.find(fd) {
-            Some(key) if table.get(key).is_some_and(|it| it.arriving) => Route::Arriving,
+            Some(key) if table.get(key).is_some_and(|it| it.arriving) => {
+                self.transit.borrow().defers(fd.as_u64()).map_or(Route::Elsewhere, Route::Arriving)
+            }
             Some(key) => Route::Here(key),
             // Once connections were handed over, a number of ours may live elsewhere.
             None if self.phase.get() == Phase::HandedOver => Route::Elsewhere,
@@ -324,9 +326,9 @@ impl Worker {
             Route::Here(key) => self.push_here(key, opcode, data),
             Route::Gone => self.count_verdict(Verdict::Gone),
             _ if self.is_too_big(opcode, data) => self.count_verdict(Verdict::TooBig),
-            Route::Arriving => {
+            Route::Arriving(pass) => {
                 let message = Message { opcode, data: data.clone() };
-                self.defer(DeferredSend::Push { fd, message, id })
+                self.defer(pass, DeferredSend::Push { fd, message, id })
             }
             Route::Elsewhere => {
                 let push = WorkerToWorker::Push { id, fd: fd.as_u64(), opcode };

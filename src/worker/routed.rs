@@ -98,7 +98,7 @@ impl Worker {
         let fd = Fd::try_from(fd).map_err(|_| Verdict::Gone)?;
         match self.table.borrow().find(fd) {
             Some(key) => Ok(key),
-            None if self.handover.borrow().is_moving(fd) => Err(Verdict::Full),
+            None if self.transit.borrow().is_away(fd.as_u64()) => Err(Verdict::Full),
             None => Err(Verdict::Gone),
         }
     }

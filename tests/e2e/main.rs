@@ -30,6 +30,7 @@ mod metrics;
 mod notify;
 mod obstacles;
 mod origins;
+mod points;
 mod processes;
 mod proxy;
 mod push;

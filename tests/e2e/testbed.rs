@@ -190,6 +190,10 @@ async fn message(ctx: Context, frame: Frame) {
         "spin" => loop {
             std::hint::spin_loop();
         },
+        "block" => {
+            std::thread::sleep(Duration::from_millis(number(rest)));
+            "blocked".to_owned()
+        }
         "quiet" => return,
         "sleep" => {
             tokio::time::sleep(Duration::from_millis(number(rest))).await;

@@ -37,12 +37,17 @@ impl Story {
         self.attach(slot, epoch).on(Event::Ready(id(slot, epoch)))
     }
 
-    fn moving(&mut self, from: WorkerId, fds: &[u64]) -> &mut Story {
-        self.on(Event::Moving { from, fds: fds.to_vec() })
+    fn rests(&mut self, from: WorkerId) -> &mut Story {
+        self.on(Event::Rested { from })
     }
 
-    fn adopted(&mut self, by: WorkerId, fds: &[u64]) -> &mut Story {
-        self.on(Event::Adopted { by, fds: fds.to_vec(), had: Vec::new() })
+    /// A pass of so many is over.
+    fn passed(&mut self, from: WorkerId, moved: u64, left: Left) -> &mut Story {
+        self.passes(Passed { moved, ..pass(from, left) })
+    }
+
+    fn passes(&mut self, passed: Passed) -> &mut Story {
+        self.on(Event::Passed(passed))
     }
 
     fn exited(&mut self, id: WorkerId) -> &mut Story {
@@ -50,8 +55,8 @@ impl Story {
     }
 
     /// Hands everything of a worker over without trouble.
-    fn all_moves(&mut self, from: WorkerId, to: WorkerId, fds: &[u64]) -> &mut Story {
-        self.moving(from, fds).on(Event::HandedOver { from }).adopted(to, fds)
+    fn all_moves(&mut self, from: WorkerId, count: u64) -> &mut Story {
+        self.rests(from).passed(from, count, Left::Nothing)
     }
 
     fn take(&mut self) -> Vec<Action> {
@@ -70,16 +75,20 @@ fn moved(slot: u8, to: u8, moved: u64, stayed: u64) -> SlotVerdict {
     SlotVerdict { slot: Slot(slot), to: Slot(to), moved, stayed, failed: None }
 }
 
-fn flip(from: WorkerId, to: WorkerId, adopted: &[u64]) -> Action {
-    Action::Flip { from, to, stay: vec![], adopted: adopted.to_vec() }
+fn pass(from: WorkerId, left: Left) -> Passed {
+    Passed { from, moved: 0, refused: Vec::new(), went_back: false, left: Some(left) }
 }
 
-fn release() -> Action {
-    Action::Release { to: None, adopted: vec![] }
+fn flip(from: WorkerId, to: WorkerId) -> Action {
+    Action::Flip { from, to, stay: vec![] }
 }
 
 fn hand_over(from: WorkerId, to: WorkerId) -> Action {
     Action::HandOver { from, to }
+}
+
+fn give(from: WorkerId, to: WorkerId) -> Action {
+    Action::Give { from, to }
 }
 
 #[test]
@@ -92,16 +101,14 @@ fn a_reload_moves_slot_by_slot_and_commits() {
     assert_eq!(story.take(), []);
     story.ready(0, 2);
     assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
-    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
-    story.on(Event::HandedOver { from: id(0, 1) });
-    assert_eq!(story.take(), [], "one is still on its way");
-    story.adopted(id(0, 2), &[2]);
+    story.rests(id(0, 1));
+    assert_eq!(story.take(), [give(id(0, 1), id(0, 2))]);
+    story.passed(id(0, 1), 2, Left::Nothing);
     let next = hand_over(id(1, 1), id(1, 2));
-    let flipped = flip(id(0, 1), id(0, 2), &[1, 2]);
-    assert_eq!(story.take(), [flipped, Action::Drain(id(0, 1)), next]);
+    assert_eq!(story.take(), [flip(id(0, 1), id(0, 2)), Action::Drain(id(0, 1)), next]);
     story.now = 212;
-    story.on(Event::Stays { from: id(1, 1), fds: vec![9] });
-    story.all_moves(id(1, 1), id(1, 2), &[7]);
+    story.rests(id(1, 1)).on(Event::Stays { from: id(1, 1), fds: vec![9] });
+    story.passed(id(1, 1), 1, Left::Nothing);
     let verdict = story.verdict();
     assert_eq!(verdict.slots, [moved(0, 0, 2, 0), moved(1, 1, 1, 1)]);
     assert_eq!((verdict.generation, verdict.took_ms, verdict.is_ok()), (2, 212, true));
@@ -109,46 +116,44 @@ fn a_reload_moves_slot_by_slot_and_commits() {
 }
 
 #[test]
-fn after_each_round_its_routes_change_and_what_waited_goes_out() {
+fn the_next_pass_begins_when_the_last_is_over_and_the_old_worker_has_more() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
     let (from, to) = (id(0, 1), id(0, 2));
-    let next = hand_over(from, to);
-    let round = |fds: &[u64]| {
-        let release = Action::Release { to: Some(to), adopted: fds.to_vec() };
-        [Action::FlipSome { to, moved: fds.to_vec() }, release]
-    };
     story.take();
-    story.moving(from, &[1, 2]).on(Event::Gave { from }).on(Event::Rested { from });
-    assert_eq!(story.take(), [], "they are still on their way");
-    story.adopted(to, &[1, 2]);
-    let [flip_some, release] = round(&[1, 2]);
-    assert_eq!(story.take(), [flip_some, release, next]);
+    story.rests(from);
+    assert_eq!(story.take(), [give(from, to)]);
+    story.passed(from, 2, Left::More);
+    assert_eq!(story.take(), [give(from, to)]);
     // The next ends with somebody whose handler runs: nothing waits for it.
-    story.moving(from, &[3]).adopted(to, &[3]).on(Event::Gave { from });
-    assert_eq!(story.take(), round(&[3]));
-    assert!(story.reload.pauses(from));
-    story.on(Event::Rested { from });
-    assert_eq!(story.take(), [hand_over(from, to)]);
-    story.all_moves(from, to, &[4]);
+    story.passed(from, 1, Left::Busy);
+    assert_eq!(story.take(), []);
+    story.rests(from);
+    assert_eq!(story.take(), [give(from, to)]);
+    // It may rest before the manager knows that the pass is over.
+    story.rests(from).passed(from, 0, Left::Busy);
+    assert_eq!(story.take(), [give(from, to)]);
+    story.passed(from, 1, Left::Nothing);
     assert_eq!(story.verdict().slots, [moved(0, 0, 4, 0)]);
-    assert_eq!(story.take()[0], flip(from, to, &[4]));
+    assert_eq!(story.take()[0], flip(from, to));
 }
 
 #[test]
-fn a_new_worker_that_dies_between_two_rounds_is_started_once_more() {
+fn a_pass_that_goes_back_is_given_to_the_next() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
     let (from, to) = (id(0, 1), id(0, 2));
-    story.moving(from, &[1]).on(Event::Gave { from }).adopted(to, &[1]).exited(to);
+    story.rests(from).on(Event::Stays { from, fds: vec![7] }).exited(to);
     assert_eq!(story.take().last(), Some(&Action::Spawn(Slot(0))));
-    // Its word was for the one that is dead.
-    story.on(Event::Rested { from });
-    assert_eq!(story.take(), []);
     story.ready(0, 3);
     assert_eq!(story.take(), [hand_over(from, id(0, 3))]);
-    story.all_moves(from, id(0, 3), &[2]);
-    assert_eq!(story.verdict().slots[0].moved, 1);
+    story.rests(from);
+    assert_eq!(story.take(), [], "the pass is not back yet");
+    story.passes(Passed { went_back: true, ..pass(from, Left::Nothing) });
+    assert_eq!(story.take(), [give(from, id(0, 3))]);
+    story.passed(from, 2, Left::Nothing);
+    assert_eq!(story.verdict().slots[0].moved, 2);
+    assert_eq!(story.take()[0], flip(from, id(0, 3)), "who stays is told anew");
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn a_refused_preparation_changes_nothing() {
 fn a_silent_master_is_given_up() {
     let mut story = Story::begin(1);
     story.now = LIMITS.prepare_ms;
-    assert!(story.on(Event::Tick).verdict().failure.is_some());
+    assert!(story.on(Event::Tick { waits_for: None }).verdict().failure.is_some());
 }
 
 #[test]
@@ -183,12 +188,13 @@ fn what_a_new_worker_accepted_goes_back_before_the_abort() {
     story.take();
     story.attach(1, 2).exited(id(1, 2));
     assert_eq!(story.take(), [hand_over(id(0, 2), id(0, 1))]);
-    story.all_moves(id(0, 2), id(0, 1), &[5]);
+    story.all_moves(id(0, 2), 1);
     let next = hand_over(id(2, 2), id(0, 1));
-    assert_eq!(story.take(), [flip(id(0, 2), id(0, 1), &[5]), next]);
-    story.all_moves(id(2, 2), id(0, 1), &[]);
+    assert_eq!(story.take(), [give(id(0, 2), id(0, 1)), flip(id(0, 2), id(0, 1)), next]);
+    story.all_moves(id(2, 2), 0);
     assert!(!story.verdict().is_ok());
-    assert_eq!(story.take(), [flip(id(2, 2), id(0, 1), &[]), Action::Abort]);
+    let rest = [give(id(2, 2), id(0, 1)), flip(id(2, 2), id(0, 1)), Action::Abort];
+    assert_eq!(story.take(), rest);
 }
 
 #[test]
@@ -197,7 +203,7 @@ fn new_workers_that_are_late_abort() {
     story.prepared(1).attach(0, 2);
     story.take();
     story.now = LIMITS.boot_ms;
-    let why = story.on(Event::Tick).verdict().failure.unwrap();
+    let why = story.on(Event::Tick { waits_for: None }).verdict().failure.unwrap();
     assert_eq!(why, "New workers were not ready within 30 s: 0.");
     assert_eq!(story.take(), [Action::Abort]);
 }
@@ -206,9 +212,7 @@ fn new_workers_that_are_late_abort() {
 fn connections_of_a_removed_slot_move_to_another() {
     let mut story = Story::begin(3);
     story.prepared(2).ready(0, 2).ready(1, 2);
-    story.all_moves(id(0, 1), id(0, 2), &[1]).all_moves(id(1, 1), id(1, 2), &[2]);
-    story.take();
-    story.all_moves(id(2, 1), id(0, 2), &[3]);
+    story.all_moves(id(0, 1), 1).all_moves(id(1, 1), 1).all_moves(id(2, 1), 1);
     let verdict = story.verdict();
     assert_eq!(verdict.slots, [moved(0, 0, 1, 0), moved(1, 1, 1, 0), moved(2, 0, 1, 0)]);
 }
@@ -217,7 +221,7 @@ fn connections_of_a_removed_slot_move_to_another() {
 fn new_slots_just_start() {
     let mut story = Story::begin(1);
     story.prepared(3).ready(0, 2).ready(1, 2).ready(2, 2);
-    story.all_moves(id(0, 1), id(0, 2), &[]);
+    story.all_moves(id(0, 1), 0);
     assert_eq!(story.verdict().slots, [moved(0, 0, 0, 0)]);
     assert_eq!(story.take().last(), Some(&Action::Commit { worker_num: 3 }));
 }
@@ -225,40 +229,55 @@ fn new_slots_just_start() {
 #[test]
 fn an_old_worker_that_dies_has_given_what_it_gave() {
     let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2);
+    story.prepared(1).ready(0, 2).rests(id(0, 1));
     story.take();
-    story.moving(id(0, 1), &[1, 2]).exited(id(0, 1));
+    story.exited(id(0, 1));
     assert_eq!(story.take(), [], "what is on its way arrives");
-    story.adopted(id(0, 2), &[1, 2]);
+    story.passes(Passed { moved: 2, left: None, ..pass(id(0, 1), Left::Nothing) });
     let verdict = story.verdict();
     assert_eq!(verdict.slots[0].moved, 2);
     assert!(verdict.slots[0].failed.as_deref().unwrap().contains("SIGKILL"));
-    let flipped = flip(id(0, 1), id(0, 2), &[1, 2]);
-    assert_eq!(story.take(), [flipped, Action::Commit { worker_num: 1 }]);
+    assert_eq!(story.take(), [flip(id(0, 1), id(0, 2)), Action::Commit { worker_num: 1 }]);
+}
+
+#[test]
+fn a_pass_of_a_dead_worker_that_ends_before_its_death_is_told_is_the_last() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2).rests(id(0, 1)).rests(id(0, 1));
+    story.take();
+    story.passes(Passed { left: None, ..pass(id(0, 1), Left::Nothing) });
+    assert_eq!(story.take(), []);
+    assert!(!story.exited(id(0, 1)).verdict().is_ok());
 }
 
 #[test]
 fn what_the_new_worker_could_not_take_stays_and_is_told() {
     let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1, 2]).moving(id(0, 1), &[3]).moving(id(0, 1), &[4]);
-    // One of the first batch, nothing said of the second, all of the third.
-    story.adopted(id(0, 2), &[2]).adopted(id(0, 2), &[4]);
+    story.prepared(1).ready(0, 2).rests(id(0, 1));
     story.take();
-    story.on(Event::HandedOver { from: id(0, 1) });
+    let refused = vec![1, 3];
+    story.passes(Passed { moved: 2, refused, ..pass(id(0, 1), Left::Nothing) });
     let verdict = story.verdict();
     assert_eq!((verdict.slots[0].moved, verdict.slots[0].stayed), (2, 2));
     assert!(verdict.slots[0].failed.is_some());
-    let flip =
-        Action::Flip { from: id(0, 1), to: id(0, 2), stay: vec![1, 3], adopted: vec![2, 4] };
+    let flip = Action::Flip { from: id(0, 1), to: id(0, 2), stay: vec![1, 3] };
     assert_eq!(story.take()[0], flip);
+}
+
+#[test]
+fn what_was_refused_and_moved_with_a_later_pass_does_not_stay() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2).rests(id(0, 1));
+    story.passes(Passed { refused: vec![1], ..pass(id(0, 1), Left::More) });
+    story.passed(id(0, 1), 1, Left::Nothing);
+    assert_eq!(story.verdict().slots[0].stayed, 0);
+    assert!(story.take().contains(&flip(id(0, 1), id(0, 2))));
 }
 
 #[test]
 fn a_new_worker_that_dies_is_started_once_more_and_the_rest_moves() {
     let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1]).moving(id(0, 1), &[2]).adopted(id(0, 2), &[1]);
+    story.prepared(1).ready(0, 2).rests(id(0, 1)).passed(id(0, 1), 2, Left::Busy);
     story.take();
     story.exited(id(0, 2));
     assert_eq!(story.take(), [Action::Spawn(Slot(0))]);
@@ -267,7 +286,7 @@ fn a_new_worker_that_dies_is_started_once_more_and_the_rest_moves() {
     assert_eq!(story.take(), []);
     story.ready(0, 3);
     assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 3))]);
-    story.all_moves(id(0, 1), id(0, 3), &[2, 3]);
+    story.all_moves(id(0, 1), 2);
     let verdict = story.verdict();
     assert_eq!(verdict.slots[0].moved, 2);
     let failed = verdict.slots[0].failed.as_deref().unwrap();
@@ -285,8 +304,8 @@ fn a_new_worker_that_dies_twice_is_given_up_and_the_old_drains() {
     story.take();
     story.exited(id(0, 3));
     let next = hand_over(id(1, 1), id(1, 2));
-    assert_eq!(story.take(), [release(), Action::Drain(id(0, 1)), next]);
-    story.all_moves(id(1, 1), id(1, 2), &[]);
+    assert_eq!(story.take(), [Action::Drain(id(0, 1)), next]);
+    story.all_moves(id(1, 1), 0);
     let verdict = story.verdict();
     assert!(verdict.slots[0].failed.is_some() && verdict.slots[1].failed.is_none());
     assert_eq!(story.take().last(), Some(&Action::Commit { worker_num: 2 }));
@@ -299,19 +318,20 @@ fn a_new_worker_that_dies_before_its_turn_is_back_for_it() {
     story.take();
     story.exited(id(1, 2));
     assert_eq!(story.take(), [Action::Spawn(Slot(1))]);
-    story.all_moves(id(0, 1), id(0, 2), &[]);
-    assert_eq!(story.take(), [flip(id(0, 1), id(0, 2), &[]), Action::Drain(id(0, 1))]);
+    story.all_moves(id(0, 1), 0);
+    let give = give(id(0, 1), id(0, 2));
+    assert_eq!(story.take(), [give, flip(id(0, 1), id(0, 2)), Action::Drain(id(0, 1))]);
     story.ready(1, 3);
     assert_eq!(story.take(), [hand_over(id(1, 1), id(1, 3))]);
 }
 
 #[test]
-fn a_new_worker_that_sits_on_a_batch_is_killed() {
+fn a_worker_that_holds_a_pass_up_is_killed() {
     let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2).moving(id(0, 1), &[1]);
+    story.prepared(1).ready(0, 2).rests(id(0, 1));
     story.take();
     story.now = LIMITS.hand_over_ms;
-    story.on(Event::Tick);
+    story.on(Event::Tick { waits_for: Some(id(0, 2)) });
     assert_eq!(story.take(), [Action::Kill(id(0, 2))]);
     story.exited(id(0, 2));
     assert_eq!(story.take(), [Action::Spawn(Slot(0))]);
@@ -324,24 +344,11 @@ fn a_handover_that_had_to_wait_has_all_its_time_from_then_on() {
     story.take();
     story.reload.moves_from(1000);
     story.now = LIMITS.hand_over_ms + 999;
-    story.on(Event::Tick);
+    story.on(Event::Tick { waits_for: None });
     assert_eq!(story.take(), []);
     story.now += 1;
-    story.on(Event::Tick);
+    story.on(Event::Tick { waits_for: None });
     assert_eq!(story.verdict().slots[0].moved, 0);
-}
-
-#[test]
-fn a_batch_that_came_twice_counts_once() {
-    let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2).moving(id(0, 1), &[1, 2]).moving(id(0, 1), &[1, 2]);
-    story.adopted(id(0, 2), &[1, 2]).on(Event::HandedOver { from: id(0, 1) });
-    story.take();
-    story.on(Event::Adopted { by: id(0, 2), fds: vec![], had: vec![1, 2] });
-    assert_eq!(story.verdict().slots[0].moved, 2);
-    let (from, to) = (id(0, 1), id(0, 2));
-    let flip = Action::Flip { from, to, stay: vec![], adopted: vec![1, 2] };
-    assert_eq!(story.take()[0], flip);
 }
 
 #[test]
@@ -349,18 +356,16 @@ fn what_stayed_follows_by_a_move_of_its_own() {
     let (reload, actions) = Reload::follow(id(0, 1), id(0, 2), LIMITS, 0);
     let mut story = Story { reload, actions, now: 0 };
     assert_eq!(story.take(), [hand_over(id(0, 1), id(0, 2))]);
-    story.moving(id(0, 1), &[1]).on(Event::HandedOver { from: id(0, 1) });
-    story.adopted(id(0, 2), &[1]);
+    story.all_moves(id(0, 1), 1);
     assert_eq!(story.verdict().slots[0].moved, 1);
-    let (from, to) = (id(0, 1), id(0, 2));
-    assert_eq!(story.take(), [Action::Flip { from, to, stay: vec![], adopted: vec![1] }]);
+    assert_eq!(story.take(), [give(id(0, 1), id(0, 2)), flip(id(0, 1), id(0, 2))]);
 }
 
 #[test]
 fn a_worker_that_dies_while_it_takes_what_stayed_is_not_started_by_the_reload() {
     let (reload, actions) = Reload::follow(id(0, 1), id(0, 2), LIMITS, 0);
     let mut story = Story { reload, actions, now: 0 };
-    story.moving(id(0, 1), &[1]).exited(id(0, 2));
+    story.rests(id(0, 1)).exited(id(0, 2));
     assert!(!story.verdict().is_ok());
     assert!(!story.take().iter().any(|action| matches!(action, Action::Spawn(_))));
 }
@@ -368,19 +373,14 @@ fn a_worker_that_dies_while_it_takes_what_stayed_is_not_started_by_the_reload() 
 #[test]
 fn a_handover_that_does_not_end_keeps_what_arrived() {
     let mut story = Story::begin(1);
-    story.prepared(1).ready(0, 2);
-    story.moving(id(0, 1), &[1]).adopted(id(0, 2), &[1]);
+    story.prepared(1).ready(0, 2).rests(id(0, 1)).passed(id(0, 1), 1, Left::Busy);
     story.take();
     story.now = LIMITS.hand_over_ms;
-    story.on(Event::Tick);
+    story.on(Event::Tick { waits_for: None });
     let verdict = story.verdict();
     assert_eq!(verdict.slots[0].moved, 1);
     assert!(!verdict.is_ok());
-    let some = Action::FlipSome { to: id(0, 2), moved: vec![1] };
-    let rest = [release(), Action::Drain(id(0, 1)), Action::Commit { worker_num: 1 }];
-    let actions = story.take();
-    assert_eq!(actions[0], some);
-    assert_eq!(actions[1..], rest);
+    assert_eq!(story.take(), [Action::Drain(id(0, 1)), Action::Commit { worker_num: 1 }]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What the old worker sends to clients that it has given, also when the new one dies, and what
-//! neither of the two may claim.
+//! A pass: what waits meanwhile, what becomes of it when one of the two dies, and what neither of
+//! them may claim.
 
 use super::*;
 
@@ -9,10 +9,11 @@ struct Scene {
     old: FakeWorker,
     other: FakeWorker,
     second: FakeWorker,
+    pass: PassId,
 }
 
 impl Scene {
-    /// A reload that has come to its first handover; its new worker is the second of the two.
+    /// A reload that has come to its first pass; the new worker is the second of the two.
     async fn set() -> (Scene, FakeWorker) {
         let master = Master::boot(1, None).await;
         let mut old = master.serving(id(0, 1), 1).await;
@@ -21,18 +22,21 @@ impl Scene {
         master.prepare(2).await;
         let new_worker = master.serving(id(0, 2), 2).await;
         let second = master.serving(id(1, 2), 2).await;
-        let order = old.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        (Scene { master, old, other, second }, new_worker)
+        let pass = old.is_asked(id(0, 2)).await;
+        (Scene { master, old, other, second, pass }, new_worker)
     }
 
     fn gives(&self, serial: u64) {
-        self.old.gives(fd(0, serial));
+        self.old.gives(self.pass, fd(0, serial));
+    }
+
+    /// The old worker has given the pass, and has nothing more.
+    fn gave_all(&self) {
+        self.old.gave(self.pass, Left::Nothing);
     }
 
     fn broadcasts(&self, body: &str) {
-        let message = WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 };
-        self.old.say_with(&message, body.as_bytes());
+        broadcast(&self.old, body);
     }
 
     /// Until the manager has read what the old worker said.
@@ -51,24 +55,17 @@ impl Scene {
         self.is_read().await;
         self.master.kill(new_worker);
     }
+}
 
-    /// The new worker has died: another is asked for, and the old worker is told.
-    async fn replaced(&mut self) -> FakeWorker {
-        assert!(matches!(self.master.hear().await, ManagerToMaster::Spawn(Slot(0))));
-        let new_worker = self.master.serving(id(0, 3), 2).await;
-        let order = self.old.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
-        new_worker
-    }
+fn broadcast(worker: &FakeWorker, body: &str) {
+    let message = WorkerToManager::Broadcast { opcode: Opcode::Text, except: 0 };
+    worker.say_with(&message, body.as_bytes());
 }
 
 impl FakeWorker {
-    fn adopted(&self, serial: u64) {
-        self.say(&WorkerToManager::Adopted {
-            from: id(0, 1),
-            fds: vec![fd(0, serial)],
-            had: vec![],
-        });
+    fn adopted(&self, pass: PassId, serials: &[u64]) {
+        let fds = serials.iter().map(|serial| fd(0, *serial)).collect();
+        self.say(&WorkerToManager::Adopted { pass, fds });
     }
 
     /// The next message in short.
@@ -81,12 +78,20 @@ impl FakeWorker {
             ManagerToWorker::Push { fd, id: 0, .. } => format!("{} {body}", serial(fd)),
             ManagerToWorker::Push { fd, id, .. } => format!("{} {body} ?{id}", serial(fd)),
             ManagerToWorker::Broadcast { .. } => format!("all {body}"),
+            ManagerToWorker::Missed { .. } => format!("missed {body}"),
             ManagerToWorker::Close { fd, .. } => format!("{} close {body}", serial(fd)),
-            ManagerToWorker::Adopted { fds } => format!("let go {}", serial(fds[0])),
+            ManagerToWorker::Settled { taken, .. } => {
+                let taken: Vec<u64> = taken.into_iter().map(serial).collect();
+                format!("settled {taken:?}")
+            }
+            ManagerToWorker::Give { .. } => "give".to_owned(),
+            ManagerToWorker::Take { .. } => "take".to_owned(),
+            ManagerToWorker::HandOver { .. } => "hand over".to_owned(),
             ManagerToWorker::Verdict { id, verdict } => format!("?{id} {verdict:?}"),
             ManagerToWorker::Refused { count } => format!("refused {count}"),
-            ManagerToWorker::Own => "own".to_owned(),
+            ManagerToWorker::Own { .. } => "own".to_owned(),
             ManagerToWorker::Drain { .. } => "drain".to_owned(),
+            ManagerToWorker::WhoAreYou { .. } => "who are you".to_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -99,9 +104,10 @@ impl FakeWorker {
 }
 
 #[test]
-fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
+fn what_is_sent_to_those_on_their_way_waits_for_who_takes_them() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
         scene.gives(5);
         scene.gives(6);
         scene.old.push(0, fd(0, 5), "push");
@@ -111,73 +117,96 @@ fn what_the_old_worker_sends_to_those_it_gave_waits_for_who_takes_them() {
         scene.old.push(0, fd(0, 6), &long);
         let close = WorkerToManager::Close { id: 0, fd: fd(0, 5), code: 4000 };
         scene.old.say_with(&close, b"bye");
-        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
-        scene.dies(new_worker).await;
-        scene.old.push(0, fd(0, 6), "between");
-        scene.broadcasts("again");
-        let mut new_worker = scene.replaced().await;
-        scene.old.push(8, fd(0, 6), "behind");
-        scene.is_read().await;
-        scene.gives(5);
-        scene.gives(6);
-        scene.old.push(0, fd(0, 6), "last");
-        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
-        scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
-        new_worker.adopted(5);
-        new_worker.adopted(6);
-        let waited = ["5 push", "5 confirmed ?7", "all broadcast", &format!("6 {long}")];
-        new_worker.hears_in_order(&waited).await;
-        new_worker.hears_in_order(&["5 close bye", "6 between", "all again"]).await;
-        new_worker.hears_in_order(&["6 behind ?8", "6 last", "own"]).await;
-        scene.old.hears_in_order(&["let go 5", "let go 6", "drain"]).await;
-    });
-}
-
-#[test]
-fn who_was_taken_over_is_gone_with_the_new_worker_and_the_others_are_given_again() {
-    story(async {
-        let (mut scene, mut new_worker) = Scene::set().await;
-        scene.gives(5);
-        scene.gives(6);
-        scene.old.push(0, fd(0, 5), "first");
-        scene.broadcasts("broadcast");
-        scene.old.push(0, fd(0, 6), "second");
-        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
-        new_worker.adopted(5);
-        scene.old.hears_in_order(&["let go 5"]).await;
-        scene.dies(new_worker).await;
-        let mut new_worker = scene.replaced().await;
-        scene.old.push(7, fd(0, 5), "gone?");
-        scene.old.hears_in_order(&["5 gone? ?7"]).await;
-        scene.gives(6);
-        new_worker.hears_in_order(&["adopt 6"]).await;
-        scene.old.say(&WorkerToManager::HandedOver { moved: 2, stayed: 0 });
-        new_worker.adopted(6);
-        new_worker.hears_in_order(&["5 first", "all broadcast", "6 second", "own"]).await;
-    });
-}
-
-#[test]
-fn what_nobody_took_is_left_to_the_old_worker_and_its_broadcasts_are_told() {
-    story(async {
-        let (mut scene, mut new_worker) = Scene::set().await;
-        scene.gives(5);
-        scene.old.push(0, fd(0, 5), "push");
-        scene.old.push(7, fd(0, 5), "confirmed");
-        scene.broadcasts("broadcast");
-        new_worker.hears_in_order(&["adopt 5"]).await;
-        scene.dies(new_worker).await;
-        let new_worker = scene.replaced().await;
-        scene.old.push(8, fd(0, 5), "behind");
-        scene.dies(new_worker).await;
-        let mut heard = Vec::new();
-        for _ in 0..5 {
-            heard.push(scene.old.hears().await);
+        scene.other.push(0, fd(0, 6), "of another");
+        scene.gave_all();
+        new_worker.hears_in_order(&["adopt 5", "adopt 6", "take"]).await;
+        new_worker.adopted(pass, &[5, 6]);
+        scene.old.hears_in_order(&["settled [5, 6]", "drain"]).await;
+        let mut waited = Vec::new();
+        for _ in 0..6 {
+            waited.push(new_worker.hears().await);
         }
-        // What is told comes first, and the rest in its order.
-        let told = heard.iter().position(|it| it == "refused 1").unwrap();
-        heard.remove(told);
-        assert_eq!(heard, ["5 push", "5 confirmed ?7", "5 behind ?8", "drain"]);
+        let another = waited.iter().position(|it| it == "6 of another").unwrap();
+        waited.remove(another);
+        let of_old =
+            ["5 push", "5 confirmed ?7", "all broadcast", &format!("6 {long}"), "5 close bye"];
+        assert_eq!(waited, of_old);
+        new_worker.hears_in_order(&["own"]).await;
+    });
+}
+
+#[test]
+fn a_pass_whose_new_worker_dies_goes_back_whole() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
+        scene.gives(5);
+        scene.gives(6);
+        scene.old.push(0, fd(0, 5), "push");
+        scene.broadcasts("broadcast");
+        new_worker.hears_in_order(&["adopt 5", "adopt 6"]).await;
+        scene.dies(new_worker).await;
+        assert!(matches!(scene.master.hear().await, ManagerToMaster::Spawn(Slot(0))));
+        scene.old.push(0, fd(0, 6), "between");
+        scene.gave_all();
+        scene.old.hears_in_order(&["settled []"]).await;
+        scene.old.push(0, fd(0, 6), "behind");
+        scene.old.adopted(pass, &[5, 6]);
+        scene
+            .old
+            .hears_in_order(&["5 push", "missed broadcast", "6 between", "6 behind", "own"])
+            .await;
+        let mut new_worker = scene.master.serving(id(0, 3), 2).await;
+        let pass = scene.old.is_asked(id(0, 3)).await;
+        scene.old.gives(pass, fd(0, 5));
+        scene.old.gave(pass, Left::Nothing);
+        new_worker.hears_in_order(&["adopt 5", "take"]).await;
+        new_worker.adopted(pass, &[5]);
+        new_worker.hears_in_order(&["own"]).await;
+        scene.old.hears_in_order(&["settled [5]", "drain"]).await;
+    });
+}
+
+#[test]
+fn what_the_new_worker_could_not_take_goes_back_alone() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
+        scene.gives(5);
+        scene.gives(6);
+        scene.gave_all();
+        new_worker.hears_in_order(&["adopt 5", "adopt 6", "take"]).await;
+        broadcast(&new_worker, "before the answer");
+        new_worker.adopted(pass, &[5]);
+        broadcast(&new_worker, "behind the answer");
+        new_worker.say(&WorkerToManager::List { id: 1 });
+        while !matches!(new_worker.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        scene.old.hears_in_order(&["settled [5]"]).await;
+        scene.old.push(0, fd(0, 5), "to 5");
+        scene.old.push(0, fd(0, 6), "to 6");
+        scene.old.adopted(pass, &[6]);
+        let all = ["all before the answer", "all behind the answer", "6 to 6", "own", "drain"];
+        scene.old.hears_in_order(&all).await;
+        new_worker.hears_in_order(&["missed before the answer", "5 to 5", "own"]).await;
+    });
+}
+
+#[test]
+fn what_an_old_worker_gave_before_it_died_is_taken() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
+        scene.gives(5);
+        scene.other.push(0, fd(0, 5), "push");
+        new_worker.hears_in_order(&["adopt 5"]).await;
+        scene.is_read().await;
+        let Scene { master, old, mut other, second, .. } = scene;
+        master.kill(old);
+        new_worker.hears_in_order(&["take"]).await;
+        new_worker.adopted(pass, &[5]);
+        new_worker.hears_in_order(&["5 push", "own"]).await;
+        other.is_asked(id(1, 2)).await;
+        drop(second);
     });
 }
 
@@ -185,7 +214,7 @@ fn what_nobody_took_is_left_to_the_old_worker_and_its_broadcasts_are_told() {
 fn a_worker_that_gives_somebody_elses_client_is_killed() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
-        scene.old.gives(fd(1, 3));
+        scene.old.gives(scene.pass, fd(1, 3));
         let said = scene.master.hear().await;
         assert!(matches!(said, ManagerToMaster::Kill(it) if it == id(0, 1)), "{said:?}");
         scene.gives(5);
@@ -199,19 +228,19 @@ fn a_new_worker_has_nothing_that_it_was_not_given() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
-        scene.old.say(&WorkerToManager::HandedOver { moved: 1, stayed: 0 });
-        let fds = vec![fd(1, 3), fd(0, 5)];
-        new_worker.say(&WorkerToManager::Adopted { from: id(0, 1), fds, had: vec![fd(1, 4)] });
-        new_worker.hears_in_order(&["adopt 5", "own"]).await;
-        let order = scene.other.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(1, 2)));
+        scene.gave_all();
+        let fds = vec![fd(1, 3), fd(0, 5), fd(1, 4)];
+        new_worker.hears_in_order(&["adopt 5", "take"]).await;
+        new_worker.say(&WorkerToManager::Adopted { pass: scene.pass, fds });
+        new_worker.hears_in_order(&["own"]).await;
+        let pass = scene.other.is_asked(id(1, 2)).await;
         scene.old.push(0, fd(1, 3), "whose?");
         scene.old.push(0, fd(1, 4), "and whose?");
         scene.is_read_by_all().await;
-        scene.other.say(&WorkerToManager::HandedOver { moved: 0, stayed: 0 });
+        scene.other.gave(pass, Left::Nothing);
         let mut pushes = Vec::new();
         while pushes.len() < 2 {
-            if let (ManagerToWorker::Push { fd, .. }, body) = scene.second.hear().await {
+            if let (ManagerToWorker::Push { fd, .. }, body) = scene.other.hear().await {
                 pushes.push((fd, body));
             }
         }
@@ -220,27 +249,27 @@ fn a_new_worker_has_nothing_that_it_was_not_given() {
 }
 
 #[test]
-fn the_word_that_all_is_given_means_the_taker_it_was_said_of() {
+fn what_is_said_of_a_pass_that_is_over_counts_for_no_other() {
     story(async {
-        let (mut scene, new_worker) = Scene::set().await;
-        let all = WorkerToManager::HandedOver { moved: 2, stayed: 0 };
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
         scene.gives(5);
-        scene.gives(6);
-        scene.dies(new_worker).await;
-        scene.old.say(&all);
-        let mut new_worker = scene.replaced().await;
-        scene.old.say(&all);
-        scene.gives(5);
-        new_worker.hears_in_order(&["adopt 5"]).await;
-        new_worker.adopted(5);
-        scene.old.hears_in_order(&["let go 5"]).await;
-        scene.gives(6);
-        new_worker.hears_in_order(&["adopt 6"]).await;
-        new_worker.adopted(6);
-        scene.old.hears_in_order(&["let go 6"]).await;
-        scene.old.say(&all);
+        scene.old.gave(pass, Left::More);
+        new_worker.hears_in_order(&["adopt 5", "take"]).await;
+        new_worker.adopted(pass, &[5]);
         new_worker.hears_in_order(&["own"]).await;
-        scene.old.hears_in_order(&["drain"]).await;
+        scene.old.hears_in_order(&["settled [5]", "give"]).await;
+        // It says it again, of the pass that is over.
+        scene.gives(7);
+        scene.gave_all();
+        new_worker.adopted(pass, &[7]);
+        scene.pass += 1;
+        scene.gives(6);
+        scene.gave_all();
+        new_worker.hears_in_order(&["adopt 6", "take"]).await;
+        new_worker.adopted(scene.pass, &[6]);
+        new_worker.hears_in_order(&["own"]).await;
+        scene.old.hears_in_order(&["settled [6]", "drain"]).await;
     });
 }
 
@@ -252,18 +281,71 @@ fn who_follows_a_worker_that_dies_follows_the_next() {
         let new_worker = master.serving(id(0, 2), 1).await;
         let _other = master.serving(id(1, 1), 1).await;
         old.say(&WorkerToManager::Rested);
-        let order = old.hear().await.0;
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 2)));
-        old.gives(fd(0, 6));
+        let pass = old.is_asked(id(0, 2)).await;
+        old.gives(pass, fd(0, 6));
+        old.gave(pass, Left::Nothing);
         master.kill(new_worker);
-        let _next = master.serving(id(0, 3), 1).await;
-        let order = loop {
-            match old.hear().await.0 {
-                ManagerToWorker::Own => {}
-                order => break order,
-            }
+        old.hears_in_order(&["settled []"]).await;
+        old.adopted(pass, &[6]);
+        old.hears_in_order(&["own"]).await;
+        let mut next = master.serving(id(0, 3), 1).await;
+        let pass = old.is_asked(id(0, 3)).await;
+        old.gives(pass, fd(0, 6));
+        old.gave(pass, Left::Nothing);
+        next.hears_in_order(&["adopt 6", "take"]).await;
+    });
+}
+
+/// What a new manager does with a pass that the last one left: the old worker gives 5 and 6.
+async fn after_a_manager() -> (Master, FakeWorker, FakeWorker) {
+    let master = Master::boot(2, Some(2)).await;
+    let mut old = master.attach(id(0, 1), 1, true);
+    let mut new_worker = master.attach(id(0, 2), 2, true);
+    old.hears_in_order(&["who are you"]).await;
+    new_worker.hears_in_order(&["who are you"]).await;
+    let gives = WorkerToManager::Gives { manager: 2, pass: 9, fds: vec![fd(0, 5), fd(0, 6)] };
+    old.say(&gives);
+    old.push(0, fd(0, 5), "of the old");
+    old.owns(2, vec![]);
+    (master, old, new_worker)
+}
+
+#[test]
+fn a_new_manager_ends_a_pass_that_the_new_worker_has() {
+    story(async {
+        let (_master, mut old, mut new_worker) = after_a_manager().await;
+        let holds = |fds| WorkerToManager::Holds {
+            manager: 2,
+            pass: 9,
+            from: id(0, 1),
+            fds,
+            answered: true,
         };
-        assert!(matches!(order, ManagerToWorker::HandOver { to } if to == id(0, 3)), "{order:?}");
+        new_worker.say(&holds(vec![fd(0, 5), fd(0, 6), fd(1, 7)]));
+        new_worker.owns(2, vec![]);
+        old.hears_in_order(&["settled [5, 6]"]).await;
+        new_worker.hears_in_order(&["5 of the old", "own"]).await;
+    });
+}
+
+#[test]
+fn a_new_manager_gives_back_a_pass_that_did_not_come() {
+    story(async {
+        let (_master, mut old, new_worker) = after_a_manager().await;
+        new_worker.owns(2, vec![]);
+        old.hears_in_order(&["settled []"]).await;
+        old.adopted(9, &[5, 6]);
+        old.hears_in_order(&["5 of the old", "own"]).await;
+    });
+}
+
+#[test]
+fn a_new_manager_waits_for_the_word_of_who_may_have_a_pass() {
+    story(async {
+        let (master, mut old, new_worker) = after_a_manager().await;
+        // It dies instead.
+        master.kill(new_worker);
+        old.hears_in_order(&["settled []"]).await;
     });
 }
 
@@ -276,6 +358,10 @@ fn a_worker_that_claims_clients_of_others_has_nothing_of_theirs() {
         let pusher = master.serving(id(2, 1), 1).await;
         for manager in [0, 1, 2] {
             thief.owns(manager, vec![(fd(1, 1), fd(1, 1000)), (fd(1, 5), fd(1, 5))]);
+            let fds = vec![fd(1, 5)];
+            let (pass, from, answered) = (7, id(1, 1), true);
+            thief.say(&WorkerToManager::Holds { manager, pass, from, fds, answered });
+            thief.say(&WorkerToManager::Adopted { pass: 7, fds: vec![fd(1, 5)] });
         }
         thief.say(&WorkerToManager::List { id: 1 });
         while !matches!(thief.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}

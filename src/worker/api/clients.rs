@@ -46,8 +46,8 @@ impl Worker {
             Route::Here(key) => self.close_here(key, code, reason, Cause::HandlerClosed),
             Route::Gone if self.http.close(fd) => Verdict::Queued,
             Route::Gone => Verdict::Gone,
-            Route::Arriving => {
-                self.defer(DeferredSend::Close { fd, code, reason: reason.to_owned() })
+            Route::Arriving(pass) => {
+                self.defer(pass, DeferredSend::Close { fd, code, reason: reason.to_owned() })
             }
             Route::Elsewhere => {
                 let question = self.ask_verdict();
@@ -63,7 +63,7 @@ impl Worker {
     /// What is known of a client; the error is why nobody could tell.
     pub(super) async fn info_told(self: &Rc<Self>, fd: Fd) -> Result<Option<Info>, Verdict> {
         match self.route(fd) {
-            Route::Here(_) | Route::Arriving | Route::Gone => Ok(self.info_here(fd)),
+            Route::Here(_) | Route::Arriving(_) | Route::Gone => Ok(self.info_here(fd)),
             Route::Elsewhere => {
                 let question = self.ask_info();
                 let ask = WorkerToWorker::Info { id: question.id, fd: fd.as_u64() };

@@ -12,7 +12,7 @@ use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Publish, TOPICS_MAX, Tal
 use crate::api::{LocalFuture, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
-use crate::ipc::messages::{Origin, Reach, RequestId, WorkerToManager, WorkerToWorker};
+use crate::ipc::messages::{Origin, PassId, Reach, RequestId, WorkerToManager, WorkerToWorker};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::Worker;
@@ -116,20 +116,20 @@ impl Worker {
         verdict
     }
 
-    /// Keeps it for those that are not ours yet, until they are.
+    /// Keeps it for those that are not ours yet, until they are. Those for which we have not
+    /// answered yet hear of it by the manager.
     fn park_call(&self, call: &Call, body: &Bytes, id: RequestId) {
-        let fds: Vec<u64> = {
-            let table = self.table.borrow();
-            let arriving = table.iter().filter(|(_, it)| it.arriving && it.is_open());
-            arriving.filter_map(|(_, it)| it.fd).map(Fd::as_u64).collect()
+        let passes: Vec<(PassId, Vec<u64>)> = {
+            let transit = self.transit.borrow();
+            let deferring = transit.deferring();
+            deferring.map(|(pass, fds)| (pass, fds.iter().copied().collect())).collect()
         };
-        if fds.is_empty() {
-            return;
-        }
-        let send = DeferredSend::Call { fds, call: call.clone(), body: body.clone(), id };
-        let deferred = self.defer(send) == Verdict::Relayed;
-        if id != 0 {
-            self.gathered(id, |it| it.asked(1, u32::from(!deferred), false));
+        for (pass, fds) in passes {
+            let send = DeferredSend::Call { fds, call: call.clone(), body: body.clone(), id };
+            let deferred = self.defer(pass, send) == Verdict::Relayed;
+            if id != 0 {
+                self.gathered(id, |it| it.asked(1, u32::from(!deferred), false));
+            }
         }
     }
 

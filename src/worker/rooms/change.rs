@@ -22,7 +22,7 @@ impl Worker {
             Route::Here(key) => self.change_here(key, change),
             Route::Gone => Verdict::Gone,
             _ if self.is_beyond_limits(&change) => Verdict::TooBig,
-            Route::Arriving => self.defer(DeferredSend::Change { fd, change, id }),
+            Route::Arriving(pass) => self.defer(pass, DeferredSend::Change { fd, change, id }),
             Route::Elsewhere => {
                 let message = WorkerToWorker::Change { id, fd: fd.as_u64(), change };
                 self.send_to_client(fd, message, &[])

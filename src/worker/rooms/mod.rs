@@ -131,9 +131,9 @@ impl Worker {
         }
     }
 
-    /// All connections that came over are ours.
+    /// A pass is ours.
     pub(super) fn own_rooms(&self) {
-        self.rooms.has_arrivals.set(false);
+        self.rooms.has_arrivals.set(!self.transit.borrow().passes().is_empty());
     }
 
     /// Puts a connection into a room, and has the manager know.

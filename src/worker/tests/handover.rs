@@ -13,7 +13,7 @@ use super::serving::{Obedient, config, told};
 use crate::api::{Opcode, Verdict};
 use crate::config::{BufferPolicy, Config};
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::messages::{ManagerToWorker, Origin, WorkerToManager};
+use crate::ipc::messages::{Left, ManagerToWorker, Origin, PassId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 
@@ -41,12 +41,14 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Passes one batch on, and none of the answers.
-async fn pass_on_one(old: &mut Tested, new: &mut Tested) {
-    let (message, body, fds) = old.hears_all().await;
-    let WorkerToManager::Moving { fds: numbers } = message else { panic!("{message:?}") };
-    new.says_with(&ManagerToWorker::Adopt { from: FIRST, fds: numbers }, &body, fds).await;
-    while !matches!(old.hears_all().await.0, WorkerToManager::HandedOver { .. }) {}
+/// The old worker is told to hand over, and gives a pass to which the new one has answered.
+async fn until_answered(old: &mut Tested, new: &mut Tested) -> Vec<u64> {
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    old.rests().await;
+    old.says(ManagerToWorker::Give { pass: 1 }, &[]).await;
+    pass_on(old, new, 1).await;
+    new.says(ManagerToWorker::Take { pass: 1 }, &[]).await;
+    new.adopted(1).await
 }
 
 #[tokio::test]
@@ -65,10 +67,8 @@ async fn a_connection_moves_at_any_byte_of_what_it_sends() {
         streams.push(client);
     }
     let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     let (moved, stayed) = pass_over(&mut old, &mut new).await;
     assert_eq!((moved, stayed), (sent.len() as u64 + 1, 0));
-    new.says(ManagerToWorker::Own, &[]).await;
     for (cut, client) in streams.iter_mut().enumerate() {
         let attached = told(&heard_new).await;
         let number = fd(0, 1 + cut as u64);
@@ -116,7 +116,6 @@ async fn what_was_not_sent_travels_along() {
         queued += 1;
     }
     let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     assert_eq!(pass_over(&mut old, &mut new).await, (1, 0));
     told(&heard_new).await;
     for n in 0..queued {
@@ -141,7 +140,6 @@ async fn a_request_half_read_and_a_handler_at_work_move_too() {
     slow.feed(WsMessage::text("slow 2")).await.unwrap();
     slow.flush().await.unwrap();
     let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     let (moved, stayed) = pass_over(&mut old, &mut new).await;
     assert_eq!((moved, stayed), (2, 0));
     assert!(told(&heard_new).await.starts_with("attach"));
@@ -157,7 +155,6 @@ async fn a_request_half_read_and_a_handler_at_work_move_too() {
         tokio_tungstenite::WebSocketStream::from_raw_socket(half, Role::Client, None).await;
     say(&mut client, "in").await;
     assert_eq!(text(&mut client).await, "in");
-    new.says(ManagerToWorker::Own, &[]).await;
     assert_eq!(text(&mut slow).await, "slow 2");
     assert_eq!(server.count(Counter::Handshakes), 0);
 }
@@ -170,152 +167,162 @@ async fn own_pushes_wait_behind_what_the_manager_holds() {
     told(&heard_old).await;
     let (mut new, heard_new) = start(&server, SECOND).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    pass_over(&mut old, &mut new).await;
-    told(&heard_new).await;
-    say(&mut client, "first").await;
-    say(&mut client, "second").await;
-    server.counts_to(Counter::MessagesIn, 2).await;
+    old.rests().await;
+    let mut other = server.connect().await;
+    assert!(told(&heard_new).await.starts_with("open"));
     let number = fd(0, 1).as_u64();
+    // Before the answer, by way of the manager; behind it, deferred.
+    say(&mut other, &format!("push {number}")).await;
+    let pushed = |heard: &Heard| matches!(heard.0, WorkerToManager::Push { .. }).then_some(());
+    new.hears(pushed).await;
+    assert_eq!(until_answered(&mut old, &mut new).await, [number]);
+    say(&mut other, "broadcast first").await;
+    say(&mut other, &format!("push {number}")).await;
+    say(&mut client, "not yet").await;
+    server.counts_to(Counter::MessagesIn, 3).await;
     let held =
         ManagerToWorker::Push { origin: Origin::Control, id: 0, fd: number, opcode: Opcode::Text };
     new.says(held, b"held").await;
-    new.says(ManagerToWorker::Own, &[]).await;
-    for expected in ["held", "first", "second"] {
+    new.says(ManagerToWorker::Missed { opcode: Opcode::Text, except: 0 }, b"missed").await;
+    new.says(ManagerToWorker::Own { pass: 1 }, &[]).await;
+    for expected in ["held", "missed", "first", "pushed", "not yet"] {
         assert_eq!(text(&mut client).await, expected);
     }
-    say(&mut client, "short").await;
-    assert_eq!(text(&mut client).await, "short");
+    assert!(told(&heard_new).await.starts_with("attach"));
+    say(&mut other, "only those on their way missed it").await;
+    for expected in ["relayed", "first", "relayed", "only those on their way missed it"] {
+        assert_eq!(text(&mut other).await, expected);
+    }
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_again_does_not_revive_who_has_ended() {
+async fn what_came_is_not_served_before_it_is_ours() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard_old).await;
-    let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    pass_on_one(&mut old, &mut new).await;
-    assert!(told(&heard_new).await.starts_with("attach"));
-    // The manager dies before it passes the answer back, and the client leaves.
-    client.close(None).await.unwrap();
-    assert!(told(&heard_new).await.starts_with("close"));
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    pass_over(&mut old, &mut new).await;
-    server.counts_to(Counter::HandedOver, 1).await;
-    assert!(heard_new.try_recv().is_err());
-    assert_eq!(server.count(Counter::Connections), 0);
-}
-
-#[tokio::test]
-async fn a_request_half_read_that_comes_again_is_one_client() {
-    let server = Server::new();
-    let (mut old, _heard_old) = start(&server, FIRST).await;
     let mut half = TcpStream::connect(server.address()).await.unwrap();
     half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
     while server.count(Counter::Handshakes) == 0 {
         tokio::task::yield_now().await;
     }
     let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    // The manager dies before it passes the answer back.
-    pass_on_one(&mut old, &mut new).await;
-    let adopted = |heard: &Heard| matches!(heard.0, WorkerToManager::Adopted { .. }).then_some(());
-    new.hears(adopted).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    pass_over(&mut old, &mut new).await;
-    assert_eq!(server.count(Counter::Handshakes), 1);
+    assert_eq!(until_answered(&mut old, &mut new).await.len(), 2);
+    say(&mut client, "still there?").await;
+    // A manager dies, and the next hears of both.
+    let who = ManagerToWorker::WhoAreYou { manager: 2 };
+    old.says_with(&who, b"", Vec::new()).await;
+    new.says_with(&who, b"", Vec::new()).await;
+    let gives = old.hears(|heard: &Heard| match &heard.0 {
+        WorkerToManager::Gives { manager: 2, pass: 1, fds } => Some(fds.clone()),
+        _ => None,
+    });
+    assert_eq!(gives.await.len(), 2);
+    let holds = new.hears(|heard: &Heard| match &heard.0 {
+        WorkerToManager::Holds { manager: 2, pass: 1, from: FIRST, fds, answered: true } => {
+            Some(fds.clone())
+        }
+        _ => None,
+    });
+    let fds = holds.await;
+    assert!(heard_new.try_recv().is_err(), "nobody is served yet");
+    old.says(ManagerToWorker::Settled { pass: 1, taken: fds }, &[]).await;
+    new.says(ManagerToWorker::Own { pass: 1 }, &[]).await;
+    assert!(told(&heard_new).await.starts_with("attach"));
+    assert_eq!(text(&mut client).await, "still there?");
     let rest = "a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     half.write_all(rest.as_bytes()).await.unwrap();
     assert!(told(&heard_new).await.starts_with("open"));
-    assert_eq!(server.count(Counter::Connections), 1);
-    assert!(heard_new.try_recv().is_err());
+    assert_eq!(server.count(Counter::Connections), 2);
 }
 
 #[tokio::test]
-async fn what_nobody_took_is_served_again() {
+async fn a_pass_that_nobody_took_is_served_again_when_the_manager_says_so() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard_old).await;
+    let mut half = TcpStream::connect(server.address()).await.unwrap();
+    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
+    while server.count(Counter::Handshakes) == 0 {
+        tokio::task::yield_now().await;
+    }
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    // The new worker dies with the batch, and there is no other.
+    old.rests().await;
+    old.says(ManagerToWorker::Give { pass: 1 }, &[]).await;
+    // The new worker dies with the batch.
     let (message, _, sockets) = old.hears_all().await;
-    assert!(matches!(message, WorkerToManager::Moving { .. }), "{message:?}");
+    assert!(matches!(message, WorkerToManager::Moving { pass: 1, .. }), "{message:?}");
     drop(sockets);
     say(&mut client, "still there?").await;
-    old.says(ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 }, &[]).await;
+    old.says(ManagerToWorker::Settled { pass: 1, taken: vec![] }, &[]).await;
+    assert_eq!(old.adopted(1).await.len(), 2);
+    assert!(heard_old.try_recv().is_err(), "nobody is served yet");
+    old.says(ManagerToWorker::Own { pass: 1 }, &[]).await;
     assert!(told(&heard_old).await.starts_with("attach"));
     assert_eq!(text(&mut client).await, "still there?");
     assert_eq!(server.count(Counter::Connections), 1);
+    // And given again.
+    old.rests().await;
+    let (mut new, heard_new) = start(&server, SECOND).await;
+    assert_eq!(pass_over(&mut old, &mut new).await, (2, 0));
+    assert!(told(&heard_new).await.starts_with("attach"));
+    assert_eq!(server.count(Counter::Handshakes), 1);
 }
 
 #[tokio::test]
-async fn a_handover_that_is_given_up_before_it_began_leaves_all_served() {
+async fn what_the_new_worker_has_not_goes_on_with_the_old_one() {
+    let server = Server::new();
+    let (mut old, heard_old) = start(&server, FIRST).await;
+    let mut clients = many(&server, &heard_old, 2).await;
+    let (mut new, _heard_new) = start(&server, SECOND).await;
+    let mut taken = until_answered(&mut old, &mut new).await;
+    assert_eq!(taken.len(), 2);
+    let back = taken.pop().unwrap();
+    old.says(ManagerToWorker::Settled { pass: 1, taken }, &[]).await;
+    assert_eq!(old.adopted(1).await, [back]);
+    old.says(ManagerToWorker::Own { pass: 1 }, &[]).await;
+    assert_eq!(told(&heard_old).await, format!("attach {} /ws kept of {0}", fd(0, 2)));
+    say(&mut clients[1], "still there?").await;
+    assert_eq!(text(&mut clients[1]).await, "still there?");
+}
+
+#[tokio::test]
+async fn who_is_told_to_drain_amid_a_handover_serves_all_that_is_left() {
     let server = Server::new();
     let (mut old, heard) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard).await;
-    // It was stopped meanwhile, and hears of both at once.
     let none = || Body::Inline(&[]);
     let drain = ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 };
     old.manager.insist(&ManagerToWorker::HandOver { to: SECOND }, none(), vec![]).unwrap();
     old.manager.insist(&drain, none(), vec![]).unwrap();
     old.manager.flush().await.unwrap();
-    rests(&mut old).await;
+    old.rests().await;
     say(&mut client, "still there?").await;
     assert_eq!(text(&mut client).await, "still there?");
 }
 
-#[tokio::test]
-async fn batches_that_were_lost_are_sent_again_and_doubles_are_dropped() {
-    let server = Server::new();
-    let (mut old, heard_old) = start(&server, FIRST).await;
-    let _clients = many(&server, &heard_old, 100).await;
-    let (mut new, heard_new) = start(&server, SECOND).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    // The first manager passes one batch on, and dies before it passes the answer back.
-    pass_on_one(&mut old, &mut new).await;
-    let adopted = |heard: &Heard| matches!(heard.0, WorkerToManager::Adopted { .. }).then_some(());
-    new.hears(adopted).await;
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-    assert_eq!(pass_over(&mut old, &mut new).await, (100, 0));
-    for _ in 0..100 {
-        assert!(told(&heard_new).await.starts_with("attach"));
-    }
-    assert!(heard_new.try_recv().is_err());
-    server.counts_to(Counter::HandedOver, 100).await;
-    assert_eq!(server.count(Counter::Connections), 100);
-}
-
-/// Answers each batch of a round for a new worker that takes all; how many those were, and
-/// whether there are more.
-async fn round(old: &mut Tested) -> (usize, bool) {
-    let mut given = 0;
+/// A pass for a new worker that takes all; how many that were, and what is left.
+async fn pass(old: &mut Tested, pass: PassId) -> (usize, Left) {
+    old.says(ManagerToWorker::Give { pass }, &[]).await;
+    let mut given = Vec::new();
     loop {
         match old.hears_all().await.0 {
-            WorkerToManager::Moving { fds } => {
-                given += fds.len();
-                old.says(ManagerToWorker::Adopted { fds }, &[]).await;
+            WorkerToManager::Moving { fds, .. } => given.extend(fds),
+            WorkerToManager::Gave { left, .. } => {
+                let count = given.len();
+                old.says(ManagerToWorker::Settled { pass, taken: given }, &[]).await;
+                return (count, left);
             }
-            WorkerToManager::Gave => return (given, true),
-            WorkerToManager::HandedOver { .. } => return (given, false),
             _ => {}
         }
     }
 }
 
-async fn ask_for_round(old: &mut Tested) {
-    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
-}
-
-async fn rests(old: &mut Tested) {
-    old.hears(|heard: &Heard| matches!(heard.0, WorkerToManager::Rested).then_some(())).await;
-}
-
 #[tokio::test]
-async fn many_move_in_rounds_and_who_is_busy_in_one_of_the_next() {
+async fn many_move_in_passes_and_who_is_busy_in_one_of_the_next() {
     let server = Server::new();
     let (mut old, heard) = start(&server, FIRST).await;
     let mut clients = many(&server, &heard, 300).await;
@@ -325,30 +332,21 @@ async fn many_move_in_rounds_and_who_is_busy_in_one_of_the_next() {
         _ => None,
     };
     let id = old.hears(asked).await;
-    ask_for_round(&mut old).await;
-    assert_eq!(round(&mut old).await, (256, true));
-    rests(&mut old).await;
-    ask_for_round(&mut old).await;
-    assert_eq!(round(&mut old).await, (43, true));
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    old.rests().await;
+    let (mut moved, mut number) = (0, 0);
+    loop {
+        number += 1;
+        let (given, left) = pass(&mut old, number).await;
+        moved += given;
+        match left {
+            Left::More => assert!(given > 0),
+            Left::Busy => break,
+            Left::Nothing => panic!("one is busy"),
+        }
+    }
+    assert_eq!(moved, 299);
     old.says(ManagerToWorker::Verdict { id, verdict: Verdict::Gone }, &[]).await;
-    rests(&mut old).await;
-    ask_for_round(&mut old).await;
-    assert_eq!(round(&mut old).await, (1, false));
-}
-
-#[tokio::test]
-async fn a_handover_that_is_given_up_between_two_rounds_leaves_the_rest_served() {
-    let server = Server::new();
-    let (mut old, heard) = start(&server, FIRST).await;
-    let mut clients = many(&server, &heard, 257).await;
-    ask_for_round(&mut old).await;
-    assert_eq!(round(&mut old).await, (256, true));
-    rests(&mut old).await;
-    old.says(ManagerToWorker::Drain { jitter_ms: 0, deadline_ms: 60_000 }, &[]).await;
-    // It says so once more when it has noticed, to be asked later.
-    rests(&mut old).await;
-    say(&mut clients[256], "still there?").await;
-    assert_eq!(text(&mut clients[256]).await, "still there?");
-    ask_for_round(&mut old).await;
-    assert_eq!(round(&mut old).await, (1, false));
+    old.rests().await;
+    assert_eq!(pass(&mut old, number + 1).await, (1, Left::Nothing));
 }

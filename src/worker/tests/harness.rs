@@ -20,7 +20,8 @@ use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::codec;
 use crate::ipc::link::{Lane, Link, Sent};
 use crate::ipc::messages::{
-    Listener, ManagerToWorker, MasterToWorker, WorkerBoot, WorkerToManager, WorkerToMaster,
+    Left, Listener, ManagerToWorker, MasterToWorker, PassId, WorkerBoot, WorkerToManager,
+    WorkerToMaster,
 };
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
@@ -34,35 +35,45 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub type Client = WebSocketStream<TcpStream>;
 
 /// Passes everything that belongs to a handover from `old` to `new` and back, as the manager
-/// does. Ends when `old` has said that all is under way and all of it was taken over.
+/// does, in as many passes as there are. How many moved, and how many stay.
 pub async fn pass_over(old: &mut Tested, new: &mut Tested) -> (u64, u64) {
-    let (mut on_the_way, mut done) = (0, None);
+    old.says(ManagerToWorker::HandOver { to: new.id }, &[]).await;
+    let (mut moved, mut stayed) = (0, 0);
+    for pass in 1.. {
+        old.rests().await;
+        loop {
+            old.says(ManagerToWorker::Give { pass }, &[]).await;
+            let (given, left, stays) = pass_on(old, new, pass).await;
+            new.says(ManagerToWorker::Take { pass }, &[]).await;
+            let taken = new.adopted(pass).await;
+            assert_eq!(taken.len(), given);
+            old.says(ManagerToWorker::Settled { pass, taken }, &[]).await;
+            new.says(ManagerToWorker::Own { pass }, &[]).await;
+            (moved, stayed) = (moved + given as u64, stayed + stays);
+            match left {
+                Left::More => {}
+                Left::Busy => break,
+                Left::Nothing => return (moved, stayed),
+            }
+        }
+    }
+    unreachable!("there is no last number");
+}
+
+/// Passes a pass on, and none of the answers: how many were given, what is left, and how many stay.
+pub async fn pass_on(old: &mut Tested, new: &Tested, pass: PassId) -> (usize, Left, u64) {
+    let (mut given, mut stays) = (0, 0);
     loop {
-        let (message, body, fds) = old.hears_all().await;
+        let (message, body, sockets) = old.hears_all().await;
         match message {
-            WorkerToManager::Moving { fds: numbers } => {
-                on_the_way += numbers.len();
-                let adopt = ManagerToWorker::Adopt { from: old.id, fds: numbers };
-                new.says_with(&adopt, &body, fds).await;
+            WorkerToManager::Moving { pass: of, fds } if of == pass => {
+                given += fds.len();
+                let adopt = ManagerToWorker::Adopt { pass, from: old.id, fds };
+                new.says_with(&adopt, &body, sockets).await;
             }
-            WorkerToManager::HandedOver { moved, stayed } => done = Some((moved, stayed)),
-            WorkerToManager::Rested => {
-                old.says(ManagerToWorker::HandOver { to: new.id }, &[]).await;
-            }
+            WorkerToManager::Stays { fds } => stays += fds.len() as u64,
+            WorkerToManager::Gave { left, .. } => return (given, left, stays),
             _ => {}
-        }
-        while on_the_way > 0 {
-            let taken = new
-                .hears(|(message, _, _)| match message {
-                    WorkerToManager::Adopted { fds, had, .. } => Some([&fds[..], had].concat()),
-                    _ => None,
-                })
-                .await;
-            on_the_way -= taken.len();
-            old.says(ManagerToWorker::Adopted { fds: taken }, &[]).await;
-        }
-        if let Some(done) = done {
-            return done;
         }
     }
 }
@@ -245,6 +256,20 @@ impl Tested {
         })
         .await;
         taken.unwrap()
+    }
+
+    /// Waits until a pass can begin.
+    pub async fn rests(&mut self) {
+        self.hears(|heard| matches!(heard.0, WorkerToManager::Rested).then_some(())).await;
+    }
+
+    /// What it says that it has of a pass.
+    pub async fn adopted(&mut self, pass: PassId) -> Vec<u64> {
+        self.hears(|heard| match &heard.0 {
+            WorkerToManager::Adopted { pass: of, fds } if *of == pass => Some(fds.clone()),
+            _ => None,
+        })
+        .await
     }
 
     /// Waits for the end of the worker.

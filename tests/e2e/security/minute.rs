@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use wsd::api::{Opcode, ProcessId, Verdict};
 use wsd::fd::{Fd, Slot, WorkerId};
-use wsd::ipc::messages::{Origin, WorkerToManager, WorkerToMaster};
+use wsd::ipc::messages::{Left, Origin, WorkerToManager, WorkerToMaster};
 use wsd::ipc::packet::Packet;
 
 use super::trust::{overwrite_in_memory, resident};
@@ -38,7 +38,7 @@ fn any(dice: &mut Dice) -> WorkerToManager {
     let (id, link, fd) = (dice.roll(), (1 << 32) + dice.roll() % 4, dice.roll() % (1 << 53));
     let (from, to) = (dice.worker(), Slot((dice.roll() % 3) as u8));
     let origin = if id % 2 == 0 { Origin::Control } else { Origin::Worker(from) };
-    match dice.roll() % 14 {
+    match dice.roll() % 17 {
         0 => WorkerToManager::Push { id, fd, opcode: Opcode::Text },
         1 => WorkerToManager::Close { id, fd, code: 1000 },
         2 => WorkerToManager::Info { id, fd },
@@ -51,7 +51,12 @@ fn any(dice: &mut Dice) -> WorkerToManager {
         9 => WorkerToManager::Indirect { link },
         10 => WorkerToManager::PeerEnded { link },
         11 => WorkerToManager::Rested,
-        12 => WorkerToManager::HandedOver { moved: id, stayed: fd },
+        12 => WorkerToManager::Gave { pass: link, left: Left::More },
+        13 => WorkerToManager::Adopted { pass: link, fds: vec![fd] },
+        14 => WorkerToManager::Gives { manager: 1, pass: link, fds: vec![fd] },
+        15 => {
+            WorkerToManager::Holds { manager: 1, pass: link, from, fds: vec![fd], answered: true }
+        }
         _ => WorkerToManager::Drained,
     }
 }

@@ -1,0 +1,172 @@
+//! Does what [`super::pass`] decides, and tells it what workers say.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tokio::task::spawn_local;
+
+use super::super::Manager;
+use super::super::hold::Scope;
+use super::super::reload::Event;
+use super::step::{Moving, Step};
+use crate::fd::{Fd, WorkerId};
+use crate::ipc::messages::{Left, ManagerToMaster, PassId};
+use crate::ipc::packet::Body;
+use crate::sys::point;
+
+impl Manager {
+    /// Connections of a pass, from the worker that gives them.
+    pub fn on_moving(
+        &mut self,
+        from: WorkerId,
+        pass: PassId,
+        fds: Vec<u64>,
+        state: Body<'_>,
+        sockets: Vec<OwnedFd>,
+    ) {
+        if fds.len() != sockets.len() {
+            tracing::error!(worker = %from, "a batch of connections is incomplete");
+            self.master.send(&ManagerToMaster::Kill(from));
+            return;
+        }
+        if let Some(stolen) = self.not_of(from, &fds) {
+            tracing::error!(worker = %from, fd = stolen, "the worker gives a client that is not its own");
+            self.master.send(&ManagerToMaster::Kill(from));
+            return;
+        }
+        point::reached("manager-is-given-a-batch");
+        match self.passes.moving(from, pass, &fds) {
+            Moving::To(to) => {
+                if let Some(to) = self.workers.get(to) {
+                    to.adopt((pass, from), fds, state, sockets);
+                }
+            }
+            Moving::ToNobody => {}
+            Moving::Outdated => self.hold.mark_had(from),
+        }
+    }
+
+    /// One among these that is somebody else's.
+    fn not_of(&self, from: WorkerId, fds: &[u64]) -> Option<u64> {
+        let owner = |number: u64| Fd::try_from(number).ok().and_then(|fd| self.router.owner(fd));
+        fds.iter().copied().find(|number| owner(*number) != Some(from))
+    }
+
+    /// Connections that stay where they are.
+    pub fn on_stays(&mut self, from: WorkerId, fds: Vec<(u64, String)>) {
+        for (fd, why) in &fds {
+            tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
+        }
+        let fds = fds.into_iter().map(|(fd, _)| fd).collect();
+        self.reload_event(Event::Stays { from, fds });
+    }
+
+    /// The old worker has given all of a pass.
+    pub fn on_gave(&mut self, from: WorkerId, pass: PassId, left: Left) {
+        point::reached("manager-hears-all-is-given");
+        let steps = self.passes.gave(from, pass, left);
+        self.carry_out(steps);
+    }
+
+    /// A worker has these of a pass.
+    pub fn on_adopted(&mut self, by: WorkerId, pass: PassId, fds: &[u64]) {
+        point::reached("manager-hears-the-answer");
+        let steps = self.passes.adopted(by, pass, fds);
+        self.carry_out(steps);
+        self.check_owners_known();
+    }
+
+    /// A worker says what it has given to a manager that died.
+    pub fn on_gives(&mut self, from: WorkerId, manager: u32, pass: PassId, fds: Vec<u64>) {
+        if self.believes(from, manager, fds.len()) {
+            self.passes.gives(from, pass, fds);
+        }
+    }
+
+    /// A worker says what it was given by a manager that died.
+    pub fn on_holds(
+        &mut self,
+        by: WorkerId,
+        manager: u32,
+        of: (PassId, WorkerId),
+        fds: Vec<u64>,
+        answered: bool,
+    ) {
+        if self.passes.answers(by, answered) {
+            self.hold.mark_had(by);
+        }
+        if self.believes(by, manager, fds.len()) {
+            self.passes.holds(by, of, fds);
+        }
+    }
+
+    /// Decides what can be decided of passes that a manager has left which died.
+    pub fn resolve_passes(&mut self) {
+        let is_unknown =
+            |worker: &super::super::workers::WorkerHandle| worker.may_claim && !worker.introduced;
+        let any_unknown = self.workers.iter().any(is_unknown);
+        let workers = &self.workers;
+        let steps = self.passes.resolve(|id| workers.get(id).is_some_and(is_unknown), any_unknown);
+        self.carry_out(steps);
+    }
+
+    /// Does these steps, in their order.
+    pub fn carry_out(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            tracing::debug!(?step, "a pass");
+            match step {
+                Step::Give { from, pass, .. } => {
+                    self.hold.scope = Scope::Pass;
+                    if let Some(worker) = self.workers.get(from) {
+                        worker.give(pass);
+                    }
+                    point::reached("manager-has-asked");
+                }
+                Step::Take { to, pass } => {
+                    if let Some(worker) = self.workers.get(to) {
+                        worker.take(pass);
+                    }
+                }
+                Step::Settle { from, pass, taken } => self.tell_settled(from, pass, taken),
+                // What a worker that died had taken over is gone.
+                Step::Route { to, .. } if self.workers.get(to).is_none() => {}
+                Step::Route { to, fds } => self.router.hand_over_some(to, fds),
+                Step::Release { ends, arriving } => self.release(&ends, &arriving),
+                Step::Own { id, pass } => {
+                    point::reached("manager-has-released");
+                    if let Some(worker) = self.workers.get(id) {
+                        worker.own(pass);
+                        worker.link.hurry();
+                    }
+                    point::reached("manager-has-said-own");
+                }
+                Step::Passed(passed) => self.reload_event(Event::Passed(passed)),
+                Step::GoOn => {
+                    let steps = self.passes.go_on();
+                    self.carry_out(steps);
+                }
+            }
+        }
+    }
+
+    /// Tells the old worker what was taken, and the pass when the kernel has that message: what a
+    /// manager has in its memory dies with it.
+    fn tell_settled(&mut self, from: WorkerId, pass: PassId, taken: Vec<u64>) {
+        let me = self.me.clone();
+        let Some(worker) = self.workers.get_mut(from) else { return };
+        if worker.settled(pass, taken) {
+            point::reached("manager-has-told-what-was-taken");
+            let steps = self.passes.told(from, pass);
+            return self.carry_out(steps);
+        }
+        let link = Rc::clone(&worker.link);
+        worker.own_task(spawn_local(async move {
+            link.flushed().await;
+            let Some(manager) = me.upgrade() else { return };
+            let mut manager = manager.borrow_mut();
+            let steps = manager.passes.told(from, pass);
+            manager.carry_out(steps);
+            manager.check_owners_known();
+        }));
+    }
+}
