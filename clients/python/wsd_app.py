@@ -30,13 +30,13 @@ U32 = struct.Struct("<I")
 
 HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
- EVERY, SEND, STATS, END, BODY, READ) = range(32, 50)
-PROTECT = 56
+ EVERY, SEND, STATS, END, BODY, READ, JOIN, LEAVE, BIND, SESSION, PUBLISH, MEMBERS,
+ PROTECT, CLOSE_USER, EXPIRE) = range(32, 59)
 VERDICT = 64
-TAKEN, NOTE, PLACE, PART = 69, 70, 71, 72
+TAKEN, NOTE, PLACE, PART, TALLY = 69, 70, 71, 72, 73
 MORE, FILE, LATER, HELD = 1, 2, 2, 1
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
-            "invalid")
+            "invalid", "no_user")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
 IN_ORDER = 64
 
@@ -47,6 +47,11 @@ def frame(kind, flags=0, code=0, id=0, fd=0, payload=b""):
 
 def string(data):
     return U32.pack(len(data)) + data
+
+
+def _topics(kind, names):
+    names = [names] if isinstance(names, str) else list(names)
+    return U32.pack(len(names)) + b"".join(string((kind + name).encode()) for name in names)
 
 
 def fields(pairs):
@@ -250,6 +255,71 @@ class App:
     def protect(self, fd, on=True):
         self._send(PROTECT, code=int(on), fd=fd)
 
+    # Rooms, users and sessions. What is done to a client waits for the worker's word, so that
+    # whatever is published next finds it done.
+
+    def join(self, fd, room, info=None):
+        extra = b"" if info is None else json.dumps(info).encode()
+        return self._change(JOIN, fd, string(room.encode()) + extra)
+
+    def leave(self, fd, room):
+        return self._change(LEAVE, fd, room.encode())
+
+    def bind(self, fd, uid):
+        return self._change(BIND, fd, str(uid).encode())
+
+    def unbind(self, fd):
+        return self._change(BIND, fd, b"")
+
+    def expire_at(self, fd, time):
+        """Closes a connection at a time (Unix, in seconds); None: never."""
+        return self._change(EXPIRE, fd, struct.pack("<Q", int((time or 0) * 1000)))
+
+    def session(self, fd):
+        kept = (self.info(fd) or {}).get("session")
+        return None if kept is None else json.loads(kept)
+
+    def set_session(self, fd, value):
+        return self._change(SESSION, fd, b"" if value is None else json.dumps(value).encode())
+
+    def publish(self, rooms, data, opcode=1, but=0):
+        """To the members of a room, or of several, each once."""
+        self._send(PUBLISH, code=opcode, fd=but, payload=_topics("#", rooms) + data)
+
+    def publish_confirmed(self, rooms, data, opcode=1, but=0):
+        """As publish, and what became of it: queued, full, workers, answered, refused."""
+        return self._tally(_topics("#", rooms), data, opcode, but)
+
+    def push_uid(self, uid, data, opcode=1):
+        self._send(PUBLISH, code=opcode, payload=_topics("@", str(uid)) + data)
+
+    def push_uid_confirmed(self, uid, data, opcode=1):
+        return self._tally(_topics("@", str(uid)), data, opcode, 0)
+
+    def close_uid(self, uid, code=1000, reason=""):
+        payload = string(str(uid).encode()) + reason.encode()
+        return VERDICTS[self._ask(CLOSE_USER, flags=1, code=code, payload=payload)[1]]
+
+    def members(self, room):
+        """The members of a room: a list of {"fd": …, "uid": …}."""
+        return json.loads(self._ask(MEMBERS, payload=f"#{room}".encode())[2] or b"[]")
+
+    def connections_of(self, uid):
+        return json.loads(self._ask(MEMBERS, payload=f"@{uid}".encode())[2] or b"[]")
+
+    def _change(self, kind, fd, payload):
+        verdict = VERDICTS[self._ask(kind, flags=1, fd=fd, payload=payload)[1]]
+        if verdict not in ("queued", "relayed", "gone"):
+            print(f"wsd: a change of {fd} was refused: {verdict}", file=sys.stderr, flush=True)
+        return verdict in ("queued", "relayed")
+
+    def _tally(self, topics, data, opcode, but):
+        kind, code, payload, _ = self._ask(PUBLISH, flags=1, code=opcode, fd=but,
+                                           payload=topics + data)
+        if kind != TALLY:
+            raise ValueError(f"nothing was published: {VERDICTS[code]}")
+        return json.loads(payload)
+
     def exists(self, fd):
         return self._ask(EXISTS, fd=fd)[1] != 0
 
@@ -402,7 +472,7 @@ class App:
         while (answer := self._read()) is not None:
             if answer[0] < VERDICT:
                 self._backlog.append(answer)
-            elif answer[0] >= TAKEN and answer[0] != PART:
+            elif TAKEN <= answer[0] <= PLACE:
                 self._told(*answer)
             elif answer[3] == self._asked:
                 return answer[0], answer[2], answer[5], answer[4]

@@ -37,6 +37,28 @@ class Control:
             raise Refused(answer.get("error", "refused without a reason"))
         return answer["verdict"]
 
+    def publish(self, room, data, binary=False):
+        """Sends to the members of a room and returns the tally."""
+        return self._publish({"room": room}, data, binary)
+
+    def push_uid(self, uid, data, binary=False):
+        """Sends to every connection of a user and returns the tally."""
+        return self._publish({"uid": str(uid)}, data, binary)
+
+    def _publish(self, to, data, binary):
+        body = data.encode() if isinstance(data, str) else data
+        kind = "binary" if binary else "text"
+        answer = self.ask({"cmd": "publish", **to, "opcode": kind, "bytes": len(body)}, body)
+        if "queued" not in answer:
+            raise Refused(answer.get("error", "refused without a reason"))
+        return answer
+
+    def members(self, room):
+        """The members of a room: a list of {"fd": …, "uid": …}."""
+        listed = []
+        self.ask({"cmd": "members", "room": room}, each=listed.append)
+        return listed
+
     def status(self):
         return self.ask({"cmd": "status"})
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::rooms::PresenceEvent;
 use super::{Accept, Context, Flow, Frame, Handshake, HttpRequest, HttpResponse, Request};
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
@@ -115,6 +116,13 @@ pub trait Handler: 'static {
 
     /// Another worker called `send_to_worker`. Swoole's `pipeMessage`.
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
+        Flow::default()
+    }
+
+    /// A user has come into a room that has presence, or has left it. Called on each worker that
+    /// has members there, once for each stay of a user; what those members are to know of it,
+    /// [`publish_here`](Context::publish_here) tells them.
+    fn on_presence(&self, ctx: &Context, event: PresenceEvent) -> Flow {
         Flow::default()
     }
 

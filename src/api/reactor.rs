@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
+use super::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
 use super::{AppReport, Info, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
@@ -75,6 +75,15 @@ pub trait Reactor: Sealed {
     fn count(&self, call: Call, reason: &str) -> LocalFuture<Tally> {
         let _ = (call, reason);
         Box::pin(std::future::ready(Tally::default()))
+    }
+    /// See [`Context::presence`](super::Context::presence).
+    fn presence(&self, room: Topic) -> LocalFuture<Vec<Present>> {
+        let _ = room;
+        Box::pin(std::future::ready(Vec::new()))
+    }
+    /// See [`Context::publish_here`](super::Context::publish_here).
+    fn publish_here(&self, publish: Publish) {
+        let _ = publish;
     }
     /// See [`Context::members`](super::Context::members).
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

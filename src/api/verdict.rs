@@ -24,6 +24,8 @@ pub enum Verdict {
     /// No answer came before the deadline, for example since the owner died meanwhile: the
     /// message may or may not have been queued.
     Unknown,
+    /// The room has presence, and the client is no user's: `bind` it first.
+    NoUser,
 }
 
 impl Verdict {
@@ -41,6 +43,7 @@ impl Verdict {
             Verdict::Gone => "gone",
             Verdict::TooBig => "too_big",
             Verdict::Unknown => "unknown",
+            Verdict::NoUser => "no_user",
         }
     }
 }

@@ -290,6 +290,9 @@ settings! {
         rooms_max: usize = 1_000_000, within(1..=1 << 26);
         /// Rooms that one client may be in; over it a join is answered full.
         rooms_per_client: usize = 128, within(1..=65_535);
+        /// Which rooms have presence: those whose name begins with one of these. A client can join
+        /// such a room only when it is bound to a user, and the handler hears who comes and goes.
+        rooms_presence: Vec<String> = Vec::new();
         /// Bytes of the longest room name.
         room_name_max: usize = 255, within(1..=255);
         /// Bytes of the longest uid of a user.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::messages::StopMode;
+use crate::api::rooms::Topic;
 use crate::api::{Opcode, Verdict};
 use crate::fd::Fd;
 
@@ -43,8 +44,16 @@ pub enum Request {
     Ping {},
     /// Everything in [`Status`].
     Status {},
-    /// Streams a [`Connection`] for each open connection, then `ok` with their `count`.
-    Connections {},
+    /// Streams a [`Connection`] for each open connection, or for each that is in a room or is a
+    /// user's, then `ok` with their `count`.
+    Connections {
+        /// Of this room alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// Of this user alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<String>,
+    },
     /// Streams an [`Info`](crate::api::Info) for each client that does not read, the one with the
     /// most bytes that wait first, at most 100; then `ok` with their `count`, and how many workers
     /// did not answer within a second (`silent_workers`).
@@ -69,6 +78,77 @@ pub enum Request {
         /// A client to leave out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         except: Option<Fd>,
+    },
+    /// Streams a [`Room`] for each room with members, then `ok` with their `count`.
+    Rooms {},
+    /// Streams a [`Member`](crate::api::rooms::Member) for each member of a room or each
+    /// connection of a user, then `ok` with their `count`.
+    Members {
+        /// Of this room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// Of this user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<String>,
+    },
+    /// Sends the body to the members of a room or to a user. Answers with the
+    /// [`Tally`](crate::api::rooms::Tally).
+    Publish {
+        /// To this room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<String>,
+        /// To this user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<String>,
+        /// As what.
+        #[serde(default)]
+        opcode: BodyKind,
+        /// How long the body is.
+        bytes: usize,
+        /// A client to leave out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        except: Option<Fd>,
+    },
+    /// Closes every connection of a user. Answers with the [`Tally`](crate::api::rooms::Tally).
+    CloseUser {
+        /// Whose.
+        uid: String,
+        /// The close code (RFC 6455 section 7.4).
+        #[serde(default = "normal_close")]
+        code: u16,
+        /// The reason, at most 123 bytes.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Puts a client into a room. Answers with the `verdict`, when every publish finds the member.
+    Join {
+        /// Whom.
+        fd: Fd,
+        /// Where.
+        room: String,
+    },
+    /// Takes a client out of a room. Answers with the owner's `verdict`.
+    Leave {
+        /// Whom.
+        fd: Fd,
+        /// Where.
+        room: String,
+    },
+    /// Makes a client a user's, or nobody's. Answers as `join`.
+    Bind {
+        /// Whom.
+        fd: Fd,
+        /// Whose; left out, nobody's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<String>,
+    },
+    /// Keeps the body, which is JSON, with a client's connection. Answers with the owner's
+    /// `verdict`. `info` shows what is kept.
+    Session {
+        /// Whose.
+        fd: Fd,
+        /// How long the body is; 0: nothing is kept any more.
+        bytes: usize,
     },
     /// Closes a client's connection. Answers with the owner's `verdict`.
     Close {
@@ -135,6 +215,24 @@ impl<'de> Visitor<'de> for AnObject {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Request, A::Error> {
         Request::deserialize(MapAccessDeserializer::new(map))
     }
+}
+
+/// The room or the user that a request names: exactly one.
+pub fn topic(room: Option<&str>, uid: Option<&str>) -> Option<Topic> {
+    match (room, uid) {
+        (Some(room), None) => Some(Topic::room(room)),
+        (None, Some(uid)) => Some(Topic::user(uid)),
+        _ => None,
+    }
+}
+
+/// A room, as `rooms` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Its name.
+    pub room: String,
+    /// How many members it has.
+    pub members: u64,
 }
 
 /// Text or binary.
@@ -230,6 +328,9 @@ impl Answer {
             Verdict::Gone => Some(format!("there is no client {fd}")),
             Verdict::Full => Some(format!("what waits for client {fd} is at its limit")),
             Verdict::TooBig => Some("the message is larger than a message may be".to_owned()),
+            Verdict::NoUser => {
+                Some(format!("client {fd} is no user's, and that room has presence"))
+            }
             Verdict::Unknown => Some(format!(
                 "the worker of client {fd} did not answer in time; it may have been done or not"
             )),
@@ -271,8 +372,40 @@ mod tests {
         let golden = [
             (r#"{"cmd":"ping"}"#, Request::Ping {}),
             (r#"{"cmd":"status"}"#, Request::Status {}),
-            (r#"{"cmd":"connections"}"#, Request::Connections {}),
             (r#"{"cmd":"slow"}"#, Request::Slow {}),
+            (r#"{"cmd":"connections"}"#, Request::Connections { room: None, uid: None }),
+            (
+                r#"{"cmd":"connections","room":"r"}"#,
+                Request::Connections { room: Some("r".to_owned()), uid: None },
+            ),
+            (r#"{"cmd":"rooms"}"#, Request::Rooms {}),
+            (
+                r#"{"cmd":"members","room":"r"}"#,
+                Request::Members { room: Some("r".to_owned()), uid: None },
+            ),
+            (
+                r#"{"cmd":"publish","uid":"u","opcode":"text","bytes":5}"#,
+                Request::Publish {
+                    room: None,
+                    uid: Some("u".to_owned()),
+                    opcode: BodyKind::Text,
+                    bytes: 5,
+                    except: None,
+                },
+            ),
+            (
+                r#"{"cmd":"close_user","uid":"u","code":4000,"reason":"bye"}"#,
+                Request::CloseUser { uid: "u".to_owned(), code: 4000, reason: "bye".to_owned() },
+            ),
+            (
+                r#"{"cmd":"join","fd":123,"room":"r"}"#,
+                Request::Join { fd: fd(123), room: "r".to_owned() },
+            ),
+            (r#"{"cmd":"bind","fd":123}"#, Request::Bind { fd: fd(123), uid: None }),
+            (
+                r#"{"cmd":"session","fd":123,"bytes":2}"#,
+                Request::Session { fd: fd(123), bytes: 2 },
+            ),
             (
                 r#"{"cmd":"push","fd":123,"opcode":"text","bytes":5}"#,
                 Request::Push { fd: fd(123), opcode: BodyKind::Text, bytes: 5 },

@@ -198,6 +198,8 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Give { pass: 11 },
         ManagerToWorker::Take { pass: 11 },
         ManagerToWorker::Missed { opcode: Opcode::Binary, except: FD },
+        ManagerToWorker::Presence { room: Topic::room("r"), whole: true },
+        ManagerToWorker::PresenceAnswer { id: 9 },
     ]);
 }
 
@@ -243,6 +245,9 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::ListSlow { id: 9, limit: 100 },
         WorkerToManager::SlowAnswer { id: 9, part: vec![info()] },
         WorkerToManager::Holds { manager: 2, pass: 11, from: ID, fds: vec![FD], answered: true },
+        WorkerToManager::Rooms { origin, id: 9, part: vec![(Topic::room("r"), 2)], last: true },
+        WorkerToManager::Present { room: Topic::room("r"), uid: "u".to_owned(), count: 2 },
+        WorkerToManager::PresenceOf { id: 9, room: Topic::room("r") },
     ]);
 }
 

@@ -660,6 +660,18 @@ pub enum ManagerToWorker {
         /// A client to leave out; 0: none.
         except: u64,
     },
+    /// Who is present in a room. Body: the list. Data lane.
+    Presence {
+        /// The room.
+        room: Topic,
+        /// Whether the list is of all; else of those that have changed, a count of 0 being gone.
+        whole: bool,
+    },
+    /// The answer to your `PresenceOf`. Body: the list. Data lane.
+    PresenceAnswer {
+        /// Which question.
+        id: RequestId,
+    },
 }
 
 /// For which workers a `Call` is.
@@ -922,6 +934,34 @@ pub enum WorkerToManager {
         fds: Vec<u64>,
         /// Whether it has said `Adopted` before.
         answered: bool,
+    },
+    /// A part of the answer to a `Call` for the rooms.
+    Rooms {
+        /// Who asked.
+        origin: Origin,
+        /// Which.
+        id: RequestId,
+        /// Some rooms, and how many members each has here.
+        part: Vec<(Topic, u64)>,
+        /// Whether it was the last part.
+        last: bool,
+    },
+    /// So many connections of a user are in a room here that has presence. Body: what the user
+    /// gave as info. Data lane; in answer to `WhoAreYou`, of all of them.
+    Present {
+        /// The room.
+        room: Topic,
+        /// Who.
+        uid: String,
+        /// How many; 0: none any more.
+        count: u32,
+    },
+    /// Who is present in this room? Data lane.
+    PresenceOf {
+        /// Which question.
+        id: RequestId,
+        /// The room.
+        room: Topic,
     },
 }
 

@@ -6,12 +6,14 @@
 //! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
 //! - [`registry`] and [`scoreboard`], with [`places`]: shared memory that outlives its writer.
 //! - [`transit`]: what a worker knows of its connections on their way; pure.
+//! - [`gather`]: the answers of several workers to one question.
 //! - [`control`]: what the command line says to the manager.
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
 
 pub mod codec;
 pub mod control;
+pub mod gather;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod link;

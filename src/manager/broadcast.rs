@@ -110,7 +110,11 @@ impl Manager {
         if !wide.may_reach(worker) {
             return false;
         }
-        let ManagerToWorker::Call { call, .. } = &wide.message else { return true };
+        let topics = match &wide.message {
+            ManagerToWorker::Call { call, .. } => &call.topics[..],
+            ManagerToWorker::Presence { room, .. } => std::slice::from_ref(room),
+            _ => return true,
+        };
         let moves = match self.hold.scope {
             Scope::Open => false,
             Scope::All => true,
@@ -120,8 +124,9 @@ impl Manager {
         let unheard = self.workers.get(worker).is_none_or(|worker| !worker.introduced);
         moves
             || unheard
+            || topics.is_empty()
             || matches!(wide.reach, Reach::Only(_))
-            || self.interest.has(&call.topics, worker)
+            || self.interest.has(topics, worker)
             || wide.sender.is_some_and(|sender| self.direct.is_ending(sender, worker))
     }
 
@@ -159,16 +164,23 @@ impl Manager {
 
     /// Tells whoever waits for tallies how many there will be.
     fn tell_asked(
-        &self,
+        &mut self,
         asker: Option<(Origin, u64)>,
         workers: usize,
         refused: usize,
         last: bool,
     ) {
-        let Some((Origin::Worker(asker), id)) = asker else { return };
         let (workers, refused) = (workers as u32, refused as u32);
-        if let Some(asker) = self.workers.get(asker) {
-            asker.asked(id, workers, refused, last);
+        match asker {
+            Some((Origin::Worker(asker), id)) => {
+                if let Some(asker) = self.workers.get(asker) {
+                    asker.asked(id, workers, refused, last);
+                }
+            }
+            Some((Origin::Control, id)) => {
+                self.gathered(id, |it| it.asked(workers, refused, last));
+            }
+            None => {}
         }
     }
 

@@ -1,6 +1,9 @@
 //! Serves the control socket: one task for each connection, each with its own deadlines, so a
 //! slow command never holds up another.
 
+mod rooms_of;
+
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,15 +17,18 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::broadcast::Wide;
+use super::gathering;
 use super::listing::connection;
 use super::peers::{Access, Peers};
 use super::slow::{SLOW_MAX, slow};
 use super::switch::{Address, Reply, Routed};
 use crate::api::Verdict;
+use crate::api::rooms::{Change, Topic};
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::ipc::control::{
-    Answer, BODY_BYTES_MAX, BodyKind, LINE_BYTES_MAX, ReloadVerdict, Request, line,
+    Answer, BODY_BYTES_MAX, BodyKind, Connection, LINE_BYTES_MAX, ReloadVerdict, Request, line,
+    topic,
 };
 use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
@@ -159,8 +165,22 @@ impl Client {
                 .and("pid", std::process::id())
                 .and("version", env!("CARGO_PKG_VERSION")),
             Request::Status {} => Answer::with(&self.manager.borrow().status()),
-            Request::Connections {} => self.connections().await?,
             Request::Slow {} => self.slow().await?,
+            Request::Connections { room, uid } => self.connections(room, uid).await?,
+            Request::Rooms {} => self.rooms().await?,
+            Request::Members { room, uid } => self.members(room, uid).await?,
+            Request::Publish { room, uid, opcode, bytes, except } => {
+                self.publish(topic(room.as_deref(), uid.as_deref()), (opcode, bytes), except)
+                    .await?
+            }
+            Request::CloseUser { uid, code, reason } => self.close_user(&uid, code, &reason).await,
+            Request::Join { fd, room } => self.change(fd, Change::Join { room, info: None }).await,
+            Request::Leave { fd, room } => self.change(fd, Change::Leave { room }).await,
+            Request::Bind { fd, uid } => {
+                let change = uid.map_or(Change::Unbind, |uid| Change::Bind { uid });
+                self.change(fd, change).await
+            }
+            Request::Session { fd, bytes } => self.session(fd, bytes).await?,
             Request::Push { fd, opcode, bytes } => self.push(fd, opcode, bytes).await?,
             Request::Broadcast { opcode, bytes, except } => {
                 self.broadcast(opcode, bytes, except).await?
@@ -204,14 +224,35 @@ impl Client {
         Ok(Answer::ok().and("count", slow.len()).and("silent_workers", silent))
     }
 
-    async fn connections(&mut self) -> Result<Answer, Hangup> {
+    async fn connections(
+        &mut self,
+        room: Option<String>,
+        uid: Option<String>,
+    ) -> Result<Answer, Hangup> {
+        // Registries know no users, so the workers are asked.
+        let users = gathering::users(&self.manager).await;
+        let topics: Vec<Topic> =
+            [room.as_deref().map(Topic::room), uid.as_deref().map(Topic::user)]
+                .into_iter()
+                .flatten()
+                .collect();
+        let mut among = None;
+        for topic in topics {
+            let members = gathering::members(&self.manager, topic).await;
+            let fds: HashSet<Fd> = members.into_iter().map(|member| member.fd).collect();
+            among = Some(among.map_or_else(|| fds.clone(), |among: HashSet<Fd>| &among & &fds));
+        }
+        let is_meant = |fd: Fd| among.as_ref().is_none_or(|among| among.contains(&fd));
         let mut listing = self.manager.borrow().listing();
         let mut count = 0u64;
         while let Some(part) = listing.next_part() {
             let now = monotonic_ms();
-            let lines = part.iter().map(|(id, entry)| line(&connection(*id, entry, now)));
-            let lines: String = lines.collect();
-            count += part.len() as u64;
+            let mut lines = String::new();
+            for (id, entry) in part.iter().filter(|(_, entry)| is_meant(entry.fd)) {
+                let uid = users.get(&entry.fd).cloned();
+                lines += &line(&Connection { uid, ..connection(*id, entry, now) });
+                count += 1;
+            }
             self.say(&lines).await?;
             yield_now().await;
         }
@@ -265,13 +306,8 @@ impl Client {
     }
 
     async fn close(&mut self, fd: Fd, code: u16, reason: &str) -> Answer {
-        if !code_may_be_sent(code) {
-            return Answer::failed(format!(
-                "{code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
-            ));
-        }
-        if reason.len() > REASON_BYTES_MAX {
-            return Answer::failed(format!("a reason has at most {REASON_BYTES_MAX} bytes"));
+        if let Err(answer) = check_close(code, reason) {
+            return answer;
         }
         let routed = |id| Routed::Close { origin: Origin::Control, id, code };
         self.verdict(fd, routed, reason.as_bytes()).await
@@ -309,6 +345,20 @@ impl Client {
         self.manager.borrow_mut().asked.remove(&id);
         reply.ok()?.ok()
     }
+}
+
+/// What is wrong with a close that is asked for.
+pub fn check_close(code: u16, reason: &str) -> Result<(), Answer> {
+    if !code_may_be_sent(code) {
+        return Err(Answer::failed(format!(
+            "{code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+        )));
+    }
+    if reason.len() > REASON_BYTES_MAX {
+        let why = format!("a reason has at most {REASON_BYTES_MAX} bytes");
+        return Err(Answer::failed(why));
+    }
+    Ok(())
 }
 
 fn reload_answer(verdict: Result<ReloadVerdict, oneshot::error::RecvError>) -> Answer {

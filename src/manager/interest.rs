@@ -46,6 +46,11 @@ impl Interest {
         self.by_topic.len()
     }
 
+    /// The topics that may have members.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.by_topic.keys()
+    }
+
     /// Whether a worker may have members of one of these.
     pub fn has(&self, topics: &[Topic], worker: WorkerId) -> bool {
         let parts = topics.iter().filter_map(|topic| self.by_topic.get(topic)).flatten();

@@ -126,6 +126,7 @@ pub fn connection(id: WorkerId, entry: &Entry, now: u64) -> Connection {
         peer: peer(entry),
         connected_at: entry.connected_at,
         idle_ms: now.saturating_sub(entry.received_at),
+        uid: None,
     }
 }
 

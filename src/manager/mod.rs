@@ -13,11 +13,13 @@
 //!   [`moving`] decides and does each pass of connections.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
+//! - [`gathering`] is what control commands ask of rooms.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
 mod broadcast;
 mod control;
 mod direct;
+mod gathering;
 mod hold;
 mod interest;
 mod listing;
@@ -26,6 +28,7 @@ mod master_link;
 mod mover;
 mod moving;
 mod peers;
+mod presence;
 mod reload;
 mod rooms;
 mod router;
@@ -107,6 +110,7 @@ pub(crate) struct Manager {
     passes: Passes,
     direct: Direct,
     interest: Interest,
+    presence: presence::Presence,
     server_ticks: ServerTicks,
     /// What this manager counts.
     row: Row,
@@ -114,6 +118,8 @@ pub(crate) struct Manager {
     /// Control commands that wait for a worker's answer.
     asked: HashMap<RequestId, oneshot::Sender<Reply>>,
     last_asked: RequestId,
+    /// Control commands that wait for the answers of several workers.
+    gathering: HashMap<RequestId, gathering::Gathering>,
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
@@ -251,10 +257,12 @@ impl Manager {
                 passes: Passes::new(boot.epoch, !is_successor),
                 direct: Direct::new(boot.epoch),
                 interest: Interest::new(boot.epoch),
+                presence: presence::Presence::default(),
                 server_ticks: ServerTicks::new(now),
                 row,
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
+                gathering: HashMap::new(),
                 // Answers to what our predecessor asked are not for us.
                 last_asked: u64::from(boot.epoch) << 32,
                 upgrading: Vec::new(),
@@ -380,6 +388,7 @@ impl Manager {
         self.resolve_passes();
         self.reload_event(reload::Event::Exited { id, how });
         self.forget_direct(id);
+        self.forget_presence(id);
         self.check_owners_known();
     }
 
@@ -454,6 +463,8 @@ impl Manager {
         self.direct.links_known();
         let steps = self.passes.settle_all();
         self.carry_out(steps);
+        self.release(&[]);
+        self.spread_all_presence();
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);

@@ -68,8 +68,16 @@ impl Access {
         let concerns_clients = match request {
             Request::Ping {}
             | Request::Status {}
-            | Request::Connections {}
             | Request::Slow {}
+            | Request::Connections { .. }
+            | Request::Rooms {}
+            | Request::Members { .. }
+            | Request::Publish { .. }
+            | Request::CloseUser { .. }
+            | Request::Join { .. }
+            | Request::Leave { .. }
+            | Request::Bind { .. }
+            | Request::Session { .. }
             | Request::Push { .. }
             | Request::Broadcast { .. }
             | Request::Close { .. }

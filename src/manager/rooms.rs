@@ -3,10 +3,11 @@
 use super::Manager;
 use super::broadcast::Wide;
 use super::switch::{Address, Reply, Routed};
-use crate::api::rooms::Topic;
+use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
-use crate::ipc::messages::{ManagerToWorker, Origin, WorkerToManager};
+use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
+use crate::ipc::{BODY_BYTES_MAX, codec};
 
 impl Manager {
     /// What a worker says of rooms.
@@ -26,6 +27,13 @@ impl Manager {
             WorkerToManager::Members { origin, id, part, last } => {
                 self.answer(origin, id, Reply::Members { part, last });
             }
+            WorkerToManager::Rooms { origin: Origin::Control, id, part, last } => {
+                self.gathered(id, |it| it.named(part, last));
+            }
+            WorkerToManager::Present { room, uid, count } => {
+                self.on_present(from, room, uid, count, body);
+            }
+            WorkerToManager::PresenceOf { id, room } => self.tell_presence(from, id, &room),
             WorkerToManager::Interest { number, joined, left, settled } => {
                 self.on_interest(from, number, joined, left, settled);
             }
@@ -44,7 +52,8 @@ impl Manager {
         settled: Vec<(Topic, u64)>,
     ) {
         for topic in joined {
-            self.interest.told(from, topic);
+            self.interest.told(from, topic.clone());
+            self.begin_presence(from, topic);
         }
         for topic in left {
             self.interest.left(from, topic);
@@ -56,6 +65,81 @@ impl Manager {
             && let Some(worker) = self.workers.get(from)
         {
             worker.noted(number);
+        }
+    }
+
+    /// A worker says how many connections of a user it has in a room.
+    fn on_present(
+        &mut self,
+        from: WorkerId,
+        room: Topic,
+        uid: String,
+        count: u32,
+        body: Body<'_>,
+    ) {
+        let info = match body.into_bytes() {
+            Ok(info) if info.is_empty() => None,
+            Ok(info) => String::from_utf8(info.to_vec()).ok(),
+            Err(error) => {
+                tracing::error!(worker = %from, %error, "the info of a user cannot be read");
+                None
+            }
+        };
+        let present = self.presence.set(from, room.clone(), uid, count, info);
+        self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+    }
+
+    /// A worker is new to a room: its members begin with who is there.
+    fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
+        let list = self.presence.list(&room);
+        if !list.is_empty() {
+            self.spread_presence(room, true, &list, Reach::Only(worker));
+        }
+    }
+
+    /// This manager is new and has heard from all who is where: what they have told may differ.
+    pub fn spread_all_presence(&mut self) {
+        let has_presence = |room: &Topic| {
+            let mut prefixes = self.settings.presence.iter();
+            !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
+        };
+        // Also where nobody is present: somebody may have been when the last manager died.
+        let rooms: Vec<Topic> =
+            self.interest.topics().filter(|room| has_presence(room)).cloned().collect();
+        for room in rooms {
+            let list = self.presence.list(&room);
+            self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
+        }
+    }
+
+    /// Whoever was present by this worker alone is gone.
+    pub fn forget_presence(&mut self, worker: WorkerId) {
+        for (room, present) in self.presence.forget(worker) {
+            self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        }
+    }
+
+    fn spread_presence(&mut self, room: Topic, whole: bool, list: &[Present], reach: Reach) {
+        if self.owners_due_at.is_some() {
+            // A new manager sends whole lists once it has heard everybody.
+            return;
+        }
+        let mut body = Vec::new();
+        if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
+            return tracing::error!(room = room.name(), %error, "presence is not told");
+        }
+        let message = ManagerToWorker::Presence { room, whole };
+        self.spread(Wide { sender: None, message, reach }, Body::Inline(&body));
+    }
+
+    fn tell_presence(&mut self, asker: WorkerId, id: RequestId, room: &Topic) {
+        let mut body = Vec::new();
+        let list = self.presence.list(room);
+        if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
+            return tracing::error!(room = room.name(), %error, "presence is not told");
+        }
+        if let Some(asker) = self.workers.get(asker) {
+            asker.presence(id, Body::Inline(&body));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// Times in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// After which a silent worker is hung.
     pub worker_timeout_ms: u64,
@@ -16,6 +16,8 @@ pub struct Settings {
     pub max_wait_ms: u64,
     /// Over which closes are spread.
     pub jitter_ms: u64,
+    /// With what the names of rooms begin that have presence.
+    pub presence: Vec<String>,
     /// Whether the log is the standard output's place too.
     pub daemonize: bool,
 }
@@ -30,6 +32,7 @@ impl Settings {
             heartbeat: config.heartbeat().map(|(idle, interval)| (ms(idle), ms(interval))),
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
+            presence: config.rooms_presence,
             daemonize: config.daemonize,
         })
     }

@@ -184,6 +184,9 @@ impl Manager {
             | WorkerToManager::Call { .. }
             | WorkerToManager::Tally { .. }
             | WorkerToManager::Members { .. }
+            | WorkerToManager::Rooms { .. }
+            | WorkerToManager::Present { .. }
+            | WorkerToManager::PresenceOf { .. }
             | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body),
             message @ (WorkerToManager::Verdict { .. }
             | WorkerToManager::InfoAnswer { .. }
@@ -363,12 +366,18 @@ impl Manager {
                 };
                 self.row.add(Counter::LaneFull, u64::from(!queued));
             }
-            Origin::Control => {
-                if let Some(asker) = self.asked.remove(&id) {
-                    // A command that has given up waits no more.
-                    let _ = asker.send(reply);
+            Origin::Control => match reply {
+                Reply::Tally { queued, full } => {
+                    self.gathered(id, |it| it.counted(queued, full));
                 }
-            }
+                Reply::Members { part, last } => self.gathered(id, |it| it.listed(part, last)),
+                Reply::Verdict(_) | Reply::Info(_) => {
+                    if let Some(asker) = self.asked.remove(&id) {
+                        // A command that has given up waits no more.
+                        let _ = asker.send(reply);
+                    }
+                }
+            },
         }
     }
 

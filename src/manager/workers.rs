@@ -180,6 +180,11 @@ impl WorkerHandle {
         self.answer(&ManagerToWorker::Members { id, part, last })
     }
 
+    /// Answers who is present in a room: behind what has changed before.
+    pub fn presence(&self, id: RequestId, list: Body<'_>) {
+        self.insist(&ManagerToWorker::PresenceAnswer { id }, list, Vec::new());
+    }
+
     /// Tells it how many workers are asked by its call.
     pub fn asked(&self, id: RequestId, workers: u32, refused: u32, last: bool) {
         // One that is lost is as the silence of a worker.

@@ -25,6 +25,7 @@ Examples:
   wsd status                     the processes, what they do, and how much of it
   wsd connections                who is connected
   wsd push 14450488833 'hello'   a message to one client, from anywhere on this machine
+  wsd publish lobby 'hello'      a message to everybody in a room
   wsd reload                     new code and configuration; nobody is disconnected
   wsd stop                       returns when every process has ended
 ";
@@ -84,18 +85,49 @@ enum Command {
         /// Only those that do not read, the one with the most bytes that wait first; at most 100.
         #[arg(long)]
         slow: bool,
+        /// Of this room alone.
+        #[arg(long, value_name = "ROOM")]
+        room: Option<String>,
+        /// Of this user alone.
+        #[arg(long, value_name = "UID")]
+        uid: Option<String>,
+    },
+    /// List the rooms that have members, and how many.
+    Rooms,
+    /// List the members of a room.
+    Members {
+        /// The room.
+        room: String,
+    },
+    /// Send a text message to the members of a room, and say how many got it.
+    Publish {
+        /// The room.
+        room: String,
+        /// The message; `-` reads it from standard input.
+        text: OsString,
+        /// Send it as a binary message.
+        #[arg(long)]
+        binary: bool,
+        /// Leave this client out.
+        #[arg(long, value_name = "FD")]
+        except: Option<Fd>,
     },
     /// Show what is known of one client.
     Info {
         /// The client's number, as `connections` shows it.
         fd: Fd,
     },
-    /// Push a text message to one client; status 4 when it is gone.
+    /// Push a text message to one client, or to every connection of a user; status 4 when there
+    /// is none.
     Push {
-        /// The client's number, as `connections` shows it.
-        fd: Fd,
+        /// The client's number, as `connections` shows it; with --uid, the message.
+        fd: OsString,
         /// The message; `-` reads it from standard input.
-        text: OsString,
+        #[arg(required_unless_present = "uid")]
+        text: Option<OsString>,
+        /// To every connection of this user: push --uid UID TEXT.
+        #[arg(long, value_name = "UID", conflicts_with = "text")]
+        uid: Option<String>,
         /// Send it as a binary message.
         #[arg(long)]
         binary: bool,
@@ -264,13 +296,24 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         Command::Reload => command::reload(dir, json),
         Command::Upgrade => command::upgrade(dir, json),
         Command::Status => command::status(dir, json),
-        Command::Connections { slow: false } => command::connections(dir, json),
-        Command::Connections { slow: true } => command::slow(dir, json),
-        Command::Info { fd } => command::info(dir, fd, json),
-        Command::Push { fd, text, binary } => match message(text) {
-            Ok(text) => command::push(dir, fd, kind(binary), &text, json),
+        Command::Connections { slow: true, .. } => command::slow(dir, json),
+        Command::Connections { room, uid, .. } => command::connections(dir, room, uid, json),
+        Command::Rooms => command::rooms(dir, json),
+        Command::Members { room } => command::members(dir, &room, json),
+        Command::Publish { room, text, binary, except } => match message(text) {
+            Ok(text) => command::publish(dir, &room, except, (kind(binary), &text), json),
             Err(status) => status,
         },
+        Command::Info { fd } => command::info(dir, fd, json),
+        Command::Push { fd, text, uid, binary } => {
+            match whom(fd, text, uid).and_then(|(to, text)| Ok((to, message(text)?))) {
+                Ok((To::Client(fd), text)) => command::push(dir, fd, kind(binary), &text, json),
+                Ok((To::User(uid), text)) => {
+                    command::push_uid(dir, &uid, (kind(binary), &text), json)
+                }
+                Err(status) => status,
+            }
+        }
         Command::Broadcast { text, binary, except } => match message(text) {
             Ok(text) => command::broadcast(dir, kind(binary), except, &text, json),
             Err(status) => status,
@@ -286,6 +329,33 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         | Command::Connect { .. }
         | Command::Completions { .. }
         | Command::Manual { .. } => ExitStatus::Usage,
+    }
+}
+
+/// For whom a push is.
+enum To {
+    Client(Fd),
+    User(String),
+}
+
+/// For whom a push is, and its text: without a client's number the first word is the text.
+fn whom(
+    first: OsString,
+    second: Option<OsString>,
+    uid: Option<String>,
+) -> Result<(To, OsString), ExitStatus> {
+    match (uid, second) {
+        (Some(uid), _) => Ok((To::User(uid), first)),
+        (None, Some(text)) => match first.to_str().and_then(|number| number.parse().ok()) {
+            Some(fd) => Ok((To::Client(fd), text)),
+            None => {
+                let first = first.to_string_lossy();
+                eprintln!("wsd: {first:?} is no client's number: see `wsd connections`");
+                Err(ExitStatus::Usage)
+            }
+        },
+        // clap asks for one of the two.
+        (None, None) => Err(ExitStatus::Usage),
     }
 }
 

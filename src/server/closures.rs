@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Server;
+use crate::api::rooms::PresenceEvent;
 use crate::api::{
     Accept, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, IntoFlow, Request,
 };
@@ -32,6 +33,7 @@ pub struct Closures {
     request: Hook<HttpRequest, Option<HttpResponse>>,
     worker_message: Hook<(Slot, Bytes)>,
     attach: Hook<(Rc<Request>, Option<Bytes>)>,
+    presence: Hook<PresenceEvent>,
     freeze: Option<Freeze>,
     states: Vec<MakeState>,
     made: RefCell<Vec<KeepState>>,
@@ -158,6 +160,16 @@ impl Server {
         self
     }
 
+    /// A user has come into a room that has presence, or has left it: on each worker that has
+    /// members there.
+    pub fn on_presence<R: IntoFlow<(), M>, M>(
+        mut self,
+        f: impl Fn(Context, PresenceEvent) -> R + 'static,
+    ) -> Server {
+        self.closures.presence = Some(Box::new(move |ctx, event| f(ctx, event).into_flow()));
+        self
+    }
+
     /// What to keep of a connection that is about to move to another process, and the place to
     /// forget the client here: its `on_close` runs in the other one.
     pub fn freeze(mut self, f: impl Fn(Context, Fd) -> Option<Bytes> + 'static) -> Server {
@@ -189,6 +201,10 @@ impl Handler for Closures {
 
     fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
         call(&self.open, ctx, request)
+    }
+
+    fn on_presence(&self, ctx: &Context, event: PresenceEvent) -> Flow {
+        call(&self.presence, ctx, event)
     }
 
     fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {

@@ -284,6 +284,8 @@ impl Worker {
             | ManagerToWorker::Asked { .. }
             | ManagerToWorker::Tally { .. }
             | ManagerToWorker::Members { .. }
+            | ManagerToWorker::Presence { .. }
+            | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.

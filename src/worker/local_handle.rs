@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Worker;
 use super::deferred::DeferredSend;
 use super::push::Route;
-use crate::api::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
+use crate::api::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
 use crate::api::{
     AppReport, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Reactor,
     TaskError, Verdict,
@@ -122,6 +122,14 @@ impl Reactor for LocalHandle {
 
     fn count(&self, call: Call, reason: &str) -> LocalFuture<Tally> {
         self.with(ready(Tally::default()), |worker| worker.count_all(call, reason))
+    }
+
+    fn presence(&self, room: Topic) -> LocalFuture<Vec<Present>> {
+        self.with(ready(Vec::new()), |worker| worker.presence(room))
+    }
+
+    fn publish_here(&self, publish: Publish) {
+        self.with((), |worker| worker.publish_to_own(publish));
     }
 
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

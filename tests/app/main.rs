@@ -16,6 +16,7 @@ mod laravel_tasks;
 mod names;
 mod plays;
 mod processes;
+mod rooms;
 mod scripts;
 mod shared;
 mod sites;

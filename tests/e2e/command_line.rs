@@ -180,3 +180,51 @@ async fn the_program_writes_its_manual_and_its_completions() {
         assert!(text.contains("connections"), "{shell}");
     }
 }
+
+#[tokio::test]
+async fn rooms_and_users_are_reached_from_the_command_line() {
+    let server = Setup::testbed().start().await;
+    let (mut one, mut other) = (server.client_on(0).await, server.client_on(1).await);
+    let (one_is, other_is) = (one.who().await.fd, other.who().await.fd);
+    for client in [&mut one, &mut other] {
+        client.ask("join-confirmed me lobby").await;
+    }
+    other.ask("bind me ann").await;
+    server.has_connections(2).await;
+    let rooms = serde_json::json!([{"room": "lobby", "members": 2}]);
+    assert_eq!(printed(&server, "rooms").await, rooms);
+    assert!(server.wsd(["rooms"]).await.ok().contains("1 room"));
+    let members = server.wsd(["members", "lobby", "--json"]).await.ok();
+    let members: Value = serde_json::from_str(&members).unwrap();
+    let listed: Vec<&Value> = members.as_array().unwrap().iter().collect();
+    for (fd, uid) in [(one_is, Value::Null), (other_is, "ann".into())] {
+        assert!(listed.contains(&&serde_json::json!({"fd": fd, "uid": uid})), "{members}");
+    }
+    assert_eq!(server.wsd(["publish", "lobby", "hello"]).await.ok(), "queued for 2\n");
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.receive().await, "hello");
+    }
+    assert_eq!(server.wsd(["publish", "nowhere", "hello"]).await.ok(), "nobody is there\n");
+    let tally = server.wsd(["publish", "lobby", "again", "--json"]).await.ok();
+    let tally: Value = serde_json::from_str(&tally).unwrap();
+    assert_eq!((&tally["queued"], &tally["workers"]), (&2.into(), &2.into()), "{tally}");
+    assert_eq!(one.receive().await, "again");
+    assert_eq!(other.receive().await, "again");
+    assert_eq!(server.wsd(["push", "--uid", "ann", "to you"]).await.ok(), "queued for 1\n");
+    assert_eq!(other.receive().await, "to you");
+    let nobody = server.wsd(["push", "--uid", "bob", "to you"]).await;
+    assert_eq!(nobody.code, Some(4), "{nobody:?}");
+    assert!(nobody.stderr.contains("user bob has no connection"), "{nobody:?}");
+    let listed = server.wsd(["connections", "--room", "lobby", "--json"]).await.ok();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    let listed = server.wsd(["connections", "--uid", "ann", "--json"]).await.ok();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed[0]["fd"], &listed[0]["uid"]), (&other_is.into(), &"ann".into()));
+    assert!(server.wsd(["connections"]).await.ok().contains("ann"));
+    let fd = other_is.to_string();
+    assert!(server.wsd(["info", &fd]).await.ok().contains("lobby"));
+    let wrong = server.wsd(["push", "someone", "hello"]).await;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(wrong.stderr.contains("no client's number"), "{wrong:?}");
+}

@@ -27,6 +27,16 @@ async fn another_worker_answers_knowing_nothing_but_the_number() {
     assert!(known.contains(&answer.as_str()), "{answer}");
 }
 
+/// Eight clients on four workers, before and after a reload, and after the deaths of a worker,
+/// whose clients come back, and of the manager.
+#[tokio::test]
+async fn the_chat_of_rooms_reaches_all_of_eight_on_four_workers_whatever_dies() {
+    let source = include_str!("../../examples/rooms.rs");
+    assert!(source.lines().count() <= 41);
+    let server = Setup::example("rooms").set("worker_num", 4).start().await;
+    all_of_eight_hear_each_whatever_dies(&server).await;
+}
+
 /// A program built on the crate is a daemon like the stock one.
 #[tokio::test]
 async fn any_program_has_the_whole_command_line() {

@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use wsd::api::rooms::PresenceEvent;
 use wsd::api::{
     Accept, Context, Frame, Handle, Handshake, HttpRequest, HttpResponse, Message, Refuse,
     Request, Verdict,
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
             note(format_args!("close {fd} {} {} {:?}", close.cause, close.code, close.by()));
         })
         .on_request(request)
+        .on_presence(|ctx: Context, event: PresenceEvent| {
+            let what = if event.joined { "added" } else { "removed" };
+            ctx.publish_here(&event.room, format!("{what} {}", event.uid));
+        })
         .on_worker_message(worker_message)
         .run()
 }
@@ -288,6 +293,10 @@ fn at_once(ctx: &Context, me: Fd, command: &str, rest: &str) -> Option<String> {
     let verdict = match command {
         "push" => ctx.push(client(me, first), more),
         "join" => ctx.join(client(me, first), more),
+        "join-with" => {
+            let (room, info) = more.split_once(' ').expect("a room and an info");
+            ctx.join_with(client(me, first), room, &info)
+        }
         "leave" => ctx.leave(client(me, first), more),
         "bind" => ctx.bind(client(me, first), more),
         "unbind" => ctx.unbind(client(me, first)),
@@ -325,6 +334,7 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
             ctx.close_uid(first, code.parse().expect("a code"), reason).await.to_string()
         }
         "members" => serde_json::to_string(&ctx.members(rest).await).expect("JSON"),
+        "presence" => serde_json::to_string(&ctx.presence(rest).await).expect("JSON"),
         "count" => ctx.count(rest).await.queued.to_string(),
         "rooms" => ctx.rooms(client(me, first)).join(","),
         "uid" => ctx.uid(client(me, first)).unwrap_or_default(),

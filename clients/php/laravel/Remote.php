@@ -10,6 +10,8 @@ use Wsd\SwooleSettings;
 /** `app('swoole')` outside of the server: in artisan, queue workers, cron, PHP-FPM. */
 final class Remote
 {
+    use \Wsd\RoomsOf;
+
     private Control $control;
 
     public function __construct(SwooleSettings $settings)
@@ -64,6 +66,11 @@ final class Remote
     public function getClientInfo(int $fd): array|false
     {
         return $this->control->info($fd) ?? false;
+    }
+
+    protected function wsdRooms(): Control
+    {
+        return $this->control;
     }
 
     /** Starts processes with the code as it is on disk now; clients stay. False where that failed. */

@@ -87,7 +87,7 @@ final class Server extends SwooleServer
         $this->on('task', fn (SwooleServer $server, int $id, int $from, mixed $data) => $this->tasks->run($data));
         $this->on('finish', fn (SwooleServer $server, int $id, mixed $data) => $this->tasks->finish($data));
         $this->on('pipeMessage', fn (SwooleServer $server, int $from, mixed $data) => $this->tasks->run($data));
-        $this->bind();
+        $this->connectHandlers();
         $this->app->on('request', function (App $app, Request $request, Reply $reply): void {
             $this->page($request, $reply);
         });
@@ -111,11 +111,11 @@ final class Server extends SwooleServer
     {
     }
 
-    protected function bind(): void
+    protected function connectHandlers(): void
     {
         $this->handlers['message'] ??= static fn () => null;
         $websocket = isset($this->handlers['open']);
-        parent::bind();
+        parent::connectHandlers();
         if ($websocket) {
             $this->app->on('handshake', fn (App $app, Request $request) => $this->admit($request));
             $this->app->on('open', fn (App $app, Request $request) => $this->opened($request));
@@ -180,6 +180,7 @@ final class Server extends SwooleServer
     private function opened(Request $request): void
     {
         $swoole = SwooleRequest::of($request, $this->port);
+        $this->bindUser($request->fd);
         $this->attempt(fn () => $this->handler()->onOpen($this, $swoole));
         [$illuminate, $response] = $this->admitted ?? [null, null];
         $this->admitted = null;
@@ -190,6 +191,18 @@ final class Server extends SwooleServer
             $this->attempt(fn () => $illuminate->session()->save());
         }
         $this->complete($illuminate, $response);
+    }
+
+    /** Whoever is signed in at the upgrade is the connection's user (laravels.websocket.bind_user). */
+    private function bindUser(int $fd): void
+    {
+        if (($this->config['websocket']['bind_user'] ?? true) === false || !$this->laravel->bound('auth')) {
+            return;
+        }
+        $this->attempt(function () use ($fd): void {
+            $id = $this->laravel->make('auth')->id();
+            $id === null || $this->bind($fd, (string) $id);
+        });
     }
 
     private function page(Request $request, Reply $reply): void

@@ -29,6 +29,8 @@ namespace Wsd;
  */
 final class App
 {
+    use Rooms;
+
     public const TEXT = 1;
     public const BINARY = 2;
     /** A ping or pong of the application, at most 125 bytes. */
@@ -672,7 +674,7 @@ final class App
                 }
             } elseif ($frame['kind'] < Protocol::VERDICT) {
                 $this->backlog[] = $frame;
-            } elseif ($frame['id'] === $id && ($frame['kind'] < Protocol::TAKEN || $frame['kind'] === Protocol::PART)) {
+            } elseif (!in_array($frame['kind'], Protocol::TOLD, true) && $frame['id'] === $id) {
                 return $frame;
             } else {
                 $this->told($frame);

@@ -48,6 +48,94 @@ final class Control
         return $this->done($request)['ok'];
     }
 
+    /** Puts a client into a room; true when every publish finds the member. */
+    public function join(int $fd, string $room): bool
+    {
+        return $this->done(['cmd' => 'join', 'fd' => $fd, 'room' => $room])['ok'];
+    }
+
+    public function leave(int $fd, string $room): bool
+    {
+        return $this->done(['cmd' => 'leave', 'fd' => $fd, 'room' => $room])['ok'];
+    }
+
+    /** Makes a connection a user's. */
+    public function bind(int $fd, string|int $uid): bool
+    {
+        return $this->done(['cmd' => 'bind', 'fd' => $fd, 'uid' => (string) $uid])['ok'];
+    }
+
+    /** Makes a connection nobody's. */
+    public function unbind(int $fd): bool
+    {
+        return $this->done(['cmd' => 'bind', 'fd' => $fd])['ok'];
+    }
+
+    /**
+     * Sends a message to the members of a room, or of each of several.
+     *
+     * @param string|list<string> $room
+     */
+    public function publish(string|array $room, string $data, int $opcode = App::TEXT, int $except = 0): bool
+    {
+        $sent = true;
+        foreach ((array) $room as $name) {
+            $sent = $this->tally(['room' => $name], $data, $opcode, $except)['ok'] && $sent;
+        }
+        return $sent;
+    }
+
+    /** @return array<string, mixed> what became of it: queued, full, workers, answered, refused */
+    public function publishConfirmed(string $room, string $data, int $opcode = App::TEXT, int $except = 0): array
+    {
+        return $this->tally(['room' => $room], $data, $opcode, $except);
+    }
+
+    /** Sends a message to every connection of a user. False when the user has none. */
+    public function pushUid(string|int $uid, string $data, int $opcode = App::TEXT): bool
+    {
+        return $this->tally(['uid' => (string) $uid], $data, $opcode, 0)['ok'];
+    }
+
+    /** Closes every connection of a user. False when the user has none. */
+    public function closeUid(string|int $uid, int $code = 1000, string $reason = ''): bool
+    {
+        $request = ['cmd' => 'close_user', 'uid' => (string) $uid, 'code' => $code, 'reason' => $reason];
+        return $this->done($request)['ok'];
+    }
+
+    /** @return list<array{fd: int, uid: ?string}> the members of a room */
+    public function members(string $room): array
+    {
+        return $this->list(['cmd' => 'members', 'room' => $room]);
+    }
+
+    /** @return list<array{fd: int, uid: ?string}> the connections of a user */
+    public function connectionsOf(string|int $uid): array
+    {
+        return $this->list(['cmd' => 'members', 'uid' => (string) $uid]);
+    }
+
+    /** @return list<array{room: string, members: int}> the rooms that have members */
+    public function rooms(): array
+    {
+        return $this->list(['cmd' => 'rooms']);
+    }
+
+    /** What is kept with a client's connection; null where nothing is. */
+    public function session(int $fd): mixed
+    {
+        $json = $this->info($fd)['session'] ?? null;
+        return $json === null ? null : json_decode($json, true);
+    }
+
+    /** Keeps a value, as JSON, with a client's connection. */
+    public function setSession(int $fd, mixed $value): bool
+    {
+        $json = $value === null ? '' : json_encode($value, JSON_THROW_ON_ERROR);
+        return $this->done(['cmd' => 'session', 'fd' => $fd, 'bytes' => strlen($json)], $json)['ok'];
+    }
+
     /** @return array<string, mixed>|null what is known of a client; null when it is gone */
     public function info(int $fd): ?array
     {
@@ -59,11 +147,7 @@ final class Control
     /** @return list<array<string, mixed>> every open connection: fd, worker, peer, … */
     public function connections(): array
     {
-        $connections = [];
-        $this->done(['cmd' => 'connections'], '', function (array $connection) use (&$connections): void {
-            $connections[] = $connection;
-        });
-        return $connections;
+        return $this->list(['cmd' => 'connections']);
     }
 
     /** @return array<string, mixed> the object of `wsd status --json` */
@@ -176,6 +260,23 @@ final class Control
             throw new \RuntimeException('wsd: ' . ($answer['error'] ?? 'refused without a reason'));
         }
         return $answer;
+    }
+
+    /** @param array<string, string> $to */
+    private function tally(array $to, string $data, int $opcode, int $except): array
+    {
+        $but = $except === 0 ? [] : ['except' => $except];
+        return $this->done(['cmd' => 'publish'] + $to + self::body($data, $opcode) + $but, $data);
+    }
+
+    /** @return list<array<string, mixed>> */
+    private function list(array $request): array
+    {
+        $items = [];
+        $this->done($request, '', function (array $item) use (&$items): void {
+            $items[] = $item;
+        });
+        return $items;
     }
 
     /** @return list<string> */

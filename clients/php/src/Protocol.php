@@ -39,13 +39,26 @@ final class Protocol
     public const END = 47;
     public const BODY = 48;
     public const READ = 49;
+    public const JOIN = 50;
+    public const LEAVE = 51;
+    public const BIND = 52;
+    public const SESSION = 53;
+    public const PUBLISH = 54;
+    public const MEMBERS = 55;
     public const PROTECT = 56;
+    public const CLOSE_USER = 57;
+    public const EXPIRE = 58;
 
     public const VERDICT = 64;
     public const TAKEN = 69;
     public const NOTE = 70;
     public const PLACE = 71;
     public const PART = 72;
+    public const TALLY = 73;
+    public const MEMBERS_ANSWER = 74;
+
+    /** What the worker says that is neither an event nor an answer. */
+    public const TOLD = [self::TAKEN, self::NOTE, self::PLACE];
 
     /** The code of SHUTDOWN where the worker ends too. */
     public const WORKER_LEAVES = 2;
@@ -73,7 +86,8 @@ final class Protocol
     public const IN_ORDER = 64;
     public const WANT_CONTROL = 128;
 
-    public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid'];
+    public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
+        'no_user'];
 
     /** One frame as bytes. */
     public static function frame(

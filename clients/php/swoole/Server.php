@@ -20,6 +20,8 @@ use Wsd\Watcher;
 #[\AllowDynamicProperties]
 class Server implements \Wsd\OpenSwooleServer
 {
+    use \Wsd\RoomsOf;
+
     /** Events that wsd has; the others of Swoole are accepted, and said at the start. */
     protected const EVENTS = ['start', 'workerstart', 'workerstop', 'open', 'message', 'close', 'request',
         'handshake', 'beforehandshakeresponse', 'pipemessage', 'task', 'finish', 'connect', 'disconnect',
@@ -110,7 +112,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->check();
         SwooleScript::look();
         if (App::isAppProcess()) {
-            $this->bind();
+            $this->connectHandlers();
             exit($this->app->run());
         }
         if ($this->ended) {
@@ -481,7 +483,12 @@ class Server implements \Wsd\OpenSwooleServer
     }
 
     /** Sets the handlers of the native application. */
-    protected function bind(): void
+    protected function wsdRooms(): App
+    {
+        return $this->app;
+    }
+
+    protected function connectHandlers(): void
     {
         $this->app->on('start', function (App $app): void {
             $processes = (int) $app->fact('processes');

@@ -19,8 +19,9 @@ impl Context {
     /// Puts a client into a room, wherever the client is. A room is there as soon as somebody is
     /// in it. The verdict is `Queued` where the client is this worker's and in the room now,
     /// `Relayed` where another worker will do it, `Gone` where there is no such client, `Full`
-    /// over `rooms_per_client` or `rooms_max`, and `TooBig` for a name of more than
-    /// `room_name_max` bytes. Who is in the room already stays in it once.
+    /// over `rooms_per_client` or `rooms_max`, `TooBig` for a name of more than `room_name_max`
+    /// bytes, and `NoUser` for a client that is nobody's where the room has presence. Who is in the
+    /// room already stays in it once.
     pub fn join(&self, fd: Fd, room: &str) -> Verdict {
         self.change(fd, Change::Join { room: room.to_owned(), info: None })
     }
@@ -47,12 +48,25 @@ impl Context {
     ) -> impl Future<Output = Result<Vec<Present>, Verdict>> + 'static {
         let change = Change::Join { room: room.to_owned(), info: None };
         let joined = self.reactor().change_confirmed(fd, change);
+        let (reactor, topic) = (self.reactor().clone(), Topic::room(room));
         async move {
             match joined.await {
-                Verdict::Queued => Ok(Vec::new()),
+                Verdict::Queued => Ok(reactor.presence(topic).await),
                 other => Err(other),
             }
         }
+    }
+
+    /// Who is present in a room that has presence (`rooms_presence`), by uid; of any other room
+    /// nobody.
+    pub fn presence(&self, room: &str) -> impl Future<Output = Vec<Present>> + 'static {
+        self.reactor().presence(Topic::room(room))
+    }
+
+    /// Sends a message to the members of a room that this worker has, and to no others: what each
+    /// worker is to say to its own, such as who has come (`on_presence`).
+    pub fn publish_here(&self, room: &str, message: impl Into<Message>) {
+        self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()));
     }
 
     /// Takes a client out of a room. Who was not in the room is not in it now either: `Queued`.

@@ -149,8 +149,10 @@ pub enum Act {
     },
     /// It is counted.
     Count,
-    /// It is listed.
+    /// It is listed; of no topic, each connection that has a user is.
     List,
+    /// The rooms are listed, with how many members each has.
+    Rooms,
 }
 
 /// What became of a publish that was confirmed: the sum of what the workers say, each of its own
@@ -239,6 +241,21 @@ impl Present {
     pub fn new(uid: String, count: u32, info: Option<String>) -> Present {
         Present { uid, count, info }
     }
+}
+
+/// Somebody has come into a room that has presence, or has left it: the first connection of a
+/// user, or the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresenceEvent {
+    /// The room.
+    pub room: String,
+    /// Who.
+    pub uid: String,
+    /// What the user gave as info when joining, as JSON.
+    pub info: Option<String>,
+    /// Whether the user has come; else left.
+    pub joined: bool,
 }
 
 /// What a connection has besides its request: on the worker that has the connection.

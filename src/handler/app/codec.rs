@@ -19,7 +19,8 @@ pub const COMPRESSED: u8 = 2;
 pub const ALL: u8 = 1;
 /// Flag of DONE: the answer to this request comes later.
 pub const LATER: u8 = 2;
-/// Flag of PUSH, DISCONNECT, PROTECT and SEND: VERDICT is waited for.
+/// Flag of PUSH, DISCONNECT, PROTECT, SEND and what changes a client's rooms: VERDICT is waited
+/// for; of PUBLISH, TALLY.
 pub const VERDICT: u8 = 1;
 /// Flag of SEND: to a process that does tasks.
 pub const TASK: u8 = 2;
@@ -133,8 +134,24 @@ kinds! {
     Body = 48,
     /// Ask for a part of a request's body that the worker holds.
     Read = 49,
+    /// Put a client into a room.
+    Join = 50,
+    /// Take a client out of a room.
+    Leave = 51,
+    /// Make a client a user's, or nobody's.
+    Bind = 52,
+    /// Keep something with a client's connection, as JSON.
+    Session = 53,
+    /// A message for the members of rooms, or for users.
+    Publish = 54,
+    /// Ask for the members of a room, or for the connections of a user.
+    Members = 55,
     /// Leave a client alone when the idle are swept.
     Protect = 56,
+    /// Close all connections of a user.
+    CloseUser = 57,
+    /// Close a client's connection at a time.
+    Expire = 58,
     /// What became of a push or a disconnect.
     Verdict = 64,
     /// The answer to `Info`.
@@ -153,6 +170,10 @@ kinds! {
     Place = 71,
     /// The answer to `Read`.
     Part = 72,
+    /// What became of a publish.
+    Tally = 73,
+    /// The answer to `Members`.
+    MembersAnswer = 74,
 }
 
 /// One frame. Which fields mean something depends on the kind; the others are 0.

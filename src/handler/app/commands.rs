@@ -12,13 +12,14 @@ use super::codec::{
 };
 use super::link::Link;
 use super::replies;
+use super::rooms;
 use super::shared::Answer;
 use crate::api::{Accept, AppReport, Context, Message, Opcode, Refuse, Verdict, is_reserved};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
 /// The code of VERDICT for text that is not UTF-8, after those of [`Verdict`].
-const INVALID_TEXT: u16 = 6;
+pub const INVALID_TEXT: u16 = 6;
 /// The code of VERDICT for a command that makes no sense.
 const INVALID: u16 = 7;
 
@@ -35,10 +36,17 @@ fn is_effect(kind: Kind) -> bool {
             | Kind::Body
             | Kind::Keep
             | Kind::Send
-    )
+            | Kind::Publish
+            | Kind::CloseUser
+    ) || rooms::is_change(kind)
 }
 
-fn verdict_code(verdict: Verdict) -> u16 {
+fn is_about_client(kind: Kind) -> bool {
+    matches!(kind, Kind::Push | Kind::Disconnect | Kind::Protect | Kind::Keep)
+        || rooms::is_change(kind)
+}
+
+pub fn verdict_code(verdict: Verdict) -> u16 {
     match verdict {
         Verdict::Queued => 0,
         Verdict::Relayed => 1,
@@ -46,6 +54,7 @@ fn verdict_code(verdict: Verdict) -> u16 {
         Verdict::Gone => 3,
         Verdict::TooBig => 4,
         Verdict::Unknown => 5,
+        Verdict::NoUser => 8,
     }
 }
 
@@ -70,7 +79,8 @@ pub fn wrong(link: &Rc<Link>, head: &Packet, broken: Broken) -> Result<(), Broke
         }
         Kind::Body => link.taken(head.id, 0, true),
         Kind::Read => bodies::gone(link, head.id),
-        Kind::Push | Kind::Disconnect | Kind::Send if head.flags & VERDICT != 0 => {
+        Kind::Members => link.answer(Packet { id: head.id, ..Packet::new(Kind::MembersAnswer) }),
+        kind if is_effect(kind) && head.flags & VERDICT != 0 => {
             let too_long = matches!(broken, Broken::Length(_));
             link.verdict(head.id, if too_long { verdict_code(Verdict::TooBig) } else { INVALID });
         }
@@ -85,13 +95,17 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         link.shared.pool.borrow_mut().reached(link.id);
     }
     match packet.kind {
-        Kind::Push | Kind::Disconnect | Kind::Protect | Kind::Keep => {
-            // Only these are about a client that may be waiting for its 101.
+        // Only these are about a client that may be waiting for its 101.
+        kind if is_about_client(kind) => {
+            let packet = rooms::answer_early(link, packet);
             let Some(packet) = link.shared.hold(packet) else { return Ok(()) };
             about_client(link, ctx, packet)
         }
         Kind::Done => done(link, ctx, &packet),
         Kind::Broadcast => broadcast(ctx, packet),
+        Kind::Publish => rooms::publish(link, ctx, packet),
+        Kind::Members => rooms::members(link, ctx, &packet),
+        Kind::CloseUser => rooms::close_user(link, ctx, packet),
         Kind::Ready => link.ready(&packet),
         Kind::Accept => accept(link, packet),
         Kind::Refuse => refuse(link, packet),
@@ -123,7 +137,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
     }
 }
 
-/// PUSH, DISCONNECT, PROTECT and KEEP, also those that were held back until the 101.
+/// What is about one client, also what was held back until the 101.
 pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     match packet.kind {
         Kind::Push => push(link, ctx, packet),
@@ -146,6 +160,7 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
             }
             Ok(())
         }
+        kind if rooms::is_change(kind) => rooms::change(link, ctx, &packet),
         _ if packet.body.len() > KEEP_BYTES_MAX => Err(Broken::Value(Kind::Keep)),
         _ => {
             link.shared.pool.borrow_mut().keep_bytes(packet.fd, &packet.body);
@@ -154,7 +169,7 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
     }
 }
 
-fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
+pub fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
     let opcode = match packet.code {
         1 => Opcode::Text,
         2 => Opcode::Binary,

@@ -18,6 +18,7 @@ mod process_queue;
 mod questions;
 mod replies;
 mod report;
+mod rooms;
 mod settings;
 mod shared;
 mod spawner;

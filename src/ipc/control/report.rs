@@ -270,4 +270,7 @@ pub struct Connection {
     pub connected_at: u64,
     /// How long nothing was received, in milliseconds.
     pub idle_ms: u64,
+    /// The user that it is bound to.
+    #[serde(default)]
+    pub uid: Option<String>,
 }

@@ -12,10 +12,16 @@ use crate::sys::clock::unix_ms;
 
 /// Lists every open connection: as a table for people, or as one JSON array. Each line is
 /// written when it comes, so a list of any length takes no memory here.
-pub(crate) fn connections(runtime_dir: &Path, json: bool) -> ExitStatus {
+pub(crate) fn connections(
+    runtime_dir: &Path,
+    room: Option<String>,
+    uid: Option<String>,
+    json: bool,
+) -> ExitStatus {
+    let request = Request::Connections { room, uid };
     list(runtime_dir, |control, out| match json {
-        true => as_json(control, &Request::Connections {}, out),
-        false => as_table(control, out),
+        true => as_json(control, &request, out),
+        false => as_table(control, &request, out),
     })
 }
 
@@ -106,12 +112,16 @@ fn rtt(us: u32) -> String {
     if us < 10_000 { format!("{us} us") } else { format!("{} ms", us / 1000) }
 }
 
-fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, ControlError> {
+fn as_table(
+    control: &mut Control,
+    request: &Request,
+    out: &mut impl Write,
+) -> Result<ExitStatus, ControlError> {
     let style = Style::for_stdout();
     let now = unix_ms();
-    let heading = row("fd", "worker", "since", "idle", "peer");
+    let heading = row("fd", "worker", "since", "idle", "peer", "uid");
     let mut any = false;
-    let answer = control.ask_list(&Request::Connections {}, b"", |item| {
+    let answer = control.ask_list(request, b"", |item| {
         let connection: Connection = serde_json::from_str(item)?;
         if !std::mem::replace(&mut any, true) {
             writeln!(out, "{}", style.text(Tone::Faint, &heading))?;
@@ -120,7 +130,9 @@ fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, C
         let worker = format!("{}.{}", connection.worker, connection.epoch);
         let fd = connection.fd.to_string();
         let idle = duration(connection.idle_ms);
-        writeln!(out, "{}", row(&fd, &worker, &since, &idle, &safe(&connection.peer)))
+        let uid = connection.uid.as_deref().map_or(String::new(), safe);
+        let line = row(&fd, &worker, &since, &idle, &safe(&connection.peer), &uid);
+        writeln!(out, "{}", line.trim_end())
     })?;
     if answer.ok {
         let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
@@ -133,8 +145,8 @@ fn as_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus, C
 }
 
 /// Columns wide enough for any fd, so that the list can stream.
-fn row(fd: &str, worker: &str, since: &str, idle: &str, peer: &str) -> String {
-    format!("{fd:>16}  {worker:>8}  {since:>9}  {idle:>9}  {peer}")
+fn row(fd: &str, worker: &str, since: &str, idle: &str, peer: &str, uid: &str) -> String {
+    format!("{fd:>16}  {worker:>8}  {since:>9}  {idle:>9}  {peer:<21}  {uid}")
 }
 
 /// Shows what is known of one client.
@@ -178,8 +190,12 @@ fn card(info: &Info, now: u64) -> String {
         ("sent", bytes(info.bytes_out)),
         ("queued", format!("{} for {}", bytes(info.queued_bytes), duration(info.queued_ms))),
         ("path", safe(&info.path)),
+        ("user", info.uid.as_deref().map_or(String::new(), safe)),
+        ("rooms", safe(&info.rooms.join(", "))),
+        ("session", info.session.as_deref().map_or(String::new(), safe)),
     ];
-    let fields = fields.into_iter().chain(tcp(info));
+    // What few have is shown where it is there.
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_empty()).chain(tcp(info));
     for (name, value) in fields {
         table.row(vec![(name.to_owned(), Tone::Faint), (value, Tone::Plain)]);
     }

@@ -46,7 +46,7 @@ pub(crate) fn close(
     told(runtime_dir, &request, b"", json, |_| format!("client {fd} is being closed\n"))
 }
 
-fn told(
+pub(super) fn told(
     runtime_dir: &Path,
     request: &Request,
     body: &[u8],

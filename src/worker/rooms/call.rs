@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::Gather;
 use super::table::CountsAs;
 use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Publish, TOPICS_MAX, Tally, Topic};
 use crate::api::{LocalFuture, Verdict};
@@ -67,6 +66,17 @@ impl Worker {
         self.add(Counter::Publishes, 1);
         let except = except.map_or(0, Fd::as_u64);
         self.ask_all(Call { topics, except, act: Act::Publish(opcode) }, &data, gather)
+    }
+
+    /// Sends a message to the members of some topics that are here, and to nobody elsewhere.
+    pub(in crate::worker) fn publish_to_own(self: &Rc<Self>, publish: Publish) {
+        let Publish { topics, except, opcode, data } = publish;
+        if self.is_too_big(opcode, &data) {
+            self.count_verdict(Verdict::TooBig);
+            return;
+        }
+        let whom = Whom { except: except.map_or(0, Fd::as_u64), only: &[], ours_alone: false };
+        self.publish_here(&topics, opcode, &data, whom);
     }
 
     /// Whether no member can be of these.
@@ -157,9 +167,16 @@ impl Worker {
         body: Body<'_>,
     ) -> crate::error::Result<()> {
         let whom = Whom { except: call.except, only, ours_alone: false };
-        if call.act == Act::List {
-            self.tell_list(origin, id, self.list_here(&call.topics, whom));
-            return Ok(());
+        match call.act {
+            Act::List => {
+                self.tell_list(origin, id, self.list_here(&call.topics, whom));
+                return Ok(());
+            }
+            Act::Rooms => {
+                self.tell_rooms(origin, id);
+                return Ok(());
+            }
+            _ => {}
         }
         let Counted { queued, full } = self.call_here(call, &body.into_bytes()?, whom);
         if id != 0 {
@@ -176,6 +193,20 @@ impl Worker {
         self.say(&WorkerToManager::Members { origin, id, part: Vec::new(), last: true });
     }
 
+    /// Tells the rooms here, and how many members each has: as many rooms as members are listed.
+    fn tell_rooms(&self, origin: Origin, id: RequestId) {
+        let rooms: Vec<(Topic, u64)> = {
+            let rooms = self.rooms.table.borrow();
+            let named = rooms.topics().filter(|topic| !topic.is_user());
+            let counted = named.map(|topic| (topic.clone(), rooms.members(topic).len() as u64));
+            counted.filter(|(_, count)| *count > 0).take(MEMBERS_MAX).collect()
+        };
+        for part in rooms.chunks(PART) {
+            self.say(&WorkerToManager::Rooms { origin, id, part: part.to_vec(), last: false });
+        }
+        self.say(&WorkerToManager::Rooms { origin, id, part: Vec::new(), last: true });
+    }
+
     /// Asks our own members.
     fn call_here(self: &Rc<Self>, call: &Call, body: &Bytes, whom: Whom<'_>) -> Counted {
         match call.act {
@@ -189,7 +220,7 @@ impl Worker {
                     .filter(|key| self.close_here(*key, code, &reason, cause) == Verdict::Queued);
                 Counted { queued: closed.count() as u64, full: 0 }
             }
-            Act::Count | Act::List => {
+            Act::Count | Act::List | Act::Rooms => {
                 Counted { queued: self.keys_of(&call.topics, whom).len() as u64, full: 0 }
             }
         }
@@ -260,13 +291,18 @@ impl Worker {
         meant.map(|(key, _)| key).collect()
     }
 
+    /// The members of some topics, or, of none, every connection that has a user.
     fn list_here(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Member> {
-        let keys = self.keys_of(topics, whom);
+        let keys = match topics {
+            [] => self.keys(|it| it.is_open() && !it.memberships.is_empty()),
+            topics => self.keys_of(topics, whom),
+        };
         let table = self.table.borrow();
         let members = keys.into_iter().filter_map(|key| {
             let connection = table.get(key)?;
             Some(Member::new(connection.fd?, self.belongings_of(connection).uid))
         });
+        let members = members.filter(|member| !topics.is_empty() || member.uid.is_some());
         members.take(MEMBERS_MAX).collect()
     }
 
@@ -280,7 +316,7 @@ impl Worker {
             Verdict::TooBig => Box::pin(std::future::ready(Err(Verdict::TooBig))),
             _ => Box::pin(async move {
                 question.answer().await;
-                Ok(Gather::take(&gather).0)
+                Ok(gather.take().finish().0)
             }),
         }
     }
@@ -295,7 +331,7 @@ impl Worker {
         self.ask_all(call, &Bytes::copy_from_slice(reason.as_bytes()), Some(question.id));
         Box::pin(async move {
             question.answer().await;
-            Gather::take(&gather).0
+            gather.take().finish().0
         })
     }
 
@@ -309,7 +345,7 @@ impl Worker {
         self.ask_all(call, &Bytes::new(), Some(question.id));
         Box::pin(async move {
             question.answer().await;
-            Gather::take(&gather).1
+            gather.take().finish().1
         })
     }
 }

@@ -93,6 +93,9 @@ impl Worker {
         info: Option<String>,
     ) -> Verdict {
         let config = &self.settings.config;
+        if self.has_presence(&topic) && self.user_of(table, key).is_none() {
+            return Verdict::NoUser;
+        }
         let full = {
             let rooms = self.rooms.table.borrow();
             let of = table.get(key).map(|it| &it.memberships);
@@ -113,7 +116,11 @@ impl Worker {
 
     fn leave_here(&self, table: &mut Table, key: Key, topic: &Topic) {
         let now = tick(self.now_ms.get());
+        let user = self.has_presence(topic).then(|| self.user_of(table, key)).flatten();
         if self.rooms.table.borrow_mut().leave(table, key.index, topic, now) {
+            if let Some(user) = user {
+                self.exit_presence(topic, user.name());
+            }
             self.board.sub(crate::ipc::scoreboard::Counter::Memberships, 1);
         }
         if let Some(connection) = table.get_mut(key) {
@@ -131,19 +138,29 @@ impl Worker {
             return Verdict::Full;
         }
         drop(rooms);
-        self.unbind_here(table, key);
+        // Where it is present one user leaves and another comes.
+        let present_in = self.presence_rooms_of(table, key);
+        if let Some(before) = self.user_of(table, key) {
+            present_in.iter().for_each(|room| self.exit_presence(room, before.name()));
+            self.leave_here(table, key, &before);
+        }
         self.enter_room(table, key, user, None);
+        present_in.iter().for_each(|room| self.enter_presence(table, key, room));
         Verdict::Queued
     }
 
+    /// It is nobody's any more, and so in no room that has presence.
     fn unbind_here(&self, table: &mut Table, key: Key) {
+        for room in self.presence_rooms_of(table, key) {
+            self.leave_here(table, key, &room);
+        }
         if let Some(user) = self.user_of(table, key) {
             self.leave_here(table, key, &user);
         }
     }
 
     /// Whose a connection is.
-    fn user_of(&self, table: &Table, key: Key) -> Option<Topic> {
+    pub(super) fn user_of(&self, table: &Table, key: Key) -> Option<Topic> {
         let rooms = self.rooms.table.borrow();
         rooms.topics_of(&table.get(key)?.memberships).find(|topic| topic.is_user()).cloned()
     }

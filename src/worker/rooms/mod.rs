@@ -9,10 +9,12 @@
 //! - [`change`]: joins, leaves, binds, sessions and expiry, of clients here and elsewhere.
 //! - [`call`]: publishes and questions to all members, here and elsewhere.
 //! - [`gather`]: their answers.
+//! - [`presence`]: who is in rooms that have presence.
 
 mod call;
 mod change;
 mod gather;
+mod presence;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -20,7 +22,6 @@ use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
-pub(super) use gather::Gather;
 pub(super) use table::Memberships;
 
 use super::Worker;
@@ -48,6 +49,7 @@ pub(super) struct Rooms {
     /// The number of the last `Interest` that is to be answered.
     last_number: Cell<u64>,
     waiting: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
+    presence: RefCell<presence::Presence>,
     /// Whether there may be connections that came over and are not ours yet for everybody.
     has_arrivals: Cell<bool>,
 }
@@ -84,7 +86,11 @@ impl table::Holders for Table {
 impl Worker {
     /// A connection is not a member of anything any more.
     pub(super) fn leave_rooms(&self, table: &mut Table, key: Key) {
-        if table.get(key).is_some_and(|it| it.memberships.len() > 0) {
+        if table.get(key).is_some_and(|it| !it.memberships.is_empty()) {
+            let rooms = self.presence_rooms_of(table, key);
+            if let (false, Some(user)) = (rooms.is_empty(), self.user_of(table, key)) {
+                rooms.iter().for_each(|room| self.exit_presence(room, user.name()));
+            }
             let now = super::timers::tick(self.now_ms.get());
             let left = self.rooms.table.borrow_mut().leave_all(table, key.index, now);
             self.board.sub(Counter::Memberships, left as u64);
@@ -126,7 +132,10 @@ impl Worker {
         topics: Vec<(Topic, Option<String>)>,
     ) {
         self.rooms.has_arrivals.set(true);
-        for (topic, info) in topics {
+        // Whose it is first: the others may have presence.
+        let (user, rooms): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|(topic, _)| topic.is_user());
+        for (topic, info) in user.into_iter().chain(rooms) {
             self.enter_room(table, key, topic, info);
         }
     }
@@ -146,7 +155,10 @@ impl Worker {
             self.add(Counter::Memberships, 1);
         }
         if joined == table::Joined::First {
-            self.say_interest(0, vec![topic], Vec::new(), Vec::new());
+            self.say_interest(0, vec![topic.clone()], Vec::new(), Vec::new());
+        }
+        if joined != table::Joined::Again && self.has_presence(&topic) {
+            self.enter_presence(table, key, &topic);
         }
     }
 
@@ -173,6 +185,10 @@ impl Worker {
                 self.gathered(id, |it| it.listed(part, last));
             }
             ManagerToWorker::Noted { number } => self.noted(number),
+            ManagerToWorker::Presence { room, whole } => self.hear_presence(&room, whole, body)?,
+            ManagerToWorker::PresenceAnswer { id } => {
+                self.answer_presence(id, presence::read_list(body)?);
+            }
             _ => {}
         }
         Ok(())
@@ -193,6 +209,7 @@ impl Worker {
     pub(super) fn tell_vacant(&self) {
         let since = super::timers::tick(self.now_ms.get()).saturating_sub(ticks(LINGER));
         let closed = self.rooms.table.borrow_mut().close_vacant(since);
+        closed.iter().for_each(|room| self.forget_presence(room));
         for part in parts(closed) {
             self.say_interest(0, Vec::new(), part, Vec::new());
         }
@@ -211,6 +228,7 @@ impl Worker {
         for part in parts(topics) {
             self.say(&interest(0, part));
         }
+        self.introduce_presence();
         if !self.rooms.waiting.borrow().is_empty() {
             self.say(&interest(self.rooms.last_number.get(), Vec::new()));
         }

@@ -22,14 +22,30 @@ pub struct Membership {
     place: u32,
 }
 
-/// The rooms of a connection. Most are in none or in one.
-#[derive(Debug, Default)]
-pub enum Memberships {
-    #[default]
-    None,
-    One(Membership),
-    #[allow(clippy::box_collection, reason = "a vector itself would be 8 bytes for everybody")]
-    Many(Box<Vec<Membership>>),
+/// The rooms of a connection: none, one, or where the worker keeps the list of several. Every
+/// connection has one of these, so it is as small as a single membership.
+#[derive(Debug, Clone, Copy)]
+pub struct Memberships(Membership);
+
+/// In the place of a room's index: there is none.
+const NONE: u32 = u32::MAX;
+/// In the place of a room's index: `place` is that of a list.
+const SEVERAL: u32 = u32::MAX - 1;
+
+impl Default for Memberships {
+    fn default() -> Memberships {
+        Memberships(Membership { room: NONE, place: 0 })
+    }
+}
+
+impl Memberships {
+    pub fn is_empty(self) -> bool {
+        self.0.room == NONE
+    }
+
+    fn list(self) -> Option<usize> {
+        (self.0.room == SEVERAL).then_some(self.0.place as usize)
+    }
 }
 
 /// A member of a room.
@@ -70,6 +86,8 @@ pub enum Joined {
 #[derive(Default)]
 pub struct Rooms {
     slab: Slab<Room>,
+    /// The memberships of connections that have several.
+    lists: Slab<Vec<Membership>>,
     by_topic: HashTable<u32>,
     /// Names may come from clients, who must not be able to make them collide.
     key: RandomState,
@@ -78,68 +96,17 @@ pub struct Rooms {
     vacancies: u32,
 }
 
-impl Memberships {
-    pub fn len(&self) -> usize {
-        match self {
-            Memberships::None => 0,
-            Memberships::One(_) => 1,
-            Memberships::Many(many) => many.len(),
-        }
-    }
-
-    pub fn as_slice(&self) -> &[Membership] {
-        match self {
-            Memberships::None => &[],
-            Memberships::One(one) => std::slice::from_ref(one),
-            Memberships::Many(many) => many,
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [Membership] {
-        match self {
-            Memberships::None => &mut [],
-            Memberships::One(one) => std::slice::from_mut(one),
-            Memberships::Many(many) => many,
-        }
-    }
-
-    fn push(&mut self, membership: Membership) {
-        match self {
-            Memberships::None => *self = Memberships::One(membership),
-            Memberships::One(first) => {
-                *self = Memberships::Many(Box::new(vec![*first, membership]));
-            }
-            Memberships::Many(many) => push_tight(many, membership),
-        }
-    }
-
-    fn swap_remove(&mut self, index: usize) {
-        match self {
-            Memberships::None => {}
-            Memberships::One(_) => *self = Memberships::None,
-            Memberships::Many(many) => {
-                many.swap_remove(index);
-                match many[..] {
-                    [] => *self = Memberships::None,
-                    [one] => *self = Memberships::One(one),
-                    _ => shrink_loose(many),
-                }
-            }
-        }
-    }
-}
-
-/// Vectors grow by a quarter: they are many, and what they have too much is paid for each.
+/// Vectors grow by an eighth: they are many, and what they have too much is paid for each.
 fn push_tight<T>(vec: &mut Vec<T>, item: T) {
     if vec.len() == vec.capacity() {
-        vec.reserve_exact(vec.len() / 4 + 1);
+        vec.reserve_exact(vec.len() / 8 + 1);
     }
     vec.push(item);
 }
 
 fn shrink_loose<T>(vec: &mut Vec<T>) {
     if vec.len() < vec.capacity() / 2 {
-        vec.shrink_to(vec.len() + vec.len() / 4);
+        vec.shrink_to(vec.len() + vec.len() / 8);
     }
 }
 
@@ -174,9 +141,53 @@ impl Rooms {
     }
 
     /// The topics of a connection.
-    pub fn topics_of(&self, memberships: &Memberships) -> impl Iterator<Item = &Topic> {
-        let memberships = memberships.as_slice().iter();
-        memberships.map(|membership| &self.slab[membership.room as usize].topic)
+    pub fn topics_of<'a>(&'a self, of: &'a Memberships) -> impl Iterator<Item = &'a Topic> {
+        self.all_of(of).iter().map(|membership| &self.slab[membership.room as usize].topic)
+    }
+
+    fn all_of<'a>(&'a self, of: &'a Memberships) -> &'a [Membership] {
+        match of.list() {
+            Some(list) => &self.lists[list],
+            None if of.is_empty() => &[],
+            None => std::slice::from_ref(&of.0),
+        }
+    }
+
+    fn all_of_mut<'a>(
+        lists: &'a mut Slab<Vec<Membership>>,
+        of: &'a mut Memberships,
+    ) -> &'a mut [Membership] {
+        match of.list() {
+            Some(list) => &mut lists[list],
+            None if of.is_empty() => &mut [],
+            None => std::slice::from_mut(&mut of.0),
+        }
+    }
+
+    fn add_to(&mut self, of: &mut Memberships, membership: Membership) {
+        match of.list() {
+            Some(list) => push_tight(&mut self.lists[list], membership),
+            None if of.is_empty() => of.0 = membership,
+            None => {
+                let list = self.lists.insert(vec![of.0, membership]);
+                of.0 = Membership { room: SEVERAL, place: list as u32 };
+            }
+        }
+    }
+
+    fn remove_from(&mut self, of: &mut Memberships, index: usize) {
+        let Some(list) = of.list() else { return *of = Memberships::default() };
+        let several = &mut self.lists[list];
+        several.swap_remove(index);
+        if let [one] = several[..] {
+            of.0 = one;
+            self.lists.remove(list);
+            if self.lists.is_empty() {
+                self.lists.shrink_to_fit();
+            }
+        } else {
+            shrink_loose(several);
+        }
     }
 
     /// Puts a connection into a room.
@@ -185,15 +196,16 @@ impl Rooms {
             Some(room) => (room, false),
             None => (self.open(topic), true),
         };
-        let memberships = holders.memberships(holder);
-        if memberships.as_slice().iter().any(|it| it.room == room) {
+        let of = holders.memberships(holder);
+        let its = self.all_of(of);
+        if its.iter().any(|it| it.room == room) {
             return Joined::Again;
         }
+        let membership = its.len() as u32;
         let members = &mut self.slab[room as usize].members;
         let place = members.len() as u32;
-        let membership = memberships.len() as u32;
-        push_tight(members, CountsAs { holder, membership });
-        memberships.push(Membership { room, place });
+        push_tight(members, Seat { holder, membership });
+        self.add_to(of, Membership { room, place });
         if first { Joined::First } else { Joined::Another }
     }
 
@@ -215,15 +227,15 @@ impl Rooms {
         now: Tick,
     ) -> bool {
         let Some(room) = self.find(topic.as_str()) else { return false };
-        let memberships = holders.memberships(holder).as_slice();
-        let Some(index) = memberships.iter().position(|it| it.room == room) else { return false };
+        let its = self.all_of(holders.memberships(holder));
+        let Some(index) = its.iter().position(|it| it.room == room) else { return false };
         self.take_out(holders, holder, index, now);
         true
     }
 
     /// Takes a connection out of all its rooms; how many they were.
     pub fn leave_all(&mut self, holders: &mut impl Holders, holder: u32, now: Tick) -> usize {
-        let count = holders.memberships(holder).len();
+        let count = self.all_of(holders.memberships(holder)).len();
         for index in (0..count).rev() {
             self.take_out(holders, holder, index, now);
         }
@@ -231,19 +243,19 @@ impl Rooms {
     }
 
     fn take_out(&mut self, holders: &mut impl Holders, holder: u32, index: usize, now: Tick) {
-        let memberships = holders.memberships(holder);
-        let Membership { room, place } = memberships.as_slice()[index];
-        memberships.swap_remove(index);
+        let of = holders.memberships(holder);
+        let Membership { room, place } = self.all_of(of)[index];
+        self.remove_from(of, index);
         // Which stood last stands here now, and its member has to know.
-        if let Some(moved) = memberships.as_slice().get(index) {
-            let members = &mut self.slab[moved.room as usize].members;
-            members[moved.place as usize].membership = index as u32;
+        if let Some(&Membership { room, place }) = self.all_of(of).get(index) {
+            self.slab[room as usize].members[place as usize].membership = index as u32;
         }
         let members = &mut self.slab[room as usize].members;
         members.swap_remove(place as usize);
         if let Some(moved) = members.get(place as usize) {
-            let of_moved = holders.memberships(moved.holder).as_mut_slice();
-            of_moved[moved.membership as usize].place = place;
+            let of_moved = holders.memberships(moved.holder);
+            let its = Rooms::all_of_mut(&mut self.lists, of_moved);
+            its[moved.membership as usize].place = place;
         }
         shrink_loose(members);
         if members.is_empty() {
@@ -325,14 +337,14 @@ mod tests {
             let have: BTreeSet<u32> = members.iter().map(|member| member.holder).collect();
             assert_eq!((&have, members.len()), (want, want.len()), "room {room}");
             for (place, member) in members.iter().enumerate() {
-                let theirs = holders.0[member.holder as usize].as_slice();
+                let theirs = rooms.all_of(&holders.0[member.holder as usize]);
                 let membership = theirs[member.membership as usize];
                 assert_eq!(membership.place as usize, place);
                 assert_eq!(rooms.slab[membership.room as usize].topic, topic(*room));
             }
         }
         let all: usize = model.values().map(BTreeSet::len).sum();
-        assert_eq!(holders.0.iter().map(Memberships::len).sum::<usize>(), all);
+        assert_eq!(holders.0.iter().map(|it| rooms.all_of(it).len()).sum::<usize>(), all);
     }
 
     proptest! {
@@ -377,13 +389,64 @@ mod tests {
             for closed in rooms.close_vacant(1001) {
                 prop_assert!(known.remove(&closed));
             }
-            prop_assert!(known.is_empty() && rooms.len() == 0);
+            prop_assert!(known.is_empty() && rooms.len() == 0 && rooms.lists.is_empty());
         }
     }
 
     #[test]
     fn a_membership_is_small() {
-        assert_eq!(size_of::<Memberships>(), 16);
+        assert_eq!(size_of::<Memberships>(), 8);
         assert_eq!(size_of::<Room>(), 48);
+    }
+
+    struct Crowd(Vec<Memberships>);
+
+    impl Holders for Crowd {
+        fn memberships(&mut self, holder: u32) -> &mut Memberships {
+            &mut self.0[holder as usize]
+        }
+    }
+
+    /// What an allocator takes for so many bytes: multiples of 16.
+    fn allocated(bytes: usize) -> usize {
+        bytes.next_multiple_of(16)
+    }
+
+    /// Bytes of rooms, names, index and fields of connections, for each membership.
+    fn bytes_each(clients: u32, rooms: u32, in_each: u32) -> f64 {
+        let (mut table, mut crowd) = (Rooms::default(), Crowd(Vec::new()));
+        crowd.0.resize_with(clients as usize, Memberships::default);
+        for client in 0..clients {
+            for nth in 0..in_each {
+                let room = (client * in_each + nth * 7) % rooms;
+                table.join(&mut crowd, client, Topic::room(&format!("room:{room}")));
+            }
+        }
+        let of_room = |room: &Room| {
+            allocated(room.topic.as_str().len())
+                + allocated(room.members.capacity() * size_of::<Seat>())
+        };
+        let of_list =
+            |list: &Vec<Membership>| allocated(list.capacity() * size_of::<Membership>());
+        let bytes = table.slab.capacity() * size_of::<Room>()
+            + table.by_topic.allocation_size()
+            + table.slab.iter().map(|(_, room)| of_room(room)).sum::<usize>()
+            + table.lists.capacity() * size_of::<Vec<Membership>>()
+            + table.lists.iter().map(|(_, list)| of_list(list)).sum::<usize>()
+            + crowd.0.iter().map(size_of_val).sum::<usize>();
+        let memberships: usize = crowd.0.iter().map(|it| table.all_of(it).len()).sum();
+        bytes as f64 / memberships as f64
+    }
+
+    /// uWebSockets takes 92, 88 and 249.
+    #[test]
+    fn a_membership_takes_few_bytes() {
+        for (clients, rooms, in_each, most) in
+            [(10_000, 1_000, 10, 24.0), (10_000, 1, 1, 40.0), (100_000, 100_000, 1, 150.0)]
+        {
+            let bytes = bytes_each(clients, rooms, in_each);
+            println!("{clients} clients, {in_each} of {rooms} rooms each: {bytes:.1} bytes");
+            assert!(bytes <= most, "{bytes:.1} bytes, not {most}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the tests are written in: a real server, real clients, and waiting for what is told.
 
 mod api;
+mod chat;
 mod client;
 mod costs;
 mod notify;
@@ -14,6 +15,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use api::{Api, Reply};
+pub use chat::all_of_eight_hear_each_whatever_dies;
 pub use client::{Client, Closed};
 pub use costs::{Costs, memory, processor_time};
 pub use notify::NotifySocket;

@@ -2,9 +2,11 @@
 //!
 //! - here: one server that stays as it is.
 //! - [`order`]: what one sender asks for is done in its order, by whatever way it goes.
+//! - [`presence`]: who is there, and who comes and goes.
 //! - [`survival`]: reloads, upgrades and the deaths of processes.
 
 mod order;
+mod presence;
 mod survival;
 
 use crate::harness::*;

@@ -14,6 +14,8 @@ return [
     'websocket' => [
         'enable' => false,
         // 'handler' => \App\Services\WebSocketService::class,
+        // Who is signed in at the upgrade is the connection's user: app('swoole')->pushUid($user->id, …).
+        'bind_user' => true,
     ],
     'timer' => [
         'enable' => env('LARAVELS_TIMER', false),

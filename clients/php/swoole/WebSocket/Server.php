@@ -94,9 +94,9 @@ class Server extends \Swoole\Http\Server
         }
     }
 
-    protected function bind(): void
+    protected function connectHandlers(): void
     {
-        parent::bind();
+        parent::connectHandlers();
         $message = $this->handlers['message'];
         $this->app->on('message', function (App $app, int $fd, string $data, int $opcode, int $flags) use ($message) {
             $frame = new Frame();

@@ -1,0 +1,105 @@
+//! The requests about rooms, users and sessions.
+
+use super::{Client, Hangup, check_close};
+use crate::api::Verdict;
+use crate::api::rooms::{Act, Call, Change, Tally, Topic};
+use crate::fd::Fd;
+use crate::ipc::control::{Answer, BodyKind, Room, line, topic};
+use crate::ipc::messages::Origin;
+use crate::manager::gathering;
+use crate::manager::switch::Routed;
+
+/// Why a request that names no room and no user, or both, is refused.
+const ONE_OF_TWO: &str = "name a room or a uid, and not both";
+/// Lines of a list that are sent in one piece.
+const LINES: usize = 256;
+
+impl Client {
+    pub(super) async fn rooms(&mut self) -> Result<Answer, Hangup> {
+        let rooms: Vec<Room> = gathering::rooms(&self.manager)
+            .await
+            .into_iter()
+            .map(|(room, members)| Room { room: room.name().to_owned(), members })
+            .collect();
+        self.list(&rooms).await
+    }
+
+    pub(super) async fn members(
+        &mut self,
+        room: Option<String>,
+        uid: Option<String>,
+    ) -> Result<Answer, Hangup> {
+        let Some(topic) = topic(room.as_deref(), uid.as_deref()) else {
+            return Ok(Answer::failed(ONE_OF_TWO));
+        };
+        let members = gathering::members(&self.manager, topic).await;
+        self.list(&members).await
+    }
+
+    async fn list(&mut self, items: &[impl serde::Serialize]) -> Result<Answer, Hangup> {
+        for part in items.chunks(LINES) {
+            let lines: String = part.iter().map(line).collect();
+            self.say(&lines).await?;
+        }
+        Ok(Answer::ok().and("count", items.len()))
+    }
+
+    pub(super) async fn publish(
+        &mut self,
+        topic: Option<Topic>,
+        (opcode, bytes): (BodyKind, usize),
+        except: Option<Fd>,
+    ) -> Result<Answer, Hangup> {
+        let body = match self.message(opcode, bytes).await? {
+            Ok(body) => body,
+            Err(answer) => return Ok(answer),
+        };
+        let Some(topic) = topic else { return Ok(Answer::failed(ONE_OF_TWO)) };
+        let call = gathering::call(topic, Act::Publish(opcode.into()), except);
+        Ok(tally(&gathering::ask(&self.manager, call.clone(), &body).await.tally, &call))
+    }
+
+    pub(super) async fn close_user(&mut self, uid: &str, code: u16, reason: &str) -> Answer {
+        if let Err(answer) = check_close(code, reason) {
+            return answer;
+        }
+        let act = Act::Close { code, operator: true };
+        let call = gathering::call(Topic::user(uid), act, None);
+        tally(&gathering::ask(&self.manager, call.clone(), reason.as_bytes()).await.tally, &call)
+    }
+
+    pub(super) async fn change(&mut self, fd: Fd, change: Change) -> Answer {
+        let routed = |id| Routed::Change { origin: Origin::Control, id, change };
+        self.verdict(fd, routed, &[]).await
+    }
+
+    pub(super) async fn session(&mut self, fd: Fd, bytes: usize) -> Result<Answer, Hangup> {
+        let body = match self.message(BodyKind::Text, bytes).await? {
+            Ok(body) => body,
+            Err(answer) => return Ok(answer),
+        };
+        let json = String::from_utf8(body).unwrap_or_default();
+        if !json.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(&json).is_err() {
+            return Ok(Answer::failed("a session must be JSON"));
+        }
+        let change = Change::Session((!json.is_empty()).then_some(json));
+        Ok(self.change(fd, change).await)
+    }
+}
+
+/// The tally of all workers. A room without members is no error; a user without a connection is
+/// gone, as a client would be.
+fn tally(tally: &Tally, call: &Call) -> Answer {
+    let verdict = tally.verdict();
+    let mut answer = Answer::with(tally);
+    answer.verdict = Some(verdict);
+    let user = call.topics.iter().find(|topic| topic.is_user());
+    if let (Verdict::Gone, Some(user)) = (verdict, user) {
+        answer.ok = false;
+        answer.error = Some(format!("user {} has no connection", user.name()));
+    } else if matches!(verdict, Verdict::Full | Verdict::Unknown) {
+        answer.ok = false;
+        answer.error = Some(tally.to_string());
+    }
+    answer
+}

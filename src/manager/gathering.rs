@@ -1,0 +1,102 @@
+//! What control commands ask of rooms and users: a call to all workers that have members, whose
+//! answers are gathered here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::broadcast::Wide;
+use super::{Manager, Shared};
+use crate::api::rooms::{Act, Call, Member, Tally, Topic};
+use crate::fd::Fd;
+use crate::ipc::gather::Gather;
+use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
+use crate::ipc::packet::Body;
+
+/// For the workers to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For the workers to say which connections have users, where that is shown beside other things.
+const USERS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Answers of workers to a control command, and who waits until all are there.
+pub struct Gathering {
+    gather: Gather,
+    whole: Option<oneshot::Sender<()>>,
+}
+
+/// What was gathered, also where some did not answer.
+pub struct Gathered {
+    pub tally: Tally,
+    pub members: Vec<Member>,
+    /// Rooms and how many members each has.
+    pub rooms: BTreeMap<Topic, u64>,
+}
+
+/// Asks the members of some topics for something and waits for the answers.
+pub async fn ask(manager: &Shared, call: Call, body: &[u8]) -> Gathered {
+    ask_within(PATIENCE, manager, call, body).await
+}
+
+async fn ask_within(patience: Duration, manager: &Shared, call: Call, body: &[u8]) -> Gathered {
+    let (id, whole) = manager.borrow_mut().begin_call(call, body);
+    // What has come by then is told in either case.
+    let _ = timeout(patience, whole).await;
+    manager.borrow_mut().end_call(id)
+}
+
+/// The members of a topic.
+pub async fn members(manager: &Shared, topic: Topic) -> Vec<Member> {
+    ask(manager, call(topic, Act::List, None), &[]).await.members
+}
+
+/// The users of connections, as far as the workers say at once.
+pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
+    let call = Call { topics: Vec::new(), except: 0, act: Act::List };
+    let members = ask_within(USERS_PATIENCE, manager, call, &[]).await.members;
+    members.into_iter().filter_map(|member| Some((member.fd, member.uid?))).collect()
+}
+
+/// The rooms with members, and how many each has.
+pub async fn rooms(manager: &Shared) -> BTreeMap<Topic, u64> {
+    ask(manager, Call { topics: Vec::new(), except: 0, act: Act::Rooms }, &[]).await.rooms
+}
+
+/// A call of a control command.
+pub fn call(topic: Topic, act: Act, except: Option<Fd>) -> Call {
+    Call { topics: vec![topic], except: except.map_or(0, Fd::as_u64), act }
+}
+
+impl Manager {
+    fn begin_call(&mut self, call: Call, body: &[u8]) -> (RequestId, oneshot::Receiver<()>) {
+        self.last_asked += 1;
+        let id = self.last_asked;
+        let (whole, receiver) = oneshot::channel();
+        self.gathering.insert(id, Gathering { gather: Gather::default(), whole: Some(whole) });
+        let origin = Origin::Control;
+        let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
+        let reach = Reach::AllBut(Vec::new());
+        self.spread(Wide { sender: None, message, reach }, Body::Inline(body));
+        (id, receiver)
+    }
+
+    fn end_call(&mut self, id: RequestId) -> Gathered {
+        let gathering = self.gathering.remove(&id);
+        let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
+        let (tally, members, rooms) = gather.finish();
+        Gathered { tally, members, rooms }
+    }
+
+    /// Something came for a control command that gathers answers, if it still does.
+    pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
+        let Some(gathering) = self.gathering.get_mut(&id) else { return };
+        add(&mut gathering.gather);
+        if gathering.gather.is_whole()
+            && let Some(whole) = gathering.whole.take()
+        {
+            // A command that has given up waits no more.
+            let _ = whole.send(());
+        }
+    }
+}

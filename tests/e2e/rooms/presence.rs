@@ -1,0 +1,119 @@
+//! Who is present is told once for each stay of a user, whatever becomes of the processes.
+
+use nix::sys::signal::Signal;
+
+use super::clients_on;
+use crate::harness::*;
+
+const ROOM: &str = "presence-a";
+
+async fn start() -> Server {
+    Setup::testbed().set("rooms_presence", r#"["presence-"]"#).start().await
+}
+
+/// Binds a client to a user and puts it into the room; what it hears until then, its answer last.
+async fn enter(client: &mut Client, uid: &str) -> Vec<String> {
+    assert_eq!(client.ask(format!("bind me {uid}")).await, "bind queued");
+    client.send(format!("join-confirmed me {ROOM}")).await;
+    let mut heard = Vec::new();
+    loop {
+        heard.push(client.receive().await);
+        if heard.last().is_some_and(|last| last.starts_with("join-confirmed ")) {
+            return heard;
+        }
+    }
+}
+
+/// What these clients hear until a publish that follows all that has happened.
+async fn heard_until(mark: &str, clients: &mut [&mut Client]) -> Vec<Vec<String>> {
+    clients[0].send(format!("publish {ROOM} {mark}")).await;
+    let mut all = Vec::new();
+    for client in clients {
+        let mut heard = Vec::new();
+        loop {
+            let text = client.receive().await;
+            if text == mark {
+                break;
+            }
+            if text.starts_with("added ") || text.starts_with("removed ") {
+                heard.push(text);
+            }
+        }
+        all.push(heard);
+    }
+    all
+}
+
+#[tokio::test]
+async fn each_stay_of_a_user_is_one_added_and_one_removed() {
+    let server = start().await;
+    let mut clients = clients_on(&server, &[0, 1, 1, 0]).await;
+    let [(one, _), (two, _), (three, _), (four, _)] = &mut clients[..] else { unreachable!() };
+    assert_eq!(one.ask(format!("join me {ROOM}")).await, "join no_user");
+    let first = enter(one, "ann").await;
+    assert!(first.last().unwrap().contains(r#""uid":"ann","count":1"#), "{first:?}");
+    let second = enter(two, "bob").await;
+    assert!(second.last().unwrap().contains(r#""uid":"ann""#), "{second:?}");
+    assert!(second.last().unwrap().contains(r#""uid":"bob""#), "{second:?}");
+    assert!(!second.contains(&"added ann".to_owned()), "whoever comes is not told who was there");
+    // The second connection of a user is no event.
+    enter(three, "ann").await;
+    until("all to know", async || {
+        let present = four.ask(format!("presence {ROOM}")).await;
+        present.contains(r#""uid":"ann","count":2"#).then_some(())
+    })
+    .await;
+    let heard = heard_until("one", &mut [two, one]).await;
+    assert_eq!(heard[1].iter().filter(|text| *text == "added bob").count(), 1, "{heard:?}");
+    // The first goes, and ann is still there.
+    one.ask(format!("leave me {ROOM}")).await;
+    let gone = heard_until("two", &mut [two, three]).await;
+    assert!(gone.iter().flatten().all(|text| !text.starts_with("removed")), "{gone:?}");
+    // Another user on the same connection.
+    two.ask("bind me cid").await;
+    two.ask(format!("presence {ROOM}")).await;
+    let changed = heard_until("three", &mut [two, three]).await;
+    assert!(changed[1].contains(&"removed bob".to_owned()), "{changed:?}");
+    assert!(changed[1].contains(&"added cid".to_owned()), "{changed:?}");
+    three.ask(format!("leave me {ROOM}")).await;
+    four.ask(format!("presence {ROOM}")).await;
+    let left = heard_until("four", &mut [two]).await;
+    assert_eq!(left[0], ["removed ann"]);
+    // Of nobody's connection nobody is present.
+    two.ask("unbind me").await;
+    assert_eq!(four.ask(format!("presence {ROOM}")).await, "presence []");
+    assert_eq!(four.ask("presence elsewhere").await, "presence []");
+}
+
+#[tokio::test]
+async fn presence_repeats_no_event_whatever_dies() {
+    let server = start().await;
+    let mut clients = clients_on(&server, &[0, 1]).await;
+    let [(one, _), (two, _)] = &mut clients[..] else { unreachable!() };
+    enter(one, "ann").await;
+    enter(two, "bob").await;
+    until("both to know", async || {
+        let present = one.ask(format!("presence {ROOM}")).await;
+        (present.contains("ann") && present.contains("bob")).then_some(())
+    })
+    .await;
+    heard_until("before", &mut [one, two]).await;
+    for round in 0..3 {
+        server.wsd(["reload"]).await.ok();
+        let heard = heard_until(&format!("reload {round}"), &mut [one, two]).await;
+        assert_eq!(heard, [[""; 0]; 2], "nobody came or went");
+        let manager = server.manager().await;
+        kill(manager, Signal::SIGKILL);
+        until("another manager", async || (server.manager().await != manager).then_some(())).await;
+        let heard = heard_until(&format!("manager {round}"), &mut [one, two]).await;
+        assert_eq!(heard, [[""; 0]; 2], "nobody came or went");
+    }
+    let victim = server.serving(0, None).await;
+    kill(victim.pid, Signal::SIGKILL);
+    assert_eq!(two.receive().await, "removed ann");
+    server.serving(0, Some(victim.pid)).await;
+    let heard = heard_until("after", &mut [two]).await;
+    assert_eq!(heard, [[""; 0]], "once");
+    let present = two.ask(format!("presence {ROOM}")).await;
+    assert!(present.contains("bob") && !present.contains("ann"), "{present}");
+}
