@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::table::CountsAs;
+use super::table::RoomMember;
 use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Publish, TOPICS_MAX, Tally, Topic};
 use crate::api::{LocalFuture, Verdict};
 use crate::close::Cause;
@@ -351,7 +351,7 @@ impl Worker {
 }
 
 /// Who is a member of any of these, once.
-fn union_of<'a>(rooms: impl Iterator<Item = &'a [CountsAs]>) -> Vec<CountsAs> {
+fn union_of<'a>(rooms: impl Iterator<Item = &'a [RoomMember]>) -> Vec<RoomMember> {
     let mut union = rooms.collect::<Vec<_>>().concat();
     union.sort_unstable_by_key(|member| member.holder);
     union.dedup_by_key(|member| member.holder);

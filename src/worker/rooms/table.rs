@@ -50,7 +50,7 @@ impl Memberships {
 
 /// A member of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CountsAs {
+pub struct RoomMember {
     /// The connection's index.
     pub holder: u32,
     /// Which of its memberships it is.
@@ -66,7 +66,7 @@ pub trait Holders {
 #[derive(Debug)]
 struct Room {
     topic: Topic,
-    members: Vec<CountsAs>,
+    members: Vec<RoomMember>,
     /// Which of its times without members it is.
     vacancy: u32,
 }
@@ -128,7 +128,7 @@ impl Rooms {
     }
 
     /// The members of a room.
-    pub fn members(&self, topic: &Topic) -> &[CountsAs] {
+    pub fn members(&self, topic: &Topic) -> &[RoomMember] {
         match self.find(topic.as_str()) {
             Some(room) => &self.slab[room as usize].members,
             None => &[],
@@ -204,7 +204,7 @@ impl Rooms {
         let membership = its.len() as u32;
         let members = &mut self.slab[room as usize].members;
         let place = members.len() as u32;
-        push_tight(members, Seat { holder, membership });
+        push_tight(members, RoomMember { holder, membership });
         self.add_to(of, Membership { room, place });
         if first { Joined::First } else { Joined::Another }
     }
@@ -424,7 +424,7 @@ mod tests {
         }
         let of_room = |room: &Room| {
             allocated(room.topic.as_str().len())
-                + allocated(room.members.capacity() * size_of::<Seat>())
+                + allocated(room.members.capacity() * size_of::<RoomMember>())
         };
         let of_list =
             |list: &Vec<Membership>| allocated(list.capacity() * size_of::<Membership>());
