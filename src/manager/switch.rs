@@ -174,9 +174,7 @@ impl Manager {
             WorkerToManager::Info { id, fd } => {
                 self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
             }
-            WorkerToManager::WorkerMessage { to } => {
-                self.deliver_to_slot(from, to, body);
-            }
+            WorkerToManager::WorkerMessage { to } => self.deliver_to_slot(from, to, body),
             WorkerToManager::Broadcast { opcode, except } => {
                 self.spread(Wide::broadcast(Some(from), opcode, except), body);
             }
