@@ -29,8 +29,8 @@ fn present(uid: &str, parts: &[Part]) -> Present {
 }
 
 impl Presence {
-    /// A worker has so many connections of a user in a room. The answer is how many there are in
-    /// all.
+    /// A worker has so many connections of a user in a room. The answer is the user, if it has
+    /// come by that or is gone: another count is no news.
     pub fn set(
         &mut self,
         worker: WorkerId,
@@ -38,9 +38,10 @@ impl Presence {
         uid: String,
         count: u32,
         info: Option<String>,
-    ) -> Present {
+    ) -> Option<Present> {
         let users = self.rooms.entry(room.clone()).or_default();
         let parts = users.entry(uid.clone()).or_default();
+        let was_there = !parts.is_empty();
         match parts.iter_mut().find(|part| part.worker == worker) {
             Some(part) => (part.count, part.info) = (count, info),
             None => parts.push(Part { worker, count, info }),
@@ -48,17 +49,17 @@ impl Presence {
         parts.retain(|part| part.count > 0);
         let present = present(&uid, parts);
         self.tidy(&room, &uid);
-        present
+        (was_there != (present.count > 0)).then_some(present)
     }
 
-    /// A worker is no more. The answer is what has changed.
+    /// A worker is no more. The answer is who is gone by that.
     pub fn forget(&mut self, worker: WorkerId) -> Vec<(Topic, Present)> {
         let mut changed = Vec::new();
         for (room, users) in &mut self.rooms {
             for (uid, parts) in users.iter_mut() {
                 let before = parts.len();
                 parts.retain(|part| part.worker != worker);
-                if parts.len() < before {
+                if parts.is_empty() && before > 0 {
                     changed.push((room.clone(), present(uid, parts)));
                 }
             }
@@ -102,11 +103,10 @@ mod tests {
         let mut set = |slot, count| {
             presence.set(id(slot), room.clone(), "ann".to_owned(), count, Some("{}".to_owned()))
         };
-        assert_eq!(set(0, 1).count, 1);
-        assert_eq!(set(1, 2).count, 3);
-        assert_eq!(set(1, 2).count, 3, "said twice");
-        assert_eq!(set(0, 0).count, 2);
-        assert_eq!(presence.list(&room).len(), 1);
+        assert_eq!(set(0, 1).map(|it| it.count), Some(1));
+        assert_eq!(set(1, 2), None, "another count is no news");
+        assert_eq!(set(0, 0), None);
+        assert_eq!(presence.list(&room)[0].count, 2);
         let gone = presence.forget(id(1));
         assert_eq!(gone, [(room.clone(), Present::new("ann".to_owned(), 0, None))]);
         assert!(presence.list(&room).is_empty() && presence.rooms.is_empty());

@@ -85,8 +85,9 @@ impl Manager {
                 None
             }
         };
-        let present = self.presence.set(from, room.clone(), uid, count, info);
-        self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        if let Some(present) = self.presence.set(from, room.clone(), uid, count, info) {
+            self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        }
     }
 
     /// A worker is new to a room: its members begin with who is there.

@@ -11,6 +11,7 @@ use crate::api::Context;
 use crate::api::rooms::{PresenceEvent, Present, Topic};
 use crate::error::Result;
 use crate::ipc::codec;
+use crate::ipc::link::Lane;
 use crate::ipc::messages::WorkerToManager;
 use crate::ipc::packet::Body;
 use crate::worker::Worker;
@@ -127,10 +128,19 @@ impl Worker {
     }
 
     fn say_present(&self, room: &Topic, uid: &str, own: &Own) {
+        self.say_present_in(Lane::Data, room, uid, own);
+    }
+
+    fn say_present_in(&self, lane: Lane, room: &Topic, uid: &str, own: &Own) {
         let (room, uid, count) = (room.clone(), uid.to_owned(), own.count);
         let message = WorkerToManager::Present { room, uid, count };
         let info = own.info.as_deref().unwrap_or_default();
-        if let Err(error) = self.link.insist(&message, Body::Inline(info.as_bytes()), Vec::new()) {
+        let body = Body::Inline(info.as_bytes());
+        let said = match lane {
+            Lane::Control => self.link.send(lane, &message, body, Vec::new()).map(|_| ()),
+            Lane::Data => self.link.insist(&message, body, Vec::new()),
+        };
+        if let Err(error) = said {
             tracing::error!(%error, "the manager was not told who is present");
         }
     }
@@ -151,7 +161,8 @@ impl Worker {
         let presence = self.rooms.presence.borrow();
         for (room, users) in &presence.own {
             for (uid, own) in users {
-                self.say_present(room, uid, own);
+                // Before it is told what this worker owns: then the manager sends whole lists.
+                self.say_present_in(Lane::Control, room, uid, own);
             }
         }
     }

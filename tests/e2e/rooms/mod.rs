@@ -91,15 +91,10 @@ async fn a_publish_may_leave_one_out_and_may_go_to_the_union_of_rooms() {
     clients[0].0.send("publish-many a,b,c once").await;
     assert_eq!(clients[0].0.receive().await, "once");
     assert_eq!(clients[0].0.receive().await, "publish-many relayed");
-    for (client, _) in &mut clients {
-        if client.response.status() == 101 {
-            client.send("echo done").await;
-        }
-    }
-    assert_eq!(clients[0].0.receive().await, "echo done");
+    has_heard_all(&mut clients[0].0).await;
     for (client, _) in &mut clients[1..] {
         assert_eq!(client.receive().await, "once");
-        assert_eq!(client.receive().await, "echo done");
+        has_heard_all(client).await;
     }
     let many = vec!["r"; 129].join(",");
     assert_eq!(clients[0].0.ask(format!("publish-many {many} x")).await, "publish-many too_big");
