@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use super::Manager;
 use super::hold::{Item, OwnedBody, Scope};
-use crate::api::Opcode;
+use super::switch::{Address, Routed};
+use super::workers::WorkerHandle;
+use crate::api::{Opcode, Verdict};
 use crate::error::Error;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
@@ -128,6 +130,35 @@ impl Manager {
             || matches!(wide.reach, Reach::Only(_))
             || self.interest.has(topics, worker)
             || wide.sender.is_some_and(|sender| self.direct.is_ending(sender, worker))
+    }
+
+    /// Brings a message to every process of a slot that may have clients: while one hands its
+    /// clients over to the other there are two. The sender is not among them.
+    pub fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, body: Body<'_>) {
+        let routed = Routed::Message { from };
+        let mut targets: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.id().slot == to && worker.may_have_clients())
+            .map(WorkerHandle::id)
+            .chain(self.router.serving(to))
+            .filter(|id| *id != from)
+            .collect();
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() && from.slot != to {
+            return self.refuse(routed, Verdict::Gone);
+        }
+        let kept = OwnedBody::new(body);
+        for target in targets {
+            match kept.body() {
+                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed.clone(), body),
+                Err(error) => {
+                    tracing::error!(worker = %target, %error, "a message could not be passed on");
+                    self.refuse(routed.clone(), Verdict::Full);
+                }
+            }
+        }
     }
 
     /// Sends it to these; `body` makes the body for each. The answer is to how many it did not go.

@@ -463,7 +463,6 @@ impl Manager {
         self.direct.links_known();
         let steps = self.passes.settle_all();
         self.carry_out(steps);
-        self.release(&[]);
         self.spread_all_presence();
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {

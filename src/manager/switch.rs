@@ -8,7 +8,6 @@ use super::Manager;
 use super::broadcast::Wide;
 use super::hold::{Item, OwnedBody, Scope};
 use super::listing::Page;
-use super::workers::WorkerHandle;
 use crate::api::rooms::{Change, Member};
 use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
@@ -245,37 +244,8 @@ impl Manager {
         self.pass_on(target, address, routed, body);
     }
 
-    /// Brings a message to every process of a slot that may have clients: while one hands its
-    /// clients over to the other there are two. The sender is not among them.
-    fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, body: Body<'_>) {
-        let routed = Routed::Message { from };
-        let mut targets: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|worker| worker.id().slot == to && worker.may_have_clients())
-            .map(WorkerHandle::id)
-            .chain(self.router.serving(to))
-            .filter(|id| *id != from)
-            .collect();
-        targets.sort_unstable();
-        targets.dedup();
-        if targets.is_empty() && from.slot != to {
-            return self.refuse(routed, Verdict::Gone);
-        }
-        let kept = OwnedBody::new(body);
-        for target in targets {
-            match kept.body() {
-                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed.clone(), body),
-                Err(error) => {
-                    tracing::error!(worker = %target, %error, "a message could not be passed on");
-                    self.refuse(routed.clone(), Verdict::Full);
-                }
-            }
-        }
-    }
-
     /// Gives a message to the link of a worker.
-    fn pass_on(
+    pub fn pass_on(
         &mut self,
         target: Option<WorkerId>,
         address: Address,

@@ -306,9 +306,11 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         },
         Command::Info { fd } => command::info(dir, fd, json),
         Command::Push { fd, text, uid, binary } => {
-            match whom(fd, text, uid).and_then(|(to, text)| Ok((to, message(text)?))) {
-                Ok((To::Client(fd), text)) => command::push(dir, fd, kind(binary), &text, json),
-                Ok((To::User(uid), text)) => {
+            match command::whom(fd, text, uid).and_then(|(to, text)| Ok((to, message(text)?))) {
+                Ok((command::To::Client(fd), text)) => {
+                    command::push(dir, fd, kind(binary), &text, json)
+                }
+                Ok((command::To::User(uid), text)) => {
                     command::push_uid(dir, &uid, (kind(binary), &text), json)
                 }
                 Err(status) => status,
@@ -329,33 +331,6 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         | Command::Connect { .. }
         | Command::Completions { .. }
         | Command::Manual { .. } => ExitStatus::Usage,
-    }
-}
-
-/// For whom a push is.
-enum To {
-    Client(Fd),
-    User(String),
-}
-
-/// For whom a push is, and its text: without a client's number the first word is the text.
-fn whom(
-    first: OsString,
-    second: Option<OsString>,
-    uid: Option<String>,
-) -> Result<(To, OsString), ExitStatus> {
-    match (uid, second) {
-        (Some(uid), _) => Ok((To::User(uid), first)),
-        (None, Some(text)) => match first.to_str().and_then(|number| number.parse().ok()) {
-            Some(fd) => Ok((To::Client(fd), text)),
-            None => {
-                let first = first.to_string_lossy();
-                eprintln!("wsd: {first:?} is no client's number: see `wsd connections`");
-                Err(ExitStatus::Usage)
-            }
-        },
-        // clap asks for one of the two.
-        (None, None) => Err(ExitStatus::Usage),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use connect::connect_to;
 pub(crate) use drain::drain;
 pub(crate) use exit::ExitStatus;
 pub(crate) use list::{connections, info, slow};
-pub(crate) use push::{broadcast, close, push};
+pub(crate) use push::{To, broadcast, close, push, whom};
 pub(crate) use reload::{reload, upgrade};
 pub(crate) use rooms::{members, publish, push_uid, rooms};
 pub(crate) use status::{reopen, status};

@@ -1,10 +1,38 @@
 //! `push`, `broadcast` and `close`.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::{ExitStatus, complain, connect, print, print_json, verdict};
 use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Request};
+
+/// For whom a push is.
+pub(crate) enum To {
+    Client(Fd),
+    User(String),
+}
+
+/// For whom a push is, and its text: without a client's number the first word is the text.
+pub(crate) fn whom(
+    first: OsString,
+    second: Option<OsString>,
+    uid: Option<String>,
+) -> Result<(To, OsString), ExitStatus> {
+    match (uid, second) {
+        (Some(uid), _) => Ok((To::User(uid), first)),
+        (None, Some(text)) => match first.to_str().and_then(|number| number.parse().ok()) {
+            Some(fd) => Ok((To::Client(fd), text)),
+            None => {
+                let first = first.to_string_lossy();
+                eprintln!("wsd: {first:?} is no client's number: see `wsd connections`");
+                Err(ExitStatus::Usage)
+            }
+        },
+        // clap asks for one of the two.
+        (None, None) => Err(ExitStatus::Usage),
+    }
+}
 
 /// Pushes to a client, and tells what became of it.
 pub(crate) fn push(
