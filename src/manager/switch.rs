@@ -339,7 +339,7 @@ impl Manager {
                     self.gathered(id, |it| it.counted(queued, full));
                 }
                 Reply::Members { part, last } => self.gathered(id, |it| it.listed(part, last)),
-                Reply::Verdict(_) | Reply::Info(_) => {
+                Reply::Verdict(_) | Reply::Info(_) | Reply::Slow(_) => {
                     if let Some(asker) = self.asked.remove(&id) {
                         // A command that has given up waits no more.
                         let _ = asker.send(reply);
