@@ -120,7 +120,7 @@ async fn client_of_worker_1(server: &Server) -> (Client, String) {
         });
         let fd = greeting.await;
         let known = server.connections().await;
-        let is_there = |it: &Value| it["fd"].to_string() == fd && it["worker"] == 1;
+        let is_there = |it: &Value| it["fd"].as_u64() == fd.parse().ok() && it["worker"] == 1;
         known.iter().any(is_there).then_some((client, fd))
     })
     .await
