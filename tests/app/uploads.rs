@@ -1,8 +1,12 @@
 //! Long bodies of requests: they reach an application in parts, and cost neither memory nor the
 //! time of a process that has other things to do.
 
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::daemon::{app, native, peaks};
 use crate::harness::*;
@@ -155,4 +159,32 @@ async fn a_body_that_breaks_off_never_reaches_the_application() {
     let (status, _) = Upload::begin(&server, &head).await.answer().await;
     assert_eq!(status, 413);
     assert_eq!(put(&server, 1).await, (200, sum(1)), "and the process lives");
+}
+
+#[tokio::test]
+async fn a_message_of_any_size_that_is_allowed_comes_and_goes() {
+    let server = native()
+        .set("package_max_length", "\"64MiB\"")
+        .set("buffer_output_size", "\"64MiB\"")
+        .start()
+        .await;
+    let stream = TcpStream::connect(&server.address).await.unwrap();
+    let any = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
+    let url = format!("ws://{}/", server.address);
+    let opened = client_async_with_config(url, stream, Some(any)).await;
+    let (mut client, _) = opened.unwrap();
+    let receive = async |client: &mut WebSocketStream<TcpStream>| {
+        let message = soon("a message", client.next()).await.unwrap().unwrap();
+        message.into_text().unwrap().to_string()
+    };
+    assert!(receive(&mut client).await.starts_with("welcome"));
+    client.send(Message::text("pid")).await.unwrap();
+    let process = receive(&mut client).await;
+    for count in [9, 17, 40] {
+        let text = "x".repeat(count * MIB);
+        client.send(Message::text(format!("echo {text}"))).await.unwrap();
+        assert!(receive(&mut client).await == text, "{count} MiB");
+    }
+    client.send(Message::text("pid")).await.unwrap();
+    assert_eq!(receive(&mut client).await, process, "no process was ended for a size");
 }
