@@ -6,7 +6,8 @@
 //! the last totals of every dead process included, and never lets a total go back.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
 
 use super::{Board, Counter, Histogram, Measured, PLACES_AT, Page, Row, WORDS};
 use crate::close::Cause;
@@ -41,7 +42,8 @@ pub enum Fact {
     StartedAt,
     /// 1 once every slot has served.
     Started,
-    /// How often this page was written: what is made of it holds until it is written again.
+    /// Grows by two each time that this page is written, and is odd meanwhile: what is made of it
+    /// holds until it is written again.
     Published,
 }
 
@@ -79,6 +81,9 @@ impl Summary {
 
     /// Writes what all pages say. Of clients each worker counts at most `clients_max`.
     pub fn publish(&self, board: &Board, clients_max: u64) {
+        // Odd while it is written: whoever reads in the midst of it reads again.
+        self.bump(Fact::Published);
+        fence(Release);
         for index in 0..WORDS {
             // A worker that takes back what it has counted does not take it back here.
             let word = self.word(index);
@@ -87,6 +92,7 @@ impl Summary {
         for counter in Counter::ALL.into_iter().filter(|counter| counter.is_gauge()) {
             self.row.set(counter, board.gauge(counter, clients_max));
         }
+        fence(Release);
         self.bump(Fact::Published);
     }
 
@@ -120,12 +126,16 @@ impl SummaryPage {
         self.0.shared.words()[FACTS_AT + fact as usize].load(Relaxed)
     }
 
-    /// What the page says now; `None` where another page has come, or comes, in its place.
+    /// What the page says now; `None` while it is written, and where another page has come, or
+    /// comes, in its place.
     pub fn figures(&self) -> Option<Figures> {
+        let before = self.fact(Fact::Published);
+        fence(Acquire);
         let figures = Figures::of(&self.0);
         // Looked at behind all others: what was read before is from before the other page.
-        std::sync::atomic::fence(Acquire);
-        (self.fact(Fact::Superseded) == 0).then_some(figures)
+        fence(Acquire);
+        let whole = before.is_multiple_of(2) && self.fact(Fact::Published) == before;
+        (whole && self.fact(Fact::Superseded) == 0).then_some(figures)
     }
 }
 
@@ -201,6 +211,9 @@ mod tests {
         let figures = page.figures().unwrap();
         assert_eq!((figures.get(Counter::Opened), figures.get(Counter::Connections)), (5, 1));
 
+        summary.bump(Fact::Published);
+        assert!(page.figures().is_none(), "it is being written");
+        summary.bump(Fact::Published);
         summary.bump(Fact::AppStarts);
         summary.tell(Fact::Superseded, 1);
         assert!(page.figures().is_none());
@@ -208,7 +221,7 @@ mod tests {
         next.publish(&Board::default(), 50);
         let next = SummaryPage::open(next.memfd().as_fd()).unwrap().figures().unwrap();
         assert_eq!((next.fact(Fact::AppStarts), next.fact(Fact::Superseded)), (1, 0));
-        assert_eq!(next.fact(Fact::Published), figures.fact(Fact::Published) + 1);
+        assert_eq!(next.fact(Fact::Published), figures.fact(Fact::Published) + 4);
         assert_eq!((next.get(Counter::Opened), next.get(Counter::Connections)), (5, 0));
         assert_eq!(next.closed(Cause::MaxAge), 1);
     }

@@ -84,8 +84,8 @@ impl Api {
                 if let Some(figures) = figures {
                     return figures;
                 }
-                // The page itself may be good again, where an upgrade has failed.
-                let _ = timeout(Duration::from_millis(50), came).await;
+                // The page may be whole in a moment, or good again where an upgrade has failed.
+                let _ = timeout(Duration::from_millis(2), came).await;
             }
         };
         timeout(SUMMARY_PATIENCE, wait).await.ok()
