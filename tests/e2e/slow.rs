@@ -44,7 +44,7 @@ async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
         let mut chunk = [0; 65_536];
         loop {
             use tokio::io::AsyncReadExt;
-            stuck.stream.read(&mut chunk).await.unwrap();
+            let _ = stuck.stream.read(&mut chunk).await.unwrap();
         }
     };
     let is_well = until("every client reads", async || {

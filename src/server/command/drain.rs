@@ -51,11 +51,12 @@ pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool) -> ExitStatus {
     };
     // It was done, whether or not anybody reads so.
     let _ = print(said);
-    while wait {
+    let is_there = || {
+        let connected = Control::connect(runtime_dir, super::PATIENCE);
+        !matches!(connected, Err(ControlError::NotRunning(_)))
+    };
+    while wait && is_there() {
         std::thread::sleep(RETRY);
-        if let Err(ControlError::NotRunning(_)) = Control::connect(runtime_dir, super::PATIENCE) {
-            break;
-        }
     }
     ExitStatus::Done
 }

@@ -3,8 +3,7 @@
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use super::answer::{Fault, fault};
-use crate::api::HttpResponse;
+use super::answer::Fault;
 use crate::config::{Config, Scope, Scopes, Token};
 
 /// What a request may do, by the token it carries. On a Unix socket one without a token may do
@@ -34,12 +33,9 @@ pub(super) fn scopes(
     found.map(|token| token.scopes).ok_or(Fault::Unauthorized("there is no such token"))
 }
 
-/// Whether these allow that; else the answer.
-pub(super) fn check(scopes: Scopes, scope: Scope) -> Result<(), HttpResponse> {
-    match scopes.allow(scope) {
-        true => Ok(()),
-        false => Err(fault(Fault::Forbidden(scope))),
-    }
+/// Whether these allow that.
+pub(super) fn check(scopes: Scopes, scope: Scope) -> Result<(), Fault> {
+    if scopes.allow(scope) { Ok(()) } else { Err(Fault::Forbidden(scope)) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 
 use super::access::{self, scopes};
-use super::answer::fault;
+use super::answer::{Fault, fault};
 use super::requests;
 use super::route::{Endpoint, Route};
 use crate::api::{HttpRequest, HttpResponse};
@@ -55,15 +55,15 @@ impl Connection {
     }
 
     /// What a request asks, where it may.
-    fn admitted(&self, request: &Parts) -> Result<Route, HttpResponse> {
+    fn admitted(&self, request: &Parts) -> Result<Route, Fault> {
         let config = &self.worker.settings.config;
         let route = Route::of(request);
         if let Ok(Route { endpoint: Endpoint { scope: None, .. }, .. }) = &route {
-            return route.map_err(fault);
+            return route;
         }
         // Who may ask nothing learns not even which paths there are.
-        let scopes = scopes(config, &request.headers, self.on_unix).map_err(fault)?;
-        let route = route.map_err(fault)?;
+        let scopes = scopes(config, &request.headers, self.on_unix)?;
+        let route = route?;
         match route.endpoint.scope {
             Some(scope) => access::check(scopes, scope).map(|()| route),
             None => Ok(route),
@@ -85,6 +85,7 @@ impl http::Service for Connection {
         let route = match self.admitted(&parts) {
             Ok(route) => route,
             Err(refused) => {
+                let refused = fault(refused);
                 self.worker.add(Counter::ApiRefused, 1);
                 let status = refused.status().as_u16();
                 tracing::info!(status, why = "by the API", "refused");
@@ -130,7 +131,7 @@ impl http::Service for Connection {
     }
 
     fn dress(&self, refusal: Refusal) -> Refusal {
-        refusal.as_json()
+        refusal.told_as_json()
     }
 
     fn health(&self, _: &str) -> Option<Result<(), String>> {
@@ -162,11 +163,17 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let served = match peer {
                 Some(_) => match TcpStream::from_std(socket.into()) {
-                    Ok(stream) => Ok(worker.speak_http(stream, peer, &connection).await),
+                    Ok(stream) => {
+                        worker.speak_http(stream, peer, &connection).await;
+                        Ok(())
+                    }
                     Err(error) => Err(error),
                 },
                 None => match UnixStream::from_std(socket.into()) {
-                    Ok(stream) => Ok(worker.speak_http(stream, peer, &connection).await),
+                    Ok(stream) => {
+                        worker.speak_http(stream, peer, &connection).await;
+                        Ok(())
+                    }
                     Err(error) => Err(error),
                 },
             };
@@ -195,7 +202,7 @@ impl Worker {
         };
         if let End::Upgrade(mut stream, received) = end {
             let refusal = Refusal::new(404, "the API speaks no WebSocket");
-            let refusal = refusal.answering(&received).as_json();
+            let refusal = refusal.answering(&received).told_as_json();
             http::Service::refused(connection, &refusal);
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;

@@ -156,7 +156,7 @@ impl Refusal {
     }
 
     /// Tells it as JSON.
-    pub fn as_json(self) -> Refusal {
+    pub fn told_as_json(self) -> Refusal {
         Refusal { json: true, ..self }
     }
 
