@@ -30,7 +30,8 @@ impl Manager {
             return;
         }
         if let Some(stolen) = self.not_of(from, &fds) {
-            tracing::error!(worker = %from, fd = stolen, "the worker gives a client that is not its own");
+            let what = "the worker gives a client that is not its own";
+            tracing::error!(worker = %from, fd = stolen, "{what}");
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
