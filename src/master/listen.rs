@@ -16,7 +16,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fd::Slot;
 use crate::ipc::messages::{Listener, Purpose};
 use crate::sys::path_walk::Missing;
-use crate::sys::socket::{gate_options, lock_filter};
+use crate::sys::socket::{forget_shutdown, gate_options, lock_filter};
 
 /// One listening socket.
 #[derive(Debug)]
@@ -161,7 +161,12 @@ impl Listeners {
         }
         let (listeners, sockets) = self.of_slot(slot, config);
         for (listener, socket) in listeners.iter().zip(sockets) {
-            if let Err(error) = SockRef::from(&socket).listen(backlog(config)) {
+            let unshut = match listener.entry.starts_with("unix:") {
+                true => Ok(()),
+                false => forget_shutdown(socket).map_err(Into::into),
+            };
+            let listens = unshut.and_then(|()| SockRef::from(&socket).listen(backlog(config)));
+            if let Err(error) = listens {
                 tracing::error!(
                     address = listener.address, %error,
                     "a listener does not listen any more"

@@ -56,6 +56,21 @@ pub fn lock_filter(listener: BorrowedFd<'_>) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Has a TCP socket forget that it was shut down, if it does not listen now. Else what is accepted
+/// after the next listen(2) would be born shut: accepted sockets take that over.
+pub fn forget_shutdown(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    if socket2::SockRef::from(&socket).is_listener().unwrap_or(true) {
+        return Ok(());
+    }
+    // SAFETY: all zeros are a valid sockaddr.
+    let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let len = size_of_val(&nobody) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of an address that lives.
+    let done = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, len) };
+    Errno::result(done).map(drop)
+}
+
 /// What the options of a listener are by which whoever has it could keep clients from everybody
 /// who accepts on it: where they come from, how far away they may be, what they may send. No
 /// worker sets any of them. `TCP_MD5SIG`, which is one as well, cannot be read (tcp(7)).

@@ -66,8 +66,8 @@ async fn who_a_token_belongs_to_is_known_after_a_reload_and_after_a_kill() {
     server.wsd(["reload"]).await.ok();
     assert_eq!(client.ask("hi again").await, "Ada says hi again");
 
-    for worker in server.workers().await {
-        kill(worker.pid, Signal::SIGKILL);
+    for slot in 0..2 {
+        kill(server.serving(slot, None).await.pid, Signal::SIGKILL);
     }
     assert_eq!(client.closed().await, Closed::Abruptly);
     let mut client = until("a worker to let Ada in again", async || {
