@@ -427,7 +427,7 @@ fn garbage_on_the_socket_ends_the_process() {
                       s.sendall(b'\\x7fELF' * 9)\nimport time\ntime.sleep(60)";
         let command = ["python3", "-c", script];
         let worker = Worker::start(&command, settings()).await;
-        let why = worker.handler.health().expect_err("no process was ready");
+        let why = wsd::api::Handler::health(&worker.handler).expect_err("no process was ready");
         assert!(why.contains("its process 0 ended before it was ready"), "{why}");
     });
 }
