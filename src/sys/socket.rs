@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, getsockname, recv, send,
-    sendmsg, setsockopt, shutdown, sockopt,
+    AddressFamily, MsgFlags, Shutdown, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
+    recv, send, sendmsg, setsockopt, shutdown, sockopt,
 };
 
 /// Accepts one connection, non-blocking and close-on-exec. The address is the client's; `None`
@@ -59,7 +59,7 @@ pub fn lock_filter(listener: BorrowedFd<'_>) -> nix::Result<()> {
 /// Has a TCP socket forget that it was shut down, if it does not listen now. Else what is accepted
 /// after the next listen(2) would be born shut: accepted sockets take that over.
 pub fn forget_shutdown(socket: BorrowedFd<'_>) -> nix::Result<()> {
-    if socket2::SockRef::from(&socket).is_listener().unwrap_or(true) {
+    if getsockopt(&socket, sockopt::AcceptConn).unwrap_or(true) {
         return Ok(());
     }
     // SAFETY: all zeros are a valid sockaddr.

@@ -1,8 +1,8 @@
 //! Rooms, users and sessions: what they are called, what is asked of them, what is answered.
 //!
 //! - here: the names and values that workers, the manager and handlers share.
-//! - [`context`]: the calls of [`Context`](super::Context).
-//! - [`handle`]: the same calls of [`Handle`](super::Handle), for other threads.
+//! - `context`: the calls of [`Context`](super::Context).
+//! - `handle`: the same calls of [`Handle`](super::Handle), for other threads.
 
 mod context;
 mod handle;

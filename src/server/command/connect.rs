@@ -65,6 +65,9 @@ fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Req
         return Err("this client speaks no TLS: connect to the server behind the proxy, by ws://"
             .to_owned());
     }
+    if !url.starts_with("ws://") {
+        return Err(format!("{url} is no address: write ws://HOST:PORT/PATH"));
+    }
     let wrong = |error: Error| format!("{url} is no address: {error}; write ws://HOST:PORT/PATH");
     let mut request = url.into_client_request().map_err(wrong)?;
     for header in headers {

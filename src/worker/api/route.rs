@@ -149,7 +149,9 @@ mod tests {
         let description: Value = serde_json::from_str(super::super::OPEN_API).unwrap();
         let mut described = Vec::new();
         for (path, methods) in description["paths"].as_object().unwrap() {
-            for (method, operation) in methods.as_object().unwrap() {
+            let methods = methods.as_object().unwrap().iter();
+            // A path may have parameters that all of its methods share.
+            for (method, operation) in methods.filter(|(method, _)| *method != "parameters") {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 described.push((path.clone(), method.to_uppercase(), text(&operation["x-scope"])));
                 let takes_body = operation.get("requestBody").is_some();
