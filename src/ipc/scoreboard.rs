@@ -128,7 +128,9 @@ impl Page {
     pub fn open(memfd: BorrowedFd<'_>) -> Result<Page> {
         let shared = Shared::view(memfd)?;
         if shared.words().len() * 8 != PAGE_BYTES {
-            return Err(Error::new(format!("a worker's counters are not {PAGE_BYTES} bytes")));
+            let bytes = shared.words().len() * 8;
+            let why = format!("a worker's counters are {bytes} bytes, not {PAGE_BYTES}");
+            return Err(Error::new(why));
         }
         Ok(Page { shared })
     }
