@@ -270,7 +270,7 @@ mod tests {
         assert!(request("wss://x/", &[], &[]).unwrap_err().contains("TLS"));
         assert!(request("x", &[], &[]).is_err());
         assert!(request("ws://x/", &words(&["nothing"]), &[]).is_err());
-        assert!(request("ws://x/", &words(&["a: \n"]), &[]).is_err());
+        assert!(request("ws://x/", &words(&["a: b\nc"]), &[]).is_err());
     }
 
     #[test]
