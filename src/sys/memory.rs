@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -14,6 +14,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{ftruncate, write};
 
 use crate::error::{Error, Result, Subject};
+use crate::sys::process;
 
 /// A shared mapping, seen as words that any process may read or write at any time.
 pub struct Shared {
@@ -90,8 +91,12 @@ pub fn open_memfd(name: &str) -> Result<OwnedFd> {
 
 fn memfd(name: &str) -> Result<OwnedFd> {
     let c_name = CString::new(name).map_err(|_| Error::new("a memfd's name has a NUL"))?;
-    memfd_create(c_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
-        .subject(|| format!("memfd_create {name}"))
+    let memfd =
+        memfd_create(c_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+            .subject(|| format!("memfd_create {name}"))?;
+    // Above the numbers that `process::reserve` and `process::place` take: one that a master makes
+    // before these are reserved would be written over by them.
+    process::duplicate_number(memfd.as_raw_fd())
 }
 
 /// Puts bytes into a memfd that nobody can change any more.

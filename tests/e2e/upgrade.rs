@@ -86,13 +86,15 @@ async fn an_image_that_fails_after_its_exec_is_left_for_the_old_one() {
     let server = Setup::own_testbed().start().await;
     let mut client = server.client().await;
     let (who, master) = (client.who().await, server.master().await);
-    for how in ["rehearsal exit", "rehearsal abort", "master exit"] {
+    for how in ["rehearsal exit", "rehearsal abort", "master exit", "master abort"] {
         fs::write(server.path().join("misbehave"), how).unwrap();
         let ran = upgrade(&server).await;
         assert_eq!(ran.code, Some(1), "{how}: {ran:?}");
         assert_eq!(client.who().await, who, "{how}");
         assert_eq!(server.master().await, master, "{how}");
     }
+    upgrade(&server).await.ok();
+    assert_eq!(client.who().await.fd, who.fd);
 }
 
 #[tokio::test]
