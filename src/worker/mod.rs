@@ -29,6 +29,7 @@ mod boot;
 mod broadcast_buffer;
 mod budget;
 mod checks;
+mod chunked_slab;
 mod connection;
 mod counting;
 mod crash;
