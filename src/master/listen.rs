@@ -346,7 +346,8 @@ mod tests {
         let config = config(&["127.0.0.1:0"], 2);
         listeners.ensure(&config).unwrap();
         let ports = |listeners: &Listeners| -> Vec<String> {
-            let sockets = listeners.all().map(|(_, _, socket)| SockRef::from(&socket).local_addr());
+            let sockets =
+                listeners.all().map(|(_, _, socket)| SockRef::from(&socket).local_addr());
             sockets.map(|addr| addr.unwrap().as_socket().unwrap().to_string()).collect()
         };
         let before = ports(&listeners);

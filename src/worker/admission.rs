@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
@@ -83,15 +83,6 @@ impl Yielding {
     /// When it is to answer the request at once.
     pub async fn answers(&self) {
         self.answers.notified().await;
-    }
-}
-
-/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, of
-/// which its holder has every one.
-pub(super) fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
-        v4 => v4,
     }
 }
 
@@ -252,6 +243,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::address::network;
 
     #[test]
     fn an_ipv6_client_is_its_64_and_an_ipv4_one_its_address() {

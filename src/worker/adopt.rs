@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Worker;
-use super::admission::{CountsAs, network};
+use super::admission::CountsAs;
 use super::connection::{Connection, Stage};
 use super::head::KeptRequest;
 use super::life::Phase;
@@ -20,6 +20,7 @@ use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::{PassId, WorkerToManager};
 use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
+use crate::sys::address::network;
 use crate::sys::point;
 use crate::websocket::Engine;
 

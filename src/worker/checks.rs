@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use super::Worker;
 use super::accept::RETRY_AFTER;
-use super::admission::{network, part};
+use super::admission::part;
 use super::connection::Stage;
 use super::head::{Reason, Refusal};
+use crate::sys::address::network;
 
 fn full(advice: &'static str) -> Refusal {
     Refusal::overloaded("the server is full", RETRY_AFTER).advice(advice)

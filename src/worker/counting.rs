@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Worker;
-use super::admission::{CountsAs, network};
+use super::admission::CountsAs;
 use super::connection::Connection;
 use super::table::{Key, Table};
 use crate::ipc::scoreboard::Counter;
+use crate::sys::address::network;
 
 impl Worker {
     /// The network a connection counts for; a trusted proxy's is nobody's own.

@@ -73,9 +73,9 @@ impl Pool {
         }
         for event in events {
             // A client that is gone by now has its last events in one place all the same.
-            let fallback = self.choose();
+            let fallback = self.choose(event.address);
             let to = match event.packet.fd {
-                0 => fallback,
+                _ if event.packet.kind == Kind::Request => fallback,
                 fd => *moved.entry(fd).or_insert(fallback),
             };
             touched.insert(to);
