@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Range;
 
 use bytes::BytesMut;
 
@@ -35,7 +36,7 @@ pub struct Pool {
     /// Those of events, those of tasks, then those with a function of their own.
     pub(super) queues: Vec<ProcessQueue>,
     /// How many of the queues are of events.
-    processes: u16,
+    pub(super) processes: u16,
     /// How many are of events or tasks.
     first_user: u16,
     pub(super) pins: HashMap<u64, Pin>,
@@ -78,9 +79,9 @@ impl Pool {
         self.queues.len() as u16
     }
 
-    /// How many places are of events.
-    pub(super) fn event_places(&self) -> u16 {
-        self.processes
+    /// The places that may serve an address.
+    fn places_for(&self, address: Option<IpAddr>) -> Range<u16> {
+        self.suspects.places_for(address, self.processes)
     }
 
     /// The place that a request of an address should go to: a ready one with the least to do.

@@ -1,6 +1,8 @@
 //! A slab that grows by chunks. A vector that doubles would copy every connection of a worker as it
 //! grows, hold up to twice what they need, and leave the copies behind in the allocator.
 
+use std::ops::{Index, IndexMut};
+
 use slab::Slab;
 
 /// Entries of a chunk.
@@ -89,10 +91,28 @@ impl<T> ChunkedSlab<T> {
     }
 }
 
+impl<T> Index<usize> for ChunkedSlab<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, index: usize) -> &T {
+        &self.chunks[index / CHUNK][index % CHUNK]
+    }
+}
+
+impl<T> IndexMut<usize> for ChunkedSlab<T> {
+    #[inline]
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        &mut self.chunks[index / CHUNK][index % CHUNK]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
     use std::collections::BTreeMap;
 
     #[test]
@@ -109,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_value_is_where_its_index_says(steps in prop::collection::vec((0..9_u8, any::<prop::sample::Index>()), 0..3_000)) {
+        fn each_value_is_where_its_index_says(steps in vec((0..9_u8, any::<Index>()), 0..3_000)) {
             let (mut slab, mut model) = (ChunkedSlab::default(), BTreeMap::new());
             for (number, (what, which)) in steps.into_iter().enumerate() {
                 match what {

@@ -47,14 +47,14 @@ impl Table {
     /// The connection at a place where there is one.
     #[inline]
     pub fn entry(&self, index: u32) -> (Key, &Connection) {
-        let connection = self.slab.get(index as usize).expect("a connection is there");
+        let connection = &self.slab[index as usize];
         (Key { index, version: connection.version }, connection)
     }
 
     /// The connection at a place where there is one.
     #[inline]
     pub fn entry_mut(&mut self, index: u32) -> (Key, &mut Connection) {
-        let connection = self.slab.get_mut(index as usize).expect("a connection is there");
+        let connection = &mut self.slab[index as usize];
         (Key { index, version: connection.version }, connection)
     }
 
