@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::broadcast::Wide;
+use super::relay::message::{Gathering, Wide};
 use super::{Manager, Shared};
 use crate::api::rooms::{Act, Call, Member, Tally, Topic};
 use crate::fd::Fd;
@@ -19,12 +19,6 @@ use crate::ipc::packet::Body;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For the workers to say which connections have users, where that is shown beside other things.
 const USERS_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Answers of workers to a control command, and who waits until all are there.
-pub struct Gathering {
-    gather: Gather,
-    whole: Option<oneshot::Sender<()>>,
-}
 
 /// What was gathered, also where some did not answer.
 pub struct Gathered {
@@ -86,17 +80,5 @@ impl Manager {
         let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
         let (tally, members, rooms) = gather.finish();
         Gathered { tally, members, rooms }
-    }
-
-    /// Something came for a control command that gathers answers, if it still does.
-    pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        let Some(gathering) = self.gathering.get_mut(&id) else { return };
-        add(&mut gathering.gather);
-        if gathering.gather.is_whole()
-            && let Some(whole) = gathering.whole.take()
-        {
-            // A command that has given up waits no more.
-            let _ = whole.send(());
-        }
     }
 }

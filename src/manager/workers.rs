@@ -7,7 +7,6 @@ use std::rc::Rc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::listing::LISTS_MAX;
 use super::liveness::Liveness;
 use crate::api::rooms::Member;
 use crate::api::{Info, Verdict};
@@ -18,6 +17,10 @@ use crate::ipc::link::{Lane, Link};
 use crate::ipc::messages::{LinkId, ManagerToWorker, PassId, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
+
+/// Lists for one worker that are under way at the same time. While there are as many, nothing more
+/// is read from that worker.
+const LISTS_MAX: usize = 64;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

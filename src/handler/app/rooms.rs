@@ -5,8 +5,8 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes};
 
 use super::codec::{Broken, Kind, Packet, VERDICT, take_string};
-use super::commands::{INVALID_TEXT, message, verdict_code};
 use super::link::Link;
+use super::values::{INVALID_TEXT, message, verdict_code};
 use crate::api::rooms::{Act, Call, Change, Publish, TOPICS_MAX, Topic};
 use crate::api::{Context, Verdict};
 use crate::fd::Fd;

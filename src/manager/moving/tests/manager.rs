@@ -4,9 +4,9 @@ use super::play::LIMITS;
 use super::world::{Broken, Down, Manager, Up, World, lease};
 use crate::fd::{Slot, WorkerId};
 use crate::manager::moving::pass::Passes;
+use crate::manager::moving::reload::{Action, Event, Reload};
 use crate::manager::moving::step::{Moving, Step};
-use crate::manager::reload::{Action, Event, Reload};
-use crate::manager::router::Router;
+use crate::manager::relay::router::Router;
 
 impl World {
     pub fn start_manager(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::world::{Down, Manager, Message, Up, World};
 use crate::fd::{Slot, WorkerId};
-use crate::manager::reload::{Event, Limits, Reload};
+use crate::manager::moving::reload::{Event, Limits, Reload};
 
 /// Steps of a run in which things happen, and then until all has come to rest.
 const STEPS: u32 = 200;

@@ -6,8 +6,8 @@ use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::messages::{Generation, Left, PassId};
 use crate::ipc::transit::Transit;
 use crate::manager::moving::pass::Passes;
-use crate::manager::reload::Reload;
-use crate::manager::router::Router;
+use crate::manager::moving::reload::Reload;
+use crate::manager::relay::router::Router;
 
 /// Messages that the kernel queues on a link.
 const KERNEL_MAX: usize = 4;

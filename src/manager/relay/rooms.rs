@@ -1,13 +1,12 @@
 //! What workers say of rooms.
 
-use super::Manager;
-use super::broadcast::Wide;
-use super::switch::{Address, Reply, Routed};
+use super::message::{Address, Reply, Routed, Wide};
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::{BODY_BYTES_MAX, codec};
+use crate::manager::Manager;
 
 impl Manager {
     /// What a worker says of rooms.

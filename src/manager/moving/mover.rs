@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use tokio::sync::oneshot;
 
-use super::Manager;
 use super::reload::{Action, Event, Limits, Reload};
-use super::settings::Settings;
-use super::ticks::BOOT_MS;
-use super::workers::Phase;
 use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster};
+use crate::manager::Manager;
+use crate::manager::settings::Settings;
+use crate::manager::workers::Phase;
 use crate::sys::clock::monotonic_ms;
 
+/// For a worker to be ready, before it counts as hung.
+pub const BOOT_MS: u64 = 30_000;
 /// For the master to check a new image and configuration.
 const PREPARE_MS: u64 = 60_000;
 /// What a handover may take besides `max_wait_time` for running handlers.

@@ -6,65 +6,17 @@ use std::os::fd::AsFd;
 
 use bytes::Bytes;
 
-use super::Manager;
 use super::hold::{Item, OwnedBody, Scope};
-use super::switch::{Address, Routed};
-use super::workers::WorkerHandle;
-use crate::api::{Opcode, Verdict};
+use super::message::{Address, Routed, Wide};
+use crate::api::Verdict;
 use crate::error::Error;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-
-/// What goes to many workers.
-#[derive(Debug)]
-pub struct Wide {
-    /// The worker that sent it and has served its own clients.
-    pub sender: Option<WorkerId>,
-    /// `Broadcast` or `Call`.
-    pub message: ManagerToWorker,
-    /// To which workers it may go.
-    pub reach: Reach,
-}
-
-impl Wide {
-    /// For the clients of all.
-    pub fn broadcast(sender: Option<WorkerId>, opcode: Opcode, except: u64) -> Wide {
-        let message = ManagerToWorker::Broadcast { opcode, except };
-        Wide { sender, message, reach: Reach::AllBut(Vec::new()) }
-    }
-
-    /// Whether it goes to a worker, as far as its sender says.
-    fn may_reach(&self, worker: WorkerId) -> bool {
-        match &self.reach {
-            Reach::AllBut(others) => Some(worker) != self.sender && !others.contains(&worker),
-            Reach::Only(one) => worker == *one,
-        }
-    }
-
-    /// Bytes that it holds besides its body.
-    fn weight(&self) -> usize {
-        match &self.message {
-            ManagerToWorker::Call { call, .. } => call.weight(),
-            _ => 0,
-        }
-    }
-
-    /// Whom to tell how many were asked.
-    fn asker(&self) -> Option<(Origin, u64)> {
-        match self.message {
-            ManagerToWorker::Call { origin, id: id @ 1.., .. } => Some((origin, id)),
-            _ => None,
-        }
-    }
-
-    /// Whether its sender gets tallies and so learns itself from whom it was kept.
-    fn is_told(&self) -> bool {
-        self.asker().is_some()
-    }
-}
+use crate::manager::Manager;
+use crate::manager::workers::WorkerHandle;
 
 impl Manager {
     /// Brings a message to the clients of other workers. Answers with how many slots that

@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 
-use super::broadcast::Wide;
-use super::switch::{Address, Routed};
+use super::message::{Address, Routed, Wide};
 use crate::fd::WorkerId;
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::packet::Body;
@@ -26,7 +25,7 @@ pub enum Scope {
     Open,
     /// Everybody: this manager is new and has not heard yet who owns what.
     All,
-    /// What a pass says ([`super::moving::pass::Passes::waits`]).
+    /// What a pass says ([`crate::manager::moving::pass::Passes::waits`]).
     Pass,
 }
 

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
-use super::Manager;
 use super::hold::Scope;
-use super::workers::Phase;
 use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
+use crate::manager::Manager;
+use crate::manager::workers::Phase;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 

@@ -10,7 +10,7 @@
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
 //!
-//! A worker gives in passes ([`super::moving::pass`]), and after each of them the routes of those
+//! A worker gives in passes ([`crate::manager::moving::pass`]), and after each of them the routes of those
 //! it gave change, so that no message waits longer than a pass takes, however many connections
 //! there are.
 //!
@@ -18,10 +18,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::moving::step::Passed;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::control::{ReloadState, ReloadVerdict, SlotVerdict};
 use crate::ipc::messages::{Generation, Left};
+use crate::manager::moving::step::Passed;
 
 /// How often one slot's new worker is started before the slot is given up.
 const TRIES_MAX: u8 = 2;

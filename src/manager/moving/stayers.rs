@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::Manager;
 use super::reload::{Event, Reload};
-use super::workers::Phase;
 use crate::fd::WorkerId;
 use crate::ipc::control::ReloadVerdict;
 use crate::ipc::messages::{Generation, ManagerToMaster};
+use crate::manager::Manager;
+use crate::manager::workers::Phase;
 use crate::sys::clock::monotonic_ms;
 
 /// What a drain may take beyond its own deadline before the worker is killed.

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
-use super::codec::Kind;
-use super::loss::Loss;
-use super::pool::{Pin, Pool};
-use super::process_queue::{Event, ProcessQueue};
-use super::suspects::APART_MS;
+use super::{Pin, Pool};
+use crate::handler::app::codec::Kind;
+use crate::handler::app::loss::Loss;
+use crate::handler::app::process_queue::{Event, ProcessQueue};
+use crate::handler::app::suspects::APART_MS;
 
 /// How long clients wait for a new process in the place of a dead one before they are moved to
 /// another place, in milliseconds.

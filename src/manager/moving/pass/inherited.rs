@@ -1,10 +1,10 @@
 //! The passes that a manager which died has left: the next one hears of them, and decides their
 //! end, before it does anything else.
 
-use super::pass::{Holding, Pass, Passes};
-use super::step::Step;
+use super::{Holding, Pass, Passes};
 use crate::fd::WorkerId;
 use crate::ipc::messages::PassId;
+use crate::manager::moving::step::Step;
 
 impl Passes {
     /// A worker says that it has given these in a pass, and has not heard what became of them.
