@@ -61,7 +61,6 @@ pub(crate) use peers::Peers;
 use master_link::MasterLink;
 use moving::mover::Reloads;
 use moving::pass::Passes;
-use moving::reload;
 use relay::direct::Direct;
 use relay::hold::{Hold, Scope};
 use relay::interest::Interest;
@@ -257,7 +256,7 @@ impl Manager {
     }
 
     fn on_master(&mut self, message: MasterToManager, fds: Vec<OwnedFd>) -> Result<()> {
-        use reload::Event;
+        use moving::reload::Event;
         match message {
             MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
             MasterToManager::LivenessCheck(number) => {
@@ -341,7 +340,7 @@ impl Manager {
         if replaces || serves.is_none() {
             self.router.serve(id);
         }
-        self.reload_event(reload::Event::Attached { id, generation });
+        self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }
 
@@ -352,7 +351,7 @@ impl Manager {
                 worker.phase = workers::Phase::Serving;
             }
         }
-        self.reload_event(reload::Event::Ready(id));
+        self.reload_event(moving::reload::Event::Ready(id));
     }
 
     fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {
@@ -364,7 +363,7 @@ impl Manager {
         let steps = self.passes.exited(id);
         self.carry_out(steps);
         self.resolve_passes();
-        self.reload_event(reload::Event::Exited { id, how });
+        self.reload_event(moving::reload::Event::Exited { id, how });
         self.forget_direct(id);
         self.forget_presence(id);
         self.check_owners_known();
