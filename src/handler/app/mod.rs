@@ -25,10 +25,12 @@ mod settings;
 mod shared;
 mod spawner;
 mod status;
+mod suspects;
 mod tail;
 mod values;
 mod watch;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ use crate::api::{
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
+use crate::sys::address::network;
 
 /// How often timeouts and memory are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -193,7 +196,8 @@ impl Handler for AppHandler {
             let flags = if http.held.is_some() { HELD } else { 0 };
             let packet =
                 Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
-            let queued = queue_request(&shared, packet, http.held);
+            let address = http.client.or(http.peer.map(|peer| peer.ip())).map(network);
+            let queued = queue_request(&shared, address, packet, http.held);
             let queued = tokio::time::timeout(deadline, queued);
             let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
@@ -280,14 +284,15 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 
 async fn queue_request(
     shared: &Rc<Shared>,
+    address: Option<IpAddr>,
     packet: Packet,
     held: Option<HeldBody>,
 ) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
-        let place = shared.pool.borrow().choose();
+        let place = shared.pool.borrow().choose(address);
         if shared.pool.borrow().has_room(place) {
-            let id = shared.pool.borrow_mut().queue(place, packet);
+            let id = shared.pool.borrow_mut().queue_of(address, place, packet);
             let (sender, receiver) = oneshot::channel();
             let answer = Answer::Response { answer: sender, owner: None };
             shared.answers.borrow_mut().insert(id, answer);

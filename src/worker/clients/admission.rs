@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -160,15 +160,6 @@ impl Seat {
     /// Gives back all that was taken of the budget.
     pub fn let_go(&self, budget: &Budget) {
         budget.give_back(self.held.take());
-    }
-}
-
-/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, of
-/// which its holder has every one.
-pub(in crate::worker) fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
-        v4 => v4,
     }
 }
 
@@ -329,6 +320,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::address::network;
 
     #[test]
     fn an_ipv6_client_is_its_64_and_an_ipv4_one_its_address() {

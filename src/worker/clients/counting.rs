@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Clients;
-use super::admission::{CountsAs, network};
+use super::admission::CountsAs;
 use super::connection::Connection;
 use super::key::Key;
 use super::table::Table;
 use crate::ipc::scoreboard::Counter;
+use crate::sys::address::network;
 
 impl Clients {
     /// The network a connection counts for; a trusted proxy's is nobody's own.

@@ -1,8 +1,8 @@
 //! The clients of this worker: [`Clients`] owns all of them, and calls nobody above. Who is told of
 //! what a client does is the business of the layers above.
 //!
-//! - [`table`] has every [`connection`] by its [`key`]; [`watch`] is the epoll set, [`timers`] the
-//!   wheel.
+//! - [`table`] has every [`connection`] by its [`key`], in a [`chunked_slab`]; [`watch`] is the
+//!   epoll set, [`timers`] the wheel.
 //! - [`push`]: messages to clients here; [`queue`]: into an [`outbox`], or for many into the
 //!   [`broadcast_buffer`]. [`spares`]: outboxes that are not in use. [`turn`]: what is written
 //!   when.
@@ -15,6 +15,7 @@
 pub(super) mod admission;
 pub(super) mod broadcast_buffer;
 pub(super) mod budget;
+mod chunked_slab;
 pub(super) mod connection;
 pub(super) mod counting;
 pub(super) mod ending;

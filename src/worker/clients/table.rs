@@ -4,8 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use slab::Slab;
-
+use super::chunked_slab::ChunkedSlab;
 use super::connection::Connection;
 use super::key::Key;
 use crate::fd::Fd;
@@ -13,7 +12,7 @@ use crate::fd::Fd;
 /// The table.
 #[derive(Default)]
 pub(in crate::worker) struct Table {
-    slab: Slab<Connection>,
+    slab: ChunkedSlab<Connection>,
     by_fd: HashMap<Fd, Key, BuildHasherDefault<FdHasher>>,
     versions: u32,
     /// Who was asked for last: a handler mostly answers whom it was called about.
@@ -27,12 +26,11 @@ impl Table {
 
     /// Puts in what `make` makes of its key.
     pub fn insert(&mut self, make: impl FnOnce(Key) -> Connection) -> Key {
-        let entry = self.slab.vacant_entry();
         // The version of a listener's key is 0, so a connection's never is.
         self.versions = self.versions.wrapping_add(1).max(1);
-        let key = Key { index: entry.key() as u32, version: self.versions };
-        entry.insert(make(key));
-        key
+        let version = self.versions;
+        let index = self.slab.insert(|index| make(Key { index: index as u32, version }));
+        Key { index: index as u32, version }
     }
 
     #[inline]
@@ -62,7 +60,7 @@ impl Table {
 
     pub fn remove(&mut self, key: Key) -> Option<Connection> {
         self.get(key)?;
-        self.slab.try_remove(key.index as usize)
+        self.slab.remove(key.index as usize)
     }
 
     /// Makes a number lead to a connection.
@@ -108,7 +106,7 @@ impl Table {
 
     /// Gives memory back after a crowd has left.
     pub fn shrink(&mut self) {
-        self.slab.shrink_to_fit();
+        self.slab.shrink();
         self.by_fd.shrink_to_fit();
     }
 }

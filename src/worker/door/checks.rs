@@ -7,7 +7,8 @@ use std::rc::Rc;
 use super::Door;
 use super::refuse::RETRY_AFTER;
 use crate::ipc::scoreboard::Counter;
-use crate::worker::clients::admission::{network, part};
+use crate::sys::address::network;
+use crate::worker::clients::admission::part;
 use crate::worker::clients::connection::Stage;
 use crate::worker::head::{Reason, Refusal};
 
