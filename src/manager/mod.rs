@@ -17,7 +17,6 @@ mod control;
 mod gathering;
 mod listing;
 mod liveness;
-mod master_link;
 mod moving;
 mod owners;
 mod packets;
@@ -47,6 +46,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::link::Link;
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
@@ -58,7 +58,6 @@ use crate::sys::{ending, process};
 
 pub(crate) use peers::Peers;
 
-use master_link::MasterLink;
 use moving::mover::Reloads;
 use moving::pass::Passes;
 use relay::direct::Direct;
@@ -151,18 +150,16 @@ pub(crate) async fn live(
     let row = Row::take(page.as_fd())?;
     let peers = prepare(&boot)?;
     let manager = Manager::boot(Rc::clone(&link), &boot, row, peers)?;
-    let flusher = {
-        let link = Rc::clone(&link);
-        spawn_local(async move { link.flush_forever().await })
-    };
     manager.borrow_mut().serve_control(control)?;
     spawn_local(ticks::run(Rc::clone(&manager)));
     link.send(&ManagerToMaster::Ready);
     tracing::info!(epoch = boot.epoch, "the manager serves");
     let left = follow_master(&manager, &link).await;
-    flusher.abort();
     match left {
-        Ok(true) => link.flush().await,
+        Ok(true) => {
+            link.flushed().await;
+            Ok(())
+        }
         // Whether it ended or broke: without a master nobody may go on.
         Ok(false) | Err(_) => {
             end_orphans(&manager).await;

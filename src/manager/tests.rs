@@ -218,7 +218,7 @@ impl FakeWorker {
     }
 
     async fn hear_with_fds(&mut self) -> (ManagerToWorker, Bytes, Vec<OwnedFd>) {
-        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
         while self.heard.is_empty() {
             let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
             let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();

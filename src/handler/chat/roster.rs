@@ -3,8 +3,7 @@
 //! Each worker owns the users of its own connections and tells the others of each change, with a
 //! version that counts them. Three rules keep every roster right, whatever is lost or killed:
 //!
-//! 1. Whoever sees a gap in a peer's versions, in a change or in the version that the peer tells
-//!    now and then, asks it for all.
+//! 1. Whoever sees a gap in a peer's versions, or in what the peer says of them, asks for all.
 //! 2. The replacement of a killed worker tells that the dead one's clients are gone.
 //! 3. The users of a process not heard of for [`SILENT_TICKS_MAX`] ticks are forgotten. Should
 //!    it live after all, rule 1 brings them back.
@@ -175,9 +174,8 @@ impl Roster {
     /// Time passes: a few seconds since the last tick.
     pub(super) fn tick(&mut self) -> Vec<Action> {
         self.ticks += 1;
-        let mut actions =
-            vec![Action::TellAll(self.note(Word::Version { version: self.version }))];
-        let ticks = self.ticks;
+        let told = Word::Version { version: self.version };
+        let (ticks, mut actions) = (self.ticks, vec![Action::TellAll(self.note(told))]);
         self.peers.retain(|_, peer| peer.heard + SILENT_TICKS_MAX >= ticks);
         let before = self.users.len();
         let (me, peers) = (self.me, &self.peers);

@@ -10,7 +10,6 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::budget::Budget;
 use super::key::Key;
 use crate::config::{Config, batch_max, lingering_max};
 
@@ -126,40 +125,6 @@ impl Yielding {
     /// When it is to answer the request at once.
     pub async fn answers(&self) {
         self.answers.notified().await;
-    }
-}
-
-/// What a plain connection holds of its worker.
-#[derive(Default)]
-pub(in crate::worker) struct Seat {
-    pub yielding: Rc<Yielding>,
-    /// The wait for its client that it is in.
-    wait: Cell<Option<u64>>,
-    /// Bytes of the budget.
-    held: Cell<usize>,
-}
-
-impl Seat {
-    /// The connection waits for its client from now on, or waits no more.
-    pub fn waits_for(&self, wait: Option<Wait>, admitted: &Admitted) {
-        if let Some(number) = self.wait.take() {
-            admitted.wait_no_more(number);
-        }
-        self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
-    }
-
-    /// Takes bytes of the budget, if there is room for them.
-    pub fn hold(&self, bytes: usize, budget: &Budget) -> bool {
-        let has_room = budget.try_take(bytes);
-        if has_room {
-            self.held.set(self.held.get() + bytes);
-        }
-        has_room
-    }
-
-    /// Gives back all that was taken of the budget.
-    pub fn let_go(&self, budget: &Budget) {
-        budget.give_back(self.held.take());
     }
 }
 

@@ -12,11 +12,12 @@ use super::Door;
 use super::http::{self, End, Limits};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
+use super::seat::Seat;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
-use crate::worker::clients::admission::{Seat, Wait};
+use crate::worker::clients::admission::Wait;
 use crate::worker::clients::key::Key;
 use crate::worker::head::{Refusal, check_host, is_forwarded};
 

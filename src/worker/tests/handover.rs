@@ -245,7 +245,7 @@ async fn a_pass_that_nobody_took_is_served_again_when_the_manager_says_so() {
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard_old).await;
-    let mut half = half_a_request(&server).await;
+    let _half = half_a_request(&server).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     old.rests().await;
     old.says(ManagerToWorker::Give { pass: 1 }, &[]).await;

@@ -17,8 +17,9 @@ use super::route::{Endpoint, Route};
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
-use crate::worker::clients::admission::{Seat, Wait};
+use crate::worker::clients::admission::Wait;
 use crate::worker::door::http::{self, End, Limits};
+use crate::worker::door::seat::Seat;
 use crate::worker::head::Refusal;
 use crate::worker::peers::Peers;
 
