@@ -58,6 +58,7 @@ const PLACES: &[(&str, &[&str])] = &[
         &[
             "src/api/",
             "src/ipc/link.rs",
+            "src/ipc/master_link.rs",
             "src/sys/watch.rs",
             "src/manager/",
             "src/worker/",

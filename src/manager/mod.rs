@@ -17,7 +17,6 @@ mod control;
 mod gathering;
 mod listing;
 mod liveness;
-mod master_link;
 mod moving;
 mod owners;
 mod packets;
@@ -47,6 +46,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::link::Link;
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
@@ -58,10 +58,8 @@ use crate::sys::{ending, process};
 
 pub(crate) use peers::Peers;
 
-use master_link::MasterLink;
 use moving::mover::Reloads;
 use moving::pass::Passes;
-use moving::reload;
 use relay::direct::Direct;
 use relay::hold::{Hold, Scope};
 use relay::interest::Interest;
@@ -152,18 +150,16 @@ pub(crate) async fn live(
     let row = Row::take(page.as_fd())?;
     let peers = prepare(&boot)?;
     let manager = Manager::boot(Rc::clone(&link), &boot, row, peers)?;
-    let flusher = {
-        let link = Rc::clone(&link);
-        spawn_local(async move { link.flush_forever().await })
-    };
     manager.borrow_mut().serve_control(control)?;
     spawn_local(ticks::run(Rc::clone(&manager)));
     link.send(&ManagerToMaster::Ready);
     tracing::info!(epoch = boot.epoch, "the manager serves");
     let left = follow_master(&manager, &link).await;
-    flusher.abort();
     match left {
-        Ok(true) => link.flush().await,
+        Ok(true) => {
+            link.flushed().await;
+            Ok(())
+        }
         // Whether it ended or broke: without a master nobody may go on.
         Ok(false) | Err(_) => {
             end_orphans(&manager).await;
@@ -257,7 +253,7 @@ impl Manager {
     }
 
     fn on_master(&mut self, message: MasterToManager, fds: Vec<OwnedFd>) -> Result<()> {
-        use reload::Event;
+        use moving::reload::Event;
         match message {
             MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
             MasterToManager::LivenessCheck(number) => {
@@ -341,7 +337,7 @@ impl Manager {
         if replaces || serves.is_none() {
             self.router.serve(id);
         }
-        self.reload_event(reload::Event::Attached { id, generation });
+        self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }
 
@@ -352,7 +348,7 @@ impl Manager {
                 worker.phase = workers::Phase::Serving;
             }
         }
-        self.reload_event(reload::Event::Ready(id));
+        self.reload_event(moving::reload::Event::Ready(id));
     }
 
     fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {
@@ -364,7 +360,7 @@ impl Manager {
         let steps = self.passes.exited(id);
         self.carry_out(steps);
         self.resolve_passes();
-        self.reload_event(reload::Event::Exited { id, how });
+        self.reload_event(moving::reload::Event::Exited { id, how });
         self.forget_direct(id);
         self.forget_presence(id);
         self.check_owners_known();

@@ -82,7 +82,7 @@ impl Manager {
         for id in left {
             // Our predecessor may have died before it told them, or between two of their batches.
             self.drain(id);
-            self.on_rested(id);
+            self.on_can_give(id);
         }
     }
 }

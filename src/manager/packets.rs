@@ -148,7 +148,7 @@ impl Manager {
             WorkerToManager::Through { link } => self.on_through(from, link),
             WorkerToManager::Indirect { link } => self.on_indirect(from, link),
             WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
-            WorkerToManager::Rested => self.on_rested(from),
+            WorkerToManager::CanGive => self.on_can_give(from),
             WorkerToManager::Adopted { pass, fds } => self.on_adopted(from, pass, &fds),
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;

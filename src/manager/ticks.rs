@@ -46,6 +46,7 @@ pub async fn run(manager: Shared) {
             manager.sweep(idle_ms);
         }
         manager.check_deadlines(now);
+        manager.master.flush();
     }
 }
 

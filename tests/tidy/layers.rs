@@ -66,7 +66,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &[
             "manager/moving/carry",
             "manager/moving/mover",
-            "manager/moving/stayers",
+            "manager/moving/stragglers",
             "manager/owners",
         ],
         "a reload begins passes, the end of a pass is an event of the reload, and both go on when \

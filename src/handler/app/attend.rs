@@ -66,14 +66,14 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
             "the application process is gone; its events go to another"
         );
     }
-    settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
+    after_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
     // Requests that waited may be at another place now.
     (0..shared.settings.processes.max(1)).for_each(|place| shared.wake(place));
     shared.wake(id.place);
     shared.changed.notify_waiters();
 }
 
-fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
+fn after_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
     for packet in loss.dropped {
         let (kind, fd) = (packet.kind, packet.fd);
         tracing::error!(

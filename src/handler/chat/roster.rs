@@ -3,7 +3,7 @@
 //! Each worker owns the users of its own connections and tells the others of each change, with a
 //! version that counts them. Three rules keep every roster right, whatever is lost or killed:
 //!
-//! 1. Whoever sees a gap in a peer's versions, in a change or in a beat, asks it for all.
+//! 1. Whoever sees a gap in a peer's versions, or in what the peer says of them, asks for all.
 //! 2. The replacement of a killed worker tells that the dead one's clients are gone.
 //! 3. The users of a process not heard of for [`SILENT_TICKS_MAX`] ticks are forgotten. Should
 //!    it live after all, rule 1 brings them back.
@@ -150,7 +150,7 @@ impl Roster {
                     self.tell_all_to(from, &mut actions);
                 }
             }
-            Word::Beat { version } => {
+            Word::Version { version } => {
                 if self.peer_version(home) != Some(version) {
                     self.ask(home, &mut actions);
                 }
@@ -174,8 +174,8 @@ impl Roster {
     /// Time passes: a few seconds since the last tick.
     pub(super) fn tick(&mut self) -> Vec<Action> {
         self.ticks += 1;
-        let mut actions = vec![Action::TellAll(self.note(Word::Beat { version: self.version }))];
-        let ticks = self.ticks;
+        let told = Word::Version { version: self.version };
+        let (ticks, mut actions) = (self.ticks, vec![Action::TellAll(self.note(told))]);
         self.peers.retain(|_, peer| peer.heard + SILENT_TICKS_MAX >= ticks);
         let before = self.users.len();
         let (me, peers) = (self.me, &self.peers);
@@ -273,7 +273,7 @@ impl Roster {
         let peer = self.peers.entry(home).or_default();
         let users = std::mem::take(&mut peer.partial);
         if std::mem::take(&mut peer.parts) != last_part + 1 {
-            // A part was lost. The version stays unequal, so the next beat asks again.
+            // A part was lost. The version stays unequal, so the next telling asks again.
             return;
         }
         peer.version = Some(version);

@@ -73,7 +73,7 @@ pub(super) enum Word {
     /// A part of all the users of the sender as of `version`; parts count from 0.
     All { version: u64, part: u32, last: bool, users: Vec<Named> },
     /// "I live, and am at `version`."
-    Beat { version: u64 },
+    Version { version: u64 },
 }
 
 /// Writes a message as JSON.

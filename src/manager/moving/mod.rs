@@ -5,7 +5,7 @@
 //! - [`step`] is what a pass is to bring about.
 //! - [`carry`] does what a pass decides.
 //! - [`reload`] decides a reload, pass by pass; [`mover`] does what the reload decides, and
-//!   [`stayers`] follow later.
+//!   [`stragglers`] follow later.
 //!
 //! `tests` play the machines of old worker, new worker and manager against each other, with deaths
 //! between any two steps.
@@ -14,8 +14,8 @@ mod carry;
 pub(super) mod mover;
 pub mod pass;
 pub(super) mod reload;
-mod stayers;
 pub mod step;
+mod stragglers;
 
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ pub struct Reloads {
     next_settings: Option<Settings>,
     waiters: Vec<Waiter>,
     /// Old workers that have something to give since it came to rest.
-    pub rested: BTreeSet<WorkerId>,
+    pub can_give: BTreeSet<WorkerId>,
     /// Another was asked for while one runs.
     waiting: bool,
     next_waiters: Vec<Waiter>,
@@ -48,7 +48,7 @@ impl Reloads {
             left_over: pending.map(|generation| (generation, None)),
             next_settings: None,
             waiters: Vec::new(),
-            rested: BTreeSet::new(),
+            can_give: BTreeSet::new(),
             waiting: false,
             next_waiters: Vec::new(),
             last: None,

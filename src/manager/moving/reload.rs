@@ -55,7 +55,7 @@ pub enum Event {
     /// Connections stay where they are.
     Stays { from: WorkerId, fds: Vec<u64> },
     /// The old worker is at rest: a pass can begin.
-    Rested { from: WorkerId },
+    CanGive { from: WorkerId },
     /// A pass is over.
     Passed(Passed),
     /// Time has passed; the worker that the pass under way waits for.
@@ -121,7 +121,7 @@ struct Move {
     /// A pass is under way.
     passing: bool,
     /// The old worker has something to give, and can.
-    rested: bool,
+    can_give: bool,
     /// The old worker has nothing more to give.
     all_given: bool,
     moved: u64,
@@ -141,14 +141,14 @@ impl Move {
         }
         match passed.left {
             // It is dead, which we hear next.
-            None => self.rested = false,
+            None => self.can_give = false,
             // What went back is given to the next, and who stays is told anew.
             _ if passed.went_back => {
-                self.rested = true;
+                self.can_give = true;
                 self.stay.clear();
             }
             // Whom the new worker refused is given again with what is left.
-            Some(Left::More) => self.rested = true,
+            Some(Left::More) => self.can_give = true,
             Some(Left::Busy) => {}
             Some(Left::Nothing) => {
                 self.all_given = true;
@@ -304,9 +304,9 @@ impl Reload {
                 }
                 Vec::new()
             }
-            Event::Rested { from } => {
+            Event::CanGive { from } => {
                 if let Some(step) = self.step_from(from) {
-                    step.rested = true;
+                    step.can_give = true;
                 }
                 self.go_on(now)
             }
@@ -419,7 +419,7 @@ impl Reload {
             ));
             step.to = None;
             step.until = until;
-            (step.rested, step.all_given) = (false, false);
+            (step.can_give, step.all_given) = (false, false);
             step.moved = 0;
             step.stay.clear();
         }
@@ -556,7 +556,7 @@ impl Reload {
             to,
             until: now + patience,
             passing: false,
-            rested: false,
+            can_give: false,
             all_given: false,
             moved: 0,
             stay: Vec::new(),
@@ -579,7 +579,7 @@ impl Reload {
         }
         let from = step.from;
         if !step.from_died && !step.all_given {
-            step.passing = std::mem::take(&mut step.rested);
+            step.passing = std::mem::take(&mut step.can_give);
             return if step.passing { vec![Action::Give { from, to }] } else { Vec::new() };
         }
         let alive = !step.from_died;
@@ -592,13 +592,7 @@ impl Reload {
             failed: step.failed.take(),
         };
         let mut actions = vec![Action::Flip { from, to, stay }];
-        if alive && self.direction == Direction::Forward {
-            actions.push(Action::Drain(from));
-        }
-        if self.direction != Direction::Back {
-            self.slots.push(verdict);
-        }
-        actions.extend(self.next_move(now));
+        actions.extend(self.after_move(from, alive, verdict, now));
         actions
     }
 
@@ -614,6 +608,17 @@ impl Reload {
             stayed: 0,
             failed: Some(step.failed.take().unwrap_or(why)),
         };
+        self.after_move(from, alive, verdict, now)
+    }
+
+    /// Notes how a move ended, and goes on with the next.
+    fn after_move(
+        &mut self,
+        from: WorkerId,
+        alive: bool,
+        verdict: SlotVerdict,
+        now: u64,
+    ) -> Vec<Action> {
         let mut actions = Vec::new();
         if alive && self.direction == Direction::Forward {
             actions.push(Action::Drain(from));

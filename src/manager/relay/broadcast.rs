@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use bytes::Bytes;
 
-use super::hold::{Item, OwnedBody, Scope};
+use super::hold::{HeldMessage, OwnedBody, Scope};
 use super::message::{Address, Routed, Wide};
 use crate::api::Verdict;
 use crate::error::Error;
@@ -47,7 +47,7 @@ impl Manager {
         let mut is_last = true;
         if let Some(kept) = kept {
             let (had, len) = (self.passes.has_answered(sender), kept.len() + wide.weight());
-            is_last = self.hold.add(Item::Wide { wide, had, body: kept }, len).is_some();
+            is_last = self.hold.add(HeldMessage::Wide { wide, had, body: kept }, len).is_some();
             if is_last {
                 asked += held.len().max(1);
                 refused += held.len().max(1);

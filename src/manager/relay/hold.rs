@@ -70,7 +70,7 @@ fn dup(memfd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
 
 /// What waits.
 #[derive(Debug)]
-pub enum Item {
+pub enum HeldMessage {
     /// A message to one.
     One(Address, Routed, OwnedBody),
     /// A message to many.
@@ -89,7 +89,7 @@ pub enum Item {
 pub struct Hold {
     /// For whom.
     pub scope: Scope,
-    items: VecDeque<Item>,
+    items: VecDeque<HeldMessage>,
     bytes: usize,
 }
 
@@ -101,7 +101,7 @@ impl Hold {
 
     /// Adds an item of so many body bytes; gives it back where there is no room.
     #[must_use]
-    pub fn add(&mut self, item: Item, body_len: usize) -> Option<Item> {
+    pub fn add(&mut self, item: HeldMessage, body_len: usize) -> Option<HeldMessage> {
         let weight = body_len + ITEM_BYTES;
         if self.bytes + weight > HELD_BYTES_MAX {
             return Some(item);
@@ -114,7 +114,7 @@ impl Hold {
     /// What this worker sent to all so far, its clients of a pass have had.
     pub fn mark_had(&mut self, by: WorkerId) {
         for item in &mut self.items {
-            if let Item::Wide { wide, had, .. } = item
+            if let HeldMessage::Wide { wide, had, .. } = item
                 && wide.sender == Some(by)
             {
                 *had = true;
@@ -128,7 +128,7 @@ impl Hold {
     }
 
     /// Ends the hold and gives out all that waited.
-    pub fn release(&mut self) -> VecDeque<Item> {
+    pub fn release(&mut self) -> VecDeque<HeldMessage> {
         self.scope = Scope::Open;
         self.bytes = 0;
         std::mem::take(&mut self.items)
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_hold_is_bounded_and_keeps_its_order() {
         let mut hold = Hold::new(Scope::All);
-        let item = |n: u64| Item::Wide {
+        let item = |n: u64| HeldMessage::Wide {
             wide: Wide::broadcast(None, Opcode::Text, n),
             had: false,
             body: OwnedBody::Bytes(Bytes::new()),
@@ -158,11 +158,11 @@ mod tests {
             .release()
             .into_iter()
             .map(|item| match item {
-                Item::Wide { wide, .. } => match wide.message {
+                HeldMessage::Wide { wide, .. } => match wide.message {
                     ManagerToWorker::Broadcast { except, .. } => except,
                     other => panic!("{other:?}"),
                 },
-                Item::One(..) => unreachable!(),
+                HeldMessage::One(..) => unreachable!(),
             })
             .collect();
         assert_eq!(order, (0..33).collect::<Vec<_>>());

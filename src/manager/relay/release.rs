@@ -1,6 +1,6 @@
 //! The end of a hold: all that waited goes through the same doors again.
 
-use super::hold::{Item, Scope};
+use super::hold::{HeldMessage, Scope};
 use crate::api::Verdict;
 use crate::fd::WorkerId;
 use crate::ipc::messages::Reach;
@@ -13,11 +13,11 @@ impl Manager {
         let was_all = self.hold.scope == Scope::All;
         for item in self.hold.release() {
             match item {
-                Item::One(address, routed, kept) => match kept.body() {
+                HeldMessage::One(address, routed, kept) => match kept.body() {
                     Ok(body) => self.deliver(address, routed, body),
                     Err(_) => self.refuse(routed, Verdict::Full),
                 },
-                Item::Wide { wide, had, body } => {
+                HeldMessage::Wide { wide, had, body } => {
                     let is_whole = !matches!(wide.reach, Reach::Only(_));
                     let is_its = |id| is_whole && !had && wide.sender == Some(id);
                     let missed = arriving.iter().filter(|(id, _)| is_its(*id));

@@ -6,7 +6,7 @@
 
 use tokio::sync::oneshot;
 
-use super::hold::{Item, OwnedBody, Scope};
+use super::hold::{HeldMessage, OwnedBody, Scope};
 use super::message::{Address, Reply, Routed, sender};
 use crate::api::Verdict;
 use crate::fd::{Fd, WorkerId};
@@ -30,8 +30,8 @@ impl Manager {
         let client = if let Address::Client(number) = address { Some(number) } else { None };
         if self.waits(sender, target, client) {
             let len = body.len() + routed.weight();
-            let item = Item::One(address, routed, OwnedBody::new(body));
-            if let Some(Item::One(_, routed, _)) = self.hold.add(item, len) {
+            let item = HeldMessage::One(address, routed, OwnedBody::new(body));
+            if let Some(HeldMessage::One(_, routed, _)) = self.hold.add(item, len) {
                 self.refuse(routed, Verdict::Full);
             }
             return;

@@ -175,9 +175,9 @@ fn a_lost_part_of_an_answer_changes_nothing() {
     let word = Word::All { version: 7, part: 1, last: true, users };
     roster.hear(Slot(1), Note { epoch: 1, word });
     assert!(roster.users.is_empty());
-    let beat = Note { epoch: 1, word: Word::Beat { version: 7 } };
+    let version = Note { epoch: 1, word: Word::Version { version: 7 } };
     let ask = Note { epoch: 1, word: Word::Ask { epoch: Some(1) } };
-    assert_eq!(roster.hear(Slot(1), beat), [Action::Tell(Slot(1), ask)]);
+    assert_eq!(roster.hear(Slot(1), version), [Action::Tell(Slot(1), ask)]);
 }
 
 #[test]

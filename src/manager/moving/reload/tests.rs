@@ -38,7 +38,7 @@ impl Story {
     }
 
     fn rests(&mut self, from: WorkerId) -> &mut Story {
-        self.on(Event::Rested { from })
+        self.on(Event::CanGive { from })
     }
 
     /// A pass of so many is over.

@@ -219,7 +219,7 @@ impl World {
         let boss = self.boss();
         boss.introduced.remove(&id);
         boss.draining.remove(&id);
-        boss.rested.remove(&id);
+        boss.can_give.remove(&id);
         boss.untold.retain(|(from, _)| *from != id);
         boss.router.forget(id);
         if let Some(successor) = successor

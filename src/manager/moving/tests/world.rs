@@ -145,7 +145,7 @@ pub enum Up {
     Moving { pass: PassId, fds: Vec<u64> },
     Gave { pass: PassId, left: Left },
     Stays { fds: Vec<u64> },
-    Rested,
+    CanGive,
     Adopted { pass: PassId, fds: Vec<u64> },
     Gives { manager: u32, pass: PassId, fds: Vec<u64> },
     Holds { manager: u32, of: (PassId, WorkerId), fds: Vec<u64>, answered: bool },
@@ -264,7 +264,7 @@ pub struct Manager {
     pub settling: bool,
     pub introduced: BTreeSet<WorkerId>,
     pub draining: BTreeSet<WorkerId>,
-    pub rested: BTreeSet<WorkerId>,
+    pub can_give: BTreeSet<WorkerId>,
     /// Settled passes whose old worker's kernel has not got the word yet.
     pub untold: Vec<(WorkerId, PassId)>,
     /// A handover that waits for the direct link to end.

@@ -226,18 +226,18 @@ impl World {
                 self.workers[worker].direct.remove(&from);
                 self.workers[worker].to_manager.push_back(Packet::PeerEnded(from, worker));
             }
-            other => self.obey(worker, other),
+            other => self.apply(worker, other),
         }
     }
 
     fn worker_takes_directly(&mut self, worker: usize, from: usize) -> bool {
         let link = self.workers[worker].direct.get_mut(&from).filter(|link| link.1);
         let Some(packet) = link.and_then(|link| link.0.pop_front()) else { return false };
-        self.obey(worker, packet);
+        self.apply(worker, packet);
         true
     }
 
-    fn obey(&mut self, worker: usize, packet: Packet) {
+    fn apply(&mut self, worker: usize, packet: Packet) {
         match packet {
             Packet::Change { client, room, join, mark } => {
                 self.do_change(worker, client, room, join);

@@ -104,7 +104,7 @@ impl Peers {
             }
         }
         if waits && self.rooms.has_arrivals.get() {
-            self.park_call(&call, body, id);
+            self.defer_call(&call, body, id);
         }
         self.send_call(id, call, body)
     }
@@ -128,7 +128,7 @@ impl Peers {
 
     /// Keeps it for those that are not ours yet, until they are. Those for which we have not
     /// answered yet hear of it by the manager.
-    fn park_call(&self, call: &Call, body: &Bytes, id: RequestId) {
+    fn defer_call(&self, call: &Call, body: &Bytes, id: RequestId) {
         let passes: Vec<(PassId, Vec<u64>)> = {
             let transit = self.transit.borrow();
             let deferring = transit.deferring();
@@ -144,7 +144,7 @@ impl Peers {
     }
 
     /// What was kept goes to those that were not ours then, and are members now.
-    pub(in crate::worker) fn unpark_call(
+    pub(in crate::worker) fn send_deferred_call(
         self: &Rc<Self>,
         fds: &[u64],
         call: &Call,

@@ -32,14 +32,14 @@ impl Manager {
     }
 
     /// An old worker has something to give: the next round of what moves now, or what follows.
-    pub fn on_rested(&mut self, id: WorkerId) {
+    pub fn on_can_give(&mut self, id: WorkerId) {
         if self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(id)) {
             // Where the handover waits for direct links to end, it has not been told to begin.
             if !self.direct.holds_up_handover() {
-                self.reload_event(Event::Rested { from: id });
+                self.reload_event(Event::CanGive { from: id });
             }
         } else {
-            self.reloads.rested.insert(id);
+            self.reloads.can_give.insert(id);
             self.follow();
         }
     }
@@ -50,14 +50,14 @@ impl Manager {
             return;
         }
         let workers = &self.workers;
-        self.reloads.rested.retain(|id| workers.get(*id).is_some());
-        let pair = self.reloads.rested.iter().find_map(|&from| {
+        self.reloads.can_give.retain(|id| workers.get(*id).is_some());
+        let pair = self.reloads.can_give.iter().find_map(|&from| {
             let drains = matches!(workers.get(from)?.phase, Phase::Draining { .. });
             let to = self.router.serving(from.slot).filter(|to| *to != from)?;
             (drains && workers.get(to)?.phase == Phase::Serving).then_some((from, to))
         });
         let Some((from, to)) = pair else { return };
-        self.reloads.rested.remove(&from);
+        self.reloads.can_give.remove(&from);
         let (reload, actions) = Reload::follow(from, to, self.limits(), monotonic_ms());
         self.reloads.current = Some(reload);
         self.act(actions);
@@ -73,7 +73,7 @@ impl Manager {
             );
             if failed.is_some() {
                 // What it gave and nobody took over is to be given to another.
-                self.reloads.rested.extend(reload.old_workers());
+                self.reloads.can_give.extend(reload.old_workers());
             }
         }
     }
