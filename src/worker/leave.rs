@@ -28,6 +28,8 @@ pub(super) struct Leaving {
     /// Tells plain HTTP connections to end after the running request. Each has a receiver, so
     /// its closing tells when the last is gone.
     pub stop_http: watch::Sender<bool>,
+    /// Whether the manager sends nothing more for clients.
+    farewell: Cell<bool>,
     hasty: Cell<bool>,
     drains: Cell<bool>,
     stopped: Cell<bool>,
@@ -39,6 +41,7 @@ impl Default for Leaving {
         Leaving {
             changed: Notify::new(),
             stop_http,
+            farewell: Cell::new(false),
             hasty: Cell::new(false),
             drains: Cell::new(false),
             stopped: Cell::new(false),
@@ -162,8 +165,26 @@ impl Worker {
         }
         self.go_indirect();
         self.say(&WorkerToManager::Drained);
+        // Who asks all workers is answered until then, and asks this one no more.
+        let _ = timeout_at(deadline, self.hear_farewell()).await;
         let _ = timeout_at(deadline, self.link.flush()).await;
         self.turn.leave();
+    }
+
+    async fn hear_farewell(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.leaving.farewell.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The manager has sent all that it will.
+    pub(super) fn farewell(&self) {
+        self.leaving.farewell.set(true);
+        self.leaving.changed.notify_waiters();
     }
 
     /// A reload has left these behind. They are served until they can follow; whoever is left at

@@ -287,6 +287,7 @@ impl Worker {
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
+            ManagerToWorker::Farewell => self.farewell(),
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),

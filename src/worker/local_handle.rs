@@ -124,8 +124,8 @@ impl Reactor for LocalHandle {
         self.with(ready(Tally::default()), |worker| worker.count_all(call, reason))
     }
 
-    fn presence(&self, room: Topic) -> LocalFuture<Vec<Present>> {
-        self.with(ready(Vec::new()), |worker| worker.presence(room))
+    fn presence(&self, room: Topic) -> LocalFuture<Result<Vec<Present>, Verdict>> {
+        self.with(ready(Err(Verdict::Unknown)), |worker| worker.presence(room))
     }
 
     fn publish_here(&self, publish: Publish) {

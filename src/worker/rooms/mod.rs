@@ -229,6 +229,7 @@ impl Worker {
             self.say(&interest(0, part));
         }
         self.introduce_presence();
+        self.ask_presence_again();
         if !self.rooms.waiting.borrow().is_empty() {
             self.say(&interest(self.rooms.last_number.get(), Vec::new()));
         }

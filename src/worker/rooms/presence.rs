@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::api::Context;
 use crate::api::rooms::{PresenceEvent, Present, Topic};
+use crate::api::{Context, LocalFuture, Verdict};
 use crate::error::Result;
 use crate::ipc::codec;
 use crate::ipc::link::Lane;
-use crate::ipc::messages::WorkerToManager;
+use crate::ipc::messages::{RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::worker::Worker;
+use crate::worker::requests::Waiting;
 use crate::worker::table::{Key, Table};
 
 /// Connections of one user in one room here.
@@ -38,6 +39,8 @@ struct Told {
 pub struct Presence {
     own: HashMap<Topic, BTreeMap<String, Own>>,
     told: HashMap<Topic, Told>,
+    /// Questions that wait for the first whole list of their room.
+    unanswered: Vec<(Topic, RequestId)>,
 }
 
 impl Presence {
@@ -65,6 +68,18 @@ impl Presence {
             self.own.remove(room);
         }
         left
+    }
+
+    /// The manager's list of a room as the members here know it: it may be older, and later lists
+    /// are told them as what has changed since. `None`: they have not been told any list yet.
+    fn as_told(&self, room: &Topic, list: Vec<Present>) -> Option<Vec<Present>> {
+        if !self.own.contains_key(room) {
+            return Some(list);
+        }
+        let told = self.told.get(room).filter(|told| told.is_whole)?;
+        let newer: HashMap<&str, &Present> = list.iter().map(|it| (it.uid.as_str(), it)).collect();
+        let known = told.list.values();
+        Some(known.map(|it| newer.get(it.uid.as_str()).copied().unwrap_or(it).clone()).collect())
     }
 
     /// The manager sends the list of a room, or what has changed of it. The answer is what the
@@ -183,27 +198,60 @@ impl Worker {
         if !self.rooms.table.borrow().has(room) {
             return Ok(());
         }
-        let events = self.rooms.presence.borrow_mut().hear(room, is_whole, list);
+        let (events, asked) = {
+            let mut presence = self.rooms.presence.borrow_mut();
+            let events = presence.hear(room, is_whole, list);
+            let is_due = |(of, _): &mut (Topic, RequestId)| is_whole && of == room;
+            (events, presence.unanswered.extract_if(.., is_due).collect::<Vec<_>>())
+        };
         for event in events {
             let handler = self.handler.clone();
             self.call_aside("on_presence", move |context: &Context| {
                 handler.on_presence(context, event)
             });
         }
+        asked.into_iter().for_each(|(_, id)| self.answer_presence(id, Vec::new()));
         Ok(())
     }
 
-    /// Who is present in a room, everywhere.
+    /// The manager says who is present, behind all that it has sent of presence before. Members of
+    /// the room here are told what they have been told, so that the events go on from the list.
+    pub(super) fn answer_presence(&self, id: RequestId, list: Vec<Present>) {
+        let mut waiting = self.requests.waiting.borrow_mut();
+        let Some(Waiting::Presence(_, room)) = waiting.get(&id) else { return };
+        let mut presence = self.rooms.presence.borrow_mut();
+        let Some(list) = presence.as_told(room, list) else {
+            // Who has given up waiting is forgotten here.
+            presence.unanswered.retain(|(_, id)| waiting.contains_key(id));
+            return presence.unanswered.push((room.clone(), id));
+        };
+        if let Some(Waiting::Presence(sender, _)) = waiting.remove(&id) {
+            // Who asked may have given up.
+            let _ = sender.send(list);
+        }
+    }
+
+    /// Who is present in a room, everywhere; `Unknown` where nobody says in time.
     pub(in crate::worker) fn presence(
         self: &Rc<Self>,
         room: Topic,
-    ) -> crate::api::LocalFuture<Vec<Present>> {
+    ) -> LocalFuture<std::result::Result<Vec<Present>, Verdict>> {
         if !self.has_presence(&room) {
-            return Box::pin(std::future::ready(Vec::new()));
+            return Box::pin(std::future::ready(Ok(Vec::new())));
         }
-        let question = self.ask(crate::worker::requests::Waiting::Presence);
+        let question = self.ask(|sender| Waiting::Presence(sender, room.clone()));
         self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room });
-        Box::pin(async move { question.answer().await.unwrap_or_default() })
+        Box::pin(async move { question.answer().await.ok_or(Verdict::Unknown) })
+    }
+
+    /// Asks a new manager what the last one has not answered.
+    pub(super) fn ask_presence_again(&self) {
+        let waiting = self.requests.waiting.borrow();
+        for (id, question) in waiting.iter() {
+            if let Waiting::Presence(_, room) = question {
+                self.say_in_order(&WorkerToManager::PresenceOf { id: *id, room: room.clone() });
+            }
+        }
     }
 }
 
@@ -258,6 +306,18 @@ mod tests {
             told(&presence.hear(&room(), false, vec![present("bob", 0)])),
             [("bob", false)]
         );
+    }
+
+    #[test]
+    fn members_here_begin_with_what_they_have_been_told() {
+        let mut presence = Presence::default();
+        let list = || vec![present("ann", 2), present("bob", 1)];
+        assert_eq!(presence.as_told(&room(), list()), Some(list()), "nobody here is told events");
+        presence.enter(&room(), "ann", None);
+        assert_eq!(presence.as_told(&room(), list()), None);
+        presence.hear(&room(), true, vec![present("ann", 1)]);
+        // Of bob they will hear an event.
+        assert_eq!(presence.as_told(&room(), list()), Some(vec![present("ann", 2)]));
     }
 
     #[test]
