@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wsd::api::Verdict;
 use wsd::ipc::control::Status;
 
-use crate::ledger::{Ask, End, Harm, Ledger};
+use crate::ledger::{Ask, End, Harm, Ledger, STALL_LAG};
 use crate::wire::Kind;
 
 /// How long a message may have been on its way when the manager that had it was killed: it may
@@ -15,8 +15,6 @@ use crate::wire::Kind;
 const ON_ITS_WAY: Duration = Duration::from_secs(4);
 /// How long after a kill its messages may still be asked for.
 const KILL_LAG: Duration = Duration::from_secs(1);
-/// How long after a client reads again its queue may be full.
-const STALL_LAG: Duration = Duration::from_secs(5);
 
 /// What the handlers noted.
 #[derive(Default)]
@@ -102,6 +100,7 @@ pub fn sweep(ledger: &mut Ledger, history: &History, age: Duration) {
     for key in old {
         let Some(ask) = ledger.asks.remove(&key) else { continue };
         if !ask.answered {
+            ledger.memberships.answered(ask.kind, key.0, ask.to, None);
             match unanswered(ledger, history, key, &ask) {
                 Some(reason) => ledger.count(reason),
                 None => ledger.violation(format!("no answer to {}", brief(key, &ask))),
@@ -170,8 +169,12 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     if target_end.is_some() {
         return Some("missing: the target is gone");
     }
+    if ask.topic.is_some_and(|topic| ledger.memberships.has_left(target, topic, ask.at)) {
+        return Some("missing: the target has left the room");
+    }
     // The owner's own word, with an owner that lives.
-    if ask.kind == Kind::Confirmed && ask.verdict == Some(Verdict::Queued) {
+    if matches!(ask.kind, Kind::Confirmed | Kind::Tallied) && ask.verdict == Some(Verdict::Queued)
+    {
         return None;
     }
     if !ask.answered && sender_end.is_some() {
