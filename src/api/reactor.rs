@@ -82,8 +82,9 @@ pub trait Reactor: Sealed {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
     /// See [`Context::publish_here`](super::Context::publish_here).
-    fn publish_here(&self, publish: Publish) {
+    fn publish_here(&self, publish: Publish) -> Tally {
         let _ = publish;
+        Tally::default()
     }
     /// See [`Context::members`](super::Context::members).
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

@@ -214,9 +214,11 @@ impl Reactor for FakeWorker {
         Verdict::Relayed
     }
 
-    fn publish_here(&self, publish: Publish) {
+    fn publish_here(&self, publish: Publish) -> Tally {
+        let tally = self.tally(&publish.topics, None);
         let Publish { topics, opcode, data, .. } = publish;
         self.sent.borrow_mut().push(Sent::PublishHere(topics, Message { opcode, data }));
+        tally
     }
 
     fn publish_confirmed(&self, publish: Publish) -> LocalFuture<Result<Tally, Verdict>> {

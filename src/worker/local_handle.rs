@@ -128,8 +128,8 @@ impl Reactor for LocalHandle {
         self.with(ready(Err(Verdict::Unknown)), |worker| worker.presence(room))
     }
 
-    fn publish_here(&self, publish: Publish) {
-        self.with((), |worker| worker.publish_to_own(publish));
+    fn publish_here(&self, publish: Publish) -> Tally {
+        self.with(Tally::default(), |worker| worker.publish_to_own(publish))
     }
 
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

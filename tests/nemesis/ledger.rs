@@ -98,6 +98,8 @@ pub struct Ledger {
     pub silences: HashMap<(u64, usize, bool), Duration>,
     /// Until when what members are told of presence is not judged.
     doubt: Option<Instant>,
+    /// What members were told of presence that does not fit, of which room, and when.
+    pub doubts: Vec<(Instant, u64, String)>,
     told: Vec<String>,
     pub violations: u64,
 }
@@ -115,6 +117,7 @@ impl Ledger {
             counts: BTreeMap::new(),
             silences: HashMap::new(),
             doubt: None,
+            doubts: Vec::new(),
             told: Vec::new(),
             violations: 0,
         }
@@ -270,8 +273,14 @@ impl Ledger {
         if !self.memberships.came(me, Topic::Room(*room), packet) {
             self.violation(format!("presence at {me}, which is no member: {what}"));
         } else if !self.is_in_doubt(me) && !self.memberships.present(me, packet) {
-            self.violation(format!("presence twice at {me}: {what}"));
+            self.does_not_fit(me, *room, format!("presence twice at {me}: {what}"));
         }
+    }
+
+    /// Judged when it is known whose queue was full.
+    fn does_not_fit(&mut self, me: u64, room: u64, what: String) {
+        self.memberships.missed(me);
+        self.doubts.push((Instant::now(), room, what));
     }
 
     /// What an answer says of memberships.
@@ -291,7 +300,8 @@ impl Ledger {
             && let Some(told) = self.memberships.listed(me, packet.to, &packet.body)
         {
             let what = format!("room {}, {:?}", packet.to, packet.body);
-            self.violation(format!("a list at {me} that was told of {told:?}: {what}"));
+            let what = format!("a list at {me} that was told of {told:?}: {what}");
+            self.does_not_fit(me, packet.to, what);
         }
     }
 
@@ -302,8 +312,8 @@ impl Ledger {
             self.is_in_doubt(fd);
         }
         if !self.is_all_in_doubt() {
-            let wrong = self.memberships.wrong_lists();
-            wrong.into_iter().for_each(|wrong| self.violation(wrong));
+            let (wrong, now) = (self.memberships.wrong_lists(), Instant::now());
+            self.doubts.extend(wrong.into_iter().map(|(room, what)| (now, room, what)));
         }
         self.count_many("memberships at the end", self.memberships.count() as u64);
     }

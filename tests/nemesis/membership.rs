@@ -215,7 +215,7 @@ impl Memberships {
     }
 
     /// When everything has come to rest, what a member was told is who is there; what is wrong.
-    pub fn wrong_lists(&self) -> Vec<String> {
+    pub fn wrong_lists(&self) -> Vec<(u64, String)> {
         let mut wrong = Vec::new();
         for room in 0..PRESENCE_ROOMS {
             let topic = Topic::Room(room);
@@ -235,7 +235,8 @@ impl Memberships {
                 };
                 let is_wrong = |uid: &&u64| here.contains(uid) || !unsure.contains(uid);
                 if told.symmetric_difference(&here).any(|uid| is_wrong(&uid)) {
-                    wrong.push(format!("{fd} in room {room} was told of {told:?}, not {here:?}"));
+                    let what = format!("{fd} in room {room} was told of {told:?}, not {here:?}");
+                    wrong.push((room, what));
                 }
             }
         }

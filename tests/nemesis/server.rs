@@ -203,7 +203,10 @@ fn presence(ctx: Context, event: PresenceEvent) {
     packet.extra = u64::from(event.joined);
     // There are few of them, so each is broken.
     for _ in 0..if mine.broken == "presence" { 2 } else { 1 } {
-        ctx.publish_here(&event.room, packet.message(Opcode::Binary));
+        let tally = ctx.publish_here(&event.room, packet.message(Opcode::Binary));
+        if tally.full > 0 {
+            mine.note(format_args!("unheard {}", packet.to));
+        }
     }
 }
 

@@ -182,8 +182,8 @@ async fn rest(world: &World, daemon: &Daemon, history: &mut History) {
         sleep(Duration::from_millis(100)).await;
     }
     history.read(&daemon.history());
-    account::sweep(&mut world.ledger.borrow_mut(), history, Duration::ZERO);
     world.ledger.borrow_mut().judge_presence();
+    account::sweep(&mut world.ledger.borrow_mut(), history, Duration::ZERO);
     world.over.set(true);
     for seat in &world.seats {
         seat.leave.set(Some(Leave::Politely));

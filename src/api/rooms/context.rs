@@ -68,9 +68,10 @@ impl Context {
     }
 
     /// Sends a message to the members of a room that this worker has, and to no others: what each
-    /// worker is to say to its own, such as who has come (`on_presence`).
-    pub fn publish_here(&self, room: &str, message: impl Into<Message>) {
-        self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()));
+    /// worker is to say to its own, such as who has come (`on_presence`). The tally is of this
+    /// worker alone.
+    pub fn publish_here(&self, room: &str, message: impl Into<Message>) -> Tally {
+        self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()))
     }
 
     /// Takes a client out of a room. Who was not in the room is not in it now either: `Queued`.
