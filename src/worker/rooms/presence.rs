@@ -220,11 +220,11 @@ impl Worker {
         let mut waiting = self.requests.waiting.borrow_mut();
         let Some(Waiting::Presence(_, room)) = waiting.get(&id) else { return };
         let mut presence = self.rooms.presence.borrow_mut();
-        let Some(list) = presence.as_told(room, list) else {
+        if presence.as_told(room, Vec::new()).is_none() {
             // Who has given up waiting is forgotten here.
             presence.unanswered.retain(|(_, id)| waiting.contains_key(id));
             return presence.unanswered.push((room.clone(), id));
-        };
+        }
         if let Some(Waiting::Presence(sender, _)) = waiting.remove(&id) {
             // Who asked may have given up.
             let _ = sender.send(list);
@@ -240,8 +240,14 @@ impl Worker {
             return Box::pin(std::future::ready(Ok(Vec::new())));
         }
         let question = self.ask(|sender| Waiting::Presence(sender, room.clone()));
-        self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room });
-        Box::pin(async move { question.answer().await.ok_or(Verdict::Unknown) })
+        self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room: room.clone() });
+        let worker = self.clone();
+        Box::pin(async move {
+            let list = question.answer().await.ok_or(Verdict::Unknown)?;
+            // Of now, and not of when the answer came: events may have been told since.
+            let presence = worker.rooms.presence.borrow();
+            presence.as_told(&room, list).ok_or(Verdict::Unknown)
+        })
     }
 
     /// Asks a new manager what the last one has not answered.
