@@ -672,6 +672,9 @@ pub enum ManagerToWorker {
         /// Which question.
         id: RequestId,
     },
+    /// The answer to your `Drained`: you are asked nothing more. Behind all that you were asked.
+    /// Data lane.
+    Farewell,
 }
 
 /// For which workers a `Call` is.

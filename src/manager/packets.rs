@@ -153,11 +153,16 @@ impl Manager {
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;
             }
-            WorkerToManager::Drained => {
-                tracing::debug!(worker = %from, "the worker has no connections left");
-            }
+            WorkerToManager::Drained => self.on_drained(from),
         }
         Ok(())
+    }
+
+    fn on_drained(&mut self, from: WorkerId) {
+        tracing::debug!(worker = %from, "the worker has no connections left");
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.part();
+        }
     }
 
     /// Packets of a worker; then what they are to bring about goes on its way. True if there may

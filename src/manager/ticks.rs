@@ -45,6 +45,7 @@ pub async fn run(manager: Shared) {
             swept = now;
             manager.sweep(idle_ms);
         }
+        manager.tell_who_left(now);
         manager.check_deadlines(now);
         manager.master.flush();
     }

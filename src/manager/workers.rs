@@ -51,6 +51,8 @@ pub struct WorkerHandle {
     pub introduced: bool,
     /// Whether what it says of that is believed: it was there before this manager.
     pub may_claim: bool,
+    /// Whether it has no clients any more and is about to exit.
+    drained: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Ranges of numbers that it has told.
@@ -76,6 +78,7 @@ impl WorkerHandle {
             liveness: Liveness::default(),
             introduced: false,
             may_claim,
+            drained: false,
             killed: false,
             ranges_told: 0,
             lists: Rc::new(Semaphore::new(LISTS_MAX)),
@@ -96,7 +99,7 @@ impl WorkerHandle {
 
     /// Whether it can have clients: ready, or at least reading what it is sent.
     pub fn may_have_clients(&self) -> bool {
-        self.introduced || !matches!(self.phase, Phase::Starting { .. })
+        !self.drained && (self.introduced || !matches!(self.phase, Phase::Starting { .. }))
     }
 
     /// Whether it is ready and not on its way out.
@@ -183,15 +186,17 @@ impl WorkerHandle {
         self.answer(&ManagerToWorker::Members { id, part, last })
     }
 
-    /// Answers who is present in a room: behind what has changed before.
-    pub fn presence(&self, id: RequestId, list: Body<'_>) {
-        self.insist(&ManagerToWorker::PresenceAnswer { id }, list, Vec::new());
-    }
-
     /// Tells it how many workers are asked by its call.
     pub fn asked(&self, id: RequestId, workers: u32, refused: u32, last: bool) {
         // One that is lost is as the silence of a worker.
         self.answer(&ManagerToWorker::Asked { id, workers, refused, last });
+    }
+
+    /// It has no clients and is about to exit: it is asked nothing more, and told so behind all
+    /// that it was asked.
+    pub fn part(&mut self) {
+        self.drained = true;
+        self.insist(&ManagerToWorker::Farewell, Body::Inline(&[]), Vec::new());
     }
 
     /// Tells it that what it said of its members was read.

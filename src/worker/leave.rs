@@ -21,6 +21,8 @@ const HASTE: Duration = Duration::from_millis(800);
 /// How far the leaving is.
 #[derive(Default)]
 pub(super) struct Leaving {
+    /// Whether the manager sends nothing more for clients.
+    farewell: Cell<bool>,
     hasty: Cell<bool>,
     drains: Cell<bool>,
     stopped: Cell<bool>,
@@ -104,8 +106,26 @@ impl Worker {
         }
         self.go_indirect();
         self.say(&WorkerToManager::Drained);
+        // Who asks all workers is answered until then, and asks this one no more.
+        let _ = timeout_at(deadline, self.hear_farewell()).await;
         let _ = timeout_at(deadline, self.link.flush()).await;
         self.turn.leave();
+    }
+
+    async fn hear_farewell(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.leaving.farewell.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The manager has sent all that it will.
+    pub(super) fn farewell(&self) {
+        self.leaving.farewell.set(true);
+        self.changed.notify_waiters();
     }
 
     /// A reload has left these behind. They are served until they can follow; whoever is left at

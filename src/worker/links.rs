@@ -128,6 +128,7 @@ impl Worker {
             ManagerToWorker::WhoAreYou { manager } => {
                 self.introduce_peers();
                 self.introduce_rooms();
+                self.ask_presence_again();
                 self.say_passes(manager);
                 self.say_owns(manager);
             }
@@ -144,6 +145,7 @@ impl Worker {
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
+            ManagerToWorker::Farewell => self.farewell(),
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),

@@ -28,6 +28,8 @@ use function hrtime, pack, strlen;
  *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
  *  - main()                               once, when the process is ready: it ends with the function,
  *                                         which handles events by serve()
+ *  - presence(string $room, string $uid, bool $joined, mixed $info)   a user has come into a room that
+ *                                         has presence, or left it; publishHere() tells its members
  *  - stop()                               once, after the last event
  */
 final class App
@@ -98,7 +100,7 @@ final class App
     public function on(string $event, callable $handler): self
     {
         $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
-            'main', 'stop'];
+            'presence', 'main', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -204,6 +206,13 @@ final class App
             $this->mine[$fd] = min($this->free, $answer['fd'] ?? 0);
         }
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+    }
+
+    /** Sends a message to the members of a room that this worker has: what each worker says to its own. */
+    public function publishHere(string $room, string $data, int $opcode = self::TEXT): void
+    {
+        $payload = pack('V', 1) . Protocol::string("#$room") . $data;
+        $this->say(Protocol::frame(Protocol::PUBLISH, Protocol::FLAG_HERE, $opcode, 0, 0, $payload));
     }
 
     /** Leaves a client alone when the idle are closed (heartbeat_idle_time), or does so no more. */
@@ -366,7 +375,8 @@ final class App
         foreach ($kinds as $name => $bits) {
             $wants |= isset($this->handlers[$name]) ? $bits : 0;
         }
-        $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION));
+        $more = isset($this->handlers['presence']) ? Protocol::WANT_PRESENCE : 0;
+        $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION, fd: $more));
         $this->channel->flush();
         return true;
     }
@@ -464,6 +474,13 @@ final class App
                 break;
             case Protocol::PIPE:
                 $this->guard(fn () => $this->call('pipe', $event['code'], $event['fd'], $event['payload']));
+                break;
+            case Protocol::PRESENCE:
+                $at = 0;
+                $room = Protocol::readString($event['payload'], $at);
+                $uid = Protocol::readString($event['payload'], $at);
+                $info = json_decode(substr($event['payload'], $at), true);
+                $this->guard(fn () => $this->call('presence', $room, $uid, $event['code'] === 1, $info));
                 break;
             case Protocol::SHUTDOWN:
                 $this->ending = true;

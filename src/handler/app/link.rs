@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
+use super::rooms::WANTS_PRESENCE;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
@@ -170,6 +171,7 @@ impl Link {
         self.place();
         self.shared.spawner.ready(self.id);
         self.shared.wants.set(Some(packet.flags));
+        self.shared.wants_presence.set(packet.fd & WANTS_PRESENCE != 0);
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
         if let Some(old) = old {
             self.shared.relieve(old);

@@ -43,6 +43,7 @@ use self::attend::{serve, sweep};
 use self::codec::{COMPRESSED, HELD, Kind, Packet, TASK, USER, wants};
 use self::packets::{handshake_packet, http_body, request_body};
 use self::shared::{Answer, Opening, OpeningGuard, RequestGuard, Shared};
+use crate::api::rooms::PresenceEvent;
 use crate::api::{
     Accept, Context, Flow, Frame, Handler, Handshake, HeldBody, HttpRequest, HttpResponse, Refuse,
     Request,
@@ -219,6 +220,11 @@ impl Handler for AppHandler {
     fn is_websocket_path(&self, path: &str) -> bool {
         // The application says what its paths are, by answering or not.
         !self.shared.wanted(wants::REQUEST) && matches!(path, "/" | "/ws")
+    }
+
+    fn on_presence(&self, _ctx: &Context, event: PresenceEvent) -> Flow {
+        rooms::tell_presence(&self.shared, &event);
+        Flow::default()
     }
 
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {

@@ -64,6 +64,8 @@ pub struct Shared {
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
+    /// Whether that process wants to hear of presence.
+    pub wants_presence: Cell<bool>,
     /// Memory of the processes, for the metrics.
     pub memory: Memory,
     begun: Instant,
@@ -84,6 +86,7 @@ impl Shared {
             bodies: Bodies::default(),
             opening: RefCell::default(),
             wants: Cell::new(None),
+            wants_presence: Cell::new(false),
             memory: Memory::default(),
             begun: Instant::now(),
         }

@@ -105,7 +105,7 @@ pub enum Reply {
 pub struct Wide {
     /// The worker that sent it and has served its own clients.
     pub sender: Option<WorkerId>,
-    /// `Broadcast` or `Call`.
+    /// `Broadcast`, `Call`, or what is told of presence.
     pub message: ManagerToWorker,
     /// To which workers it may go.
     pub reach: Reach,

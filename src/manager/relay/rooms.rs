@@ -7,6 +7,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToMa
 use crate::ipc::packet::Body;
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
+use crate::sys::clock::monotonic_ms;
 
 impl Manager {
     /// What a worker says of rooms.
@@ -84,28 +85,31 @@ impl Manager {
                 None
             }
         };
-        if let Some(present) = self.presence.set(from, room.clone(), uid, count, info) {
+        let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+        let user = (room.clone(), uid);
+        if let Some(present) = self.presence.set(from, user, (count, info), now, linger_ms) {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
 
-    /// A worker is new to a room: its members begin with who is there.
+    fn has_presence(&self, room: &Topic) -> bool {
+        let mut prefixes = self.settings.presence.iter();
+        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
+    }
+
+    /// A worker is new to a room: its members begin with who is there, also where that is nobody.
     fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
-        let list = self.presence.list(&room);
-        if !list.is_empty() {
+        if self.has_presence(&room) {
+            let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
         }
     }
 
     /// This manager is new and has heard from all who is where: what they have told may differ.
     pub fn spread_all_presence(&mut self) {
-        let has_presence = |room: &Topic| {
-            let mut prefixes = self.settings.presence.iter();
-            !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
-        };
         // Also where nobody is present: somebody may have been when the last manager died.
         let rooms: Vec<Topic> =
-            self.interest.topics().filter(|room| has_presence(room)).cloned().collect();
+            self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
         for room in rooms {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
@@ -114,7 +118,15 @@ impl Manager {
 
     /// Whoever was present by this worker alone is gone.
     pub fn forget_presence(&mut self, worker: WorkerId) {
-        for (room, present) in self.presence.forget(worker) {
+        let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+        for (room, present) in self.presence.forget(worker, now, linger_ms) {
+            self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        }
+    }
+
+    /// Tells of those who have been without a connection for `presence_linger`.
+    pub fn tell_who_left(&mut self, now: u64) {
+        for (room, present) in self.presence.leave_due(now) {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
@@ -132,14 +144,15 @@ impl Manager {
         self.spread(Wide { sender: None, message, reach }, Body::Inline(&body));
     }
 
+    /// Answers behind all that the asker was sent of presence, also where that is held.
     fn tell_presence(&mut self, asker: WorkerId, id: RequestId, room: &Topic) {
         let mut body = Vec::new();
         let list = self.presence.list(room);
         if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
             return tracing::error!(room = room.name(), %error, "presence is not told");
         }
-        if let Some(asker) = self.workers.get(asker) {
-            asker.presence(id, Body::Inline(&body));
-        }
+        let message = ManagerToWorker::PresenceAnswer { id };
+        let wide = Wide { sender: None, message, reach: Reach::Only(asker) };
+        self.spread(wide, Body::Inline(&body));
     }
 }

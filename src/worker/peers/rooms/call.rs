@@ -69,14 +69,17 @@ impl Peers {
     }
 
     /// Sends a message to the members of some topics that are here, and to nobody elsewhere.
-    pub(in crate::worker) fn publish_to_own(self: &Rc<Self>, publish: Publish) {
+    pub(in crate::worker) fn publish_to_own(self: &Rc<Self>, publish: Publish) -> Tally {
+        let mut tally = Tally { workers: 1, answered: 1, ..Tally::default() };
         let Publish { topics, except, opcode, data } = publish;
         if self.is_too_big(opcode, &data) {
             self.count_verdict(Verdict::TooBig);
-            return;
+            return tally;
         }
         let whom = Whom { except: except.map_or(0, Fd::as_u64), only: &[], ours_alone: false };
-        self.publish_here(&topics, opcode, &data, whom);
+        let counted = self.publish_here(&topics, opcode, &data, whom);
+        (tally.queued, tally.full) = (counted.queued, counted.full);
+        tally
     }
 
     /// Whether no member can be of these.
