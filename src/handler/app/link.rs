@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
-use super::rooms::WANTS_PRESENCE;
+use super::packets::WANTS_PRESENCE;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};

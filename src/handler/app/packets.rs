@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::codec::{ANSWER, Kind, Packet, RequestBody};
 use crate::api::{HttpRequest, Request};
 
+/// Bit of READY's `fd`: the process wants PRESENCE.
+pub const WANTS_PRESENCE: u64 = 1;
+
 /// The payload of OPEN and ATTACH; with `only`, no other header fields.
 pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {
     let wanted = |name: &str| only.is_none_or(|names| names.iter().any(|kept| kept == name));

@@ -17,9 +17,6 @@ const NAME_BYTES_MAX: usize = 4096;
 
 /// Flag of PUBLISH: to the members of this worker alone.
 const HERE: u8 = 2;
-/// Bit of READY's `fd`: the process wants PRESENCE.
-pub const WANTS_PRESENCE: u64 = 1;
-
 /// PRESENCE: a user has come or left. Events of one room go to one process, and so stay in their
 /// order.
 pub fn tell_presence(shared: &Shared, event: &PresenceEvent) {
