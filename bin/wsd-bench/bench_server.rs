@@ -12,7 +12,7 @@
 //! | `burst <payload>` | pushes the payload to each target; answers `lost <n>` if some failed |
 //! | `push <fd> <payload>` | pushes the payload to one; answers `lost 1` if that failed |
 //! | `broadcast <payload>` | sends the payload to everyone, the sender included |
-//! | `enter <room> <room> ...` | binds this client to its fd and joins them, answers `entered <n>` |
+//! | `enter <room> <room> ...` | binds this client to its fd, joins them, answers `entered <n>` |
 //! | `publish <rooms> <payload>` | publishes to the next of the rooms `0` to `<rooms>` - 1 |
 //! | `storm <rooms>` | joins so many rooms of its own worker, leaves them and answers |
 

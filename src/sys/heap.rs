@@ -1,4 +1,4 @@
-//! A heap that counts, for tests: what this thread holds of it, with what the allocator itself takes.
+//! A heap that counts, for tests: what this thread holds of it, with the allocator's own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -25,8 +25,8 @@ fn count(bytes: isize) {
     let _ = HELD.try_with(|held| held.set(held.get() + bytes));
 }
 
-/// # Safety
-/// The pointer is of the C library's allocator, or null.
+/// The block is the C library's, or null.
+// SAFETY: callers have just got it from there or are about to give it back.
 unsafe fn size_of_block(block: *mut u8) -> isize {
     if block.is_null() {
         return 0;
@@ -38,6 +38,7 @@ unsafe fn size_of_block(block: *mut u8) -> isize {
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as the trait wants it of its callers.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is the caller's.
         let block = unsafe { System.alloc(layout) };
@@ -46,6 +47,7 @@ unsafe impl GlobalAlloc for Counting {
         block
     }
 
+    // SAFETY: as the trait wants it of its callers.
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the block came from `alloc`.
         count(-unsafe { size_of_block(block) });
