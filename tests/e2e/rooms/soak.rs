@@ -24,10 +24,10 @@ struct Scale {
 
 impl Scale {
     fn of_environment() -> Scale {
-        let text = std::env::var("WSD_ROOMS_SOAK").unwrap_or_else(|_| "5000,100,20".to_owned());
+        let text = std::env::var("ROOMS_SOAK").unwrap_or_else(|_| "5000,100,20".to_owned());
         let numbers: Vec<usize> =
             text.split(',').map(|it| it.parse().expect("a number")).collect();
-        let [clients, reloads, upgrades] = numbers[..] else { panic!("WSD_ROOMS_SOAK={text}") };
+        let [clients, reloads, upgrades] = numbers[..] else { panic!("ROOMS_SOAK={text}") };
         Scale { clients, reloads, upgrades }
     }
 
@@ -115,7 +115,8 @@ async fn deploy(server: &Server, scale: &Scale) {
 #[ignore = "takes minutes; scripts/soak-rooms"]
 async fn many_clients_in_ten_rooms_each_lose_nothing_over_reloads_and_upgrades() {
     let scale = Scale::of_environment();
-    let setup = Setup::own_testbed().set("worker_num", 4).set("max_connection", 20_000);
+    let setup =
+        Setup::own_testbed().set("worker_num", 4).set("max_connection", scale.clients + 100);
     let server = Arc::new(setup.start().await);
     let entering = Arc::new(Semaphore::new(ENTERING));
     let mut clients = Vec::new();
