@@ -8,7 +8,6 @@ mod attend;
 mod bodies;
 pub mod codec;
 mod commands;
-mod counts;
 mod held;
 mod link;
 mod links;
@@ -28,7 +27,6 @@ mod status;
 mod suspects;
 mod tail;
 mod values;
-mod watch;
 
 use std::net::IpAddr;
 use std::rc::Rc;

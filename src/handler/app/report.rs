@@ -2,22 +2,8 @@
 
 use std::rc::Rc;
 
-use super::pool::Pool;
 use super::shared::Shared;
-use crate::api::{AppReport, Context, ProcessId};
-
-impl Pool {
-    /// Since when a process is at its event, in milliseconds; says something only while it has one.
-    pub fn since(&mut self, id: ProcessId) -> Option<u64> {
-        self.queues[usize::from(id.place)].running(id).map(|process| process.since)
-    }
-
-    /// How many processes have events that they have not finished.
-    pub fn busy(&self) -> usize {
-        let processes = self.queues.iter().filter_map(|queue| queue.process.as_ref());
-        processes.filter(|process| !process.sent.is_empty()).count()
-    }
-}
+use crate::api::{AppReport, Context};
 
 /// Tells how the processes are now.
 pub fn report(shared: &Rc<Shared>, ctx: &Context) {

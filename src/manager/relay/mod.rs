@@ -1,8 +1,8 @@
 //! A message finds its owner.
 //!
 //! - [`message`]: what is relayed. [`router`] says who owns a client.
-//! - [`switch`] brings one message there, [`broadcast`] one to many. [`hold`] is where messages wait
-//!   while connections move, [`release`] sends them on.
+//! - [`switch`] brings one message there, [`broadcast`] one to many. [`hold`] is where messages
+//!   wait while connections move, [`release`] sends them on.
 //! - [`interest`] says which workers have members of a room, [`presence`] who is in a room, and
 //!   [`rooms`] is what workers say of both.
 //! - [`direct`] makes and ends links between workers that need not go by here.

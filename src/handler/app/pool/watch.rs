@@ -1,8 +1,8 @@
 //! What of the pool is looked at now and then: events that nobody takes, and processes that hang.
 
-use super::pool::Pool;
-use super::process_queue::Process;
+use super::Pool;
 use crate::api::ProcessId;
+use crate::handler::app::process_queue::Process;
 
 impl Pool {
     /// Looks whether events wait and no process takes one; to be called now and then.

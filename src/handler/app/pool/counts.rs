@@ -1,7 +1,8 @@
 //! How much the places of a pool have to do. Pure.
 
-use super::pool::Pool;
-use super::process_queue::ProcessQueue;
+use super::Pool;
+use crate::api::ProcessId;
+use crate::handler::app::process_queue::ProcessQueue;
 
 impl Pool {
     /// Whether no event waits anywhere or is being handled.
@@ -28,5 +29,16 @@ impl Pool {
     /// Events that wait or are being handled, of all places.
     pub fn events(&self) -> usize {
         self.queues.iter().map(ProcessQueue::events).sum()
+    }
+
+    /// Since when a process is at its event, in milliseconds; says something only while it has one.
+    pub fn since(&mut self, id: ProcessId) -> Option<u64> {
+        self.queues[usize::from(id.place)].running(id).map(|process| process.since)
+    }
+
+    /// How many processes have events that they have not finished.
+    pub fn busy(&self) -> usize {
+        let processes = self.queues.iter().filter_map(|queue| queue.process.as_ref());
+        processes.filter(|process| !process.sent.is_empty()).count()
     }
 }
