@@ -10,9 +10,8 @@
 //! forward: a new worker that dies is started once more, an old one that dies has lost what it
 //! had not given yet, and the verdict says so.
 //!
-//! A worker gives in passes ([`crate::manager::moving::pass`]), and after each of them the routes
-//! of those it gave change, so that no message waits longer than a pass takes, however many
-//! connections there are.
+//! A worker gives in passes ([`super::pass`]), and after each of them the routes of those it gave
+//! change, so that no message waits longer than a pass takes, however many connections there are.
 //!
 //! What stayed behind follows later, by a move of its own ([`Reload::follow`]).
 

@@ -41,4 +41,15 @@ impl Pool {
     pub fn events(&self) -> usize {
         self.queues.iter().map(ProcessQueue::events).sum()
     }
+
+    /// Since when a process is at its event, in milliseconds; says something only while it has one.
+    pub fn since(&mut self, id: ProcessId) -> Option<u64> {
+        self.queues[usize::from(id.place)].running(id).map(|process| process.since)
+    }
+
+    /// How many processes have events that they have not finished.
+    pub fn busy(&self) -> usize {
+        let processes = self.queues.iter().filter_map(|queue| queue.process.as_ref());
+        processes.filter(|process| !process.sent.is_empty()).count()
+    }
 }
