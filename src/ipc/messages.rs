@@ -672,6 +672,18 @@ pub enum ManagerToWorker {
         /// Which question.
         id: RequestId,
     },
+    /// A part of the rooms that your `Call` asked one worker for. Control lane.
+    Rooms {
+        /// Which.
+        id: RequestId,
+        /// Some rooms, and how many members each has there.
+        part: Vec<(Topic, u64)>,
+        /// Whether it was the last part.
+        last: bool,
+    },
+    /// The answer to `Drained`: nothing is asked of you any more. Data lane, so that all that was
+    /// asked is before it.
+    Parted,
 }
 
 /// For which workers a `Call` is.

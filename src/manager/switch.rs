@@ -8,7 +8,7 @@ use super::Manager;
 use super::broadcast::Wide;
 use super::hold::{Item, OwnedBody, Scope};
 use super::listing::Page;
-use crate::api::rooms::{Change, Member};
+use crate::api::rooms::{Change, Member, Topic};
 use crate::api::{Info, Opcode, Verdict};
 use crate::error::Result;
 use crate::fd::{Fd, Slot, WorkerId};
@@ -105,6 +105,8 @@ pub enum Reply {
     Tally { queued: u64, full: u64 },
     /// Of one worker to a call for a list, in parts.
     Members { part: Vec<Member>, last: bool },
+    /// Of one worker to a call for its rooms, in parts.
+    Rooms { part: Vec<(Topic, u64)>, last: bool },
     /// To a question for slow clients.
     Slow(Vec<Info>),
 }
@@ -216,11 +218,18 @@ impl Manager {
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;
             }
-            WorkerToManager::Drained => {
-                tracing::debug!(worker = %from, "the worker has no connections left");
-            }
+            WorkerToManager::Drained => self.on_drained(from),
         }
         Ok(())
+    }
+
+    /// A worker has no connections left. What was asked of it before, it answers still; it is
+    /// asked nothing more, since nobody would answer.
+    fn on_drained(&mut self, from: WorkerId) {
+        tracing::debug!(worker = %from, "the worker has no connections left");
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.part();
+        }
     }
 
     /// Brings a message to one. The verdict goes to whoever sent it.
@@ -329,6 +338,7 @@ impl Manager {
                     Reply::Info(info) => worker.info(id, *info),
                     Reply::Tally { queued, full } => worker.tally(id, queued, full),
                     Reply::Members { part, last } => worker.members(id, part, last),
+                    Reply::Rooms { part, last } => worker.rooms(id, part, last),
                     // Only this process asks for these.
                     Reply::Slow(_) => true,
                 };
@@ -339,6 +349,7 @@ impl Manager {
                     self.gathered(id, |it| it.counted(queued, full));
                 }
                 Reply::Members { part, last } => self.gathered(id, |it| it.listed(part, last)),
+                Reply::Rooms { part, last } => self.gathered(id, |it| it.named(part, last)),
                 Reply::Verdict(_) | Reply::Info(_) | Reply::Slow(_) => {
                     if let Some(asker) = self.asked.remove(&id) {
                         // A command that has given up waits no more.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::listing::LISTS_MAX;
 use super::liveness::Liveness;
-use crate::api::rooms::Member;
+use crate::api::rooms::{Member, Topic};
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -50,6 +50,8 @@ pub struct WorkerHandle {
     pub may_claim: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
+    /// Whether it has said that it has no connections left, for good.
+    has_drained: bool,
     /// Ranges of numbers that it has told.
     pub ranges_told: usize,
     /// What allows its lists of connections, each while it is under way.
@@ -74,6 +76,7 @@ impl WorkerHandle {
             introduced: false,
             may_claim,
             killed: false,
+            has_drained: false,
             ranges_told: 0,
             lists: Rc::new(Semaphore::new(LISTS_MAX)),
             refused: 0,
@@ -93,7 +96,13 @@ impl WorkerHandle {
 
     /// Whether it can have clients: ready, or at least reading what it is sent.
     pub fn may_have_clients(&self) -> bool {
-        self.introduced || !matches!(self.phase, Phase::Starting { .. })
+        !self.has_drained && (self.introduced || !matches!(self.phase, Phase::Starting { .. }))
+    }
+
+    /// It has drained: it is asked nothing more, and told so behind all that it was asked.
+    pub fn part(&mut self) {
+        self.has_drained = true;
+        self.insist(&ManagerToWorker::Parted, Body::Inline(&[]), Vec::new());
     }
 
     /// Whether it is ready and not on its way out.
@@ -178,6 +187,12 @@ impl WorkerHandle {
     #[must_use]
     pub fn members(&self, id: RequestId, part: Vec<Member>, last: bool) -> bool {
         self.answer(&ManagerToWorker::Members { id, part, last })
+    }
+
+    /// Passes a part of a list of rooms on. Whether the answer was queued.
+    #[must_use]
+    pub fn rooms(&self, id: RequestId, part: Vec<(Topic, u64)>, last: bool) -> bool {
+        self.answer(&ManagerToWorker::Rooms { id, part, last })
     }
 
     /// Answers who is present in a room: behind what has changed before.

@@ -30,6 +30,8 @@ pub(super) struct Leaving {
     pub stop_http: watch::Sender<bool>,
     hasty: Cell<bool>,
     drains: Cell<bool>,
+    /// The manager asks nothing more.
+    parted: Cell<bool>,
     stopped: Cell<bool>,
 }
 
@@ -41,6 +43,7 @@ impl Default for Leaving {
             stop_http,
             hasty: Cell::new(false),
             drains: Cell::new(false),
+            parted: Cell::new(false),
             stopped: Cell::new(false),
         }
     }
@@ -162,8 +165,28 @@ impl Worker {
         }
         self.go_indirect();
         self.say(&WorkerToManager::Drained);
+        // What others have asked of all workers by then waits for an answer of this one as well.
+        if self.leaving.drains.get() {
+            let _ = timeout_at(deadline, self.parted()).await;
+        }
         let _ = timeout_at(deadline, self.link.flush()).await;
         self.turn.leave();
+    }
+
+    /// The manager asks nothing more.
+    pub(super) fn part(&self) {
+        self.leaving.parted.set(true);
+        self.leaving.changed.notify_waiters();
+    }
+
+    async fn parted(&self) {
+        loop {
+            let changed = self.leaving.changed.notified();
+            if self.leaving.parted.get() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// A reload has left these behind. They are served until they can follow; whoever is left at

@@ -284,9 +284,11 @@ impl Worker {
             | ManagerToWorker::Asked { .. }
             | ManagerToWorker::Tally { .. }
             | ManagerToWorker::Members { .. }
+            | ManagerToWorker::Rooms { .. }
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
+            ManagerToWorker::Parted => self.part(),
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
             // Each was relayed, and is now known not to have been queued.
             ManagerToWorker::Refused { count } => self.add(Counter::PushFull, count),

@@ -10,6 +10,7 @@ mod harness;
 
 mod answers;
 mod api;
+mod api_rooms;
 mod attacks;
 mod browser;
 mod churn;

@@ -189,8 +189,9 @@ impl Worker {
         peer: Option<SocketAddr>,
         connection: &Connection,
     ) {
+        // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.leaving.stop_http.subscribe();
-        let stopped = async move {
+        let stopped = async {
             // The sender lives as long as the worker.
             let _ = stop.wait_for(|stop| *stop).await;
             sleep(LAST_REQUEST).await;

@@ -5,7 +5,7 @@
 //!
 //! - [`connection`] is one connection and what hyper asks of it, [`access`] who may ask what,
 //!   [`route`] which request is what.
-//! - [`requests`] does what is asked, by way of [`clients`] and [`listing`].
+//! - [`requests`] does what is asked, by way of [`clients`], [`rooms`] and [`listing`].
 //! - [`readiness`] says whether balancers are to send clients here.
 //! - [`metrics`] tells the figures of all processes.
 
@@ -18,6 +18,7 @@ mod metrics;
 mod query;
 mod readiness;
 mod requests;
+mod rooms;
 mod route;
 
 use std::cell::{Cell, RefCell};

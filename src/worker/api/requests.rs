@@ -12,7 +12,7 @@ use serde_json::json;
 use super::answer::{Fault, fault, raw, reply, told};
 use super::query::Query;
 use super::route::{Name, Route};
-use super::{OPEN_API, metrics, readiness};
+use super::{OPEN_API, metrics, readiness, rooms};
 use crate::api::{HttpResponse, Message, Opcode, Verdict};
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
@@ -64,6 +64,12 @@ pub(super) async fn answer(
         Name::Close => close(worker, &route, parts).await,
         Name::Batch => batch(worker, body).await,
         Name::Broadcast => broadcast(worker, parts, body),
+        Name::Publish => rooms::publish(worker, parts, body).await,
+        Name::UserInfo => rooms::user_info(worker, &route, parts).await,
+        Name::UserPush => rooms::push_user(worker, &route, parts, body).await,
+        Name::UserClose => rooms::close_user(worker, &route, parts).await,
+        Name::Rooms => rooms::rooms(worker, parts).await,
+        Name::Members => rooms::members(worker, &route, parts).await,
     };
     done.unwrap_or_else(fault)
 }
@@ -75,7 +81,7 @@ fn client(route: &Route) -> Result<Fd, Fault> {
 }
 
 /// The message that a body is: binary where its type says so, else text.
-fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
+pub(super) fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
     let kind = parts.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
     let is_binary = kind.is_some_and(|kind| kind.starts_with(b"application/octet-stream"));
     if is_binary {
@@ -90,7 +96,7 @@ fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
 }
 
 async fn info(worker: &Rc<Worker>, route: &Route) -> Result<HttpResponse, Fault> {
-    match worker.info_told(client(route)?).await {
+    match worker.info_asking(client(route)?).answer().await {
         Ok(Some(info)) => Ok(reply(200, &json!(info))),
         Ok(None) => Err(Fault::Verdict(Verdict::Gone)),
         // To ask again does no harm.
@@ -111,6 +117,12 @@ async fn push(
 
 async fn close(worker: &Rc<Worker>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
     let (fd, query) = (client(route)?, Query::of(parts, &["code", "reason"])?);
+    let (code, reason) = closing(&query)?;
+    Ok(told(worker.close_told(fd, code, reason).await))
+}
+
+/// With what a close is to be told.
+pub(super) fn closing(query: &Query) -> Result<(u16, &str), Fault> {
     let code = query.get("code", "1000 to 1003, 1007 to 1014 or 3000 to 4999")?.unwrap_or(1000);
     if !code_may_be_sent(code) {
         let right = "use 1000 to 1003, 1007 to 1014 or 3000 to 4999";
@@ -120,7 +132,13 @@ async fn close(worker: &Rc<Worker>, route: &Route, parts: &Parts) -> Result<Http
     if reason.len() > REASON_BYTES_MAX {
         return Err(Fault::bad(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
     }
-    Ok(told(worker.close_told(fd, code, reason).await))
+    Ok((code, reason))
+}
+
+/// The client that a message is not for.
+pub(super) fn except(query: &Query) -> Result<Option<Fd>, Fault> {
+    let except = query.get::<u64>("except", "a client number")?.map(Fd::try_from).transpose();
+    except.map_err(|_| Fault::bad("except names no client number"))
 }
 
 async fn batch(worker: &Rc<Worker>, body: Bytes) -> Result<HttpResponse, Fault> {
@@ -163,9 +181,7 @@ impl Item {
 }
 
 fn broadcast(worker: &Rc<Worker>, parts: &Parts, body: Bytes) -> Result<HttpResponse, Fault> {
-    let except = Query::of(parts, &["except"])?.get::<u64>("except", "a client number")?;
-    let except = except.map(Fd::try_from).transpose();
-    let except = except.map_err(|_| Fault::bad("except names no client number"))?;
+    let except = except(&Query::of(parts, &["except"])?)?;
     match worker.broadcast_all(message(parts, body)?, except) {
         // The clients of this worker had it: whoever repeats this would tell them twice.
         Verdict::Full => Err(Fault::Verdict(Verdict::Unknown)),

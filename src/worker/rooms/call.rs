@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::table::RoomMember;
-use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Publish, TOPICS_MAX, Tally, Topic};
+use crate::api::rooms::{Act, Call, Publish, TOPICS_MAX, Tally, Topic};
 use crate::api::{LocalFuture, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
@@ -19,9 +19,6 @@ use crate::worker::broadcast_buffer::Shared;
 use crate::worker::connection::{Connection, Stage};
 use crate::worker::deferred::DeferredSend;
 use crate::worker::table::Key;
-
-/// Members in one message of a list.
-const PART: usize = 128;
 
 /// Which members of a topic are meant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,7 +84,12 @@ impl Worker {
     }
 
     /// Asks the members of some topics for something, wherever they are.
-    fn ask_all(self: &Rc<Self>, call: Call, body: &Bytes, gather: Option<RequestId>) -> Verdict {
+    pub(super) fn ask_all(
+        self: &Rc<Self>,
+        call: Call,
+        body: &Bytes,
+        gather: Option<RequestId>,
+    ) -> Verdict {
         // What asks changes nothing, so it need not wait until a connection is ours for everybody.
         let waits = matches!(call.act, Act::Publish(_) | Act::Close { .. });
         let whom = Whom { except: call.except, only: &[], ours_alone: waits };
@@ -96,9 +98,16 @@ impl Worker {
         if let Some(id) = gather {
             self.gathered(id, |it| it.asked(1, 0, false));
             match call.act {
-                Act::List => {
-                    let members = self.list_here(&call.topics, whom);
+                Act::List { after, limit } => {
+                    let members = self.list_here(&call.topics, whom, after, limit);
                     self.gathered(id, |it| it.listed(members, true));
+                }
+                Act::Rooms { limit } => {
+                    let (worker, after) = (self.clone(), body.clone());
+                    tokio::task::spawn_local(async move {
+                        let rooms = worker.rooms_here(&after, limit).await;
+                        worker.gathered(id, |it| it.named(rooms, true));
+                    });
                 }
                 _ => self.gathered(id, |it| it.counted(counted.queued, counted.full)),
             }
@@ -168,12 +177,14 @@ impl Worker {
     ) -> crate::error::Result<()> {
         let whom = Whom { except: call.except, only, ours_alone: false };
         match call.act {
-            Act::List => {
-                self.tell_list(origin, id, self.list_here(&call.topics, whom));
+            Act::List { after, limit } => {
+                self.tell_list(origin, id, self.list_here(&call.topics, whom, after, limit));
                 return Ok(());
             }
-            Act::Rooms => {
-                self.tell_rooms(origin, id);
+            Act::Rooms { limit } => {
+                // Who moves is with one of the workers that are asked in full.
+                let limit = if only.is_empty() { limit } else { 0 };
+                self.tell_rooms((origin, id), body.into_bytes()?, limit);
                 return Ok(());
             }
             _ => {}
@@ -183,28 +194,6 @@ impl Worker {
             self.say(&WorkerToManager::Tally { origin, id, queued, full });
         }
         Ok(())
-    }
-
-    fn tell_list(&self, origin: Origin, id: RequestId, members: Vec<Member>) {
-        for part in members.chunks(PART) {
-            let part = part.to_vec();
-            self.say(&WorkerToManager::Members { origin, id, part, last: false });
-        }
-        self.say(&WorkerToManager::Members { origin, id, part: Vec::new(), last: true });
-    }
-
-    /// Tells the rooms here, and how many members each has: as many rooms as members are listed.
-    fn tell_rooms(&self, origin: Origin, id: RequestId) {
-        let rooms: Vec<(Topic, u64)> = {
-            let rooms = self.rooms.table.borrow();
-            let named = rooms.topics().filter(|topic| !topic.is_user());
-            let counted = named.map(|topic| (topic.clone(), rooms.members(topic).len() as u64));
-            counted.filter(|(_, count)| *count > 0).take(MEMBERS_MAX).collect()
-        };
-        for part in rooms.chunks(PART) {
-            self.say(&WorkerToManager::Rooms { origin, id, part: part.to_vec(), last: false });
-        }
-        self.say(&WorkerToManager::Rooms { origin, id, part: Vec::new(), last: true });
     }
 
     /// Asks our own members.
@@ -220,9 +209,10 @@ impl Worker {
                     .filter(|key| self.close_here(*key, code, &reason, cause) == Verdict::Queued);
                 Counted { queued: closed.count() as u64, full: 0 }
             }
-            Act::Count | Act::List | Act::Rooms => {
+            Act::Count => {
                 Counted { queued: self.keys_of(&call.topics, whom).len() as u64, full: 0 }
             }
+            Act::List { .. } | Act::Rooms { .. } => Counted::default(),
         }
     }
 
@@ -283,27 +273,12 @@ impl Worker {
     }
 
     /// The members that are open and meant, each once.
-    fn keys_of(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Key> {
+    pub(super) fn keys_of(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Key> {
         let (rooms, table) = (self.rooms.table.borrow(), self.table.borrow());
         let union = union_of(topics.iter().map(|topic| rooms.members(topic)));
         let entries = union.iter().map(|member| table.entry(member.holder));
         let meant = entries.filter(|(_, it)| it.is_open() && whom.is(it));
         meant.map(|(key, _)| key).collect()
-    }
-
-    /// The members of some topics, or, of none, every connection that has a user.
-    fn list_here(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Member> {
-        let keys = match topics {
-            [] => self.keys(|it| it.is_open() && !it.memberships.is_empty()),
-            topics => self.keys_of(topics, whom),
-        };
-        let table = self.table.borrow();
-        let members = keys.into_iter().filter_map(|key| {
-            let connection = table.get(key)?;
-            Some(Member::new(connection.fd?, self.belongings_of(connection).uid))
-        });
-        let members = members.filter(|member| !topics.is_empty() || member.uid.is_some());
-        members.take(MEMBERS_MAX).collect()
     }
 
     /// As [`publish`](Self::publish), with what became of it everywhere.
@@ -332,20 +307,6 @@ impl Worker {
         Box::pin(async move {
             question.answer().await;
             gather.take().finish().0
-        })
-    }
-
-    /// The members of a topic, wherever they are.
-    pub(in crate::worker) fn members_everywhere(
-        self: &Rc<Self>,
-        topic: Topic,
-    ) -> LocalFuture<Vec<Member>> {
-        let (question, gather) = self.ask_gather();
-        let call = Call { topics: vec![topic], except: 0, act: Act::List };
-        self.ask_all(call, &Bytes::new(), Some(question.id));
-        Box::pin(async move {
-            question.answer().await;
-            gather.take().finish().1
         })
     }
 }

@@ -6,6 +6,7 @@
 //! last one's end a second later.
 //!
 //! - [`table`]: the members, pure.
+//! - [`lists`]: members and rooms in pages, of all workers.
 //! - [`change`]: joins, leaves, binds, sessions and expiry, of clients here and elsewhere.
 //! - [`call`]: publishes and questions to all members, here and elsewhere.
 //! - [`gather`]: their answers.
@@ -14,6 +15,7 @@
 mod call;
 mod change;
 mod gather;
+mod lists;
 mod presence;
 mod table;
 
@@ -183,6 +185,9 @@ impl Worker {
             }
             ManagerToWorker::Members { id, part, last } => {
                 self.gathered(id, |it| it.listed(part, last));
+            }
+            ManagerToWorker::Rooms { id, part, last } => {
+                self.gathered(id, |it| it.named(part, last));
             }
             ManagerToWorker::Noted { number } => self.noted(number),
             ManagerToWorker::Presence { room, whole } => self.hear_presence(&room, whole, body)?,
