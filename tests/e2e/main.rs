@@ -12,6 +12,7 @@ mod answers;
 mod api;
 mod api_rooms;
 mod attacks;
+mod attacks_api;
 mod browser;
 mod churn;
 mod command_line;
