@@ -316,7 +316,7 @@ fn a_library_user_compiles_neither_the_command_line_nor_what_is_for_tools() {
     assert!(with.contains("clap") && with.contains("mimalloc"), "{with:?}");
     assert!(!with.contains("hdrhistogram"), "it is for tools");
     // `wsd connect` is a client.
-    for package in ["clap", "clap_mangen", "mimalloc", "tungstenite"] {
+    for package in ["clap", "clap_mangen", "mimalloc", "tungstenite", "rustls", "ring"] {
         assert!(!without.contains(package), "{package} is behind a feature");
     }
 }

@@ -200,6 +200,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Missed { opcode: Opcode::Binary, except: FD },
         ManagerToWorker::Presence { room: Topic::room("r"), whole: true },
         ManagerToWorker::PresenceAnswer { id: 9 },
+        ManagerToWorker::Rooms { id: 9, part: vec![(Topic::room("r"), 2)], last: true },
         ManagerToWorker::Farewell,
     ]);
 }

@@ -672,6 +672,15 @@ pub enum ManagerToWorker {
         /// Which question.
         id: RequestId,
     },
+    /// A part of the rooms that your `Call` asked one worker for. Control lane.
+    Rooms {
+        /// Which.
+        id: RequestId,
+        /// Some rooms, and how many members each has there.
+        part: Vec<(Topic, u64)>,
+        /// Whether it was the last part.
+        last: bool,
+    },
     /// The answer to your `Drained`: you are asked nothing more. Behind all that you were asked.
     /// Data lane.
     Farewell,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::relay::message::{Gathering, Wide};
 use super::{Manager, Shared};
-use crate::api::rooms::{Act, Call, Member, Tally, Topic};
+use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Tally, Topic};
 use crate::fd::Fd;
 use crate::ipc::gather::Gather;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
@@ -19,6 +19,11 @@ use crate::ipc::packet::Body;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For the workers to say which connections have users, where that is shown beside other things.
 const USERS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Every member that a worker lists.
+const ALL: Act = Act::List { after: 0, limit: MEMBERS_MAX as u32 };
+/// Rooms in one page.
+pub const ROOMS_PAGE: usize = 4096;
 
 /// What was gathered, also where some did not answer.
 pub struct Gathered {
@@ -42,19 +47,25 @@ async fn ask_within(patience: Duration, manager: &Shared, call: Call, body: &[u8
 
 /// The members of a topic.
 pub async fn members(manager: &Shared, topic: Topic) -> Vec<Member> {
-    ask(manager, call(topic, Act::List, None), &[]).await.members
+    ask(manager, call(topic, ALL, None), &[]).await.members
 }
 
 /// The users of connections, as far as the workers say at once.
 pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
-    let call = Call { topics: Vec::new(), except: 0, act: Act::List };
+    let call = Call { topics: Vec::new(), except: 0, act: ALL };
     let members = ask_within(USERS_PATIENCE, manager, call, &[]).await.members;
     members.into_iter().filter_map(|member| Some((member.fd, member.uid?))).collect()
 }
 
-/// The rooms with members, and how many each has.
-pub async fn rooms(manager: &Shared) -> BTreeMap<Topic, u64> {
-    ask(manager, Call { topics: Vec::new(), except: 0, act: Act::Rooms }, &[]).await.rooms
+/// The rooms with the smallest names above one, or from the first on, and how many members each
+/// has. A page that is not full is the last.
+pub async fn rooms(manager: &Shared, after: Option<&Topic>) -> Vec<(Topic, u64)> {
+    let call =
+        Call { topics: Vec::new(), except: 0, act: Act::Rooms { limit: ROOMS_PAGE as u32 } };
+    let after = after.map_or("", Topic::as_str);
+    let rooms = ask(manager, call, after.as_bytes()).await.rooms;
+    // What is beyond the page some worker may not have told.
+    rooms.into_iter().take(ROOMS_PAGE).collect()
 }
 
 /// A call of a control command.

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::liveness::Liveness;
-use crate::api::rooms::Member;
+use crate::api::rooms::{Member, Topic};
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -184,6 +184,12 @@ impl WorkerHandle {
     #[must_use]
     pub fn members(&self, id: RequestId, part: Vec<Member>, last: bool) -> bool {
         self.answer(&ManagerToWorker::Members { id, part, last })
+    }
+
+    /// Passes a part of a list of rooms on. Whether the answer was queued.
+    #[must_use]
+    pub fn rooms(&self, id: RequestId, part: Vec<(Topic, u64)>, last: bool) -> bool {
+        self.answer(&ManagerToWorker::Rooms { id, part, last })
     }
 
     /// Tells it how many workers are asked by its call.

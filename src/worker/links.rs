@@ -142,6 +142,7 @@ impl Worker {
             | ManagerToWorker::Asked { .. }
             | ManagerToWorker::Tally { .. }
             | ManagerToWorker::Members { .. }
+            | ManagerToWorker::Rooms { .. }
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,

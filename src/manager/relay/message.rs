@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::api::rooms::{Change, Member};
+use crate::api::rooms::{Change, Member, Topic};
 use crate::api::{Info, Opcode, Verdict};
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::gather::Gather;
@@ -96,6 +96,8 @@ pub enum Reply {
     Tally { queued: u64, full: u64 },
     /// Of one worker to a call for a list, in parts.
     Members { part: Vec<Member>, last: bool },
+    /// Of one worker to a call for its rooms, in parts.
+    Rooms { part: Vec<(Topic, u64)>, last: bool },
     /// To a question for slow clients.
     Slow(Vec<Info>),
 }

@@ -27,8 +27,8 @@ impl Manager {
             WorkerToManager::Members { origin, id, part, last } => {
                 self.answer(origin, id, Reply::Members { part, last });
             }
-            WorkerToManager::Rooms { origin: Origin::Control, id, part, last } => {
-                self.gathered(id, |it| it.named(part, last));
+            WorkerToManager::Rooms { origin, id, part, last } => {
+                self.answer(origin, id, Reply::Rooms { part, last });
             }
             WorkerToManager::Present { room, uid, count } => {
                 self.on_present(from, room, uid, count, body);

@@ -124,6 +124,7 @@ impl Manager {
                     Reply::Info(info) => worker.info(id, *info),
                     Reply::Tally { queued, full } => worker.tally(id, queued, full),
                     Reply::Members { part, last } => worker.members(id, part, last),
+                    Reply::Rooms { part, last } => worker.rooms(id, part, last),
                     // Only this process asks for these.
                     Reply::Slow(_) => true,
                 };
@@ -134,6 +135,7 @@ impl Manager {
                     self.gathered(id, |it| it.counted(queued, full));
                 }
                 Reply::Members { part, last } => self.gathered(id, |it| it.listed(part, last)),
+                Reply::Rooms { part, last } => self.gathered(id, |it| it.named(part, last)),
                 Reply::Verdict(_) | Reply::Info(_) | Reply::Slow(_) => {
                     if let Some(asker) = self.asked.remove(&id) {
                         // A command that has given up waits no more.

@@ -232,10 +232,11 @@ impl Door {
         peer: Option<SocketAddr>,
         plain: &Plain,
     ) -> Option<(S, Vec<u8>, Option<Fd>)> {
+        // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.stop_http.subscribe();
         // The sender lives as long as the worker.
         let left = plain.http.left();
-        let stopped = async move {
+        let stopped = async {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = left => {}

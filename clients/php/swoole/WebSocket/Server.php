@@ -120,7 +120,8 @@ class Server extends \Swoole\Http\Server
             $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->handshake($request));
         }
         // onClose may ask who has left, so that is kept.
-        if ($several || $this->handles('close') || ($this->handles('open') && !$this->handles('handshake'))) {
+        $opens = $this->handles('connect') || ($this->handles('open') && !$this->handles('handshake'));
+        if ($several || $opens || $this->handles('close')) {
             $this->app->on('open', fn (App $app, \Wsd\Request $request) => $this->opened($request));
         }
         if ($several || $this->handles('close') || $this->handles('attach')) {
@@ -167,6 +168,8 @@ class Server extends \Swoole\Http\Server
     private function opened(\Wsd\Request $request): void
     {
         $this->came($request);
+        $connect = $this->callbackOf('connect', $request->fd);
+        $connect !== null && $connect($this, $request->fd, self::reactor($request->fd));
         // With a handshake of its own, a server gets no open: Swoole's rule.
         if ($this->callbackOf('handshake', $request->fd) === null) {
             $open = $this->callbackOf('open', $request->fd);
@@ -212,10 +215,16 @@ class Server extends \Swoole\Http\Server
         $this->closing = $this->known($fd);
         unset($this->met[$fd]);
         try {
-            $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : intdiv($fd, 2 ** 39) % 256);
+            $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : self::reactor($fd));
         } finally {
             $this->closing = null;
         }
+    }
+
+    /** The worker that a client came to. */
+    private static function reactor(int $fd): int
+    {
+        return intdiv($fd, 2 ** 39) % 256;
     }
 
     private function handshake(\Wsd\Request $request): Accept|\Wsd\Response

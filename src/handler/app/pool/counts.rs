@@ -5,17 +5,6 @@ use crate::api::ProcessId;
 use crate::handler::app::process_queue::ProcessQueue;
 
 impl Pool {
-    /// Since when a process is at its event, in milliseconds; says something only while it has one.
-    pub fn since(&mut self, id: ProcessId) -> Option<u64> {
-        self.queues[usize::from(id.place)].running(id).map(|process| process.since)
-    }
-
-    /// How many processes have events that they have not finished.
-    pub fn busy(&self) -> usize {
-        let processes = self.queues.iter().filter_map(|queue| queue.process.as_ref());
-        processes.filter(|process| !process.sent.is_empty()).count()
-    }
-
     /// Whether no event waits anywhere or is being handled.
     pub fn idle(&self) -> bool {
         self.served().iter().all(|queue| queue.events() == 0)

@@ -169,8 +169,9 @@ impl Peers {
         peer: Option<SocketAddr>,
         connection: &Connection,
     ) {
+        // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.stop_http.subscribe();
-        let stopped = async move {
+        let stopped = async {
             // The sender lives as long as the worker.
             let _ = stop.wait_for(|stop| *stop).await;
             sleep(LAST_REQUEST).await;
