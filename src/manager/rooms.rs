@@ -19,7 +19,7 @@ impl Manager {
             }
             WorkerToManager::Call { id, reach, call } => {
                 let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
-                self.spread(Wide { sender: Some(from), message, reach }, body);
+                self.spread_everywhere(Wide { sender: Some(from), message, reach }, body);
             }
             WorkerToManager::Tally { origin, id, queued, full } => {
                 self.answer(origin, id, Reply::Tally { queued, full });
@@ -61,10 +61,9 @@ impl Manager {
         for (topic, mark) in settled {
             self.interest.settled(from, topic, mark);
         }
-        if number != 0
-            && let Some(worker) = self.workers.get(from)
-        {
-            worker.noted(number);
+        match number {
+            0 => self.follow_topics(),
+            number => self.note_interest(from, number),
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Settings {
     pub jitter_ms: u64,
     /// With what the names of rooms begin that have presence.
     pub presence: Vec<String>,
+    /// Which node of a cluster this is; `None` without one.
+    pub node: Option<u8>,
     /// Whether the log is the standard output's place too.
     pub daemonize: bool,
 }
@@ -32,6 +34,7 @@ impl Settings {
             heartbeat: config.heartbeat().map(|(idle, interval)| (ms(idle), ms(interval))),
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
+            node: config.node(),
             presence: config.rooms_presence,
             daemonize: config.daemonize,
         })

@@ -32,7 +32,7 @@ pub enum Routed {
     /// A push.
     Push { origin: Origin, id: RequestId, opcode: Opcode },
     /// A close.
-    Close { origin: Origin, id: RequestId, code: u16 },
+    Close { origin: Origin, id: RequestId, code: u16, operator: bool },
     /// A mark on a client.
     Protect { origin: Origin, id: RequestId, on: bool },
     /// A question.
@@ -73,8 +73,7 @@ impl Routed {
             Routed::Push { origin, id, opcode } => {
                 ManagerToWorker::Push { origin, id, fd, opcode }
             }
-            Routed::Close { origin, id, code } => {
-                let operator = origin == Origin::Control;
+            Routed::Close { origin, id, code, operator } => {
                 ManagerToWorker::Close { origin, id, fd, code, operator }
             }
             Routed::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },
@@ -165,7 +164,8 @@ impl Manager {
                 self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
             }
             WorkerToManager::Close { id, fd, code } => {
-                self.deliver(Address::Client(fd), Routed::Close { origin, id, code }, body);
+                let close = Routed::Close { origin, id, code, operator: false };
+                self.deliver(Address::Client(fd), close, body);
             }
             WorkerToManager::Protect { id, fd, on } => {
                 self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);
@@ -175,7 +175,7 @@ impl Manager {
             }
             WorkerToManager::WorkerMessage { to } => self.deliver_to_slot(from, to, body),
             WorkerToManager::Broadcast { opcode, except } => {
-                self.spread(Wide::broadcast(Some(from), opcode, except), body);
+                self.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);
             }
             message @ (WorkerToManager::Change { .. }
             | WorkerToManager::Call { .. }
@@ -225,6 +225,11 @@ impl Manager {
 
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
+        if let Address::Client(number) = address
+            && self.is_abroad(number)
+        {
+            return self.deliver_abroad(number, routed, body);
+        }
         let sender = routed.sender();
         let target = match address {
             Address::Client(number) => {
@@ -314,7 +319,7 @@ impl Manager {
         }
     }
 
-    fn count_refused(&mut self, origin: Origin) {
+    pub fn count_refused(&mut self, origin: Origin) {
         if let Some(worker) = sender(origin).and_then(|id| self.workers.get_mut(id)) {
             worker.refused += 1;
         }

@@ -47,6 +47,7 @@ pub async fn run(manager: Shared) {
             manager.sweep(idle_ms);
         }
         manager.check_deadlines(now);
+        manager.tick_cluster(now);
     }
 }
 

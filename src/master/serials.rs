@@ -36,6 +36,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct Serials {
     dir: Dir,
     next: BTreeMap<u8, u64>,
+    /// Whether a file said what was granted before.
+    began_with_file: bool,
     /// Why the last write failed, if it did.
     trouble: Option<String>,
 }
@@ -57,13 +59,14 @@ impl Serials {
         };
         let text = text.subject(|| format!("read {}", path.display()))?;
         let text = String::from_utf8(text).unwrap_or_default();
-        Ok(Serials { dir, next: parse(&text), trouble: None })
+        let next = parse(&text);
+        Ok(Serials { dir, began_with_file: !next.is_empty(), next, trouble: None })
     }
 
     /// Takes over what the image before this one had granted, which knows better than the file:
     /// that may be gone meanwhile.
     pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>) -> Serials {
-        Serials { dir, next, trouble: None }
+        Serials { dir, next, began_with_file: true, trouble: None }
     }
 
     /// Goes on in another directory, since the old one is gone.
@@ -93,6 +96,11 @@ impl Serials {
         self.write(&next)?;
         self.next = next;
         Ok(first)
+    }
+
+    /// Whether it was known at the start what was granted before.
+    pub fn began_with_file(&self) -> bool {
+        self.began_with_file
     }
 
     /// The slots with their next serials.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apps::App;
 use super::child::Child;
+use super::courier_handle::CourierLeft;
 use super::launch::Preface;
 use super::log_file::LogFile;
 use super::manager_handle::ManagerLeft;
@@ -67,6 +68,8 @@ pub struct Takeover {
     workers: Vec<WorkerLeft>,
     apps: Vec<App>,
     manager: ManagerLeft,
+    #[serde(default)]
+    courier: Option<CourierLeft>,
 }
 
 /// A slot, as it is left.
@@ -261,6 +264,7 @@ impl Master {
                 .collect::<Result<_>>()?,
             apps: self.apps.clone(),
             manager: self.manager.leave(&mut leaving)?,
+            courier: Some(self.courier.leave(&mut leaving)?),
         };
         takeover.all = leaving.passed.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {
@@ -354,6 +358,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         buffer: vec![0; super::child::MESSAGE_BYTES_MAX],
         worker_restarts: left.worker_restarts,
         manager,
+        courier: super::CourierPlace::adopt(left.courier)?,
         stopping: None,
         drain: left.drain,
         starting_until_ms: None,
@@ -408,6 +413,7 @@ impl Master {
     fn came_back(&mut self, mut why: File) {
         if guard::is_armed() {
             self.manager.upgraded();
+            self.courier.upgraded();
             return;
         }
         let mut text = String::new();

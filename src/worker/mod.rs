@@ -134,6 +134,8 @@ pub(crate) struct Worker {
     direct: direct::Direct,
     master: links::MasterLink,
     registry: Registry,
+    /// Whether what is for other nodes goes nowhere.
+    engine_away: Cell<bool>,
     board: Board,
     api: api::Api,
 }

@@ -257,6 +257,9 @@ impl Worker {
 
     /// Gives a message for a client elsewhere to its worker, or to the manager.
     pub(super) fn send_to_client(&self, fd: Fd, message: WorkerToWorker, body: &[u8]) -> Verdict {
+        if fd.node() != self.settings.node && self.settings.in_cluster {
+            return self.send_abroad(&message.by_manager(Reach::AllBut(Vec::new())), body);
+        }
         match self.direct.send(fd.slot(), &message, body) {
             Some(sent) => self.relayed(sent),
             None => {
@@ -264,6 +267,11 @@ impl Worker {
                 self.relay(&message.by_manager(Reach::AllBut(Vec::new())), body)
             }
         }
+    }
+
+    /// Gives a message for a client of another node to the manager, unless it would go nowhere.
+    fn send_abroad(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
+        if self.engine_away.get() { Verdict::Unknown } else { self.relay(message, body) }
     }
 
     /// Gives a message for somebody elsewhere to the manager.

@@ -255,7 +255,7 @@ impl Worker {
             Verdict::Full => Counter::PushFull,
             Verdict::Gone => Counter::PushGone,
             Verdict::TooBig => Counter::PushTooBig,
-            Verdict::Unknown | Verdict::NoUser => return verdict,
+            Verdict::Unknown | Verdict::NoUser | Verdict::LocalOnly => return verdict,
         };
         self.add(counter, 1);
         verdict

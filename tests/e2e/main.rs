@@ -13,6 +13,7 @@ mod api;
 mod attacks;
 mod browser;
 mod churn;
+mod cluster;
 mod command_line;
 mod configuration;
 mod drain;

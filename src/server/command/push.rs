@@ -50,11 +50,11 @@ pub(crate) fn push(
 pub(crate) fn broadcast(
     runtime_dir: &Path,
     opcode: BodyKind,
-    except: Option<Fd>,
+    (except, here): (Option<Fd>, bool),
     body: &[u8],
     json: bool,
 ) -> ExitStatus {
-    let request = Request::Broadcast { opcode, bytes: body.len(), except };
+    let request = Request::Broadcast { opcode, bytes: body.len(), except, here };
     told(runtime_dir, &request, body, json, |answer| {
         let workers = answer.more.get("workers").and_then(|n| n.as_u64()).unwrap_or_default();
         let s = if workers == 1 { "" } else { "s" };

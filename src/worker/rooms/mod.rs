@@ -184,6 +184,12 @@ impl Worker {
             ManagerToWorker::Members { id, part, last } => {
                 self.gathered(id, |it| it.listed(part, last));
             }
+            ManagerToWorker::NodesAsked { id, nodes, away } => {
+                self.gathered(id, |it| it.nodes_asked(nodes, away));
+            }
+            ManagerToWorker::NodeTally { id, queued, full, whole } => {
+                self.gathered(id, |it| it.node_counted(queued, full, whole));
+            }
             ManagerToWorker::Noted { number } => self.noted(number),
             ManagerToWorker::Presence { room, whole } => self.hear_presence(&room, whole, body)?,
             ManagerToWorker::PresenceAnswer { id } => {

@@ -1,0 +1,322 @@
+//! The courier as the master sees it: only with `cluster.engine`, started, asked for signs of
+//! life, replaced at once. Until the courier has said that the node may have its number, a start
+//! serves nothing.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::child::{Birth, Child, duplicate};
+use super::password::engine_password;
+use super::throttle::{Throttle, YOUNG_MS};
+use super::upgrade::{Leaving, adopt_child};
+use super::worker_handle::ABORT_MS;
+use super::{CHECK_MS, Master};
+use crate::error::Result;
+use crate::ipc::IPC_VERSION;
+use crate::ipc::cluster::messages::{CourierBoot, CourierToMaster, MasterToCourier};
+use crate::ipc::cluster::nodes::NodeId;
+use crate::ipc::messages::MasterToManager;
+use crate::sys::{clock, packet, process};
+
+/// Packets of the courier that are read in one turn.
+const PACKETS_PER_TURN: usize = 64;
+/// The shortest wait before a courier is started that could not be.
+const AGAIN_MS: u64 = 1_000;
+
+/// The place of the courier.
+#[derive(Default)]
+pub struct CourierPlace {
+    child: Option<Child>,
+    /// The manager's end of the courier's link, kept for the next manager.
+    manager_end: Option<OwnedFd>,
+    epoch: u32,
+    /// Which run of the node this is; 0: none was drawn yet.
+    boot: u64,
+    started_ms: u64,
+    throttle: Throttle,
+    start_at_ms: Option<u64>,
+    checks: u64,
+    next_check_ms: u64,
+    answered_ms: u64,
+    /// Whether it may start its workers: the node has its number, or does without the engine.
+    may_serve: bool,
+    /// Whether it was told to leave.
+    leaves: bool,
+    /// Whether the living one is on its way out, for a new image's.
+    replaced: bool,
+    /// What an operator should know of, as a whole sentence.
+    trouble: Option<String>,
+}
+
+/// The courier, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CourierLeft {
+    process: Option<(i32, RawFd)>,
+    manager_end: Option<RawFd>,
+    epoch: u32,
+    boot: u64,
+}
+
+impl CourierPlace {
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<CourierLeft> {
+        let child = self.child.as_ref();
+        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
+        let end = self.manager_end.as_ref().map(|end| leaving.pass_on(end.as_fd())).transpose()?;
+        let (process, manager_end) = (process.transpose()?, end);
+        Ok(CourierLeft { process, manager_end, epoch: self.epoch, boot: self.boot })
+    }
+
+    /// Takes it over from the image before this one, which served.
+    pub fn adopt(left: Option<CourierLeft>) -> Result<CourierPlace> {
+        let now = clock::monotonic_ms();
+        let Some(left) = left else {
+            return Ok(CourierPlace { may_serve: true, ..CourierPlace::default() });
+        };
+        let process = left.process.map(|(pid, link)| adopt_child(pid, now, link));
+        Ok(CourierPlace {
+            child: process.transpose()?,
+            manager_end: left.manager_end.map(process::duplicate_number).transpose()?,
+            epoch: left.epoch,
+            boot: left.boot,
+            started_ms: now,
+            answered_ms: now,
+            may_serve: true,
+            ..CourierPlace::default()
+        })
+    }
+
+    /// The image is new: the old courier leaves the number to the next, which is of the same run.
+    pub fn upgraded(&mut self) {
+        if let Some(child) = &mut self.child {
+            self.replaced = true;
+            child.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Its process, if it lives.
+    pub fn child(&self) -> Option<&Child> {
+        self.child.as_ref()
+    }
+
+    /// Its process, if it lives.
+    pub fn child_mut(&mut self) -> Option<&mut Child> {
+        self.child.as_mut()
+    }
+
+    /// Whether this is its pid.
+    pub fn is(&self, pid: Pid) -> bool {
+        self.child.as_ref().is_some_and(|child| child.pid == pid)
+    }
+
+    /// When it has to be looked at again.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let kill = self.child.as_ref().and_then(|child| child.kill_at_ms);
+        let check = self.child.as_ref().map(|_| self.next_check_ms);
+        [self.start_at_ms, kill, check].into_iter().flatten().min()
+    }
+
+    /// What an operator should know of.
+    pub fn trouble(&self) -> Option<&String> {
+        self.trouble.as_ref()
+    }
+
+    fn send(&mut self, message: &MasterToCourier, fds: Vec<OwnedFd>) {
+        let Some(child) = &mut self.child else { return };
+        if let Err(error) = child.send(message, fds) {
+            tracing::warn!(%error, "a message to the courier was not sent");
+        }
+    }
+
+    /// Has it write its log here from now on.
+    pub fn reopen(&mut self, log: OwnedFd) {
+        self.send(&MasterToCourier::Reopen, vec![log]);
+    }
+
+    /// Whether it was told to leave, or is not there.
+    pub fn has_taken_leave(&self) -> bool {
+        self.leaves || self.child.is_none()
+    }
+
+    /// Has it say good-bye to the engine and end.
+    pub fn take_leave(&mut self) {
+        self.leaves = true;
+        self.send(&MasterToCourier::Leave, Vec::new());
+    }
+}
+
+impl Master {
+    /// Whether workers have to wait for the node's number.
+    pub(super) fn waits_for_number(&self) -> bool {
+        self.config.node().is_some() && !self.courier.may_serve
+    }
+
+    pub(super) fn tick_courier(&mut self, now: u64) {
+        if self.config.node().is_none() {
+            return;
+        }
+        let timeout = self.config.worker_timeout.as_millis() as u64;
+        let courier = &mut self.courier;
+        let Some(child) = courier.child.as_mut() else {
+            let due = courier.start_at_ms.unwrap_or(now) <= now;
+            if due && self.stopping.is_none() {
+                self.start_courier(now);
+            }
+            return;
+        };
+        if child.kill_at_ms.is_some_and(|at| at <= now) {
+            child.kill_at_ms = None;
+            child.signal(Signal::SIGKILL);
+        }
+        if now < courier.next_check_ms {
+            return;
+        }
+        courier.next_check_ms = now + CHECK_MS;
+        if child.kill_at_ms.is_none() && now.saturating_sub(courier.answered_ms) > timeout {
+            tracing::error!(timeout_ms = timeout, "the courier does not answer: killed");
+            child.signal(Signal::SIGABRT);
+            child.kill_at_ms = Some(now + ABORT_MS);
+        }
+        courier.checks += 1;
+        let check = MasterToCourier::LivenessCheck(courier.checks);
+        courier.send(&check, Vec::new());
+    }
+
+    fn start_courier(&mut self, now: u64) {
+        self.courier.start_at_ms = None;
+        if let Err(error) = self.try_start_courier(now) {
+            tracing::error!(%error, "cannot start the courier");
+            self.fail_start(error.to_string());
+            let delay = self.courier.throttle.died(true).max(AGAIN_MS);
+            self.courier.start_at_ms = Some(now + delay);
+        }
+    }
+
+    fn try_start_courier(&mut self, now: u64) -> Result<()> {
+        let Some(node) = self.config.node() else { return Ok(()) };
+        let password = engine_password(&self.config)?;
+        let (manager_end, courier_end) = packet::pair()?;
+        let courier = &mut self.courier;
+        courier.epoch += 1;
+        while courier.boot == 0 {
+            courier.boot = RandomState::new().hash_one((std::process::id(), now));
+        }
+        let boot = CourierBoot {
+            epoch: courier.epoch,
+            id: NodeId { node, boot: courier.boot },
+            since: self.started_at,
+            config: serde_json::to_string(&self.config).unwrap_or_default(),
+            password,
+        };
+        let child = Child::start(&Birth {
+            image: &self.image.path(),
+            title: "wsd: courier",
+            arguments: &self.arguments,
+            stdout: None,
+            stderr: self.log_file.for_child(),
+        })?;
+        tracing::info!(pid = child.pid.as_raw(), node, "courier started");
+        courier.child = Some(child);
+        courier.manager_end = Some(manager_end);
+        (courier.started_ms, courier.answered_ms) = (now, now);
+        courier.next_check_ms = now + CHECK_MS;
+        courier.send(&MasterToCourier::Boot(boot), vec![courier_end]);
+        self.attach_courier();
+        Ok(())
+    }
+
+    /// Tells the manager of the courier, with the descriptor that leads there.
+    pub(super) fn attach_courier(&mut self) {
+        let (Some(node), Some(end)) = (self.config.node(), &self.courier.manager_end) else {
+            return;
+        };
+        let id = NodeId { node, boot: self.courier.boot };
+        let attach = MasterToManager::Courier { epoch: self.courier.epoch, id };
+        match duplicate(end.as_fd()) {
+            Ok(end) => self.tell_manager(&attach, vec![end]),
+            Err(error) => tracing::error!(%error, "the manager was not told of the courier"),
+        }
+    }
+
+    pub(super) fn read_courier(&mut self) {
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(child) = self.courier.child_mut() else { return };
+            match child.receive(&mut self.buffer) {
+                Ok(Some((message, _))) => self.courier_said(message),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the courier broke the protocol: killed");
+                    return child.signal(Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    fn courier_said(&mut self, message: CourierToMaster) {
+        self.courier.answered_ms = clock::monotonic_ms();
+        match message {
+            CourierToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
+            CourierToMaster::Hello(hello) => {
+                tracing::error!(
+                    version = hello.version,
+                    "the courier speaks another IPC version: killed"
+                );
+                if let Some(child) = self.courier.child() {
+                    child.signal(Signal::SIGKILL);
+                }
+            }
+            CourierToMaster::Joined => {
+                self.courier.may_serve = true;
+                self.courier.trouble = None;
+            }
+            CourierToMaster::Alone { why } => self.start_alone(&why),
+            CourierToMaster::Refused { why } => {
+                if self.courier.may_serve {
+                    tracing::error!(why, "this node is not part of the cluster any more");
+                    self.courier.trouble = Some(format!("{why}; it serves its own clients alone"));
+                } else {
+                    self.fail_start(why);
+                }
+            }
+            CourierToMaster::Alive(_) => {}
+        }
+    }
+
+    /// The engine cannot be reached. A node that knows which numbers of clients it has used may
+    /// do without; one that does not would have to guess.
+    fn start_alone(&mut self, why: &str) {
+        if self.courier.may_serve {
+            return;
+        }
+        if self.serials.began_with_file() {
+            tracing::warn!(why, "the engine is away: the node starts alone");
+            self.courier.may_serve = true;
+        } else {
+            self.courier.trouble = Some(format!("the engine is away: {why}"));
+        }
+    }
+
+    pub(super) fn courier_died(&mut self, how: &str, clean: bool) {
+        let now = clock::monotonic_ms();
+        self.courier.child = None;
+        self.courier.manager_end = None;
+        if std::mem::take(&mut self.courier.replaced) {
+            self.courier.start_at_ms = Some(now);
+            return tracing::info!(how, "the old image's courier ended");
+        }
+        if self.stopping.is_some() && clean {
+            return tracing::info!(how, "courier ended");
+        }
+        tracing::error!(how, "courier died");
+        if !self.courier.may_serve {
+            self.fail_start(format!("the courier died at its start: {how}"));
+        }
+        let young = now.saturating_sub(self.courier.started_ms) < YOUNG_MS;
+        let delay = self.courier.throttle.died(young);
+        self.courier.start_at_ms = Some(now + delay);
+    }
+}
