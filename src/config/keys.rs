@@ -632,7 +632,7 @@ fn path_ok(path: &Option<String>) -> Result<(), Wrong> {
 }
 
 /// It stands in the names of channels and keys.
-fn cluster_name_ok(name: &String) -> Result<(), Wrong> {
+fn cluster_name_ok(name: &str) -> Result<(), Wrong> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     match (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
         true => Ok(()),

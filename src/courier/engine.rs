@@ -41,6 +41,13 @@ pub trait Session {
     /// Gives a lease back, if it is the owner's.
     fn release<'a>(&'a mut self, lease: &'a Lease) -> Asked<'a, ()>;
 
+    /// Raises numbers to at least these. The answer is all that are kept under the key.
+    fn raise<'a>(
+        &'a mut self,
+        key: &'a str,
+        numbers: &'a [(u8, u64)],
+    ) -> Asked<'a, Vec<(u8, u64)>>;
+
     /// What the engine says of itself.
     fn describe(&mut self) -> Asked<'_, Description>;
 

@@ -48,14 +48,17 @@ impl Inbox {
     /// Waits for messages. All that are there.
     pub async fn take(&self) -> VecDeque<Vec<u8>> {
         loop {
-            let mut waiting = self.waiting();
-            if !waiting.messages.is_empty() {
-                waiting.bytes = 0;
-                return std::mem::take(&mut waiting.messages);
+            if let Some(messages) = self.try_take() {
+                return messages;
             }
-            drop(waiting);
             self.wake.notified().await;
         }
+    }
+
+    fn try_take(&self) -> Option<VecDeque<Vec<u8>>> {
+        let mut waiting = self.waiting();
+        waiting.bytes = 0;
+        Some(std::mem::take(&mut waiting.messages)).filter(|messages| !messages.is_empty())
     }
 
     /// How many were dropped so far.

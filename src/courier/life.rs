@@ -1,7 +1,7 @@
 //! The life of a courier, from its first packet to its exit, and all that it knows.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -62,6 +62,10 @@ pub(super) struct Courier {
     /// What others are told of this node.
     pub record: RefCell<NodeRecord>,
     pub counts: Cell<CourierCounts>,
+    /// By slot: the first number of a client that surely was not given, as the master says, and
+    /// whether the engine has not heard that yet.
+    pub serials: RefCell<BTreeMap<u8, u64>>,
+    pub serials_are_news: Cell<bool>,
     /// Whether the engine has said once that this node may have its number.
     pub has_joined: Cell<bool>,
     pub leaves: Notify,
@@ -88,6 +92,11 @@ impl Names {
     /// What goes to all that have members of a topic.
     pub fn topic(&self, topic: &Topic) -> String {
         format!("{}t:{}", self.0, topic.as_str())
+    }
+
+    /// The numbers that a node has given, by slot.
+    pub fn serials(&self, node: u8) -> String {
+        format!("{}serials:{node}", self.0)
     }
 
     /// The lease of a node.
@@ -205,6 +214,8 @@ impl Courier {
             told: RefCell::default(),
             record: RefCell::new(record),
             counts: Cell::default(),
+            serials: RefCell::default(),
+            serials_are_news: Cell::new(false),
             has_joined: Cell::new(false),
             leaves: Notify::new(),
         })

@@ -81,6 +81,10 @@ pub async fn follow_master(courier: &Courier) -> Result<()> {
             MasterToCourier::LivenessCheck(number) => {
                 courier.master.send(&CourierToMaster::Alive(number));
             }
+            MasterToCourier::Serials { next } => {
+                courier.serials.borrow_mut().extend(next);
+                courier.serials_are_news.set(true);
+            }
             MasterToCourier::Reopen => {
                 if let Some(log) = fds.first() {
                     process::take_log(log.as_fd(), false)?;

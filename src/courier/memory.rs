@@ -25,6 +25,7 @@ struct Shared {
     sessions: RefCell<BTreeMap<u64, (Arc<Inbox>, BTreeSet<String>)>>,
     /// By key: owner and record. They end when a test says so.
     leases: RefCell<BTreeMap<String, (String, Vec<u8>)>>,
+    numbers: RefCell<BTreeMap<String, BTreeMap<u8, u64>>>,
 }
 
 impl MemoryEngine {
@@ -33,6 +34,7 @@ impl MemoryEngine {
         self.0.is_down.set(is_down);
         self.0.sessions.borrow_mut().clear();
         self.0.leases.borrow_mut().clear();
+        self.0.numbers.borrow_mut().clear();
     }
 
     /// Brings nothing any more, and says nothing of that.
@@ -136,6 +138,22 @@ impl Session for MemorySession {
             if leases.get(&lease.key).is_some_and(|(owner, _)| *owner == lease.owner) {
                 leases.remove(&lease.key);
             }
+        })
+    }
+
+    fn raise<'a>(
+        &'a mut self,
+        key: &'a str,
+        numbers: &'a [(u8, u64)],
+    ) -> Asked<'a, Vec<(u8, u64)>> {
+        self.answer(|shared| {
+            let mut all = shared.numbers.borrow_mut();
+            let kept = all.entry(key.to_owned()).or_default();
+            for (name, number) in numbers {
+                let kept = kept.entry(*name).or_default();
+                *kept = (*kept).max(*number);
+            }
+            kept.iter().map(|(name, number)| (*name, *number)).collect()
         })
     }
 

@@ -161,6 +161,8 @@ impl Courier {
             let Some(holder) = session.claim(&self.lease(), self.ttl).await? else {
                 self.leases.borrow_mut().renewed(asked_at);
                 self.leases.borrow_mut().looked(asked_at, nodes);
+                let next = self.raise_serials(session).await?;
+                self.master.send(&CourierToMaster::Serials { next });
                 return Ok(());
             };
             if self.has_joined.get() || asked_at >= give_up_at {
@@ -169,6 +171,19 @@ impl Courier {
             // Perhaps this is what a dead run has left.
             sleep(CLAIM_AGAIN).await;
         }
+    }
+
+    /// Has the engine keep which numbers of clients were given. The answer is what it knows of
+    /// this node.
+    async fn raise_serials(&self, session: &mut dyn Session) -> Result<Vec<(u8, u64)>> {
+        self.serials_are_news.set(false);
+        let given: Vec<(u8, u64)> =
+            self.serials.borrow().iter().map(|(slot, next)| (*slot, *next)).collect();
+        let raised = session.raise(&self.names.serials(self.id.node), &given).await;
+        if raised.is_err() {
+            self.serials_are_news.set(true);
+        }
+        raised
     }
 
     fn held_by(&self, holder: &[u8]) -> String {
@@ -327,6 +342,9 @@ impl Live<'_> {
             return Err(courier.refused(courier.held_by(&holder)));
         }
         courier.leases.borrow_mut().renewed(asked_at);
+        if courier.serials_are_news.get() {
+            courier.raise_serials(&mut *self.session).await?;
+        }
         let nodes = courier.read_leases(&mut *self.session).await?;
         let look = courier.leases.borrow_mut().looked(clock::monotonic_ms(), nodes);
         for dead in &look.dead {

@@ -277,6 +277,7 @@ fn what_is_said_to_and_by_a_courier_stays() {
         MasterToCourier::LivenessCheck(258),
         MasterToCourier::Reopen,
         MasterToCourier::Leave,
+        MasterToCourier::Serials { next: vec![(3, 258)] },
     ]);
     stays(vec![
         CourierToMaster::Hello(hello()),
@@ -284,6 +285,7 @@ fn what_is_said_to_and_by_a_courier_stays() {
         CourierToMaster::Alone { why: "w".to_owned() },
         CourierToMaster::Refused { why: "w".to_owned() },
         CourierToMaster::Alive(258),
+        CourierToMaster::Serials { next: vec![(3, 258)] },
     ]);
     stays(vec![
         ManagerToCourier::Begin,

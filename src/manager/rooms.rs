@@ -2,6 +2,7 @@
 
 use super::Manager;
 use super::broadcast::Wide;
+use super::presence::Holder;
 use super::switch::{Address, Reply, Routed};
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
@@ -84,13 +85,19 @@ impl Manager {
                 None
             }
         };
-        if let Some(present) = self.presence.set(from, room.clone(), uid, count, info) {
+        let holder = Holder::Worker(from);
+        let changed = self.presence.set(holder, room.clone(), uid.clone(), count, info);
+        self.tell_present_abroad(&room, &uid);
+        if let Some(present) = changed {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
 
     /// A worker is new to a room: its members begin with who is there.
     fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
+        if self.asks_presence(&room) {
+            return;
+        }
         let list = self.presence.list(&room);
         if !list.is_empty() {
             self.spread_presence(room, true, &list, Reach::Only(worker));
@@ -99,27 +106,46 @@ impl Manager {
 
     /// This manager is new and has heard from all who is where: what they have told may differ.
     pub fn spread_all_presence(&mut self) {
-        let has_presence = |room: &Topic| {
-            let mut prefixes = self.settings.presence.iter();
-            !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
-        };
         // Also where nobody is present: somebody may have been when the last manager died.
         let rooms: Vec<Topic> =
-            self.interest.topics().filter(|room| has_presence(room)).cloned().collect();
+            self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
         for room in rooms {
+            // Whoever is present on other nodes is not known yet, and must not seem to be gone.
+            if self.cluster.is_some() {
+                self.asks_presence(&room);
+                continue;
+            }
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
         }
     }
 
+    /// Whether a room has presence.
+    pub fn has_presence(&self, room: &Topic) -> bool {
+        let mut prefixes = self.settings.presence.iter();
+        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
+    }
+
     /// Whoever was present by this worker alone is gone.
     pub fn forget_presence(&mut self, worker: WorkerId) {
-        for (room, present) in self.presence.forget(worker) {
+        let holder = Holder::Worker(worker);
+        let had = if self.cluster.is_some() { self.presence.of(holder) } else { Vec::new() };
+        let gone = self.presence.forget(holder);
+        for (room, uid) in had {
+            self.tell_present_abroad(&room, &uid);
+        }
+        for (room, present) in gone {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
 
-    fn spread_presence(&mut self, room: Topic, whole: bool, list: &[Present], reach: Reach) {
+    pub(super) fn spread_presence(
+        &mut self,
+        room: Topic,
+        whole: bool,
+        list: &[Present],
+        reach: Reach,
+    ) {
         if self.owners_due_at.is_some() {
             // A new manager sends whole lists once it has heard everybody.
             return;
@@ -133,6 +159,9 @@ impl Manager {
     }
 
     fn tell_presence(&mut self, asker: WorkerId, id: RequestId, room: &Topic) {
+        if self.waits_for_presence(asker, id, room) {
+            return;
+        }
         let mut body = Vec::new();
         let list = self.presence.list(room);
         if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {

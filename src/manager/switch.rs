@@ -52,6 +52,11 @@ impl Routed {
         }
     }
 
+    /// A close that a handler asks for, not an operator.
+    fn closed_by(origin: Origin, id: RequestId, code: u16) -> Routed {
+        Routed::Close { origin, id, code, operator: false }
+    }
+
     fn sender(&self) -> Option<WorkerId> {
         match self {
             Routed::Message { from } => Some(*from),
@@ -164,8 +169,7 @@ impl Manager {
                 self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
             }
             WorkerToManager::Close { id, fd, code } => {
-                let close = Routed::Close { origin, id, code, operator: false };
-                self.deliver(Address::Client(fd), close, body);
+                self.deliver(Address::Client(fd), Routed::closed_by(origin, id, code), body);
             }
             WorkerToManager::Protect { id, fd, on } => {
                 self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);

@@ -2,6 +2,7 @@
 //! life, replaced at once. Until the courier has said that the node may have its number, a start
 //! serves nothing.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -19,11 +20,14 @@ use crate::error::Result;
 use crate::ipc::IPC_VERSION;
 use crate::ipc::cluster::messages::{CourierBoot, CourierToMaster, MasterToCourier};
 use crate::ipc::cluster::nodes::NodeId;
-use crate::ipc::messages::MasterToManager;
+use crate::ipc::messages::{LEASE_SERIALS, MasterToManager};
 use crate::sys::{clock, packet, process};
 
 /// Packets of the courier that are read in one turn.
 const PACKETS_PER_TURN: usize = 64;
+/// How far the engine is ahead of what was granted: more than a worker is granted until the engine
+/// has heard of it.
+const AHEAD_SERIALS: u64 = 4 * LEASE_SERIALS;
 /// The shortest wait before a courier is started that could not be.
 const AGAIN_MS: u64 = 1_000;
 
@@ -50,6 +54,8 @@ pub struct CourierPlace {
     replaced: bool,
     /// What an operator should know of, as a whole sentence.
     trouble: Option<String>,
+    /// The numbers of clients that this courier was told of.
+    serials_told: BTreeMap<u8, u64>,
 }
 
 /// The courier, as one image of the master leaves it to the next.
@@ -159,6 +165,7 @@ impl Master {
         if self.config.node().is_none() {
             return;
         }
+        self.tell_serials();
         let timeout = self.config.worker_timeout.as_millis() as u64;
         let courier = &mut self.courier;
         let Some(child) = courier.child.as_mut() else {
@@ -184,6 +191,17 @@ impl Master {
         courier.checks += 1;
         let check = MasterToCourier::LivenessCheck(courier.checks);
         courier.send(&check, Vec::new());
+    }
+
+    /// Tells the courier which numbers of clients may be given before it hears the next time.
+    fn tell_serials(&mut self) {
+        let next = self.serials.next();
+        if self.courier.child.is_none() || *next == self.courier.serials_told {
+            return;
+        }
+        let ahead = next.iter().map(|(slot, next)| (*slot, next + AHEAD_SERIALS)).collect();
+        self.courier.serials_told = next.clone();
+        self.courier.send(&MasterToCourier::Serials { next: ahead }, Vec::new());
     }
 
     fn start_courier(&mut self, now: u64) {
@@ -224,6 +242,7 @@ impl Master {
         courier.manager_end = Some(manager_end);
         (courier.started_ms, courier.answered_ms) = (now, now);
         courier.next_check_ms = now + CHECK_MS;
+        courier.serials_told.clear();
         courier.send(&MasterToCourier::Boot(boot), vec![courier_end]);
         self.attach_courier();
         Ok(())
@@ -283,6 +302,7 @@ impl Master {
                 }
             }
             CourierToMaster::Alive(_) => {}
+            CourierToMaster::Serials { next } => self.serials.learn(&next),
         }
     }
 

@@ -217,6 +217,10 @@ impl Master {
         write_pid_file(&runtime_dir, &config)?;
         let log_file = LogFile::open(&config)?;
         let image = Image::open(&launch.invoked, 1)?;
+        let mut serials = Serials::open(runtime_dir.dir().try_clone()?)?;
+        if config.node().is_some() {
+            serials.take_greatest();
+        }
         Ok(Master {
             arguments: process::arguments(),
             started_at: clock::unix_ms(),
@@ -225,7 +229,7 @@ impl Master {
             file_checks: FileChecks::default(),
             report: report.take(),
             signals,
-            serials: Serials::open(runtime_dir.dir().try_clone()?)?,
+            serials,
             listeners,
             control: runtime_dir.control_socket()?,
             runtime_dir,

@@ -38,6 +38,8 @@ pub struct Serials {
     next: BTreeMap<u8, u64>,
     /// Whether a file said what was granted before.
     began_with_file: bool,
+    /// Whether the greatest of file, engine and clock is the next: of a node of a cluster.
+    takes_greatest: bool,
     /// Why the last write failed, if it did.
     trouble: Option<String>,
 }
@@ -60,13 +62,15 @@ impl Serials {
         let text = text.subject(|| format!("read {}", path.display()))?;
         let text = String::from_utf8(text).unwrap_or_default();
         let next = parse(&text);
-        Ok(Serials { dir, began_with_file: !next.is_empty(), next, trouble: None })
+        let began_with_file = !next.is_empty();
+        Ok(Serials { dir, next, began_with_file, takes_greatest: false, trouble: None })
     }
 
     /// Takes over what the image before this one had granted, which knows better than the file:
     /// that may be gone meanwhile.
     pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>) -> Serials {
-        Serials { dir, next, began_with_file: true, trouble: None }
+        let (began_with_file, takes_greatest) = (true, false);
+        Serials { dir, next, began_with_file, takes_greatest, trouble: None }
     }
 
     /// Goes on in another directory, since the old one is gone.
@@ -78,12 +82,32 @@ impl Serials {
         self.write(&self.next.clone())
     }
 
+    /// Has the next block be beyond the clock as well as beyond the file, from here on.
+    pub fn take_greatest(&mut self) {
+        self.takes_greatest = true;
+    }
+
+    /// The engine of the cluster says how far this node has come.
+    pub fn learn(&mut self, known: &[(u8, u64)]) {
+        for (slot, next) in known {
+            let known = self.next.entry(*slot).or_default();
+            *known = (*known).max((*next).min(NEXT_MAX));
+        }
+    }
+
     /// The first serial of a block that nobody ever had.
     ///
     /// # Errors
     /// When the file cannot be written, or when the slot has no block left.
     pub fn lease(&mut self, slot: Slot) -> Result<u64> {
-        let first = block(&self.next, slot, clock_base(clock::unix_ms() / 1000));
+        self.lease_after(slot, clock_base(clock::unix_ms() / 1000))
+    }
+
+    fn lease_after(&mut self, slot: Slot, base: u64) -> Result<u64> {
+        if self.takes_greatest && base <= NEXT_MAX - LEASE_SERIALS {
+            self.learn(&[(slot.0, base)]);
+        }
+        let first = block(&self.next, slot, base);
         let first = first.ok_or_else(|| {
             Error::new(format!(
                 "slot {slot} has given out all of its {SERIAL_MAX} numbers: stop the server and \
@@ -177,6 +201,38 @@ mod tests {
         assert_eq!(serials.lease(Slot(1)).unwrap(), first + LEASE_SERIALS);
         let mut again = open(dir.path()).unwrap();
         assert_eq!(again.lease(Slot(1)).unwrap(), first + 2 * LEASE_SERIALS);
+    }
+
+    #[test]
+    fn no_number_is_given_twice_while_one_of_file_engine_and_clock_is_whole() {
+        const MARGIN: u64 = 4 * LEASE_SERIALS;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, mut given) = (0, std::collections::BTreeSet::new());
+        // A slow clock of a busy node, which has come far before.
+        let mut clock = 1_000_u64;
+        for restart in 0..60_u64 {
+            // Two of the three are lost or set back, in turn; the engine is behind by what was
+            // granted since it was told last at the most.
+            let lost = restart % 3;
+            if lost != 0 {
+                let _ = fs::remove_file(dir.path().join("serials"));
+            }
+            let engine_says = if lost != 1 { engine / 2 } else { engine };
+            let now = if lost != 2 { 1 } else { clock };
+            let mut serials = open(dir.path()).unwrap();
+            serials.take_greatest();
+            serials.learn(&[(3, engine_says)]);
+            for _ in 0..=restart % 4 {
+                let first = serials.lease_after(Slot(3), now).unwrap();
+                assert!(given.insert(first), "{first} comes again, restart {restart}");
+                let before = given.range(..first).next_back();
+                assert!(before.is_none_or(|before| before + LEASE_SERIALS <= first));
+                engine = engine.max(first + LEASE_SERIALS + MARGIN);
+                // No worker is granted more than the clock counts, or the clock says nothing.
+                clock = clock.max(first + LEASE_SERIALS);
+            }
+        }
+        assert!(given.len() as u64 * LEASE_SERIALS > 1_000_000);
     }
 
     #[test]

@@ -367,6 +367,9 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         _record: record,
         launch,
     };
+    if master.config.node().is_some() {
+        master.serials.take_greatest();
+    }
     master.fill_places();
     master.show_summary_to_all();
     left.all.into_iter().for_each(process::close_number);

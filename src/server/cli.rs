@@ -2,8 +2,6 @@
 //! script against; `docs/operations.md` has the exit statuses.
 
 use std::ffi::OsString;
-use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -326,13 +324,15 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         Command::Nodes => command::nodes(dir, json),
         Command::Rooms { here } => command::rooms(dir, here, json),
         Command::Members { room, here } => command::members(dir, &room, here, json),
-        Command::Publish { room, text, binary, except, here } => match message(text) {
+        Command::Publish { room, text, binary, except, here } => match command::message(text) {
             Ok(text) => command::publish(dir, &room, (except, here), (kind(binary), &text), json),
             Err(status) => status,
         },
         Command::Info { fd } => command::info(dir, fd, json),
         Command::Push { fd, text, uid, binary, here } => {
-            match command::whom(fd, text, uid).and_then(|(to, text)| Ok((to, message(text)?))) {
+            match command::whom(fd, text, uid)
+                .and_then(|(to, text)| Ok((to, command::message(text)?)))
+            {
                 Ok((command::To::Client(fd), text)) => {
                     command::push(dir, fd, kind(binary), &text, json)
                 }
@@ -342,7 +342,7 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
                 Err(status) => status,
             }
         }
-        Command::Broadcast { text, binary, except, here } => match message(text) {
+        Command::Broadcast { text, binary, except, here } => match command::message(text) {
             Ok(text) => command::broadcast(dir, kind(binary), (except, here), &text, json),
             Err(status) => status,
         },
@@ -371,20 +371,6 @@ fn end(config: &Config) -> ExitStatus {
         Err(error) => {
             eprintln!("wsd: {error}");
             ExitStatus::Failed
-        }
-    }
-}
-
-fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {
-    if text != "-" {
-        return Ok(text.into_vec());
-    }
-    let mut bytes = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => {
-            eprintln!("wsd: cannot read the message from standard input: {error}");
-            Err(ExitStatus::Failed)
         }
     }
 }

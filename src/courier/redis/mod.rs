@@ -160,6 +160,17 @@ impl Session for RedisSession {
         })
     }
 
+    fn raise<'a>(
+        &'a mut self,
+        key: &'a str,
+        numbers: &'a [(u8, u64)],
+    ) -> Asked<'a, Vec<(u8, u64)>> {
+        Box::pin(async move {
+            let raise = scripts::raise(key, numbers);
+            raise.query_async(&mut self.connection).await.map_err(|error| told(&error))
+        })
+    }
+
     fn describe(&mut self) -> Asked<'_, Description> {
         Box::pin(settings::describe(&mut self.connection))
     }

@@ -18,6 +18,23 @@ const RELEASE: &str = "local held = redis.call('GET', KEYS[1]) \
     if held and string.sub(held, 1, #ARGV[1]) == ARGV[1] \
     then redis.call('DEL', KEYS[1]) end return nil";
 
+/// Raises the fields of a hash to at least these numbers, and answers with all of them.
+const RAISE: &str = "for i = 1, #ARGV, 2 do \
+    local kept = redis.call('HGET', KEYS[1], ARGV[i]) \
+    if not kept or tonumber(kept) < tonumber(ARGV[i + 1]) \
+    then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end end \
+    return redis.call('HGETALL', KEYS[1])";
+
+/// Asks for [`RAISE`].
+pub fn raise(key: &str, numbers: &[(u8, u64)]) -> Cmd {
+    let mut raise = cmd("EVAL");
+    raise.arg(RAISE).arg(1).arg(key);
+    for (name, number) in numbers {
+        raise.arg(*name).arg(*number);
+    }
+    raise
+}
+
 /// Asks for [`CLAIM`].
 pub fn claim(lease: &Lease, ttl: Duration) -> Cmd {
     debug_assert_eq!(lease.owner.len(), OWNER_BYTES);

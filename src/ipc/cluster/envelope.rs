@@ -135,6 +135,30 @@ pub enum NodeMessage {
     },
     /// This run of the node leaves.
     Leaving,
+    /// So many connections of a user are in a room here that has presence. Body: what the user
+    /// gave as info.
+    Present {
+        /// The room.
+        room: Topic,
+        /// Who.
+        uid: String,
+        /// How many; 0: none any more.
+        count: u32,
+    },
+    /// Who is present in this room by your clients?
+    PresenceAsk {
+        /// Which question.
+        id: u64,
+        /// The room.
+        room: Topic,
+    },
+    /// Who is present in a room by clients here, all of them. Body: the list.
+    PresenceList {
+        /// The question that it answers; 0: none.
+        id: u64,
+        /// The room.
+        room: Topic,
+    },
 }
 
 /// The header of an envelope that was read.
@@ -252,6 +276,12 @@ mod tests {
             (NodeMessage::Rooms { id: 12, part: vec![(Topic::room("r"), 3)] }, b""),
             (NodeMessage::Probe { number: 13 }, b""),
             (NodeMessage::Leaving, b""),
+            (
+                NodeMessage::Present { room: Topic::room("r"), uid: "u".to_owned(), count: 2 },
+                b"{}",
+            ),
+            (NodeMessage::PresenceAsk { id: 14, room: Topic::room("r") }, b""),
+            (NodeMessage::PresenceList { id: 14, room: Topic::room("r") }, b""),
         ]
     }
 

@@ -46,6 +46,11 @@ pub enum MasterToCourier {
     Reopen,
     /// Give the lease back and leave.
     Leave,
+    /// Which numbers of clients may have been given.
+    Serials {
+        /// By slot: the first serial that surely was not.
+        next: Vec<(u8, u64)>,
+    },
 }
 
 /// Courier to master, over its descriptor 3.
@@ -67,6 +72,11 @@ pub enum CourierToMaster {
     },
     /// The answer to a liveness check.
     Alive(u64),
+    /// What the engine knows of the numbers that this node has given, before `Joined`.
+    Serials {
+        /// By slot: the first serial that surely was not given.
+        next: Vec<(u8, u64)>,
+    },
 }
 
 /// To which nodes something goes.

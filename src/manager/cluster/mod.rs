@@ -4,8 +4,10 @@
 //! - [`single`] is what goes to one client of another node, and comes from there.
 //! - [`wide`] is what goes to the members of topics, or to all.
 //! - [`topics`] is which topics this node is subscribed to.
+//! - [`presence`] is who is present by clients of other nodes.
 //! - [`told`] is what the courier says, and what commands are told of the nodes.
 
+mod presence;
 mod single;
 mod told;
 mod topics;
@@ -51,6 +53,7 @@ pub struct Cluster {
     certain: bool,
     counts: CourierCounts,
     topics: Topics,
+    presence: presence::Remote,
     /// What was asked of other nodes, under our numbers.
     asked: HashMap<u64, Asked>,
     last_asked: u64,
@@ -90,6 +93,7 @@ impl Cluster {
             certain: false,
             counts: CourierCounts::default(),
             topics: Topics::default(),
+            presence: presence::Remote::default(),
             asked: HashMap::new(),
             last_asked: u64::from(epoch) << 32,
         }
@@ -172,6 +176,7 @@ impl Manager {
         cluster.certain = false;
         self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
         self.note_topics(u64::MAX);
+        self.lose_presence();
         let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
         for asked in asked.into_iter().flatten() {
             self.answer_unsent(asked.1);
@@ -239,7 +244,15 @@ impl Manager {
             }
             NodeMessage::Members { id, part } => self.on_node_members(id, part),
             NodeMessage::Rooms { id, part } => self.on_node_rooms(id, part),
-            NodeMessage::Probe { .. } | NodeMessage::Leaving => {}
+            NodeMessage::Present { room, uid, count } => {
+                self.on_node_present(from, room, uid, count, body);
+            }
+            NodeMessage::PresenceAsk { id, room } => self.on_presence_ask(from, id, &room),
+            NodeMessage::PresenceList { id, room } => {
+                self.on_presence_list(from, id, room, body);
+            }
+            NodeMessage::Leaving => self.forget_node_presence(from),
+            NodeMessage::Probe { .. } => {}
         }
     }
 
@@ -266,6 +279,7 @@ impl Manager {
         }
         self.follow_topics();
         self.leave_topics(now);
+        self.tick_presence(now);
         let connections = self.scoreboard.sum(Counter::Connections);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.asked.retain(|_, asked| asked.due_ms > now);

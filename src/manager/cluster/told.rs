@@ -14,6 +14,7 @@ impl Manager {
             CourierToManager::Engine(state) => self.enter_engine(state),
             CourierToManager::Nodes { nodes, certain } => {
                 (cluster.nodes, cluster.certain) = (nodes, certain);
+                self.forget_dead_nodes();
             }
             CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
             CourierToManager::Noted { number } => self.note_topics(number),
@@ -26,13 +27,20 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else { return };
         let was_up = cluster.is_up();
         cluster.engine = state;
-        if was_up != cluster.is_up() || cluster.link.is_none() {
+        let is_up = cluster.is_up();
+        if was_up != is_up || cluster.link.is_none() {
             self.tell_engine();
+        }
+        if is_up && !was_up {
+            self.resync_presence();
         }
     }
 
     /// The engine has a message, or does not.
     fn on_sent(&mut self, id: u64, nodes: Option<u32>) {
+        if self.on_presence_sent(id, nodes) {
+            return;
+        }
         let Some(cluster) = &mut self.cluster else { return };
         let Some(asked) = cluster.asked.get(&id) else { return };
         let (origin, caller, what) = (asked.origin, asked.id, asked.what);

@@ -98,7 +98,8 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else { return };
         let left = cluster.topics.take_due(now);
         if !left.is_empty() {
-            cluster.tell_topics(Vec::new(), left);
+            cluster.tell_topics(Vec::new(), left.clone());
+            self.leave_presence(&left);
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) use drain::drain;
 pub(crate) use exit::ExitStatus;
 pub(crate) use list::{connections, info, slow};
 pub(crate) use nodes::nodes;
-pub(crate) use push::{To, broadcast, close, push, whom};
+pub(crate) use push::{To, broadcast, close, message, push, whom};
 pub(crate) use reload::{reload, upgrade};
 pub(crate) use rooms::{members, publish, push_uid, rooms};
 pub(crate) use status::{reopen, status};

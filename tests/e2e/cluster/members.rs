@@ -102,6 +102,27 @@ async fn a_node_starts_alone_without_the_engine_if_it_knows_its_numbers_and_else
 }
 
 #[tokio::test]
+async fn the_engine_knows_which_numbers_a_node_has_given_where_its_file_is_lost() {
+    let engine = Engine::start().await;
+    let mut server = node(&engine, 3).set("worker_num", 1).start().await;
+    let before = server.client().await.who().await.fd;
+    let serial = |fd: u64| fd & ((1 << 39) - 1);
+    let kept = || {
+        let answer = engine.ask("HGET wsd:wsd:serials:3 0").unwrap();
+        answer.lines().nth(1).and_then(|line| line.parse::<u64>().ok())
+    };
+    let kept = until("the engine to know", async || kept()).await;
+    assert!(kept > serial(before));
+    // Far beyond what clock and file say.
+    engine.ask(&format!("HSET wsd:wsd:serials:3 0 {}", kept * 4)).unwrap();
+    assert_eq!(server.wsd(["stop"]).await.code, Some(0));
+    std::fs::remove_file(server.runtime().join("serials")).unwrap();
+    assert_eq!(server.start_again().await.code, Some(0));
+    let after = server.client().await.who().await.fd;
+    assert!(serial(after) >= kept * 4, "{kept} {}", serial(after));
+}
+
+#[tokio::test]
 async fn an_upgrade_and_a_reload_keep_number_clients_and_rooms() {
     let engine = Engine::start().await;
     let nodes = nodes(&engine, 2).await;

@@ -4,9 +4,11 @@
 //! - here: nodes and an engine that stay as they are.
 //! - [`outages`]: the engine is killed, stopped, or has lost everything; a courier is killed.
 //! - [`members`]: nodes that come, go, die, or are one too many.
+//! - [`presence`]: who is present, wherever the connection is.
 
 mod members;
 mod outages;
+mod presence;
 
 use crate::harness::*;
 
