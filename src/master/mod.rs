@@ -217,10 +217,7 @@ impl Master {
         write_pid_file(&runtime_dir, &config)?;
         let log_file = LogFile::open(&config)?;
         let image = Image::open(&launch.invoked, 1)?;
-        let mut serials = Serials::open(runtime_dir.dir().try_clone()?)?;
-        if config.node().is_some() {
-            serials.take_greatest();
-        }
+        let serials = Serials::open(runtime_dir.dir().try_clone()?, &config)?;
         Ok(Master {
             arguments: process::arguments(),
             started_at: clock::unix_ms(),

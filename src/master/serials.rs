@@ -13,6 +13,7 @@ use std::io::Read;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{SERIAL_MAX, Slot};
 use crate::ipc::messages::LEASE_SERIALS;
@@ -49,7 +50,7 @@ impl Serials {
     ///
     /// # Errors
     /// When there is a file and it cannot be read: what it says would be repeated.
-    pub fn open(dir: Dir) -> Result<Serials> {
+    pub fn open(dir: Dir, config: &Config) -> Result<Serials> {
         let path = dir.path().join(FILE);
         let text = match dir.open(FILE, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
             Err(Errno::ENOENT) => Ok(Vec::new()),
@@ -63,13 +64,14 @@ impl Serials {
         let text = String::from_utf8(text).unwrap_or_default();
         let next = parse(&text);
         let began_with_file = !next.is_empty();
-        Ok(Serials { dir, next, began_with_file, takes_greatest: false, trouble: None })
+        let takes_greatest = config.node().is_some();
+        Ok(Serials { dir, next, began_with_file, takes_greatest, trouble: None })
     }
 
     /// Takes over what the image before this one had granted, which knows better than the file:
     /// that may be gone meanwhile.
-    pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>) -> Serials {
-        let (began_with_file, takes_greatest) = (true, false);
+    pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>, config: &Config) -> Serials {
+        let (began_with_file, takes_greatest) = (true, config.node().is_some());
         Serials { dir, next, began_with_file, takes_greatest, trouble: None }
     }
 
@@ -80,11 +82,6 @@ impl Serials {
     pub fn move_to(&mut self, dir: Dir) -> Result<()> {
         self.dir = dir;
         self.write(&self.next.clone())
-    }
-
-    /// Has the next block be beyond the clock as well as beyond the file, from here on.
-    pub fn take_greatest(&mut self) {
-        self.takes_greatest = true;
     }
 
     /// The engine of the cluster says how far this node has come.
@@ -190,7 +187,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Serials> {
-        Serials::open(at(path))
+        Serials::open(at(path), &Config::default())
     }
 
     #[test]
@@ -220,7 +217,7 @@ mod tests {
             let engine_says = if lost != 1 { engine / 2 } else { engine };
             let now = if lost != 2 { 1 } else { clock };
             let mut serials = open(dir.path()).unwrap();
-            serials.take_greatest();
+            serials.takes_greatest = true;
             serials.learn(&[(3, engine_says)]);
             for _ in 0..=restart % 4 {
                 let first = serials.lease_after(Slot(3), now).unwrap();
@@ -284,7 +281,8 @@ mod tests {
         fs::create_dir(dir.path().join("serials")).unwrap();
         assert!(open(dir.path()).is_err());
         fs::remove_dir(dir.path().join("serials")).unwrap();
-        let mut serials = Serials::adopt(at(dir.path()), BTreeMap::from([(1, far)]));
+        let mut serials =
+            Serials::adopt(at(dir.path()), BTreeMap::from([(1, far)]), &Config::default());
         assert_eq!(serials.lease(Slot(1)).unwrap(), far);
     }
 }

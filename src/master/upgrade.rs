@@ -313,14 +313,7 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let take = process::duplicate_number;
     let why = File::from(take(left.why)?);
     let control = take(left.control)?;
-    let mut slots = super::slots::Slots::new(&launch.config);
-    for place in left.slots {
-        let at = slots.at(crate::fd::Slot(place.slot));
-        at.epoch = place.epoch;
-        at.owed = place.closing_lost.into_iter().map(take).collect::<Result<_>>()?;
-        at.start_at_ms = None;
-        at.idle_since_ms = None;
-    }
+    let slots = adopt_slots(left.slots, &launch.config)?;
     let mut listeners = super::Listeners::default();
     for (slot, listener, socket) in left.listeners {
         listeners.adopt(slot, listener, take(socket)?);
@@ -342,7 +335,11 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         file_checks: Default::default(),
         report: Report::told(),
         signals: Signals::install()?,
-        serials: super::Serials::adopt(runtime_dir.dir().try_clone()?, left.serials),
+        serials: super::Serials::adopt(
+            runtime_dir.dir().try_clone()?,
+            left.serials,
+            &launch.config,
+        ),
         runtime_dir,
         listeners,
         control,
@@ -367,14 +364,24 @@ pub(super) fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         _record: record,
         launch,
     };
-    if master.config.node().is_some() {
-        master.serials.take_greatest();
-    }
     master.fill_places();
     master.show_summary_to_all();
     left.all.into_iter().for_each(process::close_number);
     master.came_back(why);
     Ok(master)
+}
+
+fn adopt_slots(left: Vec<SlotLeft>, config: &Config) -> Result<super::Slots> {
+    let mut slots = super::Slots::new(config);
+    for place in left {
+        let at = slots.at(crate::fd::Slot(place.slot));
+        at.epoch = place.epoch;
+        let owed = place.closing_lost.into_iter().map(process::duplicate_number);
+        at.owed = owed.collect::<Result<_>>()?;
+        at.start_at_ms = None;
+        at.idle_since_ms = None;
+    }
+    Ok(slots)
 }
 
 /// The counters of every process that lives, and of those that do not.
