@@ -9,6 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "tidy/layers.rs"]
+mod layers;
+
 /// Which modules a module may use, beside itself: those to its right on the map of `src/lib.rs`.
 /// `handler/app` is a module of its own, since it alone of the handlers speaks to processes.
 const MODULES: &[(&str, &[&str])] = &[
@@ -48,7 +51,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("httparse", &["src/worker/", "bin/wsd-bench/", "tests/", "fuzz/", "benches/"]),
     ("clap", &["src/server/", "bin/"]),
     ("sd_notify", &["src/master/notify.rs"]),
-    ("prometheus_client", &["src/worker/api/"]),
+    ("prometheus_client", &["src/worker/peers/api/"]),
     ("subtle", &["src/config/token.rs"]),
     // What the engine of a cluster is called is the courier's to know, and the address's.
     ("redis", &["src/courier/", "src/config/", "tests/", "Cargo.toml"]),
@@ -92,7 +95,10 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/manager/mod.rs", "the manager's state and its loop"),
     ("src/manager/reload.rs", "one state machine"),
     ("src/master/mod.rs", "the master's state and its loop"),
-    ("src/worker/outbox.rs", "one noun: what waits for one client, and how a socket takes it"),
+    (
+        "src/worker/clients/outbox.rs",
+        "one noun: what waits for one client, and how a socket takes it",
+    ),
     ("src/master/upgrade.rs", "one transaction: what is written, rehearsed and read back"),
 ];
 /// Tests read as lists; they may be longer.

@@ -7,7 +7,7 @@ use tracing::{Event, Level};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::quota::{LIMITS, Limit, Rest};
+use super::quota::Rest;
 use crate::config::LogFormat;
 
 /// The longest line, in bytes, its LF included: what a pipe takes whole or not at all (PIPE_BUF).
@@ -225,16 +225,6 @@ impl Fields {
         let mut fields = Fields::default();
         event.record(&mut fields);
         fields
-    }
-
-    /// The limit and the reason of an event of which only so many are logged.
-    pub fn limited(&self) -> Option<(&'static Limit, &str)> {
-        let limit = LIMITS.iter().find(|limit| limit.message == self.message)?;
-        let why = self.rest.iter().find(|(name, _)| *name == limit.reason);
-        let why = why.map_or("", |(_, value)| match value {
-            Value::Bare(text) | Value::Text(text) => text.as_str(),
-        });
-        Some((limit, why))
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::config::{LogFormat, LogLevel};
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::sys::clock;
 pub use line::is_unsafe;
 use line::{Fields, Style};
-use quota::{Quota, Rest};
+use quota::{Glance, Quota, Rest};
 use sink::{Direct, Queued, Sink};
 
 /// How the lines of a process reach descriptor 2.
@@ -122,15 +122,15 @@ impl Lines {
         LEVELS[usize::from(LEVEL.load(Ordering::Relaxed)).min(LEVELS.len() - 1)]
     }
 
-    fn write(&self, level: Level, fields: Fields) {
-        if let Some((limit, why)) = fields.limited() {
+    fn write(&self, event: &Event<'_>) {
+        if let Some((limit, why)) = Glance::of(event).limited() {
             let (shown, rest) = self.quota.admit(limit, why, clock::unix_ms() / 1000);
             self.tell(rest);
             if !shown {
                 return;
             }
         }
-        self.sink.write(self.style.write(level, fields));
+        self.sink.write(self.style.write(*event.metadata().level(), Fields::of(event)));
     }
 
     fn tell_rest(&self) {
@@ -144,7 +144,8 @@ impl Lines {
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level() && (*metadata.level() <= Level::INFO || ours(metadata))
+        *metadata.level() <= self.level()
+            && (*metadata.level() <= tracing::Level::INFO || ours(metadata))
     }
 }
 
@@ -168,7 +169,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.write(*event.metadata().level(), Fields::of(event));
+        self.write(event);
     }
 }
 

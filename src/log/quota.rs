@@ -2,16 +2,26 @@
 //! must not fill a disk or hide everything else.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
+use tracing::Event;
+use tracing::field::{Field, Visit};
+
 /// Events of one message, of which only so many are logged.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Limit {
     pub message: &'static str,
     /// The field that has the reason of one.
     pub reason: &'static str,
     /// How many of one reason are logged in a second.
     pub shown: u64,
+}
+
+impl Limit {
+    fn place(&'static self) -> usize {
+        LIMITS.iter().position(|limit| limit == self).unwrap_or_default()
+    }
 }
 
 /// What a stranger can cause as often as they like.
@@ -26,6 +36,72 @@ pub type Rest = (&'static Limit, String, u64);
 /// Reasons that are told apart; further ones share the last place.
 const REASONS_MAX: usize = 64;
 
+/// Message and reason of an event, without what else the event says and without memory for it:
+/// most events of a flood are only counted.
+#[derive(Default)]
+pub struct Glance {
+    message: Word,
+    reason: Word,
+}
+
+impl Glance {
+    pub fn of(event: &Event<'_>) -> Glance {
+        let mut glance = Glance::default();
+        event.record(&mut glance);
+        glance
+    }
+
+    /// The limit and the reason of an event of which only so many are logged.
+    pub fn limited(&self) -> Option<(&'static Limit, &str)> {
+        let message = self.message.text();
+        let limit = LIMITS.iter().find(|limit| limit.message == message)?;
+        Some((limit, self.reason.text()))
+    }
+}
+
+impl Visit for Glance {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let word = match field.name() {
+            "message" => &mut self.message,
+            name if LIMITS.iter().any(|limit| limit.reason == name) => &mut self.reason,
+            _ => return,
+        };
+        // What does not fit tells enough.
+        let _ = write!(word, "{value:?}");
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+/// The beginning of a text, as far as it fits.
+struct Word {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Default for Word {
+    fn default() -> Word {
+        Word { bytes: [0; 64], len: 0 }
+    }
+}
+
+impl Word {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl Write for Word {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = text.floor_char_boundary(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + fits].copy_from_slice(&text.as_bytes()[..fits]);
+        self.len += fits;
+        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
 /// The events of this second, by reason.
 #[derive(Default)]
 pub struct Quota(Mutex<Second>);
@@ -33,7 +109,8 @@ pub struct Quota(Mutex<Second>);
 #[derive(Default)]
 struct Second {
     second: u64,
-    seen: BTreeMap<(&'static Limit, String), u64>,
+    /// By limit, in the order of `LIMITS`.
+    seen: [BTreeMap<String, u64>; LIMITS.len()],
 }
 
 impl Quota {
@@ -42,13 +119,17 @@ impl Quota {
     pub fn admit(&self, limit: &'static Limit, why: &str, second: u64) -> (bool, Vec<Rest>) {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = now.end(second);
-        let mut key = (limit, why.to_owned());
-        if now.seen.len() >= REASONS_MAX && !now.seen.contains_key(&key) {
-            key.1 = "other reasons".to_owned();
-        }
-        let seen = now.seen.entry(key).or_default();
-        *seen += 1;
-        (*seen <= limit.shown, rest)
+        let reasons = &mut now.seen[limit.place()];
+        let why = match reasons.len() < REASONS_MAX || reasons.contains_key(why) {
+            true => why,
+            false => "other reasons",
+        };
+        let count = match reasons.get_mut(why) {
+            Some(count) => count,
+            None => reasons.entry(why.to_owned()).or_default(),
+        };
+        *count += 1;
+        (*count <= limit.shown, rest)
     }
 
     /// What was left out of seconds before this one and is not told yet.
@@ -64,8 +145,11 @@ impl Second {
             return Vec::new();
         }
         self.second = second;
-        let seen = std::mem::take(&mut self.seen).into_iter();
-        let over = seen.map(|((limit, why), seen)| (limit, why, seen.saturating_sub(limit.shown)));
+        let seen = LIMITS.iter().zip(std::mem::take(&mut self.seen));
+        let over = seen.flat_map(|(limit, reasons)| {
+            let rest = move |seen: u64| seen.saturating_sub(limit.shown);
+            reasons.into_iter().map(move |(why, seen)| (limit, why, rest(seen)))
+        });
         over.filter(|(_, _, rest)| *rest > 0).collect()
     }
 }
@@ -83,7 +167,7 @@ mod tests {
         let shown = (0..200).filter(|_| quota.admit(closed, "a", 5).0).count() as u64;
         assert_eq!(shown, closed.shown, "and each message");
         assert_eq!(quota.rest(5), []);
-        assert_eq!(quota.rest(6), [(closed, "a".to_owned(), 100), (refused, "a".to_owned(), 90)]);
+        assert_eq!(quota.rest(6), [(refused, "a".to_owned(), 90), (closed, "a".to_owned(), 100)]);
         assert_eq!(quota.rest(6), []);
         assert_eq!(quota.admit(refused, "a", 7), (true, Vec::new()));
     }

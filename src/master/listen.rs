@@ -244,9 +244,19 @@ fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, Strin
         probe(addr)?;
     }
     let subject = || format!("listen on {addr}");
-    let socket = socket_for(addr).subject(subject)?;
-    socket.set_reuse_port(true).subject(subject)?;
-    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+    let bound = |addr: SocketAddr| {
+        let socket = socket_for(addr).subject(subject)?;
+        socket.set_reuse_port(true).subject(subject)?;
+        socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+        Ok(socket)
+    };
+    let mut socket: Socket = bound(addr)?;
+    if addr.port() == 0 {
+        // A socket whose port the kernel chose loses that port when the socket is shut down, and
+        // would listen on another one after a drain that is taken back.
+        let chosen = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
+        socket = bound(chosen)?;
+    }
     socket.listen(backlog(config)).subject(subject)?;
     lock_filter(socket.as_fd()).subject(subject)?;
     let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
@@ -328,6 +338,23 @@ mod tests {
         let (last, sockets) = listeners.of_slot(Slot(2), &config);
         assert_eq!((first, sockets.len()), (last, 2));
         assert_eq!(listeners.ensure(&config).unwrap(), []);
+    }
+
+    #[test]
+    fn a_socket_that_listens_again_has_the_port_that_the_kernel_chose() {
+        let mut listeners = Listeners::default();
+        let config = config(&["127.0.0.1:0"], 2);
+        listeners.ensure(&config).unwrap();
+        let ports = |listeners: &Listeners| -> Vec<String> {
+            let sockets =
+                listeners.all().map(|(_, _, socket)| SockRef::from(&socket).local_addr());
+            sockets.map(|addr| addr.unwrap().as_socket().unwrap().to_string()).collect()
+        };
+        let before = ports(&listeners);
+        listeners.shut_clients();
+        listeners.revive(Slot(0), &config);
+        listeners.revive(Slot(1), &config);
+        assert_eq!(ports(&listeners), before);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod account;
+pub mod address;
 pub mod clock;
 pub mod dir;
 pub mod ending;

@@ -4,87 +4,29 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Worker;
-use super::connection::{Connection, Stage};
+use super::base::phase::Phase;
 use super::head::Refusal;
-use super::life::Phase;
-use super::table::Key;
 use crate::close::{Cause, Close};
-use crate::fd::Fd;
 use crate::ipc::messages::{StopMode, WorkerToManager};
+use crate::worker::clients::connection::{Connection, Stage};
 
 /// How long clients have to answer our close frames.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long a hasty exit may take: what fits is written, and handlers hear of it.
 const HASTE: Duration = Duration::from_millis(800);
 
-/// What the rest of the worker watches while it leaves.
+/// How far the leaving is.
+#[derive(Default)]
 pub(super) struct Leaving {
-    /// Told when a connection is gone or a handler has ended.
-    pub changed: Notify,
-    /// Tells plain HTTP connections to end after the running request. Each has a receiver, so
-    /// its closing tells when the last is gone.
-    pub stop_http: watch::Sender<bool>,
     hasty: Cell<bool>,
     drains: Cell<bool>,
     stopped: Cell<bool>,
 }
 
-impl Default for Leaving {
-    fn default() -> Leaving {
-        let (stop_http, _) = watch::channel(false);
-        Leaving {
-            changed: Notify::new(),
-            stop_http,
-            hasty: Cell::new(false),
-            drains: Cell::new(false),
-            stopped: Cell::new(false),
-        }
-    }
-}
-
 impl Worker {
-    /// A connection is gone for good.
-    pub(super) fn left(&self) {
-        if self.phase.get() != Phase::Serving {
-            if self.table.borrow().is_empty() {
-                self.table.borrow_mut().shrink();
-            }
-            self.leaving.changed.notify_waiters();
-        }
-    }
-
-    /// Is that far.
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.leaving.changed.notify_waiters();
-    }
-
-    /// Waits until `on_worker_start` has ended.
-    pub(super) async fn started(&self) {
-        loop {
-            let changed = self.leaving.changed.notified();
-            if self.phase.get() != Phase::Starting {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Waits until it is told to leave.
-    pub(super) async fn leaving(&self) {
-        loop {
-            let changed = self.leaving.changed.notified();
-            if self.phase.get() == Phase::Leaving {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     /// The master says to leave.
     pub(super) fn stop(self: &Rc<Self>, mode: StopMode) {
         if mode == StopMode::Quick && self.leaving.hasty.replace(true) {
@@ -120,7 +62,7 @@ impl Worker {
 
     async fn leave_gracefully(self: &Rc<Self>) {
         let patience = self.settings.config.max_wait_time;
-        self.leaving.stop_http.send_replace(true);
+        self.stop_http.send_replace(true);
         self.refuse_pending();
         let start = Instant::now();
         // Whatever is still at work after that is closed upon.
@@ -131,7 +73,7 @@ impl Worker {
         self.close_all(Cause::ServerStop);
         let _ = timeout(ANSWER_TIME, async {
             self.until(|_| false).await;
-            self.leaving.stop_http.closed().await;
+            self.stop_http.closed().await;
         })
         .await;
         self.leave_hastily(Cause::ServerStop).await;
@@ -140,7 +82,7 @@ impl Worker {
     /// Ends everything now, within a second.
     async fn leave_hastily(self: &Rc<Self>, cause: Cause) {
         let deadline = Instant::now() + HASTE;
-        self.leaving.stop_http.send_replace(true);
+        self.stop_http.send_replace(true);
         self.close_all(cause);
         // Once all close frames are written nobody is waited for.
         for key in self.keys(|_| true) {
@@ -179,7 +121,7 @@ impl Worker {
         }
         let worker = self.clone();
         tokio::task::spawn_local(async move {
-            worker.leaving.stop_http.send_replace(true);
+            worker.stop_http.send_replace(true);
             let start = Instant::now();
             let deadline = start + Duration::from_millis(deadline_ms);
             let spread = Duration::from_millis(jitter_ms.min(deadline_ms));
@@ -189,7 +131,7 @@ impl Worker {
             }
             let _ = timeout_at(deadline, async {
                 worker.until(|_| false).await;
-                worker.leaving.stop_http.closed().await;
+                worker.stop_http.closed().await;
             })
             .await;
             worker.leave_hastily(Cause::ServerDrain).await;
@@ -205,20 +147,10 @@ impl Worker {
         }
     }
 
-    /// Closes a connection that did nothing wrong, and says when to come back: each a different
-    /// time, so that they do not come as one.
-    pub(super) fn send_away(self: &Rc<Self>, key: Key, cause: Cause) {
-        let jitter_ms = self.settings.config.reload_jitter.as_millis() as u64;
-        let fd = self.table.borrow().get(key).and_then(|it| it.fd).map_or(0, Fd::as_u64);
-        // The golden ratio spreads consecutive numbers.
-        let share = fd.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.start_close(key, Close::until_later(cause, (share * jitter_ms) >> 32));
-    }
-
     /// Waits until `done` holds for everybody who is left.
     async fn until(&self, done: impl Fn(&Connection) -> bool) {
         loop {
-            let changed = self.leaving.changed.notified();
+            let changed = self.changed.notified();
             if self.keys(|connection| !done(connection)).is_empty() {
                 return;
             }
@@ -238,10 +170,5 @@ impl Worker {
         for key in self.keys(Connection::is_open) {
             self.send_away(key, cause);
         }
-    }
-
-    pub(super) fn keys(&self, which: impl Fn(&Connection) -> bool) -> Vec<Key> {
-        let table = self.table.borrow();
-        table.iter().filter(|(_, it)| which(it)).map(|(key, _)| key).collect()
     }
 }

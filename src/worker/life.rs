@@ -1,6 +1,6 @@
 //! The life of a worker, from its first packet to its exit.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -8,18 +8,24 @@ use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use tokio::io::Interest;
+use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::accept::Gatekeeper;
+use super::app::App;
+use super::base::Base;
+use super::base::board::Board;
+use super::base::links::MasterLink;
+use super::base::phase::Phase;
+use super::base::settings::Settings;
 use super::boot::{self, Boot};
-use super::http_connections::HttpConnections;
-use super::links::{self, MasterLink};
-use super::local_handle::LocalHandle;
-use super::serials::Serials;
-use super::settings::Settings;
-use super::tasks::Jobs;
-use super::timers::{Wheel, tick};
-use super::{Board, Worker, heartbeat, reactor, turn};
+use super::clients::Clients;
+use super::door::Door;
+use super::leave::Leaving;
+use super::links;
+use super::moving::Moving;
+use super::peers::Peers;
+use super::peers::local_handle::LocalHandle;
+use super::{Worker, reactor, wheel};
 use crate::api::{Context, Handler};
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
@@ -30,25 +36,11 @@ use crate::ipc::registry::Registry;
 use crate::log::{self, Output};
 use crate::sys::watch::watch;
 use crate::sys::{clock, ending, process};
-use crate::websocket::Codec;
 
 /// A start that lasts longer is told of, and looked at so often.
 const SLOW_START: Duration = Duration::from_secs(1);
 /// How long the exit waits for the log's writer.
 const LOG_FLUSH_TIME: Duration = Duration::from_millis(200);
-
-/// How far a worker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// `on_worker_start` has not ended.
-    Starting,
-    /// It accepts and serves.
-    Serving,
-    /// A newer process accepts; what is still here moves there, or leaves.
-    HandedOver,
-    /// It is about to exit.
-    Leaving,
-}
 
 /// Serves as a worker until the master says to leave, or is gone.
 ///
@@ -122,14 +114,14 @@ fn serve_booted(
 async fn serve(mut boot: Boot, handler: Rc<dyn Handler>) -> Result<()> {
     let listeners = std::mem::take(&mut boot.listeners);
     let (worker, watched) = build(boot, handler)?;
-    let context = Context::new(Rc::new(LocalHandle(Rc::downgrade(&worker))));
+    let context = Context::new(Rc::new(LocalHandle(Rc::downgrade(&worker.peers))));
     // It is new, so nothing is there yet.
     let _ = worker.context.set(context);
     let tasks = [
         spawn_local(links::read_master(worker.clone())),
         spawn_local(links::read_manager(worker.clone())),
         spawn_local(links::write_manager(worker.clone())),
-        spawn_local(heartbeat::turn_wheel(worker.clone())),
+        spawn_local(wheel::turn_wheel(worker.clone())),
     ];
     let served = start_and_serve(&worker, watched, listeners).await;
     for task in tasks {
@@ -191,46 +183,24 @@ fn build(
     let mut settings = Settings::new(boot.config);
     settings.close_slow &= !pace.skips_slow;
     let now_ms = clock::monotonic_ms();
-    let worker = Worker {
+    let registry = Registry::open(boot.registry.as_fd())?;
+    let base = Base {
         id: boot.is.id,
         worker_num: Cell::new(boot.is.worker_num),
-        handler,
-        context: OnceCell::new(),
-        phase: Cell::new(Phase::Starting),
-        now_ms: Cell::new(now_ms),
-        table: RefCell::default(),
-        wheel: RefCell::new(Wheel::new(tick(now_ms))),
-        codec: RefCell::new(Codec::new(settings.deflate())),
-        epoll,
-        turn: turn::Turn::default(),
-        broadcasts: RefCell::default(),
-        spares: RefCell::default(),
-        gate: Gatekeeper::new(&settings.config, process::descriptor_limit()),
-        budget: super::budget::Budget::new(settings.config.client_memory),
-        disk: super::http::Disk::new(
-            settings.config.upload_tmp_dir.clone(),
-            settings.config.upload_tmp_max,
-        ),
-        meters: super::meter::Meters::new(&settings.config, pace),
-        listeners: RefCell::default(),
-        serials: RefCell::new(Serials::new(settings.node, boot.is.id.slot, boot.is.lease)),
         engine_away: Cell::new(settings.in_cluster),
-        http: HttpConnections::default(),
-        requests: super::requests::Requests::default(),
-        rooms: super::rooms::Rooms::default(),
-        handover: RefCell::default(),
-        transit: RefCell::default(),
-        arriving: RefCell::default(),
-        leaving: super::leave::Leaving::default(),
-        processes: Default::default(),
-        jobs: Jobs::new(settings.config.task_threads),
-        link: Link::new(boot.link, boot.is.id)?,
-        direct: Default::default(),
-        master: MasterLink::new(boot.master)?,
-        registry: Registry::open(boot.registry.as_fd())?,
+        phase: Cell::new(Phase::Starting),
+        changed: Notify::new(),
+        stop_http: tokio::sync::watch::channel(false).0,
+        now_ms: Cell::new(now_ms),
         board: Board::new(&boot.page, boot.is.departed, &boot.pages)?,
-        api: super::api::Api::default(),
+        link: Link::new(boot.link, boot.is.id)?,
+        master: MasterLink::new(boot.master)?,
         settings,
     };
+    let clients = Clients::new(base, epoll, registry);
+    let app = App::new(clients, handler, pace);
+    let door = Door::new(Rc::new(app), boot.is.lease);
+    let peers = Peers::new(Rc::new(Moving::new(Rc::new(door))));
+    let worker = Worker { peers: Rc::new(peers), leaving: Leaving::default() };
     Ok((Rc::new(worker), watched))
 }

@@ -1,81 +1,20 @@
 //! The two links: to the master, whose end means the end, and to the manager, who comes and
 //! goes.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use nix::errno::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::Worker;
 use super::boot::MASTER_BYTES_MAX;
+use super::peers::reading::is_cut;
 use crate::api::ProcessEvent;
-use crate::error::{Error, Result, Subject};
-use crate::ipc::link::{Arrival, Link};
-use crate::ipc::messages::{ManagerToWorker, MasterToWorker, WorkerToManager, WorkerToMaster};
+use crate::error::{Error, Result};
+use crate::ipc::codec;
+use crate::ipc::messages::{ManagerToWorker, MasterToWorker, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::{Counter, SummaryPage};
-use crate::ipc::{PACKET_BYTES_MAX, codec};
-use crate::sys::watch::watch;
-use crate::sys::{packet, process};
-
-/// Packets of the manager handled before clients get their turn.
-const PACKETS_PER_TURN: usize = 4;
-
-/// The link to the master: plain messages, one a packet.
-pub(super) struct MasterLink {
-    socket: AsyncFd<OwnedFd>,
-    /// What the kernel did not take at once, which is rare: the master reads all the time.
-    waiting: RefCell<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
-}
-
-impl MasterLink {
-    pub fn new(socket: OwnedFd) -> Result<MasterLink> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket =
-            watch(socket, interest).subject(|| "watch the link of the master".to_owned())?;
-        Ok(MasterLink { socket, waiting: RefCell::default() })
-    }
-
-    /// Says something to the master. A master that is gone is noticed by the reader.
-    pub fn send(&self, message: &WorkerToMaster) {
-        self.send_with(message, Vec::new());
-    }
-
-    /// As [`send`](Self::send), with descriptors beside it.
-    pub fn send_with(&self, message: &WorkerToMaster, fds: Vec<OwnedFd>) {
-        let mut bytes = Vec::new();
-        match codec::encode(message, &mut bytes) {
-            Ok(_) => self.waiting.borrow_mut().push_back((bytes, fds)),
-            Err(error) => return tracing::error!(%error, "the master was not told"),
-        }
-        self.flush();
-    }
-
-    /// Gives the kernel what it takes. Each tick calls this as well, for the rest.
-    pub fn flush(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some((bytes, fds)) = waiting.front() {
-            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            match packet::send(self.socket.get_ref().as_fd(), bytes, &fds) {
-                Err(errno) if errno == Errno::EAGAIN || packet::is_passing(errno) => return,
-                Err(error) => tracing::error!(%error, "the master was not told"),
-                Ok(()) => {}
-            }
-            waiting.pop_front();
-        }
-    }
-
-    async fn receive(&self, buffer: &mut [u8]) -> Result<packet::Datagram> {
-        let receive = |socket: &OwnedFd| Ok(packet::receive(socket.as_fd(), &mut *buffer)?);
-        let got = self.socket.async_io(Interest::READABLE, receive).await;
-        got.subject(|| "receive from the master".to_owned())
-    }
-}
+use crate::sys::process;
 
 /// Reads the master until it is gone.
 pub(super) async fn read_master(worker: Rc<Worker>) {
@@ -117,13 +56,6 @@ pub(super) async fn write_manager(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    /// Says something to the manager that must arrive.
-    pub(super) fn say(&self, message: &WorkerToManager) {
-        if let Err(error) = self.link.control(message) {
-            tracing::error!(%error, "the manager was not told");
-        }
-    }
-
     fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
         match message {
             MasterToWorker::Boot(_) => Err(Error::new("it is for the start alone")),
@@ -135,7 +67,7 @@ impl Worker {
             }
             MasterToWorker::Summary => {
                 let page = fds.first().ok_or_else(|| Error::new("Summary without a page"))?;
-                self.api.read_from(SummaryPage::open(page.as_fd())?);
+                self.summary.read_from(SummaryPage::open(page.as_fd())?);
                 Ok(())
             }
             MasterToWorker::Lease { first } => {
@@ -177,73 +109,6 @@ impl Worker {
         }
     }
 
-    /// Reads a link to its end. `take` takes a packet, and is called within a turn. A packet that
-    /// `take` does not understand is logged where the manager sent it, and elsewhere the end.
-    pub(super) async fn read_link(
-        self: &Rc<Self>,
-        link: &Link,
-        take: impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
-    ) -> Result<()> {
-        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        loop {
-            if link.id() != self.id {
-                // What another worker asks is answered by the manager's link. (The manager itself
-                // is always read, or each of us might wait for the other.)
-                self.link.room().await;
-            }
-            match link.receive(&mut buffer).await {
-                Ok(Some(mut arrival)) => {
-                    if self.in_turn(|| self.packets(link, &mut buffer, &mut arrival, &take))? {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(error) if is_cut(&error) => self.is_borne(link, error)?,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// A packet of a link, alone if it was waited for, else with those that came meanwhile: what
-    /// they push is written once. True if there may be more than one turn takes.
-    fn packets(
-        &self,
-        link: &Link,
-        buffer: &mut [u8],
-        arrival: &mut Arrival,
-        take: &impl Fn(&[u8], &mut Vec<OwnedFd>) -> Result<()>,
-    ) -> Result<bool> {
-        let mut packets = 0;
-        loop {
-            if let Err(error) = take(&buffer[..arrival.len], &mut arrival.fds) {
-                self.is_borne(link, error)?;
-            }
-            packets += 1;
-            if arrival.waited || packets == PACKETS_PER_TURN || self.turn.is_congested() {
-                return Ok(!arrival.waited);
-            }
-            match link.receive_more(buffer) {
-                Ok(Some(next)) => *arrival = next,
-                Err(error) if is_cut(&error) => {
-                    self.is_borne(link, error)?;
-                    return Ok(true);
-                }
-                // An end or another error comes again when it is received the usual way.
-                Ok(None) | Err(_) => return Ok(false),
-            }
-        }
-    }
-
-    /// What the manager sent and was not understood is logged, and the link goes on. From another
-    /// worker it is the end of the link: what that sends from then on comes by the manager.
-    fn is_borne(&self, link: &Link, error: Error) -> Result<()> {
-        if link.id() != self.id {
-            return Err(error);
-        }
-        tracing::error!(link = %link.id(), %error, "a packet was not understood");
-        Ok(())
-    }
-
     /// One packet of the manager.
     fn packet(self: &Rc<Self>, packet: &[u8], fds: &mut Vec<OwnedFd>) -> Result<()> {
         let mut frames = Frames::new(packet)?;
@@ -257,7 +122,7 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn manager_says(
+    fn manager_says(
         self: &Rc<Self>,
         message: ManagerToWorker,
         body: Body<'_>,
@@ -324,11 +189,6 @@ impl Worker {
         crate::log::tell_rest();
         self.say(&WorkerToManager::Alive(number));
     }
-}
-
-/// Whether there was no descriptor left for what came beside a packet, which is lost with that.
-pub(super) fn is_cut(error: &Error) -> bool {
-    error.errno() == Some(Errno::EMSGSIZE as i32)
 }
 
 /// The descriptor beside a message.

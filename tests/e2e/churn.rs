@@ -12,7 +12,8 @@ use crate::harness::*;
 
 /// How long it lasts; `SOAK_MINUTES` names another number.
 const MINUTES: u64 = 120;
-const RELOAD_EVERY: Duration = Duration::from_secs(300);
+/// Seconds between two reloads; `SOAK_RELOAD_SECONDS` names another number.
+const RELOAD_EVERY: u64 = 300;
 const LANES: usize = 8;
 const PAUSE: Duration = Duration::from_millis(50);
 const IDLE: usize = 100;
@@ -99,9 +100,13 @@ fn mean(rounds: &[Holds]) -> Holds {
     rounds[0].keys().map(|name| (name.clone(), [of(name, 0), of(name, 1)])).collect()
 }
 
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 async fn endure(what: &str, setup: Setup) {
-    let minutes = std::env::var("SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(MINUTES));
+    let end = Instant::now() + Duration::from_secs(60 * number("SOAK_MINUTES", MINUTES));
+    let reload_every = Duration::from_secs(number("SOAK_RELOAD_SECONDS", RELOAD_EVERY));
     let server = setup.set("user", r#""nobody""#).set("ping_interval", 0).start().await;
     let mut idle = Vec::new();
     for _ in 0..IDLE {
@@ -110,7 +115,7 @@ async fn endure(what: &str, setup: Setup) {
     let lanes = Lanes::start(&server, what == "application");
     let mut rounds = Vec::new();
     while Instant::now() < end {
-        tokio::time::sleep(RELOAD_EVERY).await;
+        tokio::time::sleep(reload_every).await;
         // Each worker is as old as the one before it was.
         let holds = lanes.at_rest(&server).await;
         println!("{what}: {} clients so far; {holds:?}", lanes.done.load(Ordering::Relaxed));

@@ -64,7 +64,7 @@ async fn a_server_that_drains_says_so_keeps_its_clients_and_ends_without_them() 
     assert_eq!(client.ask("echo still here").await, "echo still here");
 
     server.wsd(["drain", "--undo"]).await.ok();
-    let mut other = soon("a new client", server.client()).await;
+    let mut other = soon("a new client", server.client_on(0)).await;
     assert_eq!(get(&server.address, "/healthz").await.0, 200);
     assert_eq!(api.get("/ready").await.status, 200);
 

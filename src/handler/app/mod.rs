@@ -23,9 +23,11 @@ mod settings;
 mod shared;
 mod spawner;
 mod status;
+mod suspects;
 mod tail;
 mod watch;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ use crate::api::{
 };
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
+use crate::sys::address::network;
 use crate::sys::usage::Usage;
 
 /// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
@@ -198,7 +201,8 @@ impl Handler for AppHandler {
             let flags = if http.held.is_some() { HELD } else { 0 };
             let packet =
                 Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
-            let queued = queue_request(&shared, packet, http.held);
+            let address = http.client.or(http.peer.map(|peer| peer.ip())).map(network);
+            let queued = queue_request(&shared, address, packet, http.held);
             let queued = tokio::time::timeout(deadline, queued);
             let Ok((answer, _guard)) = queued.await else {
                 let mut response = HttpResponse::default();
@@ -285,14 +289,15 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 
 async fn queue_request(
     shared: &Rc<Shared>,
+    address: Option<IpAddr>,
     packet: Packet,
     held: Option<HeldBody>,
 ) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
-        let place = shared.pool.borrow().choose();
+        let place = shared.pool.borrow().choose(address);
         if shared.pool.borrow().has_room(place) {
-            let id = shared.pool.borrow_mut().queue(place, packet);
+            let id = shared.pool.borrow_mut().queue_of(address, place, packet);
             let (sender, receiver) = oneshot::channel();
             let answer = Answer::Response { answer: sender, owner: None };
             shared.answers.borrow_mut().insert(id, answer);
@@ -352,6 +357,8 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
         );
     }
     settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
+    // Requests that waited may be at another place now.
+    (0..shared.settings.processes.max(1)).for_each(|place| shared.wake(place));
     shared.wake(id.place);
     shared.changed.notify_waiters();
 }

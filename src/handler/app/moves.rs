@@ -1,11 +1,13 @@
 //! Clients whose process is gone, and where they go. Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 
 use super::codec::Kind;
 use super::loss::Loss;
 use super::pool::{Pin, Pool};
 use super::process_queue::{Event, ProcessQueue};
+use super::suspects::APART_MS;
 
 /// How long clients wait for a new process in the place of a dead one before they are moved to
 /// another place, in milliseconds.
@@ -32,6 +34,33 @@ impl Pool {
             self.move_away(place, &mut touched);
         }
         touched.into_iter().collect()
+    }
+
+    /// A process ended on a request of an address: has requests that wait go where they may.
+    pub(super) fn suspect(&mut self, address: IpAddr, marks: u32, now_ms: u64) {
+        if !self.suspects.mark(address, marks, now_ms) {
+            return;
+        }
+        tracing::warn!(
+            %address, seconds = APART_MS / 1000,
+            "application processes end on requests of this address: one place serves it alone"
+        );
+        let mut waiting = Vec::new();
+        let places = usize::from(self.processes);
+        for queue in &mut self.queues[..places] {
+            let is_request = |event: &Event| event.packet.kind == Kind::Request;
+            let (requests, others): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(&mut queue.waiting).into_iter().partition(is_request);
+            queue.waiting = others;
+            queue.recount();
+            waiting.extend(requests);
+        }
+        // Ids grow with time.
+        waiting.sort_by_key(|event| event.packet.id);
+        for event in waiting {
+            let place = self.choose(event.address);
+            self.queues[usize::from(place)].push(event);
+        }
     }
 
     pub(super) fn give_up_clients(&mut self, place: u16, loss: &mut Loss) {
@@ -73,9 +102,9 @@ impl Pool {
         }
         for event in events {
             // A client that is gone by now has its last events in one place all the same.
-            let fallback = self.choose();
+            let fallback = self.choose(event.address);
             let to = match event.packet.fd {
-                0 => fallback,
+                _ if event.packet.kind == Kind::Request => fallback,
                 fd => *moved.entry(fd).or_insert(fallback),
             };
             touched.insert(to);

@@ -4,6 +4,8 @@
 //! belongs to one queue from OPEN to CLOSE, so its events keep their order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::ops::Range;
 
 use bytes::BytesMut;
 
@@ -12,6 +14,7 @@ pub use super::loss::Loss;
 use super::loss::sort;
 use super::process_queue::{Event, Process, ProcessQueue};
 use super::settings::{AppSettings, OnCrash};
+use super::suspects::{self, Suspects};
 use crate::api::ProcessId;
 
 /// What is kept of a client.
@@ -33,10 +36,11 @@ pub struct Pool {
     /// Those of events, those of tasks, then those with a function of their own.
     pub(super) queues: Vec<ProcessQueue>,
     /// How many of the queues are of events.
-    processes: u16,
+    pub(super) processes: u16,
     /// How many are of events or tasks.
     first_user: u16,
     pub(super) pins: HashMap<u64, Pin>,
+    pub(super) suspects: Suspects,
     last_id: u32,
     queue_events: usize,
     queue_bytes: usize,
@@ -57,6 +61,7 @@ impl Pool {
             processes: settings.processes.max(1),
             first_user: settings.first_user_place(),
             pins: HashMap::new(),
+            suspects: Suspects::default(),
             last_id: 0,
             queue_events: settings.queue_events,
             queue_bytes: settings.queue_bytes,
@@ -74,11 +79,17 @@ impl Pool {
         self.queues.len() as u16
     }
 
-    /// The place a new client or request should go to: a ready one with the least to do.
-    pub fn choose(&self) -> u16 {
+    /// The places that may serve an address.
+    fn places_for(&self, address: Option<IpAddr>) -> Range<u16> {
+        self.suspects.places_for(address, self.processes)
+    }
+
+    /// The place that a request of an address should go to: a ready one with the least to do.
+    pub fn choose(&self, address: Option<IpAddr>) -> u16 {
         let load = |queue: &ProcessQueue| (queue.process.is_none(), queue.events(), queue.pins);
-        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, queue)| load(queue));
-        least.map_or(0, |(place, _)| place)
+        let queue = |place: &u16| &self.queues[usize::from(*place)];
+        let places = self.places_for(address);
+        places.min_by_key(|place| load(queue(place))).unwrap_or_default()
     }
 
     /// All but those with a function of their own, which may leave what was sent to them for later.
@@ -112,8 +123,8 @@ impl Pool {
     /// The place for a new client: a ready one with the fewest clients.
     pub fn choose_for_client(&self) -> u16 {
         let load = |queue: &ProcessQueue| (queue.process.is_none(), queue.pins, queue.events());
-        let least = (0u16..).zip(self.of_events()).min_by_key(|(_, queue)| load(queue));
-        least.map_or(0, |(place, _)| place)
+        let queue = |place: &u16| &self.queues[usize::from(*place)];
+        self.places_for(None).min_by_key(|place| load(queue(place))).unwrap_or_default()
     }
 
     /// Ties a client to a place.
@@ -156,10 +167,15 @@ impl Pool {
 
     /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
     /// CLOSE, ATTACH, TICK and PIPE.
-    pub fn queue(&mut self, place: u16, mut packet: Packet) -> u32 {
+    pub fn queue(&mut self, place: u16, packet: Packet) -> u32 {
+        self.queue_of(None, place, packet)
+    }
+
+    /// Queues a request of an address, as `queue` does.
+    pub fn queue_of(&mut self, address: Option<IpAddr>, place: u16, mut packet: Packet) -> u32 {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         packet.id = self.last_id;
-        self.queues[usize::from(place)].push(Event::new(packet));
+        self.queues[usize::from(place)].push(Event { address, ..Event::new(packet) });
         self.last_id
     }
 
@@ -188,6 +204,7 @@ impl Pool {
             since: 0,
             reached: false,
             ended: false,
+            last: None,
         }
     }
 
@@ -269,6 +286,7 @@ impl Pool {
         let Some(process) = queue.process.take_if(|process| process.id == id) else { return loss };
         queue.vacant_since = now_ms;
         let ended = process.ended;
+        let last = process.last;
         let sorted = sort(process, hung);
         loss.again = sorted.again.len();
         sorted.again.into_iter().rev().for_each(|event| queue.waiting.push_front(event));
@@ -282,6 +300,7 @@ impl Pool {
         let twice = sorted.dropped.iter().filter(|event| event.tries > 1 && event.packet.fd != 0);
         loss.deadly.extend(twice.map(|event| event.packet.fd));
         loss.deadly.dedup();
+        let died_on = sorted.dropped.iter().find_map(|event| event.address);
         loss.dropped.extend(sorted.dropped.into_iter().map(|event| event.packet));
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
@@ -292,6 +311,11 @@ impl Pool {
         } else if let Some(spare) = queue.spare.take() {
             loss.placed = Some(spare.id);
             self.take_over(spare);
+        }
+        match (died_on, last.filter(|_| ended)) {
+            (Some(address), _) => self.suspect(address, suspects::DIED, now_ms),
+            (None, Some(address)) => self.suspect(address, suspects::EXITED, now_ms),
+            (None, None) => {}
         }
         loss
     }

@@ -1,6 +1,7 @@
 //! One place of the pool: its queue, and the process that takes from it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use bytes::BytesMut;
 
@@ -18,12 +19,14 @@ pub struct Event {
     pub packet: Packet,
     /// How often a process died that may have begun it.
     pub tries: u8,
+    /// The network of whoever sent it, for a request.
+    pub address: Option<IpAddr>,
 }
 
 impl Event {
     /// An event that no process has seen.
     pub fn new(packet: Packet) -> Event {
-        Event { packet, tries: 0 }
+        Event { packet, tries: 0, address: None }
     }
 }
 
@@ -45,6 +48,8 @@ pub struct Process {
     pub reached: bool,
     /// Whether it said END: it has begun none of `sent`.
     pub ended: bool,
+    /// Who sent the request that it finished last.
+    pub last: Option<IpAddr>,
 }
 
 impl Process {
@@ -175,6 +180,7 @@ impl ProcessQueue {
         let range = if all { 0..at + 1 } else { at..at + 1 };
         for event in process.sent.drain(range) {
             self.bytes -= event.packet.size();
+            process.last = event.address;
             each(event.packet.id);
         }
         true

@@ -121,7 +121,7 @@ impl Shared {
     /// The place of a client; one is found for a client that has none.
     pub fn place_of(&self, fd: u64) -> u16 {
         let pool = self.pool.borrow();
-        pool.pinned(fd).map_or_else(|| pool.choose(), |pin| pin.place)
+        pool.pinned(fd).map_or_else(|| pool.choose(None), |pin| pin.place)
     }
 
     /// Queues an event of a client if there is room.

@@ -1,0 +1,179 @@
+//! Whether a client is let in: what is asked of its address, and who gives way when there is no
+//! room.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::Door;
+use super::refuse::RETRY_AFTER;
+use crate::ipc::scoreboard::Counter;
+use crate::sys::address::network;
+use crate::worker::clients::admission::part;
+use crate::worker::clients::connection::Stage;
+use crate::worker::head::{Reason, Refusal};
+
+fn full(advice: &'static str) -> Refusal {
+    Refusal::overloaded("the server is full", RETRY_AFTER).advice(advice)
+}
+
+fn too_many_of(advice: &'static str) -> Refusal {
+    let refusal = Refusal::overloaded("this address has too many connections", RETRY_AFTER);
+    refusal.because(Reason::Address).advice(advice)
+}
+
+impl Door {
+    /// What is asked of a client once, when it comes.
+    pub(in crate::worker) fn check_arrival(
+        &self,
+        peer: Option<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        if !self.listeners.borrow().takes_clients() {
+            return Err(Refusal::stopping());
+        }
+        if let Some(peer) = peer {
+            self.check_denied(peer.ip())?;
+        }
+        match self.counted(peer) {
+            Some(network) => self.check_network(network),
+            None => Ok(()),
+        }
+    }
+
+    fn check_denied(&self, ip: IpAddr) -> Result<(), Refusal> {
+        if self.settings.config.denied.iter().any(|net| net.contains(ip)) {
+            let refusal = Refusal::new(403, "this address is not let in");
+            return Err(refusal.because(Reason::Denied).advice("It stands in denied."));
+        }
+        Ok(())
+    }
+
+    /// Whether a client of this network may come now.
+    fn check_network(&self, network: IpAddr) -> Result<(), Refusal> {
+        let config = &self.settings.config;
+        let workers = self.worker_num.get();
+        let rate = part(config.handshakes_per_second, workers) as u64;
+        let burst = part(config.handshakes_burst, workers) as u64;
+        if rate > 0 && !self.gate.rates.take(network, rate, burst, self.now_ms.get()) {
+            let refusal = Refusal::new(429, "this address comes too often");
+            let advice = "handshakes_per_second is reached.";
+            let refusal = refusal.because(Reason::Rate).advice(advice);
+            return Err(refusal.header("Retry-After", "1"));
+        }
+        Ok(())
+    }
+
+    /// What is asked of a client that a trusted proxy has named in a plain request.
+    pub(in crate::worker) fn check_named(&self, client: IpAddr) -> Result<(), Refusal> {
+        self.check_denied(client)
+    }
+
+    /// What is asked of a client that a trusted proxy has named.
+    pub(in crate::worker) fn check_client(&self, client: IpAddr) -> Result<(), Refusal> {
+        self.check_denied(client)?;
+        self.check_network(network(client))?;
+        self.check_share(network(client))
+    }
+
+    fn check_share(&self, network: IpAddr) -> Result<(), Refusal> {
+        let most = part(self.settings.config.connections_per_ip, self.worker_num.get());
+        if most > 0 && self.gate.admitted.of(network).all as usize >= most {
+            return Err(too_many_of("connections_per_ip is reached."));
+        }
+        Ok(())
+    }
+
+    pub(in crate::worker) fn check_room(
+        self: &Rc<Self>,
+        peer: Option<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        let config = &self.settings.config;
+        if let Some(network) = self.counted(peer) {
+            self.check_share(network)?;
+            if self.gate.admitted.of(network).pending as usize >= config.handshakes_per_ip {
+                return Err(too_many_of("handshakes_per_ip is reached."));
+            }
+        }
+        if !self.has_descriptors() && !self.somebody_yields() {
+            return Err(full("The descriptors of this worker are used up (ulimit -n)."));
+        }
+        if !self.has_credit() && !self.somebody_yields() {
+            return Err(full("max_connection is reached."));
+        }
+        if self.budget.is_full() {
+            return Err(full("client_memory is reached.").because(Reason::Memory));
+        }
+        let crowded = self.gate.admitted.pending() >= config.handshakes_max;
+        if crowded && !self.oldest_handshake_yields() {
+            return Err(full("handshakes_max is reached."));
+        }
+        Ok(())
+    }
+
+    /// Whether this worker has a descriptor to give, beyond its reserve.
+    fn has_descriptors(&self) -> bool {
+        self.board.row.clients() < self.gate.clients_max
+    }
+
+    /// Has whoever holds a place without doing anything give it up: a plain connection that waits
+    /// for its client, else the oldest unfinished handshake. False if there is nobody.
+    fn somebody_yields(self: &Rc<Self>) -> bool {
+        self.plain_yields() || self.oldest_handshake_yields()
+    }
+
+    fn oldest_handshake_yields(self: &Rc<Self>) -> bool {
+        let oldest = {
+            let table = self.table.borrow();
+            let unfinished =
+                |key| table.get(key).is_some_and(|it| it.pending && it.stage == Stage::Head);
+            self.gate.admitted.oldest_handshake(unfinished)
+        };
+        let Some(key) = oldest else { return false };
+        let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);
+        let advice = "max_connection or handshakes_max is reached.";
+        let refusal = refusal.because(Reason::Handshakes).advice(advice);
+        let silent = self.table.borrow().get(key).filter(|it| !it.has_begun()).map(|it| it.peer());
+        match silent {
+            Some(peer) => {
+                self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);
+                self.drop_pending(key);
+            }
+            None => self.refuse_head(key, refusal),
+        }
+        true
+    }
+
+    /// Whether `max_connection` of all workers has room for one more. Far from the limit they
+    /// are counted only now and then, near it each time. A quarter of its equal share is each
+    /// worker's own, whatever the others say they have.
+    fn has_credit(&self) -> bool {
+        let limit = self.settings.config.max_connection as u64;
+        if limit == 0 {
+            return true;
+        }
+        let gate = &self.gate;
+        if gate.credit.get() > 0 {
+            gate.credit.set(gate.credit.get() - 1);
+            return true;
+        }
+        let workers = u64::from(self.worker_num.get().max(1));
+        let here = self.board.row.clients();
+        // What the others count is their word. Should one of them lie, this much is left.
+        if here < limit / (4 * workers) {
+            return true;
+        }
+        let taken = here + self.board.others.borrow().clients(limit);
+        let Some(room) = limit.checked_sub(taken + 1) else { return false };
+        gate.credit.set((room / (4 * workers)).min(256));
+        true
+    }
+
+    /// Has the plain connection that has waited longest for its client give its place up; false
+    /// if none waits.
+    pub(in crate::worker) fn plain_yields(&self) -> bool {
+        let Some(yielding) = self.gate.admitted.oldest_plain_yields() else { return false };
+        if yielding.go() {
+            self.board.sub(Counter::Plain, 1);
+        }
+        true
+    }
+}

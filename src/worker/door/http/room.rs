@@ -1,0 +1,99 @@
+//! Room for bodies: what comes and what waits to be sent is within `client_memory`, and what is
+//! too long for that within `upload_tmp_max`.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::spool::{NoRoom, Spool};
+use super::{Service, refuse};
+use crate::api::{HeldBody, HttpResponse};
+use crate::worker::clients::admission::Wait;
+use crate::worker::head::{Reason, Refusal};
+
+/// A body that was read.
+pub(super) enum Collected {
+    /// It is in memory.
+    Whole(Bytes),
+    /// It is in a file.
+    Held(HeldBody),
+}
+
+/// Why a body is not read to its end.
+enum Stop {
+    BrokeOff,
+    NoRoom,
+}
+
+impl From<NoRoom> for Stop {
+    fn from(_: NoRoom) -> Stop {
+        Stop::NoRoom
+    }
+}
+
+/// Reads a body. It is refused where there is no room for it; without a refusal it broke off.
+pub(super) async fn collect<V: Service>(
+    service: &V,
+    body: Incoming,
+    most: usize,
+) -> Result<Collected, Option<Refusal>> {
+    service.waits_for(Some(Wait::Body));
+    let full = || {
+        let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
+        Some(refusal.advice("client_memory, upload_tmp_max or max_connection is reached."))
+    };
+    let body = tokio::select! {
+        read = fill(service, body, most) => read.map_err(|stop| match stop {
+            Stop::NoRoom => full(),
+            Stop::BrokeOff => None,
+        }),
+        () = service.hurried() => Err(full()),
+    };
+    service.waits_for(None);
+    body
+}
+
+/// Reads a body, and takes room for no more than came.
+async fn fill<V: Service>(
+    service: &V,
+    mut body: Incoming,
+    most: usize,
+) -> Result<Collected, Stop> {
+    let mut spool = service.spool();
+    let most = spool.as_ref().map_or(most, |spool| most.min(spool.memory_max()));
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Stop::BrokeOff)?.into_data() else { continue };
+        if let Some(spool) = spool.as_mut().filter(|it| whole.len() + data.len() > it.memory_max())
+        {
+            whole = spool.write(whole).await?;
+        }
+        let len = whole.len() + data.len();
+        if len > whole.capacity() {
+            let capacity = len.max((2 * whole.capacity()).min(most));
+            if !service.hold(capacity - whole.capacity()) {
+                return Err(Stop::NoRoom);
+            }
+            whole.reserve_exact(capacity - whole.len());
+        }
+        whole.extend_from_slice(&data);
+    }
+    let Some(mut spool) = spool.filter(Spool::has_begun) else {
+        return Ok(Collected::Whole(whole.into()));
+    };
+    spool.write(whole).await?;
+    service.let_go();
+    spool.finish().map(Collected::Held).ok_or(Stop::NoRoom)
+}
+
+/// An answer for which there is room until the client has taken it. One that others have as well
+/// takes none.
+pub(super) fn held<V: Service>(service: &V, response: HttpResponse) -> HttpResponse {
+    service.let_go();
+    let own = response.body().whole().filter(|body| body.is_unique());
+    if own.is_none_or(|body| service.hold(body.len())) {
+        return response;
+    }
+    let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
+    refuse(service, &refusal.advice("client_memory is reached."))
+}

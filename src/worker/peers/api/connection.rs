@@ -1,0 +1,225 @@
+//! One connection of the API, and what the HTTP side asks of it.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use ::http::request::Parts;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::sleep;
+
+use super::access::{self, scopes};
+use super::answer::{Fault, fault};
+use super::requests;
+use super::route::{Endpoint, Route};
+use crate::api::{HttpRequest, HttpResponse};
+use crate::config::Net;
+use crate::ipc::scoreboard::Counter;
+use crate::worker::clients::admission::{Wait, Yielding};
+use crate::worker::door::http::{self, End, Limits};
+use crate::worker::head::Refusal;
+use crate::worker::peers::Peers;
+
+/// How long a client that keeps its connection may take for one more request, once another
+/// process takes the next connections: its last answer closes the connection.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// A connection on which nothing is asked for so long is ended: longer than the usual scrape
+/// interval, so that a scraper keeps its connection.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// A connection, and its place among those of this worker.
+pub(super) struct Connection {
+    pub worker: Rc<Peers>,
+    on_unix: bool,
+    yielding: Rc<Yielding>,
+    wait: Cell<Option<u64>>,
+    /// Bytes of the budget that it holds.
+    held: Cell<usize>,
+}
+
+impl Connection {
+    fn new(worker: &Rc<Peers>, on_unix: bool) -> Connection {
+        worker.api.open.set(worker.api.open.get() + 1);
+        let connection = Connection {
+            worker: worker.clone(),
+            on_unix,
+            yielding: Rc::default(),
+            wait: Cell::new(None),
+            held: Cell::new(0),
+        };
+        http::Service::waits_for(&connection, Some(Wait::Request));
+        connection
+    }
+
+    /// What a request asks, where it may.
+    fn admitted(&self, request: &Parts) -> Result<Route, Fault> {
+        let config = &self.worker.settings.config;
+        let route = Route::of(request);
+        if let Ok(Route { endpoint: Endpoint { scope: None, .. }, .. }) = &route {
+            return route;
+        }
+        // Who may ask nothing learns not even which paths there are.
+        let scopes = scopes(config, &request.headers, self.on_unix)?;
+        let route = route?;
+        match route.endpoint.scope {
+            Some(scope) => access::check(scopes, scope).map(|()| route),
+            None => Ok(route),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        http::Service::waits_for(self, None);
+        http::Service::let_go(self);
+        self.worker.api_left();
+    }
+}
+
+impl http::Service for Connection {
+    async fn answer(&self, request: HttpRequest) -> Option<HttpResponse> {
+        let (parts, body) = request.request.into_parts();
+        let route = match self.admitted(&parts) {
+            Ok(route) => route,
+            Err(refused) => {
+                let refused = fault(refused);
+                self.worker.add(Counter::ApiRefused, 1);
+                let status = refused.status().as_u16();
+                tracing::info!(status, why = "by the API", "refused");
+                return Some(refused);
+            }
+        };
+        self.worker.add(Counter::ApiRequests, 1);
+        Some(requests::answer(&self.worker, route, &parts, body).await)
+    }
+
+    fn is_websocket_path(&self, _: &str) -> bool {
+        false
+    }
+
+    fn wants_body(&self, request: &Parts) -> bool {
+        self.admitted(request).is_ok_and(|route| route.endpoint.takes_body)
+    }
+
+    fn waits_for(&self, wait: Option<Wait>) {
+        let admitted = &self.worker.api.admitted;
+        if let Some(number) = self.wait.take() {
+            admitted.wait_no_more(number);
+        }
+        self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
+    }
+
+    fn check(&self, _: &Parts, _: Option<IpAddr>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn hurried(&self) {
+        self.yielding.answers().await;
+    }
+
+    fn is_last(&self) -> bool {
+        *self.worker.stop_http.borrow()
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.worker.add(Counter::ApiRefused, 1);
+        let (status, why) = (refusal.status, refusal.for_log());
+        tracing::info!(status, why = %why, "refused");
+    }
+
+    fn dress(&self, refusal: Refusal) -> Refusal {
+        refusal.told_as_json()
+    }
+
+    fn health(&self, _: &str) -> Option<Result<(), String>> {
+        None
+    }
+
+    fn hold(&self, bytes: usize) -> bool {
+        let has_room = self.worker.budget.try_take(bytes);
+        if has_room {
+            self.held.set(self.held.get() + bytes);
+        }
+        has_room
+    }
+
+    fn let_go(&self) {
+        self.worker.budget.give_back(self.held.take());
+    }
+
+    fn trusted_proxies(&self) -> &[Net] {
+        &[]
+    }
+}
+
+impl Peers {
+    /// Serves a connection of the API until it ends.
+    pub(super) fn serve_api(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>) {
+        let connection = Connection::new(self, peer.is_none());
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let served = match peer {
+                Some(_) => match TcpStream::from_std(socket.into()) {
+                    Ok(stream) => {
+                        worker.speak_http(stream, peer, &connection).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+                None => match UnixStream::from_std(socket.into()) {
+                    Ok(stream) => {
+                        worker.speak_http(stream, peer, &connection).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection of the API ended");
+            }
+        });
+    }
+
+    async fn speak_http<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        peer: Option<SocketAddr>,
+        connection: &Connection,
+    ) {
+        let mut stop = self.stop_http.subscribe();
+        let stopped = async move {
+            // The sender lives as long as the worker.
+            let _ = stop.wait_for(|stop| *stop).await;
+            sleep(LAST_REQUEST).await;
+        };
+        let limits = self.api_limits();
+        let end = tokio::select! {
+            end = http::serve(stream, Vec::new(), peer, connection, &limits, stopped) => end,
+            () = connection.yielding.ends() => End::Closed,
+        };
+        if let End::Upgrade(mut stream, received) = end {
+            let refusal = Refusal::new(404, "the API speaks no WebSocket");
+            let refusal = refusal.answering(&received).told_as_json();
+            http::Service::refused(connection, &refusal);
+            // The client may be gone; there is nobody else to tell.
+            let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
+            http::close(stream).await;
+        }
+    }
+
+    fn api_limits(&self) -> Limits {
+        let config = &self.settings.config;
+        Limits {
+            head: self.settings.head,
+            body_bytes_max: config.api.body_max as usize,
+            head_timeout: config.handshake_timeout,
+            body_timeout: config.body_timeout,
+            body_rate_min: config.body_rate_min,
+            idle_timeout: IDLE,
+            send_timeout: config.http_send_timeout,
+        }
+    }
+}

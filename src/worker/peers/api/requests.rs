@@ -1,0 +1,174 @@
+//! The requests of `/v1`, one after the other.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::answer::{Fault, fault, raw, reply, told};
+use super::query::Query;
+use super::route::{Name, Route};
+use super::{OPEN_API, metrics, readiness};
+use crate::api::{HttpResponse, Message, Opcode, Verdict};
+use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
+use crate::fd::Fd;
+use crate::worker::peers::Peers;
+
+/// Messages in one batch.
+const BATCH_MAX: usize = 1000;
+/// Of which so many are pushed before clients have their turn.
+const BATCH_TURN: usize = 128;
+
+/// What the body of `/v1/push` is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    messages: Vec<Item>,
+}
+
+/// A message of a batch: `text` or `binary`, which is base64.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    fd: Fd,
+    text: Option<String>,
+    binary: Option<String>,
+}
+
+/// What became of a message of a batch.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    fd: Fd,
+    verdict: Verdict,
+}
+
+/// Does what is asked.
+pub(super) async fn answer(
+    worker: &Rc<Peers>,
+    route: Route,
+    parts: &Parts,
+    body: Bytes,
+) -> HttpResponse {
+    let done = match route.endpoint.name {
+        Name::Live => Ok(readiness::live()),
+        Name::Ready => Ok(readiness::ready(worker)),
+        Name::Metrics => Ok(metrics::answer(worker).await),
+        Name::OpenApi => Ok(raw(200, Bytes::from_static(OPEN_API.as_bytes()))),
+        Name::Connections => super::listing::connections(worker, parts).await,
+        Name::Info => info(worker, &route).await,
+        Name::Push => push(worker, &route, parts, body).await,
+        Name::Close => close(worker, &route, parts).await,
+        Name::Batch => batch(worker, body).await,
+        Name::Broadcast => broadcast(worker, parts, body),
+    };
+    done.unwrap_or_else(fault)
+}
+
+/// The client that a path names.
+fn client(route: &Route) -> Result<Fd, Fault> {
+    let number = route.segment.parse().ok().and_then(|number: u64| Fd::try_from(number).ok());
+    number.ok_or_else(|| Fault::bad("the path names no client number"))
+}
+
+/// The message that a body is: binary where its type says so, else text.
+fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
+    let kind = parts.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let is_binary = kind.is_some_and(|kind| kind.starts_with(b"application/octet-stream"));
+    if is_binary {
+        return Ok(Message { opcode: Opcode::Binary, data: body });
+    }
+    match std::str::from_utf8(&body) {
+        Ok(_) => Ok(Message { opcode: Opcode::Text, data: body }),
+        Err(_) => Err(Fault::bad(
+            "a text message must be UTF-8; a binary one has Content-Type: application/octet-stream",
+        )),
+    }
+}
+
+async fn info(worker: &Rc<Peers>, route: &Route) -> Result<HttpResponse, Fault> {
+    match worker.info_told(client(route)?).await {
+        Ok(Some(info)) => Ok(reply(200, &json!(info))),
+        Ok(None) => Err(Fault::Verdict(Verdict::Gone)),
+        // To ask again does no harm.
+        Err(_) => Err(Fault::Unavailable("the client's worker did not answer in time")),
+    }
+}
+
+async fn push(
+    worker: &Rc<Peers>,
+    route: &Route,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<HttpResponse, Fault> {
+    let (fd, message) = (client(route)?, message(parts, body)?);
+    let pushed = worker.push_asking(fd, message.opcode, &message.data);
+    Ok(told(pushed.verdict().await))
+}
+
+async fn close(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
+    let (fd, query) = (client(route)?, Query::of(parts, &["code", "reason"])?);
+    let code = query.get("code", "1000 to 1003, 1007 to 1014 or 3000 to 4999")?.unwrap_or(1000);
+    if !code_may_be_sent(code) {
+        let right = "use 1000 to 1003, 1007 to 1014 or 3000 to 4999";
+        return Err(Fault::bad(format!("code {code} may not be sent: {right}")));
+    }
+    let reason = query.text("reason").unwrap_or_default();
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(Fault::bad(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
+    }
+    Ok(told(worker.close_told(fd, code, reason).await))
+}
+
+async fn batch(worker: &Rc<Peers>, body: Bytes) -> Result<HttpResponse, Fault> {
+    let batch: Batch = serde_json::from_slice(&body)
+        .map_err(|error| Fault::bad(format!("not a batch of messages: {error}")))?;
+    if batch.messages.len() > BATCH_MAX {
+        return Err(Fault::bad(format!("a batch has at most {BATCH_MAX} messages")));
+    }
+    // All of it is read before any of it is done.
+    let mut messages = Vec::with_capacity(batch.messages.len());
+    for (index, item) in batch.messages.into_iter().enumerate() {
+        messages.push((item.fd, item.message(index)?));
+    }
+    let mut pushed = Vec::with_capacity(messages.len());
+    for turn in messages.chunks(BATCH_TURN) {
+        for (fd, message) in turn {
+            pushed.push((*fd, worker.push_asking(*fd, message.opcode, &message.data)));
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut results = Vec::with_capacity(pushed.len());
+    for (fd, pushed) in pushed {
+        results.push(Outcome { fd, verdict: pushed.verdict().await });
+    }
+    Ok(reply(200, &json!({ "results": results })))
+}
+
+impl Item {
+    fn message(self, index: usize) -> Result<Message, Fault> {
+        let bad = |why: &str| Fault::bad(format!("message {index} {why}"));
+        match (self.text, self.binary) {
+            (Some(text), None) => Ok(Message { opcode: Opcode::Text, data: text.into() }),
+            (None, Some(text)) => {
+                let data = BASE64.decode(text.as_bytes()).map_err(|_| bad("is no base64"))?;
+                Ok(Message { opcode: Opcode::Binary, data: data.into() })
+            }
+            _ => Err(bad("needs text, or binary in base64")),
+        }
+    }
+}
+
+fn broadcast(worker: &Rc<Peers>, parts: &Parts, body: Bytes) -> Result<HttpResponse, Fault> {
+    let except = Query::of(parts, &["except"])?.get::<u64>("except", "a client number")?;
+    let except = except.map(Fd::try_from).transpose();
+    let except = except.map_err(|_| Fault::bad("except names no client number"))?;
+    match worker.broadcast_all(message(parts, body)?, except) {
+        // The clients of this worker had it: whoever repeats this would tell them twice.
+        Verdict::Full => Err(Fault::Verdict(Verdict::Unknown)),
+        verdict => Ok(told(verdict)),
+    }
+}

@@ -1,0 +1,78 @@
+//! Push, broadcast, close and their questions: to clients here by the outbox, to all others by
+//! the manager, or straight to their worker.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Peers;
+use crate::api::{Message, Opcode, Verdict};
+use crate::fd::Fd;
+use crate::ipc::messages::{Reach, RequestId, WorkerToManager, WorkerToWorker};
+use crate::worker::moving::deferred::DeferredSend;
+use crate::worker::moving::route::Route;
+
+impl Peers {
+    /// Gives a message for a client elsewhere to its worker, or to the manager.
+    pub(in crate::worker) fn send_to_client(
+        &self,
+        fd: Fd,
+        message: WorkerToWorker,
+        body: &[u8],
+    ) -> Verdict {
+        if fd.node() != self.settings.node && self.settings.in_cluster {
+            return self.send_abroad(&message.by_manager(Reach::AllBut(Vec::new())), body);
+        }
+        match self.direct.send(fd.slot(), &message, body) {
+            Some(sent) => self.relayed(sent),
+            None => {
+                self.want_direct(fd.slot());
+                self.relay(&message.by_manager(Reach::AllBut(Vec::new())), body)
+            }
+        }
+    }
+
+    /// Gives a message for a client of another node to the manager, unless it would go nowhere.
+    fn send_abroad(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
+        if self.engine_away.get() { Verdict::Unknown } else { self.relay(message, body) }
+    }
+
+    #[inline]
+    pub(in crate::worker) fn push(
+        self: &Rc<Self>,
+        fd: Fd,
+        opcode: Opcode,
+        data: &Bytes,
+        id: RequestId,
+    ) -> Verdict {
+        match self.push_at_once(fd, opcode, data) {
+            Some(verdict) => self.count_verdict(verdict),
+            None => self.push_anyhow(fd, opcode, data, id),
+        }
+    }
+
+    fn push_anyhow(
+        self: &Rc<Self>,
+        fd: Fd,
+        opcode: Opcode,
+        data: &Bytes,
+        id: RequestId,
+    ) -> Verdict {
+        match self.route(fd) {
+            Route::Here(key) => self.push_here(key, opcode, data),
+            Route::Gone => self.count_verdict(Verdict::Gone),
+            _ if self.is_too_big(opcode, data) => self.count_verdict(Verdict::TooBig),
+            Route::Arriving(pass) => {
+                let message = Message { opcode, data: data.clone() };
+                self.defer(pass, DeferredSend::Push { fd, message, id })
+            }
+            Route::Elsewhere => {
+                let push = WorkerToWorker::Push { id, fd: fd.as_u64(), opcode };
+                match self.send_to_client(fd, push, data) {
+                    Verdict::Relayed => self.count_verdict(Verdict::Relayed),
+                    other => other,
+                }
+            }
+        }
+    }
+}
