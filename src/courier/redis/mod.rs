@@ -45,6 +45,8 @@ impl RedisEngine {
     fn settings(&self) -> RedisConnectionInfo {
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
+            // One command less that a user has to be allowed.
+            .set_skip_set_lib_name()
             .set_db(i64::from(self.address.database));
         if let Some(user) = &self.address.user {
             settings = settings.set_username(user);

@@ -1,5 +1,7 @@
 //! What a server says of itself, and which of its settings cost a cluster messages.
 
+use std::collections::HashMap;
+
 use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, RedisResult, cmd};
 
@@ -24,8 +26,8 @@ pub async fn describe(connection: &mut MultiplexedConnection) -> Result<Descript
     let mut question = cmd("CONFIG");
     question.arg("GET").arg("client-output-buffer-limit");
     // A user that may not ask that is no reason for doubt.
-    let limits: RedisResult<Vec<String>> = question.query_async(connection).await;
-    let limits = limits.ok().and_then(|pair| pair.get(1).cloned());
+    let limits: RedisResult<HashMap<String, String>> = question.query_async(connection).await;
+    let limits = limits.ok().and_then(|pairs| pairs.into_values().next());
     let doubts = limits.as_deref().and_then(doubt).into_iter().collect();
     Ok(Description { what, doubts })
 }

@@ -5,10 +5,14 @@
 //! - [`outages`]: the engine is killed, stopped, or has lost everything; a courier is killed.
 //! - [`members`]: nodes that come, go, die, or are one too many.
 //! - [`presence`]: who is present, wherever the connection is.
+//! - [`failover`]: Sentinels bring another engine to the place of the first.
+//! - [`trust`]: passwords, rights, and what a check says.
 
+mod failover;
 mod members;
 mod outages;
 mod presence;
+mod trust;
 
 use crate::harness::*;
 

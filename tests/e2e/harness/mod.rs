@@ -19,7 +19,7 @@ pub use api::{Api, Reply};
 pub use chat::all_of_eight_hear_each_whatever_dies;
 pub use client::{Client, Closed};
 pub use costs::{Costs, memory, processor_time};
-pub use engine::Engine;
+pub use engine::{Engine, SentinelGroup};
 pub use notify::NotifySocket;
 pub use processes::{Process, is_alive, kill, marked, open_descriptors, stat_letter};
 pub use programs::{example, repository, stock_program};
