@@ -52,6 +52,11 @@ pub enum EnginePlace {
 }
 
 impl EngineAddress {
+    /// Whether it names the server itself.
+    pub fn is_direct(&self) -> bool {
+        !matches!(self.place, EnginePlace::Sentinel { .. })
+    }
+
     fn parse(text: &str) -> Result<EngineAddress, Wrong> {
         if let Some(rest) = text.strip_prefix("unix:") {
             return unix(rest);

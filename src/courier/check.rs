@@ -3,22 +3,13 @@
 
 use std::sync::Arc;
 
-use super::engine::Engine;
+use super::engine::{Description, Engine};
 use super::inbox::Inbox;
-use super::life::Names;
 use super::redis::RedisEngine;
+use super::state::Names;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::nodes::{NODES_MAX, NodeRecord};
-
-/// What an engine says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Description {
-    /// Its name and version.
-    pub what: String,
-    /// Whole sentences about its settings.
-    pub doubts: Vec<String>,
-}
 
 /// Connects, asks, and disconnects. The answer is the engine, and the nodes that are there.
 pub(crate) fn check(

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::Description;
 use super::inbox::Inbox;
 use crate::error::Result;
 
@@ -49,10 +48,20 @@ pub trait Session {
     ) -> Asked<'a, Vec<(u8, u64)>>;
 
     /// What the engine says of itself.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone asks"))]
     fn describe(&mut self) -> Asked<'_, Description>;
 
     /// What the holders of leases wrote down; `None` where there is none.
     fn holders<'a>(&'a mut self, keys: &'a [String]) -> Asked<'a, Vec<Option<Vec<u8>>>>;
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its name and version.
+    pub what: String,
+    /// Whole sentences about its settings.
+    pub doubts: Vec<String>,
 }
 
 /// Something to publish.

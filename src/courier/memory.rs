@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::Description;
-use super::engine::{Asked, Engine, Lease, Message, Session};
+use super::engine::{Asked, Description, Engine, Lease, Message, Session};
 use super::inbox::Inbox;
 use crate::error::{Error, Result};
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::engine::{Engine, Lease, Message, Session};
-use super::life::Courier;
 use super::probe::Probes;
 use super::queue::{Batch, Item, Own, Publish};
+use super::state::Courier;
 use crate::api::rooms::Topic;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::envelope::{self, ENVELOPE_VERSION, NodeMessage};

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::task::{LocalSet, spawn_local};
 
-use super::life::{Courier, serve};
-use super::links::MasterLink;
+use super::life::serve;
+use super::master_link::MasterLink;
 use super::memory::MemoryEngine;
+use super::state::Courier;
 use crate::api::Opcode;
 use crate::api::rooms::Topic;
 use crate::config::Config;

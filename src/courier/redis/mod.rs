@@ -19,8 +19,7 @@ use redis::{
     ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value, cmd,
 };
 
-use super::check::Description;
-use super::engine::{Asked, Engine, Lease, Message, OWNER_BYTES, Session};
+use super::engine::{Asked, Description, Engine, Lease, Message, OWNER_BYTES, Session};
 use super::inbox::Inbox;
 use crate::config::EngineAddress;
 use crate::error::{Error, Result};

@@ -5,18 +5,11 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisResult, Value, cmd};
 
-use crate::config::{EngineAddress, EnginePlace};
+use crate::config::EnginePlace;
 use crate::error::{Error, Result};
 
 /// For one Sentinel to answer.
 const SENTINEL_TIME: Duration = Duration::from_millis(500);
-
-impl EngineAddress {
-    /// Whether it names the server itself.
-    pub(super) fn is_direct(&self) -> bool {
-        !matches!(self.place, EnginePlace::Sentinel { .. })
-    }
-}
 
 /// Where to connect to now.
 pub async fn find(place: &EnginePlace) -> Result<ConnectionAddr> {

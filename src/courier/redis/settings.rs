@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, RedisResult, cmd};
 
-use crate::courier::check::Description;
+use crate::courier::engine::Description;
 use crate::error::Result;
 
 /// Bytes below which the server cuts a courier off that is behind for a moment: Redis's own
