@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const SERIAL_BITS: u32 = 39;
 /// Bits of the slot: up to 256 workers.
 const SLOT_BITS: u32 = 8;
-/// Bits of the node; always 0 until there is more than one.
+/// Bits of the node of a cluster; 0 without one.
 const NODE_BITS: u32 = 6;
 
 /// The largest serial a slot may hand out.

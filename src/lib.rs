@@ -61,6 +61,7 @@ pub mod handler;
 pub mod server;
 pub mod websocket;
 
+mod courier;
 mod manager;
 mod master;
 mod worker;

@@ -18,12 +18,13 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "master", "manager", "worker", "handler", "api", "ipc", "config", "fd", "close",
-            "log", "sys", "error",
+            "master", "manager", "courier", "worker", "handler", "api", "ipc", "config", "fd",
+            "close", "log", "sys", "error",
         ],
     ),
     ("master", &["api", "ipc", "config", "fd", "close", "log", "sys", "error"]),
     ("manager", &["api", "ipc", "config", "fd", "close", "log", "sys", "error"]),
+    ("courier", &["api", "ipc", "config", "log", "sys", "error"]),
     ("worker", &["api", "ipc", "websocket", "config", "fd", "close", "log", "sys", "error"]),
     ("handler", &["api", "fd", "close"]),
     ("handler/app", &["handler", "api", "ipc", "config", "fd", "close", "error", "sys"]),
@@ -52,6 +53,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("sd_notify", &["src/master/notify.rs"]),
     ("prometheus_client", &["src/worker/peers/api/"]),
     ("subtle", &["src/config/token.rs"]),
+    // What the engine of a cluster is called is the courier's to know, and the address's.
+    ("redis", &["src/courier/", "src/config/", "tests/", "Cargo.toml"]),
     ("flate2", &["src/websocket/", "bin/wsd-bench/", "tests/", "fuzz/", "benches/"]),
     (
         "tokio",
@@ -61,6 +64,7 @@ const PLACES: &[(&str, &[&str])] = &[
             "src/ipc/master_link.rs",
             "src/sys/watch.rs",
             "src/manager/",
+            "src/courier/",
             "src/worker/",
             "src/handler/",
             "src/server/testing/",

@@ -37,7 +37,7 @@ VERDICT = 64
 TAKEN, NOTE, PLACE, PART, TALLY = 69, 70, 71, 72, 73
 MORE, FILE, LATER, HELD, HERE = 1, 2, 2, 1, 2
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
-            "invalid", "no_user")
+            "invalid", "no_user", "local_only")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
 IN_ORDER, WANTS_PRESENCE = 64, 1
 

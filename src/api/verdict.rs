@@ -26,6 +26,9 @@ pub enum Verdict {
     Unknown,
     /// The room has presence, and the client is no user's: `bind` it first.
     NoUser,
+    /// Only the clients of this node: the engine that carries messages to the others is away. Only
+    /// a plain `publish`, `push_uid` or `close_uid` of a cluster's node answers this.
+    LocalOnly,
 }
 
 impl Verdict {
@@ -44,6 +47,7 @@ impl Verdict {
             Verdict::TooBig => "too_big",
             Verdict::Unknown => "unknown",
             Verdict::NoUser => "no_user",
+            Verdict::LocalOnly => "local_only",
         }
     }
 }

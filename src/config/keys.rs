@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addr::{ListenAddr, Net};
 use super::command::Command;
+use super::engine::EngineAddress;
 use super::errors::Wrong;
 use super::hosts::Hosts;
 use super::mode::Mode;
@@ -94,7 +95,7 @@ pub(super) const REMOVED: [(&str, &str, &str); 1] = [(
 
 /// Every key, in the order of the documents.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    CONFIG_KEYS.iter().chain(API_KEYS).chain(APP_KEYS)
+    CONFIG_KEYS.iter().chain(API_KEYS).chain(CLUSTER_KEYS).chain(APP_KEYS)
 }
 
 fn root(config: &Config) -> &Config {
@@ -111,6 +112,14 @@ fn api(config: &Config) -> &ApiConfig {
 
 fn api_mut(config: &mut Config) -> &mut ApiConfig {
     &mut config.api
+}
+
+fn cluster(config: &Config) -> &ClusterConfig {
+    &config.cluster
+}
+
+fn cluster_mut(config: &mut Config) -> &mut ClusterConfig {
+    &mut config.cluster
 }
 
 fn app(config: &Config) -> &AppConfig {
@@ -402,6 +411,10 @@ settings! {
     api: ApiConfig;
 
     plus
+    /// The `[cluster]` table: the other nodes, and the engine that carries what goes there.
+    cluster: ClusterConfig;
+
+    plus
     /// The `[app]` table: processes of an application in any language, for `handler = "app"`.
     app: AppConfig;
 }
@@ -427,6 +440,32 @@ settings! {
         connections_max: usize = 128, within(1..=4096);
         /// The longest body of a request, and what a batch may hold.
         body_max: u64 = 4 * MIB, within(KIB..=64 * MIB);
+    }
+}
+
+settings! {
+    /// The `[cluster]` table: what makes several hosts one server.
+    ClusterConfig, keys CLUSTER_KEYS, prefix "cluster.", at cluster, cluster_mut;
+
+    "[cluster]" {
+        /// The engine that carries messages between the nodes of a cluster, a Redis 6 or later or
+        /// a Valkey: "redis://user@host:6379/0", "unix:/path?user=U&db=0", or
+        /// "redis+sentinel://host:26379,host:26379/service". Empty means that this server is
+        /// alone. Whoever can write to the engine can push to every client. Cannot change on
+        /// reload.
+        engine: Option<EngineAddress> = None;
+        /// The cluster's name: nodes of one name and one engine are one cluster. Cannot change on
+        /// reload.
+        name: String = "wsd".to_owned(), cluster_name_ok;
+        /// Which node of the cluster this is, 0 to 63: the first part of the number of each of its
+        /// clients. No two nodes may have the same. Cannot change on reload.
+        node: usize = 0, within(0..=63);
+        /// A node that the engine has not heard of for so long is dead for the others. Cannot
+        /// change on reload.
+        lease_ttl: Duration = secs(5), within(secs(2)..=secs(60));
+        /// A file whose first line is the engine's password; the master reads it. The
+        /// environment variable WSD_CLUSTER_PASSWORD does instead. Cannot change on reload.
+        password_file: Option<PathBuf> = None;
     }
 }
 
@@ -591,6 +630,18 @@ fn path_ok(path: &Option<String>) -> Result<(), Wrong> {
         Some(path) => Err(Wrong::new(
             format!("is {}", quote(path)),
             "write a path that begins with / and has no query, such as \"/healthz\"",
+        )),
+    }
+}
+
+/// It stands in the names of channels and keys.
+fn cluster_name_ok(name: &str) -> Result<(), Wrong> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
+        true => Ok(()),
+        false => Err(Wrong::new(
+            format!("is {}", quote(name)),
+            "write 1 to 64 letters, digits, dots, _ and -",
         )),
     }
 }

@@ -40,6 +40,9 @@ pub struct Sources {
 /// what Kubernetes sets for a service that happens to be called wsd.
 const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_", "WSD_SERVICE_", "WSD_PORT"];
 
+/// The password of a cluster's engine. No value that is kept or passed on holds it.
+pub const PASSWORD_VARIABLE: &str = "WSD_CLUSTER_PASSWORD";
+
 /// Keys whose values are nobody else's: what `ps` shows of a command line leaves them out.
 const SECRETS: [&str; 1] = ["app.env"];
 
@@ -134,7 +137,9 @@ impl Sources {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with("WSD_") && !NOT_KEYS.iter().any(|other| name.starts_with(other))
+    name.starts_with("WSD_")
+        && name != PASSWORD_VARIABLE
+        && !NOT_KEYS.iter().any(|other| name.starts_with(other))
 }
 
 impl Config {

@@ -10,6 +10,7 @@
 mod addr;
 mod check;
 mod command;
+mod engine;
 mod errors;
 mod foreign;
 mod hosts;
@@ -26,13 +27,14 @@ mod value;
 
 pub use addr::{ListenAddr, Net};
 pub use command::Command;
+pub use engine::{EngineAddress, EnginePlace};
 pub use errors::{ConfigError, ConfigErrors, Source, Wrong};
 pub use hosts::Hosts;
 pub use keys::{
-    ApiConfig, AppConfig, AppStdout, BufferPolicy, Config, HandlerName, Key, LogFormat, LogLevel,
-    OnHang, RatePolicy, keys,
+    ApiConfig, AppConfig, AppStdout, BufferPolicy, ClusterConfig, Config, HandlerName, Key,
+    LogFormat, LogLevel, OnHang, RatePolicy, keys,
 };
-pub use load::Sources;
+pub use load::{PASSWORD_VARIABLE, Sources};
 pub use manual::{markdown_table, toml_manual};
 pub use mode::Mode;
 pub use origin::{NotAnOrigin, Origin, Origins};
@@ -46,9 +48,26 @@ use crate::sys::rights::Rights;
 impl Config {
     /// The keys whose value in `new` differs though it cannot change while the server runs.
     pub fn reload_refusals(&self, new: &Config) -> Vec<&'static str> {
-        const FIXED: [&str; 7] =
-            ["runtime_dir", "pid_file", "user", "group", "daemonize", "app.user", "app.group"];
+        const FIXED: [&str; 12] = [
+            "runtime_dir",
+            "pid_file",
+            "user",
+            "group",
+            "daemonize",
+            "app.user",
+            "app.group",
+            "cluster.engine",
+            "cluster.name",
+            "cluster.node",
+            "cluster.lease_ttl",
+            "cluster.password_file",
+        ];
         self.changes(new).into_iter().filter(|key| FIXED.contains(key)).collect()
+    }
+
+    /// Which node of a cluster this is; `None` without one.
+    pub fn node(&self) -> Option<u8> {
+        self.cluster.engine.as_ref().map(|_| self.cluster.node as u8)
     }
 
     /// The longest message that may be pushed to a client, in bytes: what one may send can be

@@ -315,6 +315,19 @@ impl Setting for Option<String> {
     }
 }
 
+/// A name that is never empty.
+impl Setting for String {
+    const UNIT: &'static str = "name";
+
+    fn read(raw: &Raw, _: &Path) -> Result<String, Wrong> {
+        raw.as_text().map(str::to_owned).ok_or_else(|| raw.wrong("write a name in quotes"))
+    }
+
+    fn show(&self) -> String {
+        quote(self)
+    }
+}
+
 /// An enum whose variants are written as words.
 macro_rules! choices {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {

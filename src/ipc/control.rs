@@ -12,8 +12,9 @@ mod running_server;
 
 pub use client::{Control, ControlError};
 pub use report::{
-    Connection, ManagerReport, ProcessReport, ReloadReport, ReloadState, ReloadVerdict, Restarts,
-    SlotVerdict, Status, Throttled, WorkerReport, WorkerState,
+    ClusterReport, Connection, ManagerReport, NodeReport, ProcessReport, ReloadReport,
+    ReloadState, ReloadVerdict, Restarts, SlotVerdict, Status, Throttled, WorkerReport,
+    WorkerState,
 };
 pub use running_server::{Holder, LOCK_FILE, Master, RunningServer, whole_file};
 
@@ -78,9 +79,18 @@ pub enum Request {
         /// A client to leave out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         except: Option<Fd>,
+        /// On this node alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
     },
+    /// Streams a [`NodeReport`] for each node of the cluster, then `ok` with their `count`.
+    Nodes {},
     /// Streams a [`Room`] for each room with members, then `ok` with their `count`.
-    Rooms {},
+    Rooms {
+        /// On this node alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
+    },
     /// Streams a [`Member`](crate::api::rooms::Member) for each member of a room or each
     /// connection of a user, then `ok` with their `count`.
     Members {
@@ -90,6 +100,9 @@ pub enum Request {
         /// Of this user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<String>,
+        /// On this node alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
     },
     /// Sends the body to the members of a room or to a user. Answers with the
     /// [`Tally`](crate::api::rooms::Tally).
@@ -108,6 +121,9 @@ pub enum Request {
         /// A client to leave out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         except: Option<Fd>,
+        /// On this node alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
     },
     /// Closes every connection of a user. Answers with the [`Tally`](crate::api::rooms::Tally).
     CloseUser {
@@ -119,6 +135,9 @@ pub enum Request {
         /// The reason, at most 123 bytes.
         #[serde(default)]
         reason: String,
+        /// On this node alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
     },
     /// Puts a client into a room. Answers with the `verdict`, when every publish finds the member.
     Join {
@@ -331,6 +350,9 @@ impl Answer {
             Verdict::NoUser => {
                 Some(format!("client {fd} is no user's, and that room has presence"))
             }
+            Verdict::LocalOnly => {
+                Some("the engine of the cluster is away: other nodes were not asked".to_owned())
+            }
             Verdict::Unknown => Some(format!(
                 "the worker of client {fd} did not answer in time; it may have been done or not"
             )),
@@ -367,6 +389,13 @@ mod tests {
         Fd::try_from(number).unwrap()
     }
 
+    fn stay<'a>(golden: impl IntoIterator<Item = (&'a str, Request)>) {
+        for (text, request) in golden {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request, "{text}");
+        }
+    }
+
     #[test]
     fn requests_stay_what_they_are_on_the_wire() {
         let golden = [
@@ -377,25 +406,6 @@ mod tests {
             (
                 r#"{"cmd":"connections","room":"r"}"#,
                 Request::Connections { room: Some("r".to_owned()), uid: None },
-            ),
-            (r#"{"cmd":"rooms"}"#, Request::Rooms {}),
-            (
-                r#"{"cmd":"members","room":"r"}"#,
-                Request::Members { room: Some("r".to_owned()), uid: None },
-            ),
-            (
-                r#"{"cmd":"publish","uid":"u","opcode":"text","bytes":5}"#,
-                Request::Publish {
-                    room: None,
-                    uid: Some("u".to_owned()),
-                    opcode: BodyKind::Text,
-                    bytes: 5,
-                    except: None,
-                },
-            ),
-            (
-                r#"{"cmd":"close_user","uid":"u","code":4000,"reason":"bye"}"#,
-                Request::CloseUser { uid: "u".to_owned(), code: 4000, reason: "bye".to_owned() },
             ),
             (
                 r#"{"cmd":"join","fd":123,"room":"r"}"#,
@@ -412,7 +422,12 @@ mod tests {
             ),
             (
                 r#"{"cmd":"broadcast","opcode":"binary","bytes":2,"except":9}"#,
-                Request::Broadcast { opcode: BodyKind::Binary, bytes: 2, except: Some(fd(9)) },
+                Request::Broadcast {
+                    opcode: BodyKind::Binary,
+                    bytes: 2,
+                    except: Some(fd(9)),
+                    here: false,
+                },
             ),
             (
                 r#"{"cmd":"close","fd":123,"code":4000,"reason":"bye"}"#,
@@ -427,10 +442,40 @@ mod tests {
             (r#"{"cmd":"drain","undo":true}"#, Request::Drain { undo: true }),
             (r#"{"cmd":"upgrade"}"#, Request::Upgrade {}),
         ];
-        for (text, request) in golden {
-            assert_eq!(serde_json::to_string(&request).unwrap(), text);
-            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request, "{text}");
-        }
+        stay(golden);
+    }
+
+    #[test]
+    fn requests_about_all_nodes_stay_what_they_are_on_the_wire() {
+        stay([
+            (r#"{"cmd":"nodes"}"#, Request::Nodes {}),
+            (r#"{"cmd":"rooms"}"#, Request::Rooms { here: false }),
+            (r#"{"cmd":"rooms","here":true}"#, Request::Rooms { here: true }),
+            (
+                r#"{"cmd":"members","room":"r"}"#,
+                Request::Members { room: Some("r".to_owned()), uid: None, here: false },
+            ),
+            (
+                r#"{"cmd":"publish","uid":"u","opcode":"text","bytes":5}"#,
+                Request::Publish {
+                    room: None,
+                    uid: Some("u".to_owned()),
+                    opcode: BodyKind::Text,
+                    bytes: 5,
+                    except: None,
+                    here: false,
+                },
+            ),
+            (
+                r#"{"cmd":"close_user","uid":"u","code":4000,"reason":"bye"}"#,
+                Request::CloseUser {
+                    uid: "u".to_owned(),
+                    code: 4000,
+                    reason: "bye".to_owned(),
+                    here: false,
+                },
+            ),
+        ]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::rooms::{Member, Tally, Topic};
+use crate::api::rooms::{EngineWord, Member, Nodes, Tally, Topic};
 
 /// What was answered so far.
 #[derive(Debug, Default)]
@@ -12,9 +12,39 @@ pub struct Gather {
     rooms: BTreeMap<Topic, u64>,
     /// Whether it was told how many are asked.
     is_told: bool,
+    /// Whether other nodes are asked as well, and it was not told yet how many.
+    waits_for_nodes: bool,
 }
 
 impl Gather {
+    /// Of one server, or of all nodes of a cluster.
+    pub fn of(cluster: bool) -> Gather {
+        let mut gather = Gather { waits_for_nodes: cluster, ..Gather::default() };
+        if cluster {
+            // What is not said is not known.
+            gather.tally.nodes = Some(Nodes::default());
+            gather.tally.engine = Some(EngineWord::Away);
+        }
+        gather
+    }
+
+    /// So many other nodes were asked; `None`: nobody knows.
+    pub fn nodes_asked(&mut self, nodes: Option<u32>, away: bool) {
+        self.waits_for_nodes = false;
+        let answered = self.tally.nodes.map_or(0, |nodes| nodes.answered);
+        self.tally.nodes = Some(Nodes { asked: nodes, answered });
+        self.tally.engine = Some(if away { EngineWord::Away } else { EngineWord::Ok });
+    }
+
+    /// A node has answered, and `whole` says whether for all of its workers.
+    pub fn node_counted(&mut self, queued: u64, full: u64, whole: bool) {
+        self.tally.queued += queued;
+        self.tally.full += full;
+        if let Some(nodes) = &mut self.tally.nodes {
+            nodes.answered += u32::from(whole);
+        }
+    }
+
     /// So many more were asked, of whom some could not be.
     pub fn asked(&mut self, workers: u32, refused: u32, last: bool) {
         self.tally.workers += workers;
@@ -45,12 +75,15 @@ impl Gather {
 
     /// Whether nobody is left to answer.
     pub fn is_whole(&self) -> bool {
-        self.is_told && self.tally.answered + self.tally.refused >= self.tally.workers
+        let nodes = self.tally.nodes.unwrap_or_default();
+        let nodes_are = nodes.asked.is_none_or(|asked| nodes.answered >= asked);
+        let workers_are = self.tally.answered + self.tally.refused >= self.tally.workers;
+        self.is_told && workers_are && nodes_are && !self.waits_for_nodes
     }
 
     /// What has come, also where that is not all.
     pub fn finish(self) -> (Tally, Vec<Member>, BTreeMap<Topic, u64>) {
-        let Gather { mut tally, mut members, rooms, is_told } = self;
+        let Gather { mut tally, mut members, rooms, is_told, .. } = self;
         // Whoever was to say whom it asked has not.
         tally.workers += u32::from(!is_told);
         members.sort_unstable();

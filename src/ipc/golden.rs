@@ -9,6 +9,8 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::cluster::messages::*;
+use super::cluster::nodes::{NodeId, NodeRecord};
 use super::codec;
 use super::messages::*;
 use super::scoreboard::Totals;
@@ -72,7 +74,7 @@ fn totals() -> Totals {
     Totals::from(vec![0, 0, 258, 7])
 }
 
-fn info() -> Info {
+pub(super) fn info() -> Info {
     Info {
         fd: Fd::try_from(FD).unwrap(),
         worker: Slot(3),
@@ -200,6 +202,9 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Missed { opcode: Opcode::Binary, except: FD },
         ManagerToWorker::Presence { room: Topic::room("r"), whole: true },
         ManagerToWorker::PresenceAnswer { id: 9 },
+        ManagerToWorker::Engine { away: true },
+        ManagerToWorker::NodesAsked { id: 9, nodes: Some(2), away: false },
+        ManagerToWorker::NodeTally { id: 9, queued: 5, full: 6, whole: true },
         ManagerToWorker::Rooms { id: 9, part: vec![(Topic::room("r"), 2)], last: true },
         ManagerToWorker::Farewell,
     ]);
@@ -262,6 +267,47 @@ fn what_workers_say_to_each_other_stays() {
         WorkerToWorker::Protect { id: 9, fd: FD, on: true },
         WorkerToWorker::Change { id: 9, fd: FD, change: change() },
         WorkerToWorker::Call { id: 9, call: call() },
+    ]);
+}
+
+#[test]
+fn what_is_said_to_and_by_a_courier_stays() {
+    let id = NodeId { node: 5, boot: 258 };
+    let (config, password) = ("{}".to_owned(), Some("p".to_owned()));
+    stays(vec![
+        MasterToCourier::Boot(CourierBoot { epoch: 2, id, since: 3, config, password }),
+        MasterToCourier::LivenessCheck(258),
+        MasterToCourier::Reopen,
+        MasterToCourier::Leave,
+        MasterToCourier::Serials { next: vec![(3, 258)] },
+    ]);
+    stays(vec![
+        CourierToMaster::Hello(hello()),
+        CourierToMaster::Joined,
+        CourierToMaster::Alone { why: "w".to_owned() },
+        CourierToMaster::Refused { why: "w".to_owned() },
+        CourierToMaster::Alive(258),
+        CourierToMaster::Serials { next: vec![(3, 258)] },
+    ]);
+    stays(vec![
+        ManagerToCourier::Begin,
+        ManagerToCourier::Whole,
+        ManagerToCourier::Send { to: To::Members(Topic::room("r")), id: 9 },
+        ManagerToCourier::Interest {
+            number: 9,
+            joined: vec![Topic::room("r")],
+            left: vec![Topic::user("u")],
+        },
+        ManagerToCourier::Load { connections: 3, topics: 4 },
+    ]);
+    let nodes = vec![NodeRecord { node: 5, host: "h".to_owned(), ..NodeRecord::default() }];
+    stays(vec![
+        CourierToManager::Engine(EngineState::Away { since: 3, why: "w".to_owned() }),
+        CourierToManager::Nodes { nodes, certain: true },
+        CourierToManager::Arrived,
+        CourierToManager::Sent { id: 9, nodes: Some(2) },
+        CourierToManager::Noted { number: 9 },
+        CourierToManager::Counts(CourierCounts { sent: 1, ..CourierCounts::default() }),
     ]);
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::rooms::{Call, Change, Member, Topic};
 use crate::api::{Info, Opcode, ProcessId, Verdict};
 use crate::fd::{Slot, WorkerId};
+use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::scoreboard::Totals;
 use crate::sys::rights::Rights;
 
@@ -270,6 +271,13 @@ pub enum MasterToManager {
     },
     /// The control socket was made anew. + fds: the new one.
     Control,
+    /// A courier was started, or the manager was. + fd: the manager's end of its link.
+    Courier {
+        /// How many couriers there were before it, plus one.
+        epoch: u32,
+        /// Which run of which node it serves.
+        id: NodeId,
+    },
 }
 
 /// Everything the manager needs to begin.
@@ -671,6 +679,31 @@ pub enum ManagerToWorker {
     PresenceAnswer {
         /// Which question.
         id: RequestId,
+    },
+    /// Whether what is for other nodes goes anywhere. Control lane.
+    Engine {
+        /// Whether the engine of the cluster is away.
+        away: bool,
+    },
+    /// Your `Call` went to other nodes as well.
+    NodesAsked {
+        /// Which.
+        id: RequestId,
+        /// To how many; `None`: nobody knows.
+        nodes: Option<u32>,
+        /// Whether the engine of the cluster is away.
+        away: bool,
+    },
+    /// The answer of one other node to your `Call`.
+    NodeTally {
+        /// Which.
+        id: RequestId,
+        /// Members that it reached.
+        queued: u64,
+        /// Members that it did not.
+        full: u64,
+        /// Whether all of its workers have answered.
+        whole: bool,
     },
     /// A part of the rooms that your `Call` asked one worker for. Control lane.
     Rooms {

@@ -1,6 +1,7 @@
 //! How the processes of one server talk to each other.
 //!
 //! - [`messages`]: one enum per direction, and what each means.
+//! - [`cluster`]: what is said of other nodes, and to them.
 //! - [`codec`]: the one file that knows bincode.
 //! - [`packet`]: how frames share a datagram.
 //! - [`link`]: a socket to a peer with two bounded lanes, and [`master_link`], the one to the
@@ -12,6 +13,7 @@
 //!
 //! `docs/ipc.md` is the prose; a test keeps its table of messages equal to the enums.
 
+pub mod cluster;
 pub mod codec;
 pub mod control;
 pub mod gather;

@@ -165,13 +165,16 @@ impl Client {
             Request::Status {} => Answer::with(&self.manager.borrow().status()),
             Request::Slow {} => self.slow().await?,
             Request::Connections { room, uid } => self.connections(room, uid).await?,
-            Request::Rooms {} => self.rooms().await?,
-            Request::Members { room, uid } => self.members(room, uid).await?,
-            Request::Publish { room, uid, opcode, bytes, except } => {
-                self.publish(topic(room.as_deref(), uid.as_deref()), (opcode, bytes), except)
-                    .await?
+            Request::Nodes {} => self.nodes().await?,
+            Request::Rooms { here } => self.rooms(here).await?,
+            Request::Members { room, uid, here } => self.members(room, uid, here).await?,
+            Request::Publish { room, uid, opcode, bytes, except, here } => {
+                let topic = topic(room.as_deref(), uid.as_deref());
+                self.publish(topic, (opcode, bytes), except, here).await?
             }
-            Request::CloseUser { uid, code, reason } => self.close_user(&uid, code, &reason).await,
+            Request::CloseUser { uid, code, reason, here } => {
+                self.close_user(&uid, code, &reason, here).await
+            }
             Request::Join { fd, room } => self.change(fd, Change::Join { room, info: None }).await,
             Request::Leave { fd, room } => self.change(fd, Change::Leave { room }).await,
             Request::Bind { fd, uid } => {
@@ -180,8 +183,8 @@ impl Client {
             }
             Request::Session { fd, bytes } => self.session(fd, bytes).await?,
             Request::Push { fd, opcode, bytes } => self.push(fd, opcode, bytes).await?,
-            Request::Broadcast { opcode, bytes, except } => {
-                self.broadcast(opcode, bytes, except).await?
+            Request::Broadcast { opcode, bytes, except, here } => {
+                self.broadcast(opcode, bytes, except, here).await?
             }
             Request::Close { fd, code, reason } => self.close(fd, code, &reason).await,
             Request::Info { fd } => self.info(fd).await,
@@ -236,7 +239,7 @@ impl Client {
                 .collect();
         let mut among = None;
         for topic in topics {
-            let members = gathering::members(&self.manager, topic).await;
+            let members = gathering::members(&self.manager, topic, true).await;
             let fds: HashSet<Fd> = members.into_iter().map(|member| member.fd).collect();
             among = Some(among.map_or_else(|| fds.clone(), |among: HashSet<Fd>| &among & &fds));
         }
@@ -291,6 +294,7 @@ impl Client {
         opcode: BodyKind,
         bytes: usize,
         except: Option<Fd>,
+        here: bool,
     ) -> Result<Answer, Hangup> {
         let body = match self.message(opcode, bytes).await? {
             Ok(body) => body,
@@ -299,7 +303,10 @@ impl Client {
         let except = except.map_or(0, Fd::as_u64);
         let mut manager = self.manager.borrow_mut();
         let wide = Wide::broadcast(None, opcode.into(), except);
-        let workers = manager.spread(wide, Body::Inline(&body));
+        let workers = match here {
+            true => manager.spread(wide, Body::Inline(&body)),
+            false => manager.spread_everywhere(wide, Body::Inline(&body)),
+        };
         Ok(Answer::ok().and("workers", workers))
     }
 
@@ -307,7 +314,8 @@ impl Client {
         if let Err(answer) = check_close(code, reason) {
             return answer;
         }
-        let routed = |id| Routed::Close { origin: Origin::Control, id, code };
+        let origin = Origin::Control;
+        let routed = |id| Routed::Close { origin, id, code, operator: true };
         self.verdict(fd, routed, reason.as_bytes()).await
     }
 

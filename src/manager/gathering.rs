@@ -33,37 +33,48 @@ pub struct Gathered {
     pub rooms: BTreeMap<Topic, u64>,
 }
 
-/// Asks the members of some topics for something and waits for the answers.
-pub async fn ask(manager: &Shared, call: Call, body: &[u8]) -> Gathered {
-    ask_within(PATIENCE, manager, call, body).await
+/// Asks the members of some topics for something and waits for the answers: those of this node
+/// alone, if `here`.
+pub async fn ask(manager: &Shared, call: Call, body: &[u8], here: bool) -> Gathered {
+    let (id, whole) = match here {
+        true => manager.borrow_mut().begin_call_here(call, body),
+        false => manager.borrow_mut().begin_call(call, body),
+    };
+    wait(PATIENCE, manager, id, whole).await
 }
 
-async fn ask_within(patience: Duration, manager: &Shared, call: Call, body: &[u8]) -> Gathered {
-    let (id, whole) = manager.borrow_mut().begin_call(call, body);
+/// Waits for the answers to a call.
+pub async fn wait(
+    patience: Duration,
+    manager: &Shared,
+    id: RequestId,
+    whole: oneshot::Receiver<()>,
+) -> Gathered {
     // What has come by then is told in either case.
     let _ = timeout(patience, whole).await;
     manager.borrow_mut().end_call(id)
 }
 
 /// The members of a topic.
-pub async fn members(manager: &Shared, topic: Topic) -> Vec<Member> {
-    ask(manager, call(topic, ALL, None), &[]).await.members
+pub async fn members(manager: &Shared, topic: Topic, here: bool) -> Vec<Member> {
+    ask(manager, call(topic, ALL, None), &[], here).await.members
 }
 
 /// The users of connections, as far as the workers say at once.
 pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
     let call = Call { topics: Vec::new(), except: 0, act: ALL };
-    let members = ask_within(USERS_PATIENCE, manager, call, &[]).await.members;
+    let (id, whole) = manager.borrow_mut().begin_call_here(call, &[]);
+    let members = wait(USERS_PATIENCE, manager, id, whole).await.members;
     members.into_iter().filter_map(|member| Some((member.fd, member.uid?))).collect()
 }
 
 /// The rooms with the smallest names above one, or from the first on, and how many members each
 /// has. A page that is not full is the last.
-pub async fn rooms(manager: &Shared, after: Option<&Topic>) -> Vec<(Topic, u64)> {
+pub async fn rooms(manager: &Shared, after: Option<&Topic>, here: bool) -> Vec<(Topic, u64)> {
     let call =
         Call { topics: Vec::new(), except: 0, act: Act::Rooms { limit: ROOMS_PAGE as u32 } };
     let after = after.map_or("", Topic::as_str);
-    let rooms = ask(manager, call, after.as_bytes()).await.rooms;
+    let rooms = ask(manager, call, after.as_bytes(), here).await.rooms;
     // What is beyond the page some worker may not have told.
     rooms.into_iter().take(ROOMS_PAGE).collect()
 }
@@ -73,17 +84,36 @@ pub fn call(topic: Topic, act: Act, except: Option<Fd>) -> Call {
     Call { topics: vec![topic], except: except.map_or(0, Fd::as_u64), act }
 }
 
+/// A call of ours as the workers are told it.
+fn wide(id: RequestId, call: Call) -> Wide {
+    let origin = Origin::Control;
+    let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
+    Wide { sender: None, message, reach: Reach::AllBut(Vec::new()) }
+}
+
 impl Manager {
     fn begin_call(&mut self, call: Call, body: &[u8]) -> (RequestId, oneshot::Receiver<()>) {
-        self.last_asked += 1;
-        let id = self.last_asked;
-        let (whole, receiver) = oneshot::channel();
-        self.gathering.insert(id, Gathering { gather: Gather::default(), whole: Some(whole) });
-        let origin = Origin::Control;
-        let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
-        let reach = Reach::AllBut(Vec::new());
-        self.spread(Wide { sender: None, message, reach }, Body::Inline(body));
+        let (id, receiver) = self.begin_gather(Gather::of(self.cluster.is_some()));
+        self.spread_everywhere(wide(id, call), Body::Inline(body));
         (id, receiver)
+    }
+
+    /// Asks the members of this node alone.
+    pub fn begin_call_here(
+        &mut self,
+        call: Call,
+        body: &[u8],
+    ) -> (RequestId, oneshot::Receiver<()>) {
+        let (id, receiver) = self.begin_gather(Gather::default());
+        self.spread(wide(id, call), Body::Inline(body));
+        (id, receiver)
+    }
+
+    fn begin_gather(&mut self, gather: Gather) -> (RequestId, oneshot::Receiver<()>) {
+        self.last_asked += 1;
+        let (whole, receiver) = oneshot::channel();
+        self.gathering.insert(self.last_asked, Gathering { gather, whole: Some(whole) });
+        (self.last_asked, receiver)
     }
 
     fn end_call(&mut self, id: RequestId) -> Gathered {

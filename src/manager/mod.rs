@@ -11,8 +11,10 @@
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
 //! - [`gathering`] is what control commands ask of rooms.
+//! - [`cluster`] is the other nodes, where there are any.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
+mod cluster;
 mod control;
 mod gathering;
 mod listing;
@@ -88,6 +90,8 @@ pub(crate) struct Manager {
     interest: Interest,
     presence: Presence,
     server_ticks: ServerTicks,
+    /// The other nodes; `None` without `[cluster]`.
+    cluster: Option<cluster::Cluster>,
     /// What this manager counts.
     row: Row,
     reloads: Reloads,
@@ -215,6 +219,12 @@ async fn end_orphans(manager: &Shared) {
 impl Manager {
     fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, row: Row, peers: Peers) -> Result<Shared> {
         let settings = Settings::from_json(&boot.config)?;
+        let cluster = settings.node.map(|node| cluster::Cluster::new(node, boot.epoch));
+        let mut interest = Interest::new(boot.epoch);
+        if cluster.is_some() {
+            interest.watch();
+        }
+        let node = settings.node.unwrap_or(0);
         let is_successor = boot.epoch > 1 || boot.begin_with_reload;
         let now = monotonic_ms();
         let scope = if is_successor { Scope::All } else { Scope::Open };
@@ -226,11 +236,12 @@ impl Manager {
                 state: boot.state.clone(),
                 scoreboard: Board::new(boot.departed.clone()),
                 workers: Workers::default(),
-                router: Router::new(boot.state.worker_num),
+                router: Router::new(boot.state.worker_num, node),
                 hold: Hold::new(scope),
                 passes: Passes::new(boot.epoch, !is_successor),
                 direct: Direct::new(boot.epoch),
-                interest: Interest::new(boot.epoch),
+                interest,
+                cluster,
                 presence: Presence::default(),
                 server_ticks: ServerTicks::new(now),
                 row,
@@ -284,6 +295,7 @@ impl Manager {
             }
             MasterToManager::Leave => {}
             MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
+            MasterToManager::Courier { epoch, id } => self.on_courier(epoch, id, fds)?,
             MasterToManager::Control => {
                 let socket = fds.into_iter().next();
                 let missing = || Error::new("Control came without a socket");
@@ -337,6 +349,7 @@ impl Manager {
         if replaces || serves.is_none() {
             self.router.serve(id);
         }
+        self.tell_engine_to(id);
         self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }

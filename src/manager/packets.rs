@@ -102,7 +102,7 @@ impl Manager {
                 self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
             }
             WorkerToManager::Close { id, fd, code } => {
-                self.deliver(Address::Client(fd), Routed::Close { origin, id, code }, body);
+                self.deliver(Address::Client(fd), Routed::closed_by(origin, id, code), body);
             }
             WorkerToManager::Protect { id, fd, on } => {
                 self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);
@@ -112,7 +112,7 @@ impl Manager {
             }
             WorkerToManager::WorkerMessage { to } => self.deliver_to_slot(from, to, body),
             WorkerToManager::Broadcast { opcode, except } => {
-                self.spread(Wide::broadcast(Some(from), opcode, except), body);
+                self.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);
             }
             message @ (WorkerToManager::Change { .. }
             | WorkerToManager::Call { .. }

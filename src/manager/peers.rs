@@ -70,7 +70,8 @@ impl Access {
             | Request::Status {}
             | Request::Slow {}
             | Request::Connections { .. }
-            | Request::Rooms {}
+            | Request::Nodes {}
+            | Request::Rooms { .. }
             | Request::Members { .. }
             | Request::Publish { .. }
             | Request::CloseUser { .. }

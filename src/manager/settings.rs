@@ -20,6 +20,8 @@ pub struct Settings {
     pub presence: Vec<String>,
     /// For which a user without connections is still present.
     pub presence_linger_ms: u64,
+    /// Which node of a cluster this is; `None` without one.
+    pub node: Option<u8>,
     /// Whether the log is the standard output's place too.
     pub daemonize: bool,
 }
@@ -34,6 +36,7 @@ impl Settings {
             heartbeat: config.heartbeat().map(|(idle, interval)| (ms(idle), ms(interval))),
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
+            node: config.node(),
             presence: config.rooms_presence,
             presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,

@@ -44,6 +44,7 @@ impl Manager {
                 .collect(),
             troubles: state.troubles.clone(),
             draining: state.draining,
+            cluster: self.cluster_report(),
             restarts: Restarts {
                 workers: state.worker_restarts,
                 managers: state.manager_restarts,

@@ -47,6 +47,7 @@ pub async fn run(manager: Shared) {
         }
         manager.tell_who_left(now);
         manager.check_deadlines(now);
+        manager.tick_cluster(now);
         manager.master.flush();
     }
 }

@@ -216,6 +216,12 @@ impl WorkerHandle {
         self.answer(&ManagerToWorker::TickAnswer { id, number })
     }
 
+    /// Tells it something of other nodes, or what one of them has answered. An answer that is lost
+    /// is as the silence of a node.
+    pub fn tell_of_nodes(&self, message: &ManagerToWorker) {
+        self.answer(message);
+    }
+
     fn answer(&self, message: &ManagerToWorker) -> bool {
         self.link.answer(message).unwrap_or_else(|error| {
             tracing::error!(worker = %self.id(), %error, "an answer is lost");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Master;
 use crate::api::ProcessId;
-use crate::config::Config;
+use crate::config::{Config, PASSWORD_VARIABLE};
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
@@ -230,6 +230,7 @@ fn try_become_app(record: OwnedFd) -> Result<std::convert::Infallible> {
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID")
+        .env_remove(PASSWORD_VARIABLE)
         .envs(launch.environment)
         .env(APP_SOCKET.0, APP_SOCKET.1.to_string())
         .exec();

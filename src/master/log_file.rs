@@ -94,6 +94,9 @@ impl Master {
         if let Some(log) = self.log_file.duplicate() {
             self.tell_manager(&MasterToManager::Reopen, vec![log]);
         }
+        if let Some(log) = self.log_file.duplicate() {
+            self.courier.reopen(log);
+        }
     }
 
     /// Puts a log aside that has grown to its limit, and begins a new one.

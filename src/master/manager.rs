@@ -55,6 +55,7 @@ impl Master {
                 for index in 0..self.workers.len() {
                     self.attach(index);
                 }
+                self.attach_courier();
                 if let Some(mode) = self.stopping.as_ref().and_then(super::Stopping::mode) {
                     self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
                 }

@@ -8,9 +8,9 @@
 //! The files, by what they are about:
 //! - starting and ending: [`launch`] (what the launcher leaves), [`report`] (the verdict of a
 //!   start), [`signals`], [`stop`], [`notify`] (systemd).
-//! - processes: [`child`]; [`manager`] and [`workers`] live, [`manager_handle`] and
-//!   [`worker_handle`] are what the master has of them, [`worker_start`]; [`apps`], [`slots`],
-//!   [`throttle`], [`protocol`] (what a worker may say).
+//! - processes: [`child`]; [`manager`] and [`workers`] live, [`manager_handle`], [`worker_handle`]
+//!   and [`courier_handle`] are what the master has of them, [`worker_start`]; [`apps`], [`slots`],
+//!   [`throttle`], [`protocol`] (what a worker may say), [`password`] (the courier's).
 //! - what outlives a process: [`listen`], [`lent_listeners`], [`serials`], [`lease`], [`pages`]
 //!   (the counters), [`runtime_dir`], [`log_file`], [`file_checks`].
 //! - change: [`reload`], [`upgrade`].
@@ -18,6 +18,7 @@
 
 mod apps;
 mod child;
+mod courier_handle;
 mod drain;
 mod file_checks;
 mod launch;
@@ -29,6 +30,7 @@ mod manager;
 mod manager_handle;
 mod notify;
 mod pages;
+mod password;
 mod protocol;
 mod reload;
 mod report;
@@ -66,6 +68,7 @@ use nix::unistd::Pid;
 
 pub use apps::become_app;
 pub use launch::Launch;
+pub use password::engine_password;
 pub use report::Word;
 pub use trust::doubts;
 pub use upgrade::rehearse;
@@ -78,6 +81,7 @@ use crate::log;
 use crate::sys::{clock, ending, guard, process};
 use apps::App;
 use child::Child;
+use courier_handle::CourierPlace;
 use file_checks::{FileChecks, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
@@ -132,6 +136,7 @@ struct Master {
     buffer: Vec<u8>,
     worker_restarts: u64,
     manager: ManagerPlace,
+    courier: CourierPlace,
     stopping: Option<Stopping>,
     /// How far a drain is, while there is one.
     drain: Option<drain::Drain>,
@@ -214,6 +219,7 @@ impl Master {
         write_pid_file(&runtime_dir, &config)?;
         let log_file = LogFile::open(&config)?;
         let image = Image::open(&launch.invoked, 1)?;
+        let serials = Serials::open(runtime_dir.dir().try_clone()?, &config)?;
         Ok(Master {
             arguments: process::arguments(),
             started_at: clock::unix_ms(),
@@ -222,7 +228,7 @@ impl Master {
             file_checks: FileChecks::default(),
             report: report.take(),
             signals,
-            serials: Serials::open(runtime_dir.dir().try_clone()?)?,
+            serials,
             listeners,
             control: runtime_dir.control_socket()?,
             runtime_dir,
@@ -237,6 +243,7 @@ impl Master {
             buffer: vec![0; child::MESSAGE_BYTES_MAX],
             worker_restarts: 0,
             manager: ManagerPlace::default(),
+            courier: CourierPlace::default(),
             stopping: None,
             drain: None,
             starting_until_ms: Some(clock::monotonic_ms() + start::MS_MAX),
@@ -288,6 +295,7 @@ impl Master {
         self.reap();
         self.read_workers();
         self.read_manager();
+        self.read_courier();
         self.read_probe();
         for (request, count) in signals {
             self.answer_signal(request, count);
@@ -295,6 +303,7 @@ impl Master {
         let now = clock::monotonic_ms();
         self.tick_stopping(now);
         self.tick_manager(now);
+        self.tick_courier(now);
         self.tick_workers(now);
         self.tick_leases(now);
         self.tick_counts(now);
@@ -313,7 +322,8 @@ impl Master {
         let timeout = PollTimeout::try_from(timeout as i32).unwrap_or(PollTimeout::ZERO);
         let mut descriptors = vec![PollFd::new(self.signals.descriptor(), PollFlags::POLLIN)];
         let children = self.workers.iter().map(|worker| &worker.child);
-        let children = children.chain(self.manager.child()).chain(self.reload.probe());
+        let children = children.chain(self.manager.child()).chain(self.courier.child());
+        let children = children.chain(self.reload.probe());
         for child in children {
             let backed_up =
                 if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
@@ -328,7 +338,7 @@ impl Master {
         for worker in &mut self.workers {
             worker.child.flush();
         }
-        if let Some(child) = self.manager.child_mut() {
+        for child in self.manager.child_mut().into_iter().chain(self.courier.child_mut()) {
             child.flush();
         }
     }
@@ -338,6 +348,7 @@ impl Master {
             Some(now + CHECK_MS),
             self.slots.next_deadline_ms(),
             self.manager.next_deadline_ms(),
+            self.courier.next_deadline_ms(),
             self.reload.next_deadline_ms(),
             self.stopping.as_ref().map(Stopping::deadline_ms),
             self.rehearsal.as_ref().map(Rehearsal::deadline_ms),
@@ -354,8 +365,8 @@ impl Master {
     /// When to send again what a child's link has refused for a reason of which nobody tells when
     /// it is over.
     fn retry_at_ms(&self, now: u64) -> Option<u64> {
-        let mut children =
-            self.workers.iter().map(|worker| &worker.child).chain(self.manager.child());
+        let children = self.workers.iter().map(|worker| &worker.child).chain(self.manager.child());
+        let mut children = children.chain(self.courier.child());
         children.any(Child::is_refused).then_some(now + RETRY_MS)
     }
 
@@ -395,6 +406,8 @@ impl Master {
     fn reaped(&mut self, pid: Pid, how: &str, clean: bool) {
         if self.manager.is(pid) {
             self.manager_died(how, clean);
+        } else if self.courier.is(pid) {
+            self.courier_died(how, clean);
         } else if self.reload.probe().is_some_and(|probe| probe.pid == pid) {
             self.probe_died(how);
         } else if let Some(index) = self.workers.iter().position(|worker| worker.child.pid == pid)
@@ -434,7 +447,8 @@ impl Master {
 
     /// What an operator should know of, as whole sentences.
     fn troubles(&self) -> Vec<String> {
-        self.file_checks.trouble().into_iter().chain(self.serials.trouble()).cloned().collect()
+        let troubles = self.file_checks.trouble().into_iter().chain(self.serials.trouble());
+        troubles.chain(self.courier.trouble()).cloned().collect()
     }
 
     /// How many slots the serving generation has.
@@ -445,7 +459,7 @@ impl Master {
     fn is_over(&self) -> bool {
         let gone =
             self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
-        self.stopping.is_some() && gone
+        self.stopping.is_some() && gone && self.courier.child().is_none()
     }
 
     fn tear_down(self) -> ExitCode {

@@ -13,6 +13,7 @@ use std::io::Read;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::{SERIAL_MAX, Slot};
 use crate::ipc::messages::LEASE_SERIALS;
@@ -36,6 +37,10 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct Serials {
     dir: Dir,
     next: BTreeMap<u8, u64>,
+    /// Whether a file said what was granted before.
+    began_with_file: bool,
+    /// Whether the greatest of file, engine and clock is the next: of a node of a cluster.
+    takes_greatest: bool,
     /// Why the last write failed, if it did.
     trouble: Option<String>,
 }
@@ -45,7 +50,7 @@ impl Serials {
     ///
     /// # Errors
     /// When there is a file and it cannot be read: what it says would be repeated.
-    pub fn open(dir: Dir) -> Result<Serials> {
+    pub fn open(dir: Dir, config: &Config) -> Result<Serials> {
         let path = dir.path().join(FILE);
         let text = match dir.open(FILE, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
             Err(Errno::ENOENT) => Ok(Vec::new()),
@@ -57,13 +62,17 @@ impl Serials {
         };
         let text = text.subject(|| format!("read {}", path.display()))?;
         let text = String::from_utf8(text).unwrap_or_default();
-        Ok(Serials { dir, next: parse(&text), trouble: None })
+        let next = parse(&text);
+        let began_with_file = !next.is_empty();
+        let takes_greatest = config.node().is_some();
+        Ok(Serials { dir, next, began_with_file, takes_greatest, trouble: None })
     }
 
     /// Takes over what the image before this one had granted, which knows better than the file:
     /// that may be gone meanwhile.
-    pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>) -> Serials {
-        Serials { dir, next, trouble: None }
+    pub fn adopt(dir: Dir, next: BTreeMap<u8, u64>, config: &Config) -> Serials {
+        let (began_with_file, takes_greatest) = (true, config.node().is_some());
+        Serials { dir, next, began_with_file, takes_greatest, trouble: None }
     }
 
     /// Goes on in another directory, since the old one is gone.
@@ -75,12 +84,27 @@ impl Serials {
         self.write(&self.next.clone())
     }
 
+    /// The engine of the cluster says how far this node has come.
+    pub fn learn(&mut self, known: &[(u8, u64)]) {
+        for (slot, next) in known {
+            let known = self.next.entry(*slot).or_default();
+            *known = (*known).max((*next).min(NEXT_MAX));
+        }
+    }
+
     /// The first serial of a block that nobody ever had.
     ///
     /// # Errors
     /// When the file cannot be written, or when the slot has no block left.
     pub fn lease(&mut self, slot: Slot) -> Result<u64> {
-        let first = block(&self.next, slot, clock_base(clock::unix_ms() / 1000));
+        self.lease_after(slot, clock_base(clock::unix_ms() / 1000))
+    }
+
+    fn lease_after(&mut self, slot: Slot, base: u64) -> Result<u64> {
+        if self.takes_greatest && base <= NEXT_MAX - LEASE_SERIALS {
+            self.learn(&[(slot.0, base)]);
+        }
+        let first = block(&self.next, slot, base);
         let first = first.ok_or_else(|| {
             Error::new(format!(
                 "slot {slot} has given out all of its {SERIAL_MAX} numbers: stop the server and \
@@ -93,6 +117,11 @@ impl Serials {
         self.write(&next)?;
         self.next = next;
         Ok(first)
+    }
+
+    /// Whether it was known at the start what was granted before.
+    pub fn began_with_file(&self) -> bool {
+        self.began_with_file
     }
 
     /// The slots with their next serials.
@@ -158,7 +187,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Serials> {
-        Serials::open(at(path))
+        Serials::open(at(path), &Config::default())
     }
 
     #[test]
@@ -169,6 +198,38 @@ mod tests {
         assert_eq!(serials.lease(Slot(1)).unwrap(), first + LEASE_SERIALS);
         let mut again = open(dir.path()).unwrap();
         assert_eq!(again.lease(Slot(1)).unwrap(), first + 2 * LEASE_SERIALS);
+    }
+
+    #[test]
+    fn no_number_is_given_twice_while_one_of_file_engine_and_clock_is_whole() {
+        const MARGIN: u64 = 4 * LEASE_SERIALS;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, mut given) = (0, std::collections::BTreeSet::new());
+        // A slow clock of a busy node, which has come far before.
+        let mut clock = 1_000_u64;
+        for restart in 0..60_u64 {
+            // Two of the three are lost or set back, in turn; the engine is behind by what was
+            // granted since it was told last at the most.
+            let lost = restart % 3;
+            if lost != 0 {
+                let _ = fs::remove_file(dir.path().join("serials"));
+            }
+            let engine_says = if lost != 1 { engine / 2 } else { engine };
+            let now = if lost != 2 { 1 } else { clock };
+            let mut serials = open(dir.path()).unwrap();
+            serials.takes_greatest = true;
+            serials.learn(&[(3, engine_says)]);
+            for _ in 0..=restart % 4 {
+                let first = serials.lease_after(Slot(3), now).unwrap();
+                assert!(given.insert(first), "{first} comes again, restart {restart}");
+                let before = given.range(..first).next_back();
+                assert!(before.is_none_or(|before| before + LEASE_SERIALS <= first));
+                engine = engine.max(first + LEASE_SERIALS + MARGIN);
+                // No worker is granted more than the clock counts, or the clock says nothing.
+                clock = clock.max(first + LEASE_SERIALS);
+            }
+        }
+        assert!(given.len() as u64 * LEASE_SERIALS > 1_000_000);
     }
 
     #[test]
@@ -220,7 +281,8 @@ mod tests {
         fs::create_dir(dir.path().join("serials")).unwrap();
         assert!(open(dir.path()).is_err());
         fs::remove_dir(dir.path().join("serials")).unwrap();
-        let mut serials = Serials::adopt(at(dir.path()), BTreeMap::from([(1, far)]));
+        let mut serials =
+            Serials::adopt(at(dir.path()), BTreeMap::from([(1, far)]), &Config::default());
         assert_eq!(serials.lease(Slot(1)).unwrap(), far);
     }
 }

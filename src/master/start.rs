@@ -42,6 +42,10 @@ impl Master {
 
     /// What a start waits for still.
     fn start_waits_for(&self) -> String {
+        if self.waits_for_number() {
+            let why = self.courier.trouble().map_or("no answer yet", String::as_str);
+            return format!("the number of this node in the cluster ({why})");
+        }
         let mut waits = Vec::new();
         for slot in self.slots.serving() {
             if self.ready_worker(slot, self.image.generation).is_some() {

@@ -90,18 +90,24 @@ impl Master {
             worker.child.signal(signal);
         }
         self.kill_all_apps();
-        for child in self.manager.child().into_iter().chain(self.reload.probe()) {
+        let others = self.manager.child().into_iter().chain(self.courier.child());
+        for child in others.chain(self.reload.probe()) {
             child.signal(signal);
         }
     }
 
     pub(super) fn tick_stopping(&mut self, now: u64) {
         let workers_gone = self.workers.is_empty();
+        let manager_gone = self.manager.child().is_none();
         let Some(stopping) = &mut self.stopping else { return };
         if workers_gone && !stopping.manager_told {
             stopping.manager_told = true;
             stopping.deadline_ms = now + GRACE_MS;
             self.tell_manager(&MasterToManager::Leave, Vec::new());
+        } else if workers_gone && manager_gone && !self.courier.has_taken_leave() {
+            // Last, for what the others have still said.
+            stopping.deadline_ms = now + GRACE_MS;
+            self.courier.take_leave();
         } else if now >= stopping.deadline_ms {
             stopping.deadline_ms = now + GRACE_MS;
             tracing::warn!("the time is over: killing the processes that are left");

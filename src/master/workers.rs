@@ -28,7 +28,7 @@ impl Master {
                 worker.child.signal(Signal::SIGKILL);
             }
         }
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.waits_for_number() {
             return;
         }
         for slot in self.slots.due(now) {

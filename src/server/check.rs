@@ -4,12 +4,22 @@ use serde_json::json;
 
 use super::command::ExitStatus;
 use super::launcher::invoked_path;
-use super::obstacles::obstacles;
+use super::obstacles::{Obstacle, obstacle, obstacles};
 use crate::config::{Config, ConfigErrors, Sources};
+use crate::courier::{self, Description};
+use crate::error::Error;
+use crate::master::engine_password;
 
 /// Checks a configuration that was read without a fault.
-pub(super) fn check(sources: &Sources, config: &Config, json: bool) -> ExitStatus {
-    let found = obstacles(sources, &invoked_path(), config);
+pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: bool) -> ExitStatus {
+    let mut found = obstacles(sources, &invoked_path(), config);
+    let engine = match connect && found.is_empty() {
+        true => ask_engine(config).map_err(|obstacle| found.push(obstacle)).ok(),
+        false => None,
+    };
+    let engine_doubts = engine.as_ref().map_or(&[][..], |engine| &engine.doubts);
+    let doubts: Vec<String> =
+        config.doubts().into_iter().chain(engine_doubts.iter().cloned()).collect();
     found.iter().for_each(|obstacle| eprintln!("wsd: {obstacle}"));
     if json {
         let errors: Vec<_> = found
@@ -21,7 +31,8 @@ pub(super) fn check(sources: &Sources, config: &Config, json: bool) -> ExitStatu
             json!({
                 "ok": found.is_empty(),
                 "errors": errors,
-                "doubts": config.doubts(),
+                "doubts": doubts,
+                "engine": engine.as_ref().map(|engine| &engine.what),
                 "config": config,
             })
         );
@@ -31,11 +42,31 @@ pub(super) fn check(sources: &Sources, config: &Config, json: bool) -> ExitStatu
     }
     if !json {
         println!("the configuration is good");
-        for doubt in config.doubts() {
+        if let Some(engine) = &engine {
+            println!("{}", engine.what);
+        }
+        for doubt in doubts {
             println!("but {doubt}");
         }
     }
     ExitStatus::Done
+}
+
+/// What the engine of the cluster says, in a sentence, and what is doubtful about it.
+fn ask_engine(config: &Config) -> Result<Description, Obstacle> {
+    let Some(address) = &config.cluster.engine else {
+        return Err(obstacle("cluster.engine", "is empty, so there is no engine to connect to"));
+    };
+    let told = |error: Error| obstacle("cluster.engine", format!("{address}: {error}"));
+    let password = engine_password(config).map_err(told)?;
+    let (mut engine, nodes) = courier::check(config, password).map_err(told)?;
+    let name = &config.cluster.name;
+    engine.what = format!(
+        "{} answers at {address}; {} nodes of the cluster {name} are there",
+        engine.what,
+        nodes.len()
+    );
+    Ok(engine)
 }
 
 /// Tells the faults of a configuration as JSON.

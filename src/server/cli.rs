@@ -2,8 +2,6 @@
 //! script against; `docs/operations.md` has the exit statuses.
 
 use std::ffi::OsString;
-use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,12 +90,21 @@ enum Command {
         #[arg(long, value_name = "UID")]
         uid: Option<String>,
     },
+    /// List the nodes of the cluster, as this one knows them.
+    Nodes,
     /// List the rooms that have members, and how many.
-    Rooms,
+    Rooms {
+        /// Of this node of a cluster alone.
+        #[arg(long)]
+        here: bool,
+    },
     /// List the members of a room.
     Members {
         /// The room.
         room: String,
+        /// Of this node of a cluster alone.
+        #[arg(long)]
+        here: bool,
     },
     /// Send a text message to the members of a room, and say how many got it.
     Publish {
@@ -111,6 +118,9 @@ enum Command {
         /// Leave this client out.
         #[arg(long, value_name = "FD")]
         except: Option<Fd>,
+        /// To the members of this node of a cluster alone.
+        #[arg(long)]
+        here: bool,
     },
     /// Show what is known of one client.
     Info {
@@ -131,6 +141,9 @@ enum Command {
         /// Send it as a binary message.
         #[arg(long)]
         binary: bool,
+        /// With --uid: to the connections of this node of a cluster alone.
+        #[arg(long, requires = "uid")]
+        here: bool,
     },
     /// Push a text message to every client.
     Broadcast {
@@ -142,6 +155,9 @@ enum Command {
         /// Leave this client out.
         #[arg(long, value_name = "FD")]
         except: Option<Fd>,
+        /// To the clients of this node of a cluster alone.
+        #[arg(long)]
+        here: bool,
     },
     /// Close one client's connection; status 4 when it is gone.
     Close {
@@ -155,7 +171,11 @@ enum Command {
         reason: String,
     },
     /// Check the configuration, and what else a start would fail on. Binds nothing.
-    Check,
+    Check {
+        /// Ask the engine of the cluster as well, and say what answers.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Open the log file anew, after it was rotated.
     Reopen,
     /// Take no new clients, keep those that are there, and end when the last is gone.
@@ -232,11 +252,12 @@ pub fn run(server: Server) -> ExitCode {
         sources.set.push(("daemonize".to_owned(), "true".to_owned()));
     }
     // A command to a running server needs nothing of the configuration but where the server is.
-    let strict = matches!(command, Command::Start(_) | Command::Restart(_) | Command::Check);
+    let strict =
+        matches!(command, Command::Start(_) | Command::Restart(_) | Command::Check { .. });
     let config = match launcher::load(&server, &sources, strict) {
         Ok(config) => config,
         Err(errors) => {
-            if matches!(command, Command::Check) && options.json {
+            if matches!(command, Command::Check { .. }) && options.json {
                 check::print_errors(&errors);
             }
             eprintln!("{errors}");
@@ -255,7 +276,9 @@ pub fn run(server: Server) -> ExitCode {
                 status => status.into(),
             }
         }
-        Command::Check => check::check(&sources, &config, options.json).into(),
+        Command::Check { connect } => {
+            check::check(&sources, &config, connect, options.json).into()
+        }
         command => carry_out(command, &config, options.json).into(),
     }
 }
@@ -299,33 +322,36 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         Command::Status => command::status(dir, json),
         Command::Connections { slow: true, .. } => command::slow(dir, json),
         Command::Connections { room, uid, .. } => command::connections(dir, room, uid, json),
-        Command::Rooms => command::rooms(dir, json),
-        Command::Members { room } => command::members(dir, &room, json),
-        Command::Publish { room, text, binary, except } => match message(text) {
-            Ok(text) => command::publish(dir, &room, except, (kind(binary), &text), json),
+        Command::Nodes => command::nodes(dir, json),
+        Command::Rooms { here } => command::rooms(dir, here, json),
+        Command::Members { room, here } => command::members(dir, &room, here, json),
+        Command::Publish { room, text, binary, except, here } => match command::message(text) {
+            Ok(text) => command::publish(dir, &room, (except, here), (kind(binary), &text), json),
             Err(status) => status,
         },
         Command::Info { fd } => command::info(dir, fd, json),
-        Command::Push { fd, text, uid, binary } => {
-            match command::whom(fd, text, uid).and_then(|(to, text)| Ok((to, message(text)?))) {
+        Command::Push { fd, text, uid, binary, here } => {
+            match command::whom(fd, text, uid)
+                .and_then(|(to, text)| Ok((to, command::message(text)?)))
+            {
                 Ok((command::To::Client(fd), text)) => {
                     command::push(dir, fd, kind(binary), &text, json)
                 }
                 Ok((command::To::User(uid), text)) => {
-                    command::push_uid(dir, &uid, (kind(binary), &text), json)
+                    command::push_uid(dir, &uid, here, (kind(binary), &text), json)
                 }
                 Err(status) => status,
             }
         }
-        Command::Broadcast { text, binary, except } => match message(text) {
-            Ok(text) => command::broadcast(dir, kind(binary), except, &text, json),
+        Command::Broadcast { text, binary, except, here } => match command::message(text) {
+            Ok(text) => command::broadcast(dir, kind(binary), (except, here), &text, json),
             Err(status) => status,
         },
         Command::Close { fd, code, reason } => command::close(dir, fd, code, &reason, json),
         Command::Reopen => command::reopen(dir),
         Command::Drain { undo, wait } => command::drain(dir, undo, wait),
         // These were taken care of before.
-        Command::Check
+        Command::Check { .. }
         | Command::Start(_)
         | Command::Restart(_)
         | Command::Token { .. }
@@ -346,20 +372,6 @@ fn end(config: &Config) -> ExitStatus {
         Err(error) => {
             eprintln!("wsd: {error}");
             ExitStatus::Failed
-        }
-    }
-}
-
-fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {
-    if text != "-" {
-        return Ok(text.into_vec());
-    }
-    let mut bytes = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => {
-            eprintln!("wsd: cannot read the message from standard input: {error}");
-            Err(ExitStatus::Failed)
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::{Config, HandlerName, ListenAddr, Sources};
 use crate::error::Result;
-use crate::master::doubts;
+use crate::master::{doubts, engine_password};
 use crate::sys::fork::ask_child;
 
 /// Where a program without a slash in its name is looked for where PATH is not set (`execvp`).
@@ -35,7 +35,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-fn obstacle(key: &'static str, text: impl Into<String>) -> Obstacle {
+pub(super) fn obstacle(key: &'static str, text: impl Into<String>) -> Obstacle {
     Obstacle { key, text: text.into() }
 }
 
@@ -52,6 +52,10 @@ pub(super) fn obstacles(sources: &Sources, program: &Path, config: &Config) -> V
         found.push(obstacle("", error.to_string()));
     }
     found.extend(places(config));
+    if let (Some(_), Err(error)) = (config.node(), engine_password(config)) {
+        // The sentence names the key itself.
+        found.push(obstacle("", error.to_string()));
+    }
     if config.handler == HandlerName::App {
         found.extend(application(config, found.is_empty()));
     }

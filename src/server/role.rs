@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ipc::codec;
 use crate::ipc::messages::{Hello, MasterToProbe, ProbeToMaster};
 use crate::sys::{packet, process};
-use crate::{manager, master, worker};
+use crate::{courier, manager, master, worker};
 
 /// A process of a server, with what its launcher left at descriptor 3.
 pub enum Role {
@@ -21,6 +21,8 @@ pub enum Role {
     Master(OwnedFd),
     /// `wsd: manager`.
     Manager(OwnedFd),
+    /// `wsd: courier`.
+    Courier(OwnedFd),
     /// `wsd: worker 0`.
     Worker(OwnedFd),
     /// `wsd: rehearsal`: says whether this image can take a server over, and leaves.
@@ -45,6 +47,7 @@ impl Role {
         match title.split(' ').next() {
             Some("master") => Ok(Some(Role::Master(link))),
             Some("manager") => Ok(Some(Role::Manager(link))),
+            Some("courier") => Ok(Some(Role::Courier(link))),
             Some("worker") => Ok(Some(Role::Worker(link))),
             Some("probe") => Ok(Some(Role::Probe(link))),
             Some("app") => Ok(Some(Role::App(link))),
@@ -64,6 +67,7 @@ impl Role {
         match self {
             Role::Master(record) => master::run(record),
             Role::Manager(link) => manager::run(link),
+            Role::Courier(link) => courier::run(link),
             Role::Worker(link) => worker::run(link, privileged, make),
             Role::Probe(link) => code(probe(&link, base)),
             Role::App(record) => code(Err(master::become_app(record))),

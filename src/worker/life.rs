@@ -187,6 +187,7 @@ fn build(
     let base = Base {
         id: boot.is.id,
         worker_num: Cell::new(boot.is.worker_num),
+        engine_away: Cell::new(settings.in_cluster),
         phase: Cell::new(Phase::Starting),
         changed: Notify::new(),
         stop_http: tokio::sync::watch::channel(false).0,

@@ -145,6 +145,8 @@ impl Worker {
             | ManagerToWorker::Rooms { .. }
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
+            | ManagerToWorker::NodesAsked { .. }
+            | ManagerToWorker::NodeTally { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,
             ManagerToWorker::Farewell => self.farewell(),
             ManagerToWorker::Verdict { id, verdict } => self.answer_verdict(id, verdict),
@@ -169,6 +171,7 @@ impl Worker {
                 self.drain(jitter_ms, deadline_ms);
             }
             ManagerToWorker::WorkerNum(num) => self.worker_num.set(num),
+            ManagerToWorker::Engine { away } => self.engine_away.set(away),
             ManagerToWorker::Direct { link, to } => self.go_direct(link, to, only(fds)?)?,
             ManagerToWorker::EndDirect { link } => self.told_indirect(link),
             ManagerToWorker::Peer { link, from } => self.on_peer(link, from, only(fds)?)?,

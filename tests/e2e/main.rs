@@ -15,6 +15,7 @@ mod attacks;
 mod attacks_api;
 mod browser;
 mod churn;
+mod cluster;
 mod command_line;
 mod configuration;
 mod drain;

@@ -38,6 +38,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &[
             "config/addr",
             "config/command",
+            "config/engine",
             "config/errors",
             "config/hosts",
             "config/keys",

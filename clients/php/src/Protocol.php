@@ -91,7 +91,7 @@ final class Protocol
     public const WANT_PRESENCE = 1;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
-        'no_user'];
+        'no_user', 'local_only'];
 
     /** One frame as bytes. */
     public static function frame(

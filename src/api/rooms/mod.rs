@@ -180,12 +180,41 @@ pub struct Tally {
     pub answered: u32,
     /// How many of these could not be asked, since what waits for them is at its limit.
     pub refused: u32,
+    /// The other nodes of the cluster; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Nodes>,
+    /// Whether the cluster's engine carried the question; `None` without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineWord>,
+}
+
+/// The other nodes, in a [`Tally`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Nodes {
+    /// How many have subscribed and so were asked, by the engine's word; `None` where nobody
+    /// knows.
+    pub asked: Option<u32>,
+    /// How many of these have answered for all of their workers.
+    pub answered: u32,
+}
+
+/// Whether the engine of a cluster was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EngineWord {
+    /// It took what was sent.
+    Ok,
+    /// It did not: only this node was asked.
+    Away,
 }
 
 impl Tally {
-    /// Whether every worker that may have members has answered.
+    /// Whether every worker that may have members has answered, on every node.
     pub fn is_whole(&self) -> bool {
-        self.answered == self.workers
+        let nodes = self.nodes.is_none_or(|nodes| nodes.asked == Some(nodes.answered));
+        self.answered == self.workers && nodes
     }
 
     /// The tally as a verdict: `Gone` if nobody was there.
@@ -212,6 +241,16 @@ impl fmt::Display for Tally {
         let silent = self.workers.saturating_sub(self.answered + self.refused);
         if silent > 0 {
             write!(f, ", {silent} of {} workers did not answer", self.workers)?;
+        }
+        match (self.engine, self.nodes) {
+            (Some(EngineWord::Away), _) => {
+                write!(f, ", other nodes were not asked: the engine is away")?
+            }
+            (_, Some(Nodes { asked: None, .. })) => write!(f, ", nobody knows of other nodes")?,
+            (_, Some(Nodes { asked: Some(asked), answered })) if answered < asked => {
+                write!(f, ", {} of {asked} nodes did not answer", asked - answered)?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -355,6 +394,7 @@ mod tests {
             workers,
             answered,
             refused,
+            ..Tally::default()
         };
         assert_eq!(tally(3, 0, 2, 2, 0).to_string(), "queued for 3");
         assert_eq!(

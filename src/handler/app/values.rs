@@ -16,6 +16,7 @@ pub fn verdict_code(verdict: Verdict) -> u16 {
         Verdict::TooBig => 4,
         Verdict::Unknown => 5,
         Verdict::NoUser => 8,
+        Verdict::LocalOnly => 9,
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Status {
     /// last is gone.
     #[serde(default)]
     pub draining: bool,
+    /// The cluster, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterReport>,
     /// Processes started again after a crash.
     pub restarts: Restarts,
     /// The manager itself.
@@ -57,6 +60,58 @@ pub struct Status {
     /// Processor time of the master so far, in milliseconds.
     #[serde(default)]
     pub cpu_ms: u64,
+}
+
+/// What this node knows of its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterReport {
+    /// Which node this is.
+    pub node: u8,
+    /// Nodes that are there, this one among them.
+    pub nodes: u64,
+    /// Since when the engine is away, in milliseconds since 1970; `None`: it is there.
+    pub away_since: Option<u64>,
+    /// Why it is away.
+    pub why: Option<String>,
+    /// Rooms and users that this node has subscribed to.
+    pub topics: u64,
+    /// Messages to other nodes that the engine took.
+    pub sent: u64,
+    /// Messages of other nodes.
+    pub received: u64,
+    /// Messages that were not given to the engine, since it was away.
+    pub unsent: u64,
+    /// Messages of other nodes that were lost here, since nobody took them in time.
+    pub dropped: u64,
+    /// What came on the cluster's channels and was no envelope.
+    pub garbled: u64,
+    /// Times that messages may have been lost on their way here.
+    pub gaps: u64,
+    /// Connections to the engine that were made.
+    pub connects: u64,
+}
+
+/// A node of the cluster, as `nodes` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Which.
+    pub node: u8,
+    /// Whether it is the one that was asked.
+    pub here: bool,
+    /// The name of its machine.
+    pub host: String,
+    /// The version of its image.
+    pub version: String,
+    /// When it was started, in milliseconds since 1970.
+    pub since: u64,
+    /// Its open connections.
+    pub connections: u64,
+    /// Rooms and users that it has members of.
+    pub topics: u64,
+    /// Microseconds from its last probe to the return of that, by the engine; 0: none yet.
+    pub lag_us: u64,
+    /// Times that messages may have been lost on their way to it.
+    pub gaps: u64,
 }
 
 /// A worker process.

@@ -15,10 +15,19 @@ const ONE_OF_TWO: &str = "name a room or a uid, and not both";
 const LINES: usize = 256;
 
 impl Client {
-    pub(super) async fn rooms(&mut self) -> Result<Answer, Hangup> {
+    /// The nodes of the cluster.
+    pub(super) async fn nodes(&mut self) -> Result<Answer, Hangup> {
+        let reports = self.manager.borrow().node_reports();
+        match reports {
+            Some(reports) => self.list(&reports).await,
+            None => Ok(Answer::failed("this server is in no cluster: cluster.engine is empty")),
+        }
+    }
+
+    pub(super) async fn rooms(&mut self, here: bool) -> Result<Answer, Hangup> {
         let (mut after, mut count) = (None, 0);
         loop {
-            let page = gathering::rooms(&self.manager, after.as_ref()).await;
+            let page = gathering::rooms(&self.manager, after.as_ref(), here).await;
             let rooms = page
                 .iter()
                 .map(|(room, members)| Room { room: room.name().to_owned(), members: *members });
@@ -35,11 +44,12 @@ impl Client {
         &mut self,
         room: Option<String>,
         uid: Option<String>,
+        here: bool,
     ) -> Result<Answer, Hangup> {
         let Some(topic) = topic(room.as_deref(), uid.as_deref()) else {
             return Ok(Answer::failed(ONE_OF_TWO));
         };
-        let members = gathering::members(&self.manager, topic).await;
+        let members = gathering::members(&self.manager, topic, here).await;
         self.list(&members).await
     }
 
@@ -61,6 +71,7 @@ impl Client {
         topic: Option<Topic>,
         (opcode, bytes): (BodyKind, usize),
         except: Option<Fd>,
+        here: bool,
     ) -> Result<Answer, Hangup> {
         let body = match self.message(opcode, bytes).await? {
             Ok(body) => body,
@@ -68,16 +79,24 @@ impl Client {
         };
         let Some(topic) = topic else { return Ok(Answer::failed(ONE_OF_TWO)) };
         let call = gathering::call(topic, Act::Publish(opcode.into()), except);
-        Ok(tally(&gathering::ask(&self.manager, call.clone(), &body).await.tally, &call))
+        let gathered = gathering::ask(&self.manager, call.clone(), &body, here).await;
+        Ok(tally(&gathered.tally, &call))
     }
 
-    pub(super) async fn close_user(&mut self, uid: &str, code: u16, reason: &str) -> Answer {
+    pub(super) async fn close_user(
+        &mut self,
+        uid: &str,
+        code: u16,
+        reason: &str,
+        here: bool,
+    ) -> Answer {
         if let Err(answer) = check_close(code, reason) {
             return answer;
         }
         let act = Act::Close { code, operator: true };
         let call = gathering::call(Topic::user(uid), act, None);
-        tally(&gathering::ask(&self.manager, call.clone(), reason.as_bytes()).await.tally, &call)
+        let gathered = gathering::ask(&self.manager, call.clone(), reason.as_bytes(), here).await;
+        tally(&gathered.tally, &call)
     }
 
     pub(super) async fn change(&mut self, fd: Fd, change: Change) -> Answer {

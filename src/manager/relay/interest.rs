@@ -32,12 +32,31 @@ struct Part {
 pub struct Interest {
     by_topic: HashMap<Topic, Vec<Part>>,
     last_mark: Mark,
+    /// Topics that somebody has become interested in, or nobody is any more, where that is
+    /// wanted.
+    changes: Option<Vec<Topic>>,
 }
 
 impl Interest {
     /// Nobody's yet, for the manager of this epoch: no two managers give the same mark.
     pub fn new(epoch: u32) -> Interest {
-        Interest { by_topic: HashMap::new(), last_mark: u64::from(epoch) << 32 }
+        let last_mark = u64::from(epoch) << 32;
+        Interest { by_topic: HashMap::new(), last_mark, changes: None }
+    }
+
+    /// Notes from here on which topics change between some interest and none.
+    pub fn watch(&mut self) {
+        self.changes = Some(Vec::new());
+    }
+
+    /// The topics that have changed so since the last time, some perhaps back again.
+    pub fn take_changes(&mut self) -> Vec<Topic> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether any worker may have members.
+    pub fn has_any(&self, topic: &Topic) -> bool {
+        self.by_topic.contains_key(topic)
     }
 
     /// How many topics somebody is interested in.
@@ -89,13 +108,22 @@ impl Interest {
 
     /// A worker is no more.
     pub fn forget(&mut self, worker: WorkerId) {
-        self.by_topic.retain(|_, parts| {
+        let changes = &mut self.changes;
+        self.by_topic.retain(|topic, parts| {
             parts.retain(|part| part.worker != worker);
+            if parts.is_empty() {
+                changes.iter_mut().for_each(|changes| changes.push(topic.clone()));
+            }
             !parts.is_empty()
         });
     }
 
     fn part(&mut self, worker: WorkerId, topic: Topic) -> &mut Part {
+        if let Some(changes) = &mut self.changes
+            && !self.by_topic.contains_key(&topic)
+        {
+            changes.push(topic.clone());
+        }
         let parts = self.by_topic.entry(topic).or_default();
         let index = parts.iter().position(|part| part.worker == worker).unwrap_or_else(|| {
             parts.push(Part { worker, told: false, mark: 0 });
@@ -113,7 +141,10 @@ impl Interest {
             parts.swap_remove(index);
         }
         if entry.get().is_empty() {
-            entry.remove();
+            let (topic, _) = entry.remove_entry();
+            if let Some(changes) = &mut self.changes {
+                changes.push(topic);
+            }
         }
     }
 }

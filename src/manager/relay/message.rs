@@ -23,7 +23,7 @@ pub enum Routed {
     /// A push.
     Push { origin: Origin, id: RequestId, opcode: Opcode },
     /// A close.
-    Close { origin: Origin, id: RequestId, code: u16 },
+    Close { origin: Origin, id: RequestId, code: u16, operator: bool },
     /// A mark on a client.
     Protect { origin: Origin, id: RequestId, on: bool },
     /// A question.
@@ -35,6 +35,11 @@ pub enum Routed {
 }
 
 impl Routed {
+    /// A close that a handler asks for, not an operator.
+    pub fn closed_by(origin: Origin, id: RequestId, code: u16) -> Routed {
+        Routed::Close { origin, id, code, operator: false }
+    }
+
     /// Bytes that it holds besides its body.
     pub fn weight(&self) -> usize {
         match self {
@@ -64,8 +69,7 @@ impl Routed {
             Routed::Push { origin, id, opcode } => {
                 ManagerToWorker::Push { origin, id, fd, opcode }
             }
-            Routed::Close { origin, id, code } => {
-                let operator = origin == Origin::Control;
+            Routed::Close { origin, id, code, operator } => {
                 ManagerToWorker::Close { origin, id, fd, code, operator }
             }
             Routed::Protect { origin, id, on } => ManagerToWorker::Protect { origin, id, fd, on },

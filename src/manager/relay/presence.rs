@@ -1,17 +1,27 @@
-//! Who is present in which room, as the workers say. Pure: a user is there while any worker has a
-//! connection of that user in the room.
+//! Who is present in which room, as the workers and the other nodes say. Pure: a user is there
+//! while any worker of any node has a connection of that user in the room.
 //!
-//! A worker says how many it has, and not what has changed, so hearing it twice does no harm.
+//! Each says how many it has, and not what has changed, so hearing it twice does no harm.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
+use crate::ipc::cluster::nodes::NodeId;
 
-/// The connections of one user that one worker has in a room.
+/// Who has connections of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A worker of this node.
+    Worker(WorkerId),
+    /// Another node, all of its workers together.
+    Node(NodeId),
+}
+
+/// The connections of one user that one holder has in a room.
 #[derive(Debug, Clone)]
 struct Part {
-    worker: WorkerId,
+    holder: Holder,
     count: u32,
     info: Option<String>,
 }
@@ -28,11 +38,24 @@ struct User {
     leaves_at: Option<u64>,
 }
 
+fn is_own(part: &&Part) -> bool {
+    matches!(part.holder, Holder::Worker(_))
+}
+
+fn present<'a>(uid: &str, parts: impl IntoIterator<Item = &'a Part>) -> Present {
+    let (mut count, mut info) = (0, None);
+    for part in parts {
+        count += part.count;
+        info = info.or_else(|| part.info.clone());
+    }
+    Present::new(uid.to_owned(), count, info)
+}
+
 impl User {
     fn present(&self, uid: &str) -> Present {
-        let count = self.parts.iter().map(|part| part.count).sum();
-        let info = self.parts.iter().find_map(|part| part.info.clone());
-        Present::new(uid.to_owned(), count, info.or_else(|| self.info.clone()))
+        let mut present = present(uid, &self.parts);
+        present.info = present.info.or_else(|| self.info.clone());
+        present
     }
 
     /// What the room has to be told now that the connections have changed. Who has no connection
@@ -61,21 +84,21 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// A worker has so many connections of a user in a room. The answer is the user, if it has
+    /// A holder has so many connections of a user in a room. The answer is the user, if it has
     /// come by that or is gone: another count is no news. `linger_ms`: for how long a user without
     /// connections is still there.
     pub fn set(
         &mut self,
-        worker: WorkerId,
+        holder: Holder,
         (room, uid): (Topic, String),
         (count, info): (u32, Option<String>),
         now: u64,
         linger_ms: u64,
     ) -> Option<Present> {
         let user = self.rooms.entry(room.clone()).or_default().entry(uid.clone()).or_default();
-        match user.parts.iter_mut().find(|part| part.worker == worker) {
+        match user.parts.iter_mut().find(|part| part.holder == holder) {
             Some(part) => (part.count, part.info) = (count, info),
-            None => user.parts.push(Part { worker, count, info }),
+            None => user.parts.push(Part { holder, count, info }),
         }
         user.parts.retain(|part| part.count > 0);
         let news = user.news(&uid, now, linger_ms);
@@ -86,13 +109,13 @@ impl Presence {
         news
     }
 
-    /// A worker is no more. The answer is who is gone by that.
-    pub fn forget(&mut self, worker: WorkerId, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
+    /// A holder is no more. The answer is who is gone by that.
+    pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
         for (room, users) in &mut self.rooms {
             for (uid, user) in users.iter_mut() {
                 let before = user.parts.len();
-                user.parts.retain(|part| part.worker != worker);
+                user.parts.retain(|part| part.holder != holder);
                 if user.parts.len() == before {
                     continue;
                 }
@@ -132,6 +155,76 @@ impl Presence {
         }
     }
 
+    /// Which users a holder has in which rooms.
+    pub fn of(&self, holder: Holder) -> Vec<(Topic, String)> {
+        let has = |user: &User| user.parts.iter().any(|part| part.holder == holder);
+        let all =
+            self.rooms.iter().flat_map(|(room, users)| users.iter().map(move |it| (room, it)));
+        let its = all.filter(|(_, (_, user))| has(user));
+        its.map(|(room, (uid, _))| (room.clone(), uid.clone())).collect()
+    }
+
+    /// A node has these in a room, and nobody else. The answer is who has come by that, or is
+    /// gone.
+    pub fn replace(
+        &mut self,
+        node: NodeId,
+        room: &Topic,
+        list: Vec<Present>,
+        now: u64,
+        linger_ms: u64,
+    ) -> Vec<Present> {
+        let holder = Holder::Node(node);
+        let before = self.of(holder).into_iter().filter(|(its, _)| its == room);
+        let here = |uid: &String| list.iter().any(|present| present.uid == *uid);
+        let gone: Vec<String> = before.map(|(_, uid)| uid).filter(|uid| !here(uid)).collect();
+        let gone = gone.into_iter().map(|uid| Present::new(uid, 0, None));
+        let all: Vec<Present> = gone.chain(list).collect();
+        let set = |it: Present| {
+            self.set(holder, (room.clone(), it.uid), (it.count, it.info), now, linger_ms)
+        };
+        all.into_iter().filter_map(set).collect()
+    }
+
+    /// The nodes that have somebody anywhere.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let users = self.rooms.values().flat_map(BTreeMap::values);
+        let mut nodes: Vec<NodeId> = Vec::new();
+        for part in users.flat_map(|user| &user.parts) {
+            if let Holder::Node(node) = part.holder
+                && !nodes.contains(&node)
+            {
+                nodes.push(node);
+            }
+        }
+        nodes
+    }
+
+    /// What nodes have said of a room is not wanted any more.
+    pub fn forget_nodes_in(&mut self, room: &Topic) {
+        let Some(users) = self.rooms.get_mut(room) else { return };
+        users.retain(|_, user| {
+            user.parts.retain(|part| is_own(&part));
+            !user.parts.is_empty() || user.leaves_at.is_some()
+        });
+        if users.is_empty() {
+            self.rooms.remove(room);
+        }
+    }
+
+    /// Who is in a room by connections of this node.
+    pub fn own(&self, room: &Topic) -> Vec<Present> {
+        let users = self.rooms.get(room).into_iter().flatten();
+        let own = users.map(|(uid, user)| present(uid, user.parts.iter().filter(is_own)));
+        own.filter(|present| present.count > 0).collect()
+    }
+
+    /// One user, as far as connections of this node go.
+    pub fn own_user(&self, room: &Topic, uid: &str) -> Present {
+        let user = self.rooms.get(room).and_then(|users| users.get(uid));
+        present(uid, user.into_iter().flat_map(|user| &user.parts).filter(is_own))
+    }
+
     /// Who is in a room, by uid. Who is about to leave is there with one connection.
     pub fn list(&self, room: &Topic) -> Vec<Present> {
         let users = self.rooms.get(room).into_iter().flatten();
@@ -149,8 +242,29 @@ mod tests {
     use super::*;
     use crate::fd::Slot;
 
-    fn id(slot: u8) -> WorkerId {
-        WorkerId { slot: Slot(slot), epoch: 1 }
+    fn id(slot: u8) -> Holder {
+        Holder::Worker(WorkerId { slot: Slot(slot), epoch: 1 })
+    }
+
+    #[test]
+    fn a_list_of_a_node_that_comes_again_is_no_news_and_what_it_lacks_is_gone() {
+        let (mut presence, room) = (Presence::default(), Topic::room("r"));
+        let node = NodeId { node: 1, boot: 5 };
+        let user = |uid: &str, count| Present::new(uid.to_owned(), count, None);
+        presence.set(id(0), (room.clone(), "ann".to_owned()), (1, None), 0, 0);
+        let both = || vec![user("ann", 2), user("bob", 1)];
+        assert_eq!(presence.replace(node, &room, both(), 0, 0), [user("bob", 1)]);
+        assert_eq!(presence.replace(node, &room, both(), 0, 0), []);
+        assert_eq!(
+            (presence.list(&room)[0].count, presence.own(&room)),
+            (3, vec![user("ann", 1)])
+        );
+        assert_eq!(presence.nodes(), [node]);
+        assert_eq!(presence.replace(node, &room, vec![user("ann", 2)], 0, 0), [user("bob", 0)]);
+        assert_eq!(presence.forget(Holder::Node(node), 0, 0), [], "ann is here as well");
+        presence.replace(node, &room, both(), 0, 0);
+        presence.forget_nodes_in(&room);
+        assert_eq!(presence.list(&room), [user("ann", 1)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What workers say of rooms.
 
 use super::message::{Address, Reply, Routed, Wide};
+use super::presence::Holder;
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
@@ -19,7 +20,7 @@ impl Manager {
             }
             WorkerToManager::Call { id, reach, call } => {
                 let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
-                self.spread(Wide { sender: Some(from), message, reach }, body);
+                self.spread_everywhere(Wide { sender: Some(from), message, reach }, body);
             }
             WorkerToManager::Tally { origin, id, queued, full } => {
                 self.answer(origin, id, Reply::Tally { queued, full });
@@ -61,10 +62,9 @@ impl Manager {
         for (topic, mark) in settled {
             self.interest.settled(from, topic, mark);
         }
-        if number != 0
-            && let Some(worker) = self.workers.get(from)
-        {
-            worker.noted(number);
+        match number {
+            0 => self.follow_topics(),
+            number => self.note_interest(from, number),
         }
     }
 
@@ -86,19 +86,20 @@ impl Manager {
             }
         };
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
-        let user = (room.clone(), uid);
-        if let Some(present) = self.presence.set(from, user, (count, info), now, linger_ms) {
+        let user = (room.clone(), uid.clone());
+        let holder = Holder::Worker(from);
+        let changed = self.presence.set(holder, user, (count, info), now, linger_ms);
+        self.tell_present_abroad(&room, &uid);
+        if let Some(present) = changed {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
 
-    fn has_presence(&self, room: &Topic) -> bool {
-        let mut prefixes = self.settings.presence.iter();
-        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
-    }
-
     /// A worker is new to a room: its members begin with who is there, also where that is nobody.
     fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
+        if self.asks_presence(&room) {
+            return;
+        }
         if self.has_presence(&room) {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
@@ -111,15 +112,32 @@ impl Manager {
         let rooms: Vec<Topic> =
             self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
         for room in rooms {
+            // Whoever is present on other nodes is not known yet, and must not seem to be gone.
+            if self.cluster.is_some() {
+                self.asks_presence(&room);
+                continue;
+            }
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
         }
     }
 
+    /// Whether a room has presence.
+    pub fn has_presence(&self, room: &Topic) -> bool {
+        let mut prefixes = self.settings.presence.iter();
+        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
+    }
+
     /// Whoever was present by this worker alone is gone.
     pub fn forget_presence(&mut self, worker: WorkerId) {
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
-        for (room, present) in self.presence.forget(worker, now, linger_ms) {
+        let holder = Holder::Worker(worker);
+        let had = if self.cluster.is_some() { self.presence.of(holder) } else { Vec::new() };
+        let gone = self.presence.forget(holder, now, linger_ms);
+        for (room, uid) in had {
+            self.tell_present_abroad(&room, &uid);
+        }
+        for (room, present) in gone {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
@@ -131,7 +149,7 @@ impl Manager {
         }
     }
 
-    fn spread_presence(&mut self, room: Topic, whole: bool, list: &[Present], reach: Reach) {
+    pub fn spread_presence(&mut self, room: Topic, whole: bool, list: &[Present], reach: Reach) {
         if self.owners_due_at.is_some() {
             // A new manager sends whole lists once it has heard everybody.
             return;
@@ -146,10 +164,18 @@ impl Manager {
 
     /// Answers behind all that the asker was sent of presence, also where that is held.
     fn tell_presence(&mut self, asker: WorkerId, id: RequestId, room: &Topic) {
-        let mut body = Vec::new();
+        if self.waits_for_presence(asker, id, room) {
+            return;
+        }
         let list = self.presence.list(room);
+        self.answer_presence(asker, id, &list);
+    }
+
+    /// A worker asked who is present in a room, and is told.
+    pub fn answer_presence(&mut self, asker: WorkerId, id: RequestId, list: &[Present]) {
+        let mut body = Vec::new();
         if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
-            return tracing::error!(room = room.name(), %error, "presence is not told");
+            return tracing::error!(%error, "presence is not told");
         }
         let message = ManagerToWorker::PresenceAnswer { id };
         let wide = Wide { sender: None, message, reach: Reach::Only(asker) };

@@ -18,6 +18,8 @@ pub struct Router {
     /// Who takes new connections of a slot.
     serving: HashMap<Slot, WorkerId>,
     worker_num: u16,
+    /// The first part of every number that is given here.
+    node: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +42,14 @@ fn rank(home: Slot, owner: WorkerId) -> (bool, u32) {
 }
 
 impl Router {
-    /// An empty table for so many slots.
-    pub fn new(worker_num: u16) -> Router {
+    /// An empty table for so many slots of a node.
+    pub fn new(worker_num: u16, node: u8) -> Router {
         Router {
             ranges: vec![Vec::new(); 256],
             singles: BTreeMap::new(),
             serving: HashMap::new(),
             worker_num: worker_num.max(1),
+            node,
         }
     }
 
@@ -99,7 +102,7 @@ impl Router {
 
     /// The master says which serials of its slot a worker may give to new clients.
     pub fn leased(&mut self, id: WorkerId, first: u64, last: u64) {
-        let number = |serial| Fd::new(0, id.slot, serial).map(Fd::as_u64);
+        let number = |serial| Fd::new(self.node, id.slot, serial).map(Fd::as_u64);
         if let (Some(first), Some(last)) = (number(first), number(last)) {
             self.claim(first, last, id);
         }
@@ -202,7 +205,7 @@ mod tests {
     }
 
     fn serving(slots: u8) -> Router {
-        let mut router = Router::new(u16::from(slots));
+        let mut router = Router::new(u16::from(slots), 0);
         for slot in 0..slots {
             router.serve(id(slot, 1));
             router.owns(id(slot, 1), &[lease(slot, 100)]);
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(router.owner(fd(1, 9_999)), Some(id(1, 1)));
         // A removed slot is an alias; a slot without anybody has no clients.
         assert_eq!(router.owner(fd(5, 1)), Some(id(1, 1)));
-        assert_eq!(Router::new(2).owner(fd(0, 1)), None);
+        assert_eq!(Router::new(2, 0).owner(fd(0, 1)), None);
     }
 
     #[test]
@@ -295,7 +298,7 @@ mod tests {
         let old_worker = (id(0, 1), [one(101), run(110, 112), one(120)]);
         let new_worker = (id(0, 2), [lease(0, 500), one(101), run(110, 112)]);
         for order in [[0, 1], [1, 0]] {
-            let mut router = Router::new(1);
+            let mut router = Router::new(1, 0);
             for which in order {
                 let (id, ranges) = if which == 0 { &old_worker } else { &new_worker };
                 router.owns(*id, ranges);
@@ -319,7 +322,7 @@ mod tests {
 
     #[test]
     fn leases_in_a_row_are_one_range() {
-        let mut router = Router::new(1);
+        let mut router = Router::new(1, 0);
         router.owns(id(0, 1), &[lease(0, 100), lease(0, 200), lease(0, 300)]);
         assert_eq!(router.ranges[0].len(), 1);
         assert_eq!(router.owner(fd(0, 399)), Some(id(0, 1)));

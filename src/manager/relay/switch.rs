@@ -20,6 +20,11 @@ use crate::manager::Manager;
 impl Manager {
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
+        if let Address::Client(number) = address
+            && self.is_abroad(number)
+        {
+            return self.deliver_abroad(number, routed, body);
+        }
         let sender = routed.sender();
         let target = match address {
             Address::Client(number) => {
@@ -109,7 +114,7 @@ impl Manager {
         }
     }
 
-    fn count_refused(&mut self, origin: Origin) {
+    pub fn count_refused(&mut self, origin: Origin) {
         if let Some(worker) = sender(origin).and_then(|id| self.workers.get_mut(id)) {
             worker.refused += 1;
         }

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::takeover::SlotLeft;
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::fd::Slot;
 use crate::ipc::scoreboard::{Board, MANAGER, Summary, Totals};
 use crate::master::log_file::LogFile;
 use crate::master::reload::Image;
 use crate::master::report::Report;
 use crate::master::runtime_dir::RuntimeDir;
+use crate::master::slots::Slots;
 use crate::master::{Launch, Master, Signals};
 use crate::sys::{clock, ending, guard, process};
 
@@ -23,14 +27,7 @@ pub fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     let take = process::duplicate_number;
     let why = File::from(take(left.why)?);
     let control = take(left.control)?;
-    let mut slots = crate::master::slots::Slots::new(&launch.config);
-    for place in left.slots {
-        let at = slots.at(crate::fd::Slot(place.slot));
-        at.epoch = place.epoch;
-        at.owed = place.closing_lost.into_iter().map(take).collect::<Result<_>>()?;
-        at.start_at_ms = None;
-        at.idle_since_ms = None;
-    }
+    let slots = adopt_slots(left.slots, &launch.config)?;
     let mut listeners = crate::master::Listeners::default();
     for (slot, listener, socket) in left.listeners {
         listeners.adopt(slot, listener, take(socket)?);
@@ -52,7 +49,11 @@ pub fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         file_checks: Default::default(),
         report: Report::told(),
         signals: Signals::install()?,
-        serials: crate::master::Serials::adopt(runtime_dir.dir().try_clone()?, left.serials),
+        serials: crate::master::Serials::adopt(
+            runtime_dir.dir().try_clone()?,
+            left.serials,
+            &launch.config,
+        ),
         runtime_dir,
         listeners,
         control,
@@ -68,6 +69,7 @@ pub fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
         buffer: vec![0; crate::master::child::MESSAGE_BYTES_MAX],
         worker_restarts: left.worker_restarts,
         manager,
+        courier: crate::master::CourierPlace::adopt(left.courier)?,
         stopping: None,
         drain: left.drain,
         starting_until_ms: None,
@@ -81,6 +83,19 @@ pub fn adopt(mut launch: Launch, record: OwnedFd) -> Result<Master> {
     left.all.into_iter().for_each(process::close_number);
     master.came_back(why);
     Ok(master)
+}
+
+fn adopt_slots(left: Vec<SlotLeft>, config: &Config) -> Result<Slots> {
+    let mut slots = Slots::new(config);
+    for place in left {
+        let at = slots.at(Slot(place.slot));
+        at.epoch = place.epoch;
+        let owed = place.closing_lost.into_iter().map(process::duplicate_number);
+        at.owed = owed.collect::<Result<_>>()?;
+        at.start_at_ms = None;
+        at.idle_since_ms = None;
+    }
+    Ok(slots)
 }
 
 /// The counters of every process that lives, and of those that do not.
@@ -122,6 +137,7 @@ impl Master {
     fn came_back(&mut self, mut why: File) {
         if guard::is_armed() {
             self.manager.upgraded();
+            self.courier.upgraded();
             return;
         }
         let mut text = String::new();

@@ -54,6 +54,7 @@ impl Master {
                 .collect::<Result<_>>()?,
             apps: self.apps.clone(),
             manager: self.manager.leave(&mut leaving)?,
+            courier: Some(self.courier.leave(&mut leaving)?),
         };
         takeover.all = leaving.passed.iter().map(AsRawFd::as_raw_fd).collect();
         let launch = Launch {

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use nix::unistd::Pid;
 
-use super::takeover::{ManagerLeft, RuntimeDirLeft, WorkerLeft};
+use super::takeover::{CourierLeft, ManagerLeft, RuntimeDirLeft, WorkerLeft};
 use crate::config::Config;
 use crate::error::{Result, Subject};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Page;
 use crate::master::child::{Child, duplicate};
+use crate::master::courier_handle::CourierPlace;
 use crate::master::manager_handle::ManagerPlace;
 use crate::master::runtime_dir::{RuntimeDir, group_of_app};
 use crate::master::worker_handle::WorkerHandle;
@@ -114,6 +115,36 @@ impl ManagerPlace {
             restarts: left.restarts,
             page: left.page.map(process::duplicate_number).transpose()?,
             ..ManagerPlace::default()
+        })
+    }
+}
+
+impl CourierPlace {
+    /// Writes down what the next image needs to take it over.
+    pub fn leave(&self, leaving: &mut Leaving) -> Result<CourierLeft> {
+        let child = self.child.as_ref();
+        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
+        let end = self.manager_end.as_ref().map(|end| leaving.pass_on(end.as_fd())).transpose()?;
+        let (process, manager_end) = (process.transpose()?, end);
+        Ok(CourierLeft { process, manager_end, epoch: self.epoch, boot: self.boot })
+    }
+
+    /// Takes it over from the image before this one, which served.
+    pub fn adopt(left: Option<CourierLeft>) -> Result<CourierPlace> {
+        let now = clock::monotonic_ms();
+        let Some(left) = left else {
+            return Ok(CourierPlace { may_serve: true, ..CourierPlace::default() });
+        };
+        let process = left.process.map(|(pid, link)| adopt_child(pid, now, link));
+        Ok(CourierPlace {
+            child: process.transpose()?,
+            manager_end: left.manager_end.map(process::duplicate_number).transpose()?,
+            epoch: left.epoch,
+            boot: left.boot,
+            started_ms: now,
+            answered_ms: now,
+            may_serve: true,
+            ..CourierPlace::default()
         })
     }
 }

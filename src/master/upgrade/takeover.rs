@@ -46,6 +46,8 @@ pub struct Takeover {
     pub workers: Vec<WorkerLeft>,
     pub apps: Vec<App>,
     pub manager: ManagerLeft,
+    #[serde(default)]
+    pub courier: Option<CourierLeft>,
 }
 
 /// A slot, as it is left.
@@ -97,4 +99,13 @@ impl Takeover {
     pub fn why(&self) -> RawFd {
         self.why
     }
+}
+
+/// The courier, as one image of the master leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CourierLeft {
+    pub process: Option<(i32, RawFd)>,
+    pub manager_end: Option<RawFd>,
+    pub epoch: u32,
+    pub boot: u64,
 }

@@ -1,6 +1,8 @@
 //! `push`, `broadcast` and `close`.
 
 use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::{ExitStatus, complain, connect, print, print_json, verdict};
@@ -46,15 +48,30 @@ pub(crate) fn push(
     told(runtime_dir, &request, body, json, |_| format!("queued for client {fd}\n"))
 }
 
+/// The message of an argument; `-` reads standard input.
+pub(crate) fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {
+    if text != "-" {
+        return Ok(text.into_vec());
+    }
+    let mut bytes = Vec::new();
+    match std::io::stdin().lock().read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            eprintln!("wsd: cannot read the message from standard input: {error}");
+            Err(ExitStatus::Failed)
+        }
+    }
+}
+
 /// Pushes to every client.
 pub(crate) fn broadcast(
     runtime_dir: &Path,
     opcode: BodyKind,
-    except: Option<Fd>,
+    (except, here): (Option<Fd>, bool),
     body: &[u8],
     json: bool,
 ) -> ExitStatus {
-    let request = Request::Broadcast { opcode, bytes: body.len(), except };
+    let request = Request::Broadcast { opcode, bytes: body.len(), except, here };
     told(runtime_dir, &request, body, json, |answer| {
         let workers = answer.more.get("workers").and_then(|n| n.as_u64()).unwrap_or_default();
         let s = if workers == 1 { "" } else { "s" };

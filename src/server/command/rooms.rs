@@ -7,14 +7,15 @@ use serde::de::DeserializeOwned;
 use super::push::told;
 use super::style::{Style, Table, Tone, number, safe, safe_json};
 use super::{ExitStatus, complain, connect, print, verdict};
+use crate::api::Verdict;
 use crate::api::rooms::{Member, Tally};
 use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Request, Room};
 
 /// Lists the rooms that have members.
-pub(crate) fn rooms(runtime_dir: &Path, json: bool) -> ExitStatus {
+pub(crate) fn rooms(runtime_dir: &Path, here: bool, json: bool) -> ExitStatus {
     let mut table = Table::new(&["room", ">members"]);
-    list(runtime_dir, &Request::Rooms {}, json, "room", |rooms: Vec<Room>| {
+    list(runtime_dir, &Request::Rooms { here }, json, "room", |rooms: Vec<Room>| {
         for room in rooms {
             let members = (number(room.members), Tone::Plain);
             table.row(vec![(safe(&room.room), Tone::Plain), members]);
@@ -24,8 +25,8 @@ pub(crate) fn rooms(runtime_dir: &Path, json: bool) -> ExitStatus {
 }
 
 /// Lists the members of a room.
-pub(crate) fn members(runtime_dir: &Path, room: &str, json: bool) -> ExitStatus {
-    let request = Request::Members { room: Some(room.to_owned()), uid: None };
+pub(crate) fn members(runtime_dir: &Path, room: &str, here: bool, json: bool) -> ExitStatus {
+    let request = Request::Members { room: Some(room.to_owned()), uid: None, here };
     let mut table = Table::new(&["fd", "uid"]);
     list(runtime_dir, &request, json, "member", |members: Vec<Member>| {
         for member in members {
@@ -37,7 +38,7 @@ pub(crate) fn members(runtime_dir: &Path, room: &str, json: bool) -> ExitStatus 
 }
 
 /// Asks for a list: as a table for people, or as one JSON array.
-fn list<T: DeserializeOwned>(
+pub(super) fn list<T: DeserializeOwned>(
     runtime_dir: &Path,
     request: &Request,
     json: bool,
@@ -83,13 +84,13 @@ fn list<T: DeserializeOwned>(
 pub(crate) fn publish(
     runtime_dir: &Path,
     room: &str,
-    except: Option<Fd>,
+    (except, here): (Option<Fd>, bool),
     (opcode, body): (BodyKind, &[u8]),
     json: bool,
 ) -> ExitStatus {
     let bytes = body.len();
     let room = Some(room.to_owned());
-    let request = Request::Publish { room, uid: None, opcode, bytes, except };
+    let request = Request::Publish { room, uid: None, opcode, bytes, except, here };
     told(runtime_dir, &request, body, json, words)
 }
 
@@ -97,19 +98,20 @@ pub(crate) fn publish(
 pub(crate) fn push_uid(
     runtime_dir: &Path,
     uid: &str,
+    here: bool,
     (opcode, body): (BodyKind, &[u8]),
     json: bool,
 ) -> ExitStatus {
     let bytes = body.len();
     let uid = Some(uid.to_owned());
-    let request = Request::Publish { room: None, uid, opcode, bytes, except: None };
+    let request = Request::Publish { room: None, uid, opcode, bytes, except: None, here };
     told(runtime_dir, &request, body, json, words)
 }
 
 /// A tally for people.
 fn words(answer: &Answer) -> String {
     match answer.read::<Tally>() {
-        Ok(Tally { queued: 0, full: 0, .. }) => "nobody is there\n".to_owned(),
+        Ok(tally) if tally.verdict() == Verdict::Gone => "nobody is there\n".to_owned(),
         Ok(tally) => format!("{tally}\n"),
         Err(error) => format!("the tally cannot be read: {error}\n"),
     }

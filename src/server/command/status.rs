@@ -4,7 +4,10 @@ use std::path::Path;
 
 use super::style::{Style, Table, Tone, bytes, duration, number, safe};
 use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
-use crate::ipc::control::{ReloadState, Request, Status, WorkerReport, WorkerState};
+use crate::ipc::control::{
+    ClusterReport, ReloadState, Request, Status, WorkerReport, WorkerState,
+};
+use crate::sys::clock::unix_ms;
 
 /// Shows the state of the whole server.
 pub(crate) fn status(runtime_dir: &Path, json: bool) -> ExitStatus {
@@ -122,9 +125,27 @@ fn tables(status: &Status, style: Style) -> String {
 /// What not every server has.
 fn more(status: &Status, style: Style) -> Vec<(&'static str, String)> {
     let api = (!status.api.is_empty()).then(|| ("api", safe(&status.api.join("  "))));
+    let cluster = status.cluster.as_ref().map(|cluster| ("cluster", cluster_line(cluster, style)));
     let what = "no new clients; ends when the last is gone (`wsd drain --undo`)";
     let drain = status.draining.then(|| ("draining", style.text(Tone::Odd, what)));
-    api.into_iter().chain(drain).collect()
+    api.into_iter().chain(cluster).chain(drain).collect()
+}
+
+/// What this node knows of its cluster.
+fn cluster_line(cluster: &ClusterReport, style: Style) -> String {
+    let s = if cluster.nodes == 1 { "" } else { "s" };
+    let mut line = format!("node {}  {} node{s} there", cluster.node, cluster.nodes);
+    if let Some(since) = cluster.away_since {
+        let why = safe(cluster.why.as_deref().unwrap_or("the courier is not there"));
+        let away = duration(unix_ms().saturating_sub(since));
+        let what = format!("the engine is away since {away}, this node serves alone: {why}");
+        line = format!("node {}  {}", cluster.node, style.text(Tone::Odd, &what));
+    }
+    if cluster.gaps > 0 {
+        let gaps = format!("{} gaps", number(cluster.gaps));
+        line = format!("{line}  {}", style.text(Tone::Odd, &gaps));
+    }
+    line
 }
 
 /// What an operator would want to know of first.

@@ -30,6 +30,8 @@ use crate::ipc::scoreboard::Counter;
 pub(super) struct Base {
     pub id: WorkerId,
     pub worker_num: Cell<u16>,
+    /// Whether what is for other nodes goes nowhere.
+    pub engine_away: Cell<bool>,
     pub settings: Settings,
     pub phase: Cell<Phase>,
     /// Told when the phase changes, when a connection is gone and when a handler has ended.
@@ -61,7 +63,7 @@ impl Base {
             Verdict::Full => Counter::PushFull,
             Verdict::Gone => Counter::PushGone,
             Verdict::TooBig => Counter::PushTooBig,
-            Verdict::Unknown | Verdict::NoUser => return verdict,
+            Verdict::Unknown | Verdict::NoUser | Verdict::LocalOnly => return verdict,
         };
         self.add(counter, 1);
         verdict

@@ -26,6 +26,9 @@ pub(in crate::worker) struct Settings {
     /// `None`: never.
     pub age: Option<Tick>,
     pub tcp: TcpOptions,
+    /// Which node this is; 0 without a cluster.
+    pub node: u8,
+    pub in_cluster: bool,
 }
 
 impl Settings {
@@ -54,6 +57,8 @@ impl Settings {
                 keepalive: config.tcp_keepalive,
                 user_timeout: config.tcp_user_timeout,
             },
+            node: config.node().unwrap_or(0),
+            in_cluster: config.node().is_some(),
             config,
         }
     }

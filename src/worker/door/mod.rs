@@ -45,7 +45,7 @@ impl Door {
         Door {
             disk: Disk::new(config.upload_tmp_dir.clone(), config.upload_tmp_max),
             listeners: RefCell::default(),
-            serials: RefCell::new(Serials::new(app.slot(), lease)),
+            serials: RefCell::new(Serials::new(app.settings.node, app.slot(), lease)),
             http: HttpConnections::default(),
             summary: Summary::default(),
             app,

@@ -8,6 +8,7 @@ use crate::ipc::messages::{LEASE_SERIALS, WorkerToMaster};
 
 /// The leases of a worker.
 pub(in crate::worker) struct Serials {
+    node: u8,
     slot: Slot,
     next: u64,
     /// The last serial of the block in use.
@@ -20,10 +21,12 @@ pub(in crate::worker) struct Serials {
 }
 
 impl Serials {
-    pub fn new(slot: Slot, first: u64) -> Serials {
+    /// Of a slot of a node, with the block that begins with `first`.
+    pub fn new(node: u8, slot: Slot, first: u64) -> Serials {
         let last = first + LEASE_SERIALS - 1;
         let leased = vec![(first, last)];
-        Serials { slot, next: first, last, waiting: VecDeque::new(), asked: false, leased }
+        let waiting = VecDeque::new();
+        Serials { node, slot, next: first, last, waiting, asked: false, leased }
     }
 
     /// The next number, `None` until a block comes; and whether one should be asked for.
@@ -34,7 +37,7 @@ impl Serials {
             (self.next, self.last) = (first, first + LEASE_SERIALS - 1);
             self.asked = false;
         }
-        let fd = (self.next <= self.last).then(|| Fd::new(0, self.slot, self.next)).flatten();
+        let fd = Fd::new(self.node, self.slot, self.next).filter(|_| self.next <= self.last);
         self.next += u64::from(fd.is_some());
         let half_used = self.next + LEASE_SERIALS / 2 > self.last;
         let ask =
@@ -54,7 +57,7 @@ impl Serials {
     /// Whether the number is of a block of ours.
     pub fn is_ours(&self, fd: Fd) -> bool {
         let within = |&(first, last): &(u64, u64)| (first..=last).contains(&fd.serial());
-        fd.node() == 0 && fd.slot() == self.slot && self.leased.iter().any(within)
+        fd.node() == self.node && fd.slot() == self.slot && self.leased.iter().any(within)
     }
 }
 
@@ -81,11 +84,11 @@ mod tests {
 
     #[test]
     fn a_block_is_asked_for_once_at_half_and_begun_when_the_last_is_used() {
-        let mut serials = Serials::new(Slot(3), 1);
+        let mut serials = Serials::new(5, Slot(3), 1);
         let asks: Vec<u64> = (1..=LEASE_SERIALS)
             .filter(|&serial| {
                 let (fd, ask) = serials.next();
-                assert_eq!(fd, Fd::new(0, Slot(3), serial));
+                assert_eq!(fd, Fd::new(5, Slot(3), serial));
                 ask
             })
             .collect();
@@ -97,8 +100,9 @@ mod tests {
         let fd = fd.unwrap();
         assert_eq!((fd.serial(), ask), (10 * LEASE_SERIALS, false));
         assert!(serials.is_ours(fd));
-        assert!(!serials.is_ours(Fd::new(0, Slot(3), 5 * LEASE_SERIALS).unwrap()));
-        assert!(!serials.is_ours(Fd::new(0, Slot(4), 1).unwrap()));
+        assert!(!serials.is_ours(Fd::new(5, Slot(3), 5 * LEASE_SERIALS).unwrap()));
+        assert!(!serials.is_ours(Fd::new(5, Slot(4), 1).unwrap()));
+        assert!(!serials.is_ours(Fd::new(0, Slot(3), 1).unwrap()), "another node's");
         assert_eq!(serials.leased.len(), 2);
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Peers;
 use crate::api::{Message, Opcode, Verdict};
 use crate::fd::Fd;
-use crate::ipc::messages::{Reach, RequestId, WorkerToWorker};
+use crate::ipc::messages::{Reach, RequestId, WorkerToManager, WorkerToWorker};
 use crate::worker::moving::deferred::DeferredSend;
 use crate::worker::moving::route::Route;
 
@@ -20,6 +20,9 @@ impl Peers {
         message: WorkerToWorker,
         body: &[u8],
     ) -> Verdict {
+        if fd.node() != self.settings.node && self.settings.in_cluster {
+            return self.send_abroad(&message.by_manager(Reach::AllBut(Vec::new())), body);
+        }
         match self.direct.send(fd.slot(), &message, body) {
             Some(sent) => self.relayed(sent),
             None => {
@@ -27,6 +30,11 @@ impl Peers {
                 self.relay(&message.by_manager(Reach::AllBut(Vec::new())), body)
             }
         }
+    }
+
+    /// Gives a message for a client of another node to the manager, unless it would go nowhere.
+    fn send_abroad(&self, message: &WorkerToManager, body: &[u8]) -> Verdict {
+        if self.engine_away.get() { Verdict::Unknown } else { self.relay(message, body) }
     }
 
     #[inline]

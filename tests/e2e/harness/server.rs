@@ -166,6 +166,13 @@ impl Setup {
         server
     }
 
+    /// A server that is configured and not started.
+    pub fn start_nothing(self) -> Server {
+        let server = Server { setup: self, address: String::new() };
+        server.write_config();
+        server
+    }
+
     /// As [`start`](Self::start), with what the start said, whatever it was.
     pub async fn try_start(self) -> (Server, Ran) {
         let mut server = Server { setup: self, address: String::new() };

@@ -13,7 +13,7 @@ impl World {
         self.managers += 1;
         let epoch = self.managers;
         self.note(|| format!("manager {epoch} starts"));
-        let router = Router::new(self.serving_num);
+        let router = Router::new(self.serving_num, 0);
         let mut manager = Manager {
             epoch,
             router,

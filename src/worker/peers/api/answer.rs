@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn status(queued: u64, full: u64, (workers, answered, refused): (u32, u32, u32)) -> [u16; 2] {
-        let tally = Tally { queued, full, workers, answered, refused };
+        let tally = Tally { queued, full, workers, answered, refused, ..Tally::default() };
         [false, true].map(|of_user| tallied(&tally, of_user).status().as_u16())
     }
 

@@ -101,6 +101,7 @@ impl Peers {
 
     fn send_call(&self, id: RequestId, call: Call, body: &[u8]) -> Verdict {
         let message = WorkerToWorker::Call { id, call };
+        let local_only = self.engine_away.get();
         let (direct, refused) = self.direct.send_to_each(&message, body);
         if refused > 0 {
             self.add(Counter::LaneFull, u64::from(refused));
@@ -111,9 +112,14 @@ impl Peers {
         let verdict = self.relay(&message.by_manager(Reach::AllBut(direct)), body);
         if id != 0 && verdict != Verdict::Relayed {
             // Whom the manager would have asked nobody knows.
-            self.gathered(id, |it| it.asked(1, 1, true));
+            self.gathered(id, |it| {
+                it.asked(1, 1, true);
+                if self.settings.in_cluster {
+                    it.nodes_asked(None, local_only);
+                }
+            });
         }
-        verdict
+        if local_only && verdict == Verdict::Relayed { Verdict::LocalOnly } else { verdict }
     }
 
     /// Keeps it for those that are not ours yet, until they are. Those for which we have not

@@ -11,7 +11,7 @@ use crate::worker::peers::requests::{Question, Waiting};
 impl Peers {
     /// Begins to gather answers. The question is answered when all are there.
     pub(in crate::worker) fn ask_gather(self: &Rc<Self>) -> (Question<()>, Rc<RefCell<Gather>>) {
-        let gather = Rc::<RefCell<Gather>>::default();
+        let gather = Rc::new(RefCell::new(Gather::of(self.settings.in_cluster)));
         let kept = Rc::clone(&gather);
         (self.ask(|sender| Waiting::Gather(sender, kept)), gather)
     }

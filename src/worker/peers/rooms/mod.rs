@@ -50,6 +50,12 @@ impl Peers {
             }
             ManagerToWorker::Noted { number } => self.noted(number),
             ManagerToWorker::Presence { room, whole } => self.hear_presence(&room, whole, body)?,
+            ManagerToWorker::NodesAsked { id, nodes, away } => {
+                self.gathered(id, |it| it.nodes_asked(nodes, away));
+            }
+            ManagerToWorker::NodeTally { id, queued, full, whole } => {
+                self.gathered(id, |it| it.node_counted(queued, full, whole));
+            }
             ManagerToWorker::PresenceAnswer { id } => {
                 self.answer_presence(id, read_list(body)?);
             }

@@ -1,0 +1,36 @@
+//! What `wsd check --connect` tells of an engine: whether it answers, as what, and what of its
+//! settings is hardly meant for a cluster.
+
+use std::sync::Arc;
+
+use super::engine::{Description, Engine};
+use super::inbox::Inbox;
+use super::redis::RedisEngine;
+use super::state::Names;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::ipc::cluster::nodes::{NODES_MAX, NodeRecord};
+
+/// Connects, asks, and disconnects. The answer is the engine, and the nodes that are there.
+pub(crate) fn check(
+    config: &Config,
+    password: Option<String>,
+) -> Result<(Description, Vec<NodeRecord>)> {
+    let address = config.cluster.engine.clone();
+    let address = address.ok_or_else(|| Error::new("no cluster.engine is configured"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::io("start a runtime", error))?;
+    let engine = RedisEngine::new(address, password);
+    let asked = runtime.block_on(ask(&engine, &Names::new(&config.cluster.name)));
+    // A name that is looked up may take its thread any time.
+    runtime.shutdown_background();
+    asked
+}
+
+async fn ask(engine: &dyn Engine, names: &Names) -> Result<(Description, Vec<NodeRecord>)> {
+    let mut session = engine.connect(Arc::new(Inbox::default())).await?;
+    let description = session.describe().await?;
+    let keys: Vec<String> = (0..NODES_MAX).map(|node| names.lease(node)).collect();
+    let records = session.holders(&keys).await?.into_iter().flatten();
+    Ok((description, records.filter_map(|bytes| NodeRecord::from_bytes(&bytes)).collect()))
+}

@@ -1,0 +1,169 @@
+//! An engine in memory, for tests: it keeps the trait honest, and does what a test tells it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Asked, Description, Engine, Lease, Message, Session};
+use super::inbox::Inbox;
+use crate::error::{Error, Result};
+
+/// An engine that several couriers share.
+#[derive(Clone, Default)]
+pub struct MemoryEngine(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    is_down: Cell<bool>,
+    /// Whether what is published reaches nobody, though all seems well.
+    is_deaf: Cell<bool>,
+    last_session: Cell<u64>,
+    sessions: RefCell<BTreeMap<u64, (Arc<Inbox>, BTreeSet<String>)>>,
+    /// By key: owner and record. They end when a test says so.
+    leases: RefCell<BTreeMap<String, (String, Vec<u8>)>>,
+    numbers: RefCell<BTreeMap<String, BTreeMap<u8, u64>>>,
+}
+
+impl MemoryEngine {
+    /// Is not there any more, or is again and knows nothing.
+    pub fn set_down(&self, is_down: bool) {
+        self.0.is_down.set(is_down);
+        self.0.sessions.borrow_mut().clear();
+        self.0.leases.borrow_mut().clear();
+        self.0.numbers.borrow_mut().clear();
+    }
+
+    /// Brings nothing any more, and says nothing of that.
+    pub fn set_deaf(&self, is_deaf: bool) {
+        self.0.is_deaf.set(is_deaf);
+    }
+
+    /// The channels that somebody has subscribed to.
+    pub fn channels(&self) -> BTreeSet<String> {
+        let sessions = self.0.sessions.borrow();
+        sessions.values().flat_map(|(_, channels)| channels.iter().cloned()).collect()
+    }
+}
+
+struct MemorySession {
+    engine: MemoryEngine,
+    number: u64,
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.engine.0.sessions.borrow_mut().remove(&self.number);
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn connect(&self, inbox: Arc<Inbox>) -> Asked<'_, Box<dyn Session>> {
+        if self.0.is_down.get() {
+            return Box::pin(ready(Err(Error::new("it is down"))));
+        }
+        let number = self.0.last_session.get() + 1;
+        self.0.last_session.set(number);
+        self.0.sessions.borrow_mut().insert(number, (inbox, BTreeSet::new()));
+        let session = MemorySession { engine: self.clone(), number };
+        Box::pin(ready(Ok(Box::new(session) as Box<dyn Session>)))
+    }
+}
+
+impl MemorySession {
+    fn answer<T: 'static>(&self, done: impl FnOnce(&Shared) -> T) -> Asked<'static, T> {
+        let lives = self.engine.0.sessions.borrow().contains_key(&self.number);
+        let answer: Result<T> = match lives {
+            true => Ok(done(&self.engine.0)),
+            false => Err(Error::new("the connection is lost")),
+        };
+        Box::pin(ready(answer))
+    }
+}
+
+impl Session for MemorySession {
+    fn publish<'a>(&'a mut self, messages: &'a [Message]) -> Asked<'a, Vec<u32>> {
+        self.answer(|shared| {
+            let sessions = shared.sessions.borrow();
+            let publish = |message: &Message| {
+                let having = sessions.values().filter(|(_, it)| it.contains(&message.channel));
+                let having: Vec<_> = having.map(|(inbox, _)| inbox).collect();
+                if !shared.is_deaf.get() {
+                    having.iter().for_each(|inbox| inbox.put(message.payload.clone()));
+                }
+                having.len() as u32
+            };
+            messages.iter().map(publish).collect()
+        })
+    }
+
+    fn subscribe<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, Option<u64>> {
+        let number = self.number;
+        self.answer(|shared| {
+            let mut sessions = shared.sessions.borrow_mut();
+            let (_, mine) = sessions.get_mut(&number)?;
+            mine.extend(channels.iter().cloned());
+            Some(mine.len() as u64)
+        })
+    }
+
+    fn unsubscribe<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, ()> {
+        let number = self.number;
+        self.answer(|shared| {
+            let mut sessions = shared.sessions.borrow_mut();
+            if let Some((_, mine)) = sessions.get_mut(&number) {
+                mine.retain(|channel| !channels.contains(channel));
+            }
+        })
+    }
+
+    fn claim<'a>(&'a mut self, lease: &'a Lease, _: Duration) -> Asked<'a, Option<Vec<u8>>> {
+        self.answer(|shared| {
+            let mut leases = shared.leases.borrow_mut();
+            let held = leases.get(&lease.key).filter(|(owner, _)| *owner != lease.owner);
+            let holder = held.map(|(_, record)| record.clone());
+            if holder.is_none() {
+                leases.insert(lease.key.clone(), (lease.owner.clone(), lease.record.clone()));
+            }
+            holder
+        })
+    }
+
+    fn release<'a>(&'a mut self, lease: &'a Lease) -> Asked<'a, ()> {
+        self.answer(|shared| {
+            let mut leases = shared.leases.borrow_mut();
+            if leases.get(&lease.key).is_some_and(|(owner, _)| *owner == lease.owner) {
+                leases.remove(&lease.key);
+            }
+        })
+    }
+
+    fn raise<'a>(
+        &'a mut self,
+        key: &'a str,
+        numbers: &'a [(u8, u64)],
+    ) -> Asked<'a, Vec<(u8, u64)>> {
+        self.answer(|shared| {
+            let mut all = shared.numbers.borrow_mut();
+            let kept = all.entry(key.to_owned()).or_default();
+            for (name, number) in numbers {
+                let kept = kept.entry(*name).or_default();
+                *kept = (*kept).max(*number);
+            }
+            kept.iter().map(|(name, number)| (*name, *number)).collect()
+        })
+    }
+
+    fn describe(&mut self) -> Asked<'_, Description> {
+        self.answer(|_| Description { what: "memory".to_owned(), doubts: Vec::new() })
+    }
+
+    fn holders<'a>(&'a mut self, keys: &'a [String]) -> Asked<'a, Vec<Option<Vec<u8>>>> {
+        self.answer(|shared| {
+            let leases = shared.leases.borrow();
+            keys.iter().map(|key| leases.get(key).map(|(_, record)| record.clone())).collect()
+        })
+    }
+}

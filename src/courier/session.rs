@@ -1,0 +1,390 @@
+//! One connection to the engine after the other. Each begins with the lease, then subscribes to
+//! what the manager is interested in, and then does what is queued and looks at the leases, until
+//! the connection is lost or the node leaves.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::engine::{Engine, Lease, Message, Session};
+use super::probe::Probes;
+use super::queue::{Batch, Item, Own, Publish};
+use super::state::Courier;
+use crate::api::rooms::Topic;
+use crate::error::{Error, Result};
+use crate::ipc::cluster::envelope::{self, ENVELOPE_VERSION, NodeMessage};
+use crate::ipc::cluster::messages::{CourierToManager, CourierToMaster, EngineState};
+use crate::ipc::cluster::nodes::{NODES_MAX, NodeRecord};
+use crate::sys::clock;
+
+/// Channels in one command.
+const SUBSCRIBE_MAX: usize = 512;
+/// The longest wait before another connection is tried; the shortest is none.
+const RECONNECT_MS_MAX: u64 = 1_000;
+/// Between two tries to take a lease that another run holds, which may be a dead one's.
+const CLAIM_AGAIN: Duration = Duration::from_millis(200);
+/// What a lease may outlive its last renewal by, besides its own time.
+const CLAIM_SLACK: Duration = Duration::from_millis(1_000);
+/// The channels that a session has besides topics: its node's own, and everybody's.
+const OWN_CHANNELS: u64 = 2;
+
+/// Why a session has ended.
+enum Ended {
+    /// The connection is lost, or is of no use.
+    Lost(Error),
+    /// The node has left the cluster.
+    Left,
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Lost(error)
+    }
+}
+
+/// Serves one session after the other until the node leaves.
+pub async fn serve(courier: Rc<Courier>, engine: Rc<dyn Engine>) {
+    let mut failures = 0;
+    loop {
+        let error = match serve_once(&courier, &*engine).await {
+            Ended::Left => return,
+            Ended::Lost(error) => error,
+        };
+        failures = if courier.is_away() { failures + 1 } else { 1 };
+        courier.lose(&error);
+        let pause = Duration::from_millis(pause_ms(failures));
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = courier.leaves.notified() => return,
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row: nothing at first, then up to a second, by
+/// chance, so that the nodes of a cluster do not come back all at once.
+fn pause_ms(failures: u64) -> u64 {
+    let most = (50 << failures.min(5)).min(RECONNECT_MS_MAX);
+    let chance = RandomState::new().hash_one(failures);
+    if failures <= 1 { 0 } else { most / 2 + chance % (most / 2) }
+}
+
+async fn serve_once(courier: &Courier, engine: &dyn Engine) -> Ended {
+    let begun = async {
+        let mut session = engine.connect(courier.inbox.clone()).await?;
+        courier.count(|counts| counts.connects += 1);
+        courier.join(&mut *session).await?;
+        courier.probes.replace(Probes::default());
+        let mut live = Live { courier, session, active: HashSet::new() };
+        live.resubscribe().await?;
+        Ok::<_, Error>(live)
+    };
+    let begun = tokio::select! {
+        begun = begun => begun,
+        () = courier.leaves.notified() => return Ended::Left,
+    };
+    match begun {
+        Ok(mut live) => live.serve().await,
+        Err(error) => Ended::Lost(error),
+    }
+}
+
+/// A session that serves.
+struct Live<'a> {
+    courier: &'a Courier,
+    session: Box<dyn Session>,
+    /// The topics that it has subscribed to.
+    active: HashSet<Topic>,
+}
+
+impl Courier {
+    fn is_away(&self) -> bool {
+        matches!(*self.state.borrow(), EngineState::Away { .. })
+    }
+
+    /// The session is over: what waits for the engine is answered.
+    fn lose(&self, error: &Error) {
+        self.accepts.set(false);
+        self.leases.borrow_mut().broken();
+        let why = error.to_string();
+        let before = self.state.borrow().clone();
+        if before == EngineState::Ok {
+            tracing::warn!(%why, "the engine is away: this node serves its own clients alone");
+            self.count(|counts| counts.gaps += 1);
+            self.enter(EngineState::Away { since: clock::unix_ms(), why: why.clone() });
+            self.tell_nodes();
+        } else if let EngineState::Away { since, .. } = before {
+            self.enter(EngineState::Away { since, why: why.clone() });
+        }
+        if !self.has_joined.get() {
+            self.master.send(&CourierToMaster::Alone { why });
+        }
+        for item in self.queue.drain() {
+            match item {
+                Item::Publish(publish) => self.unsent(publish.id),
+                Item::Subscribe(_, number) => self.note(number),
+                Item::Unsubscribe(_) => {}
+            }
+        }
+    }
+
+    fn lease(&self) -> Lease {
+        let mut record = self.record.borrow_mut();
+        record.lag_us = self.probes.borrow().lag_us();
+        record.gaps = self.counts.get().gaps;
+        Lease {
+            key: self.names.lease(self.id.node),
+            owner: format!("{:016x}", self.id.boot),
+            record: record.to_bytes(),
+        }
+    }
+
+    /// Takes this node's number, unless another run has it that lives.
+    async fn join(&self, session: &mut dyn Session) -> Result<()> {
+        let nodes = self.read_leases(session).await?;
+        let is_other = |node: &&NodeRecord| node.boot != self.id.boot;
+        if let Some(other) =
+            nodes.iter().filter(is_other).find(|it| it.envelope != ENVELOPE_VERSION)
+        {
+            let (them, ours) = (other.envelope, ENVELOPE_VERSION);
+            return Err(self.refused(format!(
+                "node {} of the cluster, on {}, is wsd {}, whose nodes speak version {them} to \
+                 each other, and this one speaks version {ours}: upgrade one of them first",
+                other.node, other.host, other.version
+            )));
+        }
+        let give_up_at = clock::monotonic_ms() + (self.ttl + CLAIM_SLACK).as_millis() as u64;
+        loop {
+            let asked_at = clock::monotonic_ms();
+            let Some(holder) = session.claim(&self.lease(), self.ttl).await? else {
+                self.leases.borrow_mut().renewed(asked_at);
+                self.leases.borrow_mut().looked(asked_at, nodes);
+                let next = self.raise_serials(session).await?;
+                self.master.send(&CourierToMaster::Serials { next });
+                return Ok(());
+            };
+            if self.has_joined.get() || asked_at >= give_up_at {
+                return Err(self.refused(self.held_by(&holder)));
+            }
+            // Perhaps this is what a dead run has left.
+            sleep(CLAIM_AGAIN).await;
+        }
+    }
+
+    /// Has the engine keep which numbers of clients were given. The answer is what it knows of
+    /// this node.
+    async fn raise_serials(&self, session: &mut dyn Session) -> Result<Vec<(u8, u64)>> {
+        self.serials_are_news.set(false);
+        let given: Vec<(u8, u64)> =
+            self.serials.borrow().iter().map(|(slot, next)| (*slot, *next)).collect();
+        let raised = session.raise(&self.names.serials(self.id.node), &given).await;
+        if raised.is_err() {
+            self.serials_are_news.set(true);
+        }
+        raised
+    }
+
+    fn held_by(&self, holder: &[u8]) -> String {
+        let node = self.id.node;
+        let whose = NodeRecord::from_bytes(holder).map_or_else(
+            || "another server".to_owned(),
+            |it| {
+                format!(
+                    "the server on {} (wsd {}, started {} ms since 1970)",
+                    it.host, it.version, it.since
+                )
+            },
+        );
+        format!(
+            "node {node} of this cluster is {whose} already: give each a cluster.node of its own"
+        )
+    }
+
+    /// The node may not have its number, which the master is told.
+    fn refused(&self, why: String) -> Error {
+        self.master.send(&CourierToMaster::Refused { why: why.clone() });
+        Error::new(why)
+    }
+
+    async fn read_leases(&self, session: &mut dyn Session) -> Result<Vec<NodeRecord>> {
+        let keys: Vec<String> = (0..NODES_MAX).map(|node| self.names.lease(node)).collect();
+        let holders = session.holders(&keys).await?;
+        let records = holders.into_iter().zip(0..).filter_map(|(record, node)| {
+            let record = NodeRecord::from_bytes(&record?)?;
+            (record.node == node).then_some(record)
+        });
+        Ok(records.collect())
+    }
+}
+
+impl Live<'_> {
+    /// Subscribes to everything that the manager is interested in. From here on, what it says is
+    /// queued.
+    async fn resubscribe(&mut self) -> Result<()> {
+        let courier = self.courier;
+        courier.accepts.set(true);
+        let own = [courier.names.node(courier.id.node), courier.names.all()];
+        self.session.subscribe(&own).await?;
+        let wanted: Vec<Topic> = courier.wanted.borrow().iter().cloned().collect();
+        self.subscribe(wanted).await?;
+        tracing::info!(node = courier.id.node, topics = self.active.len(), "joined the cluster");
+        courier.enter(EngineState::Ok);
+        courier.tell_nodes();
+        courier.has_joined.set(true);
+        courier.master.send(&CourierToMaster::Joined);
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, mut topics: Vec<Topic>) -> Result<()> {
+        topics.retain(|topic| !self.active.contains(topic));
+        for part in topics.chunks(SUBSCRIBE_MAX) {
+            let channels: Vec<String> =
+                part.iter().map(|topic| self.courier.names.topic(topic)).collect();
+            let counted = self.session.subscribe(&channels).await?;
+            self.active.extend(part.iter().cloned());
+            let made = self.active.len() as u64 + OWN_CHANNELS;
+            if counted.is_some_and(|counted| counted != made) {
+                return Err(Error::new(format!(
+                    "the engine counts {counted:?} subscriptions, and {made} were made"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, mut topics: Vec<Topic>) -> Result<()> {
+        topics.retain(|topic| self.active.remove(topic));
+        for part in topics.chunks(SUBSCRIBE_MAX) {
+            let channels: Vec<String> =
+                part.iter().map(|topic| self.courier.names.topic(topic)).collect();
+            self.session.unsubscribe(&channels).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> Ended {
+        match self.serve_until_lost().await {
+            Ok(()) => Ended::Left,
+            Err(error) => Ended::Lost(error),
+        }
+    }
+
+    /// Serves until the node leaves.
+    async fn serve_until_lost(&mut self) -> Result<()> {
+        let courier = self.courier;
+        let pace = (courier.ttl / 5).min(Duration::from_secs(1));
+        let mut ticks = interval(pace);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = courier.leaves.notified() => {
+                    if let Err(error) = self.leave().await {
+                        tracing::debug!(%error, "no good-bye: the lease ends by itself");
+                    }
+                    return Ok(());
+                }
+                _ = ticks.tick() => self.tick().await?,
+                batch = courier.queue.next() => self.carry(batch).await?,
+            }
+        }
+    }
+
+    async fn carry(&mut self, batch: Batch) -> Result<()> {
+        match batch {
+            Batch::Publish(publishes) => self.publish(publishes).await,
+            Batch::Other(Item::Subscribe(topics, number)) => {
+                let subscribed = self.subscribe(topics).await;
+                self.courier.note(number);
+                subscribed
+            }
+            Batch::Other(Item::Unsubscribe(topics)) => self.unsubscribe(topics).await,
+            Batch::Other(Item::Publish(publish)) => self.publish(vec![publish]).await,
+        }
+    }
+
+    async fn publish(&mut self, publishes: Vec<Publish>) -> Result<()> {
+        let (messages, asked): (Vec<Message>, VecDeque<(Own, u64)>) =
+            publishes.into_iter().map(|it| (it.message, (it.own, it.id))).unzip();
+        let counts = match self.session.publish(&messages).await {
+            Ok(counts) => counts,
+            Err(error) => {
+                // Some may have gone; whoever asked is told that nobody knows of whom.
+                asked.into_iter().for_each(|(_, id)| self.courier.unsent(id));
+                return Err(error);
+            }
+        };
+        self.courier.count(|it| it.sent += counts.len() as u64);
+        self.courier.link.begin_turn();
+        for (count, (own, id)) in counts.into_iter().zip(asked) {
+            if id != 0 {
+                let is_own = match own {
+                    Own::No => false,
+                    Own::Yes => true,
+                    Own::Topic(topic) => self.active.contains(&topic),
+                };
+                let nodes = Some(count.saturating_sub(u32::from(is_own)));
+                self.courier.tell(&CourierToManager::Sent { id, nodes });
+            }
+        }
+        self.courier.link.end_turn();
+        Ok(())
+    }
+
+    /// Keeps the lease, looks at the others', and sees whether what is published comes back.
+    async fn tick(&mut self) -> Result<()> {
+        let courier = self.courier;
+        let asked_at = clock::monotonic_ms();
+        let lease = courier.lease();
+        if let Some(holder) = self.session.claim(&lease, courier.ttl).await? {
+            return Err(courier.refused(courier.held_by(&holder)));
+        }
+        courier.leases.borrow_mut().renewed(asked_at);
+        if courier.serials_are_news.get() {
+            courier.raise_serials(&mut *self.session).await?;
+        }
+        let nodes = courier.read_leases(&mut *self.session).await?;
+        let look = courier.leases.borrow_mut().looked(clock::monotonic_ms(), nodes);
+        for dead in &look.dead {
+            tracing::warn!(node = dead.node, host = dead.host, "a node of the cluster is dead");
+        }
+        courier.tell(&CourierToManager::Nodes { nodes: look.nodes, certain: look.certain });
+        courier.tell(&CourierToManager::Counts(courier.all_counts()));
+        let now_us = clock::monotonic_us();
+        if courier.probes.borrow().is_lost(now_us) {
+            return Err(Error::new("what is published does not come back"));
+        }
+        let due = courier.probes.borrow_mut().due(now_us);
+        if let Some(number) = due {
+            let payload = envelope::write(courier.id, &NodeMessage::Probe { number }, &[])?;
+            let channel = courier.names.node(courier.id.node);
+            self.session.publish(&[Message { channel, payload }]).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what is left to do, gives the lease back, and says good-bye.
+    async fn leave(&mut self) -> Result<()> {
+        while !self.courier.queue.is_empty() {
+            let batch = self.courier.queue.next().await;
+            self.carry(batch).await?;
+        }
+        let payload = envelope::write(self.courier.id, &NodeMessage::Leaving, &[])?;
+        let message = Message { channel: self.courier.names.all(), payload };
+        self.session.publish(&[message]).await?;
+        self.session.release(&self.courier.lease()).await
+    }
+}
+
+impl Courier {
+    /// What was counted, also by the inbox.
+    fn all_counts(&self) -> crate::ipc::cluster::messages::CourierCounts {
+        let mut counts = self.counts.get();
+        let dropped = self.inbox.dropped();
+        counts.dropped += dropped;
+        counts.gaps += dropped;
+        counts
+    }
+}

@@ -1,0 +1,233 @@
+//! Couriers of several nodes with one engine in memory, each with a stub in the place of its
+//! manager and its master.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::{LocalSet, spawn_local};
+
+use super::life::serve;
+use super::master_link::MasterLink;
+use super::memory::MemoryEngine;
+use super::state::Courier;
+use crate::api::Opcode;
+use crate::api::rooms::Topic;
+use crate::config::Config;
+use crate::ipc::PACKET_BYTES_MAX;
+use crate::ipc::cluster::envelope::{self, NodeMessage};
+use crate::ipc::cluster::messages::{
+    CourierBoot, CourierToManager, EngineState, ManagerToCourier, To, courier_id,
+};
+use crate::ipc::cluster::nodes::NodeId;
+use crate::ipc::link::{Lane, Link, Sent};
+use crate::ipc::packet::{Body, Frames};
+use crate::sys::packet;
+
+/// Nothing that a test waits for takes this long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The manager's end of a courier.
+struct Stub {
+    id: NodeId,
+    link: Link,
+    courier: Rc<Courier>,
+    /// Its lifeline.
+    _master: OwnedFd,
+}
+
+fn start(engine: &MemoryEngine, node: u8) -> Stub {
+    let ((ours, theirs), (master, to_master)) = (packet::pair().unwrap(), packet::pair().unwrap());
+    let id = NodeId { node, boot: u64::from(node) + 100 };
+    let boot = CourierBoot { epoch: 1, id, since: 0, config: String::new(), password: None };
+    let to_master = MasterLink::new(to_master).unwrap();
+    let courier = Courier::boot(boot, &Config::default(), theirs, to_master).unwrap();
+    let courier = Rc::new(courier);
+    spawn_local(serve(Rc::clone(&courier), Rc::new(engine.clone())));
+    let link = Link::new(ours, courier_id(1)).unwrap();
+    let stub = Stub { id, link, courier, _master: master };
+    stub.say(&ManagerToCourier::Begin, b"");
+    stub
+}
+
+impl Stub {
+    fn say(&self, message: &ManagerToCourier, body: &[u8]) {
+        let sent = self.link.send(Lane::Data, message, Body::Inline(body), Vec::new());
+        assert_eq!(sent.unwrap(), Sent::Queued);
+        self.link.hurry();
+    }
+
+    fn send(&self, to: To, id: u64, body: &[u8]) {
+        let message = NodeMessage::Broadcast { opcode: Opcode::Text, except: 0 };
+        let envelope = envelope::write(self.id, &message, body).unwrap();
+        self.say(&ManagerToCourier::Send { to, id }, &envelope);
+    }
+
+    fn join(&self, number: u64, room: &str) {
+        let joined = vec![Topic::room(room)];
+        self.say(&ManagerToCourier::Interest { number, joined, left: Vec::new() }, b"");
+    }
+
+    /// Waits for what the courier says that is told by `pick`.
+    async fn hear<T>(&self, mut pick: impl FnMut(CourierToManager, &[u8]) -> Option<T>) -> T {
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        let heard = async {
+            loop {
+                let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
+                let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+                let mut found = None;
+                while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
+                    let body = frame.body.into_bytes().unwrap();
+                    found = found.or(pick(frame.message, &body));
+                }
+                if let Some(found) = found {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("the courier to say so")
+    }
+
+    async fn is_up(&self) {
+        self.hear(|message, _| {
+            matches!(message, CourierToManager::Engine(EngineState::Ok)).then_some(())
+        })
+        .await;
+    }
+
+    async fn noted(&self, number: u64) {
+        self.hear(|message, _| {
+            matches!(message, CourierToManager::Noted { number: it } if it == number).then_some(())
+        })
+        .await;
+    }
+
+    async fn sent(&self, number: u64) -> Option<u32> {
+        self.hear(|message, _| match message {
+            CourierToManager::Sent { id, nodes } if id == number => Some(nodes),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn arrived(&self) -> (NodeId, Vec<u8>) {
+        self.hear(|message, bytes| match message {
+            CourierToManager::Arrived => {
+                let (from, _, body) = envelope::read(bytes).unwrap();
+                Some((from, body.to_vec()))
+            }
+            _ => None,
+        })
+        .await
+    }
+}
+
+async fn in_local<T>(test: impl Future<Output = T>) -> T {
+    LocalSet::new().run_until(test).await
+}
+
+#[tokio::test]
+async fn what_is_sent_reaches_every_other_node_that_has_subscribed_once() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let (one, two, three) = (start(&engine, 1), start(&engine, 2), start(&engine, 3));
+        for stub in [&one, &two, &three] {
+            stub.is_up().await;
+        }
+        one.join(7, "r");
+        one.noted(7).await;
+        two.join(8, "r");
+        two.noted(8).await;
+        let room = || To::Members(Topic::room("r"));
+        one.send(room(), 21, b"of one");
+        assert_eq!(one.sent(21).await, Some(1), "without the sender itself");
+        assert_eq!(two.arrived().await, (one.id, b"of one".to_vec()));
+        three.send(room(), 22, b"of three");
+        assert_eq!(three.sent(22).await, Some(2));
+        // The next thing that comes to one is not its own message.
+        assert_eq!(one.arrived().await, (three.id, b"of three".to_vec()));
+        three.send(To::Node(1), 23, b"to one");
+        assert_eq!(three.sent(23).await, Some(1));
+        assert_eq!(one.arrived().await.1, b"to one");
+        three.send(To::Node(9), 24, b"to nobody");
+        assert_eq!(three.sent(24).await, Some(0));
+        three.send(To::All, 25, b"to all");
+        assert_eq!(three.sent(25).await, Some(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_everything_is_answered_and_then_all_is_subscribed_to_again() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        one.join(7, "before");
+        one.noted(7).await;
+        let before = engine.channels();
+        engine.set_down(true);
+        one.send(To::All, 0, b"finds out");
+        let is_away = |message, _: &[u8]| match message {
+            CourierToManager::Engine(EngineState::Away { why, .. }) => Some(why),
+            _ => None,
+        };
+        assert!(one.hear(is_away).await.contains("lost"));
+        one.send(To::All, 31, b"x");
+        assert_eq!(one.sent(31).await, None);
+        one.join(8, "meanwhile");
+        one.noted(8).await;
+        engine.set_down(false);
+        one.is_up().await;
+        let mut all = before;
+        all.insert("wsd:wsd:t:#meanwhile".to_owned());
+        assert_eq!(engine.channels(), all);
+        assert_eq!(one.courier.counts.get().gaps, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_new_manager_does_not_tell_is_not_subscribed_to_any_more() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        one.join(7, "kept");
+        one.join(8, "left");
+        one.noted(8).await;
+        one.say(&ManagerToCourier::Begin, b"");
+        one.join(9, "kept");
+        one.say(&ManagerToCourier::Whole, b"");
+        one.join(10, "more");
+        one.noted(10).await;
+        let rooms = engine.channels();
+        let has = |room: &str| rooms.contains(&format!("wsd:wsd:t:#{room}"));
+        assert_eq!([has("kept"), has("left"), has("more")], [true, false, true]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_brings_nothing_is_found_by_its_probe() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        engine.set_deaf(true);
+        let one = start(&engine, 1);
+        let why = one
+            .hear(|message, _| match message {
+                CourierToManager::Engine(EngineState::Away { why, .. })
+                    if why.contains("does not come back") =>
+                {
+                    Some(why)
+                }
+                _ => None,
+            })
+            .await;
+        assert_eq!(why, "what is published does not come back");
+        engine.set_deaf(false);
+        one.is_up().await;
+    })
+    .await;
+}

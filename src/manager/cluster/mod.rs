@@ -1,0 +1,324 @@
+//! The other nodes, as the manager knows them: by a courier, whose link is as any worker's. The
+//! manager never waits for it, and does without where there is none.
+//!
+//! - [`single`] is what goes to one client of another node, and comes from there.
+//! - [`wide`] is what goes to the members of topics, or to all.
+//! - [`topics`] is which topics this node is subscribed to.
+//! - [`presence`] is who is present by clients of other nodes.
+//! - [`told`] is what the courier says, and what commands are told of the nodes.
+
+mod presence;
+mod single;
+mod told;
+mod topics;
+mod wide;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::{Manager, Shared};
+use crate::error::{Error, Result};
+use crate::ipc::PACKET_BYTES_MAX;
+use crate::ipc::cluster::envelope::{self, NodeMessage};
+use crate::ipc::cluster::messages::{
+    CourierCounts, CourierToManager, EngineState, ManagerToCourier, To, courier_id,
+};
+use crate::ipc::cluster::nodes::{NodeId, NodeRecord};
+use crate::ipc::link::{Lane, Link, Sent};
+use crate::ipc::messages::{ManagerToWorker, Origin, RequestId};
+use crate::ipc::packet::{Body, Frames};
+use crate::ipc::scoreboard::Counter;
+use crate::sys::clock::{monotonic_ms, unix_ms};
+use topics::Topics;
+
+/// Until a question to another node is forgotten: whoever asked has given up before.
+const ANSWER_MS: u64 = 6_000;
+/// Bytes of packets of the courier after which the workers get their turn.
+const TURN_PACKETS: usize = 64;
+
+/// What the manager knows of its cluster.
+pub struct Cluster {
+    /// Which node this is.
+    pub node: u8,
+    /// Which run of it, once the master has said so.
+    id: Option<NodeId>,
+    link: Option<Rc<Link>>,
+    tasks: Vec<JoinHandle<()>>,
+    engine: EngineState,
+    nodes: Vec<NodeRecord>,
+    /// Whether a node that is not among these is dead.
+    certain: bool,
+    counts: CourierCounts,
+    topics: Topics,
+    presence: presence::Remote,
+    /// What was asked of other nodes, under our numbers.
+    asked: HashMap<u64, Asked>,
+    last_asked: u64,
+}
+
+/// A question to another node, or several.
+struct Asked {
+    origin: Origin,
+    id: RequestId,
+    what: What,
+    due_ms: u64,
+}
+
+/// What kind of question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// What became of a message to a client.
+    Verdict,
+    /// What is known of a client.
+    Info,
+    /// For the members of topics.
+    Call,
+}
+
+impl Cluster {
+    /// Of the node with this number, for the manager of this epoch: no two managers of a run ask
+    /// under the same number.
+    pub fn new(node: u8, epoch: u32) -> Cluster {
+        let why = "the courier has not been started yet".to_owned();
+        Cluster {
+            node,
+            id: None,
+            link: None,
+            tasks: Vec::new(),
+            engine: EngineState::Away { since: unix_ms(), why },
+            nodes: Vec::new(),
+            certain: false,
+            counts: CourierCounts::default(),
+            topics: Topics::default(),
+            presence: presence::Remote::default(),
+            asked: HashMap::new(),
+            last_asked: u64::from(epoch) << 32,
+        }
+    }
+
+    /// Whether the engine carries what is sent.
+    pub fn is_up(&self) -> bool {
+        self.link.is_some() && self.engine == EngineState::Ok
+    }
+
+    fn is_dead(&self, node: u8) -> bool {
+        self.certain && !self.nodes.iter().any(|record| record.node == node)
+    }
+
+    fn ask(&mut self, origin: Origin, id: RequestId, what: What) -> u64 {
+        self.last_asked += 1;
+        let due_ms = monotonic_ms() + ANSWER_MS;
+        self.asked.insert(self.last_asked, Asked { origin, id, what, due_ms });
+        self.last_asked
+    }
+
+    /// Gives an envelope to the courier; false where that could not be.
+    fn send(&self, to: To, id: u64, message: &NodeMessage, body: &[u8]) -> bool {
+        let (Some(link), Some(from)) = (&self.link, self.id) else { return false };
+        let sent = envelope::write(from, message, body).and_then(|bytes| {
+            let send = ManagerToCourier::Send { to, id };
+            link.send(Lane::Data, &send, Body::Inline(&bytes), Vec::new())
+        });
+        match sent {
+            Ok(Sent::Queued) => true,
+            Ok(Sent::Full) => false,
+            Err(error) => {
+                tracing::error!(%error, "a message to another node is lost");
+                false
+            }
+        }
+    }
+
+    fn end_tasks(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end_tasks();
+    }
+}
+
+impl Manager {
+    /// The master has started a courier, or this manager.
+    pub fn on_courier(&mut self, epoch: u32, id: NodeId, fds: Vec<OwnedFd>) -> Result<()> {
+        let [end] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|fds| Error::new(format!("Courier came with {} descriptors", fds.len())))?;
+        let link = Rc::new(Link::new(end, courier_id(epoch))?);
+        self.lose_courier("the courier was started anew");
+        let Some(cluster) = &mut self.cluster else {
+            return Err(Error::new("a courier came without a cluster"));
+        };
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let flusher = Rc::clone(&link);
+        cluster.tasks.push(spawn_local(async move {
+            let error = flusher.flush_forever().await;
+            tracing::debug!(%error, "the link of the courier is gone");
+        }));
+        cluster.tasks.push(spawn_local(read(me, Rc::clone(&link))));
+        link.control(&ManagerToCourier::Begin)?;
+        (cluster.link, cluster.id) = (Some(link), Some(id));
+        self.tell_all_topics();
+        Ok(())
+    }
+
+    /// The courier is gone: what waits for it is answered.
+    fn lose_courier(&mut self, why: &str) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.link.take().is_none() {
+            return;
+        }
+        cluster.end_tasks();
+        cluster.certain = false;
+        self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
+        self.note_topics(u64::MAX);
+        self.lose_presence();
+        let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
+        for asked in asked.into_iter().flatten() {
+            self.answer_unsent(asked.1);
+        }
+    }
+
+    /// Packets of the courier; then what they are to bring about goes on its way.
+    fn on_courier_packet(
+        &mut self,
+        link: &Rc<Link>,
+        packet: &[u8],
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let mut frames = Frames::new(packet)?;
+        let is_current = |it: &Cluster| it.link.as_ref().is_some_and(|it| Rc::ptr_eq(it, link));
+        if frames.id != link.id() || !self.cluster.as_ref().is_some_and(is_current) {
+            self.row.add(Counter::StalePackets, 1);
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<CourierToManager>(&mut fds)? {
+            match frame.message {
+                CourierToManager::Arrived => self.on_arrived(frame.body)?,
+                message => self.courier_told(message),
+            }
+        }
+        Ok(())
+    }
+
+    /// An envelope of another node.
+    fn on_arrived(&mut self, body: Body<'_>) -> Result<()> {
+        let bytes;
+        let inline = match body {
+            Body::Inline(inline) => inline,
+            beside => {
+                bytes = beside.into_bytes()?;
+                &bytes[..]
+            }
+        };
+        match envelope::read(inline) {
+            Ok((from, message, body)) => self.on_node_message(from, message, body),
+            Err(error) => {
+                // The courier has counted those whose header is wrong.
+                tracing::warn!(%error, "an envelope of another node cannot be read");
+                self.row.add(Counter::StalePackets, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_node_message(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
+        match message {
+            message @ (NodeMessage::Push { .. }
+            | NodeMessage::Close { .. }
+            | NodeMessage::Info { .. }
+            | NodeMessage::Protect { .. }
+            | NodeMessage::Change { .. }) => self.on_single(from, message, body),
+            NodeMessage::Verdict { id, verdict } => self.on_node_verdict(id, verdict),
+            NodeMessage::InfoAnswer { id, info } => self.on_node_info(id, info),
+            NodeMessage::Call { id, call } => self.on_node_call(from, id, call, body),
+            NodeMessage::Broadcast { opcode, except } => {
+                self.on_node_broadcast(opcode, except, body);
+            }
+            NodeMessage::Tally { id, queued, full, whole } => {
+                self.on_node_tally(id, queued, full, whole);
+            }
+            NodeMessage::Members { id, part } => self.on_node_members(id, part),
+            NodeMessage::Rooms { id, part } => self.on_node_rooms(id, part),
+            NodeMessage::Present { room, uid, count } => {
+                self.on_node_present(from, room, uid, count, body);
+            }
+            NodeMessage::PresenceAsk { id, room } => self.on_presence_ask(from, id, &room),
+            NodeMessage::PresenceList { id, room } => {
+                self.on_presence_list(from, id, room, body);
+            }
+            NodeMessage::Leaving => self.forget_node_presence(from),
+            NodeMessage::Probe { .. } => {}
+        }
+    }
+
+    /// Tells every worker whether what is for other nodes goes anywhere.
+    fn tell_engine(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        let engine = ManagerToWorker::Engine { away: !cluster.is_up() };
+        for worker in self.workers.iter() {
+            worker.tell_of_nodes(&engine);
+        }
+    }
+
+    /// Tells a worker that is new.
+    pub fn tell_engine_to(&self, id: crate::fd::WorkerId) {
+        if let (Some(cluster), Some(worker)) = (&self.cluster, self.workers.get(id)) {
+            worker.tell_of_nodes(&ManagerToWorker::Engine { away: !cluster.is_up() });
+        }
+    }
+
+    /// Once a second: what lingered long enough is left, and what nobody has answered forgotten.
+    pub fn tick_cluster(&mut self, now: u64) {
+        if self.cluster.is_none() {
+            return;
+        }
+        self.follow_topics();
+        self.leave_topics(now);
+        self.tick_presence(now);
+        let connections = self.scoreboard.sum(Counter::Connections);
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.asked.retain(|_, asked| asked.due_ms > now);
+        let load = ManagerToCourier::Load { connections, topics: cluster.topics.len() };
+        if let Some(Err(error)) = cluster.link.as_ref().map(|link| link.control(&load)) {
+            tracing::error!(%error, "the courier is not told the load");
+        }
+    }
+}
+
+/// Reads the courier's link until its end.
+async fn read(manager: Shared, link: Rc<Link>) {
+    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+    let mut in_turn = 0;
+    loop {
+        let arrival = match link.receive(&mut buffer).await {
+            Ok(Some(arrival)) => arrival,
+            // The master will start another.
+            Ok(None) => return manager.borrow_mut().lose_courier("the courier has ended"),
+            Err(error) => {
+                tracing::error!(%error, "the link of the courier is broken");
+                return manager.borrow_mut().lose_courier("its link is broken");
+            }
+        };
+        let read = {
+            let mut manager = manager.borrow_mut();
+            manager.workers.begin_turn();
+            let read = manager.on_courier_packet(&link, &buffer[..arrival.len], arrival.fds);
+            manager.workers.end_turn();
+            read
+        };
+        if let Err(error) = read {
+            tracing::error!(%error, "the courier broke the protocol");
+            return manager.borrow_mut().lose_courier("it broke the protocol");
+        }
+        in_turn = if arrival.waited { 0 } else { in_turn + 1 };
+        if in_turn >= TURN_PACKETS {
+            in_turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Who is present on other nodes. Each node is the only one that says who is present by its own
+//! clients: a change at once, and the whole list to whoever asks, which is a node that comes to a
+//! room, has been cut off, or has a new manager. What a node said is forgotten with the node.
+//!
+//! A list is compared with what was known of that node, so hearing it again is no event. Members
+//! of a room that are new to this node begin with one list of all nodes: until the others have
+//! answered, what they say is kept and not told.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Cluster, NodeMessage};
+use crate::api::rooms::{Present, Topic};
+use crate::fd::WorkerId;
+use crate::ipc::cluster::messages::To;
+use crate::ipc::cluster::nodes::NodeId;
+use crate::ipc::messages::{Reach, RequestId};
+use crate::ipc::{BODY_BYTES_MAX, codec};
+use crate::manager::Manager;
+use crate::manager::relay::presence::Holder;
+use crate::sys::clock::monotonic_ms;
+
+/// For the other nodes to say who is present there.
+const PATIENCE_MS: u64 = 2_000;
+
+/// What the manager knows of presence on other nodes, besides the lists themselves.
+#[derive(Default)]
+pub struct Remote {
+    /// Rooms whose list is that of all nodes.
+    known: HashSet<Topic>,
+    /// Rooms of which others know what is here: they are told where that was not possible.
+    told: HashSet<Topic>,
+    /// What was asked, under our numbers.
+    asked: HashMap<u64, Asked>,
+}
+
+/// A question to the other nodes who is present in a room.
+struct Asked {
+    room: Topic,
+    /// Nodes that answer, once the engine has said how many.
+    nodes: Option<u32>,
+    answered: u32,
+    /// Workers that wait for the list.
+    waiting: Vec<(WorkerId, RequestId)>,
+    /// What others have said of a room that this node is not subscribed to.
+    elsewhere: Option<BTreeMap<String, Present>>,
+    due_ms: u64,
+}
+
+impl Remote {
+    fn is_asked(&mut self, room: &Topic) -> Option<&mut Asked> {
+        self.asked.values_mut().find(|it| it.room == *room && it.elsewhere.is_none())
+    }
+}
+
+impl Cluster {
+    /// Asks the others who is present in a room; `None` where nobody can be asked.
+    fn ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<&mut Asked> {
+        if !self.is_up() {
+            return None;
+        }
+        self.last_asked += 1;
+        let id = self.last_asked;
+        let message = NodeMessage::PresenceAsk { id, room: room.clone() };
+        if !self.send(To::Members(room.clone()), id, &message, &[]) {
+            return None;
+        }
+        let asked = Asked {
+            room: room.clone(),
+            nodes: None,
+            answered: 0,
+            waiting: Vec::new(),
+            elsewhere: elsewhere.then(BTreeMap::new),
+            due_ms: monotonic_ms() + PATIENCE_MS,
+        };
+        Some(self.presence.asked.entry(id).or_insert(asked))
+    }
+
+    fn say_present(&mut self, room: &Topic, present: &Present) {
+        self.presence.told.insert(room.clone());
+        let (uid, count) = (present.uid.clone(), present.count);
+        let message = NodeMessage::Present { room: room.clone(), uid, count };
+        let info = present.info.as_deref().unwrap_or_default();
+        if self.is_up() {
+            self.send(To::Members(room.clone()), 0, &message, info.as_bytes());
+        }
+    }
+
+    fn say_presence_list(&self, to: To, id: u64, room: &Topic, list: &[Present]) -> bool {
+        let mut body = Vec::new();
+        if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
+            tracing::error!(room = room.name(), %error, "presence is not told to other nodes");
+            return false;
+        }
+        self.send(to, 0, &NodeMessage::PresenceList { id, room: room.clone() }, &body)
+    }
+}
+
+impl Manager {
+    /// Who is present in a room by clients of this node has changed.
+    pub(in crate::manager) fn tell_present_abroad(&mut self, room: &Topic, uid: &str) {
+        if let Some(cluster) = &mut self.cluster {
+            let present = self.presence.own_user(room, uid);
+            cluster.say_present(room, &present);
+        }
+    }
+
+    /// Whether a room's list has to be asked for before its members are told: then they are told
+    /// when it is there.
+    pub(in crate::manager) fn asks_presence(&mut self, room: &Topic) -> bool {
+        if !self.has_presence(room) {
+            return false;
+        }
+        let Some(cluster) = &mut self.cluster else { return false };
+        if cluster.presence.known.contains(room) {
+            return false;
+        }
+        cluster.presence.is_asked(room).is_some() || {
+            // The subscription goes first, so that what changes meanwhile comes here.
+            self.follow_topics();
+            let asked = self.cluster.as_mut().and_then(|it| it.ask_presence(room, false));
+            asked.is_some()
+        }
+    }
+
+    /// Whether the answer to a worker's question waits for what other nodes say.
+    pub(in crate::manager) fn waits_for_presence(
+        &mut self,
+        asker: WorkerId,
+        id: RequestId,
+        room: &Topic,
+    ) -> bool {
+        let is_member = self.interest.has_any(room);
+        let Some(cluster) = &mut self.cluster else { return false };
+        if is_member && cluster.presence.known.contains(room) {
+            return false;
+        }
+        let asked = match is_member {
+            true => cluster.presence.is_asked(room),
+            false => cluster.ask_presence(room, true),
+        };
+        asked.map(|asked| asked.waiting.push((asker, id))).is_some()
+    }
+
+    /// The engine is there again, or this manager is new: others are told what is here, and asked
+    /// what is there.
+    pub(in crate::manager) fn resync_presence(&mut self) {
+        if self.cluster.is_none() || self.owners_due_at.is_some() {
+            return;
+        }
+        let rooms: Vec<Topic> =
+            self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
+        let Some(cluster) = &mut self.cluster else { return };
+        let told = rooms.iter().cloned().chain(cluster.presence.told.drain());
+        for room in told.collect::<HashSet<Topic>>() {
+            let list = self.presence.own(&room);
+            let said = cluster.say_presence_list(To::Members(room.clone()), 0, &room, &list);
+            if !list.is_empty() || !said {
+                cluster.presence.told.insert(room);
+            }
+        }
+        for room in rooms {
+            if cluster.presence.is_asked(&room).is_none() {
+                cluster.ask_presence(&room, false);
+            }
+        }
+    }
+
+    pub(super) fn on_node_present(
+        &mut self,
+        from: NodeId,
+        room: Topic,
+        uid: String,
+        count: u32,
+        info: &[u8],
+    ) {
+        if !self.interest.has_any(&room) {
+            return;
+        }
+        let info = String::from_utf8(info.to_vec()).ok().filter(|info| !info.is_empty());
+        let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+        let (holder, user) = (Holder::Node(from), (room.clone(), uid));
+        if let Some(present) = self.presence.set(holder, user, (count, info), now, linger_ms) {
+            self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        }
+    }
+
+    pub(super) fn on_presence_ask(&mut self, from: NodeId, id: u64, room: &Topic) {
+        // A new manager tells all of them once it knows who is here.
+        if self.owners_due_at.is_some() {
+            return;
+        }
+        let list = self.presence.own(room);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.presence.told.insert(room.clone());
+            cluster.say_presence_list(To::Node(from.node), id, room, &list);
+        }
+    }
+
+    /// A node says all who are present by its clients.
+    pub(super) fn on_presence_list(&mut self, from: NodeId, id: u64, room: Topic, body: &[u8]) {
+        let list: Vec<Present> = match codec::decode_within(BODY_BYTES_MAX as u64, body) {
+            Ok(list) => list,
+            Err(error) => {
+                return tracing::warn!(node = from.node, %error, "a list of presence is garbled");
+            }
+        };
+        let Some(cluster) = &mut self.cluster else { return };
+        let asked = cluster.presence.asked.get_mut(&id);
+        let is_known = cluster.presence.known.contains(&room);
+        if let Some(elsewhere) = asked.and_then(|asked| {
+            asked.answered += 1;
+            asked.elsewhere.as_mut()
+        }) {
+            for present in list {
+                let known = elsewhere.entry(present.uid.clone()).or_insert(Present::new(
+                    present.uid,
+                    0,
+                    present.info,
+                ));
+                known.count += present.count;
+            }
+        } else if self.interest.has_any(&room) {
+            let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+            let changed = self.presence.replace(from, &room, list, now, linger_ms);
+            if is_known && !changed.is_empty() {
+                self.spread_presence(room, false, &changed, Reach::AllBut(Vec::new()));
+            }
+        }
+        self.check_presence(id);
+    }
+
+    /// The engine has a question of ours; true if it was one about presence.
+    pub(super) fn on_presence_sent(&mut self, id: u64, nodes: Option<u32>) -> bool {
+        let asked = self.cluster.as_mut().and_then(|it| it.presence.asked.get_mut(&id));
+        let Some(asked) = asked else { return false };
+        asked.nodes = nodes;
+        match nodes {
+            Some(_) => self.check_presence(id),
+            None => self.end_presence(id, false),
+        }
+        true
+    }
+
+    /// Ends a question that all have answered.
+    fn check_presence(&mut self, id: u64) {
+        let asked = self.cluster.as_ref().and_then(|it| it.presence.asked.get(&id));
+        if asked.is_some_and(|asked| asked.nodes.is_some_and(|nodes| asked.answered >= nodes)) {
+            self.end_presence(id, true);
+        }
+    }
+
+    /// The answers to a question are all there, or are not waited for any longer. A list of which
+    /// a part is missing would say of somebody who is there that they are gone, so it is for those
+    /// alone who asked for it.
+    fn end_presence(&mut self, id: u64, whole: bool) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(asked) = cluster.presence.asked.remove(&id) else { return };
+        let mut list = self.presence.list(&asked.room);
+        if let Some(elsewhere) = asked.elsewhere {
+            for present in &mut list {
+                present.count += elsewhere.get(&present.uid).map_or(0, |it| it.count);
+            }
+            let here = |uid: &String| list.iter().any(|present| present.uid == *uid);
+            let more = elsewhere.into_iter().filter(|(uid, _)| !here(uid)).map(|(_, it)| it);
+            let more: Vec<Present> = more.collect();
+            list.extend(more);
+        } else if whole {
+            cluster.presence.known.insert(asked.room.clone());
+            self.spread_presence(asked.room, true, &list, Reach::AllBut(Vec::new()));
+        }
+        for (asker, id) in asked.waiting {
+            self.answer_presence(asker, id, &list);
+        }
+    }
+
+    /// Nobody of this node is in these rooms any more: what others say of them is not heard.
+    pub(super) fn leave_presence(&mut self, rooms: &[Topic]) {
+        for room in rooms {
+            if let Some(cluster) = &mut self.cluster {
+                cluster.presence.known.remove(room);
+            }
+            self.presence.forget_nodes_in(room);
+        }
+    }
+
+    /// A run of a node is over: whoever was present by its clients alone is gone.
+    pub(super) fn forget_node_presence(&mut self, node: NodeId) {
+        let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+        for (room, present) in self.presence.forget(Holder::Node(node), now, linger_ms) {
+            self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
+        }
+    }
+
+    /// Forgets what dead nodes have said.
+    pub(super) fn forget_dead_nodes(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let is_over = |id: &NodeId| match cluster.nodes.iter().find(|it| it.node == id.node) {
+            Some(record) => record.boot != id.boot,
+            None => cluster.certain,
+        };
+        let dead: Vec<NodeId> = self.presence.nodes().into_iter().filter(is_over).collect();
+        dead.into_iter().for_each(|node| self.forget_node_presence(node));
+    }
+
+    /// Where some have not answered in time, all are asked again.
+    pub(super) fn tick_presence(&mut self, now: u64) {
+        let Some(cluster) = &self.cluster else { return };
+        let due = cluster.presence.asked.iter().filter(|(_, asked)| asked.due_ms <= now);
+        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
+        due.into_iter().for_each(|id| self.give_up_presence(id));
+    }
+
+    fn give_up_presence(&mut self, id: u64) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(asked) = cluster.presence.asked.get(&id) else { return };
+        // A run that hangs still has its subscriptions when it is dead for everybody.
+        let others = cluster.nodes.len().saturating_sub(1) as u32;
+        let whole = asked.nodes.is_some() && asked.answered >= others;
+        let again = (!whole && asked.elsewhere.is_none()).then(|| asked.room.clone());
+        self.end_presence(id, whole);
+        if let (Some(cluster), Some(room)) = (&mut self.cluster, again)
+            && self.interest.has_any(&room)
+        {
+            cluster.ask_presence(&room, false);
+        }
+    }
+
+    /// The courier is gone, and with it what was asked: all is asked again when the next is there.
+    pub(super) fn lose_presence(&mut self) {
+        let asked = self.cluster.as_ref().map(|it| it.presence.asked.keys().copied().collect());
+        let asked: Vec<u64> = asked.unwrap_or_default();
+        asked.into_iter().for_each(|id| self.end_presence(id, false));
+    }
+}

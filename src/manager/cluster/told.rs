@@ -1,0 +1,115 @@
+//! What the courier says, and what commands are told of the nodes.
+
+use super::{Asked, What};
+use crate::api::Verdict;
+use crate::ipc::cluster::messages::{CourierToManager, EngineState};
+use crate::ipc::control::{ClusterReport, NodeReport};
+use crate::manager::Manager;
+use crate::manager::relay::message::Reply;
+
+impl Manager {
+    pub(super) fn courier_told(&mut self, message: CourierToManager) {
+        let Some(cluster) = &mut self.cluster else { return };
+        match message {
+            CourierToManager::Engine(state) => self.enter_engine(state),
+            CourierToManager::Nodes { nodes, certain } => {
+                (cluster.nodes, cluster.certain) = (nodes, certain);
+                self.forget_dead_nodes();
+            }
+            CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
+            CourierToManager::Noted { number } => self.note_topics(number),
+            CourierToManager::Counts(counts) => cluster.counts = counts,
+            CourierToManager::Arrived => {}
+        }
+    }
+
+    pub(super) fn enter_engine(&mut self, state: EngineState) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let was_up = cluster.is_up();
+        cluster.engine = state;
+        let is_up = cluster.is_up();
+        if was_up != is_up || cluster.link.is_none() {
+            self.tell_engine();
+        }
+        if is_up && !was_up {
+            self.resync_presence();
+        }
+    }
+
+    /// The engine has a message, or does not.
+    fn on_sent(&mut self, id: u64, nodes: Option<u32>) {
+        if self.on_presence_sent(id, nodes) {
+            return;
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(asked) = cluster.asked.get(&id) else { return };
+        let (origin, caller, what) = (asked.origin, asked.id, asked.what);
+        match (what, nodes) {
+            (What::Call, nodes) => {
+                if nodes.is_none_or(|nodes| nodes == 0) {
+                    cluster.asked.remove(&id);
+                }
+                self.tell_nodes_asked(origin, caller, nodes);
+            }
+            (_, Some(1..)) => {}
+            // Nobody has it; whether the client lives is not known by that.
+            (_, _) => {
+                if let Some(asked) = cluster.asked.remove(&id) {
+                    self.answer_unsent(asked);
+                }
+            }
+        }
+    }
+
+    /// A question did not go anywhere, as far as is known.
+    pub(super) fn answer_unsent(&mut self, asked: Asked) {
+        let Asked { origin, id, what, .. } = asked;
+        match what {
+            What::Call => self.tell_nodes_asked(origin, id, None),
+            What::Verdict => self.answer(origin, id, Reply::Verdict(Verdict::Unknown)),
+            What::Info => self.refuse_abroad((origin, id, what), Verdict::Unknown),
+        }
+    }
+
+    /// What `status` says of the cluster.
+    pub(in crate::manager) fn cluster_report(&self) -> Option<ClusterReport> {
+        let cluster = self.cluster.as_ref()?;
+        let counts = cluster.counts;
+        let (away_since, why) = match &cluster.engine {
+            EngineState::Ok if cluster.link.is_some() => (None, None),
+            EngineState::Ok => (Some(0), None),
+            EngineState::Away { since, why } => (Some(*since), Some(why.clone())),
+        };
+        Some(ClusterReport {
+            node: cluster.node,
+            nodes: cluster.nodes.len() as u64,
+            away_since,
+            why,
+            topics: cluster.topics.len(),
+            sent: counts.sent,
+            received: counts.received,
+            unsent: counts.unsent,
+            dropped: counts.dropped,
+            garbled: counts.garbled,
+            gaps: counts.gaps,
+            connects: counts.connects,
+        })
+    }
+
+    /// The nodes of the cluster; `None` without one.
+    pub(in crate::manager) fn node_reports(&self) -> Option<Vec<NodeReport>> {
+        let cluster = self.cluster.as_ref()?;
+        let report = |record: &crate::ipc::cluster::nodes::NodeRecord| NodeReport {
+            node: record.node,
+            here: record.node == cluster.node,
+            host: record.host.clone(),
+            version: record.version.clone(),
+            since: record.since,
+            connections: record.connections,
+            topics: record.topics,
+            lag_us: record.lag_us,
+            gaps: record.gaps,
+        };
+        Some(cluster.nodes.iter().map(report).collect())
+    }
+}

@@ -1,0 +1,102 @@
+//! The engine is killed, stopped, or comes back with nothing in it; a courier or a manager is
+//! killed: no client notices but by what is told, and everything heals.
+
+use nix::sys::signal::Signal;
+
+use super::{nodes, sees};
+use crate::harness::*;
+
+/// Waits until a node knows that the engine is away.
+async fn is_alone(server: &Server) {
+    until("the engine to be away", async || {
+        let status = server.status().await;
+        (!status["cluster"]["away_since"].is_null()).then_some(())
+    })
+    .await;
+}
+
+/// That a publish on one node reaches a client of the other, whose join is known.
+async fn reaches(from: &mut Client, to: &mut Client, room: &str, text: &str) {
+    assert_eq!(from.ask(format!("tally {room} {text}")).await, "tally queued for 1 true");
+    assert_eq!(to.receive().await, text);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_killed_costs_no_client_and_comes_back_empty_to_all_that_was() {
+    let mut engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let (mut here, mut there) = (nodes[0].client().await, nodes[1].client().await);
+    let other = there.who().await.fd;
+    there.ask("join-confirmed me lobby").await;
+    reaches(&mut here, &mut there, "lobby", "before").await;
+    engine.kill();
+    for server in &nodes {
+        is_alone(server).await;
+    }
+    assert_eq!(here.ask("publish lobby x").await, "publish local_only");
+    assert_eq!(here.ask(format!("push {other} x")).await, "push unknown");
+    assert_eq!(here.ask(format!("confirmed {other} x")).await, "confirmed unknown");
+    let tally = here.ask("tally lobby x").await;
+    assert!(tally.contains("the engine is away") && tally.ends_with("false"), "{tally}");
+    // Rooms of this node go on, and who joins meanwhile is a member.
+    assert_eq!(here.ask("join-confirmed me here").await, "join-confirmed []");
+    assert_eq!(here.ask("publish here own").await, "own");
+    assert_eq!(here.receive().await, "publish local_only");
+    engine.start_again().await;
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    reaches(&mut here, &mut there, "lobby", "after").await;
+    reaches(&mut there, &mut here, "here", "joined meanwhile").await;
+    assert!(nodes[0].status().await["cluster"]["gaps"].as_u64() > Some(0));
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_away_and_is_back_when_it_goes_on() {
+    let engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let (mut here, mut there) = (nodes[0].client().await, nodes[1].client().await);
+    there.ask("join-confirmed me lobby").await;
+    engine.signal(Signal::SIGSTOP);
+    for server in &nodes {
+        is_alone(server).await;
+    }
+    assert_eq!(here.ask("echo here").await, "echo here");
+    engine.signal(Signal::SIGCONT);
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    reaches(&mut here, &mut there, "lobby", "after").await;
+}
+
+#[tokio::test]
+async fn a_killed_courier_and_a_killed_manager_cost_no_client_and_know_all_again() {
+    let engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let (mut here, mut there) = (nodes[0].client().await, nodes[1].client().await);
+    there.ask("join-confirmed me lobby").await;
+    let couriers = |server: &Server| {
+        let processes = server.processes().into_iter();
+        processes.filter(|it| it.name == "wsd: courier").map(|it| it.pid).collect::<Vec<_>>()
+    };
+    let before = couriers(&nodes[1]);
+    kill(before[0], Signal::SIGKILL);
+    until("another courier", async || {
+        let now = couriers(&nodes[1]);
+        (now.len() == 1 && now != before).then_some(())
+    })
+    .await;
+    sees(&nodes[1], 2).await;
+    reaches(&mut here, &mut there, "lobby", "after the courier").await;
+    let manager = nodes[1].manager().await;
+    kill(manager, Signal::SIGKILL);
+    until("another manager", async || (nodes[1].manager().await != manager).then_some(())).await;
+    sees(&nodes[1], 2).await;
+    reaches(&mut here, &mut there, "lobby", "after the manager").await;
+    // Who leaves is still known to leave.
+    there.ask("leave me lobby").await;
+    until("nobody to be there", async || {
+        (here.ask("tally lobby x").await == "tally queued for 0 true").then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,105 @@
+//! The engine's password and rights, and what `wsd check` says of an engine.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+
+use super::{node, sees};
+use crate::harness::*;
+
+const PASSWORD: &str = "hush-hush-hush";
+
+/// The rights that the page of several hosts says are enough.
+fn documented_rights() -> String {
+    let page = std::fs::read_to_string(repository().join("docs/cluster.md")).unwrap();
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER wsd ")).expect("the line");
+    line.replace("PASSWORD", PASSWORD).replace("NAME", "wsd")
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough_and_the_password_is_shown_nowhere() {
+    let engine = Engine::start().await;
+    let told = engine.ask(&documented_rights()).unwrap();
+    assert!(told.starts_with("+OK"), "{told}");
+    engine.ask("ACL SETUSER default off").unwrap();
+    let mut servers = Vec::new();
+    for number in 0..2 {
+        let address = engine.address().replace("sock\"", "sock?user=wsd\"");
+        let setup = node(&engine, number).set("cluster.engine", address);
+        let file = setup.path().join("password");
+        std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+        let file = format!("{:?}", file.display().to_string());
+        servers.push(setup.set("cluster.password_file", file).start().await);
+    }
+    for server in &servers {
+        sees(server, 2).await;
+    }
+    let (mut here, mut there) = (servers[0].client().await, servers[1].client().await);
+    there.ask("join-confirmed me lobby").await;
+    there.ask("leave me lobby").await;
+    there.ask("join-confirmed me lobby").await;
+    assert_eq!(here.ask("tally lobby hello").await, "tally queued for 1 true");
+    let checked = servers[0].wsd(["check", "--connect", "--json"]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let mut shown = servers[0].log() + &checked.stdout + &checked.stderr;
+    for command in [["status", "--json"], ["nodes", "--json"]] {
+        shown += &servers[0].wsd(command).await.ok();
+    }
+    for process in servers[0].processes() {
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        shown += &String::from_utf8_lossy(&line);
+    }
+    assert!(!shown.contains(PASSWORD));
+    assert_eq!(servers[1].wsd(["stop"]).await.code, Some(0));
+    sees(&servers[0], 1).await;
+}
+
+#[tokio::test]
+async fn the_password_may_come_from_the_environment() {
+    let engine = Engine::start_with(&["--requirepass", PASSWORD]).await;
+    let setup = node(&engine, 1).env("WSD_CLUSTER_PASSWORD", PASSWORD);
+    let server = setup.start().await;
+    sees(&server, 1).await;
+    let server = node(&engine, 2).env("WSD_CLUSTER_PASSWORD", "not-it").start_nothing();
+    let ran = command(server.starter().args(["check", "--connect"])).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("cluster.engine") && !ran.stderr.contains("not-it"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_check_says_what_answers_and_what_is_doubtful_or_why_not() {
+    let limit = ["--client-output-buffer-limit", "pubsub 1mb 1mb 10"];
+    let mut engine = Engine::start_with(&limit).await;
+    let server = node(&engine, 4).start().await;
+    let said = server.wsd(["check", "--connect"]).await.ok();
+    for word in ["Redis ", "1 nodes of the cluster wsd", "client-output-buffer-limit pubsub"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    engine.kill();
+    let ran = server.wsd(["check", "--connect"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("cluster.engine: unix:"), "{ran:?}");
+    assert_eq!(server.wsd(["check"]).await.code, Some(0), "nothing is connected to");
+}
+
+#[tokio::test]
+async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("old.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut buffer = [0; 4096];
+            while let Ok(1..) = stream.read(&mut buffer) {
+                let answer = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n";
+                if stream.write_all(answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let setup = Setup::stock().set("cluster.engine", format!("\"unix:{}\"", socket.display()));
+    let server = setup.set("cluster.node", 1).start_nothing();
+    let ran = server.wsd(["check", "--connect"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("wsd needs a Redis 6 or later"), "{ran:?}");
+}
