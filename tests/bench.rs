@@ -83,6 +83,65 @@ fn connections_are_opened_held_and_closed() {
     assert!(report(&output)["memory_per_connection_after_message"].is_number());
 }
 
+/// The server of the package, in a directory of its own until it is dropped.
+struct BenchServer {
+    address: SocketAddr,
+    master: std::process::Child,
+    _directory: tempfile::TempDir,
+}
+
+impl BenchServer {
+    fn start() -> BenchServer {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench_server"));
+        command.arg("start").stdout(std::process::Stdio::null());
+        for set in [
+            format!("listen={address}"),
+            "worker_num=2".to_owned(),
+            format!("runtime_dir={}", at("run")),
+            format!("pid_file={}", at("pid")),
+        ] {
+            command.args(["--set", &set]);
+        }
+        let master = command.spawn().unwrap();
+        while std::net::TcpStream::connect(address).is_err() {
+            std::thread::yield_now();
+        }
+        BenchServer { address, master, _directory: directory }
+    }
+}
+
+impl Drop for BenchServer {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.master.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.master.wait().unwrap();
+    }
+}
+
+#[test]
+fn rooms_are_published_to_joined_and_left() {
+    let server = BenchServer::start();
+    let address = server.address;
+    for (extra, deliveries) in
+        [("-c 6", 60), ("-c 6 --rooms 3", 60), ("-c 6 --rooms 3 --each 2", 120)]
+    {
+        let output = bench(&format!("{address} -t publish -n 10 --json {extra}"));
+        assert_eq!(output.status.code(), Some(0), "{extra}: {output:?}");
+        assert_eq!(report(&output)["deliveries"], deliveries, "{extra}");
+    }
+    let output = bench(&format!("{address} -t publish -c 5 --rooms 3 --json"));
+    assert_eq!(output.status.code(), Some(2), "rooms that are not alike: {output:?}");
+    let output = bench(&format!("{address} -t join -c 3 --rooms 7 -n 10 --json"));
+    assert_eq!(report(&output)["joins"], 70, "{output:?}");
+    let output = bench(&format!("{address} -t leave -c 20 --rooms 4 --json"));
+    let report = report(&output);
+    assert_eq!(report["closed"], 20, "{output:?}");
+    assert!(report["handshakes"].as_u64().unwrap() > 0);
+}
+
 #[test]
 fn the_exit_code_tells_who_is_at_fault() {
     assert_eq!(bench("--size lots").status.code(), Some(2));

@@ -1,4 +1,5 @@
-//! The other side of `wsd-bench -t push` and `-t broadcast`; for `-t echo` it is an echo.
+//! The other side of `wsd-bench -t push`, `broadcast`, `publish`, `join` and `leave`; for `-t echo`
+//! it is an echo.
 //!
 //! `cargo run --release --bin bench_server -- start --set worker_num=2`
 //!
@@ -11,8 +12,11 @@
 //! | `burst <payload>` | pushes the payload to each target; answers `lost <n>` if some failed |
 //! | `push <fd> <payload>` | pushes the payload to one; answers `lost 1` if that failed |
 //! | `broadcast <payload>` | sends the payload to everyone, the sender included |
+//! | `enter <room> <room> ...` | binds this client to its fd, joins them, answers `entered <n>` |
+//! | `publish <rooms> <payload>` | publishes to the next of the rooms `0` to `<rooms>` - 1 |
+//! | `storm <rooms>` | joins as many rooms of its worker, leaves them and answers |
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::process::ExitCode;
 
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct BenchServer {
     targets: RefCell<HashMap<Fd, Vec<Fd>>>,
+    /// Publishes so far.
+    publishes: Cell<u64>,
 }
 
 impl Handler for BenchServer {
@@ -62,6 +68,27 @@ impl Handler for BenchServer {
                 }
             }
             "broadcast" => ctx.broadcast(tail(&frame, rest)),
+            "enter" => {
+                ctx.bind(from, &from.to_string());
+                let joins = rest.split(' ').map(|room| ctx.join(from, room));
+                let entered = joins.filter(|verdict| verdict.is_ok()).count();
+                tell(ctx, from, format!("entered {entered}"));
+            }
+            "publish" => {
+                let (rooms, payload) = split(rest);
+                let (rooms, next) = (rooms.parse().unwrap_or(1), self.publishes.get());
+                self.publishes.set(next + 1);
+                ctx.publish(&(next % rooms).to_string(), tail(&frame, payload));
+            }
+            "storm" => {
+                // Of the whole server, so that there are first and last members and others.
+                let rooms = rest.parse().unwrap_or(1);
+                let rooms: Vec<String> = (0..rooms).map(|room: u32| format!("s{room}")).collect();
+                let joined = rooms.iter().filter(|room| ctx.join(from, room).is_ok()).count();
+                let left = rooms.iter().filter(|room| ctx.leave(from, room).is_ok()).count();
+                let all = joined == rooms.len() && left == rooms.len();
+                tell(ctx, from, if all { "done" } else { "refused" }.to_owned());
+            }
             _ => {
                 ctx.push(from, frame);
             }

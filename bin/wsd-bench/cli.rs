@@ -33,6 +33,16 @@ pub struct Cli {
     #[arg(short, long, value_name = "BYTES", value_parser = bytes, help_heading = "Load")]
     pub size: Option<usize>,
 
+    /// Rooms, of publish, join and leave
+    #[arg(long, value_name = "N", value_parser = positive, default_value = "1",
+          help_heading = "Load")]
+    pub rooms: usize,
+
+    /// Rooms that each client is in, of publish and leave
+    #[arg(long, value_name = "N", value_parser = positive, default_value = "1",
+          help_heading = "Load")]
+    pub each: usize,
+
     /// Stop after this many messages (connect: handshakes) instead of a time
     #[arg(short = 'n', long, value_name = "N", value_parser = positive, help_heading = "Load")]
     pub number: Option<usize>,
@@ -121,6 +131,12 @@ pub enum Test {
     Echo,
     /// One client sends "broadcast ...", everyone receives (needs bench_server)
     Broadcast,
+    /// One client publishes to each room in turn, the members receive (needs bench_server)
+    Publish,
+    /// Each client joins and leaves --rooms, again and again (needs bench_server)
+    Join,
+    /// All leave --rooms of presence at once while others come (needs bench_server)
+    Leave,
     /// One client has its worker push to clients of another worker (needs bench_server)
     Push,
     /// Connections that stand and do nothing: memory for each, also after one message each
@@ -141,6 +157,7 @@ Examples:
   wsd-bench -s 16K --binary --json           large binary messages, a report for scripts
   wsd-bench -t idle -c 15000 -s 64K          memory of idle connections, before and after 64 KiB
   wsd-bench -t connect -n 20000              handshakes
+  wsd-bench -t publish -c 10000 --rooms 1000  a publish to each of 1,000 rooms of 10, in turn
   taskset -c 1 wsd-bench ...                 keeps the generator off the server's cores
 
 How to read it:

@@ -51,6 +51,9 @@ pub struct Fan<'a> {
     /// How many receivers have each round in flight.
     have: Vec<u64>,
     receivers: u64,
+    /// Messages to each receiver in a round, and of the sender.
+    each: u64,
+    messages: u64,
     /// Rounds that all receivers of this thread have.
     complete: u64,
     sent: u64,
@@ -86,6 +89,8 @@ impl<'a> Fan<'a> {
             awaits: vec![0; clients],
             have: vec![0; rounds.stamps.len()],
             receivers: receivers as u64,
+            each: 1,
+            messages: 1,
             complete: 0,
             sent: 0,
             interval: pace.rate.map(|rate| 1e9 / rate),
@@ -93,6 +98,12 @@ impl<'a> Fan<'a> {
             total: pace.total,
             stop_at: None,
         }
+    }
+
+    /// In a round the sender sends so many messages, and each receiver gets so many.
+    pub fn rounds_of(mut self, messages: usize, each: usize) -> Fan<'a> {
+        (self.messages, self.each) = (messages as u64, each as u64);
+        self
     }
 
     /// When the next round is due; now where nothing paces it.
@@ -111,13 +122,13 @@ impl Work for Fan<'_> {
             return 0;
         }
         for _ in 0..count {
-            let round = self.awaits[client];
+            let round = self.awaits[client] / self.each;
             self.awaits[client] += 1;
             let since = self.rounds.stamp(round).load(Ordering::Relaxed);
             stats.latency(now.saturating_sub(since));
             let have = &mut self.have[(round % self.rounds.window()) as usize];
             *have += 1;
-            if *have == self.receivers {
+            if *have == self.receivers * self.each {
                 *have = 0;
                 self.complete += 1;
             }
@@ -142,7 +153,7 @@ impl Work for Fan<'_> {
             self.sent += 1;
         }
         if self.sent > before {
-            send.push((sender, self.sent - before));
+            send.push((sender, (self.sent - before) * self.messages));
         }
         (self.interval.is_some() && self.sent < end).then(|| self.due(now))
     }
@@ -171,6 +182,23 @@ impl Work for Fan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_round_may_be_many_messages_to_each() {
+        let rounds = Rounds::new(1, 1);
+        let pace = Pace { rate: None, total: None };
+        let mut fan = Fan::new(&rounds, 0, Some(0), (2, 2), pace).rounds_of(3, 2);
+        let (mut stats, mut send) = (Stats::default(), vec![]);
+        fan.tick(10, &mut send);
+        assert_eq!(std::mem::take(&mut send), [(0, 3)]);
+        fan.arrived(0, 2, 20, &mut stats);
+        fan.arrived(1, 1, 20, &mut stats);
+        fan.tick(30, &mut send);
+        assert!(send.is_empty());
+        fan.arrived(1, 1, 40, &mut stats);
+        fan.tick(50, &mut send);
+        assert_eq!(send, [(0, 3)]);
+    }
 
     #[test]
     fn a_round_is_sent_when_all_have_the_one_before_the_window() {

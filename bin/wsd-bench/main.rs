@@ -23,6 +23,9 @@ mod test_close;
 mod test_connect;
 mod test_echo;
 mod test_idle;
+mod test_join;
+mod test_leave;
+mod test_publish;
 mod test_push;
 mod test_relay;
 mod traffic;
@@ -79,6 +82,9 @@ fn measure(cli: &Cli) -> Result<Report, Fault> {
     match cli.test {
         Test::Echo => test_echo::measure(cli, &target, server.as_ref()),
         Test::Broadcast => test_broadcast::measure(cli, &target, server.as_ref()),
+        Test::Publish => test_publish::measure(cli, &target, server.as_ref()),
+        Test::Join => test_join::measure(cli, &target, server.as_ref()),
+        Test::Leave => test_leave::measure(cli, &target, server.as_ref()),
         Test::Push => test_push::measure(cli, &target, server.as_ref()),
         Test::Idle => test_idle::measure(cli, &target, server.as_ref()),
         Test::Connect => test_connect::measure(cli, &target, server.as_ref()),

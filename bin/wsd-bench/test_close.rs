@@ -52,7 +52,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     Ok(report)
 }
 
-fn close_all(cli: &Cli, clients: &mut [Client]) -> Result<Stats, Fault> {
+pub fn close_all(cli: &Cli, clients: &mut [Client]) -> Result<Stats, Fault> {
     let mut stats = Stats::recording();
     let mut goodbye = Vec::new();
     put_masked(&mut goodbye, 0x88, &1000_u16.to_be_bytes());

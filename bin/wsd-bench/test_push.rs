@@ -124,7 +124,7 @@ fn introduce(mut client: Client) -> Result<Known, Fault> {
 }
 
 /// Sends a text and waits for the one that answers it.
-fn ask(client: &mut Client, text: &str) -> Result<String, Fault> {
+pub fn ask(client: &mut Client, text: &str) -> Result<String, Fault> {
     let mut frame = Vec::new();
     put_masked(&mut frame, 0x81, text.as_bytes());
     let mut socket = &client.opened.socket;

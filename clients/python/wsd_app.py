@@ -12,7 +12,8 @@
 Handlers: start(app), handshake(app, request) -> None | Refuse | Accept, open(app, request),
 message(app, fd, data, opcode), close(app, fd, code, reason, by, cause),
 request(app, request) -> Response | None, attach(app, request), tick(app),
-pipe(app, worker, tag, data), stop(app). Data are bytes; opcode is 1 for text, 2 for binary.
+pipe(app, worker, tag, data), presence(app, room, uid, joined, info), stop(app). Data are bytes;
+opcode is 1 for text, 2 for binary.
 """
 
 import json
@@ -28,17 +29,17 @@ VERSION = 2
 HEADER = struct.Struct("<IBBHIQ")
 U32 = struct.Struct("<I")
 
-HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN = range(1, 10)
+HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN, PRESENCE = range(1, 11)
 (READY, DONE, PUSH, BROADCAST, DISCONNECT, ACCEPT, REFUSE, RESPONSE, INFO, EXISTS, LIST, KEEP,
  EVERY, SEND, STATS, END, BODY, READ, JOIN, LEAVE, BIND, SESSION, PUBLISH, MEMBERS,
  PROTECT, CLOSE_USER, EXPIRE) = range(32, 59)
 VERDICT = 64
 TAKEN, NOTE, PLACE, PART, TALLY = 69, 70, 71, 72, 73
-MORE, FILE, LATER, HELD = 1, 2, 2, 1
+MORE, FILE, LATER, HELD, HERE = 1, 2, 2, 1, 2
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid", "no_user")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
-IN_ORDER = 64
+IN_ORDER, WANTS_PRESENCE = 64, 1
 
 
 def frame(kind, flags=0, code=0, id=0, fd=0, payload=b""):
@@ -52,6 +53,12 @@ def string(data):
 def _topics(kind, names):
     names = [names] if isinstance(names, str) else list(names)
     return U32.pack(len(names)) + b"".join(string((kind + name).encode()) for name in names)
+
+
+def _presence(code, payload):
+    room, at = take(payload, 0)
+    uid, at = take(payload, at)
+    return room.decode(), uid.decode(), code == 1, json.loads(payload[at:] or b"null")
 
 
 def fields(pairs):
@@ -286,6 +293,10 @@ class App:
         """To the members of a room, or of several, each once."""
         self._send(PUBLISH, code=opcode, fd=but, payload=_topics("#", rooms) + data)
 
+    def publish_here(self, room, data, opcode=1):
+        """To the members of a room that this worker has: what each worker says to its own."""
+        self._send(PUBLISH, flags=HERE, code=opcode, payload=_topics("#", room) + data)
+
     def publish_confirmed(self, rooms, data, opcode=1, but=0):
         """As publish, and what became of it: queued, full, workers, answered, refused."""
         return self._tally(_topics("#", rooms), data, opcode, but)
@@ -360,7 +371,8 @@ class App:
         wants = IN_ORDER
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
-        self._send(READY, flags=wants, code=VERSION)
+        more = WANTS_PRESENCE if "presence" in self.handlers else 0
+        self._send(READY, flags=wants, code=VERSION, fd=more)
         code, event = 1, None
         try:
             while (event := self._next()) is not None and event[0] != SHUTDOWN:
@@ -407,6 +419,8 @@ class App:
             self._guarded(0, "tick")
         elif kind == PIPE:
             self._guarded(0, "pipe", code, fd, payload)
+        elif kind == PRESENCE:
+            self._guarded(0, "presence", *_presence(code, payload))
 
     def _open(self, flags, id, request):
         if flags & 1:

@@ -10,10 +10,11 @@
 
     app.run()
 
-Handlers: start(app), open(app, request), message(app, fd, data, opcode),
-close(app, fd, code, reason, by, cause), attach(app, request), pipe(app, worker, tag, data),
-stop(app); plain or async. Events of one client are handled one after the other, those of several
-clients at the same time. What asks the worker is awaited; what only tells is not.
+Handlers: start(app), open(app, request), message(app, fd, data, opcode), close(app, fd, code,
+reason, by, cause), attach(app, request), pipe(app, worker, tag, data), presence(app, room, uid,
+joined, info), stop(app); plain or async. Events of one client are handled one after the other,
+those of several clients at the same time. What asks the worker is awaited; what only tells is
+not.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ import traceback
 
 from wsd_app import (
     ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO, JOIN,
-    KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PUBLISH, PUSH, READY, REQUEST, RESPONSE, SEND,
-    SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION, WANTS, Request, _topics, fields,
-    frame, string, take)
+    HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY, REQUEST,
+    RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION, WANTS,
+    WANTS_PRESENCE, Request, _presence, _topics, fields, frame, string, take)
 
 
 class App:
@@ -59,6 +60,9 @@ class App:
 
     def publish(self, rooms, data, opcode=1, but=0):
         self._send(PUBLISH, code=opcode, fd=but, payload=_topics("#", rooms) + data)
+
+    def publish_here(self, room, data, opcode=1):
+        self._send(PUBLISH, flags=HERE, code=opcode, payload=_topics("#", room) + data)
 
     def push_uid(self, uid, data, opcode=1):
         self._send(PUBLISH, code=opcode, payload=_topics("@", str(uid)) + data)
@@ -147,7 +151,8 @@ class App:
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
         # A handshake is let in as the configuration says; CLOSE ends a client's turn.
-        self._send(READY, flags=wants & ~1 | WANTS["close"], code=VERSION)
+        more = WANTS_PRESENCE if "presence" in self.handlers else 0
+        self._send(READY, flags=wants & ~1 | WANTS["close"], code=VERSION, fd=more)
         try:
             while (got := await self._read(reader)) is not None and got[0] != SHUTDOWN:
                 self._take(got)
@@ -167,7 +172,8 @@ class App:
             self.facts.update(json.loads(payload))
             self._begin(0, self._call("start"))
         elif kind < VERDICT:
-            self._begin(fd, self._event(*got))
+            # Those who come and leave stay in their order, as a client's events do.
+            self._begin("presence" if kind == PRESENCE else fd, self._event(*got))
 
     def _begin(self, fd, event):
         """Behind what its client's last event still does."""
@@ -198,6 +204,8 @@ class App:
                 await self._call("attach", Request.read(fd, payload))
             elif kind == PIPE:
                 await self._call("pipe", code, fd, payload)
+            elif kind == PRESENCE:
+                await self._call("presence", *_presence(code, payload))
             elif kind == CLOSE:
                 cause, at = take(payload, 0)
                 by = ("nobody", "client", "server")[flags & 3]

@@ -77,13 +77,14 @@ pub trait Reactor: Sealed {
         Box::pin(std::future::ready(Tally::default()))
     }
     /// See [`Context::presence`](super::Context::presence).
-    fn presence(&self, room: Topic) -> LocalFuture<Vec<Present>> {
+    fn presence(&self, room: Topic) -> LocalFuture<Result<Vec<Present>, Verdict>> {
         let _ = room;
-        Box::pin(std::future::ready(Vec::new()))
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
     /// See [`Context::publish_here`](super::Context::publish_here).
-    fn publish_here(&self, publish: Publish) {
+    fn publish_here(&self, publish: Publish) -> Tally {
         let _ = publish;
+        Tally::default()
     }
     /// See [`Context::members`](super::Context::members).
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

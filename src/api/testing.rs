@@ -41,6 +41,8 @@ pub enum Sent {
     Change(Fd, Change),
     /// A message to the members of these rooms or users, and whom it leaves out.
     Publish(Vec<Topic>, Option<Fd>, Message),
+    /// A message to the members that this worker has.
+    PublishHere(Vec<Topic>, Message),
 }
 
 /// A worker that has no process, no sockets and no clients: each push is `queued`, each client
@@ -210,6 +212,13 @@ impl Reactor for FakeWorker {
         let message = Message { opcode, data };
         self.sent.borrow_mut().push(Sent::Publish(topics, except, message));
         Verdict::Relayed
+    }
+
+    fn publish_here(&self, publish: Publish) -> Tally {
+        let tally = self.tally(&publish.topics, None);
+        let Publish { topics, opcode, data, .. } = publish;
+        self.sent.borrow_mut().push(Sent::PublishHere(topics, Message { opcode, data }));
+        tally
     }
 
     fn publish_confirmed(&self, publish: Publish) -> LocalFuture<Result<Tally, Verdict>> {

@@ -292,7 +292,10 @@ settings! {
         rooms_per_client: usize = 128, within(1..=65_535);
         /// Which rooms have presence: those whose name begins with one of these. A client can join
         /// such a room only when it is bound to a user, and the handler hears who comes and goes.
-        rooms_presence: Vec<String> = Vec::new();
+        rooms_presence: Vec<String> = vec!["presence-".to_owned()];
+        /// For how long a user whose last connection has left such a room is still there, told to
+        /// the second: so that a page that is loaded anew is no event. 0: not at all.
+        presence_linger: Duration = Duration::ZERO, zero_or(millis(100)..=secs(3600));
         /// Bytes of the longest room name.
         room_name_max: usize = 255, within(1..=255);
         /// Bytes of the longest uid of a user.

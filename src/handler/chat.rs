@@ -1,112 +1,89 @@
-//! `chat`: one room for everyone, across all workers, with its page at `/`.
+//! `chat`: rooms for everyone, across all workers, with a page at `/`.
 //!
-//! A thin shell: `roster` decides, this file does. What a client sends is JSON as in `wire`;
-//! `wsd push FD TEXT` and `wsd broadcast TEXT` show on the page as a notice of the server.
+//! A client is bound to its nick and is in one room, which has presence: rooms and users do the
+//! rest, over reloads, upgrades and deaths. What a client sends is JSON as in `wire`;
+//! `wsd push FD TEXT`, `wsd push --uid NICK TEXT` and `wsd broadcast TEXT` show on the page as a
+//! notice of the server.
 
 mod page;
-mod roster;
 mod wire;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use crate::api::rooms::{PresenceEvent, Present};
 use crate::api::{
-    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Pace, Request, Timer,
-    Verdict,
+    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Pace, Request, Verdict,
 };
-use crate::close::Close;
-use crate::fd::{Fd, Slot};
-use roster::{Action, Roster};
-use wire::{Event, NICK_CHARS_MAX, TEXT_BYTES_MAX, clean_nick};
+use crate::fd::Fd;
+use wire::{Event, LIST_MAX, NAME_CHARS_MAX, Seat, TEXT_BYTES_MAX, User, clean_name};
 
-/// How long changes of the roster wait for each other.
+/// What the names of the chat's rooms begin with for the server: such rooms have presence.
+const ROOM: &str = "presence-chat-";
+/// The room of a client that names none.
+const LOBBY: &str = "lobby";
+/// How long who comes and who leaves wait for each other, as a thousand may come at once.
 const FLUSH_DELAY: Duration = Duration::from_millis(50);
-/// How often workers tell each other that they live and what they last told.
-const TICK_PERIOD: Duration = Duration::from_secs(5);
 
-/// The chat room. Serves its page at `/` and takes WebSockets at `/ws`; a client may name itself
-/// with `/ws?nick=…`.
+/// By room and nick, who has come and who has left.
+type Changes = BTreeMap<String, BTreeMap<String, Option<User>>>;
+
+/// The chat. Serves its page at `/` and takes WebSockets at `/ws`; a client may name itself and
+/// its room with `/ws?nick=…&room=…`.
 #[derive(Default)]
 pub struct Chat {
-    roster: Rc<RefCell<Option<Roster>>>,
-    ticker: RefCell<Option<Timer>>,
+    /// What the members here are not told of yet.
+    changes: Rc<RefCell<Changes>>,
 }
 
 impl Chat {
-    /// An empty room.
+    /// Rooms without anybody.
     pub fn new() -> Chat {
         Chat::default()
-    }
-
-    fn say(&self, ctx: &Context, fd: Fd, text: &str) {
-        let text = text.trim();
-        if text.is_empty() {
-            return fail(ctx, fd, "text_empty", "There is nothing in that message.");
-        }
-        if text.len() > TEXT_BYTES_MAX {
-            return fail(ctx, fd, "text_too_long", "A message may be 4096 bytes long.");
-        }
-        let nick = self.nick(fd);
-        let (worker, text) = (ctx.worker().slot, text.to_owned());
-        if let Some(json) = wire::encode(&Event::Said { fd, nick, worker, text, at: now() }) {
-            ctx.broadcast(json);
-        }
-    }
-
-    fn rename(&self, ctx: &Context, fd: Fd, nick: &str) {
-        match clean_nick(nick) {
-            None => fail(ctx, fd, "nick_empty", "A name needs a visible character."),
-            Some(nick) if nick.chars().count() > NICK_CHARS_MAX => {
-                fail(ctx, fd, "nick_too_long", "A name may be 32 characters long.");
-            }
-            Some(nick) => decide(&self.roster, ctx, |roster| roster.rename(fd, nick)),
-        }
-    }
-
-    fn nick(&self, fd: Fd) -> String {
-        let roster = self.roster.borrow();
-        let nick = roster.as_ref().and_then(|roster| roster.nick(fd));
-        nick.map_or_else(|| guest(fd), str::to_owned)
     }
 }
 
 impl Handler for Chat {
-    fn on_worker_start(&self, ctx: &Context) -> Flow {
-        decide(&self.roster, ctx, Roster::start);
-        let (roster, context) = (self.roster.clone(), ctx.clone());
-        let ticker = ctx.tick(TICK_PERIOD, move || decide(&roster, &context, Roster::tick));
-        self.ticker.replace(Some(ticker));
-        Flow::default()
-    }
-
-    fn on_worker_stop(&self, _ctx: &Context) -> Flow {
-        if let Some(ticker) = self.ticker.take() {
-            ticker.clear();
-        }
-        Flow::default()
-    }
-
     fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
-        let nick = asked_nick(&request);
-        decide(&self.roster, ctx, |roster| roster.open(request.fd, nick));
+        let nick = asked(&request, "nick").unwrap_or_else(|| guest(request.fd));
+        let room = asked(&request, "room").unwrap_or_else(|| LOBBY.to_owned());
+        // Of the limits of rooms the log tells.
+        let _ = ctx.bind(request.fd, &nick);
+        enter(ctx, request.fd, &nick, &room);
         Flow::default()
     }
 
     fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+        let fd = frame.fd;
         let request = frame.text().and_then(|text| serde_json::from_str(text).ok());
+        let (Some(nick), Some(room)) = (ctx.uid(fd), room_of(ctx, fd)) else {
+            fail(ctx, fd, "no_room", "The server has no room for you now. Try again later.");
+            return Flow::default();
+        };
         match request {
-            Some(wire::Request::Say { text }) => self.say(ctx, frame.fd, &text),
-            Some(wire::Request::Rename { nick }) => self.rename(ctx, frame.fd, &nick),
-            None => fail(ctx, frame.fd, "not_understood", NOT_UNDERSTOOD),
+            Some(wire::Request::Say { text }) => say(ctx, fd, nick, room, &text),
+            Some(wire::Request::Rename { nick: to }) => rename(ctx, fd, nick, room, &to),
+            Some(wire::Request::Enter { room: to }) => change_room(ctx, fd, &nick, &room, &to),
+            Some(wire::Request::Who) => list(ctx, fd, room),
+            None => fail(ctx, fd, "not_understood", NOT_UNDERSTOOD),
         }
         Flow::default()
     }
 
-    fn on_close(&self, ctx: &Context, fd: Fd, _close: Close) -> Flow {
-        decide(&self.roster, ctx, |roster| roster.close(fd));
+    fn on_presence(&self, ctx: &Context, event: PresenceEvent) -> Flow {
+        let Some(room) = event.room.strip_prefix(ROOM) else { return Flow::default() };
+        let is_first = self.changes.borrow().is_empty();
+        let user = event.joined.then(|| user(event.uid.clone(), event.info.as_deref()));
+        self.changes.borrow_mut().entry(room.to_owned()).or_default().insert(event.uid, user);
+        if is_first {
+            let (changes, context) = (self.changes.clone(), ctx.clone());
+            // Dropping the timer lets it run.
+            drop(ctx.after(FLUSH_DELAY, move || flush(&context, changes.take())));
+        }
         Flow::default()
     }
 
@@ -125,94 +102,141 @@ impl Handler for Chat {
         false
     }
 
-    fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
-        if let Some(note) = wire::decode_note(&data) {
-            decide(&self.roster, ctx, |roster| roster.hear(from, note));
+    fn on_attach(&self, ctx: &Context, request: Rc<Request>, _: Option<Bytes>) -> Flow {
+        match (ctx.uid(request.fd), room_of(ctx, request.fd)) {
+            (Some(nick), Some(room)) => welcome(ctx, request.fd, nick, room),
+            // An image that had no rooms left the client without.
+            _ => return self.on_open(ctx, request),
         }
         Flow::default()
     }
-
-    fn freeze(&self, _ctx: &Context, fd: Fd) -> Option<Bytes> {
-        Some(Bytes::from(self.nick(fd)))
-    }
-
-    fn on_attach(&self, ctx: &Context, request: Rc<Request>, frozen: Option<Bytes>) -> Flow {
-        let kept = frozen.and_then(|nick| String::from_utf8(nick.into()).ok());
-        let nick = kept.unwrap_or_else(|| asked_nick(&request));
-        decide(&self.roster, ctx, |roster| roster.attach(request.fd, nick));
-        Flow::default()
-    }
 }
 
-const NOT_UNDERSTOOD: &str =
-    r#"Send {"type":"say","text":"…"} or {"type":"rename","nick":"…"} as text."#;
+const NOT_UNDERSTOOD: &str = "Send {\"type\":\"say\",\"text\":\"…\"}, \
+    {\"type\":\"rename\",\"nick\":\"…\"}, {\"type\":\"enter\",\"room\":\"…\"} \
+    or {\"type\":\"who\"} as text.";
 
-/// Lets the roster decide, then does what it says. The roster is let go of in between, so it
-/// does not matter what an action brings about.
-fn decide(
-    roster: &Rc<RefCell<Option<Roster>>>,
-    ctx: &Context,
-    event: impl FnOnce(&mut Roster) -> Vec<Action>,
-) {
-    let actions = {
-        let mut roster = roster.borrow_mut();
-        event(roster.get_or_insert_with(|| Roster::new(ctx.worker())))
-    };
-    for action in actions {
-        act(roster, ctx, action);
+fn say(ctx: &Context, fd: Fd, nick: String, room: String, text: &str) {
+    let text = text.trim();
+    if text.is_empty() {
+        return fail(ctx, fd, "text_empty", "There is nothing in that message.");
     }
+    if text.len() > TEXT_BYTES_MAX {
+        return fail(ctx, fd, "text_too_long", "A message may be 4096 bytes long.");
+    }
+    let (worker, text, at) = (ctx.worker().slot, text.to_owned(), now());
+    publish(ctx, &Event::Said { fd, nick, room: room.clone(), worker, text, at }, &room);
 }
 
-// Other verdicts are not looked at: a client that is gone is the worker's business, and a note
-// that does not reach a worker leaves a gap in the versions, which that worker sees and mends.
-fn act(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, action: Action) {
-    match action {
-        Action::Tell(to, note) => {
-            if let Some(json) = wire::encode(&note) {
-                let _ = ctx.send_to_worker(to, json);
+fn rename(ctx: &Context, fd: Fd, from: String, room: String, to: &str) {
+    let Some(to) = wanted_name(ctx, fd, to).filter(|to| *to != from) else { return };
+    let event = Event::Renamed { room: room.clone(), from, to: to.clone() };
+    publish(ctx, &event, &room);
+    let _ = ctx.bind(fd, &to);
+    welcome(ctx, fd, to, room);
+}
+
+fn change_room(ctx: &Context, fd: Fd, nick: &str, from: &str, to: &str) {
+    let Some(to) = wanted_name(ctx, fd, to).filter(|to| to != from) else { return };
+    let _ = ctx.leave(fd, &topic(from));
+    enter(ctx, fd, nick, &to);
+}
+
+/// Puts a client into a room and tells it where it is and who is there.
+fn enter(ctx: &Context, fd: Fd, nick: &str, room: &str) {
+    let seat = Seat { worker: ctx.worker().slot };
+    if !ctx.join_with(fd, &topic(room), &seat).is_ok() {
+        return fail(ctx, fd, "no_room", "The server has no room for you now. Try again later.");
+    }
+    welcome(ctx, fd, nick.to_owned(), room.to_owned());
+    list(ctx, fd, room.to_owned());
+}
+
+fn welcome(ctx: &Context, fd: Fd, nick: String, room: String) {
+    let worker = ctx.worker();
+    let (worker, epoch) = (worker.slot, worker.epoch);
+    push(ctx, fd, &Event::Welcome { fd, nick, room, worker, epoch });
+}
+
+/// Tells a client who is in a room.
+fn list(ctx: &Context, fd: Fd, room: String) {
+    let (context, present) = (ctx.clone(), ctx.presence(&topic(&room)));
+    ctx.spawn(async move {
+        // Without an answer the page keeps what it knows.
+        let Ok(present) = present.await else { return };
+        let count = present.len();
+        let listed = present.into_iter().take(LIST_MAX);
+        let users = listed.map(|Present { uid, info, .. }| user(uid, info.as_deref())).collect();
+        push(&context, fd, &Event::Users { room, count, users });
+    });
+}
+
+/// Tells the members here who has come and who has left.
+fn flush(ctx: &Context, changes: Changes) {
+    for (room, users) in changes {
+        let (mut here, mut gone) = (Vec::new(), Vec::new());
+        for (nick, user) in users {
+            match user {
+                Some(user) => here.push(user),
+                None => gone.push(nick),
             }
         }
-        Action::TellAll(note) => {
-            let Some(json) = wire::encode(&note).map(Bytes::from) else { return };
-            for slot in ctx.workers() {
-                let _ = ctx.send_to_worker(slot, json.clone());
-            }
-        }
-        Action::Push(fd, event) => show(roster, ctx, &[fd], &event),
-        Action::Show(fds, event) => show(roster, ctx, &fds, &event),
-        Action::FlushSoon => {
-            let (roster, context) = (roster.clone(), ctx.clone());
-            // Dropping the timer lets it run.
-            drop(ctx.after(FLUSH_DELAY, move || decide(&roster, &context, Roster::flush)));
+        let topic = topic(&room);
+        if let Some(json) = wire::encode(&Event::Change { room, here, gone }) {
+            ctx.publish_here(&topic, json);
         }
     }
 }
 
-/// Shows what changed. Whoever reads too slowly for it is shown all again later.
-fn show(roster: &Rc<RefCell<Option<Roster>>>, ctx: &Context, fds: &[Fd], event: &Event) {
-    let missed = push(ctx, fds, event);
-    if let Some(roster) = roster.borrow_mut().as_mut() {
-        roster.missed(missed);
+fn topic(room: &str) -> String {
+    format!("{ROOM}{room}")
+}
+
+fn room_of(ctx: &Context, fd: Fd) -> Option<String> {
+    ctx.rooms(fd).iter().find_map(|room| room.strip_prefix(ROOM)).map(str::to_owned)
+}
+
+fn user(nick: String, info: Option<&str>) -> User {
+    let seat = info.and_then(|info| serde_json::from_str::<Seat>(info).ok());
+    User { nick, worker: seat.map(|seat| seat.worker) }
+}
+
+// The verdicts are not looked at: a client that is gone is the worker's business, and who does
+// not read misses something.
+fn publish(ctx: &Context, event: &Event, room: &str) {
+    if let Some(json) = wire::encode(event) {
+        let _ = ctx.publish(&topic(room), json);
     }
 }
 
-/// The answer is who has no room for it.
-fn push(ctx: &Context, fds: &[Fd], event: &Event) -> Vec<Fd> {
-    let Some(message) = wire::encode(event).map(Message::text) else { return Vec::new() };
-    let full = |fd: &Fd| ctx.push(*fd, message.clone()) == Verdict::Full;
-    fds.iter().copied().filter(full).collect()
+fn push(ctx: &Context, fd: Fd, event: &Event) {
+    if let Some(json) = wire::encode(event) {
+        let _: Verdict = ctx.push(fd, Message::text(json));
+    }
 }
 
 fn fail(ctx: &Context, fd: Fd, code: &'static str, text: &'static str) {
-    // Who does not read does not read that either.
-    let _ = push(ctx, &[fd], &Event::Error { code, text });
+    push(ctx, fd, &Event::Error { code, text });
 }
 
-/// The nick a client came with, cut to size, or a guest's.
-fn asked_nick(request: &Request) -> String {
-    let asked = request.query_param("nick").and_then(|nick| clean_nick(&nick));
-    let cut = asked.map(|nick| nick.chars().take(NICK_CHARS_MAX).collect::<String>());
-    cut.unwrap_or_else(|| guest(request.fd))
+/// The name that a client asks for; it is told where that is none.
+fn wanted_name(ctx: &Context, fd: Fd, name: &str) -> Option<String> {
+    let name = clean_name(name);
+    match &name {
+        None => fail(ctx, fd, "name_empty", "A name needs a visible character."),
+        Some(name) if name.chars().count() > NAME_CHARS_MAX => {
+            fail(ctx, fd, "name_too_long", "A name may be 32 characters long.");
+            return None;
+        }
+        Some(_) => {}
+    }
+    name
+}
+
+/// The name that a client came with, cut to size.
+fn asked(request: &Request, parameter: &str) -> Option<String> {
+    let name = clean_name(&request.query_param(parameter)?)?;
+    Some(name.chars().take(NAME_CHARS_MAX).collect())
 }
 
 fn guest(fd: Fd) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::broadcast::Wide;
+use super::relay::message::{Gathering, Wide};
 use super::{Manager, Shared};
 use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Tally, Topic};
 use crate::fd::Fd;
@@ -24,12 +24,6 @@ const USERS_PATIENCE: Duration = Duration::from_millis(500);
 const ALL: Act = Act::List { after: 0, limit: MEMBERS_MAX as u32 };
 /// Rooms in one page.
 pub const ROOMS_PAGE: usize = 4096;
-
-/// Answers of workers to a control command, and who waits until all are there.
-pub struct Gathering {
-    gather: Gather,
-    whole: Option<oneshot::Sender<()>>,
-}
 
 /// What was gathered, also where some did not answer.
 pub struct Gathered {
@@ -97,17 +91,5 @@ impl Manager {
         let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
         let (tally, members, rooms) = gather.finish();
         Gathered { tally, members, rooms }
-    }
-
-    /// Something came for a control command that gathers answers, if it still does.
-    pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        let Some(gathering) = self.gathering.get_mut(&id) else { return };
-        add(&mut gathering.gather);
-        if gathering.gather.is_whole()
-            && let Some(whole) = gathering.whole.take()
-        {
-            // A command that has given up waits no more.
-            let _ = whole.send(());
-        }
     }
 }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub jitter_ms: u64,
     /// With what the names of rooms begin that have presence.
     pub presence: Vec<String>,
+    /// For which a user without connections is still present.
+    pub presence_linger_ms: u64,
     /// Whether the log is the standard output's place too.
     pub daemonize: bool,
 }
@@ -33,6 +35,7 @@ impl Settings {
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
             presence: config.rooms_presence,
+            presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,
         })
     }

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::listing::LISTS_MAX;
 use super::liveness::Liveness;
 use crate::api::rooms::{Member, Topic};
 use crate::api::{Info, Verdict};
@@ -18,6 +17,10 @@ use crate::ipc::link::{Lane, Link};
 use crate::ipc::messages::{LinkId, ManagerToWorker, PassId, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
+
+/// Lists for one worker that are under way at the same time. While there are as many, nothing more
+/// is read from that worker.
+const LISTS_MAX: usize = 64;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,10 @@ pub struct WorkerHandle {
     pub introduced: bool,
     /// Whether what it says of that is believed: it was there before this manager.
     pub may_claim: bool,
+    /// Whether it has no clients any more and is about to exit.
+    drained: bool,
     /// Whether it was told to be killed.
     pub killed: bool,
-    /// Whether it has said that it has no connections left, for good.
-    has_drained: bool,
     /// Ranges of numbers that it has told.
     pub ranges_told: usize,
     /// What allows its lists of connections, each while it is under way.
@@ -75,8 +78,8 @@ impl WorkerHandle {
             liveness: Liveness::default(),
             introduced: false,
             may_claim,
+            drained: false,
             killed: false,
-            has_drained: false,
             ranges_told: 0,
             lists: Rc::new(Semaphore::new(LISTS_MAX)),
             refused: 0,
@@ -96,13 +99,7 @@ impl WorkerHandle {
 
     /// Whether it can have clients: ready, or at least reading what it is sent.
     pub fn may_have_clients(&self) -> bool {
-        !self.has_drained && (self.introduced || !matches!(self.phase, Phase::Starting { .. }))
-    }
-
-    /// It has drained: it is asked nothing more, and told so behind all that it was asked.
-    pub fn part(&mut self) {
-        self.has_drained = true;
-        self.insist(&ManagerToWorker::Parted, Body::Inline(&[]), Vec::new());
+        !self.drained && (self.introduced || !matches!(self.phase, Phase::Starting { .. }))
     }
 
     /// Whether it is ready and not on its way out.
@@ -195,15 +192,17 @@ impl WorkerHandle {
         self.answer(&ManagerToWorker::Rooms { id, part, last })
     }
 
-    /// Answers who is present in a room: behind what has changed before.
-    pub fn presence(&self, id: RequestId, list: Body<'_>) {
-        self.insist(&ManagerToWorker::PresenceAnswer { id }, list, Vec::new());
-    }
-
     /// Tells it how many workers are asked by its call.
     pub fn asked(&self, id: RequestId, workers: u32, refused: u32, last: bool) {
         // One that is lost is as the silence of a worker.
         self.answer(&ManagerToWorker::Asked { id, workers, refused, last });
+    }
+
+    /// It has no clients and is about to exit: it is asked nothing more, and told so behind all
+    /// that it was asked.
+    pub fn part(&mut self) {
+        self.drained = true;
+        self.insist(&ManagerToWorker::Farewell, Body::Inline(&[]), Vec::new());
     }
 
     /// Tells it that what it said of its members was read.

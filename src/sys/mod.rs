@@ -8,6 +8,8 @@ pub mod dir;
 pub mod ending;
 pub mod fork;
 pub mod guard;
+#[cfg(test)]
+pub mod heap;
 pub mod memory;
 pub mod packet;
 pub mod path_walk;

@@ -21,10 +21,10 @@ const HASTE: Duration = Duration::from_millis(800);
 /// How far the leaving is.
 #[derive(Default)]
 pub(super) struct Leaving {
+    /// Whether the manager sends nothing more for clients.
+    farewell: Cell<bool>,
     hasty: Cell<bool>,
     drains: Cell<bool>,
-    /// The manager asks nothing more.
-    parted: Cell<bool>,
     stopped: Cell<bool>,
 }
 
@@ -106,28 +106,26 @@ impl Worker {
         }
         self.go_indirect();
         self.say(&WorkerToManager::Drained);
-        // What others have asked of all workers by then waits for an answer of this one as well.
-        if self.leaving.drains.get() {
-            let _ = timeout_at(deadline, self.parted()).await;
-        }
+        // Who asks all workers is answered until then, and asks this one no more.
+        let _ = timeout_at(deadline, self.hear_farewell()).await;
         let _ = timeout_at(deadline, self.link.flush()).await;
         self.turn.leave();
     }
 
-    /// The manager asks nothing more.
-    pub(super) fn part(&self) {
-        self.leaving.parted.set(true);
-        self.changed.notify_waiters();
-    }
-
-    async fn parted(&self) {
+    async fn hear_farewell(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.leaving.parted.get() {
+            if self.leaving.farewell.get() {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// The manager has sent all that it will.
+    pub(super) fn farewell(&self) {
+        self.leaving.farewell.set(true);
+        self.changed.notify_waiters();
     }
 
     /// A reload has left these behind. They are served until they can follow; whoever is left at

@@ -352,6 +352,33 @@ async fn an_artisan_command_pushes_to_a_client() {
     assert_eq!(laravel.php(&["artisan", "say", "99", "nobody"]).await, "gone\n");
 }
 
+/// Who is signed in at the upgrade is the connection's user, without a word in the handler.
+#[tokio::test]
+async fn a_user_who_is_signed_in_is_pushed_to_from_a_page_a_queue_and_artisan() {
+    let laravel = Laravel::start().await;
+    let address = laravel.address();
+    let mut users = Vec::new();
+    // Two tabs of user 7, and a guest.
+    for path in ["/ws?token=good", "/ws?token=good", "/ws"] {
+        let mut client = Client::connect(&address, path).await;
+        client.receive().await;
+        users.push(client);
+    }
+    let mut guest = users.pop().unwrap();
+    let pushed = get_of(&address, &address, "/tell/7").await;
+    assert!(pushed.ends_with(r#"{"pushed":true}"#), "{pushed}");
+    assert!(get_of(&address, &address, "/tell-later/7").await.ends_with(r#"{"queued":1}"#));
+    laravel.php(&["artisan", "work"]).await;
+    assert_eq!(laravel.php(&["artisan", "tell", "7", "from artisan"]).await, "pushed\n");
+    for user in &mut users {
+        for source in ["a page", "a queue", "artisan"] {
+            assert_eq!(user.receive().await, format!("from {source}"));
+        }
+    }
+    assert_eq!(guest.ask("hello").await, "you said hello", "a guest was told nothing");
+    laravel.php(&["bin/laravels", "stop"]).await;
+}
+
 /// Prints the one connection there is, and asks a few things of the native class on the way.
 const CONTROL: &str = r#"
     require getenv('TEST_WSD_PACKAGE');

@@ -2,13 +2,14 @@
 //
 //   node chat.mjs URL [--screenshot FILE] [--kill] [--reload] [--self-signed] [--tabs N]
 //
-// Tabs are opened until two of them sit on different workers, at most N (20). They chat both
-// ways and each sees the other in its list. With --kill it then prints "ready FD WORKER" with
-// the fd and the worker of the first tab, waits for a line "killed" on stdin, and checks that
-// this tab comes back by itself, that the other never lost its connection, that the list forgets
-// the old fd, and that both chat again. With --reload it prints "reload", waits for a line
-// "reloaded", and checks that both tabs kept their connections. Prints "ok …" and exits 0, or
-// tells what was wrong and exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
+// Tabs are opened until two of them sit on different workers, at most N (20). They chat both ways
+// and each sees the other in its list; links can be clicked, another room is another room, and a
+// tab that is loaded anew still shows what was said. With --kill it then prints "ready FD WORKER"
+// with the fd and the worker of the first tab, waits for a line "killed" on stdin, and checks that
+// this tab comes back by itself, that the other never lost its connection, that both are listed
+// once, and that both chat again. With --reload it prints "reload", waits for a line "reloaded",
+// and checks that both tabs kept their connections. Prints "ok …" and exits 0, or tells what was
+// wrong and exits 1. CHROMIUM names the browser (default /usr/bin/chromium).
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -44,6 +45,9 @@ try {
   const [ada, bob] = await twoWorkers();
   await chat(ada, bob, "Hello from worker", "And hello back from worker");
   await sayMarkup(ada, bob);
+  await sayLinks(ada, bob);
+  await enterAnotherRoom(ada, bob);
+  await loadAnew(ada);
   if (options.screenshot) await ada.page.screenshot({ path: options.screenshot });
   if (options.reload) await surviveReload(ada, bob);
   if (options.kill) await surviveKill(ada, bob);
@@ -102,18 +106,52 @@ async function chat(ada, bob, ...words) {
     await own.waitFor();
   }
   for (const [one, other] of [[ada, bob], [bob, ada]]) {
-    await one.page.locator(`#people li[data-fd="${other.fd}"]`, { hasText: other.nick }).waitFor();
-    await one.page.locator(`#people li.self[data-fd="${one.fd}"]`).waitFor();
+    await one.page.locator(`#people li[data-nick="${other.nick}"]`).waitFor();
+    await one.page.locator(`#people li.self[data-nick="${one.nick}"]`).waitFor();
   }
 }
 
 async function sayMarkup(from, to) {
   const markup = "<img src=x onerror=alert(1)> is shown as it was typed";
-  await from.page.getByLabel("Message", { exact: true }).fill(markup);
-  await from.page.keyboard.press("Enter");
+  await say(from, markup);
   await to.page.locator(".message .text", { hasText: markup }).waitFor();
   const elements = await to.page.locator("#log img").count();
   check(elements === 0, "markup of a message became an element");
+}
+
+async function sayLinks(from, to) {
+  const words = "See https://example.org/a?b=1#c, not javascript:alert(1) or http://[.";
+  await say(from, words);
+  const text = to.page.locator(".message .text", { hasText: words });
+  await text.waitFor();
+  const links = await text.locator("a").evaluateAll((all) =>
+    all.map((link) => [link.getAttribute("href"), link.textContent, link.rel, link.target]));
+  const [url, safe] = ["https://example.org/a?b=1#c", "noopener noreferrer nofollow"];
+  const wanted = JSON.stringify([[url, url, safe, "_blank"]]);
+  check(JSON.stringify(links) === wanted, `the links are ${JSON.stringify(links)}`);
+}
+
+// Bob goes elsewhere: he hears nothing of the lobby, and has what he heard when he is back.
+async function enterAnotherRoom(ada, bob) {
+  await enter(bob, "cats & dogs");
+  await ada.page.locator(`#people li[data-nick="Bob"]`).waitFor({ state: "detached" });
+  await say(ada, "Is anybody in the lobby?");
+  await say(bob, "Nobody but me is with the cats");
+  await bob.page.locator(".message.mine", { hasText: "with the cats" }).waitFor();
+  check(await bob.page.locator(".message").count() === 1, "a room has more than was said in it");
+  await enter(bob, "lobby");
+  await bob.page.locator(".message", { hasText: "Hello from worker" }).waitFor();
+  check(await shows(bob, "in the lobby?") === 0, "a message reached one who was elsewhere");
+  await ada.page.locator(`#people li[data-nick="Bob"]`).waitFor();
+  check(await shows(ada, "with the cats") === 0, "a message left its room");
+}
+
+async function loadAnew(tab) {
+  await tab.page.reload();
+  await connected(tab.page);
+  await tab.page.locator(".message.mine", { hasText: "in the lobby?" }).waitFor();
+  check(await shows(tab, "in the lobby?") === 1, "a message is shown twice");
+  Object.assign(tab, await place(tab.page));
 }
 
 async function surviveReload(ada, bob) {
@@ -135,13 +173,28 @@ async function surviveKill(ada, bob) {
   Object.assign(ada, await place(ada.page));
   check((await place(bob.page)).fd === bob.fd, "the other tab lost its connection");
   for (const tab of [ada, bob]) {
-    const ghost = tab.page.locator(`#people li[data-fd="${old}"]`);
-    await ghost.waitFor({ state: "detached" });
+    await tab.page.waitForFunction(() => document.getElementById("count").textContent === "2");
   }
   await chat(ada, bob, "Back again, on worker", "Never left worker");
 }
 
 // --- the means
+
+async function say(from, words) {
+  await from.page.getByLabel("Message", { exact: true }).fill(words);
+  await from.page.keyboard.press("Enter");
+}
+
+async function enter(tab, room) {
+  await tab.page.getByLabel("Room", { exact: true }).fill(room);
+  await tab.page.getByRole("button", { name: "Enter" }).click();
+  const hash = `#${encodeURIComponent(room)}`;
+  await tab.page.waitForFunction((hash) => location.hash === hash, hash);
+}
+
+async function shows(tab, words) {
+  return tab.page.locator(".message .text", { hasText: words }).count();
+}
 
 async function connected(page) {
   await page.waitForFunction(() => document.body.dataset.state === "open");

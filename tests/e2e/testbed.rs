@@ -342,7 +342,9 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
             ctx.close_uid(first, code.parse().expect("a code"), reason).await.to_string()
         }
         "members" => serde_json::to_string(&ctx.members(rest).await).expect("JSON"),
-        "presence" => serde_json::to_string(&ctx.presence(rest).await).expect("JSON"),
+        "presence" => {
+            serde_json::to_string(&ctx.presence(rest).await.unwrap_or_default()).expect("JSON")
+        }
         "count" => ctx.count(rest).await.queued.to_string(),
         "rooms" => ctx.rooms(client(me, first)).join(","),
         "uid" => ctx.uid(client(me, first)).unwrap_or_default(),

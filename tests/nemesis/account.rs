@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use wsd::api::Verdict;
 use wsd::ipc::control::Status;
 
-use crate::ledger::{Ask, End, Harm, Ledger};
+use crate::ledger::{Ask, End, Harm, Ledger, STALL_LAG};
 use crate::wire::Kind;
 
 /// How long a message may have been on its way when the manager that had it was killed: it may
 /// have waited for a worker that was stopped.
 const ON_ITS_WAY: Duration = Duration::from_secs(4);
+/// How long a member goes on with what it has not heard of presence.
+const UNHEARD: Duration = Duration::from_secs(60);
 /// How long after a kill its messages may still be asked for.
 const KILL_LAG: Duration = Duration::from_secs(1);
-/// How long after a client reads again its queue may be full.
-const STALL_LAG: Duration = Duration::from_secs(5);
 
 /// What the handlers noted.
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub struct History {
     closes: HashMap<u64, u64>,
     crashed: HashSet<u64>,
     refused: HashSet<(u64, u64)>,
+    /// Rooms with presence whose members did not all hear of a user, and when that was read.
+    unheard: Vec<(Instant, u64)>,
     strange: Vec<String>,
 }
 
@@ -47,6 +49,7 @@ impl History {
                     }
                 }
                 ("refused", Some(fd), Some(n)) => drop(self.refused.insert((fd, n))),
+                ("unheard", Some(room), _) => self.unheard.push((Instant::now(), room)),
                 ("trace", ..) => {}
                 _ => self.strange.push(line.to_owned()),
             }
@@ -92,6 +95,14 @@ impl History {
 
 /// Judges every ask that is older than `age` and not settled, and forgets it.
 pub fn sweep(ledger: &mut Ledger, history: &History, age: Duration) {
+    for (at, room, what) in std::mem::take(&mut ledger.doubts) {
+        // A member whose queue was full was told something else than what is.
+        let since = |read: &Instant| *read + UNHEARD >= at;
+        match history.unheard.iter().any(|(read, of)| *of == room && since(read)) {
+            true => ledger.count("presence: a member's queue was full"),
+            false => ledger.violation(what),
+        }
+    }
     let now = Instant::now();
     let old: Vec<(u64, u64)> = ledger
         .asks
@@ -102,6 +113,7 @@ pub fn sweep(ledger: &mut Ledger, history: &History, age: Duration) {
     for key in old {
         let Some(ask) = ledger.asks.remove(&key) else { continue };
         if !ask.answered {
+            ledger.memberships.answered(ask.kind, key.0, ask.to, None);
             match unanswered(ledger, history, key, &ask) {
                 Some(reason) => ledger.count(reason),
                 None => ledger.violation(format!("no answer to {}", brief(key, &ask))),
@@ -170,8 +182,12 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     if target_end.is_some() {
         return Some("missing: the target is gone");
     }
+    if ask.topic.is_some_and(|topic| ledger.memberships.has_left(target, topic, ask.at)) {
+        return Some("missing: the target has left the room");
+    }
     // The owner's own word, with an owner that lives.
-    if ask.kind == Kind::Confirmed && ask.verdict == Some(Verdict::Queued) {
+    if matches!(ask.kind, Kind::Confirmed | Kind::Tallied) && ask.verdict == Some(Verdict::Queued)
+    {
         return None;
     }
     if !ask.answered && sender_end.is_some() {

@@ -14,9 +14,10 @@ use wsd::api::Opcode;
 use wsd::websocket::frame::{close_payload, put_masked};
 use wsd::websocket::{Engine, Event, Limits, Op, Role, accept_response, offer};
 
-use crate::ledger::End;
+use crate::ledger::{End, Ledger};
+use crate::membership::Topic;
 use crate::rng::Rng;
-use crate::wire::{Kind, Packet};
+use crate::wire::{Kind, PRESENCE_ROOMS, Packet, ROOMS, UIDS};
 use crate::world::{Leave, Seat, World, deflate};
 
 /// A handshake that takes longer has failed. A stopped worker's clients wait for it.
@@ -298,37 +299,68 @@ impl Line {
         let mut ledger = self.world.ledger.borrow_mut();
         let hot = self.world.hot.get().filter(|(_, until)| Instant::now() < *until);
         let kind = match rng.between(0, 100) {
-            0..40 => Kind::Echo,
-            40..75 => Kind::Push,
+            0..35 => Kind::Echo,
+            35..60 => Kind::Push,
+            60..80 => topical(rng),
             96.. if broadcasts && rng.between(0, self.world.seats.len() as u64) < FEW => {
                 Kind::Broadcast
             }
             _ => Kind::Confirmed,
         };
         let len = match (hot, rng.between(0, 100)) {
-            (Some(_), _) if kind != Kind::Broadcast => rng.between(20_000, 60_000),
+            (Some(_), _) if matches!(kind, Kind::Echo | Kind::Push | Kind::Confirmed) => {
+                rng.between(20_000, 60_000)
+            }
             (_, 0..70) => rng.between(0, 200),
             (_, 70..90) => rng.between(200, 4_000),
             (_, 90..99) => rng.between(4_000, 64_000),
             _ => rng.between(64_000, 200_000),
         };
         let many = (self.world.seats.len() as u64).max(FEW);
-        let len = if kind == Kind::Broadcast { len * FEW / many } else { len };
+        let len = match kind {
+            Kind::Broadcast => len * FEW / many,
+            // Each goes to half of all.
+            Kind::Publish | Kind::Tallied | Kind::PushUid | Kind::Enlist => len / 8 * FEW / many,
+            _ => len,
+        };
         let to = match (kind, hot) {
             (Kind::Echo, _) => self.fd,
             (Kind::Broadcast, _) => 0,
-            (_, Some((fd, _))) if rng.percent(70) => fd,
+            (Kind::Join | Kind::Leave | Kind::Publish | Kind::Tallied, _) => rng.between(0, ROOMS),
+            (Kind::Bind | Kind::PushUid, _) => rng.between(0, UIDS),
+            (_, Some((fd, _))) if kind != Kind::Enlist && rng.percent(70) => fd,
             _ if rng.percent(3) => rng.pick(&ledger.left).copied().unwrap_or(self.fd),
             _ => {
                 let fd = rng.pick(&self.world.seats).map_or(0, |seat| seat.fd.get());
                 if fd == 0 { self.fd } else { fd }
             }
         };
-        let n = ledger.asks(kind, self.fd, to);
+        let extra = if kind == Kind::Enlist { rng.between(PRESENCE_ROOMS, ROOMS) } else { 0 };
+        let (kind, to) = self.possible(&ledger, kind, to, extra);
+        let n = ledger.asks(kind, self.fd, to, extra);
         drop(ledger);
         let opcode = if rng.percent(20) { Opcode::Text } else { Opcode::Binary };
-        let message = Packet::new(kind, n, self.fd, to).filled(len as usize).encode(opcode);
-        self.frames(rng, opcode, &message)
+        let mut ask = Packet::new(kind, n, self.fd, to).filled(len as usize);
+        ask.extra = extra;
+        self.frames(rng, opcode, &ask.encode(opcode))
+    }
+
+    /// An echo in the place of a change that would overtake another, and a bind in the place of a
+    /// join that only a user may ask for.
+    fn possible(&self, ledger: &Ledger, kind: Kind, to: u64, extra: u64) -> (Kind, u64) {
+        let memberships = &ledger.memberships;
+        let kind = match kind {
+            Kind::Join if to < PRESENCE_ROOMS && !memberships.is_user(self.fd) => Kind::Bind,
+            kind => kind,
+        };
+        let may = match (kind, Topic::of(kind, to, extra)) {
+            (Kind::Join | Kind::Leave | Kind::Bind, Some(topic)) => {
+                memberships.may_change(self.fd, topic)
+            }
+            (Kind::Enlist, _) => memberships.may_enlist(to, extra),
+            _ => true,
+        };
+        if may { (kind, to) } else { (Kind::Echo, self.fd) }
     }
 
     /// A message as frames of a client, cut anywhere, with pings between them.
@@ -363,5 +395,18 @@ impl Line {
         let cut = if rng.percent(30) { rng.between(0, bytes.len() as u64) as usize } else { 0 };
         let behind = bytes.split_off(cut);
         [bytes, behind].into_iter().filter(|piece| !piece.is_empty()).collect()
+    }
+}
+
+/// An ask that is about rooms or users.
+fn topical(rng: &mut Rng) -> Kind {
+    match rng.between(0, 20) {
+        0..5 => Kind::Join,
+        5..8 => Kind::Leave,
+        8..12 => Kind::Publish,
+        12..15 => Kind::Tallied,
+        15..17 => Kind::Bind,
+        17..19 => Kind::PushUid,
+        _ => Kind::Enlist,
     }
 }

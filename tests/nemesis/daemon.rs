@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use wsd::ipc::control::{Control, Request, Status, WorkerState};
 
+use crate::wire::PRESENCE;
+
 /// A command that takes longer is a violation.
 const COMMAND: Duration = Duration::from_secs(120);
 const STATUS: Duration = Duration::from_secs(30);
@@ -106,7 +108,7 @@ impl Daemon {
              compression_context_takeover = true\n\
              ping_interval = \"3s\"\npong_timeout = \"30s\"\nworker_timeout = \"8s\"\n\
              max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\n\
-             log_file = \"log\"\nuser = {user:?}\n"
+             log_file = \"log\"\nuser = {user:?}\nrooms_presence = [{PRESENCE:?}]\n"
         );
         let fresh = self.path().join("wsd.toml.new");
         fs::write(&fresh, config)?;

@@ -9,8 +9,16 @@ use std::time::{Duration, Instant};
 
 use wsd::api::Verdict;
 
-use crate::wire::{Kind, Packet};
+use crate::membership::{Memberships, Topic};
+use crate::wire::{Kind, PRESENCE_ROOMS, Packet};
 
+/// How long after a client reads again its queue may be full.
+pub const STALL_LAG: Duration = Duration::from_secs(5);
+/// How long presence is in doubt when a manager is killed while connections move: what it was
+/// sending reaches one end and perhaps not the other.
+const DOUBT: Duration = Duration::from_secs(8);
+/// How long before the kill the connections may have moved.
+const JUST_MOVED: Duration = Duration::from_secs(1);
 /// Violations that are told in full; the rest is only counted.
 const TOLD_MAX: usize = 40;
 const LEFT_MAX: usize = 64;
@@ -44,6 +52,9 @@ pub struct Life {
 #[derive(Debug)]
 pub struct Ask {
     pub kind: Kind,
+    pub to: u64,
+    /// The topic that it is about.
+    pub topic: Option<Topic>,
     pub at: Instant,
     /// When its last bytes were about to be written.
     sent: Instant,
@@ -75,6 +86,7 @@ pub struct Ledger {
     pub began: Instant,
     pub lives: HashMap<u64, Life>,
     pub asks: HashMap<(u64, u64), Ask>,
+    pub memberships: Memberships,
     /// By asker and target, the number that came last.
     last: HashMap<(u64, u64), u64>,
     /// Some who are gone; a push to them has to say so.
@@ -84,6 +96,10 @@ pub struct Ledger {
     /// By client, reload or upgrade, and whether during it or between it and the next, the
     /// longest that it waited for an answer.
     pub silences: HashMap<(u64, usize, bool), Duration>,
+    /// Until when what members are told of presence is not judged.
+    doubt: Option<Instant>,
+    /// What members were told of presence that does not fit, of which room, and when.
+    pub doubts: Vec<(Instant, u64, String)>,
     told: Vec<String>,
     pub violations: u64,
 }
@@ -94,11 +110,14 @@ impl Ledger {
             began: Instant::now(),
             lives: HashMap::new(),
             asks: HashMap::new(),
+            memberships: Memberships::default(),
             last: HashMap::new(),
             left: Vec::new(),
             faults: Vec::new(),
             counts: BTreeMap::new(),
             silences: HashMap::new(),
+            doubt: None,
+            doubts: Vec::new(),
             told: Vec::new(),
             violations: 0,
         }
@@ -137,6 +156,7 @@ impl Ledger {
             && life.ended.is_none()
         {
             life.ended = Some((Instant::now(), end));
+            self.memberships.ended(fd);
             if self.left.len() >= LEFT_MAX {
                 self.left.remove(0);
             }
@@ -159,6 +179,7 @@ impl Ledger {
         if let Some(life) = self.lives.get_mut(&fd) {
             life.stalls.push((Instant::now(), until));
         }
+        self.memberships.missed(fd);
     }
 
     /// Everybody who is connected.
@@ -174,22 +195,23 @@ impl Ledger {
     }
 
     /// A client is about to ask; the number of the ask.
-    pub fn asks(&mut self, kind: Kind, from: u64, to: u64) -> u64 {
-        let missing = match kind {
-            Kind::Echo => Vec::new(),
-            Kind::Broadcast => self.open(),
+    pub fn asks(&mut self, kind: Kind, from: u64, to: u64, extra: u64) -> u64 {
+        let topic = Topic::of(kind, to, extra);
+        let mut missing = match (kind, topic) {
+            (Kind::Echo | Kind::Join | Kind::Leave | Kind::Bind, _) => Vec::new(),
+            (Kind::Broadcast, _) => self.open(),
+            (_, Some(topic)) => self.memberships.members(topic),
             _ => vec![to],
         };
-        self.count(match kind {
-            Kind::Echo => "echoes",
-            Kind::Broadcast => "broadcasts",
-            Kind::Confirmed => "confirmed pushes",
-            _ => "pushes",
-        });
+        if kind == Kind::Enlist && !missing.contains(&to) {
+            missing.push(to);
+        }
+        self.memberships.asks(kind, from, to, extra);
+        self.count(counted_as(kind));
         let Some(life) = self.lives.get_mut(&from) else { return 0 };
         life.asked += 1;
         let (n, at) = (life.asked, Instant::now());
-        let ask = Ask { kind, at, sent: at, verdict: None, answered: false, missing };
+        let ask = Ask { kind, to, topic, at, sent: at, verdict: None, answered: false, missing };
         self.asks.insert((from, n), ask);
         n
     }
@@ -204,14 +226,96 @@ impl Ledger {
 
     /// A packet came to the client `me`.
     pub fn came(&mut self, me: u64, packet: &Packet) {
-        if !packet.is_whole() && packet.kind != Kind::Hello {
+        if !packet.is_whole() {
             return self.violation(format!("corrupt at {me}: {}", brief(packet)));
         }
         match packet.kind {
             Kind::Hello => self.violation(format!("a second hello at {me}")),
-            Kind::Echo | Kind::Verdict => self.answer(me, packet),
-            Kind::Push | Kind::Confirmed | Kind::Broadcast => self.delivery(me, packet),
+            Kind::Echo | Kind::Verdict | Kind::Joined => self.answer(me, packet),
+            Kind::Presence => self.presence(me, packet),
+            _ => self.delivery(me, packet),
         }
+    }
+
+    /// Whether what this member is told of presence is not judged now; behind that its list is
+    /// unknown. The queue of one that has not read may have been full.
+    fn is_in_doubt(&mut self, fd: u64) -> bool {
+        let last = self.lives.get(&fd).and_then(|life| life.stalls.last());
+        if last.is_some_and(|(_, until)| until.elapsed() < STALL_LAG || *until > Instant::now()) {
+            self.memberships.missed(fd);
+            return true;
+        }
+        self.is_all_in_doubt()
+    }
+
+    fn is_all_in_doubt(&mut self) -> bool {
+        if self.doubt.is_some() {
+            let open = self.open();
+            open.into_iter().for_each(|fd| self.memberships.missed(fd));
+        }
+        self.doubt = self.doubt.filter(|until| Instant::now() < *until);
+        self.doubt.is_some()
+    }
+
+    fn is_open(&self, fd: u64) -> bool {
+        self.lives.get(&fd).is_some_and(|life| life.ended.is_none())
+    }
+
+    /// Who is told of users is a member, and is told of each once.
+    fn presence(&mut self, me: u64, packet: &Packet) {
+        if !self.is_open(me) {
+            return;
+        }
+        self.count("presence events");
+        let Packet { from: uid, to: room, extra: joined, .. } = packet;
+        let what =
+            format!("room {room}, user {uid}, {}", if *joined == 1 { "came" } else { "left" });
+        if !self.memberships.came(me, Topic::Room(*room), packet) {
+            self.violation(format!("presence at {me}, which is no member: {what}"));
+        } else if !self.is_in_doubt(me) && !self.memberships.present(me, packet) {
+            self.does_not_fit(me, *room, format!("presence twice at {me}: {what}"));
+        }
+    }
+
+    /// Judged when it is known whose queue was full.
+    fn does_not_fit(&mut self, me: u64, room: u64, what: String) {
+        self.memberships.missed(me);
+        self.doubts.push((Instant::now(), room, what));
+    }
+
+    /// What an answer says of memberships.
+    fn changed(&mut self, me: u64, kind: Kind, packet: &Packet) {
+        if !self.is_open(me) {
+            return;
+        }
+        let verdict = packet.verdict();
+        if verdict == Some(Verdict::NoUser) && self.memberships.is_user(me) {
+            self.violation(format!("a user is told to be none at {me}: {}", brief(packet)));
+        }
+        self.memberships.answered(kind, me, packet.to, verdict);
+        let has_list = kind == Kind::Join && packet.to < PRESENCE_ROOMS;
+        if has_list
+            && verdict == Some(Verdict::Queued)
+            && !self.is_in_doubt(me)
+            && let Some(told) = self.memberships.listed(me, packet.to, &packet.body)
+        {
+            let what = format!("room {}, {:?}", packet.to, packet.body);
+            let what = format!("a list at {me} that was told of {told:?}: {what}");
+            self.does_not_fit(me, packet.to, what);
+        }
+    }
+
+    /// Everything has come to rest: what was told of presence is what is.
+    pub fn judge_presence(&mut self) {
+        let open = self.open();
+        for fd in open {
+            self.is_in_doubt(fd);
+        }
+        if !self.is_all_in_doubt() {
+            let (wrong, now) = (self.memberships.wrong_lists(), Instant::now());
+            self.doubts.extend(wrong.into_iter().map(|(room, what)| (now, room, what)));
+        }
+        self.count_many("memberships at the end", self.memberships.count() as u64);
     }
 
     fn answer(&mut self, me: u64, packet: &Packet) {
@@ -228,7 +332,7 @@ impl Ledger {
         let Some(ask) = self.asks.get_mut(&key).filter(|ask| !ask.answered) else {
             return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };
-        let sent = ask.sent;
+        let (sent, kind) = (ask.sent, ask.kind);
         ask.answered = true;
         ask.verdict = packet.verdict();
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));
@@ -240,6 +344,7 @@ impl Ledger {
             self.violation(format!("answer out of order at {me}, which had {before}: {what}"));
         }
         self.settle(key);
+        self.changed(me, kind, packet);
         self.note_silence(me, sent);
     }
 
@@ -254,7 +359,12 @@ impl Ledger {
     }
 
     fn delivery(&mut self, me: u64, packet: &Packet) {
-        if packet.kind != Kind::Broadcast && packet.to != me {
+        let topic = Topic::of(packet.kind, packet.to, packet.extra);
+        if let Some(topic) = topic {
+            if !self.memberships.came(me, topic, packet) && self.is_open(me) {
+                return self.violation(format!("{me} is no member: {}", brief(packet)));
+            }
+        } else if packet.kind != Kind::Broadcast && packet.to != me {
             return self.violation(format!("wrong addressee {me}: {}", brief(packet)));
         }
         self.count("deliveries");
@@ -267,7 +377,7 @@ impl Ledger {
             if packet.n <= before {
                 self.violation(format!("doubled at {me}, which had {before}: {}", brief(packet)));
             }
-            // A broadcast reaches those, too, who came in after it was asked for.
+            // A broadcast or publish reaches those, too, who came in after it was asked for.
             return;
         };
         ask.missing.swap_remove(place);
@@ -290,6 +400,11 @@ impl Ledger {
 
     /// The nemesis begins something; the number is for [`fault_over`](Self::fault_over).
     pub fn fault(&mut self, what: Harm, pid: i32) -> usize {
+        let now = Instant::now();
+        let moves = |it: &Fault| it.what == Harm::Reload;
+        if what == Harm::KilledManager && self.was(now, JUST_MOVED, Duration::ZERO, moves) {
+            self.doubt = Some(now + DOUBT);
+        }
         self.faults.push(Fault { what, pid, from: Instant::now(), until: None });
         self.faults.len() - 1
     }
@@ -313,6 +428,22 @@ impl Ledger {
             let over = fault.until.is_none_or(|until| at <= until + before);
             which(fault) && fault.from <= at + later && over
         })
+    }
+}
+
+fn counted_as(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Echo => "echoes",
+        Kind::Broadcast => "broadcasts",
+        Kind::Confirmed => "confirmed pushes",
+        Kind::Join => "joins",
+        Kind::Leave => "leaves",
+        Kind::Bind => "binds",
+        Kind::Publish => "publishes",
+        Kind::Tallied => "confirmed publishes",
+        Kind::PushUid => "pushes to a uid",
+        Kind::Enlist => "joins of another's client",
+        _ => "pushes",
     }
 }
 

@@ -66,3 +66,18 @@ fn a_message_at_another_client_is_seen() {
 fn an_open_without_its_close_is_seen() {
     is_seen("unclosed", "opens or closes without the other");
 }
+
+#[test]
+fn a_publish_that_does_not_come_is_seen() {
+    is_seen("unpublished", "lost at");
+}
+
+#[test]
+fn a_publish_at_one_who_is_no_member_is_seen() {
+    is_seen("stranger", "no member");
+}
+
+#[test]
+fn a_presence_event_that_comes_twice_is_seen() {
+    is_seen("presence", "presence twice");
+}

@@ -1,5 +1,5 @@
-//! The server that the nemesis torments: it echoes, pushes and broadcasts what its clients ask
-//! for, and says with what verdict.
+//! The server that the nemesis torments: it echoes, pushes, broadcasts and publishes what its
+//! clients ask for, lets them join, leave and be bound, and says with what verdict.
 //!
 //! Opens, closes and answers that were refused are noted in the file that NEMESIS_HISTORY names,
 //! one line each. NEMESIS_BREAK makes it misbehave, to prove that the checker sees it;
@@ -15,6 +15,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use wsd::api::rooms::{PresenceEvent, Tally};
 use wsd::api::{Context, Frame, Message, Opcode, Request, Verdict};
 use wsd::close::Close;
 use wsd::fd::Fd;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         .on_worker_start(worker_start)
         .on_open(open)
         .on_message(|ctx, frame| async move { message(&ctx, frame).await })
+        .on_presence(presence)
         .on_close(|ctx, fd, close: Close| {
             let mine = mine(&ctx);
             if !(mine.broken == "unclosed" && fd.as_u64() % 3 == 0) {
@@ -122,19 +124,90 @@ async fn message(ctx: &Context, frame: Frame) {
     if ask.from != me.as_u64() {
         mine(ctx).note(format_args!("misattributed {me} {} {}", ask.from, ask.n));
     }
-    if ask.kind == Kind::Echo {
-        return answer(ctx, me, opcode, &ask.with(pid, Verdict::Queued));
-    }
     let verdict = match (ask.kind, Fd::try_from(ask.to)) {
+        (Kind::Echo, _) => return answer(ctx, me, opcode, &ask.with(pid, Verdict::Queued)),
+        (Kind::Join, _) => return join(ctx, me, &ask, opcode).await,
+        (Kind::Leave, _) => ctx.leave(me, &wire::room(ask.to)),
+        (Kind::Bind, _) => ctx.bind_confirmed(me, &ask.to.to_string()).await,
+        (Kind::Publish | Kind::Tallied | Kind::PushUid, _) => publish(ctx, &ask, opcode).await,
         (Kind::Broadcast, _) => {
             ctx.broadcast(ask.message(opcode));
             Verdict::Relayed
         }
+        (Kind::Enlist, Ok(to)) => enlist(ctx, to, &ask, opcode),
         (_, Ok(to)) => push(ctx, me, to, &ask, opcode).await,
         _ => Verdict::Gone,
     };
     let told = Packet::new(Kind::Verdict, ask.n, ask.from, ask.to).with(pid, verdict);
     answer(ctx, me, opcode, &told);
+}
+
+async fn join(ctx: &Context, me: Fd, ask: &Packet, opcode: Opcode) {
+    let joined = ctx.join_confirmed(me, &wire::room(ask.to)).await;
+    let (verdict, present) = match joined {
+        Ok(present) => (Verdict::Queued, present),
+        Err(verdict) => (verdict, Vec::new()),
+    };
+    let mut told = Packet::new(Kind::Joined, ask.n, ask.from, ask.to);
+    told = told.with(std::process::id(), verdict);
+    told.body =
+        present.iter().map(|user| user.uid.parse::<u8>().expect("a uid of ours")).collect();
+    answer(ctx, me, opcode, &told);
+}
+
+async fn publish(ctx: &Context, ask: &Packet, opcode: Opcode) -> Verdict {
+    let mine = mine(ctx);
+    mine.pushes.set(mine.pushes.get() + 1);
+    if mine.breaks("unpublished") {
+        return Verdict::Queued;
+    }
+    let message = ask.message(opcode);
+    match ask.kind {
+        Kind::PushUid => ctx.push_uid(&ask.to.to_string(), message),
+        Kind::Tallied => match ctx.publish_confirmed(&wire::room(ask.to), message).await {
+            Ok(tally) => word(&tally),
+            Err(verdict) => verdict,
+        },
+        _ if mine.breaks("stranger") => {
+            let both = [ask.to, (ask.to + 1) % wire::ROOMS].map(wire::room);
+            ctx.publish_many(both, message)
+        }
+        _ => ctx.publish(&wire::room(ask.to), message),
+    }
+}
+
+/// `Queued`: every member has it.
+fn word(tally: &Tally) -> Verdict {
+    match (tally.full + u64::from(tally.refused), tally.is_whole()) {
+        (1.., _) => Verdict::Full,
+        (0, true) => Verdict::Queued,
+        (0, false) => Verdict::Unknown,
+    }
+}
+
+/// What is published right behind a join of another's client finds the member.
+fn enlist(ctx: &Context, to: Fd, ask: &Packet, opcode: Opcode) -> Verdict {
+    let room = wire::room(ask.extra);
+    match ctx.join(to, &room) {
+        Verdict::Queued | Verdict::Relayed => ctx.publish(&room, ask.message(opcode)),
+        refused => refused,
+    }
+}
+
+/// Tells the members here who has come or left.
+fn presence(ctx: Context, event: PresenceEvent) {
+    let mine = mine(&ctx);
+    let number = (0..wire::ROOMS).find(|number| wire::room(*number) == event.room);
+    let uid = event.uid.parse().expect("a uid of ours");
+    let mut packet = Packet::new(Kind::Presence, 0, uid, number.expect("a room of ours"));
+    packet.extra = u64::from(event.joined);
+    // There are few of them, so each is broken.
+    for _ in 0..if mine.broken == "presence" { 2 } else { 1 } {
+        let tally = ctx.publish_here(&event.room, packet.message(Opcode::Binary));
+        if tally.full > 0 {
+            mine.note(format_args!("unheard {}", packet.to));
+        }
+    }
 }
 
 async fn push(ctx: &Context, me: Fd, to: Fd, ask: &Packet, opcode: Opcode) -> Verdict {

@@ -1,9 +1,10 @@
 //! The nemesis of wsd: generator, faults and checker in one tool.
 //!
-//! It starts `nemesis_server`, lets clients echo, push and broadcast numbered and checksummed
-//! messages, torments the server meanwhile, and holds what came against what was asked. The seed
-//! decides which faults come in which order and what each client asks; it is printed, and
-//! `--seed` takes it again. What the scheduler makes of it is not repeated.
+//! It starts `nemesis_server`, lets clients echo, push, broadcast and publish numbered and
+//! checksummed messages, join and leave, torments the server meanwhile, and holds what came
+//! against what was asked. The seed decides which faults come in which order and what each client
+//! asks; it is printed, and `--seed` takes it again. What the scheduler makes of it is not
+//! repeated.
 
 // A tool for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -24,6 +25,7 @@ mod client;
 mod daemon;
 mod faults;
 mod ledger;
+mod membership;
 mod rng;
 #[allow(dead_code, reason = "the server uses the rest")]
 mod wire;
@@ -32,7 +34,7 @@ mod world;
 const USAGE: &str = "\
 nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
         [--clients N] [--pause-ms N] [--visitors N] [--user NAME]
-        [--break drop|double|swap|corrupt|misroute|unclosed]
+        [--break drop|double|swap|corrupt|misroute|unclosed|unpublished|stranger|presence]
 
 Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
 and nothing else. A client asks and pauses, 15 ms on the mean; a visitor comes and leaves. Exit
@@ -180,6 +182,7 @@ async fn rest(world: &World, daemon: &Daemon, history: &mut History) {
         sleep(Duration::from_millis(100)).await;
     }
     history.read(&daemon.history());
+    world.ledger.borrow_mut().judge_presence();
     account::sweep(&mut world.ledger.borrow_mut(), history, Duration::ZERO);
     world.over.set(true);
     for seat in &world.seats {

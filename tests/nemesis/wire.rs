@@ -3,6 +3,8 @@
 //! A client *asks*, counting its asks from 1. Each ask is answered once, in order: an echo by
 //! itself, all others by a verdict. A push or broadcast reaches its targets as a packet with the
 //! asker's fd and the number of the ask, so a target can tell who sent what, and in which order.
+//!
+//! `to` names a client, or one of a few rooms or uids by its number.
 
 use wsd::api::{Frame, Message, Opcode, Verdict};
 
@@ -23,21 +25,72 @@ pub enum Kind {
     /// A push with the verdict of the worker that owns the target.
     Confirmed,
     Broadcast,
-    /// The answer to a push or broadcast.
+    /// The answer to all asks but echoes and joins.
     Verdict,
+    /// The asker joins a room, confirmed.
+    Join,
+    /// The answer to a join; the body has the uids of those who are present, a byte for each.
+    Joined,
+    /// The asker leaves a room.
+    Leave,
+    /// A publish to a room.
+    Publish,
+    /// A publish whose verdict is the tally of all workers.
+    Tallied,
+    /// The asker is bound to a uid, confirmed.
+    Bind,
+    /// A publish to a uid.
+    PushUid,
+    /// The target is put into the room `extra`, and this goes to the room right behind.
+    Enlist,
+    /// The user `from` has come into the room `to`, if `extra` is 1, or else left.
+    Presence,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Hello, Kind::Echo, Kind::Push, Kind::Confirmed, Kind::Broadcast, Kind::Verdict];
+const KINDS: [Kind; 15] = [
+    Kind::Hello,
+    Kind::Echo,
+    Kind::Push,
+    Kind::Confirmed,
+    Kind::Broadcast,
+    Kind::Verdict,
+    Kind::Join,
+    Kind::Joined,
+    Kind::Leave,
+    Kind::Publish,
+    Kind::Tallied,
+    Kind::Bind,
+    Kind::PushUid,
+    Kind::Enlist,
+    Kind::Presence,
+];
 
-const VERDICTS: [Verdict; 6] = [
+const VERDICTS: [Verdict; 7] = [
     Verdict::Queued,
     Verdict::Relayed,
     Verdict::Full,
     Verdict::Gone,
     Verdict::TooBig,
     Verdict::Unknown,
+    Verdict::NoUser,
 ];
+
+/// Rooms in all, and how many of these have presence: the first.
+pub const ROOMS: u64 = 6;
+pub const PRESENCE_ROOMS: u64 = 2;
+/// Users in all.
+pub const UIDS: u64 = 8;
+
+/// What the rooms with presence begin with.
+pub const PRESENCE: &str = "presence-";
+
+/// The name of a room.
+pub fn room(number: u64) -> String {
+    match number < PRESENCE_ROOMS {
+        true => format!("{PRESENCE}{number}"),
+        false => format!("room-{number}"),
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
@@ -46,9 +99,10 @@ pub struct Packet {
     pub n: u64,
     /// The asker's fd.
     pub from: u64,
-    /// The target's fd; 0 is everybody.
+    /// The target's fd, 0 for everybody, or the number of a room or uid.
     pub to: u64,
-    /// The pid of the worker that answers, and above its 32 bits the verdict.
+    /// The pid of the worker that answers, and above its 32 bits the verdict; or what the kind
+    /// says.
     pub extra: u64,
     pub body: Vec<u8>,
 }
@@ -80,7 +134,8 @@ impl Packet {
 
     /// Whether its body is the one its sender gave it.
     pub fn is_whole(&self) -> bool {
-        self.body == body(self.from, self.n, self.body.len())
+        let is_the_servers = matches!(self.kind, Kind::Hello | Kind::Joined | Kind::Presence);
+        is_the_servers || self.body == body(self.from, self.n, self.body.len())
     }
 
     /// As it goes over the wire; as text it is hexadecimal.

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function hrtime, pack, strlen;
+
 /**
  * An application process: takes events from its worker and sends commands back.
  *
@@ -25,6 +28,8 @@ namespace Wsd;
  *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
  *  - main()                               once, when the process is ready: it ends with the function,
  *                                         which handles events by serve()
+ *  - presence(string $room, string $uid, bool $joined, mixed $info)   a user has come into a room that
+ *                                         has presence, or left it; publishHere() tells its members
  *  - stop()                               once, after the last event
  */
 final class App
@@ -39,7 +44,7 @@ final class App
 
     /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;
-    /** After so many quick events in a row, what they send is gathered to one write for so many. */
+    /** After so many quick events in a row, what they send is gathered for QUICK_NS. */
     private const QUICK_EVENTS = 32;
     /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
     private const GATHER_BYTES = 16 << 10;
@@ -68,12 +73,17 @@ final class App
     private ?array $event = null;
     /** How many quick events came in a row. */
     private int $quick = 0;
-    /** How many events have what they sent in the next write. */
-    private int $gathered = 0;
-    /** The last of them that is done, and where its DONE belongs in that write. */
+    /** When the last event ended, if nothing was waited for since. */
+    private int $clock = 0;
+    /** When what events have sent leaves at the latest, looked at between two events. */
+    private int $leaves = 0;
+    /** The last event that is done while its DONE is not sent, and where that belongs in the write. */
     private int $undone = 0;
     private int $mark = 0;
     private bool $gathers = false;
+    /** How often this process had waited at the last look, and its processor time in nanoseconds. */
+    private int $waits = 0;
+    private int $spent = 0;
     private bool $ending = false;
     private bool $leaving = false;
     private bool $placed = false;
@@ -90,7 +100,7 @@ final class App
     public function on(string $event, callable $handler): self
     {
         $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
-            'main', 'stop'];
+            'presence', 'main', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
@@ -163,14 +173,23 @@ final class App
      */
     public function push(int $fd, string $data, int $opcode = self::TEXT): bool
     {
+        if ($this->pushUnasked($fd, $data, $opcode)) {
+            return true;
+        }
+        $verdict = $this->pushConfirmed($fd, $data, $opcode);
+        return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('push', $fd, $verdict);
+    }
+
+    /** Queues a message for a client of this process that there is room for; else does nothing. */
+    public function pushUnasked(int $fd, string $data, int $opcode = self::TEXT): bool
+    {
         $left = ($this->mine[$fd] ?? -1) - strlen($data);
         if ($left < 0) {
-            $verdict = $this->pushConfirmed($fd, $data, $opcode);
-            return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('push', $fd, $verdict);
+            return false;
         }
         $this->mine[$fd] = $left;
-        $this->channel->write(pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data);
-        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+        $this->channel->output .= pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data;
+        if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }
         return true;
@@ -187,6 +206,13 @@ final class App
             $this->mine[$fd] = min($this->free, $answer['fd'] ?? 0);
         }
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+    }
+
+    /** Sends a message to the members of a room that this worker has: what each worker says to its own. */
+    public function publishHere(string $room, string $data, int $opcode = self::TEXT): void
+    {
+        $payload = pack('V', 1) . Protocol::string("#$room") . $data;
+        $this->say(Protocol::frame(Protocol::PUBLISH, Protocol::FLAG_HERE, $opcode, 0, 0, $payload));
     }
 
     /** Leaves a client alone when the idle are closed (heartbeat_idle_time), or does so no more. */
@@ -288,12 +314,6 @@ final class App
         return isset($this->mine[$fd]);
     }
 
-    /** Whether the client is served by this process and may be pushed so many bytes unasked. */
-    public function has(int $fd, int $bytes): bool
-    {
-        return $bytes <= ($this->mine[$fd] ?? -1);
-    }
-
     /**
      * Handles an event that has come, or waits for one, and for timers that are due.
      *
@@ -312,7 +332,6 @@ final class App
     public function flush(): void
     {
         $this->gathers = false;
-        $this->gathered = 0;
         if ($this->undone !== 0) {
             // Behind all that the gathered events sent, and before what the event at hand has sent.
             $done = pack('VCCvVP', 0, Protocol::DONE, Protocol::FLAG_ALL, 0, $this->undone, 0);
@@ -356,7 +375,8 @@ final class App
         foreach ($kinds as $name => $bits) {
             $wants |= isset($this->handlers[$name]) ? $bits : 0;
         }
-        $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION));
+        $more = isset($this->handlers['presence']) ? Protocol::WANT_PRESENCE : 0;
+        $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION, fd: $more));
         $this->channel->flush();
         return true;
     }
@@ -372,30 +392,57 @@ final class App
             $this->told($event);
             return true;
         }
-        $begun = hrtime(true);
+        $begun = $this->clock ?: hrtime(true);
         if ($begun >= $this->timers->due) {
             $this->flush();
             $this->tick();
         }
-        // A handler may do anything after it has sent something, so that leaves at once. Only
-        // while events wait and all were quick, what they send is gathered.
-        $this->gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
-            && $this->gathered < self::QUICK_EVENTS && $this->channel->has()
-            && $this->channel->pending() < self::GATHER_BYTES;
-        $this->gathers || $this->flush();
-        $gathers = $this->gathers;
+        // A handler may do anything after it has sent something, so that leaves at once. Only of
+        // events that came together, while all were quick, what they send is gathered for a moment.
+        $gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
+            && ($this->channel->output !== '' || $this->channel->has());
+        if (!$gathers || $begun >= $this->leaves) {
+            $this->flush();
+        }
+        if ($gathers && $this->channel->output === '') {
+            $this->worked();
+            $this->leaves = $begun + self::QUICK_NS;
+        }
+        $this->gathers = $gathers;
         $this->event = $event;
         $this->dispatch($event);
         $this->event = null;
-        $this->done($event['id']);
-        if (hrtime(true) - $begun < self::QUICK_NS) {
+        if ($this->gathers && $event['id'] !== 0) {
+            $this->handled++;
+            $this->undone = $event['id'];
+            $this->mark = strlen($this->channel->output);
+        } else {
+            $this->done($event['id']);
+        }
+        $this->clock = hrtime(true);
+        if ($this->clock - $begun < self::QUICK_NS || ($gathers && !$this->worked())) {
             $this->quick++;
         } else {
-            $this->quick = $gathers ? -self::QUICK_AGAIN : 0;
+            $this->quick = $gathers ? -self::QUICK_AGAIN : min($this->quick, 0);
             $this->gathers = false;
         }
         $this->gathers || $this->flush();
         return true;
+    }
+
+    /**
+     * Whether this process waited or worked for long since the last look. An event that lasts because
+     * other processes have the processor says nothing about its handler.
+     */
+    private function worked(): bool
+    {
+        $usage = getrusage();
+        $waits = $usage['ru_nvcsw'];
+        $ns = 1_000_000_000 * ($usage['ru_utime.tv_sec'] + $usage['ru_stime.tv_sec'])
+            + 1000 * ($usage['ru_utime.tv_usec'] + $usage['ru_stime.tv_usec']);
+        $worked = $waits !== $this->waits || $ns - $this->spent >= self::QUICK_NS;
+        [$this->waits, $this->spent] = [$waits, $ns];
+        return $worked;
     }
 
     private function dispatch(array $event): void
@@ -427,6 +474,13 @@ final class App
                 break;
             case Protocol::PIPE:
                 $this->guard(fn () => $this->call('pipe', $event['code'], $event['fd'], $event['payload']));
+                break;
+            case Protocol::PRESENCE:
+                $at = 0;
+                $room = Protocol::readString($event['payload'], $at);
+                $uid = Protocol::readString($event['payload'], $at);
+                $info = json_decode(substr($event['payload'], $at), true);
+                $this->guard(fn () => $this->call('presence', $room, $uid, $event['code'] === 1, $info));
                 break;
             case Protocol::SHUTDOWN:
                 $this->ending = true;
@@ -594,14 +648,8 @@ final class App
     /** Says that an event is done, behind all that it sent. */
     private function done(int $id): void
     {
-        if ($id === 0) {
-            return;
-        }
-        $this->handled++;
-        if ($this->gathers) {
-            [$this->undone, $this->mark] = [$id, $this->channel->pending()];
-            $this->gathered++;
-        } else {
+        if ($id !== 0) {
+            $this->handled++;
             $flags = isset($this->replies[$id]) ? Protocol::FLAG_LATER : 0;
             $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, $flags, 0, $id, 0));
         }
@@ -611,7 +659,7 @@ final class App
     private function say(string $frame): void
     {
         $this->channel->write($frame);
-        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+        if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }
     }
@@ -648,6 +696,7 @@ final class App
     private function wait(?float $seconds = null): bool
     {
         $this->flush();
+        $this->clock = 0;
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->tick();

@@ -20,6 +20,7 @@ final class Protocol
     public const TICK = 7;
     public const PIPE = 8;
     public const SHUTDOWN = 9;
+    public const PRESENCE = 10;
 
     public const READY = 32;
     public const DONE = 33;
@@ -71,6 +72,7 @@ final class Protocol
     public const FLAG_MORE = 1;
     public const FLAG_HELD = 1;
     public const FLAG_FILE = 2;
+    public const FLAG_HERE = 2;
     public const TO_TASK = 2;
     public const TO_ANY = 4;
     public const AS_NOTE = 8;
@@ -85,6 +87,8 @@ final class Protocol
     public const WANT_ATTACH = 32;
     public const IN_ORDER = 64;
     public const WANT_CONTROL = 128;
+    /** Of the field fd of READY. */
+    public const WANT_PRESENCE = 1;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
         'no_user'];

@@ -51,22 +51,27 @@ impl Context {
         let (reactor, topic) = (self.reactor().clone(), Topic::room(room));
         async move {
             match joined.await {
-                Verdict::Queued => Ok(reactor.presence(topic).await),
+                Verdict::Queued => reactor.presence(topic).await,
                 other => Err(other),
             }
         }
     }
 
     /// Who is present in a room that has presence (`rooms_presence`), by uid; of any other room
-    /// nobody.
-    pub fn presence(&self, room: &str) -> impl Future<Output = Vec<Present>> + 'static {
+    /// nobody. `Unknown` where no answer came within 5 seconds. On a worker that has members of
+    /// the room the events (`on_presence`) go on from this list.
+    pub fn presence(
+        &self,
+        room: &str,
+    ) -> impl Future<Output = Result<Vec<Present>, Verdict>> + 'static {
         self.reactor().presence(Topic::room(room))
     }
 
     /// Sends a message to the members of a room that this worker has, and to no others: what each
-    /// worker is to say to its own, such as who has come (`on_presence`).
-    pub fn publish_here(&self, room: &str, message: impl Into<Message>) {
-        self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()));
+    /// worker is to say to its own, such as who has come (`on_presence`). The tally is of this
+    /// worker alone.
+    pub fn publish_here(&self, room: &str, message: impl Into<Message>) -> Tally {
+        self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()))
     }
 
     /// Takes a client out of a room. Who was not in the room is not in it now either: `Queued`.
@@ -119,6 +124,13 @@ impl Context {
     /// the first. `TooBig`: the uid is not 1 to `uid_max` bytes long.
     pub fn bind(&self, fd: Fd, uid: &str) -> Verdict {
         self.change(fd, Change::Bind { uid: uid.to_owned() })
+    }
+
+    /// As [`bind`](Self::bind), and waits until what any worker pushes to the uid from then on
+    /// reaches this connection. `Queued`, or the verdict of a bind that was not done; `Unknown`
+    /// where no answer came within 5 seconds.
+    pub fn bind_confirmed(&self, fd: Fd, uid: &str) -> impl Future<Output = Verdict> + 'static {
+        self.reactor().change_confirmed(fd, Change::Bind { uid: uid.to_owned() })
     }
 
     /// Makes a connection nobody's.

@@ -32,6 +32,18 @@ impl Handle {
         self.change(fd, Change::Bind { uid: uid.to_owned() })
     }
 
+    /// See [`Context::bind_confirmed`]. `Unknown` also where the worker has left meanwhile.
+    pub fn bind_confirmed(&self, fd: Fd, uid: &str) -> SendFuture<Verdict> {
+        let uid = uid.to_owned();
+        let asked = self.ask(uid.len(), move |ctx| Box::pin(ctx.bind_confirmed(fd, &uid)));
+        Box::pin(async move {
+            match asked {
+                Ok(answer) => answer.await.unwrap_or(Verdict::Unknown),
+                Err(verdict) => verdict,
+            }
+        })
+    }
+
     /// See [`Context::unbind`].
     pub fn unbind(&self, fd: Fd) -> Verdict {
         self.change(fd, Change::Unbind)

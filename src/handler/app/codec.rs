@@ -98,6 +98,8 @@ kinds! {
     Pipe = 8,
     /// Finish and exit.
     Shutdown = 9,
+    /// A user has come into a room that has presence, or has left it.
+    Presence = 10,
     /// The application is loaded.
     Ready = 32,
     /// An event was handled.

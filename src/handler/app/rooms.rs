@@ -2,17 +2,36 @@
 
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::codec::{Broken, Kind, Packet, VERDICT, take_string};
-use super::commands::{INVALID_TEXT, message, verdict_code};
+use super::codec::{Broken, Kind, Packet, VERDICT, put_string, take_string};
 use super::link::Link;
-use crate::api::rooms::{Act, Call, Change, Publish, TOPICS_MAX, Topic};
+use super::shared::Shared;
+use super::values::{INVALID_TEXT, message, verdict_code};
+use crate::api::rooms::{Act, Call, Change, PresenceEvent, Publish, TOPICS_MAX, Topic};
 use crate::api::{Context, Verdict};
 use crate::fd::Fd;
 
 /// Bytes of a name, whatever the configuration says: the worker has the limits.
 const NAME_BYTES_MAX: usize = 4096;
+
+/// Flag of PUBLISH: to the members of this worker alone.
+const HERE: u8 = 2;
+/// PRESENCE: a user has come or left. Events of one room go to one process, and so stay in their
+/// order.
+pub fn tell_presence(shared: &Shared, event: &PresenceEvent) {
+    if !shared.wants_presence.get() {
+        return;
+    }
+    let add = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+    let place = shared.pool.borrow().place_of_pipe(0, event.room.bytes().fold(0, add));
+    let mut body = BytesMut::new();
+    put_string(&mut body, event.room.as_bytes());
+    put_string(&mut body, event.uid.as_bytes());
+    body.extend_from_slice(event.info.as_deref().unwrap_or_default().as_bytes());
+    let (code, body) = (u16::from(event.joined), body.freeze());
+    shared.queue(place, Packet { code, body, ..Packet::new(Kind::Presence) });
+}
 
 /// Whether it changes something that a connection has.
 pub fn is_change(kind: Kind) -> bool {
@@ -116,6 +135,10 @@ pub fn publish(link: &Rc<Link>, ctx: &Context, mut packet: Packet) -> Result<(),
         Ok(except) => publish.except(except),
         Err(_) => publish,
     };
+    if packet.flags & HERE != 0 {
+        ctx.reactor().publish_here(publish);
+        return Ok(());
+    }
     if !asked {
         let verdict = ctx.reactor().publish(publish);
         if !verdict.is_ok() {

@@ -19,8 +19,8 @@ static HTML: LazyLock<String> = LazyLock::new(|| {
 /// to its own host. A text that slipped into the page as markup could do nothing.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-kWGzi5FZ7ny9lm4TahrLz4hTjRywpZuAVgNCqmrH0Ek=' \
-        'sha256-QMf9p6dJqNlygjlKbfg2BUKOxdViiASJGpRvCwAO49g='; \
-    style-src 'sha256-A/MIy+gm1ZjCPwKKQyNQbaJqU4/yw79SsCFxsdt1ik4='; \
+        'sha256-Eg/7fBvo96GgnP2nzak3LQLUeOiOeYy4+GlrXEdiOUk='; \
+    style-src 'sha256-loOOBvu5VXNl9wvoW6oT7u4DDIRvzlXl59K/+Sos5pg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 

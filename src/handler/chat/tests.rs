@@ -2,16 +2,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::Opcode;
+use crate::api::rooms::Topic;
 use crate::api::testing::{FakeWorker, Sent};
-use crate::close::Cause;
-use crate::fd::WorkerId;
+use crate::fd::{Slot, WorkerId};
 
-fn fd(slot: u8, serial: u64) -> Fd {
-    Fd::new(0, Slot(slot), serial).unwrap()
-}
-
-fn worker(slot: u8, epoch: u32, worker_num: u16) -> Rc<FakeWorker> {
-    FakeWorker::of(WorkerId { slot: Slot(slot), epoch }, worker_num)
+fn worker(slot: u8, epoch: u32) -> Rc<FakeWorker> {
+    FakeWorker::of(WorkerId { slot: Slot(slot), epoch }, 2)
 }
 
 fn request(fd: Fd, target: &str) -> Rc<Request> {
@@ -36,51 +32,84 @@ fn pushed(fake: &FakeWorker, to: Fd) -> Vec<Value> {
     mine.collect()
 }
 
+/// What was published, and to which room of the chat.
+fn published(fake: &FakeWorker) -> Vec<(String, Value)> {
+    let sent = fake.take();
+    let all = sent.iter().filter_map(|sent| match sent {
+        Sent::Publish(topics, _, message) => {
+            let [topic] = &topics[..] else { panic!("{topics:?}") };
+            Some((topic.name().strip_prefix(ROOM).unwrap().to_owned(), json_of(message)))
+        }
+        _ => None,
+    });
+    all.collect()
+}
+
 #[test]
-fn a_client_is_welcomed_with_its_place_and_the_list() {
-    let (fake, chat) = (worker(1, 4, 2), Chat::new());
-    let ada = fd(1, 9);
-    chat.on_open(&fake.context(), request(ada, "/ws?nick=%20Ada%0aL%20"));
-    let [welcome] = &pushed(&fake, ada)[..] else { panic!() };
+fn a_client_is_welcomed_with_its_place_and_told_who_is_there() {
+    let (fake, chat) = (worker(1, 4), Chat::new());
+    let (ctx, ada) = (fake.context(), fake.client(9));
+    chat.on_open(&ctx, request(ada, "/ws?nick=%20Ada%0aL%20&room=cats"));
+    fake.run();
+    assert_eq!(ctx.uid(ada).as_deref(), Some("Ada L"));
+    assert_eq!(ctx.rooms(ada), ["presence-chat-cats"]);
+    let told = pushed(&fake, ada);
+    let fd = ada.as_u64();
     assert_eq!(
-        *welcome,
+        told[0],
         json!({
-            "type": "welcome", "fd": ada.as_u64(), "nick": "Ada L", "worker": 1, "epoch": 4,
-            "count": 1, "users": [{"fd": ada.as_u64(), "nick": "Ada L", "worker": 1}],
+            "type": "welcome", "fd": fd, "nick": "Ada L", "room": "cats", "worker": 1, "epoch": 4,
         })
     );
-    assert_eq!(fake.spawned(), 1, "a flush is due");
+    assert_eq!((&told[1]["type"], &told[1]["room"]), (&json!("users"), &json!("cats")));
 }
 
 #[test]
-fn a_client_without_a_name_is_a_guest_and_a_long_name_is_cut() {
-    let (fake, chat) = (worker(0, 1, 1), Chat::new());
-    chat.on_open(&fake.context(), request(fd(0, 123_456), "/ws"));
-    assert_eq!(chat.nick(fd(0, 123_456)), "guest-3456");
-    let target = format!("/ws?nick={}", "é".repeat(40));
-    chat.on_open(&fake.context(), request(fd(0, 2), &target));
-    assert_eq!(chat.nick(fd(0, 2)), "é".repeat(32));
+fn a_client_without_a_name_is_a_guest_in_the_lobby_and_a_long_name_is_cut() {
+    let (fake, chat) = (worker(0, 1), Chat::new());
+    let (ctx, one, two) = (fake.context(), fake.client(123_456), fake.client(2));
+    chat.on_open(&ctx, request(one, "/ws"));
+    assert_eq!(ctx.uid(one).as_deref(), Some("guest-3456"));
+    assert_eq!(ctx.rooms(one), ["presence-chat-lobby"]);
+    chat.on_open(&ctx, request(two, &format!("/ws?nick={}", "é".repeat(40))));
+    assert_eq!(ctx.uid(two), Some("é".repeat(32)));
 }
 
 #[test]
-fn what_is_said_goes_to_everyone_with_its_sender() {
-    let (fake, chat) = (worker(0, 1, 2), Chat::new());
-    let ctx = fake.context();
-    chat.on_open(&ctx, request(fd(0, 1), "/ws?nick=ada"));
+fn what_is_said_goes_to_the_room_with_its_sender() {
+    let (fake, chat) = (worker(0, 1), Chat::new());
+    let (ctx, ada) = (fake.context(), fake.client(1));
+    chat.on_open(&ctx, request(ada, "/ws?nick=ada"));
     fake.take();
-    chat.on_message(&ctx, text(fd(0, 1), r#"{"type":"say","text":" <b>hi</b> "}"#));
-    let [Sent::Broadcast(message)] = &fake.take()[..] else { panic!() };
-    let said = json_of(message);
+    chat.on_message(&ctx, text(ada, r#"{"type":"say","text":" <b>hi</b> "}"#));
+    let [(room, said)] = &published(&fake)[..] else { panic!() };
+    assert_eq!((room.as_str(), &said["room"]), ("lobby", &json!("lobby")));
     assert_eq!((&said["nick"], &said["text"]), (&json!("ada"), &json!("<b>hi</b>")));
-    assert_eq!((&said["fd"], &said["worker"]), (&json!(1), &json!(0)));
+    assert_eq!((&said["fd"], &said["worker"]), (&json!(ada.as_u64()), &json!(0)));
     assert!(said["at"].as_u64().unwrap() > 0);
 }
 
 #[test]
+fn who_takes_another_name_or_room_is_that_user_there() {
+    let (fake, chat) = (worker(0, 1), Chat::new());
+    let (ctx, ada) = (fake.context(), fake.client(1));
+    chat.on_open(&ctx, request(ada, "/ws?nick=ada"));
+    fake.take();
+    chat.on_message(&ctx, text(ada, r#"{"type":"rename","nick":"Ada  B"}"#));
+    let [(room, renamed)] = &published(&fake)[..] else { panic!() };
+    assert_eq!(room, "lobby");
+    assert_eq!((&renamed["from"], &renamed["to"]), (&json!("ada"), &json!("Ada B")));
+    chat.on_message(&ctx, text(ada, r#"{"type":"enter","room":"cats"}"#));
+    assert_eq!(ctx.uid(ada).as_deref(), Some("Ada B"));
+    assert_eq!(ctx.rooms(ada), ["presence-chat-cats"]);
+    let told = pushed(&fake, ada);
+    assert_eq!((&told[0]["type"], &told[0]["room"]), (&json!("welcome"), &json!("cats")));
+}
+
+#[test]
 fn what_is_not_understood_is_answered_to_its_sender_alone() {
-    let (fake, chat) = (worker(0, 1, 2), Chat::new());
-    let ctx = fake.context();
-    let ada = fd(0, 1);
+    let (fake, chat) = (worker(0, 1), Chat::new());
+    let (ctx, ada) = (fake.context(), fake.client(1));
     chat.on_open(&ctx, request(ada, "/ws"));
     fake.take();
     let long = format!(r#"{{"type":"say","text":"{}"}}"#, "x".repeat(TEXT_BYTES_MAX + 1));
@@ -93,8 +122,10 @@ fn what_is_not_understood_is_answered_to_its_sender_alone() {
         (r#"{"type":"become_root"}"#, "not_understood"),
         (r#"{"type":"say","text":" \n "}"#, "text_empty"),
         (&long, "text_too_long"),
-        (r#"{"type":"rename","nick":"\u202e"}"#, "nick_empty"),
-        (r#"{"type":"rename","nick":"123456789012345678901234567890123"}"#, "nick_too_long"),
+        (r#"{"type":"rename","nick":"\u202e"}"#, "name_empty"),
+        (r#"{"type":"rename","nick":"123456789012345678901234567890123"}"#, "name_too_long"),
+        (r#"{"type":"enter","room":" "}"#, "name_empty"),
+        (r#"{"type":"enter","room":"123456789012345678901234567890123"}"#, "name_too_long"),
     ];
     for (input, code) in cases {
         chat.on_message(&ctx, text(ada, input));
@@ -107,52 +138,44 @@ fn what_is_not_understood_is_answered_to_its_sender_alone() {
 }
 
 #[test]
-fn a_replacement_tells_all_workers_that_a_dead_ones_client_is_gone() {
-    let (fake, chat) = (worker(1, 2, 3), Chat::new());
+fn who_comes_and_leaves_is_told_together_and_to_the_members_here() {
+    let (fake, chat) = (worker(0, 1), Chat::new());
     let ctx = fake.context();
-    chat.on_close(&ctx, fd(1, 5), Close::because(Cause::WorkerCrashed));
-    assert_eq!(fake.spawned(), 1);
-    decide(&chat.roster, &ctx, Roster::flush);
-    let sent = fake.take();
-    let slots: Vec<u8> = sent
-        .iter()
-        .map(|sent| match sent {
-            Sent::ToWorker(slot, data) => {
-                let note: Value = serde_json::from_slice(data).unwrap();
-                assert_eq!(note["word"]["gone"], json!([fd(1, 5).as_u64()]));
-                slot.0
-            }
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(slots, [0, 1, 2]);
+    let event = |room: &str, uid: &str, joined| {
+        let (room, uid) = (room.to_owned(), uid.to_owned());
+        PresenceEvent { room, uid, info: Some(r#"{"worker":1}"#.to_owned()), joined }
+    };
+    for (uid, joined) in [("ada", true), ("bob", false), ("cy", true), ("cy", false)] {
+        chat.on_presence(&ctx, event("presence-chat-cats", uid, joined));
+    }
+    chat.on_presence(&ctx, event("presence-of-another", "ada", true));
+    assert_eq!(fake.spawned(), 1, "one flush is due");
+    flush(&ctx, chat.changes.take());
+    let [Sent::PublishHere(topics, message)] = &fake.take()[..] else { panic!() };
+    assert_eq!(*topics, [Topic::room("presence-chat-cats")]);
+    let here = json!([{"nick": "ada", "worker": 1}]);
+    let change = json_of(message);
+    assert_eq!((&change["here"], &change["gone"]), (&here, &json!(["bob", "cy"])));
 }
 
 #[test]
-fn a_name_survives_a_handover() {
-    let (old, new) = (Chat::new(), Chat::new());
-    let (from, to) = (worker(0, 1, 1), worker(0, 2, 1));
-    let ada = fd(0, 1);
-    old.on_open(&from.context(), request(ada, "/ws?nick=ada"));
-    old.on_message(&from.context(), text(ada, r#"{"type":"rename","nick":"Ada B"}"#));
-    let frozen = old.freeze(&from.context(), ada);
-    new.on_attach(&to.context(), request(ada, "/ws?nick=ada"), frozen);
-    assert_eq!(new.nick(ada), "Ada B");
-    decide(&new.roster, &to.context(), Roster::flush);
-    let welcome = &pushed(&to, ada)[0];
+fn a_client_that_came_over_is_told_its_new_place() {
+    let (fake, chat) = (worker(0, 2), Chat::new());
+    let (ctx, ada, bob) = (fake.context(), fake.client(1), fake.client(2));
+    ctx.bind(ada, "Ada B");
+    ctx.join(ada, "presence-chat-cats");
+    chat.on_attach(&ctx, request(ada, "/ws?nick=ada"), None);
+    let welcome = &pushed(&fake, ada)[0];
     assert_eq!((&welcome["type"], &welcome["epoch"]), (&json!("welcome"), &json!(2)));
-}
-
-#[test]
-fn a_note_that_is_no_note_is_passed_over() {
-    let (fake, chat) = (worker(0, 1, 2), Chat::new());
-    chat.on_worker_message(&fake.context(), Slot(1), Bytes::from_static(b"\x00\x01"));
-    assert!(fake.take().is_empty());
+    assert_eq!((&welcome["nick"], &welcome["room"]), (&json!("Ada B"), &json!("cats")));
+    // An image that had no rooms had it.
+    chat.on_attach(&ctx, request(bob, "/ws?nick=bob"), None);
+    assert_eq!(ctx.rooms(bob), ["presence-chat-lobby"]);
 }
 
 #[test]
 fn the_page_is_at_the_root_and_nothing_else_is() {
-    let (fake, chat) = (worker(0, 1, 1), Chat::new());
+    let (fake, chat) = (worker(0, 1), Chat::new());
     for (uri, found) in [("/", true), ("/?x=1", true), ("/index.html", false), ("/ws", false)] {
         let request = http::Request::builder().uri(uri).body(Bytes::new()).unwrap();
         let request =

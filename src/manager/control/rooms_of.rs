@@ -7,7 +7,7 @@ use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Room, line, topic};
 use crate::ipc::messages::Origin;
 use crate::manager::gathering;
-use crate::manager::switch::Routed;
+use crate::manager::relay::message::Routed;
 
 /// Why a request that names no room and no user, or both, is refused.
 const ONE_OF_TWO: &str = "name a room or a uid, and not both";

@@ -124,12 +124,12 @@ impl Reactor for LocalHandle {
         self.with(ready(Tally::default()), |worker| worker.count_all(call, reason))
     }
 
-    fn presence(&self, room: Topic) -> LocalFuture<Vec<Present>> {
-        self.with(ready(Vec::new()), |worker| worker.presence(room))
+    fn presence(&self, room: Topic) -> LocalFuture<Result<Vec<Present>, Verdict>> {
+        self.with(ready(Err(Verdict::Unknown)), |worker| worker.presence(room))
     }
 
-    fn publish_here(&self, publish: Publish) {
-        self.with((), |worker| worker.publish_to_own(publish));
+    fn publish_here(&self, publish: Publish) -> Tally {
+        self.with(Tally::default(), |worker| worker.publish_to_own(publish))
     }
 
     fn members(&self, topic: Topic) -> LocalFuture<Vec<Member>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Peers;
-use crate::api::rooms::Present;
+use crate::api::rooms::{Present, Topic};
 use crate::api::{Info, Verdict};
 use crate::ipc::gather::Gather;
 use crate::ipc::messages::RequestId;
@@ -23,7 +23,8 @@ pub(in crate::worker) enum Waiting {
     Tick(oneshot::Sender<Option<u64>>),
     List(oneshot::Sender<Vec<Info>>, Vec<Info>),
     Gather(oneshot::Sender<()>, Rc<RefCell<Gather>>),
-    Presence(oneshot::Sender<Vec<Present>>),
+    /// Who is present in this room.
+    Presence(oneshot::Sender<Vec<Present>>, Topic),
 }
 
 /// The open questions of this worker.
@@ -97,12 +98,6 @@ impl Peers {
     pub(in crate::worker) fn answer_tick(&self, id: RequestId, number: Option<u64>) {
         if let Some(Waiting::Tick(sender)) = self.requests.waiting.borrow_mut().remove(&id) {
             let _ = sender.send(number);
-        }
-    }
-
-    pub(in crate::worker) fn answer_presence(&self, id: RequestId, list: Vec<Present>) {
-        if let Some(Waiting::Presence(sender)) = self.requests.waiting.borrow_mut().remove(&id) {
-            let _ = sender.send(list);
         }
     }
 

@@ -82,6 +82,11 @@ impl Client {
         }
     }
 
+    /// The next frame of any kind, however long it takes.
+    pub async fn next_ever(&mut self) -> Option<Result<Message, Error>> {
+        self.stream.next().await
+    }
+
     /// The next frame of any kind.
     pub async fn next_frame(&mut self) -> Option<Result<Message, Error>> {
         soon("a frame", self.stream.next()).await

@@ -4,9 +4,11 @@
 //! - [`order`]: what one sender asks for is done in its order, by whatever way it goes.
 //! - [`presence`]: who is there, and who comes and goes.
 //! - [`survival`]: reloads, upgrades and the deaths of processes.
+//! - [`soak`]: many clients over many reloads and upgrades.
 
 mod order;
 mod presence;
+mod soak;
 mod survival;
 
 use crate::harness::*;

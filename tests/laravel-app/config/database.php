@@ -2,6 +2,6 @@
 
 return [
     'default' => 'sqlite',
-    'connections' => ['sqlite' => ['driver' => 'sqlite', 'database' => ':memory:', 'prefix' => '']],
+    'connections' => ['sqlite' => ['driver' => 'sqlite', 'database' => storage_path('app.sqlite'), 'prefix' => '']],
     'migrations' => 'migrations',
 ];

@@ -1,3 +1,9 @@
 <?php
 
-return ['default' => 'sync', 'connections' => ['sync' => ['driver' => 'sync']], 'failed' => []];
+return [
+    'default' => 'database',
+    'connections' => [
+        'database' => ['driver' => 'database', 'table' => 'jobs', 'queue' => 'default', 'retry_after' => 90],
+    ],
+    'failed' => [],
+];

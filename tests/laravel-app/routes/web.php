@@ -19,6 +19,8 @@ Route::post('/upload', fn (Request $request) => $request->file('f')->getClientOr
     . $request->file('f')->get());
 Route::get('/fresh', [PageController::class, 'fresh']);
 Route::get('/push/{fd}', [PageController::class, 'push']);
+Route::get('/tell/{user}', [PageController::class, 'tell']);
+Route::get('/tell-later/{user}', [PageController::class, 'tellLater']);
 Route::get('/broadcast', [PageController::class, 'broadcast']);
 Route::get('/visit', function () {
     App\Cleaners\VisitsCleaner::$visits[] = 'visit';

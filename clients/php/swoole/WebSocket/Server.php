@@ -12,6 +12,9 @@ use Wsd\Close;
 use Wsd\Protocol;
 use Wsd\SwooleErrors;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function is_string, strlen;
+
 /** WebSocket, and plain HTTP on the same port where there is onRequest. */
 class Server extends \Swoole\Http\Server
 {
@@ -35,8 +38,8 @@ class Server extends \Swoole\Http\Server
         int $opcode = WEBSOCKET_OPCODE_TEXT,
         $flags = WEBSOCKET_FLAG_FIN,
     ): bool {
-        if (is_string($data) && $flags === WEBSOCKET_FLAG_FIN && $opcode === WEBSOCKET_OPCODE_TEXT) {
-            return $this->message($fd, $data, $opcode);
+        if ($opcode === WEBSOCKET_OPCODE_TEXT && $flags === WEBSOCKET_FLAG_FIN && is_string($data)) {
+            return $this->app->pushUnasked($fd, $data) || $this->confirmed($fd, $data, $opcode);
         }
         $parts = Frame::parts($data, $opcode, (int) ($flags ?? WEBSOCKET_FLAG_FIN), static::class . '::push');
         if ($parts === null) {
@@ -103,7 +106,6 @@ class Server extends \Swoole\Http\Server
             $frame->fd = $fd;
             $frame->data = $data;
             $frame->opcode = $opcode;
-            $frame->finish = true;
             if ($flags & Protocol::FLAG_COMPRESSED) {
                 $frame->flags |= SWOOLE_WEBSOCKET_FLAG_COMPRESS;
             }
@@ -262,8 +264,7 @@ class Server extends \Swoole\Http\Server
 
     private function message(int $fd, string $data, int $opcode): bool
     {
-        return ($this->app->has($fd, strlen($data)) && $this->app->push($fd, $data, $opcode))
-            || $this->confirmed($fd, $data, $opcode);
+        return $this->app->pushUnasked($fd, $data, $opcode) || $this->confirmed($fd, $data, $opcode);
     }
 
     private function confirmed(int $fd, string $data, int $opcode): bool

@@ -10,7 +10,7 @@ use crate::api::rooms::{PresenceEvent, Present, Topic};
 use crate::error::Result;
 use crate::ipc::codec;
 use crate::ipc::link::Lane;
-use crate::ipc::messages::WorkerToManager;
+use crate::ipc::messages::{RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::worker::clients::Clients;
 use crate::worker::clients::key::Key;
@@ -37,6 +37,8 @@ struct Told {
 pub struct Presence {
     own: HashMap<Topic, BTreeMap<String, Own>>,
     told: HashMap<Topic, Told>,
+    /// Questions that wait for the first whole list of their room.
+    pub unanswered: Vec<(Topic, RequestId)>,
 }
 
 impl Presence {
@@ -64,6 +66,18 @@ impl Presence {
             self.own.remove(room);
         }
         left
+    }
+
+    /// The manager's list of a room as the members here know it: it may be older, and later lists
+    /// are told them as what has changed since. `None`: they have not been told any list yet.
+    pub fn as_told(&self, room: &Topic, list: Vec<Present>) -> Option<Vec<Present>> {
+        if !self.own.contains_key(room) {
+            return Some(list);
+        }
+        let told = self.told.get(room).filter(|told| told.is_whole)?;
+        let newer: HashMap<&str, &Present> = list.iter().map(|it| (it.uid.as_str(), it)).collect();
+        let known = told.list.values();
+        Some(known.map(|it| newer.get(it.uid.as_str()).copied().unwrap_or(it).clone()).collect())
     }
 
     /// The manager sends the list of a room, or what has changed of it. The answer is what the
@@ -228,6 +242,18 @@ mod tests {
             told(&presence.hear(&room(), false, vec![present("bob", 0)])),
             [("bob", false)]
         );
+    }
+
+    #[test]
+    fn members_here_begin_with_what_they_have_been_told() {
+        let mut presence = Presence::default();
+        let list = || vec![present("ann", 2), present("bob", 1)];
+        assert_eq!(presence.as_told(&room(), list()), Some(list()), "nobody here is told events");
+        presence.enter(&room(), "ann", None);
+        assert_eq!(presence.as_told(&room(), list()), None);
+        presence.hear(&room(), true, vec![present("ann", 1)]);
+        // Of bob they will hear an event.
+        assert_eq!(presence.as_told(&room(), list()), Some(vec![present("ann", 2)]));
     }
 
     #[test]

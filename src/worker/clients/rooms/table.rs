@@ -313,6 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sys::heap::held_bytes;
 
     #[derive(Default)]
     struct Some8([Memberships; 8]);
@@ -421,33 +422,21 @@ mod tests {
         }
     }
 
-    /// What an allocator takes for so many bytes: multiples of 16.
-    fn allocated(bytes: usize) -> usize {
-        bytes.next_multiple_of(16)
-    }
-
-    /// Bytes of rooms, names, index and fields of connections, for each membership.
+    /// Bytes of rooms, names, index, lists and the fields of connections, for each membership, as
+    /// the allocator counts them.
     fn bytes_each(clients: u32, rooms: u32, in_each: u32) -> f64 {
-        let (mut table, mut crowd) = (Rooms::default(), Crowd(Vec::new()));
+        let mut crowd = Crowd(Vec::new());
         crowd.0.resize_with(clients as usize, Memberships::default);
+        let before = held_bytes();
+        let mut table = Rooms::default();
         for client in 0..clients {
             for nth in 0..in_each {
                 let room = (client * in_each + nth * 7) % rooms;
                 table.join(&mut crowd, client, Topic::room(&format!("room:{room}")));
             }
         }
-        let of_room = |room: &Room| {
-            allocated(room.topic.as_str().len())
-                + allocated(room.members.capacity() * size_of::<RoomMember>())
-        };
-        let of_list =
-            |list: &Vec<Membership>| allocated(list.capacity() * size_of::<Membership>());
-        let bytes = table.slab.capacity() * size_of::<Room>()
-            + table.by_topic.allocation_size()
-            + table.slab.iter().map(|(_, room)| of_room(room)).sum::<usize>()
-            + table.lists.capacity() * size_of::<Vec<Membership>>()
-            + table.lists.iter().map(|(_, list)| of_list(list)).sum::<usize>()
-            + crowd.0.iter().map(size_of_val).sum::<usize>();
+        let fields = crowd.0.len() * size_of::<Memberships>();
+        let bytes = held_bytes() - before + fields as isize;
         let memberships: usize = crowd.0.iter().map(|it| table.all_of(it).len()).sum();
         bytes as f64 / memberships as f64
     }

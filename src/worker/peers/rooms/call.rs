@@ -44,14 +44,17 @@ impl Peers {
     }
 
     /// Sends a message to the members of some topics that are here, and to nobody elsewhere.
-    pub(in crate::worker) fn publish_to_own(self: &Rc<Self>, publish: Publish) {
+    pub(in crate::worker) fn publish_to_own(self: &Rc<Self>, publish: Publish) -> Tally {
+        let mut tally = Tally { workers: 1, answered: 1, ..Tally::default() };
         let Publish { topics, except, opcode, data } = publish;
         if self.is_too_big(opcode, &data) {
             self.count_verdict(Verdict::TooBig);
-            return;
+            return tally;
         }
         let whom = Whom { except: except.map_or(0, Fd::as_u64), only: &[], ours_alone: false };
-        self.publish_here(&topics, opcode, &data, whom);
+        let counted = self.publish_here(&topics, opcode, &data, whom);
+        (tally.queued, tally.full) = (counted.queued, counted.full);
+        tally
     }
 
     /// Whether no member can be of these.
@@ -91,7 +94,7 @@ impl Peers {
             }
         }
         if waits && self.rooms.has_arrivals.get() {
-            self.park_call(&call, body, id);
+            self.defer_call(&call, body, id);
         }
         self.send_call(id, call, body)
     }
@@ -115,7 +118,7 @@ impl Peers {
 
     /// Keeps it for those that are not ours yet, until they are. Those for which we have not
     /// answered yet hear of it by the manager.
-    fn park_call(&self, call: &Call, body: &Bytes, id: RequestId) {
+    fn defer_call(&self, call: &Call, body: &Bytes, id: RequestId) {
         let passes: Vec<(PassId, Vec<u64>)> = {
             let transit = self.transit.borrow();
             let deferring = transit.deferring();
@@ -131,7 +134,7 @@ impl Peers {
     }
 
     /// What was kept goes to those that were not ours then, and are members now.
-    pub(in crate::worker) fn unpark_call(
+    pub(in crate::worker) fn send_deferred_call(
         self: &Rc<Self>,
         fds: &[u64],
         call: &Call,

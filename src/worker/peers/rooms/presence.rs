@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
-use crate::api::Context;
 use crate::api::rooms::{Present, Topic};
+use crate::api::{Context, LocalFuture, Verdict};
 use crate::error::Result;
-use crate::ipc::messages::WorkerToManager;
+use crate::ipc::messages::{RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::worker::clients::rooms::presence::read_list;
 use crate::worker::peers::Peers;
+use crate::worker::peers::requests::Waiting;
 
 impl Peers {
     /// The manager sends who is present in a room.
@@ -22,26 +23,65 @@ impl Peers {
         if !self.rooms.table.borrow().has(room) {
             return Ok(());
         }
-        let events = self.rooms.presence.borrow_mut().hear(room, is_whole, list);
+        let (events, asked) = {
+            let mut presence = self.rooms.presence.borrow_mut();
+            let events = presence.hear(room, is_whole, list);
+            let is_due = |(of, _): &mut (Topic, RequestId)| is_whole && of == room;
+            (events, presence.unanswered.extract_if(.., is_due).collect::<Vec<_>>())
+        };
         for event in events {
             let handler = self.handler.clone();
             self.call_aside("on_presence", move |context: &Context| {
                 handler.on_presence(context, event)
             });
         }
+        asked.into_iter().for_each(|(_, id)| self.answer_presence(id, Vec::new()));
         Ok(())
     }
 
-    /// Who is present in a room, everywhere.
+    /// The manager says who is present, behind all that it has sent of presence before. Members of
+    /// the room here are told what they have been told, so that the events go on from the list.
+    pub(in crate::worker) fn answer_presence(&self, id: RequestId, list: Vec<Present>) {
+        let mut waiting = self.requests.waiting.borrow_mut();
+        let Some(Waiting::Presence(_, room)) = waiting.get(&id) else { return };
+        let mut presence = self.rooms.presence.borrow_mut();
+        if presence.as_told(room, Vec::new()).is_none() {
+            // Who has given up waiting is forgotten here.
+            presence.unanswered.retain(|(_, id)| waiting.contains_key(id));
+            return presence.unanswered.push((room.clone(), id));
+        }
+        if let Some(Waiting::Presence(sender, _)) = waiting.remove(&id) {
+            // Who asked may have given up.
+            let _ = sender.send(list);
+        }
+    }
+
+    /// Who is present in a room, everywhere; `Unknown` where nobody says in time.
     pub(in crate::worker) fn presence(
         self: &Rc<Self>,
         room: Topic,
-    ) -> crate::api::LocalFuture<Vec<Present>> {
+    ) -> LocalFuture<std::result::Result<Vec<Present>, Verdict>> {
         if !self.has_presence(&room) {
-            return Box::pin(std::future::ready(Vec::new()));
+            return Box::pin(std::future::ready(Ok(Vec::new())));
         }
-        let question = self.ask(crate::worker::peers::requests::Waiting::Presence);
-        self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room });
-        Box::pin(async move { question.answer().await.unwrap_or_default() })
+        let question = self.ask(|sender| Waiting::Presence(sender, room.clone()));
+        self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room: room.clone() });
+        let peers = self.clone();
+        Box::pin(async move {
+            let list = question.answer().await.ok_or(Verdict::Unknown)?;
+            // Of now, and not of when the answer came: events may have been told since.
+            let presence = peers.rooms.presence.borrow();
+            presence.as_told(&room, list).ok_or(Verdict::Unknown)
+        })
+    }
+
+    /// Asks a new manager what the last one has not answered.
+    pub(in crate::worker) fn ask_presence_again(&self) {
+        let waiting = self.requests.waiting.borrow();
+        for (id, question) in waiting.iter() {
+            if let Waiting::Presence(_, room) = question {
+                self.say_in_order(&WorkerToManager::PresenceOf { id: *id, room: room.clone() });
+            }
+        }
     }
 }

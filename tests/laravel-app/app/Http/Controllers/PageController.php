@@ -2,8 +2,12 @@
 
 namespace App\Http\Controllers;
 
+use App\Jobs\TellJob;
+use Illuminate\Database\Schema\Blueprint;
 use Illuminate\Http\Request;
 use Illuminate\Routing\Controller;
+use Illuminate\Support\Facades\DB;
+use Illuminate\Support\Facades\Schema;
 
 class PageController extends Controller
 {
@@ -21,6 +25,27 @@ class PageController extends Controller
     public function push(int $fd)
     {
         return ['pushed' => app('swoole')->push($fd, 'from a page')];
+    }
+
+    public function tell(int $user)
+    {
+        return ['pushed' => app('swoole')->pushUid($user, 'from a page')];
+    }
+
+    public function tellLater(int $user)
+    {
+        touch(config('database.connections.sqlite.database'));
+        Schema::hasTable('jobs') || Schema::create('jobs', function (Blueprint $table) {
+            $table->bigIncrements('id');
+            $table->string('queue')->index();
+            $table->longText('payload');
+            $table->unsignedTinyInteger('attempts');
+            $table->unsignedInteger('reserved_at')->nullable();
+            $table->unsignedInteger('available_at');
+            $table->unsignedInteger('created_at');
+        });
+        TellJob::dispatch($user, 'from a queue');
+        return ['queued' => DB::table('jobs')->count()];
     }
 
     public function broadcast()
