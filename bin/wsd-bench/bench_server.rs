@@ -14,7 +14,7 @@
 //! | `broadcast <payload>` | sends the payload to everyone, the sender included |
 //! | `enter <room> <room> ...` | binds this client to its fd, joins them, answers `entered <n>` |
 //! | `publish <rooms> <payload>` | publishes to the next of the rooms `0` to `<rooms>` - 1 |
-//! | `storm <rooms>` | joins so many rooms of its own worker, leaves them and answers |
+//! | `storm <rooms>` | joins as many rooms of its worker, leaves them and answers |
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

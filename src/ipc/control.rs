@@ -10,7 +10,7 @@ mod client;
 mod report;
 mod running_server;
 
-pub use client::{Control, ControlError, Item};
+pub use client::{Control, ControlError};
 pub use report::{
     Connection, ManagerReport, ProcessReport, ReloadReport, ReloadState, ReloadVerdict, Restarts,
     SlotVerdict, Status, Throttled, WorkerReport, WorkerState,

@@ -200,6 +200,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::Missed { opcode: Opcode::Binary, except: FD },
         ManagerToWorker::Presence { room: Topic::room("r"), whole: true },
         ManagerToWorker::PresenceAnswer { id: 9 },
+        ManagerToWorker::Rooms { id: 9, part: vec![(Topic::room("r"), 2)], last: true },
         ManagerToWorker::Farewell,
     ]);
 }
@@ -221,7 +222,7 @@ fn what_a_worker_says_to_a_manager_stays() {
         WorkerToManager::Moving { pass: 11, fds: vec![FD] },
         WorkerToManager::Stays { fds: vec![(FD, "busy".to_owned())] },
         WorkerToManager::Gave { pass: 11, left: Left::Busy },
-        WorkerToManager::Rested,
+        WorkerToManager::CanGive,
         WorkerToManager::Adopted { pass: 11, fds: vec![FD] },
         WorkerToManager::Drained,
         WorkerToManager::Gives { manager: 2, pass: 11, fds: vec![FD] },

@@ -394,7 +394,7 @@ pub type PassId = u64;
 pub enum Left {
     /// More that can move now.
     More,
-    /// Some whose handlers run: it says `Rested` when one can move.
+    /// Some whose handlers run: it says `CanGive` when one can move.
     Busy,
     /// Nothing that will move by this handover.
     Nothing,
@@ -489,7 +489,7 @@ pub enum ManagerToWorker {
         /// `heartbeat_idle_time` in milliseconds.
         idle_ms: u64,
     },
-    /// Stop accepting: your connections are about to move to `to`, a ready worker. Say `Rested`
+    /// Stop accepting: your connections are about to move to `to`, a ready worker. Say `CanGive`
     /// when a pass can begin. Data lane.
     HandOver {
         /// Who takes them.
@@ -672,6 +672,15 @@ pub enum ManagerToWorker {
         /// Which question.
         id: RequestId,
     },
+    /// A part of the rooms that your `Call` asked one worker for. Control lane.
+    Rooms {
+        /// Which.
+        id: RequestId,
+        /// Some rooms, and how many members each has there.
+        part: Vec<(Topic, u64)>,
+        /// Whether it was the last part.
+        last: bool,
+    },
     /// The answer to your `Drained`: you are asked nothing more. Behind all that you were asked.
     /// Data lane.
     Farewell,
@@ -783,7 +792,7 @@ pub enum WorkerToManager {
     },
     /// A pass can begin: the answer to `HandOver`, and whenever a connection that had stayed could
     /// move. Data lane.
-    Rested,
+    CanGive,
     /// What is here of a pass: the answer to `Take`, and to `Settled` for what came back. Data
     /// lane, behind all that was sent to these clients by way of the manager.
     Adopted {

@@ -3,7 +3,8 @@
 //! - [`messages`]: one enum per direction, and what each means.
 //! - [`codec`]: the one file that knows bincode.
 //! - [`packet`]: how frames share a datagram.
-//! - [`link`]: a socket to a peer with two bounded lanes, for the roles that run tokio.
+//! - [`link`]: a socket to a peer with two bounded lanes, and [`master_link`], the one to the
+//!   master, for the roles that run tokio.
 //! - [`registry`] and [`scoreboard`], with [`places`]: shared memory that outlives its writer.
 //! - [`transit`]: what a worker knows of its connections on their way; pure.
 //! - [`gather`]: the answers of several workers to one question.
@@ -17,6 +18,7 @@ pub mod gather;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod link;
+pub mod master_link;
 pub mod messages;
 pub mod packet;
 pub mod places;

@@ -118,6 +118,7 @@ impl Body<'_> {
     }
 
     /// Whether there are none.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

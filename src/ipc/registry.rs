@@ -114,6 +114,7 @@ impl Registry {
     }
 
     /// Every entry in use.
+    #[cfg(test)]
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         (0..self.capacity()).filter_map(|index| self.entry(index))
     }

@@ -15,13 +15,11 @@ use tokio::sync::oneshot;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
-use super::Shared;
-use super::broadcast::Wide;
-use super::gathering;
 use super::listing::connection;
 use super::peers::{Access, Peers};
+use super::relay::message::{Address, Reply, Routed, Wide};
 use super::slow::{SLOW_MAX, slow};
-use super::switch::{Address, Reply, Routed};
+use super::{Shared, gathering};
 use crate::api::Verdict;
 use crate::api::rooms::{Change, Topic};
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};

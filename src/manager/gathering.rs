@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::broadcast::Wide;
+use super::relay::message::{Gathering, Wide};
 use super::{Manager, Shared};
-use crate::api::rooms::{Act, Call, Member, Tally, Topic};
+use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Tally, Topic};
 use crate::fd::Fd;
 use crate::ipc::gather::Gather;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
@@ -20,11 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For the workers to say which connections have users, where that is shown beside other things.
 const USERS_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Answers of workers to a control command, and who waits until all are there.
-pub struct Gathering {
-    gather: Gather,
-    whole: Option<oneshot::Sender<()>>,
-}
+/// Every member that a worker lists.
+const ALL: Act = Act::List { after: 0, limit: MEMBERS_MAX as u32 };
+/// Rooms in one page.
+pub const ROOMS_PAGE: usize = 4096;
 
 /// What was gathered, also where some did not answer.
 pub struct Gathered {
@@ -48,19 +47,25 @@ async fn ask_within(patience: Duration, manager: &Shared, call: Call, body: &[u8
 
 /// The members of a topic.
 pub async fn members(manager: &Shared, topic: Topic) -> Vec<Member> {
-    ask(manager, call(topic, Act::List, None), &[]).await.members
+    ask(manager, call(topic, ALL, None), &[]).await.members
 }
 
 /// The users of connections, as far as the workers say at once.
 pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
-    let call = Call { topics: Vec::new(), except: 0, act: Act::List };
+    let call = Call { topics: Vec::new(), except: 0, act: ALL };
     let members = ask_within(USERS_PATIENCE, manager, call, &[]).await.members;
     members.into_iter().filter_map(|member| Some((member.fd, member.uid?))).collect()
 }
 
-/// The rooms with members, and how many each has.
-pub async fn rooms(manager: &Shared) -> BTreeMap<Topic, u64> {
-    ask(manager, Call { topics: Vec::new(), except: 0, act: Act::Rooms }, &[]).await.rooms
+/// The rooms with the smallest names above one, or from the first on, and how many members each
+/// has. A page that is not full is the last.
+pub async fn rooms(manager: &Shared, after: Option<&Topic>) -> Vec<(Topic, u64)> {
+    let call =
+        Call { topics: Vec::new(), except: 0, act: Act::Rooms { limit: ROOMS_PAGE as u32 } };
+    let after = after.map_or("", Topic::as_str);
+    let rooms = ask(manager, call, after.as_bytes()).await.rooms;
+    // What is beyond the page some worker may not have told.
+    rooms.into_iter().take(ROOMS_PAGE).collect()
 }
 
 /// A call of a control command.
@@ -86,17 +91,5 @@ impl Manager {
         let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
         let (tally, members, rooms) = gather.finish();
         Gathered { tally, members, rooms }
-    }
-
-    /// Something came for a control command that gathers answers, if it still does.
-    pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        let Some(gathering) = self.gathering.get_mut(&id) else { return };
-        add(&mut gathering.gather);
-        if gathering.gather.is_whole()
-            && let Some(whole) = gathering.whole.take()
-        {
-            // A command that has given up waits no more.
-            let _ = whole.send(());
-        }
     }
 }

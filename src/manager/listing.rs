@@ -23,9 +23,6 @@ const PART: usize = 256;
 const PAGE_MAX: usize = 1000;
 /// Entries that are looked at in one go.
 const LOOK: usize = 4096;
-/// Lists for one worker that are under way at the same time. While there are as many, nothing more
-/// is read from that worker.
-pub const LISTS_MAX: usize = 64;
 /// Lists for one worker that are under way or wait.
 const WAITING_MAX: usize = 1024;
 /// For a worker to take a part.

@@ -4,40 +4,28 @@
 //! It starts nothing and reaps nothing: it asks the master. Its life is [`run`]: boot, learn
 //! who owns what (a successor asks the workers), serve until told to leave.
 //!
-//! - [`rooms`] is what workers say of rooms.
-//! - [`router`] says who owns a client, [`switch`] brings one message there and [`broadcast`] one
-//!   to many. [`interest`] says which workers have members of a room. [`hold`] is where messages
-//!   wait meanwhile.
-//! - [`direct`] makes and ends links between workers that need not go by here.
-//! - [`reload`] decides a reload, [`mover`] does what it decides, [`stayers`] follow later.
-//!   [`moving`] decides and does each pass of connections.
+//! - [`relay`]: a message finds its owner. [`moving`]: who moves, to whom, and when the route
+//!   changes.
+//! - [`packets`] is what workers say, and who does what is asked; [`workers`] is what is said to
+//!   them. [`owners`]: who owns what, as a successor learns it.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
 //! - [`gathering`] is what control commands ask of rooms.
 //! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
 
-mod broadcast;
 mod control;
-mod direct;
 mod gathering;
-mod hold;
-mod interest;
 mod listing;
 mod liveness;
-mod master_link;
-mod mover;
 mod moving;
+mod owners;
+mod packets;
 mod peers;
-mod presence;
-mod reload;
-mod rooms;
-mod router;
+mod relay;
 mod server_ticks;
 mod settings;
 mod slow;
 mod status;
-mod stayers;
-mod switch;
 mod ticks;
 mod workers;
 
@@ -51,14 +39,14 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
-use crate::ipc::PACKET_BYTES_MAX;
-use crate::ipc::link::{Arrival, Link};
+use crate::ipc::link::Link;
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::{
     Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
 };
@@ -70,30 +58,18 @@ use crate::sys::{ending, process};
 
 pub(crate) use peers::Peers;
 
-use direct::Direct;
-use hold::{Hold, Scope};
-use interest::Interest;
-use master_link::MasterLink;
-use mover::Reloads;
+use moving::mover::Reloads;
 use moving::pass::Passes;
-use router::Router;
+use relay::direct::Direct;
+use relay::hold::{Hold, Scope};
+use relay::interest::Interest;
+use relay::message::{Gathering, Reply};
+use relay::presence::Presence;
+use relay::router::Router;
 use server_ticks::ServerTicks;
 use settings::Settings;
-use switch::Reply;
 use workers::{WorkerHandle, Workers};
 
-/// After so many bytes of one worker the others, and whoever asks on the control socket, get their
-/// turn: about a millisecond of small pushes.
-const TURN_BYTES: usize = 64 * 1024;
-/// What a packet costs besides its bytes.
-const PACKET_COST: usize = 8 * 1024;
-/// Ranges of numbers that one worker tells a manager: one for each client that came from elsewhere
-/// and a few for each lease.
-const RANGES_MAX: usize = 1 << 18;
-/// Packets of a worker that has ended: more than the kernel queues.
-const LAST_PACKETS_MAX: usize = 1024;
-/// The longest that a new manager waits to hear who owns what, in milliseconds.
-const OWNERS_WAIT_MS: u64 = 1000;
 /// How long workers have to leave by themselves once the master is dead.
 const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
@@ -110,7 +86,7 @@ pub(crate) struct Manager {
     passes: Passes,
     direct: Direct,
     interest: Interest,
-    presence: presence::Presence,
+    presence: Presence,
     server_ticks: ServerTicks,
     /// What this manager counts.
     row: Row,
@@ -119,7 +95,7 @@ pub(crate) struct Manager {
     asked: HashMap<RequestId, oneshot::Sender<Reply>>,
     last_asked: RequestId,
     /// Control commands that wait for the answers of several workers.
-    gathering: HashMap<RequestId, gathering::Gathering>,
+    gathering: HashMap<RequestId, Gathering>,
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
@@ -174,18 +150,16 @@ pub(crate) async fn live(
     let row = Row::take(page.as_fd())?;
     let peers = prepare(&boot)?;
     let manager = Manager::boot(Rc::clone(&link), &boot, row, peers)?;
-    let flusher = {
-        let link = Rc::clone(&link);
-        spawn_local(async move { link.flush_forever().await })
-    };
     manager.borrow_mut().serve_control(control)?;
     spawn_local(ticks::run(Rc::clone(&manager)));
     link.send(&ManagerToMaster::Ready);
     tracing::info!(epoch = boot.epoch, "the manager serves");
     let left = follow_master(&manager, &link).await;
-    flusher.abort();
     match left {
-        Ok(true) => link.flush().await,
+        Ok(true) => {
+            link.flushed().await;
+            Ok(())
+        }
         // Whether it ended or broke: without a master nobody may go on.
         Ok(false) | Err(_) => {
             end_orphans(&manager).await;
@@ -257,7 +231,7 @@ impl Manager {
                 passes: Passes::new(boot.epoch, !is_successor),
                 direct: Direct::new(boot.epoch),
                 interest: Interest::new(boot.epoch),
-                presence: presence::Presence::default(),
+                presence: Presence::default(),
                 server_ticks: ServerTicks::new(now),
                 row,
                 reloads: Reloads::new(boot.generation, boot.pending),
@@ -271,7 +245,7 @@ impl Manager {
                 peers,
                 control: None,
                 stopping: false,
-                owners_due_at: is_successor.then_some(now + OWNERS_WAIT_MS),
+                owners_due_at: is_successor.then_some(now + owners::WAIT_MS),
                 begin_with_reload: boot.begin_with_reload,
                 me: me.clone(),
             })
@@ -279,7 +253,7 @@ impl Manager {
     }
 
     fn on_master(&mut self, message: MasterToManager, fds: Vec<OwnedFd>) -> Result<()> {
-        use reload::Event;
+        use moving::reload::Event;
         match message {
             MasterToManager::Boot(_) => return Err(Error::new("the master sent Boot twice")),
             MasterToManager::LivenessCheck(number) => {
@@ -345,7 +319,7 @@ impl Manager {
                 let error = link.flush_forever().await;
                 tracing::debug!(worker = %link.id(), %error, "the link is gone");
             }));
-            worker.own_task(spawn_local(read(
+            worker.own_task(spawn_local(packets::read(
                 me,
                 Rc::clone(&worker.link),
                 Rc::clone(&worker.lists),
@@ -363,7 +337,7 @@ impl Manager {
         if replaces || serves.is_none() {
             self.router.serve(id);
         }
-        self.reload_event(reload::Event::Attached { id, generation });
+        self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }
 
@@ -374,7 +348,7 @@ impl Manager {
                 worker.phase = workers::Phase::Serving;
             }
         }
-        self.reload_event(reload::Event::Ready(id));
+        self.reload_event(moving::reload::Event::Ready(id));
     }
 
     fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {
@@ -386,7 +360,7 @@ impl Manager {
         let steps = self.passes.exited(id);
         self.carry_out(steps);
         self.resolve_passes();
-        self.reload_event(reload::Event::Exited { id, how });
+        self.reload_event(moving::reload::Event::Exited { id, how });
         self.forget_direct(id);
         self.forget_presence(id);
         self.check_owners_known();
@@ -404,80 +378,6 @@ impl Manager {
         }
     }
 
-    /// A worker says which clients it has of others' numbers. It is believed once, by a manager
-    /// that is new: nobody else could tell it. From then on the manager knows what moved.
-    fn on_owns(
-        &mut self,
-        id: WorkerId,
-        manager: u32,
-        ranges: &[(u64, u64)],
-        last: bool,
-    ) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
-            // It was said to a manager that died.
-            return Ok(());
-        };
-        if !worker.may_claim && !ranges.is_empty() {
-            let count = ranges.len();
-            tracing::error!(worker = %id, count, "claims clients that it was not given");
-            return Ok(());
-        }
-        worker.ranges_told += ranges.len();
-        if worker.ranges_told > RANGES_MAX {
-            return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
-        }
-        self.router.owns(id, ranges);
-        if last {
-            (worker.introduced, worker.may_claim) = (true, false);
-            self.resolve_passes();
-            self.check_owners_known();
-        }
-        Ok(())
-    }
-
-    /// Whether a worker may say what so many of its clients are in the midst of.
-    fn believes(&mut self, id: WorkerId, manager: u32, count: usize) -> bool {
-        let Some(worker) = self.workers.get_mut(id).filter(|it| it.may_claim) else {
-            return false;
-        };
-        worker.ranges_told += count;
-        manager == self.epoch && worker.ranges_told <= RANGES_MAX
-    }
-
-    /// Ends the wait of a successor once every worker that may have clients has said what it
-    /// owns.
-    pub fn check_owners_known(&mut self) {
-        if self.owners_due_at.is_none() || !self.passes.has_inherited_nothing() {
-            return;
-        }
-        let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
-        let all_here = (0..self.state.worker_num)
-            .all(|slot| self.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
-        if all_here && self.workers.iter().all(known) {
-            self.owners_known();
-        }
-    }
-
-    fn owners_known(&mut self) {
-        self.owners_due_at = None;
-        self.direct.links_known();
-        let steps = self.passes.settle_all();
-        self.carry_out(steps);
-        self.spread_all_presence();
-        self.resume_reload();
-        if std::mem::take(&mut self.begin_with_reload) {
-            self.request_reload(None);
-        }
-        self.begin_awaited();
-        let draining = |w: &&WorkerHandle| matches!(w.phase, workers::Phase::Draining { .. });
-        let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
-        for id in left {
-            // Our predecessor may have died before it told them, or between two of their batches.
-            self.drain(id);
-            self.on_rested(id);
-        }
-    }
-
     fn on_stopping(&mut self, mode: crate::ipc::messages::StopMode) {
         tracing::info!(?mode, "the server stops");
         self.stopping = true;
@@ -492,95 +392,6 @@ impl Manager {
         for waiter in self.upgrading.drain(..) {
             // A command that has given up waits no more.
             let _ = waiter.send(why.to_owned());
-        }
-    }
-
-    /// A number for a control command's question, and where its answer will come.
-    fn ask(&mut self) -> (RequestId, oneshot::Receiver<Reply>) {
-        self.last_asked += 1;
-        let (sender, receiver) = oneshot::channel();
-        self.asked.insert(self.last_asked, sender);
-        (self.last_asked, receiver)
-    }
-
-    /// Packets of a worker; then what they are to bring about goes on its way. True if there may
-    /// be more.
-    fn on_packets(
-        &mut self,
-        link: &Link,
-        buffer: &mut [u8],
-        arrival: &mut Arrival,
-    ) -> Result<bool> {
-        self.workers.begin_turn();
-        let more = self.take_packets(link, buffer, arrival);
-        self.workers.end_turn();
-        more
-    }
-
-    /// A packet of a worker, alone if it was waited for, else with those that came meanwhile, at
-    /// most a turn's. True if there may be more than that.
-    fn take_packets(
-        &mut self,
-        link: &Link,
-        buffer: &mut [u8],
-        arrival: &mut Arrival,
-    ) -> Result<bool> {
-        let mut turn = 0;
-        loop {
-            let fds = std::mem::take(&mut arrival.fds);
-            self.on_packet(link.id(), &buffer[..arrival.len], fds)?;
-            turn += arrival.len + PACKET_COST;
-            if arrival.waited || turn >= TURN_BYTES {
-                return Ok(!arrival.waited);
-            }
-            // An end or an error comes again when it is received the usual way.
-            let Ok(Some(next)) = link.receive_more(buffer) else { return Ok(false) };
-            *arrival = next;
-        }
-    }
-
-    /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
-    /// fresh one is the cure.
-    fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
-        tracing::error!(worker = %id, %error, "a worker broke the protocol: it is replaced");
-        self.master.send(&ManagerToMaster::Kill(id));
-    }
-
-    /// Reads what is left in the link of a worker that has ended. Who kept a copy of its end may
-    /// go on writing, and is not followed.
-    fn drain_link(&mut self, id: WorkerId) {
-        let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
-            return;
-        };
-        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-        for _ in 0..LAST_PACKETS_MAX {
-            let Ok(Some(arrival)) = link.try_receive(&mut buffer) else { return };
-            if let Err(error) = self.on_packet(id, &buffer[..arrival.len], arrival.fds) {
-                tracing::warn!(worker = %id, %error, "the last words of a worker are garbled");
-                return;
-            }
-        }
-    }
-}
-
-/// Reads a worker's link until its end, a few packets at a time, so that all get their turn.
-/// Nothing is read while the answers to what was read before pile up.
-async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
-    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
-    loop {
-        link.room().await;
-        drop(lists.acquire().await);
-        let mut arrival = match link.receive(&mut buffer).await {
-            Ok(Some(arrival)) => arrival,
-            // The master will tell how it ended.
-            Ok(None) => return,
-            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
-        };
-        let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
-        match read {
-            Ok(true) => tokio::task::yield_now().await,
-            Ok(false) => {}
-            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
-use super::switch::Reply;
+use super::relay::message::Reply;
 use super::{Manager, Shared};
 use crate::api::Info;
 use crate::fd::WorkerId;

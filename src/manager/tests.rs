@@ -183,7 +183,7 @@ impl FakeWorker {
     async fn is_asked(&mut self, to: WorkerId) -> PassId {
         let order = self.hear().await.0;
         assert!(matches!(order, ManagerToWorker::HandOver { to: it } if it == to), "{order:?}");
-        self.say(&WorkerToManager::Rested);
+        self.say(&WorkerToManager::CanGive);
         match self.hear().await.0 {
             ManagerToWorker::Give { pass } => pass,
             other => panic!("{other:?}"),
@@ -218,7 +218,7 @@ impl FakeWorker {
     }
 
     async fn hear_with_fds(&mut self) -> (ManagerToWorker, Bytes, Vec<OwnedFd>) {
-        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
         while self.heard.is_empty() {
             let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
             let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
@@ -523,7 +523,7 @@ fn what_stayed_with_an_old_worker_follows_when_it_has_come_to_rest() {
         let mut old = master.serving(id(0, 1), 0).await;
         let mut new = master.serving(id(0, 2), 1).await;
         let other = master.serving(id(1, 1), 1).await;
-        old.say(&WorkerToManager::Rested);
+        old.say(&WorkerToManager::CanGive);
         let pass = old.is_asked(id(0, 2)).await;
         old.gives(pass, fd(0, 6));
         old.gave(pass, Left::Nothing);

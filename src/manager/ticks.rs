@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::liveness::LivenessStep;
-use super::reload::Event;
+use super::moving::mover::BOOT_MS;
+use super::moving::reload::Event;
 use super::workers::Phase;
 use super::{Manager, Shared};
 use crate::fd::WorkerId;
@@ -18,8 +19,6 @@ use crate::sys::clock::monotonic_ms;
 const TICK_MS: u64 = 1000;
 /// A tick that comes so late says that we ourselves were stopped.
 const LATE_MS: u64 = 3000;
-/// For a worker to be ready, before it counts as hung.
-pub const BOOT_MS: u64 = 30_000;
 
 /// Ticks for ever.
 pub async fn run(manager: Shared) {
@@ -48,6 +47,7 @@ pub async fn run(manager: Shared) {
         }
         manager.tell_who_left(now);
         manager.check_deadlines(now);
+        manager.master.flush();
     }
 }
 

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::listing::LISTS_MAX;
 use super::liveness::Liveness;
-use crate::api::rooms::Member;
+use crate::api::rooms::{Member, Topic};
 use crate::api::{Info, Verdict};
 use crate::error::Result;
 use crate::fd::WorkerId;
@@ -18,6 +17,10 @@ use crate::ipc::link::{Lane, Link};
 use crate::ipc::messages::{LinkId, ManagerToWorker, PassId, RequestId, WorkerRecord};
 use crate::ipc::packet::Body;
 use crate::ipc::registry::Registry;
+
+/// Lists for one worker that are under way at the same time. While there are as many, nothing more
+/// is read from that worker.
+const LISTS_MAX: usize = 64;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +184,12 @@ impl WorkerHandle {
     #[must_use]
     pub fn members(&self, id: RequestId, part: Vec<Member>, last: bool) -> bool {
         self.answer(&ManagerToWorker::Members { id, part, last })
+    }
+
+    /// Passes a part of a list of rooms on. Whether the answer was queued.
+    #[must_use]
+    pub fn rooms(&self, id: RequestId, part: Vec<(Topic, u64)>, last: bool) -> bool {
+        self.answer(&ManagerToWorker::Rooms { id, part, last })
     }
 
     /// Tells it how many workers are asked by its call.

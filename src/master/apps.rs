@@ -51,24 +51,6 @@ const STARTS_PER_SECOND: usize = 8;
 /// Its socket, its standard error and its standard output.
 const APP_FDS_MAX: usize = 3;
 
-/// How many application processes a worker has asked for lately. Pure.
-#[derive(Debug, Default)]
-pub struct Starts {
-    since_ms: u64,
-    count: usize,
-}
-
-impl Starts {
-    /// One more is asked for; how many that makes within the current second.
-    fn one_more(&mut self, now: u64) -> usize {
-        if now >= self.since_ms + 1_000 {
-            *self = Starts { since_ms: now, count: 0 };
-        }
-        self.count += 1;
-        self.count
-    }
-}
-
 impl Master {
     /// A worker asks for an application process. Beside it: its socket, its standard error, and
     /// its standard output unless that is to be ours.

@@ -15,6 +15,9 @@ use crate::error::{Error, Result, Subject};
 use crate::ipc::codec;
 use crate::sys::{clock, packet, process};
 
+/// KILL follows ABRT after this time.
+pub const ABORT_MS: u64 = 2_000;
+
 /// Packets that may wait for a child that does not read. One that lets so many pile up is hung,
 /// and its checks tell.
 const QUEUE_PACKETS_MAX: usize = 4096;

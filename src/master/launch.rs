@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::upgrade::Takeover;
+use super::upgrade::takeover::Takeover;
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::IPC_VERSION;

@@ -8,12 +8,12 @@
 //! The files, by what they are about:
 //! - starting and ending: [`launch`] (what the launcher leaves), [`report`] (the verdict of a
 //!   start), [`signals`], [`stop`], [`notify`] (systemd).
-//! - processes: [`child`], [`manager_handle`], [`worker_handle`], [`apps`], [`slots`],
+//! - processes: [`child`]; [`manager`] and [`workers`] live, [`manager_handle`] and
+//!   [`worker_handle`] are what the master has of them, [`worker_start`]; [`apps`], [`slots`],
 //!   [`throttle`], [`protocol`] (what a worker may say).
 //! - what outlives a process: [`listen`], [`lent_listeners`], [`serials`], [`lease`], [`pages`]
 //!   (the counters), [`runtime_dir`], [`log_file`], [`file_checks`].
-//! - change: [`reload`], [`upgrade`], [`worker_left`] (a worker as one image leaves it to the
-//!   next).
+//! - change: [`reload`], [`upgrade`].
 //! - whose files are believed: [`trust`], [`trusted_path`].
 
 mod apps;
@@ -25,6 +25,7 @@ mod lease;
 mod lent_listeners;
 mod listen;
 mod log_file;
+mod manager;
 mod manager_handle;
 mod notify;
 mod pages;
@@ -43,7 +44,8 @@ mod trust;
 mod trusted_path;
 pub mod upgrade;
 mod worker_handle;
-mod worker_left;
+mod worker_start;
+mod workers;
 
 /// What only fuzz targets see.
 #[cfg(fuzzing)]

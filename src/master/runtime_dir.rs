@@ -9,17 +9,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::{PathBuf, absolute};
+use std::os::fd::OwnedFd;
+use std::path::absolute;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, fchownat, geteuid, getpid};
-use serde::{Deserialize, Serialize};
 
 use super::trust;
-use super::upgrade::Leaving;
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::ipc::control::{CONTROL_SOCKET, Holder, LOCK_FILE, whole_file};
@@ -39,7 +37,7 @@ const SHARED_SOCKET_MODE: u32 = 0o660;
 const LOCK_TRIES: usize = 100;
 
 /// What a name stands for.
-type Identity = (u64, u64);
+pub type Identity = (u64, u64);
 
 fn identity(stat: &FileStat) -> Identity {
     (stat.st_dev, stat.st_ino)
@@ -47,23 +45,13 @@ fn identity(stat: &FileStat) -> Identity {
 
 /// The directory, with the lock in it.
 pub struct RuntimeDir {
-    parent: Dir,
-    name: OsString,
-    dir: Dir,
-    lock: File,
-    socket: Identity,
+    pub(super) parent: Dir,
+    pub(super) name: OsString,
+    pub(super) dir: Dir,
+    pub(super) lock: File,
+    pub(super) socket: Identity,
     /// The group of application processes, where these have another user.
-    group: Option<Gid>,
-}
-
-/// As one image of the master leaves it to the next.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RuntimeDirLeft {
-    parent: RawFd,
-    name: OsString,
-    dir: RawFd,
-    lock: RawFd,
-    socket: Identity,
+    pub(super) group: Option<Gid>,
 }
 
 impl RuntimeDir {
@@ -164,37 +152,11 @@ impl RuntimeDir {
             let _ = self.dir.remove(CONTROL_SOCKET);
         }
     }
-
-    /// Writes down what the next image needs to take it over.
-    pub fn leave(&self, leaving: &mut Leaving) -> Result<RuntimeDirLeft> {
-        Ok(RuntimeDirLeft {
-            parent: leaving.pass_on(self.parent.as_fd())?,
-            name: self.name.clone(),
-            dir: leaving.pass_on(self.dir.as_fd())?,
-            lock: leaving.pass_on(self.lock.as_fd())?,
-            socket: self.socket,
-        })
-    }
-
-    /// Takes it over from the image before this one. The lock belongs to the open file, which is
-    /// the same.
-    pub fn adopt(left: RuntimeDirLeft, config: &Config) -> Result<RuntimeDir> {
-        let path = &config.runtime_dir;
-        let parent = path.parent().map_or_else(PathBuf::new, PathBuf::from);
-        Ok(RuntimeDir {
-            parent: Dir::adopt(process::duplicate_number(left.parent)?, &parent),
-            name: left.name,
-            dir: Dir::adopt(process::duplicate_number(left.dir)?, path),
-            lock: File::from(process::duplicate_number(left.lock)?),
-            socket: left.socket,
-            group: group_of_app(config)?,
-        })
-    }
 }
 
 /// The group of application processes that run as another user; `None`: they run as we do, or as
 /// root, who needs no permission.
-fn group_of_app(config: &Config) -> Result<Option<Gid>> {
+pub fn group_of_app(config: &Config) -> Result<Option<Gid>> {
     let (uid, gid) = config.app_rights().ids()?;
     Ok((uid != geteuid() && !uid.is_root()).then_some(gid))
 }

@@ -175,9 +175,10 @@ enum Command {
     /// comes is shown.
     ///
     /// Ends when the server closes, or behind the end of standard input, once the server has
-    /// answered the close.
+    /// answered the close. By wss:// the server must show a certificate that this machine trusts;
+    /// SSL_CERT_FILE names a file of other ones to trust.
     Connect {
-        /// Where to: ws://127.0.0.1:8000/ or the like.
+        /// Where to: ws://127.0.0.1:8000/ or wss://example.com/ or the like.
         url: String,
         /// A header of the request more; may be given again.
         #[arg(short = 'H', long, value_name = "NAME: VALUE")]

@@ -1,4 +1,5 @@
-//! A heap that counts, for tests: what this thread holds of it, with the allocator's own.
+//! A heap that counts, for tests: what this thread holds of it, with what the allocator itself
+//! takes.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -25,32 +26,29 @@ fn count(bytes: isize) {
     let _ = HELD.try_with(|held| held.set(held.get() + bytes));
 }
 
-/// The block is the C library's, or null.
-// SAFETY: callers have just got it from there or are about to give it back.
-unsafe fn size_of_block(block: *mut u8) -> isize {
+/// What a block takes, which is of the C library's allocator, or null.
+fn size_of_block(block: *mut u8) -> isize {
     if block.is_null() {
         return 0;
     }
-    // SAFETY: as the caller says.
+    // SAFETY: `Counting` asks about blocks of the system's allocator only.
     let usable = unsafe { libc::malloc_usable_size(block.cast()) };
     usable as isize + HEADER_BYTES
 }
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
-    // SAFETY: as the trait wants it of its callers.
+    // SAFETY: asked for as of the system's allocator.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is the caller's.
         let block = unsafe { System.alloc(layout) };
-        // SAFETY: the system's allocator is the C library's.
-        count(unsafe { size_of_block(block) });
+        count(size_of_block(block));
         block
     }
 
-    // SAFETY: as the trait wants it of its callers.
+    // SAFETY: asked for as of the system's allocator.
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block came from `alloc`.
-        count(-unsafe { size_of_block(block) });
+        count(-size_of_block(block));
         // SAFETY: block and layout are the caller's.
         unsafe { System.dealloc(block, layout) };
     }

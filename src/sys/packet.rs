@@ -11,9 +11,6 @@ use nix::sys::socket::{
 
 use crate::error::{Result, Subject};
 
-/// Descriptors that we put beside one datagram.
-pub const PACKET_FDS_MAX: usize = 128;
-
 /// Descriptors that the kernel lets anybody put beside one datagram (SCM_MAX_FD). There is room
 /// for all of them, so that none is cut off.
 const KERNEL_FDS_MAX: usize = 253;

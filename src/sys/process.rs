@@ -4,7 +4,6 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -138,12 +137,6 @@ pub fn environment() -> Vec<CString> {
 /// The arguments of this process after its name, as `exec` takes them.
 pub fn arguments() -> Vec<CString> {
     std::env::args_os().skip(1).filter_map(|a| CString::new(a.as_bytes()).ok()).collect()
-}
-
-/// A path as `exec` takes it.
-pub fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::new(format!("{}: a path with a NUL", path.display())))
 }
 
 /// The path by which `exec` reaches the file a descriptor of ours names, wherever it has been
@@ -334,13 +327,6 @@ pub fn keep_over_exec(descriptor: BorrowedFd<'_>) -> Result<RawFd> {
     let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
     nix::fcntl::fcntl(descriptor, keep).subject(|| "keep a descriptor over exec".to_owned())?;
     Ok(descriptor.as_raw_fd())
-}
-
-/// Takes that back.
-pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> Result<()> {
-    let close = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
-    nix::fcntl::fcntl(descriptor, close).subject(|| "close a descriptor on exec".to_owned())?;
-    Ok(())
 }
 
 /// How many descriptors this process may have.

@@ -9,11 +9,9 @@ use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::codec;
+use crate::ipc::master_link::MASTER_BYTES_MAX;
 use crate::ipc::messages::{Hello, Listener, MasterToWorker, WorkerBoot, WorkerToMaster};
 use crate::sys::packet;
-
-/// Bytes of the largest message of the master; the configuration is most of `Boot`.
-pub(super) const MASTER_BYTES_MAX: usize = 256 * 1024;
 
 /// What the master gave.
 pub(super) struct Boot {

@@ -5,11 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Worker;
-use super::boot::MASTER_BYTES_MAX;
 use super::peers::reading::is_cut;
 use crate::api::ProcessEvent;
 use crate::error::{Error, Result};
-use crate::ipc::codec;
 use crate::ipc::messages::{ManagerToWorker, MasterToWorker, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::registry::Registry;
@@ -18,23 +16,17 @@ use crate::sys::process;
 
 /// Reads the master until it is gone.
 pub(super) async fn read_master(worker: Rc<Worker>) {
-    let mut buffer = vec![0; MASTER_BYTES_MAX];
     loop {
-        let got = match worker.master.receive(&mut buffer).await {
-            Ok(got) if got.len > 0 => got,
-            Ok(_) => break,
-            Err(error) if is_cut(&error) => {
-                tracing::error!(%error, "a message of the master was cut");
-                continue;
-            }
+        let understood = match worker.master.receive().await {
+            Ok(Some((message, fds))) => worker.master_says(message, fds),
+            Ok(None) => break,
+            Err(error) if error.errno().is_none() || is_cut(&error) => Err(error),
             Err(error) => {
                 tracing::error!(%error, "the master's link cannot be read");
                 break;
             }
         };
-        let done = codec::decode(&buffer[..got.len])
-            .and_then(|message| worker.master_says(message, got.fds));
-        if let Err(error) = done {
+        if let Err(error) = understood {
             tracing::error!(%error, "a message of the master was not understood");
         }
     }
@@ -150,6 +142,7 @@ impl Worker {
             | ManagerToWorker::Asked { .. }
             | ManagerToWorker::Tally { .. }
             | ManagerToWorker::Members { .. }
+            | ManagerToWorker::Rooms { .. }
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,

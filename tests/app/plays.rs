@@ -2,9 +2,10 @@
 //! its first comment what its clients do and hear; that is played on wsd and, where `TEST_SWOOLE`
 //! names a swoole.so, on Swoole as well.
 //!
-//! A line is `CLIENT + PATH [cookie: VALUE]` (connects), `CLIENT ! PATH STATUS` (is refused),
-//! `CLIENT > TEXT` (says), `CLIENT < TEXT` (hears next), `CLIENT ~ TEXT` (hears, after others),
-//! `CLIENT x CODE [REASON]` (is closed), `CLIENT -` (leaves), `GET PATH : STATUS BODY`,
+//! A line is `CLIENT + PATH [cookie: VALUE]` (connects; `+2`: to the second port),
+//! `CLIENT ! PATH STATUS` (is refused), `CLIENT > TEXT` (says), `CLIENT < TEXT` (hears next),
+//! `CLIENT ~ TEXT` (hears, after others), `CLIENT x CODE [REASON]` (is closed), `CLIENT .` (is
+//! closed, in Swoole without a close frame), `CLIENT -` (leaves), `GET PATH : STATUS BODY`,
 //! `POST PATH FORM : STATUS BODY`, or `FILE LINE, LINE` (what the script wrote when it had ended).
 
 use std::collections::HashMap;
@@ -15,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::harness::{Client, Closed, soon};
-use crate::sites::Script;
+use crate::sites::{Script, free_port};
 use crate::support::path;
 
 struct Play<'a> {
     name: &'a str,
     script: Script,
+    second: String,
     clients: HashMap<String, Client>,
     notes: &'a Path,
 }
@@ -35,6 +37,10 @@ impl Play<'_> {
         };
         match what {
             "GET" | "POST" => self.request(what, rest, &at).await,
+            "+2" => {
+                let client = Client::connect(&self.second, rest).await;
+                self.clients.insert(who.to_owned(), client);
+            }
             "+" => {
                 let (path, field) = rest.split_once(' ').unwrap_or((rest, ""));
                 let cookie = field.strip_prefix("cookie: ").map(|value| ("cookie", value));
@@ -61,6 +67,7 @@ impl Play<'_> {
         match what {
             ">" => client.send(rest).await,
             "<" => assert_eq!(client.receive().await, rest, "{at}"),
+            "." => drop(self.clients.remove(who).unwrap().closed().await),
             "~" => while client.receive().await != rest {},
             "x" => {
                 let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -118,8 +125,11 @@ async fn play(name: &str, arguments: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let notes = directory.path().join("notes");
     let words = [arguments, &[script.as_str()]].concat();
-    let started = Script::start_with(&words, &[("NOTES", notes.to_str().unwrap())]).await;
-    let mut play = Play { name, script: started, clients: HashMap::new(), notes: &notes };
+    let port = free_port().await.to_string();
+    let env = [("NOTES", notes.to_str().unwrap()), ("PORT2", &port)];
+    let script = Script::start_with(&words, &env).await;
+    let second = format!("127.0.0.1:{port}");
+    let mut play = Play { name, script, second, clients: HashMap::new(), notes: &notes };
     for line in lines {
         play.line(line).await;
     }
@@ -144,8 +154,8 @@ macro_rules! plays {
 }
 
 plays! {
-    binary cookies dashboard game history lifecycle limits online pipes private progress push_api
-    rooms timers token
+    beside binary cookies dashboard game history jobs lifecycle limits lobby online pipes private
+    progress push_api reminders rooms timers token two_doors
 }
 
 #[test]

@@ -12,21 +12,21 @@ use crate::harness::{
     Api, Client, Closed, Reply, Server, Setup, command, repository, stock_program,
 };
 
-fn with_api(setup: Setup) -> Setup {
+pub fn with_api(setup: Setup) -> Setup {
     let socket = setup.path().join("api.sock").display().to_string();
     setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}")))
 }
 
-fn connection(fd: u64) -> String {
+pub fn connection(fd: u64) -> String {
     format!("/v1/connections/{fd}")
 }
 
 /// The status and the code of an error.
-fn error(reply: &Reply) -> (u16, String) {
+pub fn error(reply: &Reply) -> (u16, String) {
     (reply.status, reply.code())
 }
 
-fn expect(status: u16, code: &str) -> (u16, String) {
+pub fn expect(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }
 
@@ -270,10 +270,14 @@ async fn every_curl_of_the_document_works_as_it_stands() {
         // Each has a client of its own, as one example closes it.
         let mut client = server.client().await;
         let fd = client.who().await.fd.to_string();
+        client.ask("join-confirmed me lobby caf\u{e9}").await;
+        client.ask("bind me user-42").await;
         let socket = socket.display().to_string();
         let variables = [("API", socket.as_str()), ("FD", fd.as_str())];
         said.push_str(&shell(server.path(), &example, &variables).await);
     }
     assert!(said.contains("\"verdict\":\"queued\""), "{said}");
     assert!(said.contains("wsd_opened_total"), "{said}");
+    let refused = said.lines().find(|line| line.contains("{\"error\":"));
+    assert_eq!(refused, None, "{said}");
 }

@@ -136,9 +136,19 @@ async fn a_command_given_while_the_manager_is_away_waits_for_the_next_one() {
 
 /// Runs `connect` with these lines as its standard input.
 async fn connect(url: &str, more: &[&str], input: &str) -> Ran {
+    connect_with(&[], url, more, input).await
+}
+
+async fn connect_with(
+    environment: &[(&str, &std::path::Path)],
+    url: &str,
+    more: &[&str],
+    input: &str,
+) -> Ran {
     use tokio::io::AsyncWriteExt;
     let mut connect = tokio::process::Command::new(crate::harness::stock_program());
     connect.args(["connect", url]).args(more).kill_on_drop(true);
+    connect.envs(environment.iter().copied());
     let pipe = std::process::Stdio::piped;
     let mut child = connect.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
@@ -162,7 +172,20 @@ async fn connect_sends_a_pipe_and_shows_what_comes() {
     assert_eq!((&lines[2]["type"], &lines[2]["code"]), (&"close".into(), &1000.into()));
     let refused = connect(&format!("ws://{}/", "127.0.0.1:1"), &[], "").await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert_eq!(connect("wss://127.0.0.1/", &[], "").await.code, Some(2));
+    assert_eq!(connect("http://127.0.0.1/", &[], "").await.code, Some(2));
+}
+
+#[tokio::test]
+async fn connect_speaks_tls_to_who_has_a_certificate_that_is_trusted() {
+    let server = Setup::stock().set("handler", r#""echo""#).start().await;
+    let nginx = crate::proxy::Nginx::with_tls(server.path(), &server.address).await;
+    let url = format!("wss://localhost:{}/", nginx.address.rsplit(':').next().unwrap());
+    let stranger = connect(&url, &[], "one\n").await;
+    assert_eq!(stranger.code, Some(1), "{stranger:?}");
+    assert!(stranger.stderr.contains("certificate"), "{stranger:?}");
+    let trusted = server.path().join("fullchain.pem");
+    let ran = connect_with(&[("SSL_CERT_FILE", &trusted)], &url, &[], "one\n").await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "connected\none\nclosed with 1000 \n"));
 }
 
 #[tokio::test]

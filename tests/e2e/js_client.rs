@@ -106,3 +106,26 @@ async fn the_js_client_passes_its_own_tests_and_its_script_is_made_from_it() {
         assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     }
 }
+
+/// `types.ts` is compiled, and what it compiles to holds the real module to the types.
+#[tokio::test]
+async fn the_types_of_the_js_client_compile_and_tell_what_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().display().to_string();
+    let tests = repository().join("tests/browser");
+    assert!(tests.join("node_modules/typescript").is_dir(), "scripts/test runs `npm ci` there");
+    let mut tsc = Command::new("node");
+    tsc.args(["node_modules/typescript/bin/tsc", "--strict", "--exactOptionalPropertyTypes"]);
+    tsc.args(["--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]);
+    tsc.args(["--rootDir", "../..", "--outDir", &out, "types.ts"]).current_dir(&tests);
+    let ran = command(&mut tsc).await;
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+
+    let client = directory.path().join("clients/js");
+    std::fs::create_dir_all(&client).unwrap();
+    std::fs::copy(repository().join("clients/js/wsd.js"), client.join("wsd.js")).unwrap();
+    std::fs::write(directory.path().join("package.json"), r#"{ "type": "module" }"#).unwrap();
+    let compiled = directory.path().join("tests/browser/types.js");
+    let ran = command(Command::new("node").arg(compiled)).await;
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}

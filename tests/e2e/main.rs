@@ -10,7 +10,9 @@ mod harness;
 
 mod answers;
 mod api;
+mod api_rooms;
 mod attacks;
+mod attacks_api;
 mod browser;
 mod churn;
 mod command_line;

@@ -41,6 +41,8 @@ impl Nginx {
         let at = |name: &str| directory.join(name).display().to_string();
         let mut openssl = Command::new("openssl");
         openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
         openssl.args(["-keyout", &at("privkey.pem"), "-out", &at("fullchain.pem")]);
         assert_eq!(command(&mut openssl).await.code, Some(0), "the package openssl");
         let server = format!("server {upstream};");

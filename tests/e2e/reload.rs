@@ -188,6 +188,32 @@ async fn what_cannot_change_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_plain_request_that_is_under_way_is_answered_by_the_worker_that_leaves() {
+    let setup = Setup::testbed();
+    let gate = setup.path().join("gate");
+    let setup = setup.env("TESTBED_GATE", &gate.display().to_string());
+    let server = setup.start().await;
+    let before = server.workers().await;
+    let mut raw = Raw::connect(&server.address).await;
+    raw.send("GET /when-there-is HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    until("the request to be there", async || {
+        server.events().contains(&"waits".to_owned()).then_some(())
+    })
+    .await;
+    server.wsd(["reload"]).await.ok();
+    // The other old worker has nothing to wait for.
+    until("an old worker to be gone", async || {
+        let left =
+            before.iter().filter(|it| std::path::Path::new(&format!("/proc/{}", it.pid)).exists());
+        (left.count() < 2).then_some(())
+    })
+    .await;
+    std::fs::write(&gate, "").unwrap();
+    let answer = String::from_utf8(raw.rest().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("there is"), "{answer}");
+}
+
+#[tokio::test]
 async fn listeners_come_and_go_with_a_reload() {
     let mut server = Setup::testbed().start().await;
     let socket = server.path().join("http.sock");

@@ -152,7 +152,7 @@ fn open(ctx: Context, request: Rc<Request>) {
     }
 }
 
-fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
+async fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
     let client = request.client.map_or_else(|| "unix".to_owned(), |client| client.to_string());
     let answer = match request.request.uri().path() {
         "/client" => client,
@@ -166,6 +166,14 @@ fn request(_: Context, request: HttpRequest) -> Option<HttpResponse> {
             names.collect::<Vec<_>>().join(" ")
         }
         path if path.starts_with("/target/") => request.request.uri().to_string(),
+        "/when-there-is" => {
+            let path = std::env::var_os("TESTBED_GATE").expect("TESTBED_GATE");
+            note(format_args!("waits"));
+            while !std::path::Path::new(&path).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            "there is".to_owned()
+        }
         "/body" => format!("{} bytes", request.request.body().len()),
         _ => return None,
     };

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function hrtime, pack, strlen;
+
 /**
  * An application process: takes events from its worker and sends commands back.
  *
@@ -41,7 +44,7 @@ final class App
 
     /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;
-    /** After so many quick events in a row, what they send is gathered to one write for so many. */
+    /** After so many quick events in a row, what they send is gathered for QUICK_NS. */
     private const QUICK_EVENTS = 32;
     /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
     private const GATHER_BYTES = 16 << 10;
@@ -70,12 +73,17 @@ final class App
     private ?array $event = null;
     /** How many quick events came in a row. */
     private int $quick = 0;
-    /** How many events have what they sent in the next write. */
-    private int $gathered = 0;
-    /** The last of them that is done, and where its DONE belongs in that write. */
+    /** When the last event ended, if nothing was waited for since. */
+    private int $clock = 0;
+    /** When what events have sent leaves at the latest, looked at between two events. */
+    private int $leaves = 0;
+    /** The last event that is done while its DONE is not sent, and where that belongs in the write. */
     private int $undone = 0;
     private int $mark = 0;
     private bool $gathers = false;
+    /** How often this process had waited at the last look, and its processor time in nanoseconds. */
+    private int $waits = 0;
+    private int $spent = 0;
     private bool $ending = false;
     private bool $leaving = false;
     private bool $placed = false;
@@ -165,14 +173,23 @@ final class App
      */
     public function push(int $fd, string $data, int $opcode = self::TEXT): bool
     {
+        if ($this->pushUnasked($fd, $data, $opcode)) {
+            return true;
+        }
+        $verdict = $this->pushConfirmed($fd, $data, $opcode);
+        return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('push', $fd, $verdict);
+    }
+
+    /** Queues a message for a client of this process that there is room for; else does nothing. */
+    public function pushUnasked(int $fd, string $data, int $opcode = self::TEXT): bool
+    {
         $left = ($this->mine[$fd] ?? -1) - strlen($data);
         if ($left < 0) {
-            $verdict = $this->pushConfirmed($fd, $data, $opcode);
-            return $verdict === 'queued' || $verdict === 'relayed' || $this->refused('push', $fd, $verdict);
+            return false;
         }
         $this->mine[$fd] = $left;
-        $this->channel->write(pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data);
-        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+        $this->channel->output .= pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data;
+        if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }
         return true;
@@ -297,12 +314,6 @@ final class App
         return isset($this->mine[$fd]);
     }
 
-    /** Whether the client is served by this process and may be pushed so many bytes unasked. */
-    public function has(int $fd, int $bytes): bool
-    {
-        return $bytes <= ($this->mine[$fd] ?? -1);
-    }
-
     /**
      * Handles an event that has come, or waits for one, and for timers that are due.
      *
@@ -321,7 +332,6 @@ final class App
     public function flush(): void
     {
         $this->gathers = false;
-        $this->gathered = 0;
         if ($this->undone !== 0) {
             // Behind all that the gathered events sent, and before what the event at hand has sent.
             $done = pack('VCCvVP', 0, Protocol::DONE, Protocol::FLAG_ALL, 0, $this->undone, 0);
@@ -382,30 +392,57 @@ final class App
             $this->told($event);
             return true;
         }
-        $begun = hrtime(true);
+        $begun = $this->clock ?: hrtime(true);
         if ($begun >= $this->timers->due) {
             $this->flush();
             $this->tick();
         }
-        // A handler may do anything after it has sent something, so that leaves at once. Only
-        // while events wait and all were quick, what they send is gathered.
-        $this->gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
-            && $this->gathered < self::QUICK_EVENTS && $this->channel->has()
-            && $this->channel->pending() < self::GATHER_BYTES;
-        $this->gathers || $this->flush();
-        $gathers = $this->gathers;
+        // A handler may do anything after it has sent something, so that leaves at once. Only of
+        // events that came together, while all were quick, what they send is gathered for a moment.
+        $gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
+            && ($this->channel->output !== '' || $this->channel->has());
+        if (!$gathers || $begun >= $this->leaves) {
+            $this->flush();
+        }
+        if ($gathers && $this->channel->output === '') {
+            $this->worked();
+            $this->leaves = $begun + self::QUICK_NS;
+        }
+        $this->gathers = $gathers;
         $this->event = $event;
         $this->dispatch($event);
         $this->event = null;
-        $this->done($event['id']);
-        if (hrtime(true) - $begun < self::QUICK_NS) {
+        if ($this->gathers && $event['id'] !== 0) {
+            $this->handled++;
+            $this->undone = $event['id'];
+            $this->mark = strlen($this->channel->output);
+        } else {
+            $this->done($event['id']);
+        }
+        $this->clock = hrtime(true);
+        if ($this->clock - $begun < self::QUICK_NS || ($gathers && !$this->worked())) {
             $this->quick++;
         } else {
-            $this->quick = $gathers ? -self::QUICK_AGAIN : 0;
+            $this->quick = $gathers ? -self::QUICK_AGAIN : min($this->quick, 0);
             $this->gathers = false;
         }
         $this->gathers || $this->flush();
         return true;
+    }
+
+    /**
+     * Whether this process waited or worked for long since the last look. An event that lasts because
+     * other processes have the processor says nothing about its handler.
+     */
+    private function worked(): bool
+    {
+        $usage = getrusage();
+        $waits = $usage['ru_nvcsw'];
+        $ns = 1_000_000_000 * ($usage['ru_utime.tv_sec'] + $usage['ru_stime.tv_sec'])
+            + 1000 * ($usage['ru_utime.tv_usec'] + $usage['ru_stime.tv_usec']);
+        $worked = $waits !== $this->waits || $ns - $this->spent >= self::QUICK_NS;
+        [$this->waits, $this->spent] = [$waits, $ns];
+        return $worked;
     }
 
     private function dispatch(array $event): void
@@ -611,14 +648,8 @@ final class App
     /** Says that an event is done, behind all that it sent. */
     private function done(int $id): void
     {
-        if ($id === 0) {
-            return;
-        }
-        $this->handled++;
-        if ($this->gathers) {
-            [$this->undone, $this->mark] = [$id, $this->channel->pending()];
-            $this->gathered++;
-        } else {
+        if ($id !== 0) {
+            $this->handled++;
             $flags = isset($this->replies[$id]) ? Protocol::FLAG_LATER : 0;
             $this->channel->write(pack('VCCvVP', 0, Protocol::DONE, $flags, 0, $id, 0));
         }
@@ -628,7 +659,7 @@ final class App
     private function say(string $frame): void
     {
         $this->channel->write($frame);
-        if (!$this->gathers || $this->channel->pending() >= self::GATHER_BYTES) {
+        if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }
     }
@@ -665,6 +696,7 @@ final class App
     private function wait(?float $seconds = null): bool
     {
         $this->flush();
+        $this->clock = 0;
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->tick();

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function fwrite, is_resource, strlen, substr, unpack;
+
 /** The socket to the worker: whole frames in, bytes out in few writes. */
 final class Channel
 {
@@ -13,7 +16,8 @@ final class Channel
     private $socket;
     private string $input = '';
     private int $at = 0;
-    private string $output = '';
+    /** Bytes that leave with flush(). App adds to them itself, since a call for each event costs. */
+    public string $output = '';
     private \Socket|false|null $raw = null;
 
     /** @param resource $socket a blocking stream socket */
@@ -40,12 +44,6 @@ final class Channel
     public function write(string $bytes): void
     {
         $this->output .= $bytes;
-    }
-
-    /** How many bytes are queued. */
-    public function pending(): int
-    {
-        return strlen($this->output);
     }
 
     /** Queues bytes among those that are queued. */

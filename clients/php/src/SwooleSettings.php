@@ -15,8 +15,8 @@ final class SwooleSettings
         'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
         'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
         'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
-        'http_compression_level', 'compression_min_length', 'open_websocket_close_frame', 'open_websocket_ping_frame',
-        'open_websocket_pong_frame',
+        'http_compression_level', 'compression_min_length', 'compression_types', 'http_compression_types',
+        'open_websocket_close_frame', 'open_websocket_ping_frame', 'open_websocket_pong_frame',
         'enable_static_handler', 'document_root', 'static_handler_locations', 'http_index_files',
         'task_use_object', 'task_object', 'wsd', 'watch',
         'buffer_output_size', 'output_buffer_size', 'enable_delay_receive', 'tcp_keepinterval',
@@ -26,7 +26,7 @@ final class SwooleSettings
     private const SAID = [
         'enable_coroutine' => 'there are no coroutines: a handler blocks its own process only',
         'enable_delay_receive' => 'connections are read at once',
-        'enable_unsafe_event' => 'onConnect is never called, onClose always',
+        'enable_unsafe_event' => 'onConnect is called for WebSockets, onClose always',
         'task_tmpdir' => 'tasks travel by sockets and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];

@@ -24,9 +24,9 @@ class Server implements \Wsd\OpenSwooleServer
 
     /** Events that wsd has; the others of Swoole are accepted, and said at the start. */
     protected const EVENTS = ['start', 'workerstart', 'workerstop', 'open', 'message', 'close', 'request',
-        'handshake', 'beforehandshakeresponse', 'pipemessage', 'task', 'finish', 'connect', 'disconnect',
-        'attach'];
-    protected const SILENT = ['workererror', 'workerexit', 'bufferfull', 'bufferempty', 'receive', 'packet'];
+        'handshake', 'beforehandshakeresponse', 'pipemessage', 'task', 'finish', 'connect', 'attach'];
+    protected const SILENT = ['disconnect', 'workererror', 'workerexit', 'bufferfull', 'bufferempty', 'receive',
+        'packet'];
     /** Events of the server's life, for the process that the user started. */
     private const KEPT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'beforereload', 'afterreload'];
     /** How long a worker that is idle may take to say so. */
@@ -319,7 +319,8 @@ class Server implements \Wsd\OpenSwooleServer
     /** @return array<int, mixed> the results that came in time, under the keys of their tasks */
     public function taskWaitMulti(array $tasks, float $timeout = 0.5): array|false
     {
-        $ids = array_map(fn ($task) => $this->give('taskWaitMulti', $task, -1, true), $tasks);
+        // As in Swoole, a result stands at its task's place in the order, whatever the task's key.
+        $ids = array_map(fn ($task) => $this->give('taskWaitMulti', $task, -1, true), array_values($tasks));
         $results = $this->results(array_filter($ids, is_int(...)), $timeout);
         return array_filter(
             array_map(fn ($id) => $results[$id] ?? null, $ids),
@@ -331,7 +332,7 @@ class Server implements \Wsd\OpenSwooleServer
     public function taskCo(array $tasks, float $timeout = 0.5): array|false
     {
         $results = $this->taskWaitMulti($tasks, $timeout);
-        return array_map(fn ($key) => $results[$key] ?? false, array_combine(array_keys($tasks), array_keys($tasks)));
+        return array_map(fn (int $place) => $results[$place] ?? false, array_keys(array_values($tasks)));
     }
 
     /** Gives the result of the task at hand to the process that gave it. */

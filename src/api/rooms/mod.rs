@@ -149,10 +149,20 @@ pub enum Act {
     },
     /// It is counted.
     Count,
-    /// It is listed; of no topic, each connection that has a user is.
-    List,
-    /// The rooms are listed, with how many members each has.
-    Rooms,
+    /// It is listed, if it is a member of all of the topics; of no topic, each connection that
+    /// has a user is. Each worker lists those with the smallest numbers above one.
+    List {
+        /// The number below the first.
+        after: u64,
+        /// How many at most of each worker.
+        limit: u32,
+    },
+    /// The rooms are listed, with how many members each has: of each worker those with the
+    /// smallest names above the topic that is the body; an empty body is below all.
+    Rooms {
+        /// How many at most of each worker.
+        limit: u32,
+    },
 }
 
 /// What became of a publish that was confirmed: the sum of what the workers say, each of its own

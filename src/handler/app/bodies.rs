@@ -1,8 +1,6 @@
 //! Long bodies of requests: the worker holds them, and a process reads them in parts, so that
 //! neither has more of them in memory than a part.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::Buf;
@@ -10,26 +8,12 @@ use bytes::Buf;
 use super::codec::{Broken, Kind, Packet};
 use super::link::Link;
 use super::shared::Shared;
-use crate::api::{Context, HeldBody};
+use crate::api::Context;
 
 /// A longer body is held. A shorter one stands in its REQUEST.
 pub const IN_MEMORY_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a PART.
 const PART_BYTES: usize = 256 << 10;
-
-/// The bodies of a worker's requests, by the number of the REQUEST.
-#[derive(Default)]
-pub struct Bodies(RefCell<HashMap<u32, HeldBody>>);
-
-impl Bodies {
-    pub fn insert(&self, id: u32, body: HeldBody) {
-        self.0.borrow_mut().insert(id, body);
-    }
-
-    fn get(&self, id: u32) -> Option<HeldBody> {
-        self.0.borrow().get(&id).cloned()
-    }
-}
 
 impl Shared {
     /// Lets go of the bodies whose requests are over.

@@ -5,21 +5,18 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::bodies;
 use super::codec::{
     self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, USER, VERDICT,
     take_fields,
 };
 use super::link::Link;
-use super::replies;
-use super::rooms;
 use super::shared::Answer;
-use crate::api::{Accept, AppReport, Context, Message, Opcode, Refuse, Verdict, is_reserved};
+use super::values::{INVALID_TEXT, message, verdict_code};
+use super::{bodies, replies, rooms};
+use crate::api::{Accept, AppReport, Context, Refuse, Verdict, is_reserved};
 use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
-/// The code of VERDICT for text that is not UTF-8, after those of [`Verdict`].
-pub const INVALID_TEXT: u16 = 6;
 /// The code of VERDICT for a command that makes no sense.
 const INVALID: u16 = 7;
 
@@ -44,18 +41,6 @@ fn is_effect(kind: Kind) -> bool {
 fn is_about_client(kind: Kind) -> bool {
     matches!(kind, Kind::Push | Kind::Disconnect | Kind::Protect | Kind::Keep)
         || rooms::is_change(kind)
-}
-
-pub fn verdict_code(verdict: Verdict) -> u16 {
-    match verdict {
-        Verdict::Queued => 0,
-        Verdict::Relayed => 1,
-        Verdict::Full => 2,
-        Verdict::Gone => 3,
-        Verdict::TooBig => 4,
-        Verdict::Unknown => 5,
-        Verdict::NoUser => 8,
-    }
 }
 
 /// What a command that makes no sense costs: the answer or the message that it was to be, and
@@ -167,18 +152,6 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
             Ok(())
         }
     }
-}
-
-pub fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
-    let opcode = match packet.code {
-        1 => Opcode::Text,
-        2 => Opcode::Binary,
-        9 => Opcode::Ping,
-        10 => Opcode::Pong,
-        _ => return Err(Broken::Value(packet.kind)),
-    };
-    let valid = opcode != Opcode::Text || std::str::from_utf8(&packet.body).is_ok();
-    Ok(valid.then(|| Message { opcode, data: packet.body.clone() }))
 }
 
 fn push(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {

@@ -2,36 +2,38 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
-use tokio::net::unix::ReadHalf;
 use tokio::sync::Notify;
 
-use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION, decode, decode_too_long};
-use super::commands;
-use super::rooms::WANTS_PRESENCE;
+use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
+use super::packets::WANTS_PRESENCE;
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
 use crate::fd::Fd;
-use crate::sys::packet;
 
-/// What one read takes at most.
-const READ_BYTES: usize = 64 << 10;
-/// Events are encoded until so much waits for the socket.
-const WRITE_BYTES: usize = 64 << 10;
-/// Descriptors that may have come before their frames.
-const DESCRIPTORS_MAX: usize = 16;
-/// Answers that may wait for a process that asks and does not read.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Questions of a process that may be open at once; while there are so many, the process is not
+/// read. Fewer than a manager answers before it has to hear from the worker again.
+const QUESTIONS_MAX: usize = 64;
+
+/// A question of a process, open until this is dropped.
+pub struct Question(Rc<Link>);
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let open = self.0.questions.get();
+        self.0.questions.set(open - 1);
+        if open == QUESTIONS_MAX {
+            self.0.wake.notify_one();
+        }
+    }
+}
 
 /// Our side of one process.
 pub struct Link {
@@ -39,24 +41,24 @@ pub struct Link {
     pub pid: u32,
     pub shared: Rc<Shared>,
     /// Answers and control frames on their way out; events are encoded when there is space.
-    out: RefCell<BytesMut>,
+    pub(super) out: RefCell<BytesMut>,
     pub(super) wake: Notify,
-    handled: Cell<u64>,
-    refused_pushes: Cell<u64>,
-    replaced: Cell<bool>,
+    pub(super) handled: Cell<u64>,
+    pub(super) refused_pushes: Cell<u64>,
+    pub(super) replaced: Cell<bool>,
     /// It was told to shut down: its end is no surprise.
-    leaving: Cell<bool>,
+    pub(super) leaving: Cell<bool>,
     /// It stands by.
-    spare: Cell<bool>,
-    ended: Cell<bool>,
+    pub(super) spare: Cell<bool>,
+    pub(super) ended: Cell<bool>,
     /// Bytes of a payload that is too long and thrown away as it comes.
-    skip: Cell<usize>,
+    pub(super) skip: Cell<usize>,
     /// What came beside frames, in their order.
-    descriptors: RefCell<VecDeque<OwnedFd>>,
-    ticker: RefCell<Option<Timer>>,
-    tick_waits: Rc<Cell<bool>>,
+    pub(super) descriptors: RefCell<VecDeque<OwnedFd>>,
+    pub(super) ticker: RefCell<Option<Timer>>,
+    pub(super) tick_waits: Rc<Cell<bool>>,
     pub(super) questions: Cell<usize>,
-    ctx: Context,
+    pub(super) ctx: Context,
 }
 
 impl Link {
@@ -83,60 +85,6 @@ impl Link {
         };
         link.answer(link.hello());
         Rc::new(link)
-    }
-
-    /// Serves until the process is gone. Gives the reason where it is our doing.
-    pub async fn serve(self: &Rc<Self>, mut stream: UnixStream) -> Option<Why> {
-        let (reader, mut writer) = stream.split();
-        let mut buffer = vec![0; READ_BYTES];
-        let mut input = BytesMut::new();
-        let mut sending = BytesMut::with_capacity(WRITE_BYTES);
-        loop {
-            self.fill(&mut sending);
-            if self.out.borrow().len() > ANSWER_BYTES_MAX {
-                return Some(Why::Protocol("it asks much and reads nothing".to_owned()));
-            }
-            tokio::select! {
-                biased;
-                sent = writer.write(&sending), if !sending.is_empty() => match sent {
-                    Ok(bytes) => sending.advance(bytes),
-                    // The read says why, after it has given what the process sent before.
-                    Err(_) => sending.clear(),
-                },
-                read = self.read(&reader, &mut buffer), if self.may_ask() => match read {
-                    Ok(0) | Err(_) => return None,
-                    Ok(len) => input.extend_from_slice(&buffer[..len]),
-                },
-                () = self.wake.notified() => {
-                    if self.ended.get() {
-                        return Some(Why::EventTimeout);
-                    }
-                }
-            }
-            if let Err(broken) = self.receive(&mut input) {
-                return Some(Why::Protocol(broken.to_string()));
-            }
-        }
-    }
-
-    /// Waits for bytes, and takes descriptors that come beside them.
-    async fn read(&self, reader: &ReadHalf<'_>, buffer: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            reader.readable().await?;
-            let stream: &UnixStream = reader.as_ref();
-            let read =
-                stream.try_io(Interest::READABLE, || Ok(packet::receive(stream.as_fd(), buffer)?));
-            match read {
-                Ok(read) => {
-                    let mut descriptors = self.descriptors.borrow_mut();
-                    descriptors.extend(read.fds);
-                    descriptors.truncate(DESCRIPTORS_MAX);
-                    return Ok(read.len);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// Queues a frame that is no event.
@@ -347,46 +295,17 @@ impl Link {
         });
         Bytes::from(facts.to_string())
     }
+}
 
-    /// Moves what waits to the write buffer.
-    fn fill(&self, sending: &mut BytesMut) {
-        if sending.len() < WRITE_BYTES {
-            let mut out = self.out.borrow_mut();
-            if !out.is_empty() {
-                sending.extend_from_slice(&out);
-                out.clear();
-            }
-        }
-        if sending.len() < WRITE_BYTES {
-            let now = self.shared.now_ms();
-            let unwanted = self.shared.pool.borrow_mut().take(self.id, now, sending, WRITE_BYTES);
-            for id in unwanted {
-                self.shared.unwanted(id);
-            }
-        }
+impl Link {
+    /// Whether the process may ask more.
+    pub fn may_ask(&self) -> bool {
+        self.questions.get() < QUESTIONS_MAX
     }
 
-    fn receive(self: &Rc<Self>, input: &mut BytesMut) -> Result<(), Broken> {
-        while self.may_ask() {
-            let skipped = self.skip.get().min(input.len());
-            self.skip.set(self.skip.get() - skipped);
-            input.advance(skipped);
-            let packet = match decode(input, self.shared.settings.frame_max) {
-                Ok(None) => return Ok(()),
-                Ok(Some(packet)) => packet,
-                Err(Broken::Length(bytes)) => {
-                    let Some((packet, skip)) = decode_too_long(input) else { return Ok(()) };
-                    self.skip.set(skip);
-                    commands::wrong(self, &packet, Broken::Length(bytes))?;
-                    continue;
-                }
-                Err(broken) => return Err(broken),
-            };
-            let head = packet.head();
-            if let Err(broken) = commands::execute(self, &self.ctx, packet) {
-                commands::wrong(self, &head, broken)?;
-            }
-        }
-        Ok(())
+    /// The process asks what others answer.
+    pub fn question(self: &Rc<Self>) -> Question {
+        self.questions.set(self.questions.get() + 1);
+        Question(self.clone())
     }
 }

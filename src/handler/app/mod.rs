@@ -4,18 +4,19 @@
 //! what comes from it, and this file is the handler that turns a worker's events into packets.
 //! `spawner` asks the worker for processes, which the master starts.
 
+mod attend;
 mod bodies;
 pub mod codec;
 mod commands;
-mod counts;
+mod held;
 mod link;
 mod links;
 mod loss;
-mod moves;
+mod memory;
 mod output;
+mod packets;
 pub mod pool;
 mod process_queue;
-mod questions;
 mod replies;
 mod report;
 mod rooms;
@@ -25,7 +26,7 @@ mod spawner;
 mod status;
 mod suspects;
 mod tail;
-mod watch;
+mod values;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -36,13 +37,10 @@ use tokio::sync::oneshot;
 
 pub use self::settings::{AppSettings, OnCrash};
 
-use self::codec::{ANSWER, COMPRESSED, HELD, Kind, Packet, TASK, USER, wants};
-use self::link::Link;
-use self::loss::Loss;
-use self::shared::{
-    Answer, Opening, OpeningGuard, RequestGuard, Shared, handshake_packet, http_body, request_body,
-};
-use self::spawner::{Started, Why};
+use self::attend::{serve, sweep};
+use self::codec::{COMPRESSED, HELD, Kind, Packet, TASK, USER, wants};
+use self::packets::{handshake_packet, http_body, request_body};
+use self::shared::{Answer, Opening, OpeningGuard, RequestGuard, Shared};
 use crate::api::rooms::PresenceEvent;
 use crate::api::{
     Accept, Context, Flow, Frame, Handler, Handshake, HeldBody, HttpRequest, HttpResponse, Refuse,
@@ -51,16 +49,11 @@ use crate::api::{
 use crate::close::Close;
 use crate::fd::{Fd, Slot};
 use crate::sys::address::network;
-use crate::sys::usage::Usage;
 
-/// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
-const CODE_POLICY: u16 = 1008;
 /// How often timeouts and memory are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// For how long events may wait of which no process takes one before a balancer is told.
 const STALLED_MS_MAX: u64 = 5000;
-/// How long a client may take from ACCEPT to `on_open`, in milliseconds, before it counts as gone.
-const OPENING_MS_MAX: u64 = 15_000;
 
 /// The handler that forwards everything to application processes.
 pub struct AppHandler {
@@ -326,95 +319,4 @@ async fn until(shared: &Shared, is_so: impl Fn(&Shared) -> bool) {
         }
         changed.await;
     }
-}
-
-/// Serves a process that was started.
-fn serve(shared: &Rc<Shared>, ctx: &Context, started: Started) {
-    let link = Link::new(shared.clone(), ctx.clone(), &started);
-    shared.links.add(link.clone());
-    ctx.spawn(attend(shared.clone(), ctx.clone(), link, started));
-}
-
-/// Serves one process until its end, and cleans up after it.
-async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Started) {
-    let id = link.id;
-    let why = link.serve(started.stream).await;
-    link.quiet();
-    shared.links.remove(id);
-    shared.owes_no_more(id);
-    let hung = why == Some(Why::EventTimeout);
-    match &why {
-        Some(why) => {
-            tracing::warn!(app = %id, pid = link.pid, %why, "the application process was killed");
-            shared.spawner.blame(id, why);
-            shared.spawner.kill(&ctx, id);
-        }
-        None if link.is_leaving() => {}
-        // Its socket is closed, and it may still run.
-        None => shared.spawner.kill(&ctx, id),
-    }
-    let loss = shared.pool.borrow_mut().lost(id, hung, shared.now_ms());
-    shared.placed(loss.placed);
-    if !link.is_leaving() {
-        let (again, dropped) = (loss.again, loss.dropped.len());
-        tracing::warn!(
-            app = %id, pid = link.pid, again, dropped,
-            "the application process is gone; its events go to another"
-        );
-    }
-    settle_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
-    // Requests that waited may be at another place now.
-    (0..shared.settings.processes.max(1)).for_each(|place| shared.wake(place));
-    shared.wake(id.place);
-    shared.changed.notify_waiters();
-}
-
-fn settle_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
-    for packet in loss.dropped {
-        let (kind, fd) = (packet.kind, packet.fd);
-        tracing::error!(
-            ?kind,
-            fd,
-            id = packet.id,
-            "an event is given up: its process died or hung on it"
-        );
-        match kind {
-            Kind::Request => shared.unanswered(packet.id, status),
-            Kind::Open if packet.flags & ANSWER != 0 => shared.unanswered(packet.id, status),
-            _ if loss.deadly.contains(&fd) => {}
-            Kind::Open | Kind::Message | Kind::Attach => shared.close_failed(ctx, fd),
-            _ => {}
-        }
-    }
-    for fd in loss.deadly {
-        tracing::warn!(fd, "the client is closed: two processes died on its events");
-        shared.close(ctx, fd, CODE_POLICY, "the application failed on this client twice");
-    }
-    loss.close.into_iter().for_each(|fd| shared.close_failed(ctx, fd));
-}
-
-fn sweep(shared: &Rc<Shared>) {
-    let now = shared.now_ms();
-    shared.pool.borrow_mut().watch(now);
-    let overdue = shared.pool.borrow().overdue(now);
-    overdue.into_iter().filter_map(|id| shared.links.get(id)).for_each(|link| link.end());
-    let touched = shared.pool.borrow_mut().rehome(now);
-    touched.into_iter().for_each(|place| shared.wake(place));
-    shared.sweep_opening(OPENING_MS_MAX);
-    shared.drop_bodies();
-    let limit = shared.settings.memory_limit;
-    if limit == 0 {
-        return;
-    }
-    for link in shared.links.all() {
-        match resident_bytes(link.pid) {
-            Some(bytes) if bytes > limit => link.replace(&Why::Memory(bytes)),
-            _ => {}
-        }
-    }
-}
-
-/// What a process holds in memory; `None` when it is gone.
-fn resident_bytes(pid: u32) -> Option<u64> {
-    Usage::of(i32::try_from(pid).ok()?).map(|usage| usage.memory_bytes)
 }

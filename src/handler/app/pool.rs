@@ -3,6 +3,10 @@
 //! A place of the pool has a queue of events and the process that takes them. A client
 //! belongs to one queue from OPEN to CLOSE, so its events keep their order.
 
+mod counts;
+mod moves;
+mod watch;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::ops::Range;

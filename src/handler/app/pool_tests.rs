@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::codec::{AGAIN, decode};
-use super::super::moves::REPIN_AFTER_MS;
+use super::moves::REPIN_AFTER_MS;
 use super::*;
 
 const ALL_WANTED: u8 = wants::HANDSHAKE

@@ -1,8 +1,7 @@
 //! Answers to plain HTTP requests, as a process sends them: in one piece, in parts, as a file, at
 //! once or when the event is long over.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -13,42 +12,13 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use super::codec::{self, BODY_WINDOW, Broken, FILE, Kind, MORE, Packet, take_fields};
+use super::held::{Outgoing, Part};
 use super::link::Link;
 use super::shared::Answer;
 use crate::api::{Body, BodyWriter, Context, HttpResponse, NobodyReads, ProcessId};
 
 /// What one read of a file takes.
 const FILE_PART_BYTES: u64 = 256 << 10;
-
-/// What a process sends of a body.
-enum Part {
-    Bytes(Bytes),
-    End,
-}
-
-/// A body that a process sends in parts.
-struct Outgoing {
-    owner: ProcessId,
-    parts: mpsc::UnboundedSender<Part>,
-    /// Bytes that the process sent and the client has not taken.
-    unread: Rc<Cell<usize>>,
-}
-
-/// The bodies that processes are sending.
-#[derive(Default)]
-pub struct Outgoings(RefCell<HashMap<u32, Outgoing>>);
-
-impl Outgoings {
-    /// Breaks off what a dead process was sending.
-    pub fn lost(&self, owner: ProcessId) {
-        self.0.borrow_mut().retain(|_, body| body.owner != owner);
-    }
-
-    /// Whether no process is sending a body.
-    pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-}
 
 /// RESPONSE.
 pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {

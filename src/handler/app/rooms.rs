@@ -5,9 +5,9 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::codec::{Broken, Kind, Packet, VERDICT, put_string, take_string};
-use super::commands::{INVALID_TEXT, message, verdict_code};
 use super::link::Link;
 use super::shared::Shared;
+use super::values::{INVALID_TEXT, message, verdict_code};
 use crate::api::rooms::{Act, Call, Change, PresenceEvent, Publish, TOPICS_MAX, Topic};
 use crate::api::{Context, Verdict};
 use crate::fd::Fd;
@@ -17,9 +17,6 @@ const NAME_BYTES_MAX: usize = 4096;
 
 /// Flag of PUBLISH: to the members of this worker alone.
 const HERE: u8 = 2;
-/// Bit of READY's `fd`: the process wants PRESENCE.
-pub const WANTS_PRESENCE: u64 = 1;
-
 /// PRESENCE: a user has come or left. Events of one room go to one process, and so stay in their
 /// order.
 pub fn tell_presence(shared: &Shared, event: &PresenceEvent) {

@@ -3,12 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use nix::fcntl::OFlag;
 use tokio::net::UnixStream;

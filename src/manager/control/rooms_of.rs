@@ -7,7 +7,7 @@ use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Room, line, topic};
 use crate::ipc::messages::Origin;
 use crate::manager::gathering;
-use crate::manager::switch::Routed;
+use crate::manager::relay::message::Routed;
 
 /// Why a request that names no room and no user, or both, is refused.
 const ONE_OF_TWO: &str = "name a room or a uid, and not both";
@@ -16,12 +16,19 @@ const LINES: usize = 256;
 
 impl Client {
     pub(super) async fn rooms(&mut self) -> Result<Answer, Hangup> {
-        let rooms: Vec<Room> = gathering::rooms(&self.manager)
-            .await
-            .into_iter()
-            .map(|(room, members)| Room { room: room.name().to_owned(), members })
-            .collect();
-        self.list(&rooms).await
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = gathering::rooms(&self.manager, after.as_ref()).await;
+            let rooms = page
+                .iter()
+                .map(|(room, members)| Room { room: room.name().to_owned(), members: *members });
+            self.lines(&rooms.collect::<Vec<_>>()).await?;
+            count += page.len();
+            if page.len() < gathering::ROOMS_PAGE {
+                return Ok(Answer::ok().and("count", count));
+            }
+            after = page.into_iter().next_back().map(|(room, _)| room);
+        }
     }
 
     pub(super) async fn members(
@@ -37,11 +44,16 @@ impl Client {
     }
 
     async fn list(&mut self, items: &[impl serde::Serialize]) -> Result<Answer, Hangup> {
+        self.lines(items).await?;
+        Ok(Answer::ok().and("count", items.len()))
+    }
+
+    async fn lines(&mut self, items: &[impl serde::Serialize]) -> Result<(), Hangup> {
         for part in items.chunks(LINES) {
             let lines: String = part.iter().map(line).collect();
             self.say(&lines).await?;
         }
-        Ok(Answer::ok().and("count", items.len()))
+        Ok(())
     }
 
     pub(super) async fn publish(

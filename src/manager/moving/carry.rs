@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use tokio::task::spawn_local;
 
-use super::super::Manager;
-use super::super::hold::Scope;
-use super::super::reload::Event;
+use super::reload::Event;
 use super::step::{Moving, Step};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::{Left, ManagerToMaster, PassId};
 use crate::ipc::packet::Body;
+use crate::manager::Manager;
+use crate::manager::relay::hold::Scope;
 use crate::sys::point;
 
 impl Manager {
@@ -103,8 +103,9 @@ impl Manager {
 
     /// Decides what can be decided of passes that a manager has left which died.
     pub fn resolve_passes(&mut self) {
-        let is_unknown =
-            |worker: &super::super::workers::WorkerHandle| worker.may_claim && !worker.introduced;
+        let is_unknown = |worker: &crate::manager::workers::WorkerHandle| {
+            worker.may_claim && !worker.introduced
+        };
         let any_unknown = self.workers.iter().any(is_unknown);
         let workers = &self.workers;
         let steps = self.passes.resolve(|id| workers.get(id).is_some_and(is_unknown), any_unknown);

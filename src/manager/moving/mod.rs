@@ -3,16 +3,19 @@
 //! - [`pass`] decides one pass: what the old worker gives, what the new one answers, and what
 //!   waits meanwhile.
 //! - [`step`] is what a pass is to bring about.
-//! - [`inherited`] decides the end of passes that a manager which died has left.
-//! - [`carry`] does what is decided.
+//! - [`carry`] does what a pass decides.
+//! - [`reload`] decides a reload, pass by pass; [`mover`] does what the reload decides, and
+//!   [`stragglers`] follow later.
 //!
 //! `tests` play the machines of old worker, new worker and manager against each other, with deaths
 //! between any two steps.
 
 mod carry;
-mod inherited;
+pub(super) mod mover;
 pub mod pass;
+pub(super) mod reload;
 pub mod step;
+mod stragglers;
 
 #[cfg(test)]
 mod tests;

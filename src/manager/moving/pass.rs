@@ -13,7 +13,10 @@
 //! when it hears `Own` and not before. The old worker is told before, so that no manager that
 //! follows could believe that the old worker still has what the new one serves.
 //!
-//! What is sent to either worker meanwhile waits ([`Passes::waits`]).
+//! What is sent to either worker meanwhile waits ([`Passes::waits`]). [`inherited`] decides the end
+//! of passes that a manager which died has left.
+
+mod inherited;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -280,7 +280,7 @@ fn who_follows_a_worker_that_dies_follows_the_next() {
         let mut old = master.serving(id(0, 1), 0).await;
         let new_worker = master.serving(id(0, 2), 1).await;
         let _other = master.serving(id(1, 1), 1).await;
-        old.say(&WorkerToManager::Rested);
+        old.say(&WorkerToManager::CanGive);
         let pass = old.is_asked(id(0, 2)).await;
         old.gives(pass, fd(0, 6));
         old.gave(pass, Left::Nothing);

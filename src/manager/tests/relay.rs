@@ -32,7 +32,7 @@ fn relay_of_small_pushes() {
     std::thread::spawn(move || {
         on_reactor(Box::pin(async move {
             let link = Link::new(receiver_end, id(1, 1)).unwrap();
-            let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+            let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
             let mut got = 0;
             let begun = std::time::Instant::now();
             while got < PUSHES {

@@ -61,14 +61,15 @@ pub(crate) fn connect_to(
 }
 
 fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Request, String> {
-    if url.starts_with("wss://") {
-        return Err("this client speaks no TLS: connect to the server behind the proxy, by ws://"
-            .to_owned());
+    let is_secure = url.starts_with("wss://");
+    if is_secure && !cfg!(feature = "tls") {
+        return Err("this program was built without the feature tls: connect by ws://".to_owned());
     }
-    if !url.starts_with("ws://") {
-        return Err(format!("{url} is no address: write ws://HOST:PORT/PATH"));
+    let right = "write ws://HOST:PORT/PATH or wss://HOST/PATH";
+    if !is_secure && !url.starts_with("ws://") {
+        return Err(format!("{url} is no address: {right}"));
     }
-    let wrong = |error: Error| format!("{url} is no address: {error}; write ws://HOST:PORT/PATH");
+    let wrong = |error: Error| format!("{url} is no address: {error}; {right}");
     let mut request = url.into_client_request().map_err(wrong)?;
     for header in headers {
         let wrong = || format!("{header:?} is no header: write \"Name: value\"");
@@ -267,7 +268,7 @@ mod tests {
         let made = request("ws://x:1/p", &words(&["A: b c"]), &words(&["one", "two"])).unwrap();
         assert_eq!(made.headers()["a"], "b c");
         assert_eq!(made.headers()["sec-websocket-protocol"], "one, two");
-        assert!(request("wss://x/", &[], &[]).unwrap_err().contains("TLS"));
+        assert_eq!(request("wss://x/", &[], &[]).is_ok(), cfg!(feature = "tls"));
         assert!(request("x", &[], &[]).is_err());
         assert!(request("ws://x/", &words(&["nothing"]), &[]).is_err());
         assert!(request("ws://x/", &words(&["a: b\nc"]), &[]).is_err());

@@ -1,75 +1,12 @@
-//! The links to the master and to the manager, as far as this worker speaks.
-
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
-
-use nix::errno::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+//! What this worker says to the manager.
 
 use super::Base;
 use crate::api::Verdict;
-use crate::error::{Result, Subject};
-use crate::ipc::codec;
+use crate::error::Result;
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{Origin, RequestId, WorkerToManager, WorkerToMaster};
+use crate::ipc::messages::{Origin, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::sys::packet;
-use crate::sys::watch::watch;
-
-/// The link to the master: plain messages, one a packet.
-pub(in crate::worker) struct MasterLink {
-    socket: AsyncFd<OwnedFd>,
-    /// What the kernel did not take at once, which is rare: the master reads all the time.
-    waiting: RefCell<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
-}
-
-impl MasterLink {
-    pub fn new(socket: OwnedFd) -> Result<MasterLink> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket =
-            watch(socket, interest).subject(|| "watch the link of the master".to_owned())?;
-        Ok(MasterLink { socket, waiting: RefCell::default() })
-    }
-
-    /// Says something to the master. A master that is gone is noticed by the reader.
-    pub fn send(&self, message: &WorkerToMaster) {
-        self.send_with(message, Vec::new());
-    }
-
-    /// As [`send`](Self::send), with descriptors beside it.
-    pub fn send_with(&self, message: &WorkerToMaster, fds: Vec<OwnedFd>) {
-        let mut bytes = Vec::new();
-        match codec::encode(message, &mut bytes) {
-            Ok(_) => self.waiting.borrow_mut().push_back((bytes, fds)),
-            Err(error) => return tracing::error!(%error, "the master was not told"),
-        }
-        self.flush();
-    }
-
-    /// Gives the kernel what it takes. Each tick calls this as well, for the rest.
-    pub fn flush(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some((bytes, fds)) = waiting.front() {
-            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            match packet::send(self.socket.get_ref().as_fd(), bytes, &fds) {
-                Err(errno) if errno == Errno::EAGAIN || packet::is_passing(errno) => return,
-                Err(error) => tracing::error!(%error, "the master was not told"),
-                Ok(()) => {}
-            }
-            waiting.pop_front();
-        }
-    }
-
-    /// Waits for a packet.
-    pub async fn receive(&self, buffer: &mut [u8]) -> Result<packet::Datagram> {
-        let receive = |socket: &OwnedFd| Ok(packet::receive(socket.as_fd(), &mut *buffer)?);
-        let got = self.socket.async_io(Interest::READABLE, receive).await;
-        got.subject(|| "receive from the master".to_owned())
-    }
-}
 
 impl Base {
     /// Says something to the manager that must arrive.

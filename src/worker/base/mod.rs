@@ -5,7 +5,7 @@
 //! - [`ticks`]: the grain of all deadlines.
 //! - [`board`]: the counters of this worker, and those of the others.
 //! - [`phase`]: how far this worker is, from its start to its exit.
-//! - [`links`]: the links to the master and to the manager, as far as this worker speaks.
+//! - [`links`]: what this worker says to the manager.
 
 pub(super) mod board;
 pub(super) mod links;
@@ -18,12 +18,12 @@ use std::cell::Cell;
 use tokio::sync::{Notify, watch};
 
 use self::board::Board;
-use self::links::MasterLink;
 use self::phase::Phase;
 use self::settings::Settings;
 use crate::api::Verdict;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::link::Link;
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::scoreboard::Counter;
 
 /// The process.

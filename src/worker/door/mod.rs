@@ -2,7 +2,7 @@
 //!
 //! - [`listeners`] and [`accept`]; [`checks`] has the limits; [`refuse`] tells whom is not let in.
 //! - [`open`]: the head of a request, and the handshake. [`serials`]: the numbers of clients.
-//! - [`plain`], [`http`] and [`http_connections`]: requests that are no WebSocket.
+//! - [`plain`], [`seat`], [`http`] and [`http_connections`]: requests that are no WebSocket.
 //! - [`readiness`]: what balancers are told.
 
 pub(super) mod accept;
@@ -14,6 +14,7 @@ pub(super) mod open;
 pub(super) mod plain;
 pub(super) mod readiness;
 pub(super) mod refuse;
+pub(super) mod seat;
 pub(super) mod serials;
 
 use std::cell::RefCell;

@@ -12,11 +12,12 @@ use super::Door;
 use super::http::{self, End, Limits};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
+use super::seat::Seat;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
-use crate::worker::clients::admission::{Wait, Yielding};
+use crate::worker::clients::admission::Wait;
 use crate::worker::clients::key::Key;
 use crate::worker::head::{Refusal, check_host, is_forwarded};
 
@@ -26,16 +27,12 @@ struct Plain {
     http: HttpConnection,
     /// The network it counts for.
     counted: Option<IpAddr>,
-    yielding: Rc<Yielding>,
-    /// The wait for its client that it is in.
-    wait: Cell<Option<u64>>,
+    seat: Seat,
     /// Requests so far.
     requests: Cell<usize>,
     peer: Option<SocketAddr>,
     /// Whether it came to a loopback listener.
     to_loopback: bool,
-    /// Bytes of the budget that it holds.
-    held: Cell<usize>,
 }
 
 impl Plain {
@@ -55,12 +52,10 @@ impl Plain {
             worker: worker.clone(),
             http,
             counted,
-            yielding: Rc::default(),
-            wait: Cell::new(None),
+            seat: Seat::default(),
             requests: Cell::new(0),
             peer,
             to_loopback,
-            held: Cell::new(0),
         }
     }
 }
@@ -72,7 +67,7 @@ impl Drop for Plain {
         if let Some(network) = self.counted {
             self.worker.gate.admitted.remove(network);
         }
-        if self.yielding.go() {
+        if self.seat.yielding.go() {
             self.worker.board.sub(Counter::Plain, 1);
         }
     }
@@ -108,10 +103,7 @@ impl http::Service for Plain {
 
     fn waits_for(&self, wait: Option<Wait>) {
         let admitted = &self.worker.gate.admitted;
-        if let Some(number) = self.wait.take() {
-            admitted.wait_no_more(number);
-        }
-        self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
+        self.seat.waits_for(wait, admitted);
         let most = self.worker.settings.config.http_keepalive_max;
         if wait == Some(Wait::Request) && admitted.resting() > most {
             self.worker.plain_yields();
@@ -135,7 +127,7 @@ impl http::Service for Plain {
     }
 
     async fn hurried(&self) {
-        self.yielding.answers().await;
+        self.seat.yielding.answers().await;
     }
 
     fn is_last(&self) -> bool {
@@ -155,15 +147,11 @@ impl http::Service for Plain {
     }
 
     fn hold(&self, bytes: usize) -> bool {
-        let has_room = self.worker.budget.try_take(bytes);
-        if has_room {
-            self.held.set(self.held.get() + bytes);
-        }
-        has_room
+        self.seat.hold(bytes, &self.worker.budget)
     }
 
     fn let_go(&self) {
-        self.worker.budget.give_back(self.held.take());
+        self.seat.let_go(&self.worker.budget);
     }
 
     fn trusted_proxies(&self) -> &[Net] {
@@ -244,10 +232,11 @@ impl Door {
         peer: Option<SocketAddr>,
         plain: &Plain,
     ) -> Option<(S, Vec<u8>, Option<Fd>)> {
+        // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.stop_http.subscribe();
         // The sender lives as long as the worker.
         let left = plain.http.left();
-        let stopped = async move {
+        let stopped = async {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = left => {}
@@ -256,7 +245,7 @@ impl Door {
         let limits = self.http_limits();
         let end = tokio::select! {
             end = http::serve(stream, received, peer, plain, &limits, stopped) => end,
-            () = plain.yielding.ends() => End::Closed,
+            () = plain.seat.yielding.ends() => End::Closed,
         };
         match end {
             End::Closed => None,

@@ -102,7 +102,7 @@ impl Moving {
         self.stop_http.send_replace(true);
         tracing::info!(to = %to, "handing over");
         point::reached("old-is-told");
-        self.say_in_order(&WorkerToManager::Rested);
+        self.say_in_order(&WorkerToManager::CanGive);
     }
 
     /// The manager asks for a pass.
@@ -136,7 +136,7 @@ impl Moving {
             Left::Nothing => {
                 self.release_held();
                 self.say_stays();
-                self.watch_stayers(busy, waits);
+                self.watch_stragglers(busy, waits);
                 let moved = self.handover.borrow().moved;
                 tracing::info!(moved, "all is given that can move");
             }
@@ -325,7 +325,7 @@ impl Moving {
                 let _ = timeout_at(deadline, worker.until_any_rests(&busy)).await;
             }
             if worker.handover.borrow().waits == waits {
-                worker.say_in_order(&WorkerToManager::Rested);
+                worker.say_in_order(&WorkerToManager::CanGive);
             }
         });
     }
@@ -354,15 +354,15 @@ impl Moving {
     }
 
     /// Tells the manager as soon as one of these could move, which stayed.
-    fn watch_stayers(self: &Rc<Self>, stayers: Vec<Key>, waits: u32) {
-        if stayers.is_empty() {
+    fn watch_stragglers(self: &Rc<Self>, stragglers: Vec<Key>, waits: u32) {
+        if stragglers.is_empty() {
             return;
         }
         let worker = self.clone();
         tokio::task::spawn_local(async move {
-            worker.until_any_rests(&stayers).await;
+            worker.until_any_rests(&stragglers).await;
             if worker.handover.borrow().waits == waits {
-                worker.say_in_order(&WorkerToManager::Rested);
+                worker.say_in_order(&WorkerToManager::CanGive);
             }
         });
     }

@@ -52,7 +52,9 @@ impl Peers {
                     worker.answer_verdict(id, verdict);
                 });
             }
-            DeferredSend::Call { fds, call, body, id } => self.unpark_call(&fds, &call, &body, id),
+            DeferredSend::Call { fds, call, body, id } => {
+                self.send_deferred_call(&fds, &call, &body, id)
+            }
         }
     }
 
@@ -100,7 +102,7 @@ impl Peers {
         point::reached("new-serves");
         if is_any && self.phase.get() == Phase::HandedOver {
             // They came back, and can be given again.
-            self.say_in_order(&WorkerToManager::Rested);
+            self.say_in_order(&WorkerToManager::CanGive);
         }
     }
 

@@ -51,6 +51,20 @@ async fn until_answered(old: &mut Tested, new: &mut Tested) -> Vec<u64> {
     new.adopted(1).await
 }
 
+/// The rest of that request.
+const REST: &str = "a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A client whose request a worker has begun to read.
+async fn half_a_request(server: &Server) -> TcpStream {
+    let mut half = TcpStream::connect(server.address()).await.unwrap();
+    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
+    while server.count(Counter::Handshakes) == 0 {
+        tokio::task::yield_now().await;
+    }
+    half
+}
+
 #[tokio::test]
 async fn a_connection_moves_at_any_byte_of_what_it_sends() {
     let server = Server::new();
@@ -131,11 +145,7 @@ async fn a_request_half_read_and_a_handler_at_work_move_too() {
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut slow = server.connect().await;
     told(&heard_old).await;
-    let mut half = TcpStream::connect(server.address()).await.unwrap();
-    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
-    while server.count(Counter::Handshakes) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let mut half = half_a_request(&server).await;
     slow.feed(WsMessage::text("slow 1")).await.unwrap();
     slow.feed(WsMessage::text("slow 2")).await.unwrap();
     slow.flush().await.unwrap();
@@ -144,9 +154,7 @@ async fn a_request_half_read_and_a_handler_at_work_move_too() {
     assert_eq!((moved, stayed), (2, 0));
     assert!(told(&heard_new).await.starts_with("attach"));
     assert_eq!(text(&mut slow).await, "slow 1");
-    let rest = "a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    half.write_all(rest.as_bytes()).await.unwrap();
+    half.write_all(REST.as_bytes()).await.unwrap();
     assert_eq!(told(&heard_new).await, format!("open {}", fd(0, 2)));
     let mut answer = vec![0; 4096];
     let n = tokio::io::AsyncReadExt::read(&mut half, &mut answer).await.unwrap();
@@ -201,11 +209,7 @@ async fn what_came_is_not_served_before_it_is_ours() {
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard_old).await;
-    let mut half = TcpStream::connect(server.address()).await.unwrap();
-    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
-    while server.count(Counter::Handshakes) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let mut half = half_a_request(&server).await;
     let (mut new, heard_new) = start(&server, SECOND).await;
     assert_eq!(until_answered(&mut old, &mut new).await.len(), 2);
     say(&mut client, "still there?").await;
@@ -230,9 +234,7 @@ async fn what_came_is_not_served_before_it_is_ours() {
     new.says(ManagerToWorker::Own { pass: 1 }, &[]).await;
     assert!(told(&heard_new).await.starts_with("attach"));
     assert_eq!(text(&mut client).await, "still there?");
-    let rest = "a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    half.write_all(rest.as_bytes()).await.unwrap();
+    half.write_all(REST.as_bytes()).await.unwrap();
     assert!(told(&heard_new).await.starts_with("open"));
     assert_eq!(server.count(Counter::Connections), 2);
 }
@@ -243,11 +245,7 @@ async fn a_pass_that_nobody_took_is_served_again_when_the_manager_says_so() {
     let (mut old, heard_old) = start(&server, FIRST).await;
     let mut client = server.connect().await;
     told(&heard_old).await;
-    let mut half = TcpStream::connect(server.address()).await.unwrap();
-    half.write_all(b"GET /ws HTTP/1.1\r\nHost: ").await.unwrap();
-    while server.count(Counter::Handshakes) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let _half = half_a_request(&server).await;
     old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
     old.rests().await;
     old.says(ManagerToWorker::Give { pass: 1 }, &[]).await;

@@ -260,7 +260,7 @@ impl Tested {
 
     /// Waits until a pass can begin.
     pub async fn rests(&mut self) {
-        self.hears(|heard| matches!(heard.0, WorkerToManager::Rested).then_some(())).await;
+        self.hears(|heard| matches!(heard.0, WorkerToManager::CanGive).then_some(())).await;
     }
 
     /// What it says that it has of a pass.

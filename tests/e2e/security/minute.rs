@@ -50,7 +50,7 @@ fn any(dice: &mut Dice) -> WorkerToManager {
         8 => WorkerToManager::Through { link },
         9 => WorkerToManager::Indirect { link },
         10 => WorkerToManager::PeerEnded { link },
-        11 => WorkerToManager::Rested,
+        11 => WorkerToManager::CanGive,
         12 => WorkerToManager::Gave { pass: link, left: Left::More },
         13 => WorkerToManager::Adopted { pass: link, fds: vec![fd] },
         14 => WorkerToManager::Gives { manager: 1, pass: link, fds: vec![fd] },

@@ -32,7 +32,8 @@ final class Port
     public function on(string $event_name, callable $callback): bool
     {
         $name = strtolower($event_name);
-        $known = ['open', 'message', 'close', 'request', 'handshake', 'beforehandshakeresponse', 'attach'];
+        $known = ['open', 'message', 'close', 'request', 'handshake', 'beforehandshakeresponse', 'attach',
+            'connect'];
         if (!in_array($name, $known, true)) {
             $message = "$event_name is never called: see docs/swoole.md";
             trigger_error("Swoole\\Server\\Port::on(): $message", E_USER_WARNING);

@@ -12,6 +12,9 @@ use Wsd\Close;
 use Wsd\Protocol;
 use Wsd\SwooleErrors;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function is_string, strlen;
+
 /** WebSocket, and plain HTTP on the same port where there is onRequest. */
 class Server extends \Swoole\Http\Server
 {
@@ -35,8 +38,8 @@ class Server extends \Swoole\Http\Server
         int $opcode = WEBSOCKET_OPCODE_TEXT,
         $flags = WEBSOCKET_FLAG_FIN,
     ): bool {
-        if (is_string($data) && $flags === WEBSOCKET_FLAG_FIN && $opcode === WEBSOCKET_OPCODE_TEXT) {
-            return $this->message($fd, $data, $opcode);
+        if ($opcode === WEBSOCKET_OPCODE_TEXT && $flags === WEBSOCKET_FLAG_FIN && is_string($data)) {
+            return $this->app->pushUnasked($fd, $data) || $this->confirmed($fd, $data, $opcode);
         }
         $parts = Frame::parts($data, $opcode, (int) ($flags ?? WEBSOCKET_FLAG_FIN), static::class . '::push');
         if ($parts === null) {
@@ -103,7 +106,6 @@ class Server extends \Swoole\Http\Server
             $frame->fd = $fd;
             $frame->data = $data;
             $frame->opcode = $opcode;
-            $frame->finish = true;
             if ($flags & Protocol::FLAG_COMPRESSED) {
                 $frame->flags |= SWOOLE_WEBSOCKET_FLAG_COMPRESS;
             }
@@ -118,7 +120,8 @@ class Server extends \Swoole\Http\Server
             $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->handshake($request));
         }
         // onClose may ask who has left, so that is kept.
-        if ($several || $this->handles('close') || ($this->handles('open') && !$this->handles('handshake'))) {
+        $opens = $this->handles('connect') || ($this->handles('open') && !$this->handles('handshake'));
+        if ($several || $opens || $this->handles('close')) {
             $this->app->on('open', fn (App $app, \Wsd\Request $request) => $this->opened($request));
         }
         if ($several || $this->handles('close') || $this->handles('attach')) {
@@ -165,6 +168,8 @@ class Server extends \Swoole\Http\Server
     private function opened(\Wsd\Request $request): void
     {
         $this->came($request);
+        $connect = $this->callbackOf('connect', $request->fd);
+        $connect !== null && $connect($this, $request->fd, self::reactor($request->fd));
         // With a handshake of its own, a server gets no open: Swoole's rule.
         if ($this->callbackOf('handshake', $request->fd) === null) {
             $open = $this->callbackOf('open', $request->fd);
@@ -210,10 +215,16 @@ class Server extends \Swoole\Http\Server
         $this->closing = $this->known($fd);
         unset($this->met[$fd]);
         try {
-            $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : intdiv($fd, 2 ** 39) % 256);
+            $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : self::reactor($fd));
         } finally {
             $this->closing = null;
         }
+    }
+
+    /** The worker that a client came to. */
+    private static function reactor(int $fd): int
+    {
+        return intdiv($fd, 2 ** 39) % 256;
     }
 
     private function handshake(\Wsd\Request $request): Accept|\Wsd\Response
@@ -253,8 +264,7 @@ class Server extends \Swoole\Http\Server
 
     private function message(int $fd, string $data, int $opcode): bool
     {
-        return ($this->app->has($fd, strlen($data)) && $this->app->push($fd, $data, $opcode))
-            || $this->confirmed($fd, $data, $opcode);
+        return $this->app->pushUnasked($fd, $data, $opcode) || $this->confirmed($fd, $data, $opcode);
     }
 
     private function confirmed(int $fd, string $data, int $opcode): bool

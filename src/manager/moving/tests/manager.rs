@@ -4,9 +4,9 @@ use super::play::LIMITS;
 use super::world::{Broken, Down, Manager, Up, World, lease};
 use crate::fd::{Slot, WorkerId};
 use crate::manager::moving::pass::Passes;
+use crate::manager::moving::reload::{Action, Event, Reload};
 use crate::manager::moving::step::{Moving, Step};
-use crate::manager::reload::{Action, Event, Reload};
-use crate::manager::router::Router;
+use crate::manager::relay::router::Router;
 
 impl World {
     pub fn start_manager(&mut self) {
@@ -23,7 +23,7 @@ impl World {
             settling: epoch > 1,
             introduced: Default::default(),
             draining: Default::default(),
-            rested: Default::default(),
+            can_give: Default::default(),
             untold: Vec::new(),
             waits_for_direct: None,
             told_indirect: false,
@@ -97,7 +97,7 @@ impl World {
                 self.steps(steps);
             }
             Up::Stays { fds } => self.reload_event(Event::Stays { from: id, fds }),
-            Up::Rested => self.on_rested(id),
+            Up::CanGive => self.on_can_give(id),
             Up::Adopted { pass, fds } => {
                 let steps = self.boss().passes.adopted(id, pass, &fds);
                 self.steps(steps);
@@ -166,7 +166,7 @@ impl World {
         for id in self.boss().draining.clone() {
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.down.data.push_back(Down::Drain);
-                self.on_rested(id);
+                self.on_can_give(id);
             }
         }
     }
@@ -182,13 +182,13 @@ impl World {
         }
     }
 
-    pub fn on_rested(&mut self, id: WorkerId) {
+    pub fn on_can_give(&mut self, id: WorkerId) {
         if self.boss().reload.as_ref().is_some_and(|it| it.is_from(id)) {
             if self.boss().waits_for_direct.is_none() {
-                self.reload_event(Event::Rested { from: id });
+                self.reload_event(Event::CanGive { from: id });
             }
         } else {
-            self.boss().rested.insert(id);
+            self.boss().can_give.insert(id);
             self.follow();
         }
     }
@@ -198,13 +198,13 @@ impl World {
         if manager.reload.is_some() || manager.settling || self.pending.is_some() {
             return;
         }
-        let pair = manager.rested.iter().find_map(|&from| {
+        let pair = manager.can_give.iter().find_map(|&from| {
             let to = manager.router.serving(from.slot).filter(|to| *to != from)?;
             let can = manager.draining.contains(&from) && self.workers.contains_key(&to);
             can.then_some((from, to))
         });
         let Some((from, to)) = pair else { return };
-        manager.rested.remove(&from);
+        manager.can_give.remove(&from);
         let (reload, actions) = Reload::follow(from, to, LIMITS, self.now);
         manager.reload = Some(reload);
         self.act(actions);

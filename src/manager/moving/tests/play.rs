@@ -2,7 +2,7 @@
 
 use super::world::{Down, Manager, Message, Up, World};
 use crate::fd::{Slot, WorkerId};
-use crate::manager::reload::{Event, Limits, Reload};
+use crate::manager::moving::reload::{Event, Limits, Reload};
 
 /// Steps of a run in which things happen, and then until all has come to rest.
 const STEPS: u32 = 200;
@@ -219,7 +219,7 @@ impl World {
         let boss = self.boss();
         boss.introduced.remove(&id);
         boss.draining.remove(&id);
-        boss.rested.remove(&id);
+        boss.can_give.remove(&id);
         boss.untold.retain(|(from, _)| *from != id);
         boss.router.forget(id);
         if let Some(successor) = successor

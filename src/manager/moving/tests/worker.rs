@@ -36,7 +36,7 @@ impl World {
         }
         if worker.watches {
             worker.watches = false;
-            worker.up.data.push_back(Up::Rested);
+            worker.up.data.push_back(Up::CanGive);
         }
     }
 
@@ -152,7 +152,7 @@ impl World {
             Down::HandOver => {
                 let worker = self.worker(id);
                 worker.handing = true;
-                worker.up.data.push_back(Up::Rested);
+                worker.up.data.push_back(Up::CanGive);
             }
             Down::Give { pass } => self.give(id, pass),
             Down::Adopt { pass, from, fds } => self.adopt(id, pass, from, &fds),
@@ -248,7 +248,7 @@ impl World {
             }
         }
         if worker.handing && !fds.is_empty() {
-            worker.up.data.push_back(Up::Rested);
+            worker.up.data.push_back(Up::CanGive);
         }
         for send in sends {
             self.write(id, send.fd.expect("a client"), send);

@@ -6,8 +6,8 @@ use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::messages::{Generation, Left, PassId};
 use crate::ipc::transit::Transit;
 use crate::manager::moving::pass::Passes;
-use crate::manager::reload::Reload;
-use crate::manager::router::Router;
+use crate::manager::moving::reload::Reload;
+use crate::manager::relay::router::Router;
 
 /// Messages that the kernel queues on a link.
 const KERNEL_MAX: usize = 4;
@@ -145,7 +145,7 @@ pub enum Up {
     Moving { pass: PassId, fds: Vec<u64> },
     Gave { pass: PassId, left: Left },
     Stays { fds: Vec<u64> },
-    Rested,
+    CanGive,
     Adopted { pass: PassId, fds: Vec<u64> },
     Gives { manager: u32, pass: PassId, fds: Vec<u64> },
     Holds { manager: u32, of: (PassId, WorkerId), fds: Vec<u64>, answered: bool },
@@ -264,7 +264,7 @@ pub struct Manager {
     pub settling: bool,
     pub introduced: BTreeSet<WorkerId>,
     pub draining: BTreeSet<WorkerId>,
-    pub rested: BTreeSet<WorkerId>,
+    pub can_give: BTreeSet<WorkerId>,
     /// Settled passes whose old worker's kernel has not got the word yet.
     pub untold: Vec<(WorkerId, PassId)>,
     /// A handover that waits for the direct link to end.

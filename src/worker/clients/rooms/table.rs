@@ -140,6 +140,20 @@ impl Rooms {
         self.slab.iter().map(|(_, room)| &room.topic)
     }
 
+    /// The places at which there may be rooms: below this number.
+    pub fn places(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// What stands at some of the places, and how many members each has.
+    pub fn at_places(
+        &self,
+        places: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (&Topic, usize)> {
+        let rooms = places.filter_map(|place| self.slab.get(place));
+        rooms.map(|room| (&room.topic, room.members.len()))
+    }
+
     /// The topics of a connection.
     pub fn topics_of<'a>(&'a self, of: &'a Memberships) -> impl Iterator<Item = &'a Topic> {
         self.all_of(of).iter().map(|membership| &self.slab[membership.room as usize].topic)

@@ -7,6 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::api::rooms::Tally;
 use crate::api::{HttpResponse, Verdict};
 use crate::config::Scope;
 
@@ -117,6 +118,27 @@ pub(super) fn told(verdict: Verdict) -> HttpResponse {
     }
 }
 
+/// What became of a message to a room or a user, or of the close of a user. Where nothing was
+/// queued for anybody, this may be asked again; where some have it and of others nobody knows, or
+/// they could not be asked, this may not.
+pub(super) fn tallied(tally: &Tally, of_user: bool) -> HttpResponse {
+    let is_known = tally.answered + tally.refused >= tally.workers;
+    match tally {
+        Tally { queued: 0, full: 0, .. } if tally.is_whole() && of_user => {
+            error(410, "gone", "the user has no connection now")
+        }
+        tally if tally.is_whole() && (tally.queued > 0 || tally.full == 0) => {
+            reply(200, &json!(tally))
+        }
+        Tally { queued: 0, .. } if is_known => fault(Fault::Verdict(Verdict::Full)),
+        tally => {
+            let why = format!("{tally}; it may have been done for more or not");
+            let error = json!({ "code": "unknown", "message": why });
+            reply(409, &json!({ "error": error, "tally": tally }))
+        }
+    }
+}
+
 /// A JSON answer.
 pub(super) fn reply(status: u16, body: &Value) -> HttpResponse {
     raw(status, format!("{body}\n"))
@@ -130,4 +152,27 @@ pub(super) fn raw(status: u16, json: impl Into<crate::api::Body>) -> HttpRespons
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(queued: u64, full: u64, (workers, answered, refused): (u32, u32, u32)) -> [u16; 2] {
+        let tally = Tally { queued, full, workers, answered, refused };
+        [false, true].map(|of_user| tallied(&tally, of_user).status().as_u16())
+    }
+
+    #[test]
+    fn what_may_be_asked_again_was_done_for_nobody() {
+        assert_eq!(status(3, 1, (2, 2, 0)), [200, 200]);
+        assert_eq!(status(0, 0, (2, 2, 0)), [200, 410]);
+        assert_eq!(status(0, 2, (2, 2, 0)), [429, 429]);
+        assert_eq!(status(0, 0, (2, 1, 1)), [429, 429]);
+        // Some have it.
+        assert_eq!(status(1, 0, (2, 1, 1)), [409, 409]);
+        // Of some nobody knows.
+        assert_eq!(status(0, 0, (2, 1, 0)), [409, 409]);
+        assert_eq!(status(5, 0, (3, 2, 0)), [409, 409]);
+    }
 }

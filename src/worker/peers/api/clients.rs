@@ -30,6 +30,22 @@ impl Pushed {
     }
 }
 
+/// What is known of a client, or is on its way.
+pub(super) enum Asked {
+    Known(Result<Option<Info>, Verdict>),
+    Asked(Question<Option<Info>>),
+}
+
+impl Asked {
+    /// What is known; the error is why nobody could tell.
+    pub async fn answer(self) -> Result<Option<Info>, Verdict> {
+        match self {
+            Asked::Known(info) => info,
+            Asked::Asked(question) => question.answer().await.ok_or(Verdict::Unknown),
+        }
+    }
+}
+
 impl Peers {
     /// Pushes a message. What is pushed one after the other arrives in that order.
     pub(super) fn push_asking(self: &Rc<Self>, fd: Fd, opcode: Opcode, data: &Bytes) -> Pushed {
@@ -60,16 +76,18 @@ impl Peers {
         }
     }
 
-    /// What is known of a client; the error is why nobody could tell.
-    pub(super) async fn info_told(self: &Rc<Self>, fd: Fd) -> Result<Option<Info>, Verdict> {
+    /// Asks what is known of a client.
+    pub(super) fn info_asking(self: &Rc<Self>, fd: Fd) -> Asked {
         match self.route(fd) {
-            Route::Here(_) | Route::Arriving(_) | Route::Gone => Ok(self.info_here(fd)),
+            Route::Here(_) | Route::Arriving(_) | Route::Gone => {
+                Asked::Known(Ok(self.info_here(fd)))
+            }
             Route::Elsewhere => {
                 let question = self.ask_info();
                 let ask = WorkerToWorker::Info { id: question.id, fd: fd.as_u64() };
                 match self.send_to_client(fd, ask, &[]) {
-                    Verdict::Relayed => question.answer().await.ok_or(Verdict::Unknown),
-                    verdict => Err(verdict),
+                    Verdict::Relayed => Asked::Asked(question),
+                    verdict => Asked::Known(Err(verdict)),
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! One connection of the API, and what the HTTP side asks of it.
 
-use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -18,8 +17,9 @@ use super::route::{Endpoint, Route};
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
-use crate::worker::clients::admission::{Wait, Yielding};
+use crate::worker::clients::admission::Wait;
 use crate::worker::door::http::{self, End, Limits};
+use crate::worker::door::seat::Seat;
 use crate::worker::head::Refusal;
 use crate::worker::peers::Peers;
 
@@ -34,22 +34,13 @@ const IDLE: Duration = Duration::from_secs(120);
 pub(super) struct Connection {
     pub worker: Rc<Peers>,
     on_unix: bool,
-    yielding: Rc<Yielding>,
-    wait: Cell<Option<u64>>,
-    /// Bytes of the budget that it holds.
-    held: Cell<usize>,
+    seat: Seat,
 }
 
 impl Connection {
     fn new(worker: &Rc<Peers>, on_unix: bool) -> Connection {
         worker.api.open.set(worker.api.open.get() + 1);
-        let connection = Connection {
-            worker: worker.clone(),
-            on_unix,
-            yielding: Rc::default(),
-            wait: Cell::new(None),
-            held: Cell::new(0),
-        };
+        let connection = Connection { worker: worker.clone(), on_unix, seat: Seat::default() };
         http::Service::waits_for(&connection, Some(Wait::Request));
         connection
     }
@@ -105,11 +96,7 @@ impl http::Service for Connection {
     }
 
     fn waits_for(&self, wait: Option<Wait>) {
-        let admitted = &self.worker.api.admitted;
-        if let Some(number) = self.wait.take() {
-            admitted.wait_no_more(number);
-        }
-        self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
+        self.seat.waits_for(wait, &self.worker.api.admitted);
     }
 
     fn check(&self, _: &Parts, _: Option<IpAddr>) -> Result<(), Refusal> {
@@ -117,7 +104,7 @@ impl http::Service for Connection {
     }
 
     async fn hurried(&self) {
-        self.yielding.answers().await;
+        self.seat.yielding.answers().await;
     }
 
     fn is_last(&self) -> bool {
@@ -139,15 +126,11 @@ impl http::Service for Connection {
     }
 
     fn hold(&self, bytes: usize) -> bool {
-        let has_room = self.worker.budget.try_take(bytes);
-        if has_room {
-            self.held.set(self.held.get() + bytes);
-        }
-        has_room
+        self.seat.hold(bytes, &self.worker.budget)
     }
 
     fn let_go(&self) {
-        self.worker.budget.give_back(self.held.take());
+        self.seat.let_go(&self.worker.budget);
     }
 
     fn trusted_proxies(&self) -> &[Net] {
@@ -161,23 +144,20 @@ impl Peers {
         let connection = Connection::new(self, peer.is_none());
         let worker = self.clone();
         tokio::task::spawn_local(async move {
-            let served = match peer {
-                Some(_) => match TcpStream::from_std(socket.into()) {
-                    Ok(stream) => {
+            let serving = async {
+                match peer {
+                    Some(_) => {
+                        let stream = TcpStream::from_std(socket.into())?;
                         worker.speak_http(stream, peer, &connection).await;
-                        Ok(())
                     }
-                    Err(error) => Err(error),
-                },
-                None => match UnixStream::from_std(socket.into()) {
-                    Ok(stream) => {
-                        worker.speak_http(stream, peer, &connection).await;
-                        Ok(())
+                    None => {
+                        let stream = UnixStream::from_std(socket.into())?;
+                        worker.speak_http(stream, None, &connection).await;
                     }
-                    Err(error) => Err(error),
-                },
+                }
+                std::io::Result::Ok(())
             };
-            if let Err(error) = served {
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, "a connection of the API ended");
             }
         });
@@ -189,8 +169,9 @@ impl Peers {
         peer: Option<SocketAddr>,
         connection: &Connection,
     ) {
+        // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.stop_http.subscribe();
-        let stopped = async move {
+        let stopped = async {
             // The sender lives as long as the worker.
             let _ = stop.wait_for(|stop| *stop).await;
             sleep(LAST_REQUEST).await;
@@ -198,7 +179,7 @@ impl Peers {
         let limits = self.api_limits();
         let end = tokio::select! {
             end = http::serve(stream, Vec::new(), peer, connection, &limits, stopped) => end,
-            () = connection.yielding.ends() => End::Closed,
+            () = connection.seat.yielding.ends() => End::Closed,
         };
         if let End::Upgrade(mut stream, received) = end {
             let refusal = Refusal::new(404, "the API speaks no WebSocket");

@@ -6,38 +6,79 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::answer::{Fault, reply};
+use super::paging::{PAGE, Paging};
 use super::query::Query;
+use super::rooms::{members_page, room, user};
+use crate::api::rooms::{Member, Topic};
 use crate::api::{HttpResponse, Info};
 use crate::ipc::messages::WorkerToManager;
 use crate::worker::peers::Peers;
 
-/// Connections on a page unless told.
-const PAGE: u16 = 100;
-/// Connections on a page at the most.
-const PAGE_MAX: u16 = 1000;
+/// Clients that are asked about before others have their turn.
+const ASK_TURN: usize = 128;
 
 /// A page: the connections with the smallest numbers above `after`.
 pub(super) async fn connections(worker: &Rc<Peers>, parts: &Parts) -> Result<HttpResponse, Fault> {
-    let query = Query::of(parts, &["after", "limit", "slow"])?;
+    let query = Query::of(parts, &["after", "limit", "slow", "room", "uid"])?;
+    let mut topics = Vec::new();
+    if let Some(name) = query.text("room") {
+        topics.push(room(worker, name)?);
+    }
+    if let Some(uid) = query.text("uid") {
+        topics.push(user(worker, uid)?);
+    }
     if query.get("slow", "true or false")?.unwrap_or(false) {
+        if !topics.is_empty() {
+            return Err(Fault::bad("slow lists clients of all rooms and users: leave these out"));
+        }
         return slow(worker, &query).await;
     }
-    let after = query.get("after", "a client number")?.unwrap_or(0);
-    let limit = query.get("limit", "a number from 1 to 1000")?.unwrap_or(PAGE);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Fault::bad(format!("limit is {limit}; write a number from 1 to {PAGE_MAX}")));
+    let paging = Paging::of(&query)?;
+    if !topics.is_empty() {
+        return among(worker, topics, &paging).await;
     }
     let question = worker.ask_list();
-    let ask = WorkerToManager::ListPage { id: question.id, after, limit };
+    let ask =
+        WorkerToManager::ListPage { id: question.id, after: paging.after, limit: paging.limit };
     if !worker.relay(&ask, &[]).is_ok() {
         return Err(Fault::Unavailable("the lane to the manager is full"));
     }
     let Some(page) = question.answer().await else {
         return Err(Fault::Unavailable("the manager did not answer in time"));
     };
-    let next = page.last().filter(|_| page.len() == usize::from(limit)).map(|info| info.fd);
+    let next = paging.next(page.len(), page.last().map(|info| info.fd));
     let connections: Vec<Value> = page.iter().map(shown).collect();
     Ok(reply(200, &json!({ "connections": connections, "next": next })))
+}
+
+/// A page of those that are in all of some topics. Their workers are asked about each.
+async fn among(
+    worker: &Rc<Peers>,
+    topics: Vec<Topic>,
+    paging: &Paging,
+) -> Result<HttpResponse, Fault> {
+    let members = members_page(worker, topics, paging).await?;
+    let next = paging.next(members.len(), members.last().map(|member| member.fd));
+    let mut asked = Vec::with_capacity(members.len());
+    for turn in members.chunks(ASK_TURN) {
+        asked.extend(turn.iter().map(|member| worker.info_asking(member.fd)));
+        tokio::task::yield_now().await;
+    }
+    let mut connections = Vec::with_capacity(asked.len());
+    for (member, asked) in members.iter().zip(asked) {
+        let Ok(info) = asked.answer().await else {
+            return Err(Fault::Unavailable("a client's worker did not answer in time"));
+        };
+        // Who is gone meanwhile is no connection any more.
+        connections.extend(info.map(|info| with_uid(&info, member)));
+    }
+    Ok(reply(200, &json!({ "connections": connections, "next": next })))
+}
+
+fn with_uid(info: &Info, member: &Member) -> Value {
+    let mut connection = shown(info);
+    connection["uid"] = json!(member.uid);
+    connection
 }
 
 /// The clients that do not read, the one with the most bytes that wait first.

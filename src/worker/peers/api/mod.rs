@@ -5,7 +5,8 @@
 //!
 //! - [`connection`] is one connection and what hyper asks of it, [`access`] who may ask what,
 //!   [`route`] which request is what.
-//! - [`requests`] does what is asked, by way of [`clients`] and [`listing`].
+//! - [`requests`] does what is asked, by way of [`clients`], [`rooms`] and [`listing`]. What a
+//!   request says is read by [`query`], [`message`] and [`paging`].
 //! - [`readiness`] says whether balancers are to send clients here.
 //! - [`metrics`] tells the figures of all processes.
 
@@ -14,10 +15,13 @@ mod answer;
 mod clients;
 mod connection;
 mod listing;
+mod message;
 mod metrics;
+mod paging;
 mod query;
 mod readiness;
 mod requests;
+mod rooms;
 mod route;
 
 use std::cell::Cell;

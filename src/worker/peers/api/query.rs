@@ -1,6 +1,7 @@
 //! What stands behind the `?` of a request.
 
 use http::request::Parts;
+use percent_encoding::percent_decode_str;
 
 use super::answer::Fault;
 
@@ -11,23 +12,38 @@ impl Query {
     /// Reads them; each may come once, and only those that are known.
     ///
     /// # Errors
-    /// Where one is unknown or comes twice.
+    /// Where one is unknown, comes twice or is not UTF-8.
     pub fn of(request: &Parts, known: &[&str]) -> Result<Query, Fault> {
+        Query::with_several(request, known, "")
+    }
+
+    /// As [`of`](Self::of), where one may come more than once.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn with_several(request: &Parts, known: &[&str], several: &str) -> Result<Query, Fault> {
         let text = request.uri.query().unwrap_or_default();
         let mut pairs: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            if !known.contains(&name.as_ref()) {
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decoded(name)?, decoded(value)?);
+            if !known.contains(&name.as_str()) {
                 return Err(Fault::bad(match known {
                     [] => format!("there is no parameter {name:?}"),
                     known => format!("there is no parameter {name:?}; {} are", known.join(", ")),
                 }));
             }
-            if pairs.iter().any(|(other, _)| *other == name) {
+            if name != several && pairs.iter().any(|(other, _)| *other == name) {
                 return Err(Fault::bad(format!("the parameter {name:?} comes twice")));
             }
-            pairs.push((name.into_owned(), value.into_owned()));
+            pairs.push((name, value));
         }
         Ok(Query(pairs))
+    }
+
+    /// All of one that may come more than once.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     /// One as text.
@@ -43,5 +59,50 @@ impl Query {
         let Some(text) = self.text(name) else { return Ok(None) };
         let wrong = |_| Fault::bad(format!("{name} is {text:?}; write {what}"));
         text.parse().map(Some).map_err(wrong)
+    }
+}
+
+/// A name or value as it was before a form encoded it.
+fn decoded(text: &str) -> Result<String, Fault> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    let decoded =
+        decoded.map_err(|_| Fault::bad(format!("the parameter {text:?} is not UTF-8")))?;
+    Ok(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Result<Query, Fault> {
+        let request = http::Request::builder().uri(format!("/x?{text}")).body(()).unwrap();
+        Query::with_several(&request.into_parts().0, &["room", "except"], "room")
+    }
+
+    #[test]
+    fn a_name_is_what_was_encoded_and_never_something_like_it() {
+        for (text, name) in [
+            ("room=caf%C3%A9", "caf\u{e9}"),
+            ("room=a+b", "a b"),
+            ("room=a%2Bb", "a+b"),
+            ("room=a%26except%3D7", "a&except=7"),
+            ("room=%252F", "%2F"),
+            ("room=a=b", "a=b"),
+            ("room", ""),
+            ("&room=a&", "a"),
+        ] {
+            assert_eq!(query(text).unwrap().text("room"), Some(name), "{text}");
+        }
+        assert!(query("room=%ff").is_err());
+        assert!(query("%ff=x").is_err());
+    }
+
+    #[test]
+    fn one_may_come_more_than_once_and_no_other() {
+        let several = query("room=a&except=1&room=b").unwrap();
+        assert_eq!(several.all("room").collect::<Vec<_>>(), ["a", "b"]);
+        assert!(query("except=1&except=1").is_err());
+        assert!(query("rooms=a").is_err());
     }
 }

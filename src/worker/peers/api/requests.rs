@@ -4,17 +4,16 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer::{Fault, fault, raw, reply, told};
+use super::message::{closing, except, message};
 use super::query::Query;
 use super::route::{Name, Route};
-use super::{OPEN_API, metrics, readiness};
+use super::{OPEN_API, metrics, readiness, rooms};
 use crate::api::{HttpResponse, Message, Opcode, Verdict};
-use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::worker::peers::Peers;
 
@@ -64,6 +63,12 @@ pub(super) async fn answer(
         Name::Close => close(worker, &route, parts).await,
         Name::Batch => batch(worker, body).await,
         Name::Broadcast => broadcast(worker, parts, body),
+        Name::Publish => rooms::publish(worker, parts, body).await,
+        Name::UserInfo => rooms::user_info(worker, &route, parts).await,
+        Name::UserPush => rooms::push_user(worker, &route, parts, body).await,
+        Name::UserClose => rooms::close_user(worker, &route, parts).await,
+        Name::Rooms => rooms::rooms(worker, parts).await,
+        Name::Members => rooms::members(worker, &route, parts).await,
     };
     done.unwrap_or_else(fault)
 }
@@ -74,23 +79,8 @@ fn client(route: &Route) -> Result<Fd, Fault> {
     number.ok_or_else(|| Fault::bad("the path names no client number"))
 }
 
-/// The message that a body is: binary where its type says so, else text.
-fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
-    let kind = parts.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
-    let is_binary = kind.is_some_and(|kind| kind.starts_with(b"application/octet-stream"));
-    if is_binary {
-        return Ok(Message { opcode: Opcode::Binary, data: body });
-    }
-    match std::str::from_utf8(&body) {
-        Ok(_) => Ok(Message { opcode: Opcode::Text, data: body }),
-        Err(_) => Err(Fault::bad(
-            "a text message must be UTF-8; a binary one has Content-Type: application/octet-stream",
-        )),
-    }
-}
-
 async fn info(worker: &Rc<Peers>, route: &Route) -> Result<HttpResponse, Fault> {
-    match worker.info_told(client(route)?).await {
+    match worker.info_asking(client(route)?).answer().await {
         Ok(Some(info)) => Ok(reply(200, &json!(info))),
         Ok(None) => Err(Fault::Verdict(Verdict::Gone)),
         // To ask again does no harm.
@@ -111,15 +101,7 @@ async fn push(
 
 async fn close(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
     let (fd, query) = (client(route)?, Query::of(parts, &["code", "reason"])?);
-    let code = query.get("code", "1000 to 1003, 1007 to 1014 or 3000 to 4999")?.unwrap_or(1000);
-    if !code_may_be_sent(code) {
-        let right = "use 1000 to 1003, 1007 to 1014 or 3000 to 4999";
-        return Err(Fault::bad(format!("code {code} may not be sent: {right}")));
-    }
-    let reason = query.text("reason").unwrap_or_default();
-    if reason.len() > REASON_BYTES_MAX {
-        return Err(Fault::bad(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
-    }
+    let (code, reason) = closing(&query)?;
     Ok(told(worker.close_told(fd, code, reason).await))
 }
 
@@ -163,9 +145,7 @@ impl Item {
 }
 
 fn broadcast(worker: &Rc<Peers>, parts: &Parts, body: Bytes) -> Result<HttpResponse, Fault> {
-    let except = Query::of(parts, &["except"])?.get::<u64>("except", "a client number")?;
-    let except = except.map(Fd::try_from).transpose();
-    let except = except.map_err(|_| Fault::bad("except names no client number"))?;
+    let except = except(&Query::of(parts, &["except"])?)?;
     match worker.broadcast_all(message(parts, body)?, except) {
         // The clients of this worker had it: whoever repeats this would tell them twice.
         Verdict::Full => Err(Fault::Verdict(Verdict::Unknown)),

@@ -31,6 +31,18 @@ pub(super) enum Name {
     Batch,
     /// A message to every client.
     Broadcast,
+    /// A message to the members of rooms.
+    Publish,
+    /// The connections of a user.
+    UserInfo,
+    /// A message to a user.
+    UserPush,
+    /// The end of a user's connections.
+    UserClose,
+    /// A page of the rooms.
+    Rooms,
+    /// A page of the members of a room.
+    Members,
 }
 
 /// A path and method.
@@ -72,6 +84,12 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     delete("/v1/connections/{fd}", Name::Close),
     post("/v1/push", Name::Batch),
     post("/v1/broadcast", Name::Broadcast),
+    post("/v1/publish", Name::Publish),
+    get("/v1/uids/{uid}", Name::UserInfo, READ),
+    post("/v1/uids/{uid}", Name::UserPush),
+    delete("/v1/uids/{uid}", Name::UserClose),
+    get("/v1/rooms", Name::Rooms, READ),
+    get("/v1/rooms/{room}/members", Name::Members, READ),
 ];
 
 /// What a request asks.
@@ -137,6 +155,11 @@ mod tests {
         assert_eq!(find("GET", "/v1/connections"), found(Name::Connections, ""));
         assert_eq!(find("DELETE", "/v1/connections/12"), found(Name::Close, "12"));
         assert_eq!(find("GET", "/v1/connections/a%2Fb"), found(Name::Info, "a/b"));
+        assert_eq!(find("GET", "/v1/rooms/a%2Fb/members"), found(Name::Members, "a/b"));
+        assert_eq!(find("GET", "/v1/rooms/a+%C3%A9/members"), found(Name::Members, "a+\u{e9}"));
+        assert_eq!(find("GET", "/v1/rooms/%2525/members"), found(Name::Members, "%25"));
+        assert_eq!(find("GET", "/v1/rooms/a/b/members"), Err(Fault::NotFound));
+        assert_eq!(find("GET", "/v1/rooms//members"), Err(Fault::NotFound));
         assert_eq!(find("GET", "/v1/connections/"), Err(Fault::NotFound));
         assert_eq!(find("GET", "/v1/connections/1/2"), Err(Fault::NotFound));
         assert!(matches!(find("GET", "/v1/connections/%ff"), Err(Fault::Bad(_))));

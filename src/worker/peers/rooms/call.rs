@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Publish, TOPICS_MAX, Tally, Topic};
+use super::whom::{Whom, union_of};
+use crate::api::rooms::{Act, Call, Publish, TOPICS_MAX, Tally, Topic};
 use crate::api::{LocalFuture, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
@@ -14,35 +15,9 @@ use crate::ipc::messages::{Origin, PassId, Reach, RequestId, WorkerToManager, Wo
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::clients::broadcast_buffer::Shared;
-use crate::worker::clients::connection::{Connection, Stage};
-use crate::worker::clients::key::Key;
-use crate::worker::clients::rooms::table::RoomMember;
+use crate::worker::clients::connection::Stage;
 use crate::worker::moving::deferred::DeferredSend;
 use crate::worker::peers::Peers;
-
-/// Members in one message of a list.
-const PART: usize = 128;
-
-/// Which members of a topic are meant.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::worker) struct Whom<'a> {
-    /// Not this one; 0: nobody.
-    pub except: u64,
-    /// These alone; empty: all.
-    pub only: &'a [u64],
-    /// A handler of ours asks, whose messages to those that are not ours yet have to wait.
-    pub ours_alone: bool,
-}
-
-impl Whom<'_> {
-    fn is(&self, connection: &Connection) -> bool {
-        if self.ours_alone && connection.arriving {
-            return false;
-        }
-        let fd = connection.fd.map_or(0, Fd::as_u64);
-        fd != self.except && (self.only.is_empty() || self.only.contains(&fd))
-    }
-}
 
 /// How many members were reached, and how many were not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,7 +65,12 @@ impl Peers {
     }
 
     /// Asks the members of some topics for something, wherever they are.
-    fn ask_all(self: &Rc<Self>, call: Call, body: &Bytes, gather: Option<RequestId>) -> Verdict {
+    pub(super) fn ask_all(
+        self: &Rc<Self>,
+        call: Call,
+        body: &Bytes,
+        gather: Option<RequestId>,
+    ) -> Verdict {
         // What asks changes nothing, so it need not wait until a connection is ours for everybody.
         let waits = matches!(call.act, Act::Publish(_) | Act::Close { .. });
         let whom = Whom { except: call.except, only: &[], ours_alone: waits };
@@ -99,15 +79,22 @@ impl Peers {
         if let Some(id) = gather {
             self.gathered(id, |it| it.asked(1, 0, false));
             match call.act {
-                Act::List => {
-                    let members = self.list_here(&call.topics, whom);
+                Act::List { after, limit } => {
+                    let members = self.list_here(&call.topics, whom, after, limit);
                     self.gathered(id, |it| it.listed(members, true));
+                }
+                Act::Rooms { limit } => {
+                    let (peers, after) = (self.clone(), body.clone());
+                    tokio::task::spawn_local(async move {
+                        let rooms = peers.rooms_here(&after, limit).await;
+                        peers.gathered(id, |it| it.named(rooms, true));
+                    });
                 }
                 _ => self.gathered(id, |it| it.counted(counted.queued, counted.full)),
             }
         }
         if waits && self.rooms.has_arrivals.get() {
-            self.park_call(&call, body, id);
+            self.defer_call(&call, body, id);
         }
         self.send_call(id, call, body)
     }
@@ -131,7 +118,7 @@ impl Peers {
 
     /// Keeps it for those that are not ours yet, until they are. Those for which we have not
     /// answered yet hear of it by the manager.
-    fn park_call(&self, call: &Call, body: &Bytes, id: RequestId) {
+    fn defer_call(&self, call: &Call, body: &Bytes, id: RequestId) {
         let passes: Vec<(PassId, Vec<u64>)> = {
             let transit = self.transit.borrow();
             let deferring = transit.deferring();
@@ -147,7 +134,7 @@ impl Peers {
     }
 
     /// What was kept goes to those that were not ours then, and are members now.
-    pub(in crate::worker) fn unpark_call(
+    pub(in crate::worker) fn send_deferred_call(
         self: &Rc<Self>,
         fds: &[u64],
         call: &Call,
@@ -171,12 +158,14 @@ impl Peers {
     ) -> crate::error::Result<()> {
         let whom = Whom { except: call.except, only, ours_alone: false };
         match call.act {
-            Act::List => {
-                self.tell_list(origin, id, self.list_here(&call.topics, whom));
+            Act::List { after, limit } => {
+                self.tell_list(origin, id, self.list_here(&call.topics, whom, after, limit));
                 return Ok(());
             }
-            Act::Rooms => {
-                self.tell_rooms(origin, id);
+            Act::Rooms { limit } => {
+                // Who moves is with one of the workers that are asked in full.
+                let limit = if only.is_empty() { limit } else { 0 };
+                self.tell_rooms((origin, id), body.into_bytes()?, limit);
                 return Ok(());
             }
             _ => {}
@@ -186,28 +175,6 @@ impl Peers {
             self.say(&WorkerToManager::Tally { origin, id, queued, full });
         }
         Ok(())
-    }
-
-    fn tell_list(&self, origin: Origin, id: RequestId, members: Vec<Member>) {
-        for part in members.chunks(PART) {
-            let part = part.to_vec();
-            self.say(&WorkerToManager::Members { origin, id, part, last: false });
-        }
-        self.say(&WorkerToManager::Members { origin, id, part: Vec::new(), last: true });
-    }
-
-    /// Tells the rooms here, and how many members each has: as many rooms as members are listed.
-    fn tell_rooms(&self, origin: Origin, id: RequestId) {
-        let rooms: Vec<(Topic, u64)> = {
-            let rooms = self.rooms.table.borrow();
-            let named = rooms.topics().filter(|topic| !topic.is_user());
-            let counted = named.map(|topic| (topic.clone(), rooms.members(topic).len() as u64));
-            counted.filter(|(_, count)| *count > 0).take(MEMBERS_MAX).collect()
-        };
-        for part in rooms.chunks(PART) {
-            self.say(&WorkerToManager::Rooms { origin, id, part: part.to_vec(), last: false });
-        }
-        self.say(&WorkerToManager::Rooms { origin, id, part: Vec::new(), last: true });
     }
 
     /// Asks our own members.
@@ -223,9 +190,10 @@ impl Peers {
                     .filter(|key| self.close_here(*key, code, &reason, cause) == Verdict::Queued);
                 Counted { queued: closed.count() as u64, full: 0 }
             }
-            Act::Count | Act::List | Act::Rooms => {
+            Act::Count => {
                 Counted { queued: self.keys_of(&call.topics, whom).len() as u64, full: 0 }
             }
+            Act::List { .. } | Act::Rooms { .. } => Counted::default(),
         }
     }
 
@@ -285,30 +253,6 @@ impl Peers {
         counted
     }
 
-    /// The members that are open and meant, each once.
-    fn keys_of(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Key> {
-        let (rooms, table) = (self.rooms.table.borrow(), self.table.borrow());
-        let union = union_of(topics.iter().map(|topic| rooms.members(topic)));
-        let entries = union.iter().map(|member| table.entry(member.holder));
-        let meant = entries.filter(|(_, it)| it.is_open() && whom.is(it));
-        meant.map(|(key, _)| key).collect()
-    }
-
-    /// The members of some topics, or, of none, every connection that has a user.
-    fn list_here(&self, topics: &[Topic], whom: Whom<'_>) -> Vec<Member> {
-        let keys = match topics {
-            [] => self.keys(|it| it.is_open() && !it.memberships.is_empty()),
-            topics => self.keys_of(topics, whom),
-        };
-        let table = self.table.borrow();
-        let members = keys.into_iter().filter_map(|key| {
-            let connection = table.get(key)?;
-            Some(Member::new(connection.fd?, self.belongings_of(connection).uid))
-        });
-        let members = members.filter(|member| !topics.is_empty() || member.uid.is_some());
-        members.take(MEMBERS_MAX).collect()
-    }
-
     /// As [`publish`](Self::publish), with what became of it everywhere.
     pub(in crate::worker) fn publish_confirmed(
         self: &Rc<Self>,
@@ -337,26 +281,4 @@ impl Peers {
             gather.take().finish().0
         })
     }
-
-    /// The members of a topic, wherever they are.
-    pub(in crate::worker) fn members_everywhere(
-        self: &Rc<Self>,
-        topic: Topic,
-    ) -> LocalFuture<Vec<Member>> {
-        let (question, gather) = self.ask_gather();
-        let call = Call { topics: vec![topic], except: 0, act: Act::List };
-        self.ask_all(call, &Bytes::new(), Some(question.id));
-        Box::pin(async move {
-            question.answer().await;
-            gather.take().finish().1
-        })
-    }
-}
-
-/// Who is a member of any of these, once.
-fn union_of<'a>(rooms: impl Iterator<Item = &'a [RoomMember]>) -> Vec<RoomMember> {
-    let mut union = rooms.collect::<Vec<_>>().concat();
-    union.sort_unstable_by_key(|member| member.holder);
-    union.dedup_by_key(|member| member.holder);
-    union
 }

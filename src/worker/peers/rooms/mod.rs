@@ -2,12 +2,17 @@
 //!
 //! - [`change`]: joins, leaves, binds, sessions and expiry.
 //! - [`call`]: publishes and questions to all members. [`gather`]: their answers.
+//! - [`lists`]: members and rooms in pages, those here; [`pages`]: those of all workers.
+//! - [`whom`]: which members are meant.
 //! - [`presence`]: who is in rooms that have presence.
 
 mod call;
 mod change;
 mod gather;
+mod lists;
+mod pages;
 mod presence;
+mod whom;
 
 use std::rc::Rc;
 
@@ -39,6 +44,9 @@ impl Peers {
             }
             ManagerToWorker::Members { id, part, last } => {
                 self.gathered(id, |it| it.listed(part, last));
+            }
+            ManagerToWorker::Rooms { id, part, last } => {
+                self.gathered(id, |it| it.named(part, last));
             }
             ManagerToWorker::Noted { number } => self.noted(number),
             ManagerToWorker::Presence { room, whole } => self.hear_presence(&room, whole, body)?,

@@ -1,0 +1,287 @@
+//! Does what the reload decides, and tells it what happens.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+
+use super::reload::{Action, Event, Limits, Reload};
+use crate::fd::WorkerId;
+use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
+use crate::ipc::messages::{Generation, ManagerToMaster};
+use crate::manager::Manager;
+use crate::manager::settings::Settings;
+use crate::manager::workers::Phase;
+use crate::sys::clock::monotonic_ms;
+
+/// For a worker to be ready, before it counts as hung.
+pub const BOOT_MS: u64 = 30_000;
+/// For the master to check a new image and configuration.
+const PREPARE_MS: u64 = 60_000;
+/// What a handover may take besides `max_wait_time` for running handlers.
+const HAND_OVER_GRACE_MS: u64 = 15_000;
+
+/// A place to send the verdict to.
+pub type Waiter = oneshot::Sender<ReloadVerdict>;
+
+/// The reload that runs, and who waits for it or for the next.
+pub struct Reloads {
+    generation: Generation,
+    pub current: Option<Reload>,
+    /// A generation our predecessor left unfinished.
+    left_over: Option<(Generation, Option<u16>)>,
+    next_settings: Option<Settings>,
+    waiters: Vec<Waiter>,
+    /// Old workers that have something to give since it came to rest.
+    pub can_give: BTreeSet<WorkerId>,
+    /// Another was asked for while one runs.
+    waiting: bool,
+    next_waiters: Vec<Waiter>,
+    last: Option<ReloadVerdict>,
+}
+
+impl Reloads {
+    /// None yet; the master says which generation serves and whether one is pending.
+    pub fn new(generation: Generation, pending: Option<Generation>) -> Reloads {
+        Reloads {
+            generation,
+            current: None,
+            left_over: pending.map(|generation| (generation, None)),
+            next_settings: None,
+            waiters: Vec::new(),
+            can_give: BTreeSet::new(),
+            waiting: false,
+            next_waiters: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// The generation that serves.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What `status` says.
+    pub fn report(&self) -> ReloadReport {
+        let state = match (&self.current, self.left_over) {
+            (Some(reload), _) => reload.state(),
+            (None, Some(_)) => ReloadState::Spawning,
+            (None, None) => ReloadState::Idle,
+        };
+        ReloadReport { state, waiting: self.waiting, last: self.last.clone() }
+    }
+
+    /// Keeps a failure that came from elsewhere for whoever asks.
+    pub fn note_failure(&mut self, why: &str) {
+        let verdict = ReloadVerdict {
+            generation: self.generation,
+            failure: Some(why.to_owned()),
+            ..ReloadVerdict::default()
+        };
+        self.tell(verdict);
+    }
+
+    /// Whether connections move, or are about to.
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some() || self.left_over.is_some()
+    }
+
+    fn tell(&mut self, verdict: ReloadVerdict) {
+        for waiter in self.waiters.drain(..) {
+            // A command that has given up waits no more.
+            let _ = waiter.send(verdict.clone());
+        }
+        self.last = Some(verdict);
+    }
+}
+
+impl Manager {
+    /// Reloads, now or after the one that runs. The verdict goes to `waiter`.
+    pub fn request_reload(&mut self, waiter: Option<Waiter>) {
+        if self.stopping {
+            self.reloads.waiters.extend(waiter);
+            self.reloads.note_failure("The server stops.");
+        } else if self.reloads.is_busy() {
+            self.reloads.waiting = true;
+            self.reloads.next_waiters.extend(waiter);
+        } else {
+            self.reloads.waiters.extend(waiter);
+            self.begin_reload();
+        }
+    }
+
+    /// Sends the verdict of the reload that runs, or else of the last, or else of the next.
+    pub fn await_reload(&mut self, waiter: Waiter) {
+        match &self.reloads.last {
+            Some(last) if !self.reloads.is_busy() => {
+                // A command that has given up waits no more.
+                let _ = waiter.send(last.clone());
+            }
+            _ => {
+                self.reloads.waiters.push(waiter);
+                self.begin_awaited();
+            }
+        }
+    }
+
+    /// Who waits though nothing runs had asked a manager that died before it could begin.
+    pub fn begin_awaited(&mut self) {
+        let idle = !self.reloads.is_busy() && self.owners_due_at.is_none();
+        if idle && !self.reloads.waiters.is_empty() {
+            self.request_reload(None);
+        }
+    }
+
+    fn begin_reload(&mut self) {
+        tracing::info!(generation = self.reloads.generation, "a reload begins");
+        let (limits, now) = (self.limits(), monotonic_ms());
+        let (reload, actions) = Reload::begin(self.of_generation(|g, now| g == now), limits, now);
+        self.reloads.current = Some(reload);
+        // Until something moves they have long ended.
+        self.end_direct();
+        self.act(actions);
+    }
+
+    /// The workers of some generations that are not on their way out, and whether each is ready.
+    fn of_generation(
+        &self,
+        wanted: impl Fn(Generation, Generation) -> bool,
+    ) -> Vec<(WorkerId, bool)> {
+        let serving = self.reloads.generation;
+        let wanted = self.workers.iter().filter(|worker| {
+            wanted(worker.record.generation, serving)
+                && !matches!(worker.phase, Phase::Draining { .. })
+        });
+        wanted.map(|worker| (worker.id(), worker.is_ready())).collect()
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            prepare_ms: PREPARE_MS,
+            boot_ms: BOOT_MS,
+            hand_over_ms: self.settings.max_wait_ms + HAND_OVER_GRACE_MS,
+        }
+    }
+
+    /// The master is ready to spawn a new generation.
+    pub fn on_prepared(&mut self, generation: Generation, config: &str, worker_num: u16) {
+        match Settings::from_json(config) {
+            Ok(settings) => self.reloads.next_settings = Some(settings),
+            Err(error) => {
+                // The master has resolved it with the same code: only a bug leads here.
+                tracing::error!(%error, "the new configuration cannot be read");
+            }
+        }
+        if let Some(left_over) = &mut self.reloads.left_over {
+            *left_over = (generation, Some(worker_num));
+            return;
+        }
+        self.reload_event(Event::Prepared { generation, worker_num });
+    }
+
+    /// Goes on with what our predecessor had begun, once we know who owns what.
+    pub fn resume_reload(&mut self) {
+        let Some((generation, worker_num)) = self.reloads.left_over.take() else { return };
+        tracing::info!(generation, "going on with the reload of the last manager");
+        let old = self.of_generation(|g, serving| g == serving);
+        let new = self.of_generation(|g, _| g == generation);
+        let limits = self.limits();
+        let worker_num = worker_num.unwrap_or(self.state.worker_num);
+        let now = monotonic_ms();
+        let (reload, actions) = Reload::resume(generation, worker_num, old, new, limits, now);
+        self.reloads.current = Some(reload);
+        self.act(actions);
+    }
+
+    /// Ends whatever runs or waits.
+    pub fn cancel_reloads(&mut self, why: &str) {
+        let next = std::mem::take(&mut self.reloads.next_waiters);
+        self.reloads.waiters.extend(next);
+        self.reloads.waiting = false;
+        self.reloads.left_over = None;
+        // A pass that is under way ends by itself.
+        self.reloads.current = None;
+        self.passes.cancel_next();
+        if !self.reloads.waiters.is_empty() {
+            self.reloads.note_failure(why);
+        }
+    }
+
+    /// Tells the reload, if one runs, what has happened.
+    pub fn reload_event(&mut self, event: Event) {
+        let Some(reload) = &mut self.reloads.current else { return };
+        let actions = reload.on(event, monotonic_ms());
+        self.act(actions);
+    }
+
+    pub fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            tracing::debug!(?action, "reload");
+            match action {
+                Action::Prepare => self.master.send(&ManagerToMaster::Prepare),
+                Action::Spawn(slot) => self.master.send(&ManagerToMaster::Spawn(slot)),
+                Action::Abort => self.master.send(&ManagerToMaster::Abort),
+                Action::Commit { worker_num } => self.commit(worker_num),
+                Action::HandOver { from, to } => self.hand_over(from, to),
+                Action::Give { from, to } => {
+                    let steps = self.passes.begin(from, to);
+                    self.carry_out(steps);
+                }
+                Action::Flip { from, to, stay } => {
+                    self.router.hand_over(from, to, stay);
+                    self.router.serve(to);
+                }
+                Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
+                Action::Drain(id) => self.drain(id),
+                Action::Finished(verdict) => self.finish(verdict),
+            }
+        }
+    }
+
+    fn commit(&mut self, worker_num: u16) {
+        self.master.send(&ManagerToMaster::Commit);
+        if let Some(settings) = self.reloads.next_settings.take() {
+            self.settings = settings;
+        }
+        // The master will say the same; whoever asks for the status meanwhile is told already.
+        self.state.worker_num = worker_num;
+        self.router.resize(worker_num);
+        for worker in self.workers.iter() {
+            worker.worker_num(worker_num);
+        }
+        // New slots had nobody to take over from.
+        let heirs: Vec<WorkerId> =
+            self.of_generation(|g, serving| g > serving).into_iter().map(|(id, _)| id).collect();
+        for id in heirs {
+            self.router.serve(id);
+        }
+    }
+
+    fn finish(&mut self, verdict: ReloadVerdict) {
+        self.passes.cancel_next();
+        match self.reloads.current.take() {
+            Some(reload) if reload.follows() => self.followed(&reload, &verdict),
+            _ => self.reloaded(verdict),
+        }
+        if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
+            self.reloads.waiters = std::mem::take(&mut self.reloads.next_waiters);
+            self.begin_reload();
+        } else {
+            self.begin_awaited();
+            self.follow();
+        }
+    }
+
+    fn reloaded(&mut self, mut verdict: ReloadVerdict) {
+        self.reloads.next_settings = None;
+        if verdict.failure.is_some() {
+            verdict.generation = self.reloads.generation;
+        }
+        self.reloads.generation = verdict.generation;
+        self.state.generation = verdict.generation;
+        let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
+        tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
+        self.count_reload(&verdict);
+        self.kill_oldest();
+        self.reloads.tell(verdict);
+    }
+}

@@ -1,0 +1,88 @@
+//! Who owns what, as a new manager learns it: the workers introduce themselves, once.
+
+use super::Manager;
+use super::workers::{Phase, WorkerHandle};
+use crate::error::{Error, Result};
+use crate::fd::WorkerId;
+
+/// The longest that a new manager waits to hear who owns what, in milliseconds.
+pub const WAIT_MS: u64 = 1000;
+/// Ranges of numbers that one worker tells a manager: one for each client that came from elsewhere
+/// and a few for each lease.
+const RANGES_MAX: usize = 1 << 18;
+
+impl Manager {
+    /// A worker says which clients it has of others' numbers. It is believed once, by a manager
+    /// that is new: nobody else could tell it. From then on the manager knows what moved.
+    pub fn on_owns(
+        &mut self,
+        id: WorkerId,
+        manager: u32,
+        ranges: &[(u64, u64)],
+        last: bool,
+    ) -> Result<()> {
+        let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
+            // It was said to a manager that died.
+            return Ok(());
+        };
+        if !worker.may_claim && !ranges.is_empty() {
+            let count = ranges.len();
+            tracing::error!(worker = %id, count, "claims clients that it was not given");
+            return Ok(());
+        }
+        worker.ranges_told += ranges.len();
+        if worker.ranges_told > RANGES_MAX {
+            return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
+        }
+        self.router.owns(id, ranges);
+        if last {
+            (worker.introduced, worker.may_claim) = (true, false);
+            self.resolve_passes();
+            self.check_owners_known();
+        }
+        Ok(())
+    }
+
+    /// Whether a worker may say what so many of its clients are in the midst of.
+    pub fn believes(&mut self, id: WorkerId, manager: u32, count: usize) -> bool {
+        let Some(worker) = self.workers.get_mut(id).filter(|it| it.may_claim) else {
+            return false;
+        };
+        worker.ranges_told += count;
+        manager == self.epoch && worker.ranges_told <= RANGES_MAX
+    }
+
+    /// Ends the wait of a successor once every worker that may have clients has said what it
+    /// owns.
+    pub fn check_owners_known(&mut self) {
+        if self.owners_due_at.is_none() || !self.passes.has_inherited_nothing() {
+            return;
+        }
+        let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
+        let all_here = (0..self.state.worker_num)
+            .all(|slot| self.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
+        if all_here && self.workers.iter().all(known) {
+            self.owners_known();
+        }
+    }
+
+    pub fn owners_known(&mut self) {
+        self.owners_due_at = None;
+        self.direct.links_known();
+        let steps = self.passes.settle_all();
+        self.carry_out(steps);
+        self.spread_all_presence();
+        self.resume_reload();
+        if std::mem::take(&mut self.begin_with_reload) {
+            self.request_reload(None);
+        }
+        self.begin_awaited();
+        let draining = |w: &&WorkerHandle| matches!(w.phase, Phase::Draining { .. });
+        let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
+        for id in left {
+            // Our predecessor may have died before it told them, or between two of their batches.
+            self.drain(id);
+            self.on_can_give(id);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What workers say, and who does what is asked.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tokio::sync::Semaphore;
+
+use super::listing::Page;
+use super::relay::message::{Address, Reply, Routed, Wide};
+use super::{Manager, Shared};
+use crate::error::{Error, Result};
+use crate::fd::WorkerId;
+use crate::ipc::PACKET_BYTES_MAX;
+use crate::ipc::link::{Arrival, Link};
+use crate::ipc::messages::{ManagerToMaster, Origin, WorkerToManager};
+use crate::ipc::packet::{Body, Frames};
+use crate::ipc::scoreboard::Counter;
+
+/// After so many bytes of one worker the others, and whoever asks on the control socket, get their
+/// turn: about a millisecond of small pushes.
+const TURN_BYTES: usize = 64 * 1024;
+/// What a packet costs besides its bytes.
+const PACKET_COST: usize = 8 * 1024;
+/// Packets of a worker that has ended: more than the kernel queues.
+const LAST_PACKETS_MAX: usize = 1024;
+
+/// Reads a worker's link until its end, a few packets at a time, so that all get their turn.
+/// Nothing is read while the answers to what was read before pile up.
+pub async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
+    let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+    loop {
+        link.room().await;
+        drop(lists.acquire().await);
+        let mut arrival = match link.receive(&mut buffer).await {
+            Ok(Some(arrival)) => arrival,
+            // The master will tell how it ended.
+            Ok(None) => return,
+            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
+        };
+        let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
+        match read {
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => {}
+            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
+        }
+    }
+}
+
+impl Manager {
+    /// A packet of a worker.
+    pub fn on_packet(
+        &mut self,
+        from: WorkerId,
+        packet: &[u8],
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let mut frames = Frames::new(packet)?;
+        if frames.id != from {
+            self.row.add(Counter::StalePackets, 1);
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<WorkerToManager>(&mut fds)? {
+            self.on_message(from, frame.message, frame.body, &mut fds)?;
+        }
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.tell_refused();
+        }
+        Ok(())
+    }
+
+    /// The answer to what was routed, or a question for a list.
+    fn on_answer(&mut self, from: WorkerId, message: WorkerToManager) {
+        match message {
+            WorkerToManager::Verdict { origin, id, verdict } => {
+                self.answer(origin, id, Reply::Verdict(verdict));
+            }
+            WorkerToManager::InfoAnswer { origin, id, info } => {
+                self.answer(origin, id, Reply::Info(Box::new(info)));
+            }
+            WorkerToManager::List { id } => self.list(from, id, Page::All),
+            WorkerToManager::ListPage { id, after, limit } => {
+                self.list(from, id, Page::Above { after, limit: usize::from(limit) });
+            }
+            WorkerToManager::ListSlow { id, limit } => self.answer_slow(from, id, limit),
+            WorkerToManager::SlowAnswer { id, part } => {
+                self.answer(Origin::Control, id, Reply::Slow(part));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        from: WorkerId,
+        message: WorkerToManager,
+        body: Body<'_>,
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<()> {
+        let origin = Origin::Worker(from);
+        match message {
+            WorkerToManager::Push { id, fd, opcode } => {
+                self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
+            }
+            WorkerToManager::Close { id, fd, code } => {
+                self.deliver(Address::Client(fd), Routed::Close { origin, id, code }, body);
+            }
+            WorkerToManager::Protect { id, fd, on } => {
+                self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);
+            }
+            WorkerToManager::Info { id, fd } => {
+                self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
+            }
+            WorkerToManager::WorkerMessage { to } => self.deliver_to_slot(from, to, body),
+            WorkerToManager::Broadcast { opcode, except } => {
+                self.spread(Wide::broadcast(Some(from), opcode, except), body);
+            }
+            message @ (WorkerToManager::Change { .. }
+            | WorkerToManager::Call { .. }
+            | WorkerToManager::Tally { .. }
+            | WorkerToManager::Members { .. }
+            | WorkerToManager::Rooms { .. }
+            | WorkerToManager::Present { .. }
+            | WorkerToManager::PresenceOf { .. }
+            | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body),
+            message @ (WorkerToManager::Verdict { .. }
+            | WorkerToManager::InfoAnswer { .. }
+            | WorkerToManager::List { .. }
+            | WorkerToManager::ListPage { .. }
+            | WorkerToManager::ListSlow { .. }
+            | WorkerToManager::SlowAnswer { .. }) => self.on_answer(from, message),
+            WorkerToManager::Alive(number) => self.on_alive(from, number),
+            WorkerToManager::Owns { manager, ranges, last } => {
+                self.on_owns(from, manager, &ranges, last)?;
+            }
+            WorkerToManager::Moving { pass, fds: numbers } => {
+                self.on_moving(from, pass, numbers, body, std::mem::take(fds));
+            }
+            WorkerToManager::Stays { fds } => self.on_stays(from, fds),
+            WorkerToManager::Gave { pass, left } => self.on_gave(from, pass, left),
+            WorkerToManager::Gives { manager, pass, fds } => {
+                self.on_gives(from, manager, pass, fds)
+            }
+            WorkerToManager::Holds { manager, pass, from: source, fds, answered } => {
+                self.on_holds(from, manager, (pass, source), fds, answered);
+            }
+            WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
+            WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
+            WorkerToManager::Through { link } => self.on_through(from, link),
+            WorkerToManager::Indirect { link } => self.on_indirect(from, link),
+            WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
+            WorkerToManager::CanGive => self.on_can_give(from),
+            WorkerToManager::Adopted { pass, fds } => self.on_adopted(from, pass, &fds),
+            WorkerToManager::TickDue { id, name, period_ms } => {
+                self.on_tick_due(from, id, &name, period_ms)?;
+            }
+            WorkerToManager::Drained => self.on_drained(from),
+        }
+        Ok(())
+    }
+
+    fn on_drained(&mut self, from: WorkerId) {
+        tracing::debug!(worker = %from, "the worker has no connections left");
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.part();
+        }
+    }
+
+    /// Packets of a worker; then what they are to bring about goes on its way. True if there may
+    /// be more.
+    fn on_packets(
+        &mut self,
+        link: &Link,
+        buffer: &mut [u8],
+        arrival: &mut Arrival,
+    ) -> Result<bool> {
+        self.workers.begin_turn();
+        let more = self.take_packets(link, buffer, arrival);
+        self.workers.end_turn();
+        more
+    }
+
+    /// A packet of a worker, alone if it was waited for, else with those that came meanwhile, at
+    /// most a turn's. True if there may be more than that.
+    fn take_packets(
+        &mut self,
+        link: &Link,
+        buffer: &mut [u8],
+        arrival: &mut Arrival,
+    ) -> Result<bool> {
+        let mut turn = 0;
+        loop {
+            let fds = std::mem::take(&mut arrival.fds);
+            self.on_packet(link.id(), &buffer[..arrival.len], fds)?;
+            turn += arrival.len + PACKET_COST;
+            if arrival.waited || turn >= TURN_BYTES {
+                return Ok(!arrival.waited);
+            }
+            // An end or an error comes again when it is received the usual way.
+            let Ok(Some(next)) = link.receive_more(buffer) else { return Ok(false) };
+            *arrival = next;
+        }
+    }
+
+    /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
+    /// fresh one is the cure.
+    fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
+        tracing::error!(worker = %id, %error, "a worker broke the protocol: it is replaced");
+        self.master.send(&ManagerToMaster::Kill(id));
+    }
+
+    /// Reads what is left in the link of a worker that has ended. Who kept a copy of its end may
+    /// go on writing, and is not followed.
+    pub fn drain_link(&mut self, id: WorkerId) {
+        let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
+            return;
+        };
+        let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
+        for _ in 0..LAST_PACKETS_MAX {
+            let Ok(Some(arrival)) = link.try_receive(&mut buffer) else { return };
+            if let Err(error) = self.on_packet(id, &buffer[..arrival.len], arrival.fds) {
+                tracing::warn!(worker = %id, %error, "the last words of a worker are garbled");
+                return;
+            }
+        }
+    }
+}

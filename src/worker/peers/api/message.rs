@@ -1,0 +1,46 @@
+//! The message that a request brings, whom it leaves out, and with what a close is to be told.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+
+use super::answer::Fault;
+use super::query::Query;
+use crate::api::{Message, Opcode};
+use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
+use crate::fd::Fd;
+
+/// The message that a body is: binary where its type says so, else text.
+pub(super) fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
+    let kind = parts.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let is_binary = kind.is_some_and(|kind| kind.starts_with(b"application/octet-stream"));
+    if is_binary {
+        return Ok(Message { opcode: Opcode::Binary, data: body });
+    }
+    match std::str::from_utf8(&body) {
+        Ok(_) => Ok(Message { opcode: Opcode::Text, data: body }),
+        Err(_) => Err(Fault::bad(
+            "a text message must be UTF-8; a binary one has Content-Type: application/octet-stream",
+        )),
+    }
+}
+
+/// With what a close is to be told.
+pub(super) fn closing(query: &Query) -> Result<(u16, &str), Fault> {
+    let code = query.get("code", "1000 to 1003, 1007 to 1014 or 3000 to 4999")?.unwrap_or(1000);
+    if !code_may_be_sent(code) {
+        let right = "use 1000 to 1003, 1007 to 1014 or 3000 to 4999";
+        return Err(Fault::bad(format!("code {code} may not be sent: {right}")));
+    }
+    let reason = query.text("reason").unwrap_or_default();
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(Fault::bad(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
+    }
+    Ok((code, reason))
+}
+
+/// The client that a message is not for.
+pub(super) fn except(query: &Query) -> Result<Option<Fd>, Fault> {
+    let except = query.get::<u64>("except", "a client number")?.map(Fd::try_from).transpose();
+    except.map_err(|_| Fault::bad("except names no client number"))
+}
