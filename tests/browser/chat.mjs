@@ -47,7 +47,7 @@ try {
   await sayMarkup(ada, bob);
   await sayLinks(ada, bob);
   await enterAnotherRoom(ada, bob);
-  await loadAnew(ada);
+  await loadAnew(ada, bob);
   if (options.screenshot) await ada.page.screenshot({ path: options.screenshot });
   if (options.reload) await surviveReload(ada, bob);
   if (options.kill) await surviveKill(ada, bob);
@@ -146,12 +146,17 @@ async function enterAnotherRoom(ada, bob) {
   check(await shows(ada, "with the cats") === 0, "a message left its room");
 }
 
-async function loadAnew(tab) {
-  await tab.page.reload();
-  await connected(tab.page);
-  await tab.page.locator(".message.mine", { hasText: "in the lobby?" }).waitFor();
-  check(await shows(tab, "in the lobby?") === 1, "a message is shown twice");
-  Object.assign(tab, await place(tab.page));
+// Again where it comes to the other's worker, since they are to be on two.
+async function loadAnew(tab, other) {
+  for (let time = 0; time < Number(options.tabs); time += 1) {
+    await tab.page.reload();
+    await connected(tab.page);
+    await tab.page.locator(".message.mine", { hasText: "in the lobby?" }).waitFor();
+    check(await shows(tab, "in the lobby?") === 1, "a message is shown twice");
+    Object.assign(tab, await place(tab.page));
+    if (tab.worker !== other.worker) return;
+  }
+  throw new Error(`loaded anew ${options.tabs} times, always on worker ${other.worker}`);
 }
 
 async function surviveReload(ada, bob) {
