@@ -78,6 +78,11 @@ const CIRCLES: &[(&[&str], &str)] = &[
     (
         &[
             "manager/broadcast",
+            "manager/cluster/presence",
+            "manager/cluster/single",
+            "manager/cluster/told",
+            "manager/cluster/topics",
+            "manager/cluster/wide",
             "manager/direct",
             "manager/gathering",
             "manager/hold",
@@ -98,6 +103,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
     (
         &[
             "master/apps",
+            "master/courier_handle",
             "master/drain",
             "master/launch",
             "master/lease",
