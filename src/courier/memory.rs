@@ -21,7 +21,7 @@ struct Shared {
     /// Whether what is published reaches nobody, though all seems well.
     is_deaf: Cell<bool>,
     last_session: Cell<u64>,
-    sessions: RefCell<BTreeMap<u64, (Arc<Inbox>, BTreeSet<String>)>>,
+    sessions: RefCell<BTreeMap<u64, Subscriber>>,
     /// By key: owner and record. They end when a test says so.
     leases: RefCell<BTreeMap<String, (String, Vec<u8>)>>,
     numbers: RefCell<BTreeMap<String, BTreeMap<u8, u64>>>,
@@ -47,6 +47,9 @@ impl MemoryEngine {
         sessions.values().flat_map(|(_, channels)| channels.iter().cloned()).collect()
     }
 }
+
+/// Where what is published goes, and on which channels.
+type Subscriber = (Arc<Inbox>, BTreeSet<String>);
 
 struct MemorySession {
     engine: MemoryEngine,
