@@ -379,18 +379,6 @@ impl Manager {
         self.check_owners_known();
     }
 
-    /// What a worker owned is gone.
-    fn forget(&mut self, id: WorkerId) {
-        self.router.forget(id);
-        self.interest.forget(id);
-        let successor = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
-        if let Some(successor) = successor.map(|w| w.id()).max_by_key(|successor| successor.epoch)
-            && self.router.serving_here(id.slot).is_none()
-        {
-            self.router.serve(successor);
-        }
-    }
-
     fn on_stopping(&mut self, mode: crate::ipc::messages::StopMode) {
         tracing::info!(?mode, "the server stops");
         self.stopping = true;

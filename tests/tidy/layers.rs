@@ -73,6 +73,22 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a reload begins passes, the end of a pass is an event of the reload, and both go on when \
          a new manager knows who owns what",
     ),
+    (
+        &["manager/cluster/presence", "manager/cluster/topics", "manager/relay/rooms"],
+        "what workers say of rooms goes to other nodes, and what those say goes to workers",
+    ),
+    (
+        &["manager/cluster/single", "manager/relay/switch"],
+        "a message for a client of another node leaves, and one from there arrives",
+    ),
+    (
+        &["manager/cluster/wide", "manager/gathering"],
+        "a command asks other nodes as well, and a question of theirs is asked here",
+    ),
+    (
+        &["master/courier_handle", "master/start"],
+        "a start waits for the courier, which says when the server may serve",
+    ),
 ];
 
 /// The files of `src` without tests, by module path: `worker/clients/table`. The path of a
