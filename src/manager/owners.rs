@@ -71,7 +71,9 @@ impl Manager {
         self.direct.links_known();
         let steps = self.passes.settle_all();
         self.carry_out(steps);
+        self.tell_topics_whole();
         self.spread_all_presence();
+        self.resync_presence();
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);

@@ -18,7 +18,7 @@ use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
-use crate::manager::relay::message::Wide;
+use crate::manager::relay::message::{Reply, Wide};
 
 /// For the workers of this node to answer a call of another node, which waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -148,17 +148,12 @@ impl Manager {
 
     pub(super) fn on_node_members(&mut self, id: u64, part: Vec<Member>) {
         let Some((origin, id)) = self.caller(id) else { return };
-        self.answer(
-            origin,
-            id,
-            crate::manager::relay::message::Reply::Members { part, last: false },
-        );
+        self.answer(origin, id, Reply::Members { part, last: false });
     }
 
     pub(super) fn on_node_rooms(&mut self, id: u64, part: Vec<(Topic, u64)>) {
-        if let Some((Origin::Control, id)) = self.caller(id) {
-            self.gathered(id, |it| it.named(part, false));
-        }
+        let Some((origin, id)) = self.caller(id) else { return };
+        self.answer(origin, id, Reply::Rooms { part, last: false });
     }
 
     /// Who has called under a number of ours.
