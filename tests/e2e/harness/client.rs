@@ -71,15 +71,18 @@ impl Client {
         }
     }
 
-    /// The next data message or close frame; pings are answered on the way.
+    /// The next data message or close frame; pings are answered on the way, and lengthen no wait.
     pub async fn next(&mut self) -> Result<Message, Error> {
-        loop {
-            match soon("a message", self.stream.next()).await {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(result) => return result,
-                None => return Err(Error::ConnectionClosed),
+        let next = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(result) => return result,
+                    None => return Err(Error::ConnectionClosed),
+                }
             }
-        }
+        };
+        soon("a message", next).await
     }
 
     /// The next frame of any kind, however long it takes.
