@@ -70,7 +70,8 @@ async fn a_master_that_dies_takes_the_courier_along_which_says_good_bye() {
 #[tokio::test]
 async fn a_node_starts_alone_without_the_engine_if_it_knows_its_numbers_and_else_not_at_all() {
     let mut engine = Engine::start().await;
-    let mut server = node(&engine, 3).start().await;
+    // Numbers only grow within a slot, so there is one.
+    let mut server = node(&engine, 3).set("worker_num", 1).start().await;
     let before = server.client().await.who().await.fd;
     assert_eq!(server.wsd(["stop"]).await.code, Some(0));
     engine.kill();
