@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use wsd::api::rooms::PresenceEvent;
 use wsd::api::{
     Accept, Context, Frame, Handle, Handshake, HttpRequest, HttpResponse, Message, Refuse,
@@ -24,7 +25,8 @@ use wsd::close::Close;
 use wsd::fd::{Fd, Slot};
 use wsd::ipc::messages::{Hello, ProbeToMaster};
 
-fn main() -> ExitCode {
+/// Serves, as both builds do.
+pub fn main() -> ExitCode {
     misbehave();
     wsd::Server::new()
         .before_privilege_drop(read_secret)
@@ -42,6 +44,22 @@ fn main() -> ExitCode {
         })
         .on_worker_message(worker_message)
         .run()
+}
+
+/// Whether this is `testbed_next`.
+const IS_NEXT: bool = matches!(env!("CARGO_BIN_NAME").as_bytes(), b"testbed_next");
+
+/// What a connection keeps in this build, and in the next.
+#[derive(Serialize, Deserialize)]
+struct Session {
+    text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NextSession {
+    text: String,
+    #[serde(default)]
+    seat: u32,
 }
 
 /// The file that TESTBED_MISBEHAVE names may say `ROLE exit|abort|hang|other-ipc`: a process of
@@ -319,10 +337,28 @@ fn at_once(ctx: &Context, me: Fd, command: &str, rest: &str) -> Option<String> {
             let time = std::time::SystemTime::now() + Duration::from_millis(number(more));
             ctx.expire_at(client(me, first), time)
         }
-        "keep" => ctx.set_session(client(me, first), &more).expect("a text is JSON"),
+        "keep" => keep(ctx, client(me, first), &more),
         _ => return None,
     };
     Some(verdict.to_string())
+}
+
+/// Keeps a text in the session of this build's type.
+fn keep(ctx: &Context, fd: Fd, text: &str) -> Verdict {
+    let text = text.to_owned();
+    let kept = match IS_NEXT {
+        true => ctx.set_session(fd, &NextSession { text, seat: 7 }),
+        false => ctx.set_session(fd, &Session { text }),
+    };
+    kept.expect("a session is JSON")
+}
+
+/// The text that the session has, read as this build's type.
+fn kept(ctx: &Context, fd: Fd) -> String {
+    match IS_NEXT {
+        true => format!("{:?}", ctx.session(fd).map(|it| it.map(|it: NextSession| it.text))),
+        false => format!("{:?}", ctx.session(fd).map(|it| it.map(|it: Session| it.text))),
+    }
 }
 
 /// What is asked about rooms and users.
@@ -348,7 +384,7 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
         "count" => ctx.count(rest).await.queued.to_string(),
         "rooms" => ctx.rooms(client(me, first)).join(","),
         "uid" => ctx.uid(client(me, first)).unwrap_or_default(),
-        "session" => format!("{:?}", ctx.session::<String>(client(me, first))),
+        "session" => kept(ctx, client(me, first)),
         "session-number" => match ctx.session::<u64>(client(me, first)) {
             Ok(number) => format!("{number:?}"),
             Err(error) => error.to_string(),

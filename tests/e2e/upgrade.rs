@@ -34,6 +34,13 @@ pub fn reinstall(server: &Server) {
     install(server, good, 0o755);
 }
 
+/// Installs the testbed's next build, or again the one that was there first.
+pub fn install_build(server: &Server, is_next: bool) {
+    let next = env!("CARGO_BIN_EXE_testbed_next");
+    let build = if is_next { next } else { env!("CARGO_BIN_EXE_testbed") };
+    install(server, fs::read(build).unwrap(), 0o755);
+}
+
 #[tokio::test]
 async fn an_upgrade_keeps_the_master_and_every_client() {
     let server = Setup::own_testbed().start().await;

@@ -105,7 +105,8 @@ async fn deploy(server: &Server, scale: &Scale) {
             server.wsd(["reload"]).await.ok();
         }
         if number < scale.upgrades {
-            crate::upgrade::reinstall(server);
+            // Each with another session type than the one before.
+            crate::upgrade::install_build(server, number % 2 == 0);
             crate::upgrade::upgrade(server).await.ok();
         }
     }
