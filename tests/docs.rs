@@ -53,6 +53,35 @@ fn the_ipc_document_lists_every_message_and_no_other() {
     assert_eq!(tables(&read("docs/ipc.md")), messages);
 }
 
+#[test]
+fn the_ipc_document_lists_every_request_of_the_control_protocol() {
+    let source = read("src/ipc/control.rs");
+    let (_, body) = source.split_once("pub enum Request {\n").unwrap();
+    let (body, _) = body.split_once("\n}\n").unwrap();
+    let variants = body.lines().filter_map(|line| {
+        let name = line.strip_prefix("    ")?.split(' ').next()?;
+        name.starts_with(|first: char| first.is_ascii_uppercase()).then(|| snake_case(name))
+    });
+    let document = read("docs/ipc.md");
+    let (_, section) = document.split_once("## The control protocol").unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let listed = rows.flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`')));
+    let listed: BTreeSet<String> =
+        listed.filter(|name| *name != "cmd").map(str::to_owned).collect();
+    assert_eq!(listed, variants.collect());
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
 /// What stands between backticks in the tables of a document.
 fn named(document: &str) -> BTreeSet<String> {
     let rows = document.lines().filter(|line| line.starts_with('|'));

@@ -38,7 +38,7 @@ class Control:
         return answer["verdict"]
 
     def publish(self, room, data, binary=False):
-        """Sends to the members of a room and returns the tally."""
+        """Sends to the members of a room, or of a list of rooms, each once; returns the tally."""
         return self._publish({"room": room}, data, binary)
 
     def push_uid(self, uid, data, binary=False):

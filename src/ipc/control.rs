@@ -32,8 +32,9 @@ use crate::fd::Fd;
 
 /// The control socket's name in `runtime_dir`.
 pub const CONTROL_SOCKET: &str = "wsd.sock";
-/// Bytes of a request line, its end included.
-pub const LINE_BYTES_MAX: usize = 4096;
+/// Bytes of a request line, its end included: the longest names of as many rooms as a publish may
+/// name fit.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -104,12 +105,12 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         here: bool,
     },
-    /// Sends the body to the members of a room or to a user. Answers with the
+    /// Sends the body to the members of a room, or of several, or to a user. Answers with the
     /// [`Tally`](crate::api::rooms::Tally).
     Publish {
-        /// To this room.
+        /// To this room, or to each member of these rooms once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        room: Option<String>,
+        room: Option<Rooms>,
         /// To this user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<String>,
@@ -233,6 +234,27 @@ impl<'de> Visitor<'de> for AnObject {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Request, A::Error> {
         Request::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// The rooms of a publish: the name of one, or a list of at most
+/// [`TOPICS_MAX`](crate::api::rooms::TOPICS_MAX).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rooms {
+    /// One.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+impl Rooms {
+    /// The rooms as the core knows them.
+    pub fn topics(&self) -> Vec<Topic> {
+        match self {
+            Rooms::One(room) => vec![Topic::room(room)],
+            Rooms::Several(rooms) => rooms.iter().map(|room| Topic::room(room)).collect(),
+        }
     }
 }
 
@@ -463,6 +485,17 @@ mod tests {
                     opcode: BodyKind::Text,
                     bytes: 5,
                     except: None,
+                    here: false,
+                },
+            ),
+            (
+                r#"{"cmd":"publish","room":["a","b"],"opcode":"binary","bytes":5,"except":9}"#,
+                Request::Publish {
+                    room: Some(Rooms::Several(vec!["a".to_owned(), "b".to_owned()])),
+                    uid: None,
+                    opcode: BodyKind::Binary,
+                    bytes: 5,
+                    except: Some(fd(9)),
                     here: false,
                 },
             ),

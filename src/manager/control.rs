@@ -26,7 +26,6 @@ use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::ipc::control::{
     Answer, BODY_BYTES_MAX, BodyKind, Connection, LINE_BYTES_MAX, ReloadVerdict, Request, line,
-    topic,
 };
 use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
@@ -128,7 +127,7 @@ impl Client {
         }
         let wrong = match bytes.ends_with(b"\n") {
             false if bytes.len() == LINE_BYTES_MAX => {
-                "the request is longer than 4096 bytes".into()
+                format!("the request is longer than {LINE_BYTES_MAX} bytes")
             }
             false => return Ok(None),
             true => match serde_json::from_slice(&bytes) {
@@ -169,8 +168,7 @@ impl Client {
             Request::Rooms { here } => self.rooms(here).await?,
             Request::Members { room, uid, here } => self.members(room, uid, here).await?,
             Request::Publish { room, uid, opcode, bytes, except, here } => {
-                let topic = topic(room.as_deref(), uid.as_deref());
-                self.publish(topic, (opcode, bytes), except, here).await?
+                self.publish((room, uid), (opcode, bytes), except, here).await?
             }
             Request::CloseUser { uid, code, reason, here } => {
                 self.close_user(&uid, code, &reason, here).await

@@ -57,7 +57,7 @@ pub async fn wait(
 
 /// The members of a topic.
 pub async fn members(manager: &Shared, topic: Topic, here: bool) -> Vec<Member> {
-    ask(manager, call(topic, ALL, None), &[], here).await.members
+    ask(manager, call(vec![topic], ALL, None), &[], here).await.members
 }
 
 /// The users of connections, as far as the workers say at once.
@@ -80,8 +80,8 @@ pub async fn rooms(manager: &Shared, after: Option<&Topic>, here: bool) -> Vec<(
 }
 
 /// A call of a control command.
-pub fn call(topic: Topic, act: Act, except: Option<Fd>) -> Call {
-    Call { topics: vec![topic], except: except.map_or(0, Fd::as_u64), act }
+pub fn call(topics: Vec<Topic>, act: Act, except: Option<Fd>) -> Call {
+    Call { topics, except: except.map_or(0, Fd::as_u64), act }
 }
 
 /// A call of ours as the workers are told it.

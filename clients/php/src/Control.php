@@ -72,22 +72,27 @@ final class Control
     }
 
     /**
-     * Sends a message to the members of a room, or of each of several.
+     * Sends a message to the members of a room, or of several: who is in more than one gets it once.
      *
      * @param string|list<string> $room
      */
     public function publish(string|array $room, string $data, int $opcode = App::TEXT, int $except = 0): bool
     {
-        $sent = true;
-        foreach ((array) $room as $name) {
-            $sent = $this->tally(['room' => $name], $data, $opcode, $except)['ok'] && $sent;
-        }
-        return $sent;
+        return $this->publishConfirmed($room, $data, $opcode, $except)['ok'];
     }
 
-    /** @return array<string, mixed> what became of it: queued, full, workers, answered, refused */
-    public function publishConfirmed(string $room, string $data, int $opcode = App::TEXT, int $except = 0): array
-    {
+    /**
+     * As publish.
+     *
+     * @param string|list<string> $room
+     * @return array<string, mixed> what became of it: queued, full, workers, answered, refused
+     */
+    public function publishConfirmed(
+        string|array $room,
+        string $data,
+        int $opcode = App::TEXT,
+        int $except = 0,
+    ): array {
         return $this->tally(['room' => $room], $data, $opcode, $except);
     }
 
@@ -262,7 +267,7 @@ final class Control
         return $answer;
     }
 
-    /** @param array<string, string> $to */
+    /** @param array<string, string|list<string>> $to */
     private function tally(array $to, string $data, int $opcode, int $except): array
     {
         $but = $except === 0 ? [] : ['except' => $except];

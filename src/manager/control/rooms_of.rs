@@ -2,9 +2,9 @@
 
 use super::{Client, Hangup, check_close};
 use crate::api::Verdict;
-use crate::api::rooms::{Act, Call, Change, Tally, Topic};
+use crate::api::rooms::{Act, Call, Change, TOPICS_MAX, Tally, Topic};
 use crate::fd::Fd;
-use crate::ipc::control::{Answer, BodyKind, Room, line, topic};
+use crate::ipc::control::{Answer, BodyKind, Room, Rooms, line, topic};
 use crate::ipc::messages::Origin;
 use crate::manager::gathering;
 use crate::manager::relay::message::Routed;
@@ -68,7 +68,7 @@ impl Client {
 
     pub(super) async fn publish(
         &mut self,
-        topic: Option<Topic>,
+        (room, uid): (Option<Rooms>, Option<String>),
         (opcode, bytes): (BodyKind, usize),
         except: Option<Fd>,
         here: bool,
@@ -77,8 +77,15 @@ impl Client {
             Ok(body) => body,
             Err(answer) => return Ok(answer),
         };
-        let Some(topic) = topic else { return Ok(Answer::failed(ONE_OF_TWO)) };
-        let call = gathering::call(topic, Act::Publish(opcode.into()), except);
+        let topics = match (room, uid) {
+            (Some(rooms), None) => rooms.topics(),
+            (None, Some(uid)) => vec![Topic::user(&uid)],
+            _ => return Ok(Answer::failed(ONE_OF_TWO)),
+        };
+        if !(1..=TOPICS_MAX).contains(&topics.len()) {
+            return Ok(Answer::failed(format!("name 1 to {TOPICS_MAX} rooms")));
+        }
+        let call = gathering::call(topics, Act::Publish(opcode.into()), except);
         let gathered = gathering::ask(&self.manager, call.clone(), &body, here).await;
         Ok(tally(&gathered.tally, &call))
     }
@@ -94,7 +101,7 @@ impl Client {
             return answer;
         }
         let act = Act::Close { code, operator: true };
-        let call = gathering::call(Topic::user(uid), act, None);
+        let call = gathering::call(vec![Topic::user(uid)], act, None);
         let gathered = gathering::ask(&self.manager, call.clone(), reason.as_bytes(), here).await;
         tally(&gathered.tally, &call)
     }

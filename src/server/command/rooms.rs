@@ -10,7 +10,7 @@ use super::{ExitStatus, complain, connect, print, verdict};
 use crate::api::Verdict;
 use crate::api::rooms::{Member, Tally};
 use crate::fd::Fd;
-use crate::ipc::control::{Answer, BodyKind, Request, Room};
+use crate::ipc::control::{Answer, BodyKind, Request, Room, Rooms};
 
 /// Lists the rooms that have members.
 pub(crate) fn rooms(runtime_dir: &Path, here: bool, json: bool) -> ExitStatus {
@@ -89,7 +89,7 @@ pub(crate) fn publish(
     json: bool,
 ) -> ExitStatus {
     let bytes = body.len();
-    let room = Some(room.to_owned());
+    let room = Some(Rooms::One(room.to_owned()));
     let request = Request::Publish { room, uid: None, opcode, bytes, except, here };
     told(runtime_dir, &request, body, json, words)
 }
