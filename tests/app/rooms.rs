@@ -29,6 +29,100 @@ async fn a_chat_for_asyncio_reaches_all_of_eight_on_four_workers_of_two_processe
     chat("python3", "tests/app/fixtures/rooms_asyncio.py").await;
 }
 
+#[tokio::test]
+async fn a_chat_by_gatewayworkers_verbs_reaches_all_of_eight_on_four_workers_of_two_processes() {
+    let setup = app(&["php", &path("tests/app/fixtures/gateway.php")]);
+    let server = setup.set("worker_num", 4).set("app.processes", 2).start().await;
+    all_of_eight_hear_each_whatever_dies(&server).await;
+}
+
+/// Lists are in no order.
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|_| panic!("{text}"))
+}
+
+/// What a verb answers, asked in an application process and, as artisan would, outside of it.
+async fn both_ways(server: &Server, asker: &mut Client, verb: &str, arguments: &str) -> String {
+    let script = format!(
+        "require {:?}; GatewayWorker\\Lib\\Gateway::$settings = ['runtime_dir' => {:?}]; \
+         echo json_encode(GatewayWorker\\Lib\\Gateway::{verb}(...json_decode({arguments:?}, true)));",
+        path("clients/php/autoload.php"),
+        server.runtime().display().to_string(),
+    );
+    let outside = command(tokio::process::Command::new("php").arg("-r").arg(script)).await.ok();
+    asker.send(format!("/ask {verb} {arguments}")).await;
+    let inside = asker.receive().await;
+    assert_eq!(json(&inside), json(&outside), "{verb}");
+    inside
+}
+
+#[tokio::test]
+async fn gatewayworkers_verbs_answer_alike_in_the_application_and_outside_of_it() {
+    let setup = app(&["php", &path("tests/app/fixtures/gateway.php")]);
+    let server = setup.set("worker_num", 2).set("app.processes", 2).start().await;
+    let asker = &mut Client::connect(&server.address, "/?name=asker").await;
+    let mut ann = Client::connect(&server.address, "/?name=ann").await;
+    ann.send("/join lobby").await;
+    assert_eq!(ann.receive().await, "lobby * ann is here");
+    let found = both_ways(&server, asker, "getClientIdByUid", r#"["ann"]"#).await;
+    let fd = found.trim_matches(['[', ']']).to_owned();
+    for (verb, arguments, answer) in [
+        ("isOnline", "[ANN]", "1"),
+        ("isOnline", "[7]", "0"),
+        ("isUidOnline", r#"["ann"]"#, "1"),
+        ("isUidOnline", r#"["bob"]"#, "0"),
+        ("getUidByClientId", "[ANN]", r#""ann""#),
+        ("getUidByClientId", "[7]", "null"),
+        ("getClientIdListByGroup", r#"["lobby"]"#, r#"{"ANN":ANN}"#),
+        ("getClientIdListByGroup", r#"["nobody's"]"#, "[]"),
+        ("getClientCountByGroup", r#"["lobby"]"#, "1"),
+        ("getUidListByGroup", r#"["lobby"]"#, r#"{"ann":"ann"}"#),
+        ("getAllClientCount", "[]", "2"),
+        ("getAllUidList", "[]", r#"{"asker":"asker","ann":"ann"}"#),
+        ("setSession", r#"[ANN, {"seat": 7, "at": {"x": 1}}]"#, "true"),
+        ("updateSession", r#"[ANN, {"at": {"y": 2}}]"#, "true"),
+        ("getSession", "[ANN]", r#"{"seat":7,"at":{"x":1,"y":2}}"#),
+        ("getSession", "[7]", "null"),
+        ("updateSession", "[7, []]", "false"),
+        ("getClientSessionsByGroup", r#"["lobby"]"#, r#"{"ANN":{"seat":7,"at":{"x":1,"y":2}}}"#),
+        ("joinGroup", r#"[ANN, "second"]"#, "true"),
+        ("unbindUid", r#"[ANN, "bob"]"#, "false"),
+        ("bindUid", r#"[ANN, "anna"]"#, "true"),
+        ("getUidByClientId", "[ANN]", r#""anna""#),
+    ] {
+        let arguments = arguments.replace("ANN", &fd);
+        let said = both_ways(&server, asker, verb, &arguments).await;
+        assert_eq!(json(&said), json(&answer.replace("ANN", &fd)), "{verb} {arguments}");
+    }
+    for (verb, arguments) in [
+        ("sendToClient", r#"[ANN, "hello"]"#),
+        ("sendToUid", r#"[["anna", "nobody"], "hello"]"#),
+        ("sendToGroup", r#"[["lobby", "second"], "hello"]"#),
+        ("sendToGroup", r#"["lobby", "hello", [7, 8]]"#),
+        ("sendToAll", r#"["hello", [ANN]]"#),
+        ("sendToAll", r#"["hello", null, [ASKER, 7]]"#),
+    ] {
+        let asker_fd = both_ways(&server, asker, "getClientIdByUid", r#"["asker"]"#).await;
+        let asker_fd = asker_fd.trim_matches(['[', ']']);
+        let arguments = arguments.replace("ANN", &fd).replace("ASKER", asker_fd);
+        both_ways(&server, asker, verb, &arguments).await;
+        assert_eq!([ann.receive().await, ann.receive().await], ["hello", "hello"], "{verb}");
+        // And not once more.
+        both_ways(&server, asker, "sendToClient", &format!(r#"[{fd}, "next"]"#)).await;
+        assert_eq!([ann.receive().await, ann.receive().await], ["next"; 2], "{verb}");
+    }
+    // Who is left out hears nothing.
+    both_ways(&server, asker, "sendToGroup", &format!(r#"["lobby", "not for you", [{fd}]]"#))
+        .await;
+    both_ways(&server, asker, "ungroup", r#"["lobby"]"#).await;
+    both_ways(&server, asker, "sendToGroup", r#"["lobby", "nor this"]"#).await;
+    asker.send(format!(r#"/ask closeClient [{fd}, "good bye"]"#)).await;
+    assert_eq!(asker.receive().await, "true");
+    assert_eq!(ann.receive().await, "good bye");
+    assert_eq!(ann.closed().await, Closed::Frame(1000, String::new()));
+    assert_eq!(both_ways(&server, asker, "closeClient", &format!("[{fd}]")).await, "false");
+}
+
 /// Each is told of those who come after it and of those who leave, once, on both workers.
 #[tokio::test]
 async fn applications_hear_who_comes_and_who_leaves() {

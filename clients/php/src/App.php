@@ -55,6 +55,7 @@ final class App
     /** Errors after which PHP runs nothing more of a script. */
     private const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
+    private static ?App $running = null;
     private ?Channel $channel = null;
     /** @var array<string, callable> */
     private array $handlers = [];
@@ -123,6 +124,7 @@ final class App
     {
         $this->channel = $channel ?? Channel::ofEnvironment()
             ?? throw new \RuntimeException('not started by wsd: WSD_APP_FD names no socket');
+        self::$running = $this;
         if (!$this->hello()) {
             return 1;
         }
@@ -150,6 +152,18 @@ final class App
     public function fact(string $name): mixed
     {
         return $this->facts[$name] ?? null;
+    }
+
+    /** What runs in this process; null outside of a server. */
+    public static function running(): ?self
+    {
+        return self::$running;
+    }
+
+    /** The client whose event is handled; null between two events. */
+    public function handling(): ?int
+    {
+        return $this->event['fd'] ?? null;
     }
 
     /** Whether a handler of an event runs. */
