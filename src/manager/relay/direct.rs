@@ -1,8 +1,9 @@
 //! Direct links between workers: made where one sends much to the clients of another, and ended
 //! before connections move.
 //!
-//! A link is there for those who send to the clients of one slot, while one worker has them all.
-//! So whatever comes to that worker by it is for a client of its own, or for one that is gone.
+//! A link is there for those who send to the clients of one slot, while one worker has them all, and
+//! none of another slot. So whatever comes to that worker by it is for a client of its own, or for
+//! one that is gone; and a publish that takes the link comes behind each push to a client there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -103,7 +104,9 @@ impl Manager {
         let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
         let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
         let able = serves(from).is_some() && serves(to).is_some();
-        (able && !self.direct.is_between(from, to)).then_some(to)
+        // A push to a client of a removed slot goes by us, and no publish may overtake it.
+        let clear = !self.router.has_of_other_slots(to) && !self.direct.is_between(from, to);
+        (able && clear).then_some(to)
     }
 
     fn make_direct(&mut self, from: WorkerId, to: WorkerId) -> Result<()> {

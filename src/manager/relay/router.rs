@@ -90,6 +90,15 @@ impl Router {
         sole.then_some(serving)
     }
 
+    /// Whether a worker has clients of other slots than its own: of one that was removed.
+    pub fn has_of_other_slots(&self, id: WorkerId) -> bool {
+        let others = |slot: usize| slot != usize::from(id.slot.0);
+        let mut ranges = self.ranges.iter().enumerate().filter(|(slot, _)| others(*slot));
+        let foreign = |number: u64| Fd::try_from(number).is_ok_and(|fd| fd.slot() != id.slot);
+        ranges.any(|(_, ranges)| ranges.iter().any(|range| range.owner == id))
+            || self.singles.iter().any(|(number, owner)| *owner == id && foreign(*number))
+    }
+
     /// New connections of the worker's slot are its from now on.
     pub fn serve(&mut self, id: WorkerId) {
         self.serving.insert(id.slot, id);
@@ -288,6 +297,7 @@ mod tests {
         router.owns(id(2, 4), &[lease(2, 900)]);
         assert_eq!(router.owner(fd(2, 901)), Some(id(2, 4)));
         assert_eq!(router.owner(fd(2, 150)), Some(id(0, 3)));
+        assert!(router.has_of_other_slots(id(0, 3)) && !router.has_of_other_slots(id(2, 4)));
     }
 
     #[test]

@@ -63,3 +63,29 @@ async fn pushes_and_publishes_of_one_sender_keep_their_order_when_they_go_direct
     }
     assert!(server.log().contains("sending directly"), "there was a direct link");
 }
+
+/// Clients of a slot that was removed are with the worker of another slot, and pushes to them go by
+/// the manager. A publish that reached that worker directly would come before these.
+#[tokio::test]
+async fn a_publish_does_not_overtake_a_push_to_a_client_of_a_removed_slot() {
+    let mut server = Setup::testbed().set("worker_num", 3).start().await;
+    let mut clients = clients_on(&server, &[0, 1, 2]).await;
+    let [near, removed] = [clients[0].1, clients[2].1];
+    clients[2].0.ask("join-confirmed me lobby").await;
+    server.configure("worker_num", 2);
+    server.wsd(["reload"]).await.ok();
+    // Enough for a direct link to the worker of slot 0, which has both now.
+    for round in 0..20 {
+        let script = format!("script {}", vec![format!("push {near} {round}"); 20].join("; "));
+        clients[1].0.ask(script).await;
+        for _ in 0..20 {
+            assert_eq!(clients[0].0.receive().await, round.to_string());
+        }
+    }
+    let manager = server.manager().await;
+    kill(manager, nix::sys::signal::SIGSTOP);
+    clients[1].0.ask(format!("script push {removed} first; publish lobby second")).await;
+    kill(manager, nix::sys::signal::SIGCONT);
+    assert_eq!(clients[2].0.receive().await, "first");
+    assert_eq!(clients[2].0.receive().await, "second");
+}
