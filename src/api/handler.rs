@@ -70,6 +70,12 @@ pub trait Handler: 'static {
         Flow::Ready(None)
     }
 
+    /// A plain HTTP connection has ended, or is to become a WebSocket: one on which `on_request`
+    /// has seen a request. Swoole's `disconnect`.
+    fn on_disconnect(&self, ctx: &Context, fd: Fd) -> Flow {
+        Flow::default()
+    }
+
     /// Whether `on_request` is to have the body of this request. Where it is not, the body is not
     /// read, `on_request` sees an empty one, and the connection ends with the answer.
     fn wants_body(&self, request: &http::request::Parts) -> bool {
@@ -91,6 +97,12 @@ pub trait Handler: 'static {
     /// Whether a plain request for `path` deserves "426 Upgrade Required" instead of 404.
     fn is_websocket_path(&self, path: &str) -> bool {
         matches!(path, "/" | "/ws")
+    }
+
+    /// Whether the server's own refusal of a plain request says in a line of text what to do.
+    fn explains(&self, status: u16) -> bool {
+        let _ = status;
+        true
     }
 
     /// Whether pings and pongs of clients come to `on_message`. The worker then answers no ping,

@@ -283,6 +283,9 @@ settings! {
         http_keepalive_max: usize = 1024, within(1..=1 << 20);
         /// Plain HTTP requests on one connection; the last one's answer closes it. 0 is no limit.
         http_keepalive_requests: usize = 1000, within(0..=1 << 30);
+        /// Plain HTTP requests of the whole server that wait or whose answer has not begun; one
+        /// more gets 503. 0 is no limit.
+        http_requests_max: usize = 0, within(0..=1 << 30);
         /// The time in which a client has to take some of an HTTP answer that waits for it.
         http_send_timeout: Duration = secs(60), within(millis(100)..=DAY);
         /// The longest request head; a longer one gets 431.
@@ -479,7 +482,8 @@ settings! {
         command: Command = Command::default();
         /// Application processes for each worker.
         processes: usize = 1, within(1..=256);
-        /// Processes for each worker that do tasks and nothing else: they have no clients.
+        /// Processes of the whole server that do tasks and nothing else: they have no clients. Each
+        /// is started by one worker.
         task_processes: usize = 0, within(0..=256);
         /// Processes of the whole server that run a function of their own (Swoole's addProcess):
         /// each is started by one worker, and gets nothing but what others send to it.

@@ -23,6 +23,7 @@ use crate::sys::packet;
 mod direct;
 mod moving;
 mod relay;
+mod starting;
 
 fn id(slot: u8, epoch: u32) -> WorkerId {
     WorkerId { slot: Slot(slot), epoch }

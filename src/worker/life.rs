@@ -151,7 +151,16 @@ async fn start_and_serve(
         worker.set_accepting(true)?;
         worker.master.send(&WorkerToMaster::Ready);
     }
-    reactor::run(worker, watched).await
+    // As a task of its own it follows the tasks that wake it; as the one that the runtime waits
+    // for, each time only behind a look at what else is ready.
+    let reactor = worker.clone();
+    match spawn_local(async move { reactor::run(&reactor, watched).await }).await {
+        Ok(served) => served,
+        Err(died) => match died.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(died) => Err(Error::new(format!("the reactor was ended: {died}"))),
+        },
+    }
 }
 
 /// Tells the master what a start waits for that takes a while. Never ends.

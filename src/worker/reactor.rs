@@ -48,15 +48,16 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
         let mut asks = ready.is_some();
         let mut room = BATCH;
         // What came while a turn was at work has its own turn next: to sleep and be woken for it
-        // costs more than to ask once in vain. Other tasks wait for one batch at most.
+        // costs more than to ask once in vain. But a client that is alone has nobody beside it.
+        // Other tasks wait for one batch at most.
         loop {
             asks |= worker.turn.take_rescan();
-            let count = worker.take_turn(asks, &mut events[..room], &mut buffer)?;
+            let (count, left) = worker.take_turn(asks, &mut events[..room], &mut buffer)?;
             if worker.turn.is_leaving() {
                 return Ok(());
             }
             room -= count;
-            if count == 0 || room == 0 || worker.turn.waiting() > 0 {
+            if count == 0 || (count == 1 && !left) || room == 0 || worker.turn.waiting() > 0 {
                 break;
             }
         }
@@ -73,50 +74,52 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
 
 impl Worker {
     /// One turn: takes the events that are there, if the set is to be asked, and writes what was
-    /// queued. The answer is how many there were.
+    /// queued. The answer is how many there were, and whether the set has one of them still.
     fn take_turn(
         self: &Rc<Self>,
         asks: bool,
         events: &mut [EpollEvent],
         buffer: &mut [u8],
-    ) -> Result<usize> {
+    ) -> Result<(usize, bool)> {
         self.now_ms.set(clock::monotonic_ms());
-        let mut count = 0;
+        let (mut count, mut left) = (0, false);
         if asks {
             // Without a wait no signal interrupts it.
             let asked = self.epoll.wait(events, EpollTimeout::ZERO);
             count = asked.subject(|| "ask the epoll set".to_owned())?;
             self.begin_links();
             for event in &events[..count] {
-                self.handle(*event, buffer);
+                left |= !self.handle(*event, buffer);
             }
         }
         self.end_turn();
-        Ok(count)
+        Ok((count, left))
     }
 
-    /// Handles one event. What it leaves undone the set tells again.
-    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) {
+    /// Handles one event; whether nothing is left of it. What it leaves undone the set tells again.
+    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) -> bool {
         let key = Key::from_u64(event.data());
         if key.version == 0 {
-            return self.accept(key.index);
+            self.accept(key.index);
+            return false;
         }
         let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         {
             let clients = &self.clients;
             let mut table = clients.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return };
+            let Some(connection) = table.get_mut(key) else { return true };
             if event.events().contains(EpollFlags::EPOLLOUT) {
                 clients.turn.flush_later(key, connection);
             }
             if !event.events().intersects(readable) {
-                return;
+                return false;
             }
             if connection.busy || connection.held || connection.slowed {
-                return pause(clients, key, connection, event.events());
+                pause(clients, key, connection, event.events());
+                return false;
             }
         }
-        self.read(key, buffer);
+        self.read(key, buffer) && event.events() == EpollFlags::EPOLLIN
     }
 
     /// A listener is ready.
@@ -128,16 +131,16 @@ impl Worker {
         }
     }
 
-    /// Reads a connection once.
-    fn read(self: &Rc<Self>, key: Key, mut buffer: &mut [u8]) {
+    /// Reads a connection once; whether that was all that had come.
+    fn read(self: &Rc<Self>, key: Key, mut buffer: &mut [u8]) -> bool {
         let app = &self.app;
         if app.turn.is_congested() {
             buffer = &mut buffer[..CONGESTED_BYTES];
         }
         let (n, waits) = {
             let mut table = app.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return };
-            let Some(socket) = connection.socket() else { return };
+            let Some(connection) = table.get_mut(key) else { return true };
+            let Some(socket) = connection.socket() else { return true };
             match socket::read(socket, buffer) {
                 Ok(n) => {
                     if n > 0 {
@@ -145,15 +148,17 @@ impl Worker {
                     }
                     (n, connection.dirty)
                 }
-                Err(nix::errno::Errno::EAGAIN) => return,
+                Err(nix::errno::Errno::EAGAIN) => return true,
                 Err(_) => {
                     drop(table);
-                    return app.vanished(key);
+                    app.vanished(key);
+                    return false;
                 }
             }
         };
         if n == 0 {
-            return self.cut(key);
+            self.cut(key);
+            return false;
         }
         let before = app.turn.waiting();
         self.feed(key, &mut buffer[..n]);
@@ -161,6 +166,7 @@ impl Worker {
         if app.turn.take_lone(before, key) || waits {
             app.flush(key);
         }
+        n < buffer.len()
     }
 }
 

@@ -8,11 +8,13 @@
 
 mod answers;
 mod daemon;
+mod development;
 #[allow(dead_code, unused_imports)]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod laravel;
 mod laravel_tasks;
+mod life;
 mod names;
 mod plays;
 mod processes;

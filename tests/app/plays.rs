@@ -154,8 +154,8 @@ macro_rules! plays {
 }
 
 plays! {
-    beside binary cookies dashboard game history jobs lifecycle limits lobby online pipes private
-    progress push_api reminders rooms timers token two_doors
+    beside binary cookies dashboard doorbell errands game history jobs lifecycle limits lobby
+    online pipes private progress push_api reminders rooms timers token two_doors
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Client, kill, until};
+use crate::harness::{Client, kill, soon, until};
 use crate::sites::{Script, free_port, get_of};
 use crate::support::path;
 
@@ -172,4 +174,43 @@ async fn coroutines_on_fibers_keep_the_order_of_each_client() {
     assert_eq!(one.receive().await, "done after");
     assert_eq!(one.ask("both").await, "done both");
     assert_eq!(one.receive().await, "of a coroutine of its own");
+}
+
+#[tokio::test]
+async fn a_request_over_max_concurrency_hears_503_and_a_long_body_413_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (begun, go) = (directory.path().join("begun"), directory.path().join("go"));
+    let env = [("BEGUN", begun.to_str().unwrap()), ("GO", go.to_str().unwrap())];
+    let script = start_with("busy", &env).await;
+    let ask = async |head: &str| {
+        let mut stream = TcpStream::connect(&script.address).await.unwrap();
+        let head = format!("{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let rest = async |mut stream: TcpStream| {
+        stream.write_all(b"\r\n").await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let mut slow = ask("GET /slow").await;
+    slow.write_all(b"\r\n").await.unwrap();
+    until("the slow one's begin", async || begun.is_file().then_some(())).await;
+    let refused = rest(ask("GET /quick").await).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.to_lowercase().contains("\r\nretry-after: "), "{refused}");
+    std::fs::write(&go, "").unwrap();
+    let mut whole = String::new();
+    soon("its end", slow.read_to_string(&mut whole)).await.unwrap();
+    assert!(whole.ends_with("done"), "{whole}");
+    until("room for the next", async || {
+        rest(ask("GET /quick").await).await.ends_with("done").then_some(())
+    })
+    .await;
+    let mut long = ask("POST /").await;
+    long.write_all(b"content-length: 9000\r\n").await.unwrap();
+    let long = rest(long).await;
+    assert!(long.starts_with("HTTP/1.1 413 ") && long.ends_with("\r\n\r\n"), "{long}");
+    script.stop().await;
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, soon};
-use crate::sites::Script;
+use crate::harness::{Client, soon, until};
+use crate::sites::{Script, free_port};
 use crate::support::path;
 
 /// A directory with files, beside one that nobody may see, and the script that serves the first.
@@ -32,6 +32,35 @@ async fn start(directory: &Path) -> Script {
     let script = path("tests/app/fixtures/scripts/files.php");
     Script::start_with(&[&script], &[("ROOT", root.to_str().unwrap())]).await
 }
+
+/// Ways that public lists name out of a directory, and names in it that are nobody's to see.
+const TRAVERSALS: &[&str] = &[
+    "/../secret.txt",
+    "/..%2fsecret.txt",
+    "/%2e%2e/secret.txt",
+    "/%2e%2e%2fsecret.txt",
+    "/sub/../../secret.txt",
+    "/sub/..%2f..%2fsecret.txt",
+    "/..%5csecret.txt",
+    "/..%255c..%255csecret.txt",
+    "/....//secret.txt",
+    "/..;/secret.txt",
+    "/.%00./secret.txt",
+    "/index.html%00.txt",
+    "//../secret.txt",
+    "/%2f../secret.txt",
+    "/link.txt",
+    "/up/secret.txt",
+    "/up",
+    "/../root-of-another/x.txt",
+    "/.env",
+    "/%2eenv",
+    "/sub/../.env",
+    "/server.php",
+    "/%c0%ae%c0%ae/secret.txt",
+    "/proc/self/environ",
+    "/../../../../../../etc/passwd",
+];
 
 /// The answer to a request with these lines besides: status, head in small letters, body.
 async fn ask(address: &str, method: &str, target: &str, lines: &str) -> (u16, String, Vec<u8>) {
@@ -98,38 +127,79 @@ async fn files_below_document_root_are_served_with_types_ranges_and_dates() {
 async fn no_path_leads_out_of_document_root() {
     let directory = tempfile::tempdir().unwrap();
     let script = start(directory.path()).await;
-    for target in [
-        "/../secret.txt",
-        "/..%2fsecret.txt",
-        "/%2e%2e/secret.txt",
-        "/%2e%2e%2fsecret.txt",
-        "/sub/../../secret.txt",
-        "/sub/..%2f..%2fsecret.txt",
-        "/..%5csecret.txt",
-        "/..%255c..%255csecret.txt",
-        "/....//secret.txt",
-        "/..;/secret.txt",
-        "/.%00./secret.txt",
-        "/index.html%00.txt",
-        "//../secret.txt",
-        "/%2f../secret.txt",
-        "/link.txt",
-        "/up/secret.txt",
-        "/up",
-        "/../root-of-another/x.txt",
-        "/.env",
-        "/%2eenv",
-        "/sub/../.env",
-        "/server.php",
-        "/%c0%ae%c0%ae/secret.txt",
-        "/proc/self/environ",
-        "/../../../../../../etc/passwd",
-    ] {
+    for target in TRAVERSALS {
         let (status, head, body) = ask(&script.address, "GET", target, "").await;
         let body = String::from_utf8_lossy(&body).into_owned();
         assert!(!body.contains("SECRET") && !body.contains("root:"), "{target}: {head} {body}");
         // What is no file is PHP's to answer, and what is no target the server's.
         assert!(body.starts_with("by PHP") || status == 400, "{target}: {head} {body}");
+    }
+    script.stop().await;
+}
+
+/// nginx with the same root.
+async fn nginx(directory: &Path) -> (String, tokio::process::Child) {
+    let address = format!("127.0.0.1:{}", free_port().await);
+    let at = directory.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {at}/{name};\n"))
+        .concat();
+    let config = format!(
+        "daemon off;\nmaster_process off;\nuser root;\npid {at}/nginx.pid;\nevents {{}}\nhttp {{\n\
+         {temporary}include /etc/nginx/mime.types;\naccess_log off;\nmax_ranges 1;\n\
+         server {{ listen {address}; root {at}/root; index index.html; }}\n}}\n"
+    );
+    let file = directory.join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut nginx = tokio::process::Command::new("nginx");
+    nginx.arg("-c").arg(&file).arg("-e").arg(directory.join("nginx.log"));
+    let programs = std::env::var("PATH").unwrap_or_default();
+    nginx.env("PATH", format!("{programs}:/usr/sbin")).stderr(std::process::Stdio::null());
+    let process = nginx.kill_on_drop(true).spawn().unwrap();
+    until("nginx to listen", async || TcpStream::connect(&address).await.ok()).await;
+    (address, process)
+}
+
+#[tokio::test]
+async fn nginx_serves_the_same_files_types_and_ranges_and_refuses_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = start(directory.path()).await;
+    let (beside, _nginx) = nginx(directory.path()).await;
+    let said = async |address: &str, method: &str, target: &str, lines: &str| {
+        let (status, head, body) = ask(address, method, target, lines).await;
+        let kind = field(&head, "content-type").map(|kind| kind.split(';').next().unwrap());
+        // What PHP answers is nobody's file.
+        let is_file = matches!(status, 200 | 206) && !body.starts_with(b"by PHP");
+        let kind = kind.filter(|_| is_file).map(str::to_owned);
+        let range = field(&head, "content-range").map(str::to_owned);
+        let length = field(&head, "content-length").map(str::to_owned).filter(|_| is_file);
+        let status = if is_file || matches!(status, 304 | 416) { status } else { 404 };
+        let body = if is_file { body } else { Vec::new() };
+        (status, kind, range, length, String::from_utf8_lossy(&body).into_owned())
+    };
+    let line = "range: bytes=";
+    let mut asked: Vec<(&str, &str, String)> = Vec::new();
+    for target in ["/", "/index.html?v=1", "/sub/", "/style.css", "/a%20b.txt"] {
+        asked.extend(["GET", "HEAD"].map(|method| (method, target, String::new())));
+    }
+    asked.push(("GET", "/none.txt", String::new()));
+    for range in ["0-3", "8-", "8-100", "-3", "-100", "0-", "9-9", "10-", "-0", "0-1,4-5"] {
+        asked.push(("GET", "/a%20b.txt", format!("{line}{range}\r\n")));
+    }
+    let old = "if-modified-since: Mon, 01 Jan 2001 00:00:00 GMT\r\n";
+    asked.push(("GET", "/style.css", old.to_owned()));
+    asked.push(("GET", "/style.css", format!("{line}0-1\r\nif-range: \"tag\"\r\n")));
+    // Not the dot files, links and sources that nginx serves where nobody tells it otherwise.
+    let served_there = ["/link.txt", "/up/secret.txt", "/.env", "/%2eenv", "/sub/../.env"];
+    let traversals = TRAVERSALS.iter().filter(|target| !served_there.contains(target));
+    let traversals = traversals.filter(|target| **target != "/server.php" && **target != "/up");
+    asked.extend(traversals.map(|target| ("GET", *target, String::new())));
+    for (method, target, lines) in asked {
+        let (ours, theirs) = (
+            said(&script.address, method, target, &lines).await,
+            said(&beside, method, target, &lines).await,
+        );
+        assert_eq!(ours, theirs, "{method} {target} {lines}");
     }
     script.stop().await;
 }

@@ -23,6 +23,8 @@ use function hrtime, pack, strlen;
  *  - close(int $fd, Close $close)
  *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
  *                                         or later, neither is wsd's own 404
+ *  - connect(Request)                     before the first request of a plain HTTP connection
+ *  - disconnect(int $fd)                  such a connection has ended, or is to become a WebSocket
  *  - attach(Request)                      the client was opened in another process
  *  - pipe(int $from, int $tag, string $data)
  *  - note(int $from, int $tag, string $data)   what was sent past the events that wait
@@ -32,7 +34,7 @@ use function hrtime, pack, strlen;
  *                                         has presence, or left it; publishHere() tells its members
  *  - stop()                               once, after the last event
  */
-final class App
+class App
 {
     use Rooms;
 
@@ -47,7 +49,7 @@ final class App
     /** After so many quick events in a row, what they send is gathered for QUICK_NS. */
     private const QUICK_EVENTS = 32;
     /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
-    private const GATHER_BYTES = 16 << 10;
+    private const GATHER_BYTES = 32 << 10;
     /** So many quick events it takes after one that was thought to be quick and was not. */
     private const QUICK_AGAIN = 100_000;
     /** Freed when a script ends for want of memory, so that its end can be told. */
@@ -59,6 +61,8 @@ final class App
     private ?Channel $channel = null;
     /** @var array<string, callable> */
     private array $handlers = [];
+    /** The handler of messages, which is looked for most. */
+    private mixed $message = null;
     /** @var array<string, mixed> what HELLO said */
     private array $facts = [];
     /** @var array<int, int> clients of this process, and the bytes they may be pushed unasked */
@@ -101,11 +105,14 @@ final class App
     public function on(string $event, callable $handler): self
     {
         $names = ['start', 'handshake', 'open', 'message', 'control', 'close', 'request', 'attach', 'pipe', 'note',
-            'presence', 'main', 'stop'];
+            'presence', 'connect', 'disconnect', 'main', 'stop'];
         if (!in_array($event, $names, true)) {
             throw new \InvalidArgumentException("wsd has no event '$event', only " . implode(', ', $names));
         }
         $this->handlers[$event] = $handler;
+        if ($event === 'message') {
+            $this->message = $handler;
+        }
         return $this;
     }
 
@@ -345,6 +352,7 @@ final class App
     /** Sends what is queued now, and not at the end of the event. */
     public function flush(): void
     {
+        $gathered = $this->gathers;
         $this->gathers = false;
         if ($this->undone !== 0) {
             // Behind all that the gathered events sent, and before what the event at hand has sent.
@@ -353,6 +361,8 @@ final class App
             $this->undone = 0;
         }
         $this->channel?->flush();
+        // Where the worker reads slowly the write waits, which says nothing about the handler.
+        $gathered && $this->worked();
     }
 
     /** Ends run() after the event at hand. wsd starts a new process in this one's place. */
@@ -390,6 +400,7 @@ final class App
             $wants |= isset($this->handlers[$name]) ? $bits : 0;
         }
         $more = isset($this->handlers['presence']) ? Protocol::WANT_PRESENCE : 0;
+        $more |= isset($this->handlers['disconnect']) ? Protocol::WANT_PLAIN : 0;
         $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION, fd: $more));
         $this->channel->flush();
         return true;
@@ -424,7 +435,19 @@ final class App
         }
         $this->gathers = $gathers;
         $this->event = $event;
-        $this->dispatch($event);
+        if ($event['kind'] !== Protocol::MESSAGE) {
+            $this->dispatch($event);
+        } else {
+            // Here and not by a call: what costs a message costs each of a million.
+            $fd = $event['fd'];
+            $this->mine[$fd] ??= $this->free;
+            try {
+                $handler = $event['code'] > self::BINARY ? $this->handlers['control'] : $this->message;
+                $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
+            } catch (\Throwable $error) {
+                $this->failed($error, $fd);
+            }
+        }
         $this->event = null;
         if ($this->gathers && $event['id'] !== 0) {
             $this->handled++;
@@ -454,7 +477,8 @@ final class App
         $waits = $usage['ru_nvcsw'];
         $ns = 1_000_000_000 * ($usage['ru_utime.tv_sec'] + $usage['ru_stime.tv_sec'])
             + 1000 * ($usage['ru_utime.tv_usec'] + $usage['ru_stime.tv_usec']);
-        $worked = $waits !== $this->waits || $ns - $this->spent >= self::QUICK_NS;
+        // Quick events before this one may have taken QUICK_NS of it.
+        $worked = $waits !== $this->waits || $ns - $this->spent >= 2 * self::QUICK_NS;
         [$this->waits, $this->spent] = [$waits, $ns];
         return $worked;
     }
@@ -462,16 +486,6 @@ final class App
     private function dispatch(array $event): void
     {
         switch ($event['kind']) {
-            case Protocol::MESSAGE:
-                $fd = $event['fd'];
-                $this->mine[$fd] ??= $this->free;
-                try {
-                    $handler = $this->handlers[$event['code'] > self::BINARY ? 'control' : 'message'];
-                    $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
-                } catch (\Throwable $error) {
-                    $this->failed($error, $fd);
-                }
-                break;
             case Protocol::OPEN:
                 $this->opened($event);
                 break;
@@ -525,6 +539,10 @@ final class App
 
     private function closed(array $event): void
     {
+        if (($event['flags'] & Protocol::FLAG_PLAIN) !== 0) {
+            $this->guard(fn () => $this->call('disconnect', $event['fd']));
+            return;
+        }
         $known = isset($this->mine[$event['fd']]);
         unset($this->mine[$event['fd']]);
         if (!isset($this->handlers['close'])) {
@@ -544,6 +562,9 @@ final class App
         $held = $isHeld ? fn (int $length) => new HeldBody($this, $event['id'], $length) : null;
         try {
             $request = Protocol::request($event['fd'], $event['payload'], $held);
+            if (($event['flags'] & Protocol::FLAG_FIRST) !== 0) {
+                $this->guard(fn () => $this->call('connect', $request));
+            }
             $response = $this->call('request', $request, $reply);
             if ($response !== null) {
                 $reply->send($response);

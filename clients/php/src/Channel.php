@@ -110,7 +110,7 @@ final class Channel
     /**
      * The next whole frame that was read already, with its 'payload'; null for none.
      *
-     * @return array{length: int, kind: int, flags: int, code: int, id: int, fd: int, payload: string}|null
+     * @return array{head: int, kind: int, flags: int, code: int, id: int, fd: int, payload: string}|null
      */
     public function next(): ?array
     {
@@ -118,13 +118,18 @@ final class Channel
         if ($have < Protocol::HEADER_BYTES) {
             return null;
         }
-        $frame = unpack(Protocol::HEADER, $this->input, $this->at);
-        $whole = Protocol::HEADER_BYTES + $frame['length'];
-        if ($have < $whole) {
+        // Length, kind, flags and code are one number: PHP makes a string for each name of unpack.
+        $frame = unpack('Phead/Vid/Pfd', $this->input, $this->at);
+        $head = $frame['head'];
+        $length = $head & 0xffffffff;
+        if ($have < Protocol::HEADER_BYTES + $length) {
             return null;
         }
-        $frame['payload'] = substr($this->input, $this->at + Protocol::HEADER_BYTES, $frame['length']);
-        $this->at += $whole;
+        $frame['kind'] = $head >> 32 & 0xff;
+        $frame['flags'] = $head >> 40 & 0xff;
+        $frame['code'] = $head >> 48 & 0xffff;
+        $frame['payload'] = substr($this->input, $this->at + Protocol::HEADER_BYTES, $length);
+        $this->at += Protocol::HEADER_BYTES + $length;
         return $frame;
     }
 

@@ -25,12 +25,14 @@ final class Keeper
      * @param \Closure(string, int, int): void $tell an event, the master's pid and the manager's
      * @param bool $looks whether events of reloads are wanted
      * @param Watcher|null $watcher reloads the server when code has changed
+     * @param Timers|null $timers those of this process, which callbacks have set
      */
     public function __construct(
         private \Closure $tell,
         private string $runtimeDir,
         private bool $looks,
         private ?Watcher $watcher = null,
+        private ?Timers $timers = null,
     ) {
     }
 
@@ -60,7 +62,7 @@ final class Keeper
         $master = proc_get_status($process)['pid'];
         $this->forward($master);
         do {
-            usleep(self::LOOK_US);
+            $this->pause();
             $this->looks && $this->look($master);
             $this->watcher?->changed() && $this->reload();
             $status = proc_get_status($process);
@@ -69,6 +71,22 @@ final class Keeper
             ($this->tell)($event, $master, 0);
         }
         return $status['exitcode'];
+    }
+
+    /** Waits for the next look, and runs timers meanwhile. */
+    private function pause(): void
+    {
+        $until = hrtime(true) + 1000 * self::LOOK_US;
+        while (($left = $until - hrtime(true)) > 0) {
+            usleep((int) (min($left / 1e9, $this->timers?->wait() ?? INF) * 1e6));
+            $this->timers?->run(function (callable $call): void {
+                try {
+                    $call();
+                } catch (\Throwable $error) {
+                    file_put_contents('php://stderr', "Uncaught $error\n");
+                }
+            });
+        }
     }
 
     private function forward(int $master): void

@@ -94,7 +94,7 @@ final class Multipart
         }
         $this->state = 'after';
         $this->buffer = '';
-        parse_str($this->pairs, $this->post);
+        $this->post = Variables::parse($this->pairs);
         $this->pairs = '';
     }
 

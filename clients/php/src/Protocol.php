@@ -89,6 +89,10 @@ final class Protocol
     public const WANT_CONTROL = 128;
     /** Of the field fd of READY. */
     public const WANT_PRESENCE = 1;
+    public const WANT_PLAIN = 2;
+    /** Of REQUEST and of CLOSE. */
+    public const FLAG_FIRST = 2;
+    public const FLAG_PLAIN = 4;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
         'no_user', 'local_only'];

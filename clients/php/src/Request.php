@@ -107,8 +107,7 @@ final class Request
         if ($query === '') {
             return [];
         }
-        parse_str($query, $parameters);
-        return $parameters;
+        return Variables::parse($query);
     }
 
     /** The first header field of that name. */
@@ -158,7 +157,6 @@ final class Request
         if ($pairs === []) {
             return [];
         }
-        parse_str(implode('&', $pairs), $cookies);
-        return $cookies;
+        return Variables::parse(implode('&', $pairs));
     }
 }

@@ -113,8 +113,7 @@ final class SwooleSettings
         $workers = 2 * $even >= $most ? $even : $most;
         $this->wsd['worker_num'] = $workers;
         $this->wsd['app.processes'] = (int) ceil($php / $workers);
-        $tasks = max(0, (int) ($this->set['task_worker_num'] ?? 0));
-        $this->wsd['app.task_processes'] = (int) ceil($tasks / $workers);
+        $this->wsd['app.task_processes'] = max(0, (int) ($this->set['task_worker_num'] ?? 0));
         // Swoole ends no handler for lasting.
         $this->wsd['app.event_timeout'] = 0;
         $this->copy([
@@ -148,7 +147,14 @@ final class SwooleSettings
             'backlog' => 'backlog',
             'open_tcp_nodelay' => 'tcp_nodelay',
             'websocket_compression' => 'websocket_compression',
+            'max_concurrency' => 'http_requests_max',
         ]);
+        if (!empty($this->set['send_yield'])) {
+            // A push then waits for a client that reads slowly.
+            $this->wsd['buffer_policy'] = 'drop';
+        }
+        // Swoole takes a head of 64 KiB, whatever its lines are.
+        $this->wsd['head_bytes_max'] = $this->wsd['head_line_max'] = 64 << 10;
         // One limit for messages and bodies: an upload may be longer in Swoole.
         if (isset($this->set['upload_max_filesize'])) {
             $uploads = (int) $this->set['upload_max_filesize'];
@@ -186,7 +192,7 @@ final class SwooleSettings
         $known = [
             'worker_num', 'reactor_num', 'max_request', 'user', 'group', 'max_wait_time',
             'task_worker_num', 'task_max_request', 'heartbeat_idle_time', 'heartbeat_check_interval', 'max_conn',
-            'max_connection', 'package_max_length', 'backlog', 'open_tcp_nodelay',
+            'max_connection', 'max_concurrency', 'package_max_length', 'backlog', 'open_tcp_nodelay',
             'websocket_compression', 'socket_buffer_size', 'open_tcp_keepalive', 'tcp_keepidle',
             'tcp_user_timeout', 'websocket_subprotocol', 'upload_max_filesize', 'daemonize', 'pid_file', 'log_file',
             'log_level', 'runtime_dir', ...self::NOTHING_TO_DO,

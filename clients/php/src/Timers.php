@@ -113,7 +113,9 @@ final class Timers
     /** Seconds until the next one is due; null where there is none. */
     public function wait(): ?float
     {
-        $this->forked();
+        if ($this->due === PHP_INT_MAX) {
+            return null;
+        }
         $this->settle();
         return $this->due === PHP_INT_MAX ? null : max(0, $this->due - hrtime(true)) / 1e9;
     }

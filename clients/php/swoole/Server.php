@@ -30,7 +30,7 @@ class Server implements \Wsd\OpenSwooleServer
     /** Events of the server's life, for the process that the user started. */
     private const KEPT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'beforereload', 'afterreload'];
     /** How long a worker that is idle may take to say so. */
-    private const STATUS_SECONDS = 0.1;
+    private const STATUS_SECONDS = 0.25;
     private const LOOKED_FOR = ['managerstart', 'managerstop', 'beforereload', 'afterreload'];
 
     public $setting = [];
@@ -94,7 +94,7 @@ class Server implements \Wsd\OpenSwooleServer
     public function on(string $event_name, callable $callback): bool
     {
         $name = strtolower($event_name);
-        if (!in_array($name, [...static::EVENTS, ...self::SILENT, ...self::KEPT], true)) {
+        if (!in_array($name, [...static::EVENTS, ...static::SILENT, ...self::KEPT], true)) {
             return $this->warn('on', "unknown event types[$event_name]");
         }
         $this->handlers[$name] = $callback;
@@ -124,7 +124,7 @@ class Server implements \Wsd\OpenSwooleServer
         foreach ($settings->notices as $notice) {
             fwrite(STDERR, "wsd: $notice\n");
         }
-        foreach (array_intersect(self::SILENT, array_keys($this->handlers)) as $event) {
+        foreach (array_intersect(static::SILENT, array_keys($this->handlers)) as $event) {
             fwrite(STDERR, "wsd: on('$event') is never called: see docs/swoole.md\n");
         }
         foreach (array_slice($this->ports, 1) as $port) {
@@ -157,6 +157,9 @@ class Server implements \Wsd\OpenSwooleServer
         if ($events === [] && $watch === [] && !Following::calls()) {
             return null;
         }
+        $this->app = new \Wsd\Outside((string) $settings['runtime_dir']);
+        $this->connections = new Connection\Iterator($this->app);
+        Timer::bind($this->app->timers);
         $tell = function (string $event, int $master, int $manager): void {
             [$this->master_pid, $this->manager_pid] = [$master, $manager];
             $this->call($event);
@@ -166,6 +169,7 @@ class Server implements \Wsd\OpenSwooleServer
             (string) $settings['runtime_dir'],
             array_intersect(self::LOOKED_FOR, $events) !== [],
             $watch === [] ? null : new Watcher($watch),
+            $this->app->timers,
         );
     }
 
@@ -498,8 +502,7 @@ class Server implements \Wsd\OpenSwooleServer
             $this->taskworker = $process >= $processes && $user === null;
             $this->worker_id = match (true) {
                 $user !== null => $this->workers() + $this->taskWorkers() + $user,
-                $this->taskworker => $this->workers() + $app->fact('worker') * $app->fact('tasks')
-                    + $process - $processes,
+                $this->taskworker => $this->workers() + $process - $processes,
                 default => $app->fact('worker') * $processes + $process,
             };
             $this->worker_pid = getmypid();
@@ -522,7 +525,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->app->on('pipe', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         $this->app->on('note', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         $this->files = StaticFiles::of($this->setting ?? []);
-        if ($this->files !== null || $this->handles('request')) {
+        if ($this->files !== null || $this->handles('request') || $this->hearsPlain()) {
             $this->app->on('request', function (App $app, \Wsd\Request $request, \Wsd\Reply $reply): void {
                 $this->request($request, $reply);
             });
@@ -552,6 +555,12 @@ class Server implements \Wsd\OpenSwooleServer
                 && ($port !== $this->port || $other->host === $host || $other->host === '/' . ltrim($host, '/')),
         );
         return array_values($same)[0] ?? null;
+    }
+
+    /** Whether the ends of plain HTTP connections are told. */
+    protected function hearsPlain(): bool
+    {
+        return false;
     }
 
     /** The callback of an event of a client, which is that of its port where the port has one. */
@@ -593,6 +602,9 @@ class Server implements \Wsd\OpenSwooleServer
         $compression = Compression::of($this->setting ?? [], $request);
         $response = Http\Response::answering($reply, $request->fd, (int) $most, $compression);
         $handler = $this->portAt($request)?->getCallback('request') ?? $this->handlers['request'] ?? null;
+        if ($handler === null && $this->files === null && !$this->handles('request')) {
+            return; // wsd answers.
+        }
         if ($handler === null) {
             $response->status(404);
             $response->end();
@@ -633,9 +645,10 @@ class Server implements \Wsd\OpenSwooleServer
         if ($waits) {
             $this->awaited[$id] = null;
         }
+        // The first `task_worker_num` of wsd's workers have a task process, this one or another.
         $sent = $to >= 0
             ? $this->post($this->workers() + $to, $bytes)
-            : $this->app->send((int) $this->app->fact('worker'), $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
+            : $this->app->send($this->app->fact('worker') % $tasks, $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
         return $sent ? $id : false;
     }
 
@@ -646,18 +659,14 @@ class Server implements \Wsd\OpenSwooleServer
         if ($worker < $this->workers()) {
             return $this->app->send(intdiv($worker, $processes), $bytes, $worker % $processes, $flags);
         }
-        $worker -= $this->workers();
-        if ($worker >= $this->taskWorkers()) {
-            $user = $worker - $this->taskWorkers();
-            return $this->app->send(
-                $user % max(1, (int) $this->app->fact('worker_num')),
-                $bytes,
-                $user,
-                $flags | Protocol::TO_USER,
-            );
+        $number = $worker - $this->workers();
+        $kind = Protocol::TO_TASK;
+        if ($number >= $this->taskWorkers()) {
+            $number -= $this->taskWorkers();
+            $kind = Protocol::TO_USER;
         }
-        $tasks = (int) $this->app->fact('tasks');
-        return $this->app->send(intdiv($worker, $tasks), $bytes, $worker % $tasks, $flags | Protocol::TO_TASK);
+        $slot = $number % max(1, (int) $this->app->fact('worker_num'));
+        return $this->app->send($slot, $bytes, $number, $flags | $kind);
     }
 
     /** Something that another process of this server sent with post(). */
@@ -673,6 +682,7 @@ class Server implements \Wsd\OpenSwooleServer
             'p' => $this->users->written(unpack('V', $rest)[1], substr($rest, 4)),
             't' => $this->runTask($from, unpack('Pid/Cwaits', $rest), unserialize(substr($rest, 9))),
             'f' => $this->finished(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
+            'w' => $this->come(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
         };
     }
 
@@ -695,16 +705,21 @@ class Server implements \Wsd\OpenSwooleServer
     /** @param array{id: int, waits: int, from: int} $task */
     private function tell(array $task, mixed $result): bool
     {
-        $bytes = pack('V', $this->worker_id) . 'f' . pack('P', $task['id']) . serialize($result);
-        return $this->post($task['from'], $bytes, $task['waits'] !== 0 ? Protocol::AS_NOTE : 0);
+        $waits = $task['waits'] !== 0;
+        $bytes = pack('V', $this->worker_id) . ($waits ? 'w' : 'f') . pack('P', $task['id']) . serialize($result);
+        return $this->post($task['from'], $bytes, $waits ? Protocol::AS_NOTE : 0);
+    }
+
+    /** A result for which this process waits, if it does still. */
+    private function come(int $id, mixed $result): void
+    {
+        if (array_key_exists($id, $this->awaited)) {
+            $this->awaited[$id] = [$result];
+        }
     }
 
     private function finished(int $id, mixed $result): void
     {
-        if (array_key_exists($id, $this->awaited)) {
-            $this->awaited[$id] = [$result];
-            return;
-        }
         $finish = $this->finishes[$id] ?? null;
         unset($this->finishes[$id]);
         $finish !== null ? $finish($this, $id, $result) : $this->call('finish', $id, $result);
@@ -758,7 +773,7 @@ class Server implements \Wsd\OpenSwooleServer
 
     private function taskWorkers(): int
     {
-        return (int) $this->app->fact('worker_num') * (int) $this->app->fact('tasks');
+        return (int) $this->app->fact('tasks');
     }
 
     /** The pid of an application process of this server, which the kernel knows by its parent. */

@@ -159,17 +159,23 @@ impl Link {
         loop {
             reader.readable().await?;
             let stream: &UnixStream = reader.as_ref();
-            let read =
-                stream.try_io(Interest::READABLE, || Ok(packet::receive(stream.as_fd(), buffer)?));
-            match read {
-                Ok(read) => {
-                    let mut descriptors = self.descriptors.borrow_mut();
-                    descriptors.extend(read.fds);
-                    descriptors.truncate(DESCRIPTORS_MAX);
-                    return Ok(read.len);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            let mut got = None;
+            let tried = stream.try_io(Interest::READABLE, || {
+                let read = got.insert(packet::receive(stream.as_fd(), buffer)?);
+                // A read ends early behind descriptors; else a short one was all there was, and to
+                // ask again would be in vain.
+                let was_all = read.len < buffer.len() && read.fds.is_empty();
+                if was_all { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            if let Some(read) = got {
+                let mut descriptors = self.descriptors.borrow_mut();
+                descriptors.extend(read.fds);
+                descriptors.truncate(DESCRIPTORS_MAX);
+                return Ok(read.len);
+            }
+            match tried {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
             }
         }
     }

@@ -320,7 +320,7 @@ fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     data.put_slice(&packet.body);
     let verdict = if Slot(slot) != ctx.worker().slot {
         ctx.send_to_worker(Slot(slot), data.freeze())
-    } else if !link.shared.takes_pipe(to) {
+    } else if link.shared.place_of_pipe(to, packet.fd).is_none() {
         Verdict::Gone
     } else {
         link.shared.pipe(Slot(slot), to, packet.fd, packet.body);

@@ -28,6 +28,7 @@ mod suspects;
 mod tail;
 mod values;
 
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub use self::settings::{AppSettings, OnCrash};
 
 use self::attend::{serve, sweep};
 use self::codec::{COMPRESSED, HELD, Kind, Packet, TASK, USER, wants};
-use self::packets::{handshake_packet, http_body, request_body};
+use self::packets::{FIRST, handshake_packet, http_body, request_body};
 use self::shared::{Answer, Opening, OpeningGuard, RequestGuard, Shared};
 use crate::api::rooms::PresenceEvent;
 use crate::api::{
@@ -207,12 +208,22 @@ impl Handler for AppHandler {
         })
     }
 
+    fn on_disconnect(&self, _ctx: &Context, fd: Fd) -> Flow {
+        self.shared.plain_closed(fd.as_u64());
+        Flow::default()
+    }
+
     fn takes_control_frames(&self) -> bool {
         self.shared.wants.get().is_some_and(|wants| wants & wants::CONTROL != 0)
     }
 
     fn process_of(&self, fd: Fd) -> Option<u16> {
         Some(self.shared.place_of(fd.as_u64()))
+    }
+
+    /// As in Swoole, 413 is all that an application's client hears of a body that is too long.
+    fn explains(&self, status: u16) -> bool {
+        status != 413
     }
 
     fn is_websocket_path(&self, path: &str) -> bool {
@@ -289,13 +300,20 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
 async fn queue_request(
     shared: &Rc<Shared>,
     address: Option<IpAddr>,
-    packet: Packet,
+    mut packet: Packet,
     held: Option<HeldBody>,
 ) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
     loop {
         let changed = shared.changed.notified();
         let place = shared.pool.borrow().choose(address);
         if shared.pool.borrow().has_room(place) {
+            if shared.wants_plain.get()
+                && packet.fd != 0
+                && let Entry::Vacant(unheard) = shared.plain.borrow_mut().entry(packet.fd)
+            {
+                unheard.insert(place);
+                packet.flags |= FIRST;
+            }
             let id = shared.pool.borrow_mut().queue_of(address, place, packet);
             let (sender, receiver) = oneshot::channel();
             let answer = Answer::Response { answer: sender, owner: None };

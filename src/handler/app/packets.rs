@@ -7,6 +7,12 @@ use crate::api::{HttpRequest, Request};
 
 /// Bit of READY's `fd`: the process wants PRESENCE.
 pub const WANTS_PRESENCE: u64 = 1;
+/// Bit of READY's `fd`: the process wants to hear of plain HTTP connections.
+pub const WANTS_PLAIN: u64 = 2;
+/// Flag of REQUEST: the first of its connection.
+pub const FIRST: u8 = 2;
+/// Flag of CLOSE: of a connection that was plain HTTP.
+pub const PLAIN: u8 = 4;
 
 /// The payload of OPEN and ATTACH; with `only`, no other header fields.
 pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {

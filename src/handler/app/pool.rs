@@ -106,22 +106,25 @@ impl Pool {
     }
 
     /// The place for a message between applications, with the flags and the number of SEND.
-    pub fn place_of_pipe(&self, to: u8, number: u64) -> u16 {
-        let processes = self.processes;
-        let tasks = self.first_user - processes;
-        let users = self.places() - self.first_user;
-        if to & USER != 0 && users > 0 {
-            return self.first_user + (number % u64::from(users)) as u16;
+    /// `started` are the places that this worker starts processes for; `None`: none of them is for
+    /// this message.
+    pub fn place_of_pipe(&self, to: u8, number: u64, started: &[u16]) -> Option<u16> {
+        let of_kind = match to {
+            to if to & USER != 0 => self.first_user..self.places(),
+            to if to & TASK != 0 => self.processes..self.first_user,
+            _ => 0..self.processes,
+        };
+        if to & ANY != 0 {
+            let load = |place: &u16| {
+                let queue = &self.queues[usize::from(*place)];
+                (queue.events(), queue.process.is_none())
+            };
+            let places = started.iter().copied().filter(|place| of_kind.contains(place));
+            return places.min_by_key(load);
         }
-        if to & TASK == 0 || tasks == 0 {
-            return (number % u64::from(processes)) as u16;
-        }
-        if to & ANY == 0 {
-            return processes + (number % u64::from(tasks)) as u16;
-        }
-        let load = |queue: &ProcessQueue| (queue.events(), queue.process.is_none());
-        let tasks = (processes..).zip(&self.served()[usize::from(processes)..]);
-        tasks.min_by_key(|(_, queue)| load(queue)).map_or(processes, |(place, _)| place)
+        let number = number.checked_rem(of_kind.len() as u64)?;
+        let place = of_kind.start + number as u16;
+        started.contains(&place).then_some(place)
     }
 
     /// The place for a new client: a ready one with the fewest clients.

@@ -24,7 +24,8 @@ pub fn tell_presence(shared: &Shared, event: &PresenceEvent) {
         return;
     }
     let add = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
-    let place = shared.pool.borrow().place_of_pipe(0, event.room.bytes().fold(0, add));
+    let room = event.room.bytes().fold(0, add);
+    let Some(place) = shared.place_of_pipe(0, room) else { return };
     let mut body = BytesMut::new();
     put_string(&mut body, event.room.as_bytes());
     put_string(&mut body, event.uid.as_bytes());

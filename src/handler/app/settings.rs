@@ -18,10 +18,10 @@ pub enum OnCrash {
 pub struct AppSettings {
     /// Processes of each worker.
     pub processes: u16,
-    /// Processes of each worker that do tasks alone.
+    /// Processes of the whole server that do tasks alone. Each worker has a place for each of them,
+    /// and starts those that are its own.
     pub task_processes: u16,
-    /// Processes of the whole server that run a function of their own. Each worker has a place for
-    /// each of them, and starts those that are its own.
+    /// Processes of the whole server that run a function of their own, shared out in the same way.
     pub user_processes: u16,
     /// Processes of each worker that stand by.
     pub spare: u16,
@@ -91,7 +91,8 @@ impl AppSettings {
     /// Whether the worker of that slot, of so many, starts a process for a place.
     pub fn is_started_by(&self, slot: u8, worker_num: u16, place: u16) -> bool {
         let user = place.checked_sub(self.first_user_place());
-        user.is_none_or(|number| number % worker_num.max(1) == u16::from(slot))
+        let of_server = user.or_else(|| place.checked_sub(self.processes.max(1)));
+        of_server.is_none_or(|number| number % worker_num.max(1) == u16::from(slot))
     }
 }
 
@@ -126,5 +127,26 @@ impl From<&Config> for AppSettings {
             own_stdout: config.app.stdout == AppStdout::Own && !config.daemonize,
             ..AppSettings::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_the_whole_server_is_started_by_one_worker() {
+        let settings = AppSettings {
+            processes: 2,
+            task_processes: 3,
+            user_processes: 1,
+            ..AppSettings::default()
+        };
+        let started = |slot| {
+            let mine = |place: &u16| settings.is_started_by(slot, 2, *place);
+            (0..settings.places()).filter(mine).collect::<Vec<u16>>()
+        };
+        assert_eq!(started(0), [0, 1, 2, 4, 5]);
+        assert_eq!(started(1), [0, 1, 3]);
     }
 }

@@ -8,11 +8,11 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::{Kind, NOTE, Packet, TASK, USER, put_string};
+use super::codec::{Kind, NOTE, Packet, put_string};
 use super::held::{Bodies, Outgoings};
 use super::links::Links;
 use super::memory::Memory;
-use super::packets::request_body;
+use super::packets::{PLAIN, request_body};
 use super::pool::{Pin, Pool};
 use super::settings::AppSettings;
 use super::spawner::Spawner;
@@ -66,6 +66,10 @@ pub struct Shared {
     pub wants: Cell<Option<u8>>,
     /// Whether that process wants to hear of presence.
     pub wants_presence: Cell<bool>,
+    /// Whether that process wants to hear of plain HTTP connections.
+    pub wants_plain: Cell<bool>,
+    /// Those connections that a process has heard of, with its place.
+    pub plain: RefCell<HashMap<u64, u16>>,
     /// Memory of the processes, for the metrics.
     pub memory: Memory,
     begun: Instant,
@@ -87,6 +91,8 @@ impl Shared {
             opening: RefCell::default(),
             wants: Cell::new(None),
             wants_presence: Cell::new(false),
+            wants_plain: Cell::new(false),
+            plain: RefCell::default(),
             memory: Memory::default(),
             begun: Instant::now(),
         }
@@ -181,6 +187,14 @@ impl Shared {
         self.queue(place, packet);
     }
 
+    /// Tells the application that a plain HTTP connection has ended of which a process has heard.
+    pub fn plain_closed(&self, fd: u64) {
+        let place = self.plain.borrow_mut().remove(&fd);
+        if let Some(place) = place {
+            self.queue(place, Packet { flags: PLAIN, fd, ..Packet::new(Kind::Close) });
+        }
+    }
+
     /// Keeps a command for a client that is not open yet. Gives it back if the client is not
     /// one of those.
     pub fn hold(&self, packet: Packet) -> Option<Packet> {
@@ -245,25 +259,26 @@ impl Shared {
         }
     }
 
-    /// Whether there is a process for a message between applications.
-    pub fn takes_pipe(&self, to: u8) -> bool {
-        let of = |flag: u8, processes: u16| to & flag == 0 || processes > 0;
-        of(TASK, self.settings.task_processes) && of(USER, self.settings.user_processes)
+    /// The place of the process for a message between applications.
+    pub fn place_of_pipe(&self, to: u8, number: u64) -> Option<u16> {
+        let started = self.places.get().map_or(&[][..], |places| places);
+        self.pool.borrow().place_of_pipe(to, number, started)
     }
 
     /// Hands over what an application process of `from` sent to this worker.
     pub fn pipe(&self, from: Slot, to: u8, number: u64, body: Bytes) {
-        let code = from.0.into();
-        if !self.takes_pipe(to) {
+        let Some(place) = self.place_of_pipe(to, number) else {
             return tracing::warn!(%from, "a message was dropped: there is no process for it");
-        }
-        let place = self.pool.borrow().place_of_pipe(to, number);
-        if to & NOTE == 0 {
-            self.queue(place, Packet { code, fd: number, body, ..Packet::new(Kind::Pipe) });
-        } else if let Some(link) =
-            self.pool.borrow().process(place).and_then(|id| self.links.get(id))
-        {
-            link.answer(Packet { code, fd: number, body, ..Packet::new(Kind::Note) });
+        };
+        let packet = Packet { code: from.0.into(), fd: number, body, ..Packet::new(Kind::Pipe) };
+        let reader = self.pool.borrow().process(place).filter(|_| to & NOTE != 0);
+        if let Some(link) = reader.and_then(|id| self.links.get(id)) {
+            link.answer(Packet { kind: Kind::Note, ..packet });
+        } else if to & NOTE == 0 || self.pool.borrow().has_room(place) {
+            // A process that starts gets a note as an event.
+            self.queue(place, packet);
+        } else {
+            tracing::warn!(%from, "a message was dropped: too much waits for its process");
         }
     }
 

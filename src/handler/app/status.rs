@@ -18,7 +18,7 @@ impl Shared {
         format!(
             "application process{s} {} of {} {has} not said READY (loading, or in workerStart)",
             names.join(", "),
-            self.settings.places()
+            self.places.get().map_or(0, Vec::len)
         )
     }
 

@@ -111,11 +111,13 @@ pub enum Counter {
     AppWaiting,
     /// What application processes hold in memory now, in bytes (not a total).
     AppMemory,
+    /// Plain HTTP requests whose answer has not begun, now (not a total).
+    HttpRunning,
 }
 
 impl Counter {
     /// Every counter, in the order of their words.
-    pub const ALL: [Counter; 52] = [
+    pub const ALL: [Counter; 53] = [
         Counter::Connections,
         Counter::Handshakes,
         Counter::Accepted,
@@ -168,6 +170,7 @@ impl Counter {
         Counter::AppBusy,
         Counter::AppWaiting,
         Counter::AppMemory,
+        Counter::HttpRunning,
     ];
 
     /// The name in `status`.
@@ -225,17 +228,17 @@ impl Counter {
             Counter::AppBusy => "app_busy",
             Counter::AppWaiting => "app_waiting",
             Counter::AppMemory => "app_memory",
+            Counter::HttpRunning => "http_running",
         }
     }
 
     /// Whether it says how many there are now, rather than how many there were.
     pub fn is_gauge(self) -> bool {
-        use Counter::{AppBusy, AppMemory, AppWaiting, ClientMemory, HeldBytes, Memberships};
-        self.is_clients()
-            || matches!(
-                self,
-                HeldBytes | ClientMemory | AppBusy | AppWaiting | AppMemory | Memberships
-            )
+        use Counter::{
+            AppBusy, AppMemory, AppWaiting, ClientMemory, HeldBytes, HttpRunning, Memberships,
+        };
+        let app = matches!(self, AppBusy | AppWaiting | AppMemory | HttpRunning);
+        self.is_clients() || app || matches!(self, HeldBytes | ClientMemory | Memberships)
     }
 
     /// Whether it counts clients that there are now, of whom a worker has at most

@@ -98,10 +98,16 @@ impl Manager {
             .collect();
         targets.sort_unstable();
         targets.dedup();
-        if targets.is_empty() && from.slot != to {
-            return self.refuse(routed, Verdict::Gone);
-        }
         let kept = OwnedBody::new(body);
+        if targets.is_empty() && from.slot != to {
+            // Its worker is about to start, or to start again.
+            if !self.router.has_slot(to) {
+                self.refuse(routed, Verdict::Gone);
+            } else if !self.hold.add_early(from, to, kept) {
+                self.refuse(routed, Verdict::Full);
+            }
+            return;
+        }
         for target in targets {
             match kept.body() {
                 Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed.clone(), body),
@@ -109,6 +115,16 @@ impl Manager {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
                     self.refuse(routed.clone(), Verdict::Full);
                 }
+            }
+        }
+    }
+
+    /// A slot has a worker now: what waited for it goes there, and the rest waits on.
+    pub fn deliver_early(&mut self) {
+        for (from, to, kept) in self.hold.take_early() {
+            match kept.body() {
+                Ok(body) => self.deliver_to_slot(from, to, body),
+                Err(_) => self.refuse(Routed::Message { from }, Verdict::Full),
             }
         }
     }

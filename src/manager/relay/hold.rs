@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytes::Bytes;
 
 use super::message::{Address, Routed, Wide};
-use crate::fd::WorkerId;
+use crate::fd::{Slot, WorkerId};
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::packet::Body;
 
@@ -91,6 +91,9 @@ pub struct Hold {
     pub scope: Scope,
     items: VecDeque<HeldMessage>,
     bytes: usize,
+    /// Messages between workers for slots that have no worker yet.
+    early: VecDeque<(WorkerId, Slot, OwnedBody)>,
+    early_bytes: usize,
 }
 
 impl Hold {
@@ -109,6 +112,24 @@ impl Hold {
         self.bytes += weight;
         self.items.push_back(item);
         None
+    }
+
+    /// Adds a message for a slot that has no worker yet; false where there is no room.
+    #[must_use]
+    pub fn add_early(&mut self, from: WorkerId, to: Slot, body: OwnedBody) -> bool {
+        let weight = body.len() + ITEM_BYTES;
+        if self.early_bytes + weight > HELD_BYTES_MAX {
+            return false;
+        }
+        self.early_bytes += weight;
+        self.early.push_back((from, to, body));
+        true
+    }
+
+    /// Gives out what was added for slots without a worker.
+    pub fn take_early(&mut self) -> VecDeque<(WorkerId, Slot, OwnedBody)> {
+        self.early_bytes = 0;
+        std::mem::take(&mut self.early)
     }
 
     /// What this worker sent to all so far, its clients of a pass have had.

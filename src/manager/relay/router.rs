@@ -109,6 +109,11 @@ impl Router {
         self.worker_num = worker_num.max(1);
     }
 
+    /// Whether the slot is one of those that serve, or are to.
+    pub fn has_slot(&self, slot: Slot) -> bool {
+        u16::from(slot.0) < self.worker_num
+    }
+
     /// The master says which serials of its slot a worker may give to new clients.
     pub fn leased(&mut self, id: WorkerId, first: u64, last: u64) {
         let number = |serial| Fd::new(self.node, id.slot, serial).map(Fd::as_u64);

@@ -12,6 +12,7 @@ use super::Door;
 use super::http::{self, End, Limits};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
+use super::refuse::{RETRY_AFTER, is_stranger};
 use super::seat::Seat;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
@@ -73,9 +74,37 @@ impl Drop for Plain {
     }
 }
 
+/// A request that the handler is to answer, until the answer begins.
+struct Running<'a>(&'a Door);
+
+impl<'a> Running<'a> {
+    /// `None` where as many are under way as may be.
+    fn begin(door: &'a Door) -> Option<Running<'a>> {
+        let most = door.settings.config.http_requests_max as u64;
+        if most > 0 && door.board.total(Counter::HttpRunning) >= most {
+            return None;
+        }
+        door.board.add(Counter::HttpRunning, 1);
+        Some(Running(door))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.board.sub(Counter::HttpRunning, 1);
+    }
+}
+
 impl http::Service for Plain {
     async fn answer(&self, mut request: HttpRequest) -> Option<HttpResponse> {
         let handler = self.worker.handler.clone();
+        let Some(_running) = Running::begin(&self.worker) else {
+            let why = "the application has too many requests";
+            let refusal = Refusal::overloaded(why, RETRY_AFTER).advice("See http_requests_max.");
+            self.refused(&refusal);
+            let refusal = refusal.hide_from_strangers(is_stranger(self.peer));
+            return Some(http::to_response(&self.dress(refusal)));
+        };
         self.worker.add(Counter::HttpRequests, 1);
         self.http.mark(&mut request);
         let answer =
@@ -85,6 +114,11 @@ impl http::Service for Plain {
             *broken.status_mut() = ::http::StatusCode::INTERNAL_SERVER_ERROR;
             Some(broken)
         })
+    }
+
+    fn dress(&self, refusal: Refusal) -> Refusal {
+        let explained = self.worker.handler.explains(refusal.status);
+        Refusal { silent: !explained, ..refusal }
     }
 
     fn is_websocket_path(&self, path: &str) -> bool {
@@ -183,8 +217,13 @@ impl Door {
                 Some(_) => worker.serve_tcp(socket, received, peer, &plain).await,
                 None => worker.serve_unix(socket, received, &plain).await,
             };
+            let number = plain.http.number();
             // An upgrade takes a place of its own.
             drop(plain);
+            if let Some(fd) = number {
+                let handler = worker.handler.clone();
+                worker.call_aside("on_disconnect", |context| handler.on_disconnect(context, fd));
+            }
             match served {
                 Ok(Some((socket, received, fd))) => {
                     worker.admit_again(socket, peer, to_loopback, received, fd);

@@ -69,6 +69,8 @@ pub struct Refusal {
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// Whether it is told as JSON, as the API does.
     pub json: bool,
+    /// Whether the answer says nothing besides its status.
+    pub silent: bool,
     /// Whether the request was a HEAD, whose answer has no body (RFC 9110 section 9.3.2).
     pub bodiless: bool,
 }
@@ -84,6 +86,7 @@ impl Refusal {
             hidden: false,
             headers: Vec::new(),
             json: false,
+            silent: false,
             bodiless: false,
         }
     }
@@ -181,6 +184,9 @@ impl Refusal {
 
     /// The body, a line or two of plain text.
     pub fn body(&self) -> String {
+        if self.silent {
+            return String::new();
+        }
         if self.json {
             let code = match self.status {
                 408 => "timeout",

@@ -200,7 +200,7 @@ class Request
     {
         if (stripos($type, 'application/x-www-form-urlencoded') === 0) {
             if ($this->options['parse_body']) {
-                parse_str($request->body, $this->post);
+                $this->post = \Wsd\Variables::parse($request->body);
             }
             return;
         }

@@ -33,7 +33,7 @@ final class Port
     {
         $name = strtolower($event_name);
         $known = ['open', 'message', 'close', 'request', 'handshake', 'beforehandshakeresponse', 'attach',
-            'connect'];
+            'connect', 'disconnect'];
         if (!in_array($name, $known, true)) {
             $message = "$event_name is never called: see docs/swoole.md";
             trigger_error("Swoole\\Server\\Port::on(): $message", E_USER_WARNING);

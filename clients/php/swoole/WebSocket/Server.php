@@ -18,6 +18,11 @@ use function is_string, strlen;
 /** WebSocket, and plain HTTP on the same port where there is onRequest. */
 class Server extends \Swoole\Http\Server
 {
+    protected const EVENTS = [...parent::EVENTS, 'disconnect'];
+    protected const SILENT = ['workererror', 'workerexit', 'bufferfull', 'bufferempty', 'receive', 'packet'];
+    /** How long a push waits for a client with send_yield, and how often it looks. */
+    private const YIELD_SECONDS = 5.0;
+    private const YIELD_STEP_SECONDS = 0.005;
     /** Header fields of a 101 that wsd writes itself. */
     private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
         'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
@@ -26,6 +31,8 @@ class Server extends \Swoole\Http\Server
     private array $met = [];
     /** @var array<int, string> unfinished messages that are pushed in pieces */
     private array $pieces = [];
+    /** @var array<int, true> clients that disconnect() has ended, where onDisconnect is to hear of that */
+    private array $parting = [];
 
     /**
      * Queues a message. True means queued, not delivered; false, with a warning, that it is not.
@@ -63,6 +70,9 @@ class Server extends \Swoole\Http\Server
         }
         if (!$this->app->owns($fd) && !$this->app->exists($fd)) {
             return $this->gone('disconnect', $fd);
+        }
+        if ($this->callbackOf('disconnect', $fd) !== null && $this->app->owns($fd)) {
+            $this->parting[$fd] = true;
         }
         $this->app->close($fd, $code, $reason);
         return true;
@@ -113,12 +123,11 @@ class Server extends \Swoole\Http\Server
         });
         $this->bindControl();
         $this->app->on('close', fn (App $app, int $fd, Close $close) => $this->closed($fd, $close));
-        $others = array_slice($this->ports, 1);
-        $several = $others !== [];
-        $refuses = array_filter($others, fn (\Swoole\Server\Port $port): bool => !$port->opensWebSockets()) !== [];
-        if ($refuses || $this->handles('handshake') || $this->handles('beforehandshakeresponse')) {
-            $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->handshake($request));
+        $several = count($this->ports) > 1;
+        if ($this->asks()) {
+            $this->app->on('handshake', fn (App $app, \Wsd\Request $request) => $this->asked($request));
         }
+        $this->bindPlain();
         // onClose may ask who has left, so that is kept.
         $opens = $this->handles('connect') || ($this->handles('open') && !$this->handles('handshake'));
         if ($several || $opens || $this->handles('close')) {
@@ -139,6 +148,11 @@ class Server extends \Swoole\Http\Server
         if ($this->callbackOf('close', $request->fd) !== null) {
             $this->met[$request->fd] = pack('q', (int) (microtime(true) * 1000)) . "$request->peer $request->client";
         }
+        $this->byPort($request);
+    }
+
+    private function byPort(\Wsd\Request $request): void
+    {
         $port = $this->portAt($request);
         if ($port !== null) {
             $this->portOf[$request->fd] = $port;
@@ -168,8 +182,8 @@ class Server extends \Swoole\Http\Server
     private function opened(\Wsd\Request $request): void
     {
         $this->came($request);
-        $connect = $this->callbackOf('connect', $request->fd);
-        $connect !== null && $connect($this, $request->fd, self::reactor($request->fd));
+        // Where a handshake has to be let in first, it was told of before that.
+        $this->hearsPlain() && $this->asks() || $this->connected($request->fd);
         // With a handshake of its own, a server gets no open: Swoole's rule.
         if ($this->callbackOf('handshake', $request->fd) === null) {
             $open = $this->callbackOf('open', $request->fd);
@@ -197,9 +211,44 @@ class Server extends \Swoole\Http\Server
         });
     }
 
+    protected function hearsPlain(): bool
+    {
+        return $this->handles('disconnect');
+    }
+
+    /** Swoole calls onDisconnect for what ends and is no open WebSocket: then onConnect for it, too. */
+    private function bindPlain(): void
+    {
+        if (!$this->hearsPlain()) {
+            return;
+        }
+        $this->app->on('connect', function (App $app, \Wsd\Request $request): void {
+            $this->byPort($request);
+            $this->connected($request->fd);
+        });
+        $this->app->on('disconnect', function (App $app, int $fd): void {
+            $this->disconnected($fd);
+        });
+    }
+
+    private function connected(int $fd): void
+    {
+        $connect = $this->callbackOf('connect', $fd);
+        $connect !== null && $connect($this, $fd, self::reactor($fd));
+    }
+
+    private function disconnected(int $fd): void
+    {
+        $handler = $this->callbackOf('disconnect', $fd) ?? $this->callbackOf('close', $fd);
+        unset($this->portOf[$fd]);
+        $handler !== null && $handler($this, $fd, self::reactor($fd));
+    }
+
     private function closed(int $fd, Close $close): void
     {
         unset($this->pieces[$fd]);
+        $parting = isset($this->parting[$fd]);
+        unset($this->parting[$fd]);
         if (!empty($this->setting['open_websocket_close_frame']) && $close->by === 'client') {
             $frame = new CloseFrame();
             $frame->fd = $fd;
@@ -209,7 +258,7 @@ class Server extends \Swoole\Http\Server
             $frame->finish = true;
             $this->callbackOf('message', $fd)($this, $frame);
         }
-        $handler = $this->callbackOf('close', $fd);
+        $handler = $this->callbackOf($parting ? 'disconnect' : 'close', $fd);
         unset($this->portOf[$fd]);
         // Swoole tells a server's own close by a reactor of -1.
         $this->closing = $this->known($fd);
@@ -225,6 +274,30 @@ class Server extends \Swoole\Http\Server
     private static function reactor(int $fd): int
     {
         return intdiv($fd, 2 ** 39) % 256;
+    }
+
+    /** Whether each handshake is to be let in or refused by this process. */
+    private function asks(): bool
+    {
+        $refuses = fn (object $port): bool => $port instanceof \Swoole\Server\Port && !$port->opensWebSockets();
+        return $this->handles('handshake') || $this->handles('beforehandshakeresponse')
+            || array_filter($this->ports, $refuses) !== [];
+    }
+
+    private function asked(\Wsd\Request $request): Accept|\Wsd\Response
+    {
+        if (!$this->hearsPlain()) {
+            return $this->handshake($request);
+        }
+        $this->byPort($request);
+        $this->connected($request->fd);
+        $answer = null;
+        try {
+            return $answer = $this->handshake($request);
+        } finally {
+            $answer instanceof Accept
+                || $this->app->timers->add(0, fn () => $this->disconnected($request->fd), false);
+        }
     }
 
     private function handshake(\Wsd\Request $request): Accept|\Wsd\Response
@@ -270,6 +343,12 @@ class Server extends \Swoole\Http\Server
     private function confirmed(int $fd, string $data, int $opcode): bool
     {
         $verdict = $this->app->pushConfirmed($fd, $data, $opcode);
+        // With send_yield the sender waits for a client that reads slowly; without coroutines that
+        // is this process.
+        $until = empty($this->setting['send_yield']) ? 0 : microtime(true) + self::YIELD_SECONDS;
+        while ($verdict === 'full' && microtime(true) < $until && $this->app->await(self::YIELD_STEP_SECONDS)) {
+            $verdict = $this->app->pushConfirmed($fd, $data, $opcode);
+        }
         switch ($verdict) {
             case 'queued':
             case 'relayed':

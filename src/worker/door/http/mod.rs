@@ -376,7 +376,7 @@ fn text(status: StatusCode, line: &'static str) -> HttpResponse {
 }
 
 /// A refusal as an answer for hyper to write.
-fn to_response(refusal: &Refusal) -> HttpResponse {
+pub fn to_response(refusal: &Refusal) -> HttpResponse {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = text(status, "");
     *response.body_mut() = refusal.body().into();
