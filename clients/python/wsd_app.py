@@ -66,6 +66,13 @@ def fields(pairs):
         string(name.encode()) + string(value.encode()) for name, value in pairs)
 
 
+def _is_text(data):
+    try:
+        return data.isascii() or bool(data.decode() or True)
+    except UnicodeDecodeError:
+        return False
+
+
 def take(data, at):
     (length,) = U32.unpack_from(data, at)
     end = at + 4 + length
@@ -236,7 +243,8 @@ class App:
         """Whether the message was queued, or relayed to the client's process. A client of this
         process is not asked about while there is room for it."""
         left = self._room.get(fd, -1) - len(data)
-        if left < 0:
+        # What the worker would refuse is asked about.
+        if left < 0 or not (opcode == 2 or opcode == 1 and _is_text(data)):
             verdict = self.push_confirmed(fd, data, opcode)
             if verdict not in ("queued", "relayed", "gone"):
                 print(f"wsd: a push to {fd} was refused: {verdict}", file=sys.stderr, flush=True)
@@ -257,6 +265,8 @@ class App:
         self._send(BROADCAST, code=opcode, fd=but, payload=data)
 
     def close(self, fd, code=1000, reason=""):
+        if fd in self._room:
+            self._room[fd] = -1  # Nothing can be pushed any more.
         self._send(DISCONNECT, code=code, fd=fd, payload=reason.encode())
 
     def protect(self, fd, on=True):

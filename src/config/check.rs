@@ -52,6 +52,14 @@ impl Loading<'_> {
                 self.fault(self.origin(key), key, what);
             }
         }
+        // Who names an application and no handler would be served the chat.
+        let key = "app.command";
+        if self.written(key).is_some() && self.written("handler").is_none() && !self.is_faulty(key)
+        {
+            let what =
+                Wrong::new("is set and handler is not", "write handler = \"app\" above [app]");
+            self.fault(self.origin(key), key, what);
+        }
     }
 }
 

@@ -65,10 +65,20 @@ pub struct ConfigError {
     pub what: Wrong,
 }
 
+/// What is wrong with a name of the file, and of the command line.
+pub(super) const NO_SUCH_KEY: &str = "there is no such key";
+/// What is wrong with the name of a variable of the environment.
+pub(super) const NO_SUCH_VARIABLE: &str = "no key has this name";
+
 impl ConfigError {
-    /// Whether the text may have said another `runtime_dir` than the one that was read.
-    pub(super) fn may_hide_the_server(&self) -> bool {
+    /// Whether the text may have said another `runtime_dir` than the one that was read. Where no
+    /// source names one, a name that is no key may have been meant as that, such as that of a
+    /// table around it.
+    pub(super) fn may_hide_the_server(&self, is_named: bool) -> bool {
         const PLACE: &str = "runtime_dir";
+        if !is_named && [NO_SUCH_KEY, NO_SUCH_VARIABLE].contains(&self.what.wrong.as_str()) {
+            return true;
+        }
         let whole_file = matches!(self.source, Source::File { .. }) && self.key.is_empty();
         whole_file
             || self.what.right.contains(&super::load::variable_of(PLACE))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use super::errors::{ConfigError, ConfigErrors, Source, Wrong};
+use super::errors::{ConfigError, ConfigErrors, NO_SUCH_KEY, NO_SUCH_VARIABLE, Source, Wrong};
 use super::foreign;
 use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
@@ -165,8 +165,9 @@ impl Config {
     /// # Errors
     /// Every fault that could hide where the server is, so that another one would be found.
     pub fn load_to_find(base: Config, sources: &Sources) -> Result<Config, ConfigErrors> {
-        let Loading { config, mut errors, .. } = Loading::read(base, sources);
-        errors.retain(ConfigError::may_hide_the_server);
+        let Loading { config, mut errors, origins, .. } = Loading::read(base, sources);
+        let is_named = origins.contains_key("runtime_dir");
+        errors.retain(|error| error.may_hide_the_server(is_named));
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
     }
 }
@@ -245,7 +246,7 @@ impl<'a> Loading<'a> {
                     self.fault(source, "", gone);
                 }
                 None => {
-                    let what = "no key has this name";
+                    let what = NO_SUCH_VARIABLE;
                     let name = variable.strip_prefix("WSD_").unwrap_or(variable);
                     let wrong = foreign::remedy(name).map(|right| Wrong::new(what, right));
                     let wrong = wrong.unwrap_or_else(|| {
@@ -282,7 +283,7 @@ impl<'a> Loading<'a> {
                 if let Some(gone) = removed(|key| key == name) {
                     return self.fault(source, name, gone);
                 }
-                let what = "there is no such key";
+                let what = NO_SUCH_KEY;
                 let wrong = foreign::remedy(name).map(|right| Wrong::new(what, right));
                 let wrong = wrong.unwrap_or_else(|| {
                     unknown(self.nearest(name, keys().map(|key| key.name)), what)

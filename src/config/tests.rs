@@ -299,13 +299,30 @@ fn a_fault_that_could_hide_the_server_is_one_also_for_whoever_only_looks_for_it(
         "runtimedir = \"/x\"",
         "\u{1}",
         "[app]\nruntime_dir = \"/x\"\n",
+        "[server]\nruntime_dir = \"/x\"\n",
+        "run_dir = \"/x\"\n",
+        "pid_file = \"/x/pid\"\nsocket = \"/x/socket\"\n",
     ] {
         assert!(find(text).is_err(), "{text}");
     }
     let found = find("runtime_dir = \"/x\"\nworker_num = 300\nno_key = 1\n").unwrap();
     assert_eq!(found.runtime_dir, PathBuf::from("/x"));
+    // What is no name of a key hides nothing.
+    assert!(find("worker_num = 300\n").is_ok());
     let nowhere = Sources { file: Some("/nowhere.toml".into()), ..sources(&[]) };
     assert!(Config::load_to_find(Config::default(), &nowhere).is_err());
+}
+
+#[test]
+fn an_application_without_its_handler_is_a_fault() {
+    let command = ("app.command", "php server.php");
+    let errors = load(&[command]).unwrap_err();
+    assert_eq!(errors.0.len(), 1);
+    let said = errors.0[0].to_string();
+    assert!(said.contains("app.command: is set and handler is not; write handler"), "{said}");
+    for handler in ["app", "echo"] {
+        assert!(load(&[command, ("handler", handler)]).is_ok(), "{handler}");
+    }
 }
 
 #[test]

@@ -131,9 +131,15 @@ fn push_time(line: &mut String) {
 
 /// A value in a text line: in quotes where it could pass for more than one.
 fn push_value(part: &mut String, text: &str) {
-    let plain = !text.is_empty() && !text.contains([' ', '=', '"']);
+    let plain = !text.is_empty() && !text.contains([' ', '=', '"', '\'']);
     if plain || is_quoted(text) {
         return escape(part, text, text_escape);
+    }
+    // What is to be copied into the configuration stands as it is to be written there.
+    if text.contains('"') && !text.contains(['\'', '\\']) {
+        part.push('\'');
+        escape(part, text, text_escape);
+        return part.push('\'');
     }
     part.push('"');
     escape(part, text, |out, char| match char {

@@ -248,8 +248,16 @@ mod tests {
 
     #[test]
     fn a_value_cannot_pass_for_another_field() {
-        let line = text(|| tracing::info!(path = %"/ fd=9", odd = %"\" fd=9 \"x", "m"));
-        assert_eq!(line, "INFO  worker 0: m path=\"/ fd=9\" odd=\"\\\" fd=9 \\\"x\"\n");
+        let of = |value: &str| text(|| tracing::info!(path = %value, "m"));
+        for (value, shown) in [
+            ("/ fd=9", r#""/ fd=9""#),
+            ("add \"a\" to it", r#"'add "a" to it'"#),
+            ("\" fd=9 'x", r#""\" fd=9 'x""#),
+            ("'", r#""'""#),
+            ("\"\\", r#""\"\\""#),
+        ] {
+            assert_eq!(of(value), format!("INFO  worker 0: m path={shown}\n"));
+        }
     }
 
     #[test]

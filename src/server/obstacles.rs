@@ -3,6 +3,9 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -52,6 +55,9 @@ pub(super) fn obstacles(sources: &Sources, program: &Path, config: &Config) -> V
         found.push(obstacle("", error.to_string()));
     }
     found.extend(places(config));
+    found.extend(files(config));
+    found.extend(config.listen.iter().filter_map(|it| address("listen", it)));
+    found.extend(config.api.listen.iter().filter_map(|it| address("api.listen", it)));
     if let (Some(_), Err(error)) = (config.node(), engine_password(config)) {
         // The sentence names the key itself.
         found.push(obstacle("", error.to_string()));
@@ -86,6 +92,35 @@ fn places(config: &Config) -> Vec<Obstacle> {
     let judged =
         places.into_iter().map(|(key, place, made)| (key, place.map(|it| judge(&it, made))));
     judged.filter_map(|(key, wrong)| Some(obstacle(key, wrong??))).collect()
+}
+
+/// The files that a start writes: none of them may be a directory.
+fn files(config: &Config) -> Vec<Obstacle> {
+    let files = [("pid_file", Some(&config.pid_file)), ("log_file", config.log_file.as_ref())];
+    let directories = files.into_iter().filter_map(|(key, file)| Some((key, file?)));
+    let told = |(key, file): (_, &PathBuf)| {
+        obstacle(key, format!("{} is a directory; name a file", file.display()))
+    };
+    directories.filter(|(_, file)| file.is_dir()).map(told).collect()
+}
+
+/// Why nothing can listen on an address, whoever else does so now.
+fn address(key: &'static str, address: &ListenAddr) -> Option<Obstacle> {
+    let text = match address {
+        ListenAddr::Unix(path) => {
+            let there = path.symlink_metadata().ok()?;
+            let what = "exists and is no socket; remove that, or name another path";
+            (!there.file_type().is_socket()).then(|| format!("{} {what}", path.display()))?
+        }
+        ListenAddr::Tcp(addr) => {
+            // With a port of the kernel's choice, so that nothing is taken from anybody.
+            let any = SocketAddr::new(addr.ip(), 0);
+            let error = UdpSocket::bind(any).err()?;
+            let is_foreign = error.kind() == ErrorKind::AddrNotAvailable;
+            is_foreign.then(|| format!("no interface of this machine has {}", addr.ip()))?
+        }
+    };
+    Some(obstacle(key, text))
 }
 
 /// What is wrong with a directory that files are to be made in. `made` says that it is made where
@@ -154,7 +189,9 @@ fn program(config: &Config) -> std::result::Result<(), Obstacle> {
     let wrong = |what: &str| Err(obstacle("app.command", what));
     if program.contains('/') {
         return match executable(Path::new(program)) {
-            Ok(()) => Ok(()),
+            Ok(()) => interpreter(Path::new(program)).map_or(Ok(()), |missing| {
+                wrong(&format!("{program} is to be run by {missing}, which is not there"))
+            }),
             Err(Errno::ENOENT) => wrong(&format!(
                 "there is no {program} (seen from {}); name a program that is there",
                 cwd.display()
@@ -184,6 +221,16 @@ fn program(config: &Config) -> std::result::Result<(), Obstacle> {
             path.to_string_lossy()
         )),
     }
+}
+
+/// The program that the first line of a script names, where that program is not there.
+fn interpreter(script: &Path) -> Option<String> {
+    let mut line = Vec::new();
+    let file = std::fs::File::open(script).ok()?;
+    BufReader::new(file.take(256)).read_until(b'\n', &mut line).ok()?;
+    let line = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
+    let named = line.split_whitespace().next()?;
+    (!Path::new(named).exists()).then(|| named.to_owned())
 }
 
 /// Whether this process may execute a file.

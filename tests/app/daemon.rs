@@ -62,8 +62,11 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
     client.receive().await;
     assert_eq!(client.ask("noise").await, "made noise");
     logged(&server, &["INFO", "garbage"]).await;
-    assert_eq!(client.ask("bad").await, "after");
+    assert_eq!(client.ask("bad").await, "false");
     logged(&server, &["WARN", "not UTF-8"]).await;
+    client.send("bye-push").await;
+    assert_eq!(client.closed().await, Closed::Frame(4001, String::new()));
+    logged(&server, &["after the close: false"]).await;
     assert_eq!(bystander.ask("echo still here").await, "still here");
     logged(&server, &["WARN", "gone; its events go to another"]).await;
 }

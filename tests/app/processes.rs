@@ -28,7 +28,7 @@ fn a_php_process_answers_its_clients() {
         assert_eq!(worker.ask(fd, "echo 你好").await, "你好");
         assert_eq!(worker.ask(fd, "noise").await, "made noise");
         assert_eq!(worker.ask(fd, "after").await, "later");
-        assert_eq!(worker.ask(fd, "bad").await, "after");
+        assert_eq!(worker.ask(fd, "bad").await, "false");
         assert_eq!(worker.ask(fd, "bye so long").await, "close 4001 so long");
     });
 }

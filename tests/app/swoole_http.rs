@@ -220,7 +220,26 @@ fn forms() -> Vec<(&'static str, &'static str, String, &'static str)> {
             "an upload that its end cuts off",
             PLAIN,
             format!("--xx\r\n{FORM}name=f; filename=a\r\n\r\ncut"),
-            r#"[null,{"f":["a","",3,3,"cut"]},true]"#,
+            r#"[null,{"f":["a","",3,0,""]},true]"#,
+        ),
+        (
+            "a field that its end cuts off",
+            PLAIN,
+            format!("--xx\r\n{FORM}name=t\r\n\r\nv\r\n"),
+            r#"[{"t":"v"},[],true]"#,
+        ),
+        (
+            "more than MAX_FILE_SIZE, names that name no place, and none",
+            PLAIN,
+            [
+                format!("--xx\r\n{FORM}name=MAX_FILE_SIZE\r\n\r\n1\r\n"),
+                format!("--xx\r\n{FORM}name=f; filename=a\r\n\r\nxx\r\n"),
+                format!("--xx\r\n{FORM}name=\"a[b\"; filename=a\r\n\r\nx\r\n"),
+                format!("--xx\r\n{FORM}name=\"\"; filename=a\r\n\r\nx\r\n"),
+                format!("--xx\r\n{FORM}filename=a\r\n\r\nx\r\n--xx--"),
+            ]
+            .concat(),
+            r#"[{"MAX_FILE_SIZE":"1"},{"f":["a","",2,0,""],"0":["a","",0,1,"x"]},true]"#,
         ),
         (
             "no boundary, no parts, no name",

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::harness::{
-    Api, Client, Closed, Reply, Server, Setup, command, repository, stock_program,
+    Api, Client, Closed, Reply, Server, Setup, command, repository, soon, stock_program,
 };
 
 pub fn with_api(setup: Setup) -> Setup {
@@ -81,6 +83,29 @@ async fn what_is_not_done_says_why_in_json() {
             expect(400, "bad_request"),
         ),
         ("POST", "/v1/broadcast?except=x".to_owned(), "x".to_owned(), expect(400, "bad_request")),
+        ("POST", "/v1/push".to_owned(), "[[]]".to_owned(), expect(400, "bad_request")),
+        (
+            "POST",
+            "/v1/push".to_owned(),
+            format!("[[[{fd},\"x\",null]]]"),
+            expect(400, "bad_request"),
+        ),
+        (
+            "POST",
+            "/v1/push".to_owned(),
+            format!(r#"{{"messages":[[{fd},"x",null]]}}"#),
+            expect(400, "bad_request"),
+        ),
+        (
+            "POST",
+            "/v1/push?x=1".to_owned(),
+            r#"{"messages":[]}"#.to_owned(),
+            expect(400, "bad_request"),
+        ),
+        ("POST", format!("{path}?x=1"), "x".to_owned(), expect(400, "bad_request")),
+        ("GET", format!("{path}?x=1"), String::new(), expect(400, "bad_request")),
+        ("GET", format!("/v1/connections/+{fd}"), String::new(), expect(400, "bad_request")),
+        ("GET", format!("/v1/connections/0{fd}"), String::new(), expect(400, "bad_request")),
         ("PUT", path.clone(), "x".to_owned(), expect(405, "method")),
         ("GET", "/v2".to_owned(), String::new(), expect(404, "not_found")),
     ] {
@@ -114,6 +139,45 @@ async fn a_full_client_is_429_and_an_owner_that_hangs_is_409() {
     let reply = api.get(&connection(who.fd)).await;
     assert_eq!(error(&reply), expect(503, "unavailable"));
     crate::harness::kill(who.pid, nix::sys::signal::Signal::SIGCONT);
+}
+
+/// A server whose workers serve four connections of the API each, and a token for all of it.
+async fn with_four_places() -> (Server, Api, String) {
+    let mut wsd = Command::new(stock_program());
+    let made = command(wsd.args(["token", "all", "--scope", "read", "--json"])).await.ok();
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let setup = Setup::testbed().set("api.listen", r#"["127.0.0.1:0"]"#);
+    let setup = setup.set("api.tokens", json!([made["entry"]])).set("api.connections_max", 4);
+    let server = setup.set("handshake_timeout", r#""10m""#).start().await;
+    let token = made["token"].as_str().unwrap().to_owned();
+    let api = Api::of(&server).await.with(&token);
+    (server, api, token)
+}
+
+#[tokio::test]
+async fn however_many_requests_of_the_api_stay_unfinished_a_whole_one_is_answered() {
+    let (server, api, token) = with_four_places().await;
+    let address = server.status().await["api"][0].as_str().unwrap().to_owned();
+    let get = format!("GET /v1/connections HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}");
+    let mut kept = TcpStream::connect(&address).await.unwrap();
+    kept.write_all(format!("{get}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 4096];
+    assert!(kept.read(&mut answer).await.unwrap() > 0);
+
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(get.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(api.get("/v1/connections").await.status, 200);
+    // Whoever had to give a place away reads why, and who came with a token before stays.
+    let mut told = String::new();
+    soon("the first of the slow", slow[0].read_to_string(&mut told)).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains(r#""unavailable""#), "{told}");
+    kept.write_all(format!("{get}\r\n\r\n").as_bytes()).await.unwrap();
+    let read = soon("an answer", kept.read(&mut answer)).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{:?}", &answer[..read]);
 }
 
 #[tokio::test]

@@ -27,14 +27,23 @@ const OBSTACLES: &[(&str, &[&str])] = &[
     ("listen = \"unix:missing/http.sock\"", &["listen", "missing"]),
     ("log_file = \"plain/wsd.log\"", &["log_file", "plain", "no directory"]),
     ("runtime_dir = \"plain/run\"", &["runtime_dir", "plain", "no directory"]),
+    ("app.command = \"./orphan x\"", &["app.command", "./orphan", "/no/such/interpreter"]),
+    ("log_file = \"folder\"", &["log_file", "folder", "is a directory"]),
+    ("pid_file = \"folder\"", &["pid_file", "folder", "is a directory"]),
+    ("listen = \"unix:plain\"", &["listen", "plain", "no socket"]),
+    ("listen = \"192.0.2.1:8000\"", &["listen", "192.0.2.1", "no interface"]),
+    ("api.listen = \"unix:folder\"", &["api.listen", "folder", "no socket"]),
 ];
 
 /// A directory with a program, a file that is none, and a directory.
 fn area() -> TempDir {
     let area = tempfile::tempdir().unwrap();
-    for (name, mode) in [("run", 0o755), ("plain", 0o644)] {
+    let (shell, none) = ("#!/bin/sh\n", "#! /no/such/interpreter -x\n");
+    for (name, text, mode) in
+        [("run", shell, 0o755), ("plain", shell, 0o644), ("orphan", none, 0o755)]
+    {
         let path = area.path().join(name);
-        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
     std::fs::create_dir(area.path().join("folder")).unwrap();

@@ -205,7 +205,8 @@ class App
     public function pushUnasked(int $fd, string $data, int $opcode = self::TEXT): bool
     {
         $left = ($this->mine[$fd] ?? -1) - strlen($data);
-        if ($left < 0) {
+        // What the worker would refuse is asked about, so that a push is true only for what is queued.
+        if ($left < 0 || ($opcode === self::TEXT ? preg_match('//u', $data) !== 1 : $opcode !== self::BINARY)) {
             return false;
         }
         $this->mine[$fd] = $left;
@@ -262,6 +263,9 @@ class App
     /** Closes a client's connection, after what was pushed to it. */
     public function close(int $fd, int $code = 1000, string $reason = ''): void
     {
+        if (isset($this->mine[$fd])) {
+            $this->mine[$fd] = -1; // Nothing can be pushed any more, as the worker will say.
+        }
         $this->say(Protocol::frame(Protocol::DISCONNECT, 0, $code, 0, $fd, $reason));
     }
 

@@ -27,6 +27,10 @@ final class Multipart
     private string $buffer = '';
     private string $state = 'before';
     private int $parts = 0;
+    /** How many uploads had no name, and have a number instead. */
+    private int $nameless = 0;
+    /** What the form's field MAX_FILE_SIZE says; 0: nothing. */
+    private int $most = 0;
     private string $pairs = '';
     private ?string $name = null;
     private string $value = '';
@@ -86,7 +90,9 @@ final class Multipart
     {
         if ($this->state === 'body') {
             [$data, $rest] = explode("\n--$this->boundary", $this->buffer, 2) + [1 => null];
-            $this->take($rest === null || !str_ends_with($data, "\r") ? $data : substr($data, 0, -1));
+            // A line break at the very end is that of a boundary which did not come.
+            $data = $rest === null ? preg_replace('/(?<!\A)\n\z/', '', $data) : $data;
+            $this->take(str_ends_with($data, "\r") ? substr($data, 0, -1) : $data);
             if ($rest === null && $this->file !== null && $this->file['error'] === UPLOAD_ERR_OK) {
                 $this->file['error'] = UPLOAD_ERR_PARTIAL;
             }
@@ -205,7 +211,7 @@ final class Multipart
         if (!isset($words['filename'])) {
             return;
         }
-        $this->name ??= (string) $this->parts;
+        $this->name ??= (string) $this->nameless++;
         $type = trim(explode(';', $fields['content-type'] ?? '')[0]);
         $this->file = $this->open($words['filename'], $type);
     }
@@ -254,15 +260,38 @@ final class Multipart
             fclose($this->sink);
             $this->sink = null;
         }
-        if ($this->name === null) {
+        if ($this->file !== null && $this->most > 0 && $this->file['size'] > $this->most) {
+            $this->file['error'] = UPLOAD_ERR_FORM_SIZE;
+        }
+        if ($this->file !== null && ($this->file['error'] !== UPLOAD_ERR_OK || !self::names($this->name))) {
+            // As in PHP there is no file of what did not come whole, or goes nowhere.
+            $this->forget();
+        }
+        if ($this->name === null || ($this->file !== null && !self::names($this->name))) {
             return;
         }
         if ($this->file !== null) {
             self::put($this->files, $this->name, $this->file);
         } else {
+            $this->most = $this->name === 'MAX_FILE_SIZE' ? (int) $this->value : $this->most;
             $this->pairs .= ($this->pairs === '' ? '' : '&') . urlencode($this->name) . '=' . urlencode($this->value);
         }
         $this->value = '';
+    }
+
+    private function forget(): void
+    {
+        if ($this->file['tmp_name'] !== '') {
+            @unlink($this->file['tmp_name']);
+            $this->temporary = array_values(array_diff($this->temporary, [$this->file['tmp_name']]));
+        }
+        [$this->file['tmp_name'], $this->file['size']] = ['', 0];
+    }
+
+    /** Whether an upload's name names a place: something, and brackets that are closed one by one. */
+    private static function names(string $name): bool
+    {
+        return preg_match('/^[^\[\]]+(\[[^\[\]]*\])*$/s', $name) === 1;
     }
 
     /**

@@ -13,6 +13,8 @@ final class Response
         public string $body = '',
         public array $fields = [],
     ) {
+        // A number that does not fit in a frame would be cut to another status.
+        $this->status = $status < 0 || $status > 0xffff ? 0xffff : $status;
     }
 
     /** The first header field of that name, in small letters. */

@@ -67,9 +67,8 @@ async fn attend(shared: Rc<Shared>, ctx: Context, link: Rc<Link>, started: Start
         );
     }
     after_loss(&shared, &ctx, loss, if hung { 504 } else { 502 });
-    // Requests that waited may be at another place now.
-    (0..shared.settings.processes.max(1)).for_each(|place| shared.wake(place));
-    shared.wake(id.place);
+    // Events that waited may be at another place now.
+    shared.wake_all();
     shared.changed.notify_waiters();
 }
 

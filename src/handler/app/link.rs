@@ -138,17 +138,18 @@ impl Link {
     pub fn leaves(&self, packet: &Packet) {
         let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
         tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
-        self.leaving.set(true);
+        let by_itself = !self.leaving.replace(true);
         {
             let mut pool = self.shared.pool.borrow_mut();
-            pool.ended(self.id);
+            pool.ended(self.id, by_itself);
             let loss = pool.lost(self.id, false, self.shared.now_ms());
             drop(pool);
             self.shared.placed(loss.placed);
         }
         // It may take a while to exit, and its clients need not wait for that.
         self.shared.spawner.succeed(&self.ctx, self.id);
-        self.shared.wake(self.id.place);
+        // Events that waited may be at another place now.
+        self.shared.wake_all();
     }
 
     /// Ends the link, since the process finishes nothing.

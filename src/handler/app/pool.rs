@@ -5,20 +5,21 @@
 
 mod counts;
 mod moves;
+mod seats;
 mod watch;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::codec::{ANSWER, ANY, Kind, Packet, TASK, USER, wants};
+use super::codec::{ANSWER, ANY, Kind, Packet, TASK, USER};
 pub use super::loss::Loss;
 use super::loss::sort;
 use super::process_queue::{Event, Process, ProcessQueue};
 use super::settings::{AppSettings, OnCrash};
-use super::suspects::{self, Suspects};
+use super::suspects::{DIED, EXITED, Suspects};
 use crate::api::ProcessId;
 
 /// What is kept of a client.
@@ -26,6 +27,8 @@ use crate::api::ProcessId;
 pub struct Pin {
     /// Its place.
     pub place: u16,
+    /// Its network.
+    pub address: Option<IpAddr>,
     /// The payload of ATTACH without what was kept.
     pub request: Box<[u8]>,
     /// What KEEP gave.
@@ -45,6 +48,8 @@ pub struct Pool {
     first_user: u16,
     pub(super) pins: HashMap<u64, Pin>,
     pub(super) suspects: Suspects,
+    /// The time when the pool was told of it last, in milliseconds.
+    pub(super) now_ms: u64,
     last_id: u32,
     queue_events: usize,
     queue_bytes: usize,
@@ -66,6 +71,7 @@ impl Pool {
             first_user: settings.first_user_place(),
             pins: HashMap::new(),
             suspects: Suspects::default(),
+            now_ms: 0,
             last_id: 0,
             queue_events: settings.queue_events,
             queue_bytes: settings.queue_bytes,
@@ -84,7 +90,7 @@ impl Pool {
     }
 
     /// The places that may serve an address.
-    fn places_for(&self, address: Option<IpAddr>) -> Range<u16> {
+    pub(super) fn places_for(&self, address: Option<IpAddr>) -> Range<u16> {
         self.suspects.places_for(address, self.processes)
     }
 
@@ -127,11 +133,12 @@ impl Pool {
         started.contains(&place).then_some(place)
     }
 
-    /// The place for a new client: a ready one with the fewest clients.
-    pub fn choose_for_client(&self) -> u16 {
+    /// The place for a new client of an address: a ready one with the fewest clients.
+    pub fn choose_for_client(&self, address: Option<IpAddr>) -> u16 {
         let load = |queue: &ProcessQueue| (queue.process.is_none(), queue.pins, queue.events());
         let queue = |place: &u16| &self.queues[usize::from(*place)];
-        self.places_for(None).min_by_key(|place| load(queue(place))).unwrap_or_default()
+        let places = self.places_for(address);
+        places.min_by_key(|place| load(queue(place))).unwrap_or_default()
     }
 
     /// Ties a client to a place.
@@ -175,11 +182,20 @@ impl Pool {
     /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
     /// CLOSE, ATTACH, TICK and PIPE.
     pub fn queue(&mut self, place: u16, packet: Packet) -> u32 {
-        self.queue_of(None, place, packet)
+        let address = match packet.kind {
+            Kind::Open | Kind::Message | Kind::Close | Kind::Attach => {
+                self.pins.get(&packet.fd).and_then(|pin| pin.address)
+            }
+            _ => None,
+        };
+        self.queue_of(address, place, packet)
     }
 
-    /// Queues a request of an address, as `queue` does.
+    /// Queues an event of an address, as `queue` does.
     pub fn queue_of(&mut self, address: Option<IpAddr>, place: u16, mut packet: Packet) -> u32 {
+        if let Some(address) = address {
+            self.suspects.note(address, self.now_ms);
+        }
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         packet.id = self.last_id;
         self.queues[usize::from(place)].push(Event { address, ..Event::new(packet) });
@@ -230,6 +246,7 @@ impl Pool {
         out: &mut BytesMut,
         bytes_max: usize,
     ) -> Vec<u32> {
+        self.now_ms = now_ms;
         let before = out.len();
         let unwanted = self.queues[usize::from(id.place)].take(id, now_ms, out, bytes_max);
         self.progress += u64::from(out.len() > before);
@@ -246,6 +263,7 @@ impl Pool {
         now_ms: u64,
         each: impl FnMut(u32),
     ) -> bool {
+        self.now_ms = now_ms;
         let queue = &mut self.queues[usize::from(id.place)];
         let known = queue.done(id, event, all, now_ms, each);
         self.progress += u64::from(known);
@@ -269,10 +287,11 @@ impl Pool {
         }
     }
 
-    /// A process ends by itself and has begun none of the events it has.
-    pub fn ended(&mut self, id: ProcessId) {
+    /// A process ends, by itself or as it was told, and has begun none of the events it has.
+    pub fn ended(&mut self, id: ProcessId, by_itself: bool) {
         if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             process.ended = true;
+            process.last.take_if(|_| !by_itself);
         }
     }
 
@@ -283,6 +302,7 @@ impl Pool {
 
     /// A process is gone. `hung` says that it was ended for not finishing its oldest event.
     pub fn lost(&mut self, id: ProcessId, hung: bool, now_ms: u64) -> Loss {
+        self.now_ms = now_ms;
         let mut loss = Loss::default();
         let queue = &mut self.queues[usize::from(id.place)];
         if queue.next.as_ref().is_some_and(|next| next.id == id) {
@@ -298,7 +318,9 @@ impl Pool {
         loss.again = sorted.again.len();
         sorted.again.into_iter().rev().for_each(|event| queue.waiting.push_front(event));
         queue.recount();
+        let mut blamed = None;
         if let Some(pin) = sorted.blamed.and_then(|fd| self.pins.get_mut(&fd)) {
+            blamed = pin.address;
             pin.deaths += 1;
             if pin.deaths > 1 {
                 loss.deadly.extend(sorted.blamed);
@@ -307,10 +329,18 @@ impl Pool {
         let twice = sorted.dropped.iter().filter(|event| event.tries > 1 && event.packet.fd != 0);
         loss.deadly.extend(twice.map(|event| event.packet.fd));
         loss.deadly.dedup();
-        let died_on = sorted.dropped.iter().find_map(|event| event.address);
+        let died_on = sorted.dropped.iter().find_map(|event| event.address).or(blamed);
         loss.dropped.extend(sorted.dropped.into_iter().map(|event| event.packet));
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
+        }
+        let is_apart = match (died_on, last.filter(|_| ended)) {
+            (Some(address), _) => self.suspect(address, DIED),
+            (None, Some(address)) => self.suspect(address, EXITED),
+            (None, None) => false,
+        };
+        if self.suspects.is_anybody_apart() {
+            self.sort_out(id.place);
         }
         let queue = &mut self.queues[usize::from(id.place)];
         if let Some(next) = queue.next.take() {
@@ -319,10 +349,8 @@ impl Pool {
             loss.placed = Some(spare.id);
             self.take_over(spare);
         }
-        match (died_on, last.filter(|_| ended)) {
-            (Some(address), _) => self.suspect(address, suspects::DIED, now_ms),
-            (None, Some(address)) => self.suspect(address, suspects::EXITED, now_ms),
-            (None, None) => {}
+        if is_apart {
+            self.deal_requests_anew();
         }
         loss
     }
@@ -335,55 +363,6 @@ impl Pool {
     /// The process at a place that is ready and serves it.
     pub fn process(&self, place: u16) -> Option<ProcessId> {
         self.queues.get(usize::from(place))?.process.as_ref().map(|process| process.id)
-    }
-
-    /// Lets the next process take over when the present one has finished what it was sent.
-    fn swap_if_idle(&mut self, place: u16) {
-        let queue = &mut self.queues[usize::from(place)];
-        let idle = queue.process.as_ref().is_some_and(|process| process.sent.is_empty());
-        if idle && queue.next.is_some() {
-            queue.process = None;
-            if let Some(next) = queue.next.take() {
-                self.take_over(next);
-            }
-        }
-    }
-
-    /// Seats a process, with an ATTACH for every client whose OPEN it will not see.
-    fn take_over(&mut self, process: Process) {
-        let place = process.id.place;
-        if process.wants & wants::ATTACH != 0 {
-            let queue = &self.queues[usize::from(place)];
-            let opening: HashSet<u64> = queue
-                .waiting
-                .iter()
-                .filter(|event| matches!(event.packet.kind, Kind::Open | Kind::Attach))
-                .map(|event| event.packet.fd)
-                .collect();
-            let mut fds: Vec<u64> = self
-                .pins
-                .iter()
-                .filter(|(fd, pin)| pin.place == place && !opening.contains(fd))
-                .map(|(fd, _)| *fd)
-                .collect();
-            fds.sort_unstable();
-            for fd in fds.into_iter().rev() {
-                let packet = self.attach_packet(fd);
-                self.queues[usize::from(place)].push_front(Event::new(packet));
-            }
-        }
-        self.queues[usize::from(place)].process = Some(process);
-    }
-
-    /// The ATTACH of a client.
-    pub fn attach_packet(&mut self, fd: u64) -> Packet {
-        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        let mut body = BytesMut::new();
-        if let Some(pin) = self.pins.get(&fd) {
-            body.extend_from_slice(&pin.request);
-            body.extend_from_slice(&pin.kept);
-        }
-        Packet { id: self.last_id, fd, body: body.freeze(), ..Packet::new(Kind::Attach) }
     }
 }
 

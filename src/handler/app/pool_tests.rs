@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::codec::{AGAIN, decode};
+use super::super::codec::{AGAIN, decode, wants};
 use super::moves::REPIN_AFTER_MS;
 use super::*;
 
@@ -129,7 +129,7 @@ fn a_process_that_says_it_ends_has_died_on_nothing() {
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.queue(0, Packet::new(Kind::Request));
     taken(&mut pool, id(0, 1));
-    pool.ended(id(0, 1));
+    pool.ended(id(0, 1), true);
     assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 1, ..Loss::default() });
 }
 
@@ -191,7 +191,7 @@ fn clients_spread_and_move_with_their_events_when_a_place_stays_empty() {
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.ready(id(1, 1), ALL_WANTED, 0);
     for fd in 1..=4 {
-        let place = pool.choose_for_client();
+        let place = pool.choose_for_client(None);
         client(&mut pool, fd, place);
     }
     assert_eq!((pool.queues[0].pins, pool.queues[1].pins), (2, 2));
@@ -243,7 +243,7 @@ impl World {
         pool.ready(id(0, 1), ALL_WANTED, 4);
         pool.ready(id(1, 1), ALL_WANTED, 4);
         for fd in 1..6 {
-            let place = pool.choose_for_client();
+            let place = pool.choose_for_client(None);
             client(&mut pool, fd, place);
         }
         World {
@@ -342,57 +342,5 @@ proptest! {
     }
 }
 
-fn request(pool: &mut Pool, address: &str) -> u32 {
-    let address = Some(address.parse().unwrap());
-    let place = pool.choose(address);
-    pool.queue_of(address, place, Packet::new(Kind::Request))
-}
-
-#[test]
-fn an_address_that_a_process_died_on_is_served_by_one_place_which_serves_nobody_else() {
-    let mut pool = pool(3);
-    (0..3).for_each(|place| assert_eq!(pool.ready(id(place, 1), ALL_WANTED, 0), None));
-    request(&mut pool, "192.0.2.66");
-    assert_eq!(taken(&mut pool, id(0, 1)).len(), 1);
-    // More of the same address wait, also behind others.
-    let bad: Vec<u32> = (0..9).map(|_| request(&mut pool, "192.0.2.66")).collect();
-    let good: Vec<u32> = (0..9).map(|_| request(&mut pool, "192.0.2.1")).collect();
-    assert_eq!(pool.lost(id(0, 1), false, 0).dropped.len(), 1);
-    pool.ready(id(0, 2), ALL_WANTED, 0);
-    let waiting = |pool: &Pool, place: usize| -> Vec<u32> {
-        pool.queues[place].waiting.iter().map(|event| event.packet.id).collect()
-    };
-    assert_eq!(waiting(&pool, 2), bad);
-    let mut others = [waiting(&pool, 0), waiting(&pool, 1)].concat();
-    others.sort_unstable();
-    assert_eq!(others, good);
-    assert!((0..9).all(|_| pool.choose(Some("192.0.2.1".parse().unwrap())) != 2));
-    assert_ne!(pool.choose_for_client(), 2);
-    assert_eq!(pool.choose(Some("192.0.2.66".parse().unwrap())), 2);
-
-    // What waits for a place that stays empty does not come to others either.
-    pool.lost(id(2, 1), false, 0);
-    pool.rehome(REPIN_AFTER_MS);
-    assert_eq!(waiting(&pool, 2), bad);
-    // Time heals.
-    pool.watch(60_000);
-    pool.rehome(60_000);
-    assert!(waiting(&pool, 2).is_empty());
-}
-
-#[test]
-fn an_address_that_exits_often_is_served_apart_and_one_that_exits_once_is_not() {
-    let mut pool = pool(2);
-    for epoch in 1..=4 {
-        assert_eq!(pool.places_for(None), 0..2, "{epoch}");
-        pool.ready(id(0, epoch), ALL_WANTED, 0);
-        let event =
-            pool.queue_of(Some("192.0.2.1".parse().unwrap()), 0, Packet::new(Kind::Request));
-        taken(&mut pool, id(0, epoch));
-        assert!(pool.done(id(0, epoch), event, false, 0, |_| {}));
-        pool.ended(id(0, epoch));
-        pool.lost(id(0, epoch), false, 0);
-    }
-    assert_eq!(pool.places_for(Some("192.0.2.1".parse().unwrap())), 1..2);
-    assert_eq!(pool.places_for(None), 0..1);
-}
+#[path = "pool_apart_tests.rs"]
+mod apart;

@@ -19,7 +19,7 @@ pub struct Event {
     pub packet: Packet,
     /// How often a process died that may have begun it.
     pub tries: u8,
-    /// The network of whoever sent it, for a request.
+    /// The network of whoever sent it.
     pub address: Option<IpAddr>,
 }
 
@@ -48,7 +48,7 @@ pub struct Process {
     pub reached: bool,
     /// Whether it said END: it has begun none of `sent`.
     pub ended: bool,
-    /// Who sent the request that it finished last.
+    /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
 }
 

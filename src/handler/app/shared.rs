@@ -19,6 +19,7 @@ use super::spawner::Spawner;
 use crate::api::{Accept, Context, Handshake, HttpResponse, ProcessId, Refuse, Request};
 use crate::close::{Cause, Close, Initiator};
 use crate::fd::{Fd, Slot};
+use crate::sys::address::network;
 
 /// Commands kept for a client between ACCEPT and the 101; more are dropped, and logged.
 const HELD_MAX: usize = 1024;
@@ -125,6 +126,11 @@ impl Shared {
         self.links.wake(place);
     }
 
+    /// Lets every process see what is queued for it.
+    pub fn wake_all(&self) {
+        (0..self.settings.places()).for_each(|place| self.wake(place));
+    }
+
     /// The place of a client; one is found for a client that has none.
     pub fn place_of(&self, fd: u64) -> u16 {
         let pool = self.pool.borrow();
@@ -155,9 +161,11 @@ impl Shared {
     /// Pins a new client to the place with the fewest.
     pub fn pin(&self, request: &Request, kept: &[u8]) {
         let mut pool = self.pool.borrow_mut();
-        let place = pool.choose_for_client();
+        let address = request.client.or(request.peer.map(|peer| peer.ip())).map(network);
+        let place = pool.choose_for_client(address);
         let pin = Pin {
             place,
+            address,
             request: request_body(request, Some(&self.settings.keep_headers)).as_ref().into(),
             kept: kept.into(),
             deaths: 0,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::Door;
-use super::refuse::{RETRY_AFTER, is_stranger, tell_and_leave};
+use super::refuse::{is_stranger, tell_and_leave};
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
 use crate::worker::base::phase::Phase;
@@ -16,7 +16,7 @@ use crate::worker::base::ticks::tick;
 use crate::worker::clients::admission::{CountsAs, open_reserve};
 use crate::worker::clients::connection::Connection;
 use crate::worker::clients::key::Key;
-use crate::worker::head::{Reason, Refusal};
+use crate::worker::head::{RETRY_AFTER, Reason, Refusal};
 
 /// Clients told in one turn that there is no descriptor left.
 const TOLD_MAX: usize = 64;

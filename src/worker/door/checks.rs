@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::Door;
-use super::refuse::RETRY_AFTER;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::address::network;
 use crate::worker::clients::admission::part;
 use crate::worker::clients::connection::Stage;
-use crate::worker::head::{Reason, Refusal};
+use crate::worker::head::{RETRY_AFTER, Reason, Refusal};
 
 fn full(advice: &'static str) -> Refusal {
     Refusal::overloaded("the server is full", RETRY_AFTER).advice(advice)
@@ -128,9 +127,7 @@ impl Door {
             self.gate.admitted.oldest_handshake(unfinished)
         };
         let Some(key) = oldest else { return false };
-        let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);
-        let advice = "max_connection or handshakes_max is reached.";
-        let refusal = refusal.because(Reason::Handshakes).advice(advice);
+        let refusal = Refusal::needed().because(Reason::Handshakes);
         let silent = self.table.borrow().get(key).filter(|it| !it.has_begun()).map(|it| it.peer());
         match silent {
             Some(peer) => {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Door;
-use super::http::{self, End, Limits};
+use super::http::{self, End, Limits, Stop};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
 use super::refuse::{RETRY_AFTER, is_stranger};
@@ -277,16 +277,13 @@ impl Door {
         let left = plain.http.left();
         let stopped = async {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {}
-                () = left => {}
+                _ = stop.wait_for(|stop| *stop) => Stop::Leaves,
+                () = left => Stop::Leaves,
+                () = plain.seat.yielding.ends() => Stop::Yields,
             }
         };
         let limits = self.http_limits();
-        let end = tokio::select! {
-            end = http::serve(stream, received, peer, plain, &limits, stopped) => end,
-            () = plain.seat.yielding.ends() => End::Closed,
-        };
-        match end {
+        match http::serve(stream, received, peer, plain, &limits, stopped).await {
             End::Closed => None,
             End::Refused(refusal) => {
                 self.note_refusal(refusal.status, refusal.reason, &refusal.for_log(), peer);

@@ -14,9 +14,6 @@ use crate::worker::clients::connection::{Connection, Stage};
 use crate::worker::clients::key::Key;
 use crate::worker::head::{Reason, Refusal};
 
-/// When a refused client may come back, in seconds.
-pub(in crate::worker) const RETRY_AFTER: u32 = 5;
-
 /// Whether a client is not of this machine, so that it reads no name of a key.
 pub(in crate::worker) fn is_stranger(peer: Option<SocketAddr>) -> bool {
     !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())

@@ -34,4 +34,4 @@ pub use origin::check_origin;
 pub use origin::{Came, check_host, check_origin_on};
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
-pub use refusal::{Reason, Refusal};
+pub use refusal::{RETRY_AFTER, Reason, Refusal};

@@ -5,6 +5,9 @@ use std::time::SystemTime;
 
 use crate::ipc::scoreboard::Counter;
 
+/// When a refused client may come back, in seconds.
+pub const RETRY_AFTER: u32 = 5;
+
 /// What kind of refusal it is: each has a counter of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -141,6 +144,12 @@ impl Refusal {
         refusal.header("Retry-After", retry_after.to_string())
     }
 
+    /// 503: there is no room, and this client was the one to be waited for.
+    pub fn needed() -> Refusal {
+        let refusal = Refusal::overloaded("a newer client needed the place", RETRY_AFTER);
+        refusal.advice("max_connection, handshakes_max or api.connections_max is reached.")
+    }
+
     /// 503: the server is about to stop, or to give its connections to another process.
     pub fn stopping() -> Refusal {
         Refusal::overloaded("the server is about to stop", 1).because(Reason::Stopping)
@@ -189,12 +198,14 @@ impl Refusal {
         }
         if self.json {
             let code = match self.status {
+                404 => "not_found",
                 408 => "timeout",
                 413 => "too_big",
                 503 => "unavailable",
                 _ => "bad_request",
             };
-            let error = serde_json::json!({ "code": code, "message": self.for_log() });
+            let message = if self.hidden { Cow::Borrowed(self.why) } else { self.for_log() };
+            let error = serde_json::json!({ "code": code, "message": message });
             return format!("{}\n", serde_json::json!({ "error": error }));
         }
         match self.advice.as_ref().filter(|_| !self.hidden) {

@@ -127,7 +127,8 @@ class Response
         if (!$this->open('status')) {
             return false;
         }
-        $this->statusCode = $code;
+        // What is no status is told to the worker as such: 0 would leave the request to the server.
+        $this->statusCode = $code > 0 && $code <= 0xffff ? $code : 0xffff;
         $this->statusSaid = true;
         return true;
     }

@@ -7,11 +7,19 @@ use super::{Pin, Pool};
 use crate::handler::app::codec::Kind;
 use crate::handler::app::loss::Loss;
 use crate::handler::app::process_queue::{Event, ProcessQueue};
-use crate::handler::app::suspects::APART_MS;
+use crate::handler::app::suspects::{APART_MS, Marked};
 
 /// How long clients wait for a new process in the place of a dead one before they are moved to
 /// another place, in milliseconds.
 pub(super) const REPIN_AFTER_MS: u64 = 1000;
+
+/// Which clients of a place move away from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Everybody,
+    /// Those whose address the place may not serve.
+    Barred,
+}
 
 impl Pool {
     /// Moves the clients of places that stay empty to others. Gives the places that took them.
@@ -31,20 +39,38 @@ impl Pool {
             .collect();
         let mut touched = HashSet::new();
         for place in places {
-            self.move_away(place, &mut touched);
+            self.move_away(place, Who::Everybody, &mut touched);
         }
         touched.into_iter().collect()
     }
 
-    /// A process ended on a request of an address: has requests that wait go where they may.
-    pub(super) fn suspect(&mut self, address: IpAddr, marks: u32, now_ms: u64) {
-        if !self.suspects.mark(address, marks, now_ms) {
-            return;
+    /// A process ended on an event of an address. True where that sets the address apart.
+    pub(super) fn suspect(&mut self, address: IpAddr, marks: u32) -> bool {
+        let marked = self.suspects.mark(address, marks, self.now_ms);
+        match marked {
+            Marked::Apart => tracing::warn!(
+                %address, seconds = APART_MS / 1000,
+                "application processes end on events of this address: one place serves it alone"
+            ),
+            Marked::Alone => tracing::warn!(
+                %address,
+                "application processes end on events of this address, from which nearly all \
+                 events come: if it is a proxy's, name it in trusted_proxies"
+            ),
+            Marked::Noted => {}
         }
-        tracing::warn!(
-            %address, seconds = APART_MS / 1000,
-            "application processes end on requests of this address: one place serves it alone"
-        );
+        marked == Marked::Apart
+    }
+
+    /// A place has lost its process: who may not be there goes where he may.
+    pub(super) fn sort_out(&mut self, place: u16) {
+        if place < self.processes {
+            self.move_away(place, Who::Barred, &mut HashSet::new());
+        }
+    }
+
+    /// Has requests that wait go where they may now.
+    pub(super) fn deal_requests_anew(&mut self) {
         let mut waiting = Vec::new();
         let places = usize::from(self.processes);
         for queue in &mut self.queues[..places] {
@@ -77,10 +103,17 @@ impl Pool {
         queue.recount();
     }
 
-    fn move_away(&mut self, from: u16, touched: &mut HashSet<u16>) {
+    fn move_away(&mut self, from: u16, who: Who, touched: &mut HashSet<u16>) {
         let mut moved: HashMap<u64, u16> = HashMap::new();
+        let leaves = |pin: &Pin| {
+            let stays = who == Who::Barred && self.places_for(pin.address).contains(&from);
+            pin.place == from && !stays
+        };
         let mut fds: Vec<u64> =
-            self.pins.iter().filter(|(_, pin)| pin.place == from).map(|(fd, _)| *fd).collect();
+            self.pins.iter().filter(|(_, pin)| leaves(pin)).map(|(fd, _)| *fd).collect();
+        if who == Who::Barred && fds.is_empty() {
+            return;
+        }
         fds.sort_unstable();
         let events = std::mem::take(&mut self.queues[usize::from(from)].waiting);
         self.queues[usize::from(from)].recount();
@@ -91,10 +124,10 @@ impl Pool {
             .collect();
         for fd in fds {
             let Some(pin) = self.unpin(fd) else { continue };
-            let to = self.choose_for_client();
+            let to = self.choose_for_client(pin.address);
             moved.insert(fd, to);
             self.pin(fd, Pin { place: to, ..pin });
-            if !opening.contains(&fd) {
+            if to != from && !opening.contains(&fd) {
                 let packet = self.attach_packet(fd);
                 self.queues[usize::from(to)].push(Event::new(packet));
             }
@@ -103,9 +136,13 @@ impl Pool {
         for event in events {
             // A client that is gone by now has its last events in one place all the same.
             let fallback = self.choose(event.address);
-            let to = match event.packet.fd {
-                _ if event.packet.kind == Kind::Request => fallback,
-                fd => *moved.entry(fd).or_insert(fallback),
+            let to = match (event.packet.kind, who) {
+                (Kind::Request, Who::Everybody) => fallback,
+                (Kind::Open | Kind::Message | Kind::Close | Kind::Attach, Who::Barred) => {
+                    moved.get(&event.packet.fd).copied().unwrap_or(from)
+                }
+                (_, Who::Barred) => from,
+                (_, Who::Everybody) => *moved.entry(event.packet.fd).or_insert(fallback),
             };
             touched.insert(to);
             self.queues[usize::from(to)].push(event);

@@ -7,6 +7,7 @@ use crate::handler::app::process_queue::Process;
 impl Pool {
     /// Looks whether events wait and no process takes one; to be called now and then.
     pub fn watch(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
         self.suspects.forget(now_ms);
         let waits = self.served().iter().any(|queue| !queue.waiting.is_empty());
         let goes_on = self.stalled.is_some_and(|(_, progress)| progress != self.progress);

@@ -4,6 +4,7 @@
 //! the first, for hyper reads through a [`Gate`] that lets one checked request through at a
 //! time. A later request that is an upgrade comes back out, for the worker to answer.
 
+mod answers;
 mod body;
 mod chunks;
 mod gate;
@@ -13,10 +14,12 @@ mod stall;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,12 +32,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+pub use self::answers::to_response;
+use self::answers::{SPEAKS_WEBSOCKET, checked, health_response, options, text, upgrade_required};
 use self::body::Outgoing;
 use self::gate::{Exit, Gate, Outcome};
 use self::room::{Collected, collect, held};
 pub use self::spool::{Disk, Spool};
 use self::stall::Stall;
-use crate::api::{HttpRequest, HttpResponse, is_reserved};
+use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::worker::clients::admission::Wait;
 use crate::worker::clients::ending::{LONGEST, SILENCE};
@@ -122,7 +127,16 @@ pub enum End<S> {
     Upgrade(S, Vec<u8>),
 }
 
-/// Serves plain HTTP until the connection ends or, after `stop`, the running request is done.
+/// Why a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The process leaves, or somebody closes the connection: the running request is done first.
+    Leaves,
+    /// Somebody else needs its place.
+    Yields,
+}
+
+/// Serves plain HTTP until the connection ends or `stop` says why it is to end.
 ///
 /// `received` is what was read of the stream so far, from the first byte of a head; `peer` is
 /// `None` on a `unix:` listener.
@@ -132,7 +146,7 @@ pub async fn serve<S, V>(
     peer: Option<SocketAddr>,
     service: &V,
     limits: &Limits,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Stop>,
 ) -> End<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -141,8 +155,12 @@ where
     let exit = Exit::default();
     let stream = Stall::new(stream, limits.send_timeout);
     let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone()));
-    let most = limits.body_bytes_max;
-    let respond = |request| Box::pin(respond(service, peer, &exit, most, request));
+    let (most, closes) = (limits.body_bytes_max, Cell::new(false));
+    let respond = |request| async {
+        let response = Box::pin(respond(service, peer, &exit, most, request)).await;
+        closes.set(response.headers().get(header::CONNECTION).is_some_and(|it| it == "close"));
+        Ok::<_, Infallible>(response)
+    };
     let responder = service_fn(respond);
     // A refused later head ends what hyper reads while it may still be writing the answer
     // before, hence half_close. The gate keeps the deadlines that hyper's timer would.
@@ -151,23 +169,34 @@ where
     http.max_buf_size(limits.head.head_bytes_max.max(8192));
     let mut connection = http.serve_connection(io, responder);
 
-    let (mut stop, mut stopping) = (pin!(stop), false);
+    let (mut stop, mut why) = (pin!(stop), None);
     let ended = poll_fn(|cx| {
-        if !stopping && stop.as_mut().poll(cx).is_ready() {
-            stopping = true;
+        if why.is_none()
+            && let Poll::Ready(stop) = stop.as_mut().poll(cx)
+        {
+            why = Some(stop);
             Pin::new(&mut connection).graceful_shutdown();
         }
         // Not without its shutdown, or it would end before the last answer is written.
-        Pin::new(&mut connection).poll(cx).map(|result| result.is_ok())
+        let polled = Pin::new(&mut connection).poll(cx).map(|result| result.is_ok());
+        if why == Some(Stop::Yields) { Poll::Ready(polled == Poll::Ready(true)) } else { polled }
     })
     .await;
     let (stream, received, begun) = connection.into_parts().io.into_inner().into_parts();
     let mut stream = stream.into_inner();
     let mut way = exit.take();
-    if stopping && begun && way.is_none() {
-        way = Some(Outcome::Refused(Refusal::stopping().answering(&received)));
+    if let Some(why) = why
+        && begun
+        && way.is_none()
+    {
+        way = Some(Outcome::Refused(why.refusal().answering(&received)));
     }
-    match way {
+    if why == Some(Stop::Yields) {
+        return yields(stream, way.filter(|_| ended), peer, service);
+    }
+    // What comes behind an answer that closes the connection, the rest of its request for one, is
+    // not answered.
+    match way.filter(|_| !closes.get()) {
         Some(Outcome::Upgrade) if ended => return End::Upgrade(stream, received),
         Some(Outcome::Refused(refusal)) if ended => {
             let refusal = service.dress(refusal.hide_from_strangers(is_stranger(peer)));
@@ -180,6 +209,32 @@ where
     }
     close(stream).await;
     End::Closed
+}
+
+impl Stop {
+    /// The answer to a request that has begun.
+    fn refusal(self) -> Refusal {
+        match self {
+            Stop::Leaves => Refusal::stopping(),
+            Stop::Yields => Refusal::needed(),
+        }
+    }
+}
+
+/// Ends at once: who needs the place waits for nobody, also not for the answer to be read.
+fn yields<S: AsyncWrite + Unpin, V: Service>(
+    mut stream: S,
+    way: Option<Outcome>,
+    peer: Option<SocketAddr>,
+    service: &V,
+) -> End<S> {
+    let Some(Outcome::Refused(refusal)) = way else { return End::Closed };
+    let refusal = service.dress(refusal.hide_from_strangers(is_stranger(peer)));
+    let bytes = refusal.to_bytes(SystemTime::now());
+    let mut now = TaskContext::from_waker(Waker::noop());
+    // What the socket does not take now, nobody reads.
+    let _ = Pin::new(&mut stream).poll_write(&mut now, &bytes);
+    End::Refused(refusal)
 }
 
 /// Closes so that the last answer arrives (RFC 9112 section 9.6): a socket closed with unread
@@ -202,7 +257,7 @@ async fn respond<V: Service>(
     exit: &Exit,
     most: usize,
     request: http::Request<Incoming>,
-) -> Result<http::Response<Outgoing>, Infallible> {
+) -> http::Response<Outgoing> {
     service.waits_for(None);
     // What the answer before held is written, or is as good as written.
     service.let_go();
@@ -212,7 +267,7 @@ async fn respond<V: Service>(
     let is_checked = health_of(service, &parts).is_some();
     if !is_checked && let Err(refusal) = service.check(&parts, client) {
         let refusal = refusal.hide_from_strangers(is_stranger(peer));
-        return Ok(refuse(service, &refusal).map(Outgoing));
+        return refuse(service, &refusal).map(Outgoing::new);
     }
     drop_underscores(&mut parts.headers);
     let body = if body.is_end_stream() {
@@ -236,7 +291,7 @@ async fn respond<V: Service>(
     if response.body().whole().is_some() {
         service.waits_for(Some(Wait::Request));
     }
-    Ok(response.map(Outgoing))
+    response.map(Outgoing::new)
 }
 
 /// An application may get fields as variables, in which `-` and `_` are one: who may not set
@@ -314,79 +369,4 @@ fn client<V: Service>(
         headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes),
         headers.get_all("x-real-ip").iter().map(HeaderValue::as_bytes),
     )
-}
-
-/// Takes out of a handler's answer what is the server's own to say.
-fn checked(mut response: HttpResponse, is_head: bool) -> HttpResponse {
-    if response.status().is_informational() {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the handler's answer is informational");
-    }
-    // The answer to HEAD has no body to count: what the handler says is all there is to know
-    // (RFC 9110 section 9.3.2).
-    let length = |name: &header::HeaderName| is_head && name == header::CONTENT_LENGTH;
-    let reserved = response.headers().keys();
-    let reserved = reserved.filter(|name| is_reserved(name.as_str()) && !length(name));
-    for name in reserved.cloned().collect::<Vec<_>>() {
-        response.headers_mut().remove(name);
-    }
-    response
-}
-
-fn health_response(health: Result<(), String>) -> HttpResponse {
-    match health {
-        Ok(()) => text(StatusCode::OK, "ok"),
-        Err(why) => {
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "");
-            *response.body_mut() = format!("{why}\n").into();
-            response
-        }
-    }
-}
-
-/// What the server itself answers to OPTIONS (RFC 9110 section 9.3.7).
-fn options() -> HttpResponse {
-    let mut response = HttpResponse::new(Bytes::new().into());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
-    response.headers_mut().insert(header::ALLOW, methods);
-    response
-}
-
-const SPEAKS_WEBSOCKET: &str = "this path speaks WebSocket; connect with ws:// or wss://";
-
-fn upgrade_required() -> HttpResponse {
-    let mut response = text(StatusCode::UPGRADE_REQUIRED, SPEAKS_WEBSOCKET);
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    response
-}
-
-/// A line of text; without one, the status's own words.
-fn text(status: StatusCode, line: &'static str) -> HttpResponse {
-    let line = if line.is_empty() { status.canonical_reason().unwrap_or_default() } else { line };
-    let mut response = HttpResponse::new(format!("{line}\n").into());
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    let nosniff = HeaderValue::from_static("nosniff");
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    response
-}
-
-/// A refusal as an answer for hyper to write.
-pub fn to_response(refusal: &Refusal) -> HttpResponse {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = text(status, "");
-    *response.body_mut() = refusal.body().into();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(refusal.content_type()));
-    for (name, value) in &refusal.headers {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(*name, value);
-        }
-    }
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }

@@ -30,6 +30,11 @@ impl Service for Site {
             }
             "/101" => response.status(101).body(Bytes::new().into()).ok(),
             "/never" => pending().await,
+            "/breaks" => {
+                let (writer, body) = crate::api::Body::in_parts(None);
+                writer.send("said").await.unwrap();
+                Some(HttpResponse::new(body))
+            }
             _ => None,
         }
     }
@@ -54,8 +59,8 @@ impl Service for Site {
         Ok(())
     }
 
-    fn wants_body(&self, _: &http::request::Parts) -> bool {
-        true
+    fn wants_body(&self, request: &http::request::Parts) -> bool {
+        request.uri.path() != "/bodiless"
     }
 
     fn waits_for(&self, _: Option<Wait>) {}
@@ -94,7 +99,7 @@ fn limits() -> Limits {
 /// Serves one connection on which the client first sends `bytes`; `then` is the client after.
 async fn with_client<T>(
     bytes: &[u8],
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Stop>,
     then: impl AsyncFnOnce(&mut DuplexStream) -> T,
 ) -> (End<DuplexStream>, T, Site) {
     let site = Site::default();
@@ -296,6 +301,21 @@ async fn a_request_that_is_cut_short_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_said_before_an_answer_broke_off_has_left() {
+    let (_, said, _) = exchange(get("/breaks", "").as_bytes()).await;
+    assert!(said.ends_with("\r\n\r\n4\r\nsaid\r\n"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_wants_is_not_answered_beside_its_request() {
+    for body in ["zz\r\n", "99\r\n", "2\r\nabc", "1\r\na\r\n0\r\n\r\nNO\r\n\r\n"] {
+        let head = "POST /bodiless HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (_, said, _) = exchange(format!("{head}{body}").as_bytes()).await;
+        assert_eq!(statuses(&said), ["404"], "{body}: {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_may_be_slow_but_not_silent_and_not_slower_than_its_least_rate() {
     let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
     for (pause, status) in [(1, "200"), (3, "408"), (11, "408")] {
@@ -350,6 +370,7 @@ async fn a_stop_closes_what_is_idle_and_lets_a_running_request_end() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async move {
         stopped.await.unwrap();
+        Stop::Leaves
     };
     let then = async |client: &mut DuplexStream| {
         until(client, "ok\n").await;
@@ -364,6 +385,7 @@ async fn a_stop_closes_what_is_idle_and_lets_a_running_request_end() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async move {
         stopped.await.unwrap();
+        Stop::Leaves
     };
     let then = async |client: &mut DuplexStream| {
         stop.send(()).unwrap();
@@ -373,6 +395,26 @@ async fn a_stop_closes_what_is_idle_and_lets_a_running_request_end() {
     };
     let (_, said, _) = with_client(bytes.as_bytes(), stopped, then).await;
     assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("hello"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_a_place_away_is_told_in_a_request_and_nothing_between_two() {
+    for (sent, want) in [("", ""), ("\r\n", ""), ("GET / HTTP/1.1\r\nHo", "HTTP/1.1 503")] {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async move {
+            stopped.await.unwrap();
+            Stop::Yields
+        };
+        let then = async |client: &mut DuplexStream| {
+            until(client, "ok\n").await;
+            client.write_all(sent.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            stop.send(()).unwrap();
+            all(client).await
+        };
+        let (_, said, _) = with_client(get("/healthz", "").as_bytes(), stopped, then).await;
+        assert!(said.starts_with(want) && said.is_empty() == want.is_empty(), "{said}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! One connection of the API, and what the HTTP side asks of it.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::clients::admission::Wait;
-use crate::worker::door::http::{self, End, Limits};
+use crate::worker::door::http::{self, End, Limits, Stop};
 use crate::worker::door::seat::Seat;
 use crate::worker::head::Refusal;
 use crate::worker::peers::Peers;
@@ -35,14 +36,22 @@ pub(super) struct Connection {
     pub worker: Rc<Peers>,
     on_unix: bool,
     seat: Seat,
+    /// Whether something was asked on it that may be asked.
+    is_known: Cell<bool>,
+    /// Among whom it waits for its client.
+    waits_as_known: Cell<bool>,
 }
 
 impl Connection {
     fn new(worker: &Rc<Peers>, on_unix: bool) -> Connection {
         worker.api.open.set(worker.api.open.get() + 1);
-        let connection = Connection { worker: worker.clone(), on_unix, seat: Seat::default() };
-        http::Service::waits_for(&connection, Some(Wait::Request));
-        connection
+        Connection {
+            worker: worker.clone(),
+            on_unix,
+            seat: Seat::default(),
+            is_known: Cell::new(false),
+            waits_as_known: Cell::new(false),
+        }
     }
 
     /// What a request asks, where it may.
@@ -55,10 +64,11 @@ impl Connection {
         // Who may ask nothing learns not even which paths there are.
         let scopes = scopes(config, &request.headers, self.on_unix)?;
         let route = route?;
-        match route.endpoint.scope {
-            Some(scope) => access::check(scopes, scope).map(|()| route),
-            None => Ok(route),
+        if let Some(scope) = route.endpoint.scope {
+            access::check(scopes, scope)?;
         }
+        self.is_known.set(true);
+        Ok(route)
     }
 }
 
@@ -66,7 +76,10 @@ impl Drop for Connection {
     fn drop(&mut self) {
         http::Service::waits_for(self, None);
         http::Service::let_go(self);
-        self.worker.api_left();
+        if self.seat.yielding.go() {
+            self.worker.api.left();
+        }
+        self.worker.api_has_room();
     }
 }
 
@@ -96,7 +109,14 @@ impl http::Service for Connection {
     }
 
     fn waits_for(&self, wait: Option<Wait>) {
-        self.seat.waits_for(wait, &self.worker.api.admitted);
+        let api = &self.worker.api;
+        self.seat.waits_for(None, api.waiting(self.waits_as_known.get()));
+        if wait.is_some() {
+            self.waits_as_known.set(self.is_known.get());
+            self.seat.waits_for(wait, api.waiting(self.is_known.get()));
+            // Whoever has none may have this place.
+            self.worker.api_has_room();
+        }
     }
 
     fn check(&self, _: &Parts, _: Option<IpAddr>) -> Result<(), Refusal> {
@@ -118,7 +138,10 @@ impl http::Service for Connection {
     }
 
     fn dress(&self, refusal: Refusal) -> Refusal {
-        refusal.told_as_json()
+        match refusal.status {
+            413 => refusal.advice("The limit is api.body_max.").told_as_json(),
+            _ => refusal.told_as_json(),
+        }
     }
 
     fn health(&self, _: &str) -> Option<Result<(), String>> {
@@ -169,25 +192,35 @@ impl Peers {
         peer: Option<SocketAddr>,
         connection: &Connection,
     ) {
+        // The runtime hears now whether a request is there already. Only who was read once can be
+        // said to be waited for, and gives the place to another.
+        tokio::task::yield_now().await;
+        http::Service::waits_for(connection, Some(Wait::Request));
         // Held until the end of the connection: the worker waits for every one that holds one.
         let mut stop = self.stop_http.subscribe();
         let stopped = async {
-            // The sender lives as long as the worker.
-            let _ = stop.wait_for(|stop| *stop).await;
-            sleep(LAST_REQUEST).await;
+            let leaves = async {
+                // The sender lives as long as the worker.
+                let _ = stop.wait_for(|stop| *stop).await;
+                sleep(LAST_REQUEST).await;
+            };
+            tokio::select! {
+                () = leaves => Stop::Leaves,
+                () = connection.seat.yielding.ends() => Stop::Yields,
+            }
         };
         let limits = self.api_limits();
-        let end = tokio::select! {
-            end = http::serve(stream, Vec::new(), peer, connection, &limits, stopped) => end,
-            () = connection.seat.yielding.ends() => End::Closed,
-        };
-        if let End::Upgrade(mut stream, received) = end {
-            let refusal = Refusal::new(404, "the API speaks no WebSocket");
-            let refusal = refusal.answering(&received).told_as_json();
-            http::Service::refused(connection, &refusal);
-            // The client may be gone; there is nobody else to tell.
-            let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
-            http::close(stream).await;
+        match http::serve(stream, Vec::new(), peer, connection, &limits, stopped).await {
+            End::Closed => {}
+            End::Refused(refusal) => http::Service::refused(connection, &refusal),
+            End::Upgrade(mut stream, received) => {
+                let refusal = Refusal::new(404, "the API speaks no WebSocket");
+                let refusal = refusal.answering(&received).told_as_json();
+                http::Service::refused(connection, &refusal);
+                // The client may be gone; there is nobody else to tell.
+                let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
+                http::close(stream).await;
+            }
         }
     }
 

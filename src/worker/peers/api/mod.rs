@@ -6,7 +6,7 @@
 //! - [`connection`] is one connection and what hyper asks of it, [`access`] who may ask what,
 //!   [`route`] which request is what.
 //! - [`requests`] does what is asked, by way of [`clients`], [`rooms`] and [`listing`]. What a
-//!   request says is read by [`query`], [`message`] and [`paging`].
+//!   request says is read by [`query`], [`message`], [`object`] and [`paging`].
 //! - [`readiness`] says whether balancers are to send clients here.
 //! - [`metrics`] tells the figures of all processes.
 
@@ -17,6 +17,7 @@ mod connection;
 mod listing;
 mod message;
 mod metrics;
+mod object;
 mod paging;
 mod query;
 mod readiness;
@@ -27,12 +28,10 @@ mod route;
 use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 use crate::sys::socket;
 use crate::worker::clients::admission::Admitted;
@@ -40,26 +39,57 @@ use crate::worker::peers::Peers;
 
 /// The description of the API.
 const OPEN_API: &str = include_str!("openapi.json");
-/// How long a connection may wait for its client before it gives its place to one that has none.
-const REST: Duration = Duration::from_secs(1);
 
 /// What a worker has for the API.
 #[derive(Default)]
 pub(in crate::worker) struct Api {
     /// Connections that are open here.
     open: Cell<usize>,
-    /// Those of them that wait for their client.
-    admitted: Admitted,
-    /// Whether there are as many as may be, so that the next one waits in the listener.
+    /// Those of them that wait for their client, and on which nothing was asked yet that may be.
+    strangers: Admitted,
+    /// The others that wait for their client.
+    known: Admitted,
+    /// Whether every one of as many as may be is at work, so that the next one waits in the
+    /// listener.
     is_full: Cell<bool>,
     /// The metrics as they were written last, and of which writing of the summary they are.
     written: Mutex<Option<(u64, Bytes)>>,
+}
+
+impl Api {
+    /// Those that wait for their client, of one kind.
+    fn waiting(&self, is_known: bool) -> &Admitted {
+        if is_known { &self.known } else { &self.strangers }
+    }
+
+    /// A connection counts no more.
+    fn left(&self) {
+        self.open.set(self.open.get().saturating_sub(1));
+    }
+
+    /// Has a connection that waits for its client give its place to one that has none. Strangers
+    /// go before others, and of these whichever has waited longest: who comes with a whole request
+    /// is answered however many others do not. False where every one is at work.
+    fn makes_room(&self) -> bool {
+        let yields =
+            self.strangers.oldest_plain_yields().or_else(|| self.known.oldest_plain_yields());
+        let Some(yielding) = yields else { return false };
+        if yielding.go() {
+            self.left();
+        }
+        true
+    }
 }
 
 impl Peers {
     /// Takes one connection of the API. What is left there is told again, to this worker or to
     /// another that is free.
     pub(in crate::worker) fn accept_api(self: &Rc<Self>, index: u32) {
+        let is_full = self.api.open.get() >= self.settings.config.api.connections_max;
+        if is_full && !self.api.makes_room() {
+            self.api.is_full.set(true);
+            return self.rest_api(true);
+        }
         let accepted = {
             let listeners = self.listeners.borrow();
             let Some(listener) = listeners.get(index) else { return };
@@ -71,34 +101,14 @@ impl Peers {
                 self.out_of_descriptors(index);
             }
             // Another worker was faster, or the client has left.
-            Err(_) => return,
-        }
-        if self.api.open.get() >= self.settings.config.api.connections_max {
-            self.api.is_full.set(true);
-            self.rest_api(true);
-            self.make_room();
+            Err(_) => {}
         }
     }
 
-    /// A connection of the API has ended.
-    fn api_left(&self) {
-        self.api.open.set(self.api.open.get().saturating_sub(1));
+    /// There is a place for another connection of the API, or one that can be made.
+    fn api_has_room(&self) {
         if self.api.is_full.replace(false) {
             self.rest_api(false);
         }
-    }
-
-    /// While no more connections are taken, whichever has waited longest for its client ends.
-    fn make_room(self: &Rc<Self>) {
-        let worker = self.clone();
-        tokio::task::spawn_local(async move {
-            loop {
-                sleep(REST).await;
-                if !worker.api.is_full.get() || worker.api.admitted.oldest_plain_yields().is_none()
-                {
-                    return;
-                }
-            }
-        });
     }
 }

@@ -57,9 +57,19 @@ impl Query {
     /// Where it is none.
     pub fn get<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Fault> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = |_| Fault::bad(format!("{name} is {text:?}; write {what}"));
-        text.parse().map(Some).map_err(wrong)
+        let wrong = || Fault::bad(format!("{name} is {text:?}; write {what}"));
+        // A sign is none of a number's digits, though Rust takes one.
+        if text.starts_with('+') {
+            return Err(wrong());
+        }
+        text.parse().map(Some).map_err(|_| wrong())
     }
+}
+
+/// A number as it is written: its digits, the first of which is no 0 before another.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain && (text == "0" || !text.starts_with('0')))
 }
 
 /// A name or value as it was before a form encoded it.
@@ -96,6 +106,16 @@ mod tests {
         }
         assert!(query("room=%ff").is_err());
         assert!(query("%ff=x").is_err());
+    }
+
+    #[test]
+    fn a_number_is_written_in_one_way() {
+        assert_eq!(number("12"), Some(12));
+        for text in ["", "+12", "-1", "012", "00", "1.0", "1e3", " 1", "99999999999999999999"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+        let except = |text: &str| query(text).unwrap().get::<u64>("except", "a number").is_ok();
+        assert!(except("except=12") && !except("except=%2B12"));
     }
 
     #[test]

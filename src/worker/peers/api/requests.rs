@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::answer::{Fault, fault, raw, reply, told};
-use super::message::{closing, except, message};
-use super::query::Query;
+use super::message::{closing, except, message, plain};
+use super::object::Object;
+use super::query::{Query, number};
 use super::route::{Name, Route};
 use super::{OPEN_API, metrics, readiness, rooms};
 use crate::api::{HttpResponse, Message, Opcode, Verdict};
@@ -26,7 +27,7 @@ const BATCH_TURN: usize = 128;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
-    messages: Vec<Item>,
+    messages: Vec<Object<Item>>,
 }
 
 /// A message of a batch: `text` or `binary`, which is base64.
@@ -58,10 +59,10 @@ pub(super) async fn answer(
         Name::Metrics => Ok(metrics::answer(worker).await),
         Name::OpenApi => Ok(raw(200, Bytes::from_static(OPEN_API.as_bytes()))),
         Name::Connections => super::listing::connections(worker, parts).await,
-        Name::Info => info(worker, &route).await,
+        Name::Info => info(worker, &route, parts).await,
         Name::Push => push(worker, &route, parts, body).await,
         Name::Close => close(worker, &route, parts).await,
-        Name::Batch => batch(worker, body).await,
+        Name::Batch => batch(worker, parts, body).await,
         Name::Broadcast => broadcast(worker, parts, body),
         Name::Publish => rooms::publish(worker, parts, body).await,
         Name::UserInfo => rooms::user_info(worker, &route, parts).await,
@@ -75,11 +76,12 @@ pub(super) async fn answer(
 
 /// The client that a path names.
 fn client(route: &Route) -> Result<Fd, Fault> {
-    let number = route.segment.parse().ok().and_then(|number: u64| Fd::try_from(number).ok());
+    let number = number(&route.segment).and_then(|number| Fd::try_from(number).ok());
     number.ok_or_else(|| Fault::bad("the path names no client number"))
 }
 
-async fn info(worker: &Rc<Peers>, route: &Route) -> Result<HttpResponse, Fault> {
+async fn info(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
+    Query::of(parts, &[])?;
     match worker.info_asking(client(route)?).answer().await {
         Ok(Some(info)) => Ok(reply(200, &json!(info))),
         Ok(None) => Err(Fault::Verdict(Verdict::Gone)),
@@ -94,6 +96,7 @@ async fn push(
     parts: &Parts,
     body: Bytes,
 ) -> Result<HttpResponse, Fault> {
+    Query::of(parts, &[])?;
     let (fd, message) = (client(route)?, message(parts, body)?);
     let pushed = worker.push_asking(fd, message.opcode, &message.data);
     Ok(told(pushed.verdict().await))
@@ -105,15 +108,17 @@ async fn close(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpR
     Ok(told(worker.close_told(fd, code, reason).await))
 }
 
-async fn batch(worker: &Rc<Peers>, body: Bytes) -> Result<HttpResponse, Fault> {
-    let batch: Batch = serde_json::from_slice(&body)
+async fn batch(worker: &Rc<Peers>, parts: &Parts, body: Bytes) -> Result<HttpResponse, Fault> {
+    Query::of(parts, &[])?;
+    plain(parts)?;
+    let Object(batch): Object<Batch> = serde_json::from_slice(&body)
         .map_err(|error| Fault::bad(format!("not a batch of messages: {error}")))?;
     if batch.messages.len() > BATCH_MAX {
         return Err(Fault::bad(format!("a batch has at most {BATCH_MAX} messages")));
     }
     // All of it is read before any of it is done.
     let mut messages = Vec::with_capacity(batch.messages.len());
-    for (index, item) in batch.messages.into_iter().enumerate() {
+    for (index, Object(item)) in batch.messages.into_iter().enumerate() {
         messages.push((item.fd, item.message(index)?));
     }
     let mut pushed = Vec::with_capacity(messages.len());
