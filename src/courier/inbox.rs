@@ -55,7 +55,8 @@ impl Inbox {
         }
     }
 
-    fn try_take(&self) -> Option<VecDeque<Vec<u8>>> {
+    /// All that are there, if there are any.
+    pub fn try_take(&self) -> Option<VecDeque<Vec<u8>>> {
         let mut waiting = self.waiting();
         waiting.bytes = 0;
         Some(std::mem::take(&mut waiting.messages)).filter(|messages| !messages.is_empty())

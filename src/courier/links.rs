@@ -1,6 +1,6 @@
 //! What master and manager say, and the way of what comes for the manager.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -64,11 +64,7 @@ pub async fn pass_on(courier: Rc<Courier>) {
     let inbox = courier.inbox.clone();
     loop {
         let messages = inbox.take().await;
-        courier.link.begin_turn();
-        for message in messages {
-            courier.arrived(&message);
-        }
-        courier.link.end_turn();
+        courier.all_arrived(messages);
         tokio::task::yield_now().await;
     }
 }
@@ -113,6 +109,11 @@ impl Courier {
                 let mut record = self.record.borrow_mut();
                 (record.connections, record.topics) = (connections, topics);
             }
+            ManagerToCourier::Gaps(gaps) => self.record.borrow_mut().gaps = gaps,
+            ManagerToCourier::Part => match self.accepts.get() {
+                true => self.queue.add(Item::Part),
+                false => self.parted(),
+            },
         }
         Ok(())
     }
@@ -122,7 +123,7 @@ impl Courier {
         self.told.replace(Some(HashSet::new()));
         self.tell(&CourierToManager::Engine(self.state.borrow().clone()));
         self.tell_nodes();
-        self.tell(&CourierToManager::Counts(self.counts.get()));
+        self.tell(&CourierToManager::Counts(self.all_counts()));
     }
 
     /// Tells the manager which nodes there are.
@@ -188,6 +189,25 @@ impl Courier {
         self.count(|counts| counts.unsent += 1);
         if id != 0 {
             self.tell(&CourierToManager::Sent { id, nodes: None });
+        }
+    }
+
+    fn all_arrived(&self, messages: VecDeque<Vec<u8>>) {
+        self.link.begin_turn();
+        for message in messages {
+            self.arrived(&message);
+        }
+        self.link.end_turn();
+    }
+
+    /// Nothing comes from other nodes any more: the manager is told so, behind all that has come.
+    pub fn parted(&self) {
+        if let Some(messages) = self.inbox.try_take() {
+            self.all_arrived(messages);
+        }
+        let parted = CourierToManager::Parted;
+        if let Err(error) = self.link.insist(&parted, Body::Inline(&[]), Vec::new()) {
+            tracing::error!(%error, "the manager is not told that nothing comes any more");
         }
     }
 

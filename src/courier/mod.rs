@@ -3,8 +3,9 @@
 //!
 //! - [`life`]: from the first packet to the exit; [`state`] is what the courier knows meanwhile.
 //! - [`engine`]: what an engine has to do, whichever it is; [`redis`] is one.
-//! - [`session`]: one connection to the engine, from its lease to its end; [`leases`] says who
-//!   lives, and [`probe`] whether what is published comes back.
+//! - [`session`]: one connection to the engine, from its lease to its end; [`number`] is how the
+//!   node comes to its number, [`leases`] says who lives, and [`probe`] whether what is published
+//!   comes back.
 //! - [`check`]: whether an engine answers, without serving.
 //! - [`queue`]: what goes to the engine, in its order; [`inbox`]: what comes from there.
 //! - [`links`]: what master and manager say, and what they are told, by [`master_link`] and a link
@@ -20,6 +21,7 @@ mod links;
 mod master_link;
 #[cfg(test)]
 mod memory;
+mod number;
 mod probe;
 mod queue;
 mod redis;

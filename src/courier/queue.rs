@@ -26,6 +26,8 @@ pub enum Item {
     Subscribe(Vec<Topic>, u64),
     /// Unsubscribe.
     Unsubscribe(Vec<Topic>),
+    /// Unsubscribe from everything, and say so.
+    Part,
 }
 
 /// A message on its way out.
@@ -76,6 +78,7 @@ impl Item {
             Item::Publish(publish) => publish.message.payload.len() + ITEM_COST,
             Item::Subscribe(joined, _) => topics(joined),
             Item::Unsubscribe(left) => topics(left),
+            Item::Part => 0,
         }
     }
 }

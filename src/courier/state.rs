@@ -154,4 +154,13 @@ impl Courier {
         add(&mut counts);
         self.counts.set(counts);
     }
+
+    /// What was counted, also by the inbox.
+    pub fn all_counts(&self) -> CourierCounts {
+        let mut counts = self.counts.get();
+        let dropped = self.inbox.dropped();
+        counts.dropped += dropped;
+        counts.gaps += dropped;
+        counts
+    }
 }

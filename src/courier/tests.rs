@@ -210,6 +210,72 @@ async fn what_a_new_manager_does_not_tell_is_not_subscribed_to_any_more() {
 }
 
 #[tokio::test]
+async fn a_node_that_leaves_is_asked_nothing_more_and_has_been_told_all_that_it_was_asked() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let (one, two) = (start(&engine, 1), start(&engine, 2));
+        for stub in [&one, &two] {
+            stub.is_up().await;
+        }
+        one.join(7, "r");
+        one.noted(7).await;
+        for number in 1..=3 {
+            two.send(To::Members(Topic::room("r")), number, &[number as u8]);
+            assert_eq!(two.sent(number).await, Some(1));
+        }
+        one.say(&ManagerToCourier::Part, b"");
+        let mut heard = Vec::new();
+        one.hear(|message, bytes| match message {
+            CourierToManager::Arrived => {
+                heard.push(envelope::read(bytes).unwrap().2.to_vec());
+                None
+            }
+            CourierToManager::Parted => Some(()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(heard, [[1], [2], [3]]);
+        two.send(To::Members(Topic::room("r")), 4, b"to nobody");
+        assert_eq!(two.sent(4).await, Some(0));
+        two.send(To::Node(1), 5, b"to nobody");
+        assert_eq!(two.sent(5).await, Some(0));
+        // Without an engine there is nobody to leave.
+        engine.set_down(true);
+        two.send(To::All, 6, b"finds out");
+        assert_eq!(two.sent(6).await, None);
+        two.say(&ManagerToCourier::Part, b"");
+        two.hear(|message, _| matches!(message, CourierToManager::Parted).then_some(())).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_rooms_are_subscribed_to_again_after_an_outage() {
+    const ROOMS: u64 = 100_000;
+    const PART: u64 = 1_000;
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        for number in 1..=ROOMS / PART {
+            let rooms = (0..PART).map(|room| Topic::room(&format!("room {number} {room}")));
+            let joined = rooms.collect();
+            one.say(&ManagerToCourier::Interest { number, joined, left: Vec::new() }, b"");
+        }
+        one.noted(ROOMS / PART).await;
+        let before = engine.channels();
+        assert_eq!(before.len() as u64, ROOMS + 2);
+        engine.set_down(true);
+        one.send(To::All, 1, b"finds out");
+        assert_eq!(one.sent(1).await, None);
+        engine.set_down(false);
+        one.is_up().await;
+        assert_eq!(engine.channels(), before);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_that_brings_nothing_is_found_by_its_probe() {
     in_local(async {
         let engine = MemoryEngine::default();

@@ -299,6 +299,8 @@ fn what_is_said_to_and_by_a_courier_stays() {
             left: vec![Topic::user("u")],
         },
         ManagerToCourier::Load { connections: 3, topics: 4 },
+        ManagerToCourier::Gaps(5),
+        ManagerToCourier::Part,
     ]);
     let nodes = vec![NodeRecord { node: 5, host: "h".to_owned(), ..NodeRecord::default() }];
     stays(vec![
@@ -308,6 +310,7 @@ fn what_is_said_to_and_by_a_courier_stays() {
         CourierToManager::Sent { id: 9, nodes: Some(2) },
         CourierToManager::Noted { number: 9 },
         CourierToManager::Counts(CourierCounts { sent: 1, ..CourierCounts::default() }),
+        CourierToManager::Parted,
     ]);
 }
 

@@ -161,6 +161,7 @@ pub(crate) async fn live(
     let left = follow_master(&manager, &link).await;
     match left {
         Ok(true) => {
+            cluster::part(&manager).await;
             link.flushed().await;
             Ok(())
         }

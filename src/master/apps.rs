@@ -132,6 +132,7 @@ impl Master {
             socket: Some(socket.as_fd()),
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: Some(stderr.as_fd()),
+            secret: PASSWORD_VARIABLE,
         })?;
         self.apps.push(App { worker, id, pid: pid.as_raw() });
         self.summary.bump(Fact::AppStarts);

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::config::PASSWORD_VARIABLE;
 use crate::error::{Error, Result, Subject};
 use crate::ipc::codec;
 use crate::sys::{clock, packet, process};
@@ -64,6 +65,7 @@ impl Child {
             socket: None,
             stdout: birth.stdout,
             stderr: birth.stderr,
+            secret: PASSWORD_VARIABLE,
         })?;
         Ok(Child::adopt(pid, clock::monotonic_ms(), link))
     }

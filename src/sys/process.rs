@@ -88,6 +88,8 @@ pub struct Spawn<'a> {
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 2; `None`: ours.
     pub stderr: Option<BorrowedFd<'a>>,
+    /// A variable of our environment that it does not get.
+    pub secret: &'a str,
 }
 
 /// Starts a child in a process group of its own (so that a terminal's Ctrl-C reaches the master
@@ -120,7 +122,9 @@ pub fn spawn(child: &Spawn<'_>) -> Result<Pid> {
     let title = CString::new(child.title).map_err(|_| Error::new("a title has a NUL"))?;
     let arguments = [&title].into_iter().chain(child.arguments).map(CString::as_c_str);
     let arguments: Vec<&CStr> = arguments.collect();
-    let environment = environment();
+    let mut environment = environment();
+    let prefix = [child.secret.as_bytes(), b"="].concat();
+    environment.retain(|pair| !pair.as_bytes().starts_with(&prefix));
     posix_spawn(child.image, &actions, &attributes, &arguments, &environment).subject(subject)
 }
 

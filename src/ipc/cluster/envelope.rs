@@ -159,6 +159,11 @@ pub enum NodeMessage {
         /// The room.
         room: Topic,
     },
+    /// In which rooms somebody is present by clients here; in no other is anybody. Body: the list.
+    PresenceRooms {
+        /// Whether it answers yours. One that does not is answered with yours.
+        is_answer: bool,
+    },
 }
 
 /// The header of an envelope that was read.
@@ -282,6 +287,7 @@ mod tests {
             ),
             (NodeMessage::PresenceAsk { id: 14, room: Topic::room("r") }, b""),
             (NodeMessage::PresenceList { id: 14, room: Topic::room("r") }, b""),
+            (NodeMessage::PresenceRooms { is_answer: true }, b""),
         ]
     }
 

@@ -120,6 +120,11 @@ pub enum ManagerToCourier {
         /// Topics with members.
         topics: u64,
     },
+    /// So many times messages may have been lost on their way to this node since it was started.
+    Gaps(u64),
+    /// The node leaves: take nothing more from other nodes, and say so behind all that has come.
+    /// Data lane.
+    Part,
 }
 
 /// Whether the engine carries what is sent.
@@ -181,6 +186,8 @@ pub enum CourierToManager {
         /// Which.
         number: u64,
     },
-    /// What was counted so far.
+    /// What this courier has counted so far.
     Counts(CourierCounts),
+    /// The answer to your `Part`: no other node asks this one any more. Data lane.
+    Parted,
 }

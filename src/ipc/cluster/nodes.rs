@@ -36,7 +36,7 @@ pub struct NodeRecord {
     pub topics: u64,
     /// Microseconds from its last probe to the return of that; 0: none has come back yet.
     pub lag_us: u64,
-    /// Messages for it that were lost on the way since it joined.
+    /// Times that messages may have been lost on their way to it since it was started.
     pub gaps: u64,
 }
 

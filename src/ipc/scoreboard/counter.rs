@@ -113,11 +113,29 @@ pub enum Counter {
     AppMemory,
     /// Plain HTTP requests whose answer has not begun, now (not a total).
     HttpRunning,
+    /// Messages to other nodes that the engine took.
+    ClusterSent,
+    /// Messages of other nodes.
+    ClusterReceived,
+    /// Messages to other nodes that were not given to the engine, since it was away.
+    ClusterUnsent,
+    /// Messages of other nodes that were lost here, since nobody took them in time.
+    ClusterDropped,
+    /// What came on the cluster's channels and was no envelope.
+    ClusterGarbled,
+    /// Times that messages may have been lost on their way between this node and others.
+    ClusterGaps,
+    /// Connections to the engine that were made.
+    ClusterConnects,
+    /// Nodes of the cluster that are there now, this one among them (not a total).
+    ClusterNodes,
+    /// 1 while the engine of the cluster is away (not a total).
+    ClusterAway,
 }
 
 impl Counter {
     /// Every counter, in the order of their words.
-    pub const ALL: [Counter; 53] = [
+    pub const ALL: [Counter; 62] = [
         Counter::Connections,
         Counter::Handshakes,
         Counter::Accepted,
@@ -171,6 +189,15 @@ impl Counter {
         Counter::AppWaiting,
         Counter::AppMemory,
         Counter::HttpRunning,
+        Counter::ClusterSent,
+        Counter::ClusterReceived,
+        Counter::ClusterUnsent,
+        Counter::ClusterDropped,
+        Counter::ClusterGarbled,
+        Counter::ClusterGaps,
+        Counter::ClusterConnects,
+        Counter::ClusterNodes,
+        Counter::ClusterAway,
     ];
 
     /// The name in `status`.
@@ -229,6 +256,15 @@ impl Counter {
             Counter::AppWaiting => "app_waiting",
             Counter::AppMemory => "app_memory",
             Counter::HttpRunning => "http_running",
+            Counter::ClusterSent => "cluster_sent",
+            Counter::ClusterReceived => "cluster_received",
+            Counter::ClusterUnsent => "cluster_unsent",
+            Counter::ClusterDropped => "cluster_dropped",
+            Counter::ClusterGarbled => "cluster_garbled",
+            Counter::ClusterGaps => "cluster_gaps",
+            Counter::ClusterConnects => "cluster_connects",
+            Counter::ClusterNodes => "cluster_nodes",
+            Counter::ClusterAway => "cluster_away",
         }
     }
 
@@ -239,6 +275,12 @@ impl Counter {
         };
         let app = matches!(self, AppBusy | AppWaiting | AppMemory | HttpRunning);
         self.is_clients() || app || matches!(self, HeldBytes | ClientMemory | Memberships)
+        use Counter::{AppBusy, AppMemory, AppWaiting, ClientMemory, HeldBytes, Memberships};
+        use Counter::{ClusterAway, ClusterNodes};
+        self.is_clients()
+            || matches!(self, HeldBytes | ClientMemory | Memberships)
+            || matches!(self, AppBusy | AppWaiting | AppMemory)
+            || matches!(self, ClusterNodes | ClusterAway)
     }
 
     /// Whether it counts clients that there are now, of whom a worker has at most

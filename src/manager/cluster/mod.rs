@@ -6,7 +6,9 @@
 //! - [`topics`] is which topics this node is subscribed to.
 //! - [`presence`] is who is present by clients of other nodes.
 //! - [`told`] is what the courier says, and what commands are told of the nodes.
+//! - [`part`] is how this node leaves the others.
 
+mod part;
 mod presence;
 mod single;
 mod told;
@@ -32,6 +34,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, RequestId};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::scoreboard::Counter;
 use crate::sys::clock::{monotonic_ms, unix_ms};
+pub(super) use part::part;
 use topics::Topics;
 
 /// Until a question to another node is forgotten: whoever asked has given up before.
@@ -51,7 +54,10 @@ pub struct Cluster {
     nodes: Vec<NodeRecord>,
     /// Whether a node that is not among these is dead.
     certain: bool,
-    counts: CourierCounts,
+    /// What the courier has counted, as far as this manager has added that to its own counters;
+    /// `None`: a manager before this one has.
+    counts: Option<CourierCounts>,
+    answers: part::Answers,
     topics: Topics,
     presence: presence::Remote,
     /// What was asked of other nodes, under our numbers.
@@ -91,7 +97,8 @@ impl Cluster {
             engine: EngineState::Away { since: unix_ms(), why },
             nodes: Vec::new(),
             certain: false,
-            counts: CourierCounts::default(),
+            counts: (epoch == 1).then(CourierCounts::default),
+            answers: part::Answers::default(),
             topics: Topics::default(),
             presence: presence::Remote::default(),
             asked: HashMap::new(),
@@ -153,6 +160,13 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else {
             return Err(Error::new("a courier came without a cluster"));
         };
+        match cluster.id {
+            // A courier that this manager has seen come counts from nothing.
+            Some(_) => cluster.counts = Some(CourierCounts::default()),
+            // What the manager before had read and not passed on is lost, or its courier is.
+            None if cluster.counts.is_none() => self.row.add(Counter::ClusterGaps, 1),
+            None => {}
+        }
         let Some(me) = self.me.upgrade() else { return Ok(()) };
         let flusher = Rc::clone(&link);
         cluster.tasks.push(spawn_local(async move {
@@ -174,6 +188,10 @@ impl Manager {
         }
         cluster.end_tasks();
         cluster.certain = false;
+        if cluster.engine == EngineState::Ok {
+            // With whatever was on its way there.
+            self.row.add(Counter::ClusterGaps, 1);
+        }
         self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
         self.note_topics(u64::MAX);
         self.lose_presence();
@@ -251,6 +269,9 @@ impl Manager {
             NodeMessage::PresenceList { id, room } => {
                 self.on_presence_list(from, id, room, body);
             }
+            NodeMessage::PresenceRooms { is_answer } => {
+                self.on_presence_rooms(from, is_answer, body);
+            }
             NodeMessage::Leaving => self.forget_node_presence(from),
             NodeMessage::Probe { .. } => {}
         }
@@ -284,8 +305,11 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.asked.retain(|_, asked| asked.due_ms > now);
         let load = ManagerToCourier::Load { connections, topics: cluster.topics.len() };
-        if let Some(Err(error)) = cluster.link.as_ref().map(|link| link.control(&load)) {
-            tracing::error!(%error, "the courier is not told the load");
+        let gaps = self.scoreboard.sum(Counter::ClusterGaps) + self.row.get(Counter::ClusterGaps);
+        for message in [load, ManagerToCourier::Gaps(gaps)] {
+            if let Some(Err(error)) = cluster.link.as_ref().map(|link| link.control(&message)) {
+                tracing::error!(%error, "the courier is not told the load");
+            }
         }
     }
 }

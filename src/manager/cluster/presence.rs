@@ -27,8 +27,6 @@ const PATIENCE_MS: u64 = 2_000;
 pub struct Remote {
     /// Rooms whose list is that of all nodes.
     known: HashSet<Topic>,
-    /// Rooms of which others know what is here: they are told where that was not possible.
-    told: HashSet<Topic>,
     /// What was asked, under our numbers.
     asked: HashMap<u64, Asked>,
 }
@@ -76,7 +74,6 @@ impl Cluster {
     }
 
     fn say_present(&mut self, room: &Topic, present: &Present) {
-        self.presence.told.insert(room.clone());
         let (uid, count) = (present.uid.clone(), present.count);
         let message = NodeMessage::Present { room: room.clone(), uid, count };
         let info = present.info.as_deref().unwrap_or_default();
@@ -92,6 +89,15 @@ impl Cluster {
             return false;
         }
         self.send(to, 0, &NodeMessage::PresenceList { id, room: room.clone() }, &body)
+    }
+
+    /// Says in which rooms somebody is present by clients of this node.
+    fn say_presence_rooms(&self, to: To, is_answer: bool, rooms: &[Topic]) {
+        let mut body = Vec::new();
+        if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &rooms, &mut body) {
+            return tracing::error!(%error, "rooms with presence are not told to other nodes");
+        }
+        self.send(to, 0, &NodeMessage::PresenceRooms { is_answer }, &body);
     }
 }
 
@@ -142,7 +148,8 @@ impl Manager {
     }
 
     /// The engine is there again, or this manager is new: others are told what is here, and asked
-    /// what is there.
+    /// what is there. What they know of other rooms is over: the last to leave one may have done
+    /// so while nobody could be told, or had been told to a manager that has died.
     pub(in crate::manager) fn resync_presence(&mut self) {
         if self.cluster.is_none() || self.owners_due_at.is_some() {
             return;
@@ -150,14 +157,11 @@ impl Manager {
         let rooms: Vec<Topic> =
             self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
         let Some(cluster) = &mut self.cluster else { return };
-        let told = rooms.iter().cloned().chain(cluster.presence.told.drain());
-        for room in told.collect::<HashSet<Topic>>() {
-            let list = self.presence.own(&room);
-            let said = cluster.say_presence_list(To::Members(room.clone()), 0, &room, &list);
-            if !list.is_empty() || !said {
-                cluster.presence.told.insert(room);
-            }
+        for room in &rooms {
+            let list = self.presence.own(room);
+            cluster.say_presence_list(To::Members(room.clone()), 0, room, &list);
         }
+        cluster.say_presence_rooms(To::All, false, &self.presence.own_rooms());
         for room in rooms {
             if cluster.presence.is_asked(&room).is_none() {
                 cluster.ask_presence(&room, false);
@@ -190,9 +194,42 @@ impl Manager {
             return;
         }
         let list = self.presence.own(room);
-        if let Some(cluster) = &mut self.cluster {
-            cluster.presence.told.insert(room.clone());
+        if let Some(cluster) = &self.cluster {
             cluster.say_presence_list(To::Node(from.node), id, room, &list);
+        }
+    }
+
+    /// A node says in which rooms somebody is present by its clients: in others nobody is any more.
+    pub(super) fn on_presence_rooms(&mut self, from: NodeId, is_answer: bool, body: &[u8]) {
+        let rooms: HashSet<Topic> = match codec::decode_within(BODY_BYTES_MAX as u64, body) {
+            Ok(rooms) => rooms,
+            Err(error) => {
+                return tracing::warn!(node = from.node, %error, "a list of rooms is garbled");
+            }
+        };
+        let known = self.presence.of(Holder::Node(from)).into_iter().map(|(room, _)| room);
+        let over: HashSet<Topic> = known.filter(|room| !rooms.contains(room)).collect();
+        for room in over {
+            self.take_presence_list(from, room, Vec::new());
+        }
+        // Whoever was cut off has missed what was said here, and a new manager has heard nothing.
+        if let Some(cluster) = &self.cluster
+            && !is_answer
+            && self.owners_due_at.is_none()
+        {
+            let rooms = self.presence.own_rooms();
+            cluster.say_presence_rooms(To::Node(from.node), true, &rooms);
+        }
+    }
+
+    /// The list of a room at a node takes the place of what was known of that.
+    fn take_presence_list(&mut self, from: NodeId, room: Topic, list: Vec<Present>) {
+        let Some(cluster) = &self.cluster else { return };
+        let is_known = cluster.presence.known.contains(&room);
+        let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
+        let changed = self.presence.replace(from, &room, list, now, linger_ms);
+        if is_known && !changed.is_empty() {
+            self.spread_presence(room, false, &changed, Reach::AllBut(Vec::new()));
         }
     }
 
@@ -206,7 +243,6 @@ impl Manager {
         };
         let Some(cluster) = &mut self.cluster else { return };
         let asked = cluster.presence.asked.get_mut(&id);
-        let is_known = cluster.presence.known.contains(&room);
         if let Some(elsewhere) = asked.and_then(|asked| {
             asked.answered += 1;
             asked.elsewhere.as_mut()
@@ -220,11 +256,7 @@ impl Manager {
                 known.count += present.count;
             }
         } else if self.interest.has_any(&room) {
-            let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
-            let changed = self.presence.replace(from, &room, list, now, linger_ms);
-            if is_known && !changed.is_empty() {
-                self.spread_presence(room, false, &changed, Reach::AllBut(Vec::new()));
-            }
+            self.take_presence_list(from, room, list);
         }
         self.check_presence(id);
     }

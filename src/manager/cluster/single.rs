@@ -119,7 +119,9 @@ impl Manager {
     fn ask_for(&mut self, from: NodeId, theirs: u64) -> RequestId {
         let (ours, reply) = self.ask();
         let me = self.me.clone();
+        let owed = self.cluster.as_ref().map(|cluster| cluster.answers.owe());
         spawn_local(async move {
+            let _owed = owed;
             let reply = timeout(WORKER_PATIENCE, reply).await;
             let Some(manager) = me.upgrade() else { return };
             let mut manager = manager.borrow_mut();

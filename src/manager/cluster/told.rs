@@ -2,8 +2,9 @@
 
 use super::{Asked, What};
 use crate::api::Verdict;
-use crate::ipc::cluster::messages::{CourierToManager, EngineState};
+use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
 use crate::ipc::control::{ClusterReport, NodeReport};
+use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::relay::message::Reply;
 
@@ -13,12 +14,17 @@ impl Manager {
         match message {
             CourierToManager::Engine(state) => self.enter_engine(state),
             CourierToManager::Nodes { nodes, certain } => {
+                self.row.set(Counter::ClusterNodes, nodes.len() as u64);
                 (cluster.nodes, cluster.certain) = (nodes, certain);
                 self.forget_dead_nodes();
             }
             CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
             CourierToManager::Noted { number } => self.note_topics(number),
-            CourierToManager::Counts(counts) => cluster.counts = counts,
+            CourierToManager::Counts(counts) => {
+                let before = cluster.counts.replace(counts);
+                self.add_counts(before.unwrap_or(counts), counts);
+            }
+            CourierToManager::Parted => cluster.answers.parted(),
             CourierToManager::Arrived => {}
         }
     }
@@ -28,11 +34,28 @@ impl Manager {
         let was_up = cluster.is_up();
         cluster.engine = state;
         let is_up = cluster.is_up();
+        self.row.set(Counter::ClusterAway, u64::from(!is_up));
         if was_up != is_up || cluster.link.is_none() {
             self.tell_engine();
         }
         if is_up && !was_up {
             self.resync_presence();
+        }
+    }
+
+    /// Adds what a courier has counted more, so that the totals outlive courier and manager.
+    fn add_counts(&self, before: CourierCounts, now: CourierCounts) {
+        let more = [
+            (Counter::ClusterSent, before.sent, now.sent),
+            (Counter::ClusterReceived, before.received, now.received),
+            (Counter::ClusterUnsent, before.unsent, now.unsent),
+            (Counter::ClusterDropped, before.dropped, now.dropped),
+            (Counter::ClusterGarbled, before.garbled, now.garbled),
+            (Counter::ClusterGaps, before.gaps, now.gaps),
+            (Counter::ClusterConnects, before.connects, now.connects),
+        ];
+        for (counter, before, now) in more {
+            self.row.add(counter, now.saturating_sub(before));
         }
     }
 
@@ -74,7 +97,7 @@ impl Manager {
     /// What `status` says of the cluster.
     pub(in crate::manager) fn cluster_report(&self) -> Option<ClusterReport> {
         let cluster = self.cluster.as_ref()?;
-        let counts = cluster.counts;
+        let total = |counter| self.scoreboard.sum(counter) + self.row.get(counter);
         let (away_since, why) = match &cluster.engine {
             EngineState::Ok if cluster.link.is_some() => (None, None),
             EngineState::Ok => (Some(0), None),
@@ -86,13 +109,13 @@ impl Manager {
             away_since,
             why,
             topics: cluster.topics.len(),
-            sent: counts.sent,
-            received: counts.received,
-            unsent: counts.unsent,
-            dropped: counts.dropped,
-            garbled: counts.garbled,
-            gaps: counts.gaps,
-            connects: counts.connects,
+            sent: total(Counter::ClusterSent),
+            received: total(Counter::ClusterReceived),
+            unsent: total(Counter::ClusterUnsent),
+            dropped: total(Counter::ClusterDropped),
+            garbled: total(Counter::ClusterGarbled),
+            gaps: total(Counter::ClusterGaps),
+            connects: total(Counter::ClusterConnects),
         })
     }
 

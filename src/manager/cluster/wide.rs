@@ -109,7 +109,9 @@ impl Manager {
         }
         let Some(me) = self.me.upgrade() else { return };
         let (ours, whole) = self.begin_call_here(call, body);
+        let owed = self.cluster.as_ref().map(|cluster| cluster.answers.owe());
         spawn_local(async move {
+            let _owed = owed;
             let gathered = gathering::wait(PATIENCE, &me, ours, whole).await;
             me.borrow().answer_call(from, id, gathered);
         });

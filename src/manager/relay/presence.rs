@@ -212,6 +212,13 @@ impl Presence {
         }
     }
 
+    /// The rooms that somebody is in by connections of this node.
+    pub fn own_rooms(&self) -> Vec<Topic> {
+        let parts = |user: &User| user.parts.iter().any(|part| is_own(&part));
+        let rooms = self.rooms.iter().filter(|(_, users)| users.values().any(parts));
+        rooms.map(|(room, _)| room.clone()).collect()
+    }
+
     /// Who is in a room by connections of this node.
     pub fn own(&self, room: &Topic) -> Vec<Present> {
         let users = self.rooms.get(room).into_iter().flatten();

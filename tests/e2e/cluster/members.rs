@@ -1,5 +1,7 @@
 //! Nodes that come, go, die, or are one too many.
 
+use std::pin::pin;
+
 use nix::sys::signal::Signal;
 
 use super::{node, nodes, sees};
@@ -136,12 +138,28 @@ async fn an_upgrade_and_a_reload_keep_number_clients_and_rooms() {
         sees(&nodes[0], 2).await;
         assert_eq!(here.ask(format!("confirmed {other} {change}")).await, "confirmed queued");
         assert_eq!(there.receive().await, change);
-        // A worker that leaves may be asked, and not answer any more.
-        until("the old workers to leave", async || {
-            (nodes[1].workers().await.len() == 2).then_some(())
-        })
-        .await;
         assert_eq!(here.ask("tally lobby all").await, "tally queued for 1 true");
         assert_eq!(there.receive().await, "all");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_stops_answers_what_it_was_asked_before_it_leaves() {
+    let engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let mut here = nodes[0].client().await;
+    let mut there = nodes[1].client().await;
+    there.ask("join-confirmed me lobby").await;
+    let (mut stopped, mut tallies) = (pin!(nodes[1].wsd(["stop"])), Vec::new());
+    // One question after the other, until the node has left.
+    let ran = loop {
+        tokio::select! {
+            biased;
+            ran = &mut stopped => break ran,
+            tally = here.ask("tally lobby x") => tallies.push(tally),
+        }
+    };
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let is_whole = |tally: &String| tally.ends_with(" true");
+    assert!(tallies.len() > 1 && tallies.iter().all(is_whole), "{tallies:?}");
 }

@@ -45,6 +45,15 @@ pub async fn sees(server: &Server, count: u8) {
     .await;
 }
 
+/// Waits until a node knows that the engine is away.
+pub async fn is_alone(server: &Server) {
+    until("the engine to be away", async || {
+        let status = server.status().await;
+        (!status["cluster"]["away_since"].is_null()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_push_by_number_reaches_a_client_of_another_node_and_its_owner_says_so() {
     let engine = Engine::start().await;

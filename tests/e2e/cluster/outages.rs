@@ -3,17 +3,8 @@
 
 use nix::sys::signal::Signal;
 
-use super::{nodes, sees};
+use super::{is_alone, node, nodes, sees};
 use crate::harness::*;
-
-/// Waits until a node knows that the engine is away.
-async fn is_alone(server: &Server) {
-    until("the engine to be away", async || {
-        let status = server.status().await;
-        (!status["cluster"]["away_since"].is_null()).then_some(())
-    })
-    .await;
-}
 
 /// That a publish on one node reaches a client of the other, whose join is known.
 async fn reaches(from: &mut Client, to: &mut Client, room: &str, text: &str) {
@@ -67,6 +58,62 @@ async fn an_engine_that_hangs_is_away_and_is_back_when_it_goes_on() {
         sees(server, 2).await;
     }
     reaches(&mut here, &mut there, "lobby", "after").await;
+}
+
+/// A figure of a server's metrics.
+async fn figure(server: &Server, name: &str) -> f64 {
+    let text = Api::of(server).await.get("/metrics").await.body;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}: {text}"))
+}
+
+#[tokio::test]
+async fn a_gap_is_told_by_status_nodes_and_metrics_and_outlives_courier_and_manager() {
+    let mut engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..2 {
+        let setup = node(&engine, number);
+        let socket = format!("unix:{}", setup.path().join("api.sock").display());
+        nodes.push(setup.set("api.listen", format!("[{socket:?}]")).start().await);
+    }
+    let gaps = async |server: &Server| server.status().await["cluster"]["gaps"].as_u64().unwrap();
+    for server in &nodes {
+        sees(server, 2).await;
+        assert_eq!(gaps(server).await, 0);
+    }
+    engine.kill();
+    for server in &nodes {
+        is_alone(server).await;
+    }
+    until("the metrics", async || {
+        (figure(&nodes[0], "wsd_cluster_away").await == 1.0).then_some(())
+    })
+    .await;
+    engine.start_again().await;
+    for server in &nodes {
+        sees(server, 2).await;
+        until("the gap", async || (gaps(server).await == 1).then_some(())).await;
+    }
+    kill(nodes[0].courier(), Signal::SIGKILL);
+    until("the second gap", async || (gaps(&nodes[0]).await == 2).then_some(())).await;
+    let manager = nodes[0].manager().await;
+    kill(manager, Signal::SIGKILL);
+    until("another manager", async || (nodes[0].manager().await != manager).then_some(())).await;
+    until("the third gap", async || (gaps(&nodes[0]).await == 3).then_some(())).await;
+    sees(&nodes[0], 2).await;
+    until("the metrics", async || {
+        let gaps = figure(&nodes[0], "wsd_cluster_gaps_total").await;
+        let others = figure(&nodes[0], "wsd_cluster_nodes").await;
+        (gaps == 3.0 && others == 2.0).then_some(())
+    })
+    .await;
+    until("the other node to list it", async || {
+        let list = nodes[1].wsd(["nodes", "--json"]).await.ok();
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        let of = |node: usize| list.as_array().map(|list| list[node]["gaps"].clone());
+        (of(0)? == 3 && of(1)? == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

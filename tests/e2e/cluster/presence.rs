@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{node, sees};
+use super::{is_alone, node, sees};
 use crate::harness::*;
 
 const ROOM: &str = "presence-a";
@@ -120,8 +120,7 @@ async fn outages_of_the_engine_and_new_managers_and_couriers_are_no_event_for_wh
     kill(manager, Signal::SIGKILL);
     until("another manager", async || (nodes[0].manager().await != manager).then_some(())).await;
     sees(&nodes[0], 2).await;
-    let courier = nodes[0].processes().into_iter().find(|it| it.name == "wsd: courier");
-    kill(courier.expect("a courier").pid, Signal::SIGKILL);
+    kill(nodes[0].courier(), Signal::SIGKILL);
     until("another courier", async || {
         (nodes[0].log().matches("joined the cluster").count() == 3).then_some(())
     })
@@ -149,4 +148,59 @@ async fn who_was_on_a_node_that_dies_is_gone_everywhere_once() {
     hears(&mut ann, "removed cid").await;
     hears(&mut bob, "removed cid").await;
     counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+}
+
+/// Waits until so many of two nodes are subscribed to the room.
+async fn subscribed(engine: &Engine, count: u32) {
+    until("the subscriptions", async || {
+        let said = engine.ask(&format!("PUBSUB NUMSUB wsd:wsd:t:#{ROOM}"))?;
+        said.contains(&format!(":{count}\r\n+OK")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_left_while_nobody_could_be_told_is_no_ghost_when_the_manager_that_knew_is_dead() {
+    let mut engine = Engine::start().await;
+    let nodes = start(&engine, 2).await;
+    let (mut ann, _) = enter(&nodes[0], "ann").await;
+    let (bob, _) = enter(&nodes[1], "bob").await;
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    events(&mut ann).await;
+    engine.kill();
+    for server in &nodes {
+        is_alone(server).await;
+    }
+    assert_eq!(bob.close(1000, "").await, Closed::Frame(1000, String::new()));
+    // The manager knows, and cannot tell the other node; the next one has never heard of bob.
+    until("the room to be gone", async || {
+        (nodes[1].status().await["cluster"]["topics"] == 0).then_some(())
+    })
+    .await;
+    let manager = nodes[1].manager().await;
+    kill(manager, Signal::SIGKILL);
+    until("another manager", async || (nodes[1].manager().await != manager).then_some(())).await;
+    engine.start_again().await;
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    hears(&mut ann, "removed bob").await;
+    counts(&mut ann, &[("ann", 1)]).await;
+}
+
+#[tokio::test]
+async fn who_left_while_a_node_heard_nothing_is_no_ghost_there() {
+    let engine = Engine::start().await;
+    let nodes = start(&engine, 2).await;
+    let (mut ann, _) = enter(&nodes[0], "ann").await;
+    let (bob, _) = enter(&nodes[1], "bob").await;
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    events(&mut ann).await;
+    let courier = nodes[0].courier();
+    kill(courier, Signal::SIGSTOP);
+    assert_eq!(bob.close(1000, "").await, Closed::Frame(1000, String::new()));
+    subscribed(&engine, 1).await;
+    kill(courier, Signal::SIGKILL);
+    hears(&mut ann, "removed bob").await;
+    counts(&mut ann, &[("ann", 1)]).await;
 }

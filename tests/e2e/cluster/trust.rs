@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
-use super::{node, sees};
+use super::{node, nodes, sees};
 use crate::harness::*;
+use crate::security::rights::application;
 
 const PASSWORD: &str = "hush-hush-hush";
 
@@ -65,6 +66,47 @@ async fn the_password_may_come_from_the_environment() {
     assert!(ran.stderr.contains("cluster.engine") && !ran.stderr.contains("not-it"), "{ran:?}");
 }
 
+/// The processes of a server that can read the password: by their environment, their arguments, or
+/// a core file that they may leave.
+fn readers(server: &Server) -> Vec<String> {
+    let read = |pid: i32, file: &str| {
+        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let may_leave_a_core = |pid: i32| {
+        let limits = read(pid, "limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+        core.is_some_and(|line| line.split_whitespace().nth(4) != Some("0"))
+    };
+    let all = server.processes().into_iter();
+    let readers = all.filter(|process| {
+        let (name, pid) = (process.name.as_str(), process.pid);
+        // The courier has the password, and nothing of its memory is to be seen.
+        let leaks = name == "wsd: courier" && may_leave_a_core(pid);
+        leaks || ["environ", "cmdline"].iter().any(|file| read(pid, file).contains(PASSWORD))
+    });
+    readers.map(|process| process.name).collect()
+}
+
+#[tokio::test]
+async fn nobody_but_the_master_sees_the_password_of_the_environment_after_any_change() {
+    let engine = Engine::start_with(&["--requirepass", PASSWORD]).await;
+    let setup = application().set("cluster.engine", engine.address()).set("cluster.node", 1);
+    let server = setup.env("WSD_CLUSTER_PASSWORD", PASSWORD).start().await;
+    for change in ["reload", "upgrade"] {
+        sees(&server, 1).await;
+        until("the applications", async || {
+            server.processes().iter().any(|process| process.name == "php").then_some(())
+        })
+        .await;
+        // It was started with the variable, and starts the courier anew by that.
+        assert_eq!(readers(&server), ["wsd: master"]);
+        assert_eq!(server.wsd([change]).await.code, Some(0), "{change}");
+    }
+    sees(&server, 1).await;
+    assert_eq!(readers(&server), ["wsd: master"]);
+}
+
 #[tokio::test]
 async fn a_check_says_what_answers_and_what_is_doubtful_or_why_not() {
     let limit = ["--client-output-buffer-limit", "pubsub 1mb 1mb 10"];
@@ -102,4 +144,40 @@ async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
     let ran = server.wsd(["check", "--connect"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("wsd needs a Redis 6 or later"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_speaks_another_envelope_is_named_and_refused() {
+    let engine = Engine::start().await;
+    let record = r#"{'node':9,'host':'elsewhere','version':'9.9.9','envelope':2}"#;
+    let record = record.replace('\'', "\\\"");
+    let kept = engine.ask(&format!("SET wsd:wsd:lease:9 \"0000000000000001{record}\"")).unwrap();
+    assert!(kept.starts_with("+OK"), "{kept}");
+    let (server, ran) = node(&engine, 1).try_start().await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for word in ["node 9", "elsewhere", "wsd 9.9.9", "version 2", "version 1", "upgrade one"] {
+        assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+    }
+    server.is_gone().await;
+}
+
+#[tokio::test]
+async fn what_is_no_envelope_is_counted_and_dropped() {
+    let engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let (mut here, mut there) = (nodes[0].client().await, nodes[1].client().await);
+    let other_version = r"wsd\x02\x05\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00";
+    for bytes in ["nonsense", "", "wsd", other_version] {
+        let told = engine.ask(&format!("PUBLISH wsd:wsd:a \"{bytes}\"")).unwrap();
+        assert!(told.starts_with(":2"), "{told}");
+    }
+    for server in &nodes {
+        until("the counter", async || {
+            (server.status().await["cluster"]["garbled"] == 4).then_some(())
+        })
+        .await;
+    }
+    let other = there.who().await.fd;
+    assert_eq!(here.ask(format!("confirmed {other} on")).await, "confirmed queued");
+    assert_eq!(there.receive().await, "on");
 }

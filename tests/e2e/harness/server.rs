@@ -335,6 +335,12 @@ impl Server {
         self.status().await["manager_pid"].as_i64().expect("manager_pid") as i32
     }
 
+    /// The courier's pid.
+    pub fn courier(&self) -> i32 {
+        let courier = self.processes().into_iter().find(|it| it.name == "wsd: courier");
+        courier.expect("a courier").pid
+    }
+
     /// Every worker process, of whatever state.
     pub async fn workers(&self) -> Vec<Worker> {
         let status = self.status().await;

@@ -99,6 +99,24 @@ const TOTALS: &[Totals] = &[
     ),
     ("app_events", "Events that the application finished.", "", &[("", Counter::AppEvents)]),
     ("tasks", "Blocking jobs done.", "", &[("", Counter::Tasks)]),
+    (
+        "cluster_messages",
+        "Messages to other nodes that the engine took, and messages of other nodes.",
+        "direction",
+        &[("out", Counter::ClusterSent), ("in", Counter::ClusterReceived)],
+    ),
+    (
+        "cluster_lost",
+        "Messages that another node did not get, or this one.",
+        "reason",
+        &[
+            ("engine_away", Counter::ClusterUnsent),
+            ("not_taken", Counter::ClusterDropped),
+            ("garbled", Counter::ClusterGarbled),
+        ],
+    ),
+    ("cluster_gaps", "Times that messages may have been lost.", "", &[("", Counter::ClusterGaps)]),
+    ("cluster_connects", "Connections to the engine.", "", &[("", Counter::ClusterConnects)]),
     ("log_lines_dropped", "Lines that the log could not take.", "", &[("", Counter::LogDropped)]),
 ];
 
@@ -268,6 +286,8 @@ impl Snapshot {
                 "What application processes hold in memory.",
                 figures.get(Counter::AppMemory),
             ),
+            ("cluster_nodes", "Nodes that are there.", figures.get(Counter::ClusterNodes)),
+            ("cluster_away", "1 while the engine is away.", figures.get(Counter::ClusterAway)),
         ];
         for (name, help, value) in gauges {
             to.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;

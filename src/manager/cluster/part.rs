@@ -1,0 +1,91 @@
+//! How this node leaves the others: nobody asks it anything more, and what was asked is answered.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::ipc::cluster::messages::ManagerToCourier;
+use crate::ipc::packet::Body;
+use crate::manager::{Manager, Shared};
+
+/// For all of that: less than the master gives the manager to leave.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// The answers to other nodes that are still to be given.
+pub struct Answers {
+    /// Whoever has one to give has a copy.
+    owed: mpsc::Sender<Infallible>,
+    all_given: mpsc::Receiver<Infallible>,
+    /// Told when nobody asks any more.
+    parted: Option<oneshot::Sender<()>>,
+}
+
+/// An answer to another node that is to be given before this is dropped.
+pub struct Owed(
+    #[expect(dead_code, reason = "its end is what is waited for")] mpsc::Sender<Infallible>,
+);
+
+impl Default for Answers {
+    fn default() -> Answers {
+        let (owed, all_given) = mpsc::channel(1);
+        Answers { owed, all_given, parted: None }
+    }
+}
+
+impl Answers {
+    /// One more is to be given.
+    pub fn owe(&self) -> Owed {
+        Owed(self.owed.clone())
+    }
+
+    /// Nobody asks any more.
+    pub fn parted(&mut self) {
+        if let Some(parted) = self.parted.take() {
+            // Who waits may have given up.
+            let _ = parted.send(());
+        }
+    }
+}
+
+/// Leaves the other nodes, if there are any: the courier takes nothing more from them, and what
+/// came before is answered.
+pub async fn part(manager: &Shared) {
+    let (sender, parted) = oneshot::channel();
+    let Some(link) = manager.borrow_mut().begin_to_part(sender) else { return };
+    let answered = async {
+        // An end says that the courier is gone, with whatever was asked.
+        if parted.await.is_ok() {
+            let answers =
+                manager.borrow_mut().cluster.as_mut().map(|it| std::mem::take(&mut it.answers));
+            if let Some(Answers { owed, mut all_given, .. }) = answers {
+                drop(owed);
+                all_given.recv().await;
+            }
+        }
+        link.flush().await
+    };
+    match timeout(PATIENCE, answered).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the courier went first"),
+        Err(_) => tracing::warn!("another node may be left without an answer"),
+    }
+}
+
+impl Manager {
+    fn begin_to_part(
+        &mut self,
+        sender: oneshot::Sender<()>,
+    ) -> Option<std::rc::Rc<crate::ipc::link::Link>> {
+        // In an upgrade this manager leaves, and the node does not.
+        let cluster = self.cluster.as_mut().filter(|_| self.stopping)?;
+        let link = cluster.link.clone()?;
+        cluster.answers.parted = Some(sender);
+        if let Err(error) = link.insist(&ManagerToCourier::Part, Body::Inline(&[]), Vec::new()) {
+            tracing::error!(%error, "the courier is not told that the node leaves");
+            return None;
+        }
+        Some(link)
+    }
+}
