@@ -48,7 +48,10 @@ fn tables(document: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn the_ipc_document_lists_every_message_and_no_other() {
-    let messages = directions(&read("src/ipc/messages.rs"));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ipc/messages");
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let source: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let messages = directions(&source);
     assert!(messages.len() >= 8, "{messages:?}");
     assert_eq!(tables(&read("docs/ipc.md")), messages);
 }
