@@ -9,13 +9,13 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::engine::Engine;
 use super::links;
-use super::master_link::MasterLink;
 use super::redis::RedisEngine;
 use super::session;
 use super::state::Courier;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::messages::{CourierToMaster, MasterToCourier};
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::Hello;
 use crate::log;
 use crate::sys::{ending, process};

@@ -7,8 +7,7 @@
 //!   lives, and [`probe`] whether what is published comes back.
 //! - [`check`]: whether an engine answers, without serving.
 //! - [`queue`]: what goes to the engine, in its order; [`inbox`]: what comes from there.
-//! - [`links`]: what master and manager say, and what they are told, by [`master_link`] and a link
-//!   as a worker's.
+//! - [`links`]: what master and manager say, and what they are told, by links as a worker's.
 
 #[cfg(feature = "cli")]
 mod check;
@@ -17,7 +16,6 @@ mod inbox;
 mod leases;
 mod life;
 mod links;
-mod master_link;
 #[cfg(test)]
 mod memory;
 mod probe;
