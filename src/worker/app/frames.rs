@@ -67,6 +67,9 @@ impl App {
         key: Key,
         bytes: &mut &'a mut [u8],
     ) -> Option<Result<Frame<'a>, Fault>> {
+        if bytes.is_empty() {
+            return None;
+        }
         let mut table = self.table.borrow_mut();
         let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy && !it.slowed)?;
         let fd = connection.fd?;
