@@ -152,23 +152,21 @@ fn decoding_in_reads(mut wire: Vec<u8>, read: usize) -> impl FnMut() {
     }
 }
 
-fn decode(engine: &mut Engine, buf: &mut [u8], codec: &mut Codec) -> Option<Fault> {
-    let mut at = 0;
-    while at < buf.len() {
+fn decode(engine: &mut Engine, mut buf: &mut [u8], codec: &mut Codec) -> Option<Fault> {
+    while !buf.is_empty() {
         // As a worker does.
-        match engine.next_whole(&buf[at..], &LIMITS) {
-            Some(Ok((used, _, data))) => {
+        match engine.next_whole(&mut buf, &LIMITS) {
+            Some(Ok((_, data))) => {
                 black_box(&data);
-                at += used;
                 continue;
             }
             Some(Err(fault)) => return Some(fault),
             None => {}
         }
-        match engine.next(&mut buf[at..], &LIMITS, codec) {
+        match engine.next(buf, &LIMITS, codec) {
             Ok(step) => {
                 black_box(&step.event);
-                at += step.used;
+                buf = &mut buf[step.used..];
             }
             Err(fault) => return Some(fault),
         }

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-fn pass_on(ctx: Context, frame: Frame) {
+fn pass_on(ctx: Context, frame: Frame<'_>) {
     let here = ctx.worker().slot;
     let Some(next) = ctx.workers().cycle().nth(here.index() + 1) else { return };
     let mut letter = frame.fd.as_u64().to_be_bytes().to_vec();

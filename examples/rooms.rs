@@ -18,7 +18,7 @@ fn open(ctx: Context, request: Rc<Request>) {
     ctx.publish("lobby", format!("lobby * {name} is here"));
 }
 
-async fn message(ctx: Context, frame: Frame) {
+async fn message(ctx: Context, frame: Frame<'_>) {
     let (Some(text), Some(name)) = (frame.text(), ctx.uid(frame.fd)) else { return };
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let (to, words) = rest.split_once(' ').unwrap_or((rest, ""));

@@ -55,7 +55,7 @@ async fn answer(ctx: &Context, HttpRequest { request, .. }: HttpRequest) -> Http
 }
 
 /// The client may be with any worker; the verdict is that of its own.
-async fn tell(ctx: &Context, fd: Fd, message: Message) -> HttpResponse {
+async fn tell(ctx: &Context, fd: Fd, message: Message<'_>) -> HttpResponse {
     match ctx.push_confirmed(fd, message).await {
         Verdict::Queued => says(StatusCode::OK, "told\n"),
         Verdict::Gone => says(StatusCode::NOT_FOUND, "that client is gone\n"),

@@ -79,7 +79,7 @@ fn open(ctx: Context, request: Rc<Request>) {
     ctx.expect_state::<Users>().0.borrow_mut().insert(request.fd, name);
 }
 
-fn message(ctx: Context, frame: Frame) {
+fn message(ctx: Context, frame: Frame<'_>) {
     let users = ctx.expect_state::<Users>();
     let users = users.0.borrow();
     let name = users.get(&frame.fd).map_or("nobody", String::as_str);

@@ -44,12 +44,14 @@
 //! - [`Config`](config::Config) is what `etc/wsd.toml`, the environment and `--set` resolve to.
 //!
 //! Features, all on by default: `cli` is the command line ([`Server::run`]; without it there is
-//! [`Server::start`]), `handlers` are the handlers of the stock program, `mimalloc` is its
-//! allocator. How the inside is laid out stands in `docs/architecture.md`.
+//! [`Server::start`]), `cluster` makes several hosts one server by a Redis, `handlers` are the
+//! handlers of the stock program, `mimalloc` is its allocator, and `tls` lets `wsd connect` speak
+//! `wss://`. How the inside is laid out stands in `docs/architecture.md`.
 
 // Without the command line nobody asks on the control socket, so the asker's half of the control
 // protocol is left over, with what prints its answers.
-#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+// Without an engine the courier of a cluster has nothing to talk to.
+#![cfg_attr(not(all(feature = "cli", feature = "cluster")), allow(dead_code, unused_imports))]
 
 pub mod api;
 pub mod close;

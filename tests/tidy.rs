@@ -91,7 +91,6 @@ const FILE_LINES_MAX: usize = 400;
 const LONG_FILES: &[(&str, &str)] = &[
     ("src/config/keys.rs", "every key, in one table"),
     ("src/ipc/link.rs", "one noun: its lanes, and how the kernel comes to take them"),
-    ("src/ipc/messages.rs", "every message of every direction, read side by side"),
     ("src/manager/moving/reload.rs", "one state machine"),
     ("src/master/mod.rs", "the master's state and its loop"),
     (

@@ -36,7 +36,7 @@ struct BenchServer {
 }
 
 impl Handler for BenchServer {
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
         let (word, rest) = frame.text().map(split).unwrap_or_default();
         let from = frame.fd;
         match word {
@@ -49,7 +49,7 @@ impl Handler for BenchServer {
                 self.targets.borrow_mut().insert(from, all);
             }
             "burst" => {
-                let message = tail(&frame, rest);
+                let message = tail(&frame, rest).into_owned();
                 let targets = self.targets.borrow();
                 let all = targets.get(&from).into_iter().flatten();
                 let lost = all.filter(|to| !ctx.push(**to, message.clone()).is_ok()).count();
@@ -107,10 +107,9 @@ fn split(text: &str) -> (&str, &str) {
     text.split_once(' ').unwrap_or((text, ""))
 }
 
-/// The end of a text message as a message, sharing its bytes.
-fn tail(frame: &Frame, payload: &str) -> Message {
-    let at = frame.data.len() - payload.len();
-    Message { opcode: frame.opcode, data: frame.data.slice(at..) }
+/// The end of a text message as a message, lent.
+fn tail<'a>(frame: &Frame<'_>, payload: &'a str) -> Message<'a> {
+    Message { opcode: frame.opcode, data: payload.into() }
 }
 
 fn tell(ctx: &Context, fd: Fd, text: String) {

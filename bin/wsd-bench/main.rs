@@ -9,6 +9,7 @@
 
 mod cli;
 mod control;
+mod crowd;
 mod echo;
 mod fan;
 mod fault;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cli::Cli;
 use crate::control::{Control, Phase};
 use crate::fault::Fault;
-use crate::report::{Report, thousands};
+use crate::report::{Report, size, thousands};
 use crate::server::{Server, own_cpu};
 use crate::stats::Stats;
 
@@ -23,6 +23,34 @@ pub struct Outcome {
     pub messages: u64,
     pub client_cpu: f64,
     pub server_cpu: Option<f64>,
+}
+
+impl Outcome {
+    /// What `work` costs, done once and from its start to its end.
+    pub fn of(
+        server: Option<&Server>,
+        work: impl FnOnce() -> Result<Stats, Fault>,
+    ) -> Result<Outcome, Fault> {
+        let cpu = || (own_cpu(), server.map(Server::cpu));
+        let (own_before, server_before) = cpu();
+        let since = Instant::now();
+        let stats = work()?;
+        let seconds = since.elapsed().as_secs_f64();
+        let (own_after, server_after) = cpu();
+        Ok(Outcome {
+            messages: stats.messages(),
+            stats,
+            stalled: false,
+            seconds,
+            client_cpu: own_after - own_before,
+            server_cpu: server_after.zip(server_before).map(|(after, before)| after - before),
+        })
+    }
+
+    /// How many messages there were in a second.
+    pub fn per_second(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
 }
 
 /// Runs `thread` on each thread. It opens its connections, calls `control.wait_for_start`, works
@@ -121,6 +149,38 @@ fn pass(cli: &Cli, control: &Control, what: &str, time: Option<Duration>) -> boo
         eprint!("\r\x1b[K");
     }
     stalled
+}
+
+/// What every report of a load ends with: latency, cost and errors. `unit`: what the processors
+/// were used for, and how many of it.
+pub fn report_end(
+    report: &mut Report,
+    outcome: Outcome,
+    server: Option<&Server>,
+    unit: (&str, u64),
+) {
+    report.latency("latency", "latency_us", &outcome.stats.histogram);
+    report_cpu(report, &outcome, server, unit);
+    report.errors(outcome.stats.errors);
+}
+
+/// What one message to many came to: `rounds` were sent, each to so many clients.
+pub fn report_deliveries(
+    report: &mut Report,
+    cli: &Cli,
+    outcome: Outcome,
+    server: Option<&Server>,
+    (rounds, members): (&str, usize),
+) {
+    report.figure("seconds", outcome.seconds);
+    report.figure("deliveries", outcome.messages);
+    let per_second = outcome.per_second();
+    report.figure("deliveries_per_second", per_second);
+    let sent = thousands(per_second / members as f64);
+    let (rate, bytes) = (thousands(per_second), size(per_second * cli.size() as f64));
+    report.line("deliveries", format!("{rate}/s   {bytes}/s   {sent} {rounds}/s"));
+    let unit = ("delivery", outcome.messages);
+    report_end(report, outcome, server, unit);
 }
 
 /// The lines about CPU. `unit`: what it was spent on, and how many of it.

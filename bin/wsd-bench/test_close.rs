@@ -6,14 +6,14 @@ use std::time::Instant;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::cli::Cli;
+use crate::crowd::open;
 use crate::fault::Fault;
 use crate::opener::wait;
 use crate::report::{Report, thousands};
-use crate::run::{Outcome, report_cpu};
-use crate::server::{Server, own_cpu};
+use crate::run::{Outcome, report_end};
+use crate::server::Server;
 use crate::stats::Stats;
 use crate::target::Target;
-use crate::test_echo::open;
 use crate::traffic::{Client, describe};
 use crate::wire::{Expect, Wrong, put_masked};
 
@@ -21,23 +21,9 @@ use crate::wire::{Expect, Wrong, put_masked};
 pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Report, Fault> {
     let connections = cli.connections.unwrap_or(10_000);
     let mut clients = open(cli, target, 0, connections)?;
-    let (own_before, server_before) = (own_cpu(), server.map(Server::cpu));
-    let since = Instant::now();
-    let stats = close_all(cli, &mut clients)?;
-    let seconds = since.elapsed().as_secs_f64();
-    let outcome = Outcome {
-        messages: stats.messages(),
-        stats,
-        stalled: false,
-        seconds,
-        client_cpu: own_cpu() - own_before,
-        server_cpu: server
-            .map(Server::cpu)
-            .zip(server_before)
-            .map(|(after, before)| after - before),
-    };
+    let outcome = Outcome::of(server, || close_all(cli, &mut clients))?;
     let mut report = Report::default();
-    let per_second = outcome.messages as f64 / outcome.seconds;
+    let per_second = outcome.per_second();
     report.line("close", format!("{}   {connections} connections at once", target.name));
     report.figure("test", "close");
     report.figure("connections", connections);
@@ -45,10 +31,10 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     report.figure("closed", outcome.messages);
     report.figure("closes_per_second", per_second);
     let (rate, count) = (thousands(per_second), thousands(outcome.messages as f64));
+    let seconds = outcome.seconds;
     report.line("closes", format!("{rate}/s   {count} answered in {seconds:.2} s"));
-    report.latency("latency", "latency_us", &outcome.stats.histogram);
-    report_cpu(&mut report, &outcome, server, ("close", outcome.messages));
-    report.errors(outcome.stats.errors);
+    let unit = ("close", outcome.messages);
+    report_end(&mut report, outcome, server, unit);
     Ok(report)
 }
 

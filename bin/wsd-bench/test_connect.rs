@@ -2,14 +2,14 @@
 
 use crate::cli::Cli;
 use crate::control::{Control, Phase};
+use crate::crowd::{PARALLEL, share};
 use crate::fault::Fault;
 use crate::opener::{Plan, open_all};
 use crate::report::{Report, thousands};
-use crate::run::{report_cpu, run};
+use crate::run::{report_end, run};
 use crate::server::Server;
 use crate::stats::Stats;
 use crate::target::Target;
-use crate::test_echo::{PARALLEL, share};
 
 /// Opens as many connections as it can.
 pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Report, Fault> {
@@ -36,7 +36,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
         opened.map(|()| stats)
     })?;
     let mut report = Report::default();
-    let per_second = outcome.messages as f64 / outcome.seconds;
+    let per_second = outcome.per_second();
     report.line("connect", format!("{}   {parallel} handshakes at a time", target.name));
     report.figure("test", "connect");
     report.figure("connections", parallel);
@@ -46,8 +46,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     let count = thousands(outcome.messages as f64);
     let (rate, seconds) = (thousands(per_second), outcome.seconds);
     report.line("handshakes", format!("{rate}/s   {count} in {seconds:.2} s"));
-    report.latency("latency", "latency_us", &outcome.stats.histogram);
-    report_cpu(&mut report, &outcome, server, ("handshake", outcome.messages));
-    report.errors(outcome.stats.errors);
+    let unit = ("handshake", outcome.messages);
+    report_end(&mut report, outcome, server, unit);
     Ok(report)
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::cli::Cli;
 use crate::control::Control;
+use crate::crowd::{open, payload};
 use crate::fault::Fault;
 use crate::report::{Report, size, thousands};
 use crate::run::run;
 use crate::server::Server;
 use crate::stats::Stats;
 use crate::target::Target;
-use crate::test_echo::{open, payload};
 use crate::traffic::{Client, Errors, Traffic, Work};
 use crate::wire::{Expect, Shape, Template};
 

@@ -1,18 +1,17 @@
 //! The mass disconnect: all members of rooms with presence leave at once, while others come.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use crate::cli::Cli;
+use crate::crowd::open;
 use crate::fault::Fault;
 use crate::opener::{Plan, open_all};
 use crate::report::{Report, thousands};
 use crate::run::{Outcome, report_cpu};
-use crate::server::{Server, own_cpu};
+use crate::server::Server;
 use crate::stats::Stats;
 use crate::target::Target;
 use crate::test_close::close_all;
-use crate::test_echo::open;
 use crate::test_publish::enter_all;
 
 /// What the names of the rooms begin with, for the server to give them presence.
@@ -24,26 +23,18 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     let connections = cli.connections.unwrap_or(10_000);
     let clients = open(cli, target, 0, connections)?;
     let mut clients = enter_all(clients, PRESENCE, cli.rooms, cli.each)?;
-    let (own_before, server_before) = (own_cpu(), server.map(Server::cpu));
-    let since = Instant::now();
     let over = AtomicBool::new(false);
-    let (closed, came) = std::thread::scope(|scope| {
-        let coming = scope.spawn(|| handshakes(cli, target, &over));
-        let closed = close_all(cli, &mut clients);
-        over.store(true, Ordering::Release);
-        (closed, coming.join())
-    });
-    let (stats, seconds) = (closed?, since.elapsed().as_secs_f64());
-    let came = came.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let cpu = server.map(Server::cpu).zip(server_before).map(|(after, before)| after - before);
-    let outcome = Outcome {
-        messages: stats.messages(),
-        stats,
-        stalled: false,
-        seconds,
-        client_cpu: own_cpu() - own_before,
-        server_cpu: cpu,
-    };
+    let mut came = Stats::default();
+    let outcome = Outcome::of(server, || {
+        let (closed, handshakes) = std::thread::scope(|scope| {
+            let coming = scope.spawn(|| handshakes(cli, target, &over));
+            let closed = close_all(cli, &mut clients);
+            over.store(true, Ordering::Release);
+            (closed, coming.join())
+        });
+        came = handshakes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        closed
+    })?;
     let mut report = Report::default();
     let members = connections * cli.each / cli.rooms;
     let what = format!("{} rooms of {members} with presence, all at once", cli.rooms);
@@ -52,9 +43,9 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     report.figure("connections", connections);
     report.figure("rooms", cli.rooms);
     report.figure("members", members);
-    report.figure("seconds", seconds);
+    report.figure("seconds", outcome.seconds);
     report.figure("closed", outcome.messages);
-    let count = thousands(outcome.messages as f64);
+    let (count, seconds) = (thousands(outcome.messages as f64), outcome.seconds);
     report.line("closes", format!("{count} answered in {seconds:.2} s"));
     report.latency("closes", "latency_us", &outcome.stats.histogram);
     report.figure("handshakes", came.messages());

@@ -13,13 +13,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::Cli;
 use crate::control::Control;
+use crate::crowd::{open, payload};
 use crate::fan::{Fan, Pace, Rounds};
 use crate::fault::Fault;
 use crate::report::{Report, duration, size, thousands};
 use crate::run::{Outcome, report_cpu, run};
 use crate::server::Server;
 use crate::target::Target;
-use crate::test_echo::{open, payload};
 use crate::traffic::{Client, Traffic, describe};
 use crate::wire::{Expect, Shape, Template, put_masked};
 
@@ -64,7 +64,7 @@ pub fn measure(cli: &Cli, target: &Target, server: Option<&Server>) -> Result<Re
     report.figure("added_p50_us", added as f64 / 1e3);
     report.line("added", format!("p50 {}", duration(added)));
     let (outcome, lost) = all;
-    let per_second = outcome.messages as f64 / outcome.seconds;
+    let per_second = outcome.per_second();
     report.figure("pushes_per_second", per_second);
     report.figure("pushes_lost", lost);
     let rate = thousands(per_second);

@@ -105,6 +105,12 @@ impl<'a> Traffic<'a> {
         self.clients
     }
 
+    /// Runs as [`run`](Self::run) does, and gives what was seen.
+    pub fn work(mut self, work: &mut impl Work) -> Result<Stats, Fault> {
+        self.run(work)?;
+        Ok(self.stats)
+    }
+
     /// Runs until the phase says stop, the work is done or nobody is left.
     pub fn run(&mut self, work: &mut impl Work) -> Result<(), Fault> {
         let mut buffer = vec![0; BUFFER_BYTES];

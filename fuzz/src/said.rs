@@ -29,11 +29,10 @@ pub fn feed(
     out: &mut Vec<Said>,
 ) {
     let mut read = read.to_vec();
-    let mut at = 0;
-    while at < read.len() {
-        match engine.next_whole(&read[at..], limits) {
-            Some(Ok((used, opcode, data))) => {
-                at += used;
+    let mut buf = &mut read[..];
+    while !buf.is_empty() {
+        match engine.next_whole(&mut buf, limits) {
+            Some(Ok((opcode, data))) => {
                 out.push(Said::Message(opcode, data.to_vec()));
                 continue;
             }
@@ -43,13 +42,12 @@ pub fn feed(
             }
             None => {}
         }
-        let buf = &mut read[at..];
         match engine.next(buf, limits, codec) {
             Ok(Step { used, event }) => {
                 assert!(event.is_some() || used == buf.len(), "no event, yet bytes are left");
                 assert!(used > 0, "no progress");
-                at += used;
                 out.extend(event.map(|event| said(event, buf)));
+                buf = &mut buf[used..];
             }
             Err(fault) => {
                 out.push(Said::Fault(fault.cause));

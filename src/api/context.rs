@@ -10,7 +10,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Handle, Message, Opcode, Reactor, TaskError, Verdict};
+use super::{Handle, Message, Reactor, TaskError, Verdict};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// What is known of a connection. Swoole's `getClientInfo`.
@@ -139,35 +139,30 @@ impl Context {
     /// Pushes a message to a client, wherever it is, without waiting. For a client of this
     /// worker the verdict is final; for any other it is `Relayed`, or `Full` where the lane to
     /// the manager is. Messages of one worker to one client arrive in the order of the calls.
-    pub fn push(&self, fd: Fd, message: impl Into<Message>) -> Verdict {
-        let Message { opcode, data } = message.into();
-        self.push_shared(fd, opcode, &data)
-    }
-
-    /// As [`push`](Self::push), of bytes that stay the caller's, for instance to push them to
-    /// many. The caller answers for the UTF-8 of a text.
+    /// A payload that is lent, as that of a frame or a `&str`, is copied where it has to wait.
     #[inline]
-    pub fn push_shared(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
-        self.reactor.push(fd, opcode, data)
+    pub fn push<'a>(&self, fd: Fd, message: impl Into<Message<'a>>) -> Verdict {
+        let Message { opcode, data } = message.into();
+        self.reactor.push(fd, opcode, &data)
     }
 
     /// As [`push`](Self::push), but answers with the verdict of the worker that owns the client,
     /// or `Unknown` when none came within 5 seconds.
-    pub fn push_confirmed(
+    pub fn push_confirmed<'a>(
         &self,
         fd: Fd,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> impl Future<Output = Verdict> + 'static {
         self.reactor.push_confirmed(fd, message.into())
     }
 
     /// Pushes to every open connection of the server. Encoded once for each worker.
-    pub fn broadcast(&self, message: impl Into<Message>) {
+    pub fn broadcast<'a>(&self, message: impl Into<Message<'a>>) {
         self.reactor.broadcast(message.into(), None);
     }
 
     /// As [`broadcast`](Self::broadcast), leaving one client out.
-    pub fn broadcast_except(&self, except: Fd, message: impl Into<Message>) {
+    pub fn broadcast_except<'a>(&self, except: Fd, message: impl Into<Message<'a>>) {
         self.reactor.broadcast(message.into(), Some(except));
     }
 

@@ -51,8 +51,8 @@ impl Handle {
 
     /// Pushes a message to a client, wherever its connection is, without waiting. `Relayed` means
     /// that the worker will push it; see [`Context::push`].
-    pub fn push(&self, fd: Fd, message: impl Into<Message>) -> Verdict {
-        let message = message.into();
+    pub fn push<'a>(&self, fd: Fd, message: impl Into<Message<'a>>) -> Verdict {
+        let message = message.into().into_owned();
         self.queue(message.data.len(), move |ctx| {
             let _ = ctx.push(fd, message);
         })
@@ -60,8 +60,12 @@ impl Handle {
 
     /// As [`push`](Self::push), but answers with the verdict of the worker that owns the client.
     /// See [`Context::push_confirmed`].
-    pub fn push_confirmed(&self, fd: Fd, message: impl Into<Message>) -> SendFuture<Verdict> {
-        let message = message.into();
+    pub fn push_confirmed<'a>(
+        &self,
+        fd: Fd,
+        message: impl Into<Message<'a>>,
+    ) -> SendFuture<Verdict> {
+        let message = message.into().into_owned();
         let asked =
             self.ask(message.data.len(), move |ctx| ctx.reactor().push_confirmed(fd, message));
         Box::pin(async move {
@@ -73,14 +77,14 @@ impl Handle {
     }
 
     /// Pushes to every open connection of the server. See [`Context::broadcast`].
-    pub fn broadcast(&self, message: impl Into<Message>) -> Verdict {
-        let message = message.into();
+    pub fn broadcast<'a>(&self, message: impl Into<Message<'a>>) -> Verdict {
+        let message = message.into().into_owned();
         self.queue(message.data.len(), move |ctx| ctx.broadcast(message))
     }
 
     /// As [`broadcast`](Self::broadcast), leaving one client out.
-    pub fn broadcast_except(&self, except: Fd, message: impl Into<Message>) -> Verdict {
-        let message = message.into();
+    pub fn broadcast_except<'a>(&self, except: Fd, message: impl Into<Message<'a>>) -> Verdict {
+        let message = message.into().into_owned();
         self.queue(message.data.len(), move |ctx| ctx.broadcast_except(except, message))
     }
 
@@ -200,7 +204,7 @@ mod tests {
         .join()
         .unwrap();
         fake.run();
-        let pushed = |text: &str| Sent::Push(fd(), text.into());
+        let pushed = |text: &'static str| Sent::Push(fd(), text.into());
         assert_eq!(fake.take(), [pushed("one"), pushed("two"), Sent::Broadcast("three".into())]);
     }
 

@@ -56,8 +56,9 @@ pub trait Handler: 'static {
         Flow::default()
     }
 
-    /// A whole message. Swoole's `message`.
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow;
+    /// A whole message. Swoole's `message`. It is lent: a handler that keeps it, or goes on
+    /// asynchronously with it, takes [`Frame::into_owned`] first.
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow;
 
     /// The connection has ended; `fd` is gone for everyone. Swoole's `close`.
     fn on_close(&self, ctx: &Context, fd: Fd, close: Close) -> Flow {

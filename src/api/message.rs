@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Payload;
 use crate::fd::Fd;
 
 /// The kind of a message (RFC 6455 sections 5.5 and 5.6). The numbers are the wire's.
@@ -32,73 +33,89 @@ impl Opcode {
     }
 }
 
-/// A message to push. Cheap to clone: the bytes are shared.
+/// A message to push, whose payload may be lent: text in a `&str`, a [`Frame`] that is sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct Message<'a> {
     /// What it is.
     pub opcode: Opcode,
     /// The payload. Text is UTF-8; the constructors see to it.
-    pub data: Bytes,
+    pub data: Payload<'a>,
 }
 
-impl Message {
+impl<'a> Message<'a> {
     /// A text message.
-    pub fn text(text: impl Into<String>) -> Message {
-        Message { opcode: Opcode::Text, data: Bytes::from(text.into()) }
+    pub fn text(text: impl Into<String>) -> Message<'a> {
+        Message { opcode: Opcode::Text, data: text.into().into() }
     }
 
     /// A binary message.
-    pub fn binary(data: impl Into<Bytes>) -> Message {
+    pub fn binary(data: impl Into<Payload<'a>>) -> Message<'a> {
         Message { opcode: Opcode::Binary, data: data.into() }
     }
 
     /// A ping with at most 125 bytes; a longer one is answered `TooBig`.
-    pub fn ping(data: impl Into<Bytes>) -> Message {
+    pub fn ping(data: impl Into<Payload<'a>>) -> Message<'a> {
         Message { opcode: Opcode::Ping, data: data.into() }
     }
+
+    /// The same, to be kept.
+    pub fn into_owned(self) -> Message<'static> {
+        Message { opcode: self.opcode, data: self.data.into_owned() }
+    }
 }
 
-impl From<&str> for Message {
-    fn from(text: &str) -> Message {
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Message<'a> {
+        Message { opcode: Opcode::Text, data: text.into() }
+    }
+}
+
+impl From<String> for Message<'_> {
+    fn from(text: String) -> Self {
         Message::text(text)
     }
 }
 
-impl From<String> for Message {
-    fn from(text: String) -> Message {
-        Message::text(text)
-    }
-}
-
-impl From<Vec<u8>> for Message {
-    fn from(data: Vec<u8>) -> Message {
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(data: &'a [u8]) -> Message<'a> {
         Message::binary(data)
     }
 }
 
-impl From<Bytes> for Message {
-    fn from(data: Bytes) -> Message {
+impl From<Vec<u8>> for Message<'_> {
+    fn from(data: Vec<u8>) -> Self {
+        Message::binary(data)
+    }
+}
+
+impl From<Bytes> for Message<'_> {
+    fn from(data: Bytes) -> Self {
         Message::binary(data)
     }
 }
 
 /// A whole message that a client sent. Swoole's `Frame`, always with `finish` true.
+///
+/// A [`Handler`](super::Handler) is lent it: most payloads lie in the worker's receive buffer
+/// while the handler runs. A handler that keeps a frame, or goes on asynchronously with it, takes
+/// [`into_owned`](Frame::into_owned). A closure of [`Server`](crate::Server) is given a frame of
+/// its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct Frame<'a> {
     /// Who sent it.
     pub fd: Fd,
     /// Text or binary.
     pub opcode: Opcode,
     /// The payload, reassembled and, for text, checked to be UTF-8.
-    pub data: Bytes,
+    pub data: Payload<'a>,
     /// Whether the client had compressed it. Swoole's `WEBSOCKET_FLAG_COMPRESS`.
     pub compressed: bool,
 }
 
-impl Frame {
+impl<'a> Frame<'a> {
     /// A message as a client of that number would have sent it: for the tests of handlers. The
     /// caller answers for the UTF-8 of a text.
-    pub fn new(fd: Fd, opcode: Opcode, data: impl Into<Bytes>) -> Frame {
+    pub fn new(fd: Fd, opcode: Opcode, data: impl Into<Payload<'a>>) -> Frame<'a> {
         Frame { fd, opcode, data: data.into(), compressed: false }
     }
 
@@ -109,10 +126,16 @@ impl Frame {
             _ => None,
         }
     }
+
+    /// The same, to be kept: a payload that was lent is copied.
+    pub fn into_owned(self) -> Frame<'static> {
+        let Frame { fd, opcode, data, compressed } = self;
+        Frame { fd, opcode, data: data.into_owned(), compressed }
+    }
 }
 
-impl From<Frame> for Message {
-    fn from(frame: Frame) -> Message {
+impl<'a> From<Frame<'a>> for Message<'a> {
+    fn from(frame: Frame<'a>) -> Message<'a> {
         Message { opcode: frame.opcode, data: frame.data }
     }
 }

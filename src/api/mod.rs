@@ -11,6 +11,7 @@ mod handler;
 mod held_body;
 mod http;
 mod message;
+mod payload;
 mod process;
 mod reactor;
 mod request;
@@ -27,6 +28,7 @@ pub use handler::{Handler, Pace};
 pub use held_body::HeldBody;
 pub use http::{HttpRequest, HttpResponse};
 pub use message::{Frame, Message, Opcode};
+pub use payload::Payload;
 pub use process::{AppReport, ProcessEvent, ProcessId, ProcessState};
 #[cfg(not(feature = "internals"))]
 pub(crate) use reactor::Sealed;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
-use super::{AppReport, Info, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Verdict};
+use super::{
+    AppReport, Info, Message, Opcode, Payload, ProcessEvent, ProcessId, ProcessState, Verdict,
+};
 use crate::fd::{Fd, Slot, WorkerId};
 
 /// A future that stays on its worker.
@@ -34,11 +36,11 @@ pub trait Reactor: Sealed {
     /// How many slots serve.
     fn worker_num(&self) -> u16;
     /// See [`Context::push`](super::Context::push).
-    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict;
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Payload<'_>) -> Verdict;
     /// See [`Context::push_confirmed`](super::Context::push_confirmed).
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict>;
+    fn push_confirmed(&self, fd: Fd, message: Message<'_>) -> LocalFuture<Verdict>;
     /// See [`Context::broadcast`](super::Context::broadcast).
-    fn broadcast(&self, message: Message, except: Option<Fd>);
+    fn broadcast(&self, message: Message<'_>, except: Option<Fd>);
     /// See [`Context::close`](super::Context::close).
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict;
     /// See [`Context::protect`](super::Context::protect).

@@ -18,8 +18,8 @@ use bytes::Bytes;
 
 use super::rooms::{Belongings, Call, Change, Member, Publish, Tally, Topic};
 use super::{
-    Context, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, Reactor, TaskError,
-    Verdict,
+    Context, Info, LocalFuture, Message, Opcode, Payload, ProcessEvent, ProcessId, Reactor,
+    TaskError, Verdict,
 };
 use crate::fd::{Fd, Slot, WorkerId};
 
@@ -28,9 +28,9 @@ use crate::fd::{Fd, Slot, WorkerId};
 #[non_exhaustive]
 pub enum Sent {
     /// A push to a client, confirmed or not.
-    Push(Fd, Message),
+    Push(Fd, Message<'static>),
     /// A broadcast, whoever it leaves out.
-    Broadcast(Message),
+    Broadcast(Message<'static>),
     /// A message to another worker.
     ToWorker(Slot, Bytes),
     /// A close of a client, with its code and reason.
@@ -40,9 +40,9 @@ pub enum Sent {
     /// A change of a client's rooms, user, session or expiry.
     Change(Fd, Change),
     /// A message to the members of these rooms or users, and whom it leaves out.
-    Publish(Vec<Topic>, Option<Fd>, Message),
+    Publish(Vec<Topic>, Option<Fd>, Message<'static>),
     /// A message to the members that this worker has.
-    PublishHere(Vec<Topic>, Message),
+    PublishHere(Vec<Topic>, Message<'static>),
 }
 
 /// A worker that has no process, no sockets and no clients: each push is `queued`, each client
@@ -155,19 +155,19 @@ impl Reactor for FakeWorker {
         self.worker_num
     }
 
-    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
-        let message = Message { opcode, data: data.clone() };
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Payload<'_>) -> Verdict {
+        let message = Message { opcode, data: data.to_bytes().into() };
         self.sent.borrow_mut().push(Sent::Push(fd, message));
         Verdict::Queued
     }
 
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
+    fn push_confirmed(&self, fd: Fd, message: Message<'_>) -> LocalFuture<Verdict> {
         let verdict = self.push(fd, message.opcode, &message.data);
         Box::pin(std::future::ready(verdict))
     }
 
-    fn broadcast(&self, message: Message, _except: Option<Fd>) {
-        self.sent.borrow_mut().push(Sent::Broadcast(message));
+    fn broadcast(&self, message: Message<'_>, _except: Option<Fd>) {
+        self.sent.borrow_mut().push(Sent::Broadcast(message.into_owned()));
     }
 
     fn close(&self, fd: Fd, code: u16, reason: &str) -> Verdict {
@@ -209,7 +209,7 @@ impl Reactor for FakeWorker {
 
     fn publish(&self, publish: Publish) -> Verdict {
         let Publish { topics, except, opcode, data } = publish;
-        let message = Message { opcode, data };
+        let message = Message { opcode, data: data.into() };
         self.sent.borrow_mut().push(Sent::Publish(topics, except, message));
         Verdict::Relayed
     }
@@ -217,7 +217,9 @@ impl Reactor for FakeWorker {
     fn publish_here(&self, publish: Publish) -> Tally {
         let tally = self.tally(&publish.topics, None);
         let Publish { topics, opcode, data, .. } = publish;
-        self.sent.borrow_mut().push(Sent::PublishHere(topics, Message { opcode, data }));
+        self.sent
+            .borrow_mut()
+            .push(Sent::PublishHere(topics, Message { opcode, data: data.into() }));
         tally
     }
 

@@ -456,7 +456,7 @@ settings! {
         /// "redis+sentinel://host:26379,host:26379/service". Empty means that this server is
         /// alone. Whoever can write to the engine can push to every client. Cannot change on
         /// reload.
-        engine: Option<EngineAddress> = None;
+        engine: Option<EngineAddress> = None, engine_ok;
         /// The cluster's name: nodes of one name and one engine are one cluster. Cannot change on
         /// reload.
         name: String = "wsd".to_owned(), cluster_name_ok;
@@ -635,6 +635,16 @@ fn path_ok(path: &Option<String>) -> Result<(), Wrong> {
             format!("is {}", quote(path)),
             "write a path that begins with / and has no query, such as \"/healthz\"",
         )),
+    }
+}
+
+fn engine_ok(engine: &Option<EngineAddress>) -> Result<(), Wrong> {
+    match engine {
+        Some(_) if !cfg!(feature = "cluster") => Err(Wrong::new(
+            "asks for a cluster, which this program was built without",
+            "build with the feature `cluster`, or write \"\"",
+        )),
+        _ => Ok(()),
     }
 }
 

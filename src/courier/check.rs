@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::engine::{Description, Engine};
 use super::inbox::Inbox;
-use super::redis::RedisEngine;
 use super::state::Names;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -16,12 +15,10 @@ pub(crate) fn check(
     config: &Config,
     password: Option<String>,
 ) -> Result<(Description, Vec<NodeRecord>)> {
-    let address = config.cluster.engine.clone();
-    let address = address.ok_or_else(|| Error::new("no cluster.engine is configured"))?;
+    let engine = super::engine_of(config, password)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("start a runtime", error))?;
-    let engine = RedisEngine::new(address, password);
-    let asked = runtime.block_on(ask(&engine, &Names::new(&config.cluster.name)));
+    let asked = runtime.block_on(ask(&*engine, &Names::new(&config.cluster.name)));
     // A name that is looked up may take its thread any time.
     runtime.shutdown_background();
     asked

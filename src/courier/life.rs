@@ -9,13 +9,12 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::engine::Engine;
 use super::links;
-use super::master_link::MasterLink;
-use super::redis::RedisEngine;
 use super::session;
 use super::state::Courier;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::messages::{CourierToMaster, MasterToCourier};
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::Hello;
 use crate::log;
 use crate::sys::{ending, process};
@@ -64,11 +63,9 @@ async fn live(master: OwnedFd) -> Result<()> {
     config.manager_rights().take()?;
     process::die_with_parent(parent)?;
     log::init("courier", config.log_level, config.log_format, log::Output::Queued)?;
-    let address = config.cluster.engine.clone();
-    let address = address.ok_or_else(|| Error::new("no cluster.engine is configured"))?;
-    let engine = RedisEngine::new(address, boot.password.clone());
+    let engine = super::engine_of(&config, boot.password.clone())?;
     let courier = Rc::new(Courier::boot(boot, &config, link, master)?);
-    serve(courier, Rc::new(engine)).await
+    serve(courier, engine.into()).await
 }
 
 /// Serves until the master says to leave, or is gone.

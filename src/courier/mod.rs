@@ -8,8 +8,7 @@
 //!   comes back.
 //! - [`check`]: whether an engine answers, without serving.
 //! - [`queue`]: what goes to the engine, in its order; [`inbox`]: what comes from there.
-//! - [`links`]: what master and manager say, and what they are told, by [`master_link`] and a link
-//!   as a worker's.
+//! - [`links`]: what master and manager say, and what they are told, by links as a worker's.
 
 #[cfg(feature = "cli")]
 mod check;
@@ -18,12 +17,12 @@ mod inbox;
 mod leases;
 mod life;
 mod links;
-mod master_link;
 #[cfg(test)]
 mod memory;
 mod number;
 mod probe;
 mod queue;
+#[cfg(feature = "cluster")]
 mod redis;
 mod session;
 mod state;
@@ -35,3 +34,24 @@ pub(crate) use check::check;
 #[cfg(feature = "cli")]
 pub(crate) use engine::Description;
 pub(crate) use life::run;
+
+use crate::config::{Config, EngineAddress};
+use crate::error::{Error, Result};
+use engine::Engine;
+
+/// The engine that the configuration names.
+fn engine_of(config: &Config, password: Option<String>) -> Result<Box<dyn Engine>> {
+    let address = config.cluster.engine.clone();
+    engine_at(address.ok_or_else(|| Error::new("no cluster.engine is configured"))?, password)
+}
+
+#[cfg(feature = "cluster")]
+fn engine_at(address: EngineAddress, password: Option<String>) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(redis::RedisEngine::new(address, password)))
+}
+
+/// The configuration has refused such an address before.
+#[cfg(not(feature = "cluster"))]
+fn engine_at(address: EngineAddress, _: Option<String>) -> Result<Box<dyn Engine>> {
+    Err(Error::new(format!("this program has no engine for {address}")))
+}

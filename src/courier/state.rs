@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::leases::Leases;
-use super::master_link::MasterLink;
 use super::probe::Probes;
 use super::queue::Queue;
 use crate::api::rooms::Topic;
@@ -22,6 +21,7 @@ use crate::ipc::cluster::messages::{
 };
 use crate::ipc::cluster::nodes::{NodeId, NodeRecord};
 use crate::ipc::link::Link;
+use crate::ipc::master_link::MasterLink;
 use crate::sys::clock;
 
 /// Everything the courier knows.

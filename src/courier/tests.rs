@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::life::serve;
-use super::master_link::MasterLink;
 use super::memory::MemoryEngine;
 use super::state::Courier;
 use crate::api::Opcode;
@@ -22,6 +21,7 @@ use crate::ipc::cluster::messages::{
 };
 use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::link::{Lane, Link, Sent};
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::packet::{Body, Frames};
 use crate::sys::packet;
 

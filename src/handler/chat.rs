@@ -57,7 +57,7 @@ impl Handler for Chat {
         Flow::default()
     }
 
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
         let fd = frame.fd;
         let request = frame.text().and_then(|text| serde_json::from_str(text).ok());
         let (Some(nick), Some(room)) = (ctx.uid(fd), room_of(ctx, fd)) else {

@@ -10,10 +10,10 @@ use crate::api::{Context, Flow, Frame, Handler};
 pub struct Echo;
 
 impl Handler for Echo {
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
         // The verdict needs no answer here: what the client's queue cannot take is counted and
         // dealt with where the queue is.
-        let _ = ctx.push_shared(frame.fd, frame.opcode, &frame.data);
+        let _ = ctx.push(frame.fd, frame);
         Flow::default()
     }
 
@@ -38,7 +38,7 @@ mod tests {
             let data = Bytes::from_static(b"ping");
             let flow = Echo.on_message(&fake.context(), Frame::new(fd, opcode, data.clone()));
             assert!(matches!(flow, Flow::Ready(())));
-            assert_eq!(fake.take(), [Sent::Push(fd, Message { opcode, data })]);
+            assert_eq!(fake.take(), [Sent::Push(fd, Message { opcode, data: data.into() })]);
         }
     }
 }

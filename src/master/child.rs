@@ -145,6 +145,20 @@ impl Child {
         }
     }
 
+    /// Has it dump its core, and be killed soon if it does not end of that.
+    pub fn abort(&mut self, now: u64) {
+        self.signal(Signal::SIGABRT);
+        self.kill_at_ms = Some(now + ABORT_MS);
+    }
+
+    /// Kills it if its time is over.
+    pub fn kill_when_due(&mut self, now: u64) {
+        if self.kill_at_ms.is_some_and(|at| at <= now) {
+            self.kill_at_ms = None;
+            self.signal(Signal::SIGKILL);
+        }
+    }
+
     /// Sends it a signal. It is not reaped yet, so its pid is its own.
     pub fn signal(&self, signal: Signal) {
         // ESRCH: it is dead already, which is soon known.

@@ -2,14 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use nix::sys::signal::Signal;
-
-use super::child::ABORT_MS;
 use super::child::{Birth, Child, duplicate};
-use super::throttle::YOUNG_MS;
-use super::{CHECK_MS, Master, notify};
+use super::supervised::Due;
+use super::{Master, notify};
 use crate::error::Result;
-use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{ManagerBoot, ManagerToMaster, MasterToManager};
 use crate::ipc::scoreboard::{MANAGER, Row};
 use crate::sys::clock;
@@ -20,35 +16,16 @@ const PACKETS_PER_TURN: usize = 256;
 impl Master {
     pub(super) fn tick_manager(&mut self, now: u64) {
         let timeout = self.config.worker_timeout.as_millis() as u64;
-        let manager = &mut self.manager;
-        let Some(child) = manager.child.as_mut() else {
-            let due = manager.start_at_ms.unwrap_or(now) <= now;
-            if due && self.stopping.is_none() {
-                self.start_manager(now);
+        match self.manager.process.due(now, timeout) {
+            Due::Start if self.stopping.is_none() => self.start_manager(now),
+            Due::Check(number) => {
+                self.tell_manager(&MasterToManager::LivenessCheck(number), Vec::new());
             }
-            return;
-        };
-        if child.kill_at_ms.is_some_and(|at| at <= now) {
-            child.kill_at_ms = None;
-            child.signal(Signal::SIGKILL);
+            Due::Start | Due::Nothing => {}
         }
-        if now < manager.next_check_ms {
-            return;
-        }
-        manager.next_check_ms = now + CHECK_MS;
-        if child.kill_at_ms.is_none() && now.saturating_sub(manager.answered_ms) > timeout {
-            tracing::error!(timeout_ms = timeout, "the manager does not answer: killed");
-            child.signal(Signal::SIGABRT);
-            child.kill_at_ms = Some(now + ABORT_MS);
-        }
-        manager.checks += 1;
-        let check = MasterToManager::LivenessCheck(manager.checks);
-        self.tell_manager(&check, Vec::new());
     }
 
     fn start_manager(&mut self, now: u64) {
-        self.manager.start_at_ms = None;
-        self.manager.epoch += 1;
         match self.try_start_manager(now) {
             Ok(()) => {
                 self.tell_prepared();
@@ -63,17 +40,17 @@ impl Master {
             Err(error) => {
                 tracing::error!(%error, "cannot start the manager");
                 self.fail_start(error.to_string());
-                let delay = self.manager.throttle.died(true).max(100);
-                self.manager.start_at_ms = Some(now + delay);
+                self.manager.process.not_started(now);
             }
         }
     }
 
     fn try_start_manager(&mut self, now: u64) -> Result<()> {
+        let epoch = self.manager.process.begin();
         let page = Row::create()?;
         let fds = vec![duplicate(self.control.as_fd())?, duplicate(page.as_fd())?];
         let boot = ManagerBoot {
-            epoch: self.manager.epoch,
+            epoch,
             config: serde_json::to_string(&self.config).unwrap_or_default(),
             generation: self.image.generation,
             pending: self.reload.pending_generation(),
@@ -88,43 +65,26 @@ impl Master {
             stdout: None,
             stderr: self.log_file.for_child(),
         })?;
-        tracing::info!(pid = child.pid.as_raw(), "manager started");
         child.send(&MasterToManager::Boot(boot), fds)?;
         self.board.opened(MANAGER, page.as_fd())?;
         self.manager.page = Some(page);
-        self.manager.child = Some(child);
-        self.manager.answered_ms = now;
-        self.manager.next_check_ms = now + CHECK_MS;
+        self.manager.process.started(child, now);
         Ok(())
     }
 
     pub(super) fn read_manager(&mut self) {
+        let now = clock::monotonic_ms();
         for _ in 0..PACKETS_PER_TURN {
-            let Some(child) = self.manager.child_mut() else { return };
-            match child.receive(&mut self.buffer) {
-                Ok(Some((message, _))) => self.manager_said(message),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(%error, "the manager broke the protocol: killed");
-                    return child.signal(Signal::SIGKILL);
-                }
-            }
+            let said = self.manager.process.receive(&mut self.buffer, now);
+            let Some(message) = said else { return };
+            self.manager_said(message, now);
         }
     }
 
-    fn manager_said(&mut self, message: ManagerToMaster) {
-        let now = clock::monotonic_ms();
-        self.manager.answered_ms = now;
+    fn manager_said(&mut self, message: ManagerToMaster, now: u64) {
         match message {
-            ManagerToMaster::Hello(hello) if hello.ipc_version == IPC_VERSION => {}
-            ManagerToMaster::Hello(hello) => {
-                tracing::error!(
-                    version = hello.version,
-                    "the manager speaks another IPC version: killed"
-                );
-                self.kill_manager();
-            }
-            ManagerToMaster::Ready => self.manager.ready_ms = Some(now),
+            ManagerToMaster::Hello(hello) => self.manager.process.hello(&hello),
+            ManagerToMaster::Ready => self.manager.process.serves_since(now),
             ManagerToMaster::Alive(_) => self.manager_is_alive(),
             ManagerToMaster::KillHung(id) => {
                 tracing::error!(worker = %id, "the worker does not answer: killed");
@@ -160,24 +120,13 @@ impl Master {
     }
 
     pub(super) fn manager_died(&mut self, how: &str, clean: bool) {
-        let now = clock::monotonic_ms();
-        self.manager.child = None;
         self.manager.page = None;
         let last = self.board.page(MANAGER).map(|page| page.totals()).unwrap_or_default();
         self.board.ended(MANAGER, &last);
-        let ready_ms = self.manager.ready_ms.take();
-        if std::mem::take(&mut self.manager.replaced) {
-            self.manager.start_at_ms = Some(now);
-            return tracing::info!(how, "the old image's manager ended");
+        let wished = self.stopping.is_some() && clean;
+        if self.manager.process.ended(how, wished, clock::monotonic_ms()) {
+            self.fail_start(format!("the manager died at its start: {how}"));
+            self.manager.restarts += 1;
         }
-        if self.stopping.is_some() && clean {
-            return tracing::info!(how, "manager ended");
-        }
-        tracing::error!(how, "manager died");
-        self.fail_start(format!("the manager died at its start: {how}"));
-        let young = ready_ms.is_none_or(|ready| now - ready < YOUNG_MS);
-        let delay = self.manager.throttle.died(young);
-        self.manager.restarts += 1;
-        self.manager.start_at_ms = Some(now + delay);
     }
 }

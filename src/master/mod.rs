@@ -8,8 +8,9 @@
 //! The files, by what they are about:
 //! - starting and ending: [`launch`] (what the launcher leaves), [`report`] (the verdict of a
 //!   start), [`signals`], [`stop`], [`notify`] (systemd).
-//! - processes: [`child`]; [`manager`] and [`workers`] live, [`manager_handle`], [`worker_handle`]
-//!   and [`courier_handle`] are what the master has of them, [`worker_start`]; [`apps`], [`slots`],
+//! - processes: [`child`]; [`supervised`] is one of which there is always one, as the manager is
+//!   and the [`courier`]; [`manager`] and [`workers`] live, [`manager_handle`] and
+//!   [`worker_handle`] are what the master has of them; [`worker_start`], [`apps`], [`slots`],
 //!   [`throttle`], [`protocol`] (what a worker may say), [`password`] (the courier's).
 //! - what outlives a process: [`listen`], [`lent_listeners`], [`serials`], [`lease`], [`pages`]
 //!   (the counters), [`runtime_dir`], [`log_file`], [`file_checks`].
@@ -18,7 +19,7 @@
 
 mod apps;
 mod child;
-mod courier_handle;
+mod courier;
 mod drain;
 mod file_checks;
 mod launch;
@@ -41,6 +42,7 @@ mod slots;
 mod start;
 mod stop;
 mod summary;
+mod supervised;
 mod throttle;
 mod trust;
 mod trusted_path;
@@ -81,7 +83,7 @@ use crate::log;
 use crate::sys::{clock, ending, guard, process};
 use apps::App;
 use child::Child;
-use courier_handle::CourierPlace;
+use courier::CourierPlace;
 use file_checks::{FileChecks, remove_pid_file, write_pid_file};
 use listen::Listeners;
 use log_file::LogFile;
@@ -93,6 +95,7 @@ use serials::Serials;
 use signals::{Request, Signals};
 use slots::Slots;
 use stop::Stopping;
+use supervised::Supervised;
 use upgrade::Rehearsal;
 use worker_handle::WorkerHandle;
 
@@ -242,8 +245,8 @@ impl Master {
             apps: Vec::new(),
             buffer: vec![0; child::MESSAGE_BYTES_MAX],
             worker_restarts: 0,
-            manager: ManagerPlace::default(),
-            courier: CourierPlace::default(),
+            manager: ManagerPlace::new(),
+            courier: CourierPlace::new(Supervised::new("courier")),
             stopping: None,
             drain: None,
             starting_until_ms: Some(clock::monotonic_ms() + start::MS_MAX),
@@ -322,8 +325,7 @@ impl Master {
         let timeout = PollTimeout::try_from(timeout as i32).unwrap_or(PollTimeout::ZERO);
         let mut descriptors = vec![PollFd::new(self.signals.descriptor(), PollFlags::POLLIN)];
         let children = self.workers.iter().map(|worker| &worker.child);
-        let children = children.chain(self.manager.child()).chain(self.courier.child());
-        let children = children.chain(self.reload.probe());
+        let children = children.chain(self.supervised()).chain(self.reload.probe());
         for child in children {
             let backed_up =
                 if child.is_backed_up() { PollFlags::POLLOUT } else { PollFlags::empty() };
@@ -338,7 +340,8 @@ impl Master {
         for worker in &mut self.workers {
             worker.child.flush();
         }
-        for child in self.manager.child_mut().into_iter().chain(self.courier.child_mut()) {
+        let supervised = [&mut self.manager.process, &mut self.courier.process];
+        for child in supervised.into_iter().filter_map(Supervised::child_mut) {
             child.flush();
         }
     }
@@ -347,8 +350,8 @@ impl Master {
         let deadlines = [
             Some(now + CHECK_MS),
             self.slots.next_deadline_ms(),
-            self.manager.next_deadline_ms(),
-            self.courier.next_deadline_ms(),
+            self.manager.process.next_deadline_ms(),
+            self.courier.process.next_deadline_ms(),
             self.reload.next_deadline_ms(),
             self.stopping.as_ref().map(Stopping::deadline_ms),
             self.rehearsal.as_ref().map(Rehearsal::deadline_ms),
@@ -362,12 +365,17 @@ impl Master {
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
     }
 
+    /// The manager and the courier, if they live.
+    fn supervised(&self) -> impl Iterator<Item = &Child> {
+        let places = [&self.manager.process, &self.courier.process];
+        places.into_iter().filter_map(Supervised::child)
+    }
+
     /// When to send again what a child's link has refused for a reason of which nobody tells when
     /// it is over.
     fn retry_at_ms(&self, now: u64) -> Option<u64> {
-        let children = self.workers.iter().map(|worker| &worker.child).chain(self.manager.child());
-        let mut children = children.chain(self.courier.child());
-        children.any(Child::is_refused).then_some(now + RETRY_MS)
+        let workers = self.workers.iter().map(|worker| &worker.child);
+        workers.chain(self.supervised()).any(Child::is_refused).then_some(now + RETRY_MS)
     }
 
     fn answer_signal(&mut self, request: Request, count: usize) {
@@ -404,9 +412,9 @@ impl Master {
     }
 
     fn reaped(&mut self, pid: Pid, how: &str, clean: bool) {
-        if self.manager.is(pid) {
+        if self.manager.process.is(pid) {
             self.manager_died(how, clean);
-        } else if self.courier.is(pid) {
+        } else if self.courier.process.is(pid) {
             self.courier_died(how, clean);
         } else if self.reload.probe().is_some_and(|probe| probe.pid == pid) {
             self.probe_died(how);
@@ -457,9 +465,8 @@ impl Master {
     }
 
     fn is_over(&self) -> bool {
-        let gone =
-            self.workers.is_empty() && self.apps.is_empty() && self.manager.child().is_none();
-        self.stopping.is_some() && gone && self.courier.child().is_none()
+        let gone = self.workers.is_empty() && self.apps.is_empty();
+        self.stopping.is_some() && gone && self.supervised().next().is_none()
     }
 
     fn tear_down(self) -> ExitCode {

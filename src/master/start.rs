@@ -18,7 +18,7 @@ impl Master {
     pub(super) fn tick_starting(&mut self, now: u64) {
         let Some(until) = self.starting_until_ms else { return };
         let ready = |slot| self.ready_worker(slot, self.image.generation).is_some();
-        if self.manager.is_ready() && self.slots.serving().all(ready) {
+        if self.manager.process.serves() && self.slots.serving().all(ready) {
             self.starting_until_ms = None;
             tracing::info!("every worker serves");
             self.summary.tell(Fact::Started, 1);
@@ -58,7 +58,7 @@ impl Master {
                 None => format!("worker {slot}"),
             });
         }
-        if !self.manager.is_ready() {
+        if !self.manager.process.serves() {
             waits.push("the manager".to_owned());
         }
         waits.join("; ")

@@ -90,15 +90,14 @@ impl Master {
             worker.child.signal(signal);
         }
         self.kill_all_apps();
-        let others = self.manager.child().into_iter().chain(self.courier.child());
-        for child in others.chain(self.reload.probe()) {
+        for child in self.supervised().chain(self.reload.probe()) {
             child.signal(signal);
         }
     }
 
     pub(super) fn tick_stopping(&mut self, now: u64) {
         let workers_gone = self.workers.is_empty();
-        let manager_gone = self.manager.child().is_none();
+        let manager_gone = self.manager.process.child().is_none();
         let Some(stopping) = &mut self.stopping else { return };
         if workers_gone && !stopping.manager_told {
             stopping.manager_told = true;

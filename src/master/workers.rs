@@ -9,7 +9,7 @@ use super::protocol;
 use super::throttle::YOUNG_MS;
 use super::worker_handle::WorkerHandle;
 use crate::error::Result;
-use crate::fd::Slot;
+use crate::fd::{Slot, WorkerId};
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::{MasterToManager, MasterToWorker, WorkerToMaster};
 use crate::sys::clock;
@@ -22,12 +22,7 @@ const START_AGAIN_MS: u64 = 500;
 impl Master {
     /// Starts a worker of the serving generation wherever one is due.
     pub(super) fn tick_workers(&mut self, now: u64) {
-        for worker in &mut self.workers {
-            if worker.child.kill_at_ms.is_some_and(|at| at <= now) {
-                worker.child.kill_at_ms = None;
-                worker.child.signal(Signal::SIGKILL);
-            }
-        }
+        self.workers.iter_mut().for_each(|worker| worker.child.kill_when_due(now));
         if self.stopping.is_some() || self.waits_for_number() {
             return;
         }
@@ -215,5 +210,15 @@ impl Master {
             && dead.generation == self.image.generation
             && self.slots.serves(dead.id.slot)
             && !self.workers.iter().any(newer)
+    }
+
+    /// Kills a worker, `abort_first` for a core dump.
+    pub(super) fn kill_worker(&mut self, id: WorkerId, abort_first: bool) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
+        if abort_first {
+            worker.child.abort(clock::monotonic_ms());
+        } else {
+            worker.child.signal(Signal::SIGKILL);
+        }
     }
 }

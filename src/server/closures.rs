@@ -28,7 +28,7 @@ pub struct Closures {
     worker_stop: Hook<()>,
     handshake: Hook<Rc<Request>, Handshake>,
     open: Hook<Rc<Request>>,
-    message: Hook<Frame>,
+    message: Hook<Frame<'static>>,
     close: Hook<(Fd, Close)>,
     request: Hook<HttpRequest, Option<HttpResponse>>,
     worker_message: Hook<(Slot, Bytes)>,
@@ -112,10 +112,11 @@ impl Server {
         self
     }
 
-    /// A client sent a message. Swoole's `message`.
+    /// A client sent a message. Swoole's `message`. The frame is the closure's own, so that an
+    /// async closure may keep it; a [`Handler`] is lent it, which saves a copy of each message.
     pub fn on_message<R: IntoFlow<(), M>, M>(
         mut self,
-        f: impl Fn(Context, Frame) -> R + 'static,
+        f: impl Fn(Context, Frame<'static>) -> R + 'static,
     ) -> Server {
         self.closures.message = Some(Box::new(move |ctx, frame| f(ctx, frame).into_flow()));
         self
@@ -207,8 +208,8 @@ impl Handler for Closures {
         call(&self.presence, ctx, event)
     }
 
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
-        call(&self.message, ctx, frame)
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
+        call(&self.message, ctx, frame.into_owned())
     }
 
     fn on_close(&self, ctx: &Context, fd: Fd, close: Close) -> Flow {

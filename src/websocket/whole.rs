@@ -1,13 +1,12 @@
 //! The short way through the engine.
 
-use bytes::Bytes;
-
 use super::engine::{Engine, Limits, Role};
 use super::event::Fault;
 use super::mask;
-use crate::api::Opcode;
+use crate::api::{Opcode, Payload};
 
-/// A payload this long is unmasked while it is copied; for a shorter one the copy is quicker.
+/// A payload this long is unmasked while it is copied, since an outbox refers to it; a shorter one
+/// is unmasked where it lies, since an outbox copies it.
 const COPY_BYTES_MIN: usize = 1024;
 
 /// An unfragmented, uncompressed message below 64 KiB that lies whole at the start of the buffer:
@@ -51,43 +50,45 @@ impl Whole {
         self.at + self.len
     }
 
-    /// Checks what [`Whole::of`] saw in the same `buf` and gives it out in memory of its own.
+    /// Checks what [`Whole::of`] saw, which is all of `buf`, and gives it out: a short one as it
+    /// lies there, a long one in memory of its own, since who passes it on keeps it.
     #[inline]
-    fn take(&self, buf: &[u8]) -> Result<Vec<u8>, Fault> {
-        let payload = &buf[self.at..self.used()];
+    fn take<'a>(&self, buf: &'a mut [u8]) -> Result<Payload<'a>, Fault> {
+        let payload = &mut buf[self.at..];
         match self.key {
             Some(key) if self.len >= COPY_BYTES_MIN => {
                 let data = mask::copy(payload, key);
                 check_text(self.opcode, &data)?;
-                Ok(data)
+                Ok(data.into())
             }
             key => {
-                let mut data = payload.to_vec();
-                let is_ascii = mask::apply(&mut data, key.unwrap_or_default());
+                let is_ascii = key.is_some_and(|key| mask::apply(payload, key));
                 if !is_ascii {
-                    check_text(self.opcode, &data)?;
+                    check_text(self.opcode, payload)?;
                 }
-                Ok(data)
+                Ok(Payload::from(&*payload))
             }
         }
     }
 }
 
 impl Engine {
-    /// The short way: a message that lies whole at the start of `buf`, in memory of its own, and
-    /// how many bytes of `buf` it is. `None` wherever [`next`](Self::next) has to look.
+    /// The short way: a message that lies whole at the start of `buf`, which goes on behind the
+    /// message from then on. `None` wherever [`next`](Self::next) has to look.
     #[inline]
-    pub fn next_whole(
+    pub fn next_whole<'a>(
         &mut self,
-        buf: &[u8],
+        buf: &mut &'a mut [u8],
         limits: &Limits,
-    ) -> Option<Result<(usize, Opcode, Bytes), Fault>> {
+    ) -> Option<Result<(Opcode, Payload<'a>), Fault>> {
         if self.pending.is_some() || self.done {
             return None;
         }
         let whole = Whole::of(buf, self.role).filter(|whole| whole.len <= limits.message_bytes)?;
-        Some(match whole.take(buf) {
-            Ok(data) => Ok((whole.used(), whole.opcode, Bytes::from(data))),
+        let (message, rest) = std::mem::take(buf).split_at_mut(whole.used());
+        *buf = rest;
+        Some(match whole.take(message) {
+            Ok(data) => Ok((whole.opcode, data)),
             Err(fault) => {
                 self.done = true;
                 Err(fault)

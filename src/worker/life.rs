@@ -114,7 +114,7 @@ fn serve_booted(
 async fn serve(mut boot: Boot, handler: Rc<dyn Handler>) -> Result<()> {
     let listeners = std::mem::take(&mut boot.listeners);
     let (worker, watched) = build(boot, handler)?;
-    let context = Context::new(Rc::new(LocalHandle(Rc::downgrade(&worker.peers))));
+    let context = Context::new(Rc::new(LocalHandle::new(&worker.peers)));
     // It is new, so nothing is there yet.
     let _ = worker.context.set(context);
     let tasks = [

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::unix::AsyncFd;
 
@@ -19,7 +20,8 @@ use super::clients::Clients;
 use crate::error::{Result, Subject};
 use crate::ipc::messages::Purpose;
 use crate::sys::{clock, socket};
-use crate::worker::clients::connection::Connection;
+use crate::worker::app::App;
+use crate::worker::clients::connection::{Connection, Stage};
 use crate::worker::clients::key::Key;
 
 /// The one receive buffer of a worker.
@@ -97,29 +99,35 @@ impl Worker {
     }
 
     /// Handles one event; whether nothing is left of it. What it leaves undone the set tells again.
-    fn handle(self: &Rc<Self>, event: EpollEvent, buffer: &mut [u8]) -> bool {
+    fn handle(self: &Rc<Self>, event: EpollEvent, mut buffer: &mut [u8]) -> bool {
         let key = Key::from_u64(event.data());
         if key.version == 0 {
             self.accept(key.index);
             return false;
         }
-        let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-        {
-            let clients = &self.clients;
-            let mut table = clients.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return true };
-            if event.events().contains(EpollFlags::EPOLLOUT) {
-                clients.turn.flush_later(key, connection);
-            }
-            if !event.events().intersects(readable) {
-                return false;
-            }
-            if connection.busy || connection.held || connection.slowed {
-                pause(clients, key, connection, event.events());
-                return false;
+        let app = &self.app;
+        if app.turn.is_congested() {
+            buffer = &mut buffer[..CONGESTED_BYTES];
+        }
+        match read(app, key, event.events(), buffer) {
+            Read::Nothing => {}
+            Read::Failed => app.vanished(key),
+            Read::End => self.cut(key),
+            Read::Bytes { n, stage, waits } => {
+                let before = app.turn.waiting();
+                match stage {
+                    Stage::Open | Stage::Closing => app.feed_frames(key, &mut buffer[..n]),
+                    _ => self.feed(key, &mut buffer[..n]),
+                }
+                // Whoever waits to be written something, perhaps since a turn before, has its
+                // answer now.
+                if app.turn.take_lone(before, key) || waits {
+                    app.flush(key);
+                }
+                return n < buffer.len() && event.events() == EpollFlags::EPOLLIN;
             }
         }
-        self.read(key, buffer) && event.events() == EpollFlags::EPOLLIN
+        false
     }
 
     /// A listener is ready.
@@ -130,43 +138,47 @@ impl Worker {
             Purpose::Clients => self.accept_some(index),
         }
     }
+}
 
-    /// Reads a connection once; whether that was all that had come.
-    fn read(self: &Rc<Self>, key: Key, mut buffer: &mut [u8]) -> bool {
-        let app = &self.app;
-        if app.turn.is_congested() {
-            buffer = &mut buffer[..CONGESTED_BYTES];
+/// What an event of a connection brought.
+enum Read {
+    Nothing,
+    /// The connection is broken.
+    Failed,
+    /// The client has ended its side.
+    End,
+    /// So many bytes, of a connection at that stage. `waits`: it is to be flushed in this turn.
+    Bytes {
+        n: usize,
+        stage: Stage,
+        waits: bool,
+    },
+}
+
+/// Reads a connection once, if the event tells of bytes and nothing stands against that.
+fn read(app: &Rc<App>, key: Key, events: EpollFlags, buffer: &mut [u8]) -> Read {
+    let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+    let mut table = app.table.borrow_mut();
+    let Some(connection) = table.get_mut(key) else { return Read::Nothing };
+    if events.contains(EpollFlags::EPOLLOUT) {
+        app.turn.flush_later(key, connection);
+    }
+    if !events.intersects(readable) {
+        return Read::Nothing;
+    }
+    if connection.busy || connection.held || connection.slowed {
+        pause(app, key, connection, events);
+        return Read::Nothing;
+    }
+    let Some(socket) = connection.socket() else { return Read::Nothing };
+    match socket::read(socket, buffer) {
+        Ok(0) => Read::End,
+        Ok(n) => {
+            app.received(key, connection, n);
+            Read::Bytes { n, stage: connection.stage, waits: connection.dirty }
         }
-        let (n, waits) = {
-            let mut table = app.table.borrow_mut();
-            let Some(connection) = table.get_mut(key) else { return true };
-            let Some(socket) = connection.socket() else { return true };
-            match socket::read(socket, buffer) {
-                Ok(n) => {
-                    if n > 0 {
-                        app.received(key, connection, n);
-                    }
-                    (n, connection.dirty)
-                }
-                Err(nix::errno::Errno::EAGAIN) => return true,
-                Err(_) => {
-                    drop(table);
-                    app.vanished(key);
-                    return false;
-                }
-            }
-        };
-        if n == 0 {
-            self.cut(key);
-            return false;
-        }
-        let before = app.turn.waiting();
-        self.feed(key, &mut buffer[..n]);
-        // Whoever waits to be written something, perhaps since a turn before, has its answer now.
-        if app.turn.take_lone(before, key) || waits {
-            app.flush(key);
-        }
-        n < buffer.len()
+        Err(Errno::EAGAIN) => Read::Nothing,
+        Err(_) => Read::Failed,
     }
 }
 

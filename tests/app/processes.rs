@@ -447,6 +447,6 @@ fn a_worker_that_stops_lets_events_end() {
         }
         let kept = wsd::api::Handler::freeze(&worker.handler, &worker.ctx, fd);
         assert_eq!(kept, None);
-        assert_eq!(worker.reactor.push(fd, Opcode::Text, &Bytes::from("x")), Verdict::Queued);
+        assert_eq!(worker.reactor.push(fd, Opcode::Text, &"x".into()), Verdict::Queued);
     });
 }

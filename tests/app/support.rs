@@ -136,14 +136,14 @@ impl Reactor for FakeReactor {
     fn worker_num(&self) -> u16 {
         2
     }
-    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
-        self.did(fd, Did::Push(opcode, data.clone()))
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Payload<'_>) -> Verdict {
+        self.did(fd, Did::Push(opcode, data.to_bytes()))
     }
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
+    fn push_confirmed(&self, fd: Fd, message: Message<'_>) -> LocalFuture<Verdict> {
         let verdict = self.push(fd, message.opcode, &message.data);
         Box::pin(async move { verdict })
     }
-    fn broadcast(&self, message: Message, except: Option<Fd>) {
+    fn broadcast(&self, message: Message<'_>, except: Option<Fd>) {
         let fds: Vec<Fd> = self.clients.borrow().keys().copied().collect();
         for fd in fds.into_iter().filter(|fd| Some(*fd) != except) {
             let _ = self.push(fd, message.opcode, &message.data);

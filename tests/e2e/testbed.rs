@@ -209,7 +209,7 @@ fn worker_message(ctx: Context, from: Slot, data: Bytes) {
     ctx.push(fd, format!("sent from {from} by way of {}: {text}", ctx.worker().slot));
 }
 
-async fn message(ctx: Context, frame: Frame) {
+async fn message(ctx: Context, frame: Frame<'_>) {
     let me = frame.fd;
     let Some(text) = frame.text() else {
         ctx.push(me, frame);

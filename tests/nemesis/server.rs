@@ -54,7 +54,7 @@ struct Mine {
     traces: bool,
     pushes: Cell<u64>,
     /// Pushes that are to come after the next one to the same client from the same sender.
-    late: RefCell<HashMap<(Fd, u64), Message>>,
+    late: RefCell<HashMap<(Fd, u64), Message<'static>>>,
 }
 
 impl Mine {
@@ -112,7 +112,7 @@ fn open(ctx: Context, request: Rc<Request>) {
     answer(&ctx, fd, Opcode::Binary, &hello);
 }
 
-async fn message(ctx: &Context, frame: Frame) {
+async fn message(ctx: &Context, frame: Frame<'_>) {
     let (me, opcode) = (frame.fd, frame.opcode);
     let Some(ask) = Packet::of(&frame) else {
         mine(ctx).note(format_args!("garbled {me}"));

@@ -154,7 +154,7 @@ impl Packet {
         }
     }
 
-    pub fn message(&self, opcode: Opcode) -> Message {
+    pub fn message(&self, opcode: Opcode) -> Message<'static> {
         Message { opcode, data: self.encode(opcode).into() }
     }
 

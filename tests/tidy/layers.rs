@@ -86,7 +86,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a command asks other nodes as well, and a question of theirs is asked here",
     ),
     (
-        &["master/courier_handle", "master/start"],
+        &["master/courier", "master/start"],
         "a start waits for the courier, which says when the server may serve",
     ),
 ];

@@ -70,7 +70,7 @@ impl Context {
     /// Sends a message to the members of a room that this worker has, and to no others: what each
     /// worker is to say to its own, such as who has come (`on_presence`). The tally is of this
     /// worker alone.
-    pub fn publish_here(&self, room: &str, message: impl Into<Message>) -> Tally {
+    pub fn publish_here<'a>(&self, room: &str, message: impl Into<Message<'a>>) -> Tally {
         self.reactor().publish_here(Publish::new(vec![Topic::room(room)], message.into()))
     }
 
@@ -87,22 +87,27 @@ impl Context {
     /// Sends a message to every member of a room. `Relayed`: it is on its way; a room without
     /// members is no error. `Full`: the way to other workers is at its limit, and only members on
     /// this worker got it. `TooBig`: nobody got it.
-    pub fn publish(&self, room: &str, message: impl Into<Message>) -> Verdict {
+    pub fn publish<'a>(&self, room: &str, message: impl Into<Message<'a>>) -> Verdict {
         self.reactor().publish(Publish::new(vec![Topic::room(room)], message.into()))
     }
 
     /// As [`publish`](Self::publish), leaving one client out.
-    pub fn publish_except(&self, room: &str, except: Fd, message: impl Into<Message>) -> Verdict {
+    pub fn publish_except<'a>(
+        &self,
+        room: &str,
+        except: Fd,
+        message: impl Into<Message<'a>>,
+    ) -> Verdict {
         let publish = Publish::new(vec![Topic::room(room)], message.into());
         self.reactor().publish(publish.except(except))
     }
 
     /// As [`publish`](Self::publish), to the members of several rooms, at most 128. Who is in
     /// several of them gets it once.
-    pub fn publish_many<R: AsRef<str>>(
+    pub fn publish_many<'a, R: AsRef<str>>(
         &self,
         rooms: impl IntoIterator<Item = R>,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> Verdict {
         let topics = rooms.into_iter().map(|room| Topic::room(room.as_ref())).collect();
         self.reactor().publish(Publish::new(topics, message.into()))
@@ -110,10 +115,10 @@ impl Context {
 
     /// As [`publish`](Self::publish), and answers what became of it. The tally of a room without
     /// members has zeros.
-    pub fn publish_confirmed(
+    pub fn publish_confirmed<'a>(
         &self,
         room: &str,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> impl Future<Output = Result<Tally, Verdict>> + 'static {
         let publish = Publish::new(vec![Topic::room(room)], message.into());
         self.reactor().publish_confirmed(publish)
@@ -145,16 +150,16 @@ impl Context {
 
     /// Sends a message to each connection of a user. The verdict is that of
     /// [`publish`](Self::publish).
-    pub fn push_uid(&self, uid: &str, message: impl Into<Message>) -> Verdict {
+    pub fn push_uid<'a>(&self, uid: &str, message: impl Into<Message<'a>>) -> Verdict {
         self.reactor().publish(Publish::new(vec![Topic::user(uid)], message.into()))
     }
 
     /// As [`push_uid`](Self::push_uid), and answers what became of it: a tally of zeros is a user
     /// without a connection.
-    pub fn push_uid_confirmed(
+    pub fn push_uid_confirmed<'a>(
         &self,
         uid: &str,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> impl Future<Output = Result<Tally, Verdict>> + 'static {
         let publish = Publish::new(vec![Topic::user(uid)], message.into());
         self.reactor().publish_confirmed(publish)

@@ -50,29 +50,34 @@ impl Handle {
     }
 
     /// See [`Context::publish`].
-    pub fn publish(&self, room: &str, message: impl Into<Message>) -> Verdict {
-        let (room, message) = (room.to_owned(), message.into());
+    pub fn publish<'a>(&self, room: &str, message: impl Into<Message<'a>>) -> Verdict {
+        let (room, message) = (room.to_owned(), message.into().into_owned());
         self.queue(room.len() + message.data.len(), move |ctx| {
             let _ = ctx.publish(&room, message);
         })
     }
 
     /// See [`Context::publish_except`].
-    pub fn publish_except(&self, room: &str, except: Fd, message: impl Into<Message>) -> Verdict {
-        let (room, message) = (room.to_owned(), message.into());
+    pub fn publish_except<'a>(
+        &self,
+        room: &str,
+        except: Fd,
+        message: impl Into<Message<'a>>,
+    ) -> Verdict {
+        let (room, message) = (room.to_owned(), message.into().into_owned());
         self.queue(room.len() + message.data.len(), move |ctx| {
             let _ = ctx.publish_except(&room, except, message);
         })
     }
 
     /// See [`Context::publish_many`].
-    pub fn publish_many<R: AsRef<str>>(
+    pub fn publish_many<'a, R: AsRef<str>>(
         &self,
         rooms: impl IntoIterator<Item = R>,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> Verdict {
         let rooms: Vec<String> = rooms.into_iter().map(|room| room.as_ref().to_owned()).collect();
-        let message = message.into();
+        let message = message.into().into_owned();
         let bytes = rooms.iter().map(String::len).sum::<usize>() + message.data.len();
         self.queue(bytes, move |ctx| {
             let _ = ctx.publish_many(rooms, message);
@@ -80,12 +85,12 @@ impl Handle {
     }
 
     /// See [`Context::publish_confirmed`].
-    pub fn publish_confirmed(
+    pub fn publish_confirmed<'a>(
         &self,
         room: &str,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> SendFuture<Result<Tally, Verdict>> {
-        let (room, message) = (room.to_owned(), message.into());
+        let (room, message) = (room.to_owned(), message.into().into_owned());
         let asked = self.ask(room.len() + message.data.len(), move |ctx| {
             Box::pin(ctx.publish_confirmed(&room, message))
         });
@@ -93,20 +98,20 @@ impl Handle {
     }
 
     /// See [`Context::push_uid`].
-    pub fn push_uid(&self, uid: &str, message: impl Into<Message>) -> Verdict {
-        let (uid, message) = (uid.to_owned(), message.into());
+    pub fn push_uid<'a>(&self, uid: &str, message: impl Into<Message<'a>>) -> Verdict {
+        let (uid, message) = (uid.to_owned(), message.into().into_owned());
         self.queue(uid.len() + message.data.len(), move |ctx| {
             let _ = ctx.push_uid(&uid, message);
         })
     }
 
     /// See [`Context::push_uid_confirmed`].
-    pub fn push_uid_confirmed(
+    pub fn push_uid_confirmed<'a>(
         &self,
         uid: &str,
-        message: impl Into<Message>,
+        message: impl Into<Message<'a>>,
     ) -> SendFuture<Result<Tally, Verdict>> {
-        let (uid, message) = (uid.to_owned(), message.into());
+        let (uid, message) = (uid.to_owned(), message.into().into_owned());
         let asked = self.ask(uid.len() + message.data.len(), move |ctx| {
             Box::pin(ctx.push_uid_confirmed(&uid, message))
         });

@@ -335,9 +335,9 @@ pub struct Publish {
 
 impl Publish {
     /// A message to the members of these.
-    pub fn new(topics: Vec<Topic>, message: Message) -> Publish {
+    pub fn new(topics: Vec<Topic>, message: Message<'_>) -> Publish {
         let Message { opcode, data } = message;
-        Publish { topics, except: None, opcode, data }
+        Publish { topics, except: None, opcode, data: data.into_bytes() }
     }
 
     /// Not to this client.

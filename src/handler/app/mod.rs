@@ -169,11 +169,14 @@ impl Handler for AppHandler {
         self.offer(fd, packet)
     }
 
-    fn on_message(&self, _ctx: &Context, frame: Frame) -> Flow {
+    fn on_message(&self, _ctx: &Context, frame: Frame<'_>) -> Flow {
         let fd = frame.fd.as_u64();
         let code = frame.opcode as u16;
         let flags = if frame.compressed { COMPRESSED } else { 0 };
-        self.offer(fd, Packet { flags, code, fd, body: frame.data, ..Packet::new(Kind::Message) })
+        self.offer(
+            fd,
+            Packet { flags, code, fd, body: frame.data.into(), ..Packet::new(Kind::Message) },
+        )
     }
 
     fn on_close(&self, _ctx: &Context, fd: Fd, close: Close) -> Flow {

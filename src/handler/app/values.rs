@@ -21,7 +21,7 @@ pub fn verdict_code(verdict: Verdict) -> u16 {
 }
 
 /// The message that a command carries; `None` where its text is no UTF-8.
-pub fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
+pub fn message(packet: &Packet) -> Result<Option<Message<'static>>, Broken> {
     let opcode = match packet.code {
         1 => Opcode::Text,
         2 => Opcode::Binary,
@@ -30,5 +30,5 @@ pub fn message(packet: &Packet) -> Result<Option<Message>, Broken> {
         _ => return Err(Broken::Value(packet.kind)),
     };
     let valid = opcode != Opcode::Text || std::str::from_utf8(&packet.body).is_ok();
-    Ok(valid.then(|| Message { opcode, data: packet.body.clone() }))
+    Ok(valid.then(|| Message { opcode, data: packet.body.clone().into() }))
 }

@@ -14,7 +14,7 @@ fn request(fd: Fd, target: &str) -> Rc<Request> {
     Rc::new(Request::new(fd, target))
 }
 
-fn text(fd: Fd, text: &str) -> Frame {
+fn text(fd: Fd, text: &str) -> Frame<'_> {
     Frame::new(fd, Opcode::Text, Bytes::copy_from_slice(text.as_bytes()))
 }
 

@@ -270,16 +270,11 @@ impl Counter {
 
     /// Whether it says how many there are now, rather than how many there were.
     pub fn is_gauge(self) -> bool {
-        use Counter::{
-            AppBusy, AppMemory, AppWaiting, ClientMemory, HeldBytes, HttpRunning, Memberships,
-        };
-        let app = matches!(self, AppBusy | AppWaiting | AppMemory | HttpRunning);
-        self.is_clients() || app || matches!(self, HeldBytes | ClientMemory | Memberships)
         use Counter::{AppBusy, AppMemory, AppWaiting, ClientMemory, HeldBytes, Memberships};
-        use Counter::{ClusterAway, ClusterNodes};
+        use Counter::{ClusterAway, ClusterNodes, HttpRunning};
         self.is_clients()
             || matches!(self, HeldBytes | ClientMemory | Memberships)
-            || matches!(self, AppBusy | AppWaiting | AppMemory)
+            || matches!(self, AppBusy | AppWaiting | AppMemory | HttpRunning)
             || matches!(self, ClusterNodes | ClusterAway)
     }
 

@@ -12,9 +12,10 @@ use crate::error::{Result, Subject};
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::Page;
 use crate::master::child::{Child, duplicate};
-use crate::master::courier_handle::CourierPlace;
+use crate::master::courier::CourierPlace;
 use crate::master::manager_handle::ManagerPlace;
 use crate::master::runtime_dir::{RuntimeDir, group_of_app};
+use crate::master::supervised::Supervised;
 use crate::master::worker_handle::WorkerHandle;
 use crate::sys::dir::Dir;
 use crate::sys::{clock, process};
@@ -88,33 +89,45 @@ impl WorkerHandle {
     }
 }
 
+impl Supervised {
+    /// Writes its process down, and the descriptor of the link.
+    fn leave(&self, leaving: &mut Leaving) -> Result<Option<(i32, RawFd)>> {
+        let process = |child: &Child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?));
+        self.child().map(process).transpose()
+    }
+
+    /// Takes its process over from the image before this one.
+    fn take_over(
+        name: &'static str,
+        process: Option<(i32, RawFd)>,
+        epoch: u32,
+        serves: bool,
+    ) -> Result<Supervised> {
+        let now = clock::monotonic_ms();
+        let child = process.map(|(pid, link)| adopt_child(pid, now, link)).transpose()?;
+        Ok(Supervised::adopt(name, child, epoch, serves, now))
+    }
+}
+
 impl ManagerPlace {
     /// Writes down what the next image needs to take it over.
     pub fn leave(&self, leaving: &mut Leaving) -> Result<ManagerLeft> {
-        let child = self.child.as_ref();
-        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
-        let page = self.page.as_ref().map(|page| leaving.pass_on(page.as_fd())).transpose()?;
         Ok(ManagerLeft {
-            process: process.transpose()?,
-            page,
-            epoch: self.epoch,
-            ready: self.ready_ms.is_some(),
+            process: self.process.leave(leaving)?,
+            page: self.page.as_ref().map(|page| leaving.pass_on(page.as_fd())).transpose()?,
+            epoch: self.process.epoch(),
+            ready: self.process.serves(),
             restarts: self.restarts,
         })
     }
 
     /// Takes it over from the image before this one.
     pub fn adopt(left: ManagerLeft) -> Result<ManagerPlace> {
-        let now = clock::monotonic_ms();
-        let process = left.process.map(|(pid, link)| adopt_child(pid, now, link));
         Ok(ManagerPlace {
-            child: process.transpose()?,
-            epoch: left.epoch,
-            ready_ms: left.ready.then_some(now),
-            answered_ms: now,
+            process: Supervised::take_over("manager", left.process, left.epoch, left.ready)?,
             restarts: left.restarts,
             page: left.page.map(process::duplicate_number).transpose()?,
-            ..ManagerPlace::default()
+            ..ManagerPlace::new()
         })
     }
 }
@@ -122,29 +135,27 @@ impl ManagerPlace {
 impl CourierPlace {
     /// Writes down what the next image needs to take it over.
     pub fn leave(&self, leaving: &mut Leaving) -> Result<CourierLeft> {
-        let child = self.child.as_ref();
-        let process = child.map(|child| Ok((child.pid.as_raw(), leaving.pass_on(child.link())?)));
-        let end = self.manager_end.as_ref().map(|end| leaving.pass_on(end.as_fd())).transpose()?;
-        let (process, manager_end) = (process.transpose()?, end);
-        Ok(CourierLeft { process, manager_end, epoch: self.epoch, boot: self.boot })
+        let end = self.manager_end.as_ref();
+        Ok(CourierLeft {
+            process: self.process.leave(leaving)?,
+            manager_end: end.map(|end| leaving.pass_on(end.as_fd())).transpose()?,
+            epoch: self.process.epoch(),
+            boot: self.boot,
+        })
     }
 
     /// Takes it over from the image before this one, which served.
     pub fn adopt(left: Option<CourierLeft>) -> Result<CourierPlace> {
-        let now = clock::monotonic_ms();
         let Some(left) = left else {
-            return Ok(CourierPlace { may_serve: true, ..CourierPlace::default() });
+            let place = CourierPlace::new(Supervised::new("courier"));
+            return Ok(CourierPlace { may_serve: true, ..place });
         };
-        let process = left.process.map(|(pid, link)| adopt_child(pid, now, link));
+        let process = Supervised::take_over("courier", left.process, left.epoch, true)?;
         Ok(CourierPlace {
-            child: process.transpose()?,
             manager_end: left.manager_end.map(process::duplicate_number).transpose()?,
-            epoch: left.epoch,
             boot: left.boot,
-            started_ms: now,
-            answered_ms: now,
             may_serve: true,
-            ..CourierPlace::default()
+            ..CourierPlace::new(process)
         })
     }
 }

@@ -95,10 +95,10 @@ impl App {
     /// Delivers messages that are here whole, one after the other, with one guard against panics
     /// for all of them: `next` gives them out until it has no more. A handler that goes on, or
     /// panics, ends the row.
-    pub(in crate::worker) fn deliver_row(
+    pub(in crate::worker) fn deliver_row<'a>(
         self: &Rc<Self>,
         key: Key,
-        mut next: impl FnMut() -> Option<Frame>,
+        mut next: impl FnMut() -> Option<Frame<'a>>,
     ) {
         const EVENT: &str = "on_message";
         let Some(context) = self.context() else { return };

@@ -17,20 +17,19 @@ use crate::worker::clients::key::Key;
 /// What one step of the engine asks for.
 enum Next {
     Nothing,
-    Deliver(Frame),
+    Deliver(Frame<'static>),
     Close(Option<u16>, String),
     Fault(Close),
 }
 
 impl App {
     /// More bytes of frames. They are used up, or kept aside behind a handler that runs.
-    pub(in crate::worker) fn feed_frames(self: &Rc<Self>, key: Key, bytes: &mut [u8]) {
-        let mut at = 0;
-        while at < bytes.len() {
-            let mut fault = None;
-            self.deliver_row(key, || match self.whole(key, &bytes[at..])? {
-                Ok((used, frame)) => {
-                    at += used;
+    pub(in crate::worker) fn feed_frames(self: &Rc<Self>, key: Key, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            let (mut messages, mut fault) = (0, None);
+            self.deliver_row(key, || match self.whole(key, &mut bytes)? {
+                Ok(frame) => {
+                    messages += 1;
                     Some(frame)
                 }
                 Err(broken) => {
@@ -38,17 +37,17 @@ impl App {
                     None
                 }
             });
+            self.add(Counter::MessagesIn, messages);
             if let Some(fault) = fault {
                 return self.start_close(key, Close::from(fault));
             }
-            if at == bytes.len() {
+            if bytes.is_empty() {
                 return;
             }
-            let (used, next) = match self.step(key, &mut bytes[at..]) {
-                Some(step) => step,
-                None => return self.keep_tail(key, &bytes[at..]),
+            let Some((used, next)) = self.step(key, bytes) else {
+                return self.keep_tail(key, bytes);
             };
-            at += used;
+            bytes = &mut bytes[used..];
             match next {
                 Next::Nothing => {}
                 Next::Deliver(frame) => {
@@ -63,22 +62,25 @@ impl App {
 
     /// The next message of an open connection, if it is here whole: nearly all that ever comes.
     #[inline]
-    fn whole(self: &Rc<Self>, key: Key, bytes: &[u8]) -> Option<Result<(usize, Frame), Fault>> {
+    fn whole<'a>(
+        self: &Rc<Self>,
+        key: Key,
+        bytes: &mut &'a mut [u8],
+    ) -> Option<Result<Frame<'a>, Fault>> {
+        if bytes.is_empty() {
+            return None;
+        }
         let mut table = self.table.borrow_mut();
         let connection = table.get_mut(key).filter(|it| it.is_open() && !it.busy && !it.slowed)?;
         let fd = connection.fd?;
         let whole = connection.engine.next_whole(bytes, &self.settings.message)?;
         self.heard(key, connection);
-        Some(match whole {
-            Ok((used, opcode, data)) => {
-                self.add(Counter::MessagesIn, 1);
-                if self.meters.counts_messages() {
-                    self.meter(key, connection, 1, 0);
-                }
-                Ok((used, Frame { fd, opcode, data, compressed: false }))
+        Some(whole.map(|(opcode, data)| {
+            if self.meters.counts_messages() {
+                self.meter(key, connection, 1, 0);
             }
-            Err(fault) => Err(fault),
-        })
+            Frame { fd, opcode, data, compressed: false }
+        }))
     }
 
     /// One step of the engine: how many bytes it used, and what they said. `None` while a
@@ -164,7 +166,7 @@ impl App {
         match connection.fd {
             Some(fd) if connection.is_open() => {
                 self.add(Counter::MessagesIn, 1);
-                Next::Deliver(Frame { fd, opcode, data, compressed })
+                Next::Deliver(Frame { fd, opcode, data: data.into(), compressed })
             }
             _ => Next::Nothing,
         }
@@ -174,7 +176,7 @@ impl App {
     fn control(&self, connection: &Connection, opcode: Opcode, data: Bytes) -> Next {
         match connection.fd {
             Some(fd) if connection.is_open() && self.handler.takes_control_frames() => {
-                Next::Deliver(Frame { fd, opcode, data, compressed: false })
+                Next::Deliver(Frame { fd, opcode, data: data.into(), compressed: false })
             }
             _ => Next::Nothing,
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::api::Payload;
 use crate::sys::socket;
 use crate::websocket::Head;
 
@@ -141,7 +142,7 @@ impl Outbox {
 
     /// Queues a message as one frame. Whether there is room is the caller's to ask.
     #[inline]
-    pub fn add_message(&mut self, head: &Head, payload: &Bytes) {
+    pub fn add_message(&mut self, head: &Head, payload: &Payload<'_>) {
         let len = head.len() + payload.len();
         if payload.len() <= COPY_BYTES_MAX {
             let tail = self.tail(len);
@@ -149,7 +150,7 @@ impl Outbox {
             tail.extend_from_slice(payload);
         } else {
             self.seal();
-            self.pieces.push_back(Piece::Frame(*head, payload.clone()));
+            self.pieces.push_back(Piece::Frame(*head, payload.to_bytes()));
         }
         self.count(len, true);
     }
@@ -433,8 +434,8 @@ mod tests {
         frame::message_head(Opcode::Binary, false, len)
     }
 
-    fn payload(n: usize, len: usize) -> Bytes {
-        Bytes::from(vec![n as u8; len])
+    fn payload(n: usize, len: usize) -> Payload<'static> {
+        Payload::from(vec![n as u8; len])
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Clients;
 use super::broadcast_buffer::Shared;
 use super::connection::Connection;
 use super::key::Key;
-use crate::api::{Opcode, Verdict};
+use crate::api::{Opcode, Payload, Verdict};
 use crate::close::{Cause, Close};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
@@ -15,17 +15,22 @@ use crate::websocket::{CONTROL_BYTES_MAX, Head, Variant, frame};
 /// A message as its receivers are sent it, compressed at most once for each variant.
 struct Encoded<'a> {
     opcode: Opcode,
-    plain: &'a Bytes,
+    plain: &'a Payload<'a>,
     compressed: Option<Box<Compressed>>,
 }
 
 /// By variant: once it is known, the compressed payload, or `None` if it would not shrink.
-type Compressed = [Option<Option<Bytes>>; Variant::COUNT];
+type Compressed = [Option<Option<Payload<'static>>>; Variant::COUNT];
 
 impl Clients {
     /// Pushes to a client of this worker.
     #[inline]
-    pub(in crate::worker) fn push_here(&self, key: Key, opcode: Opcode, data: &Bytes) -> Verdict {
+    pub(in crate::worker) fn push_here(
+        &self,
+        key: Key,
+        opcode: Opcode,
+        data: &Payload<'_>,
+    ) -> Verdict {
         let verdict = if self.is_too_big(opcode, data) {
             Verdict::TooBig
         } else {
@@ -37,7 +42,7 @@ impl Clients {
 
     /// Whether no client may be pushed this: a control frame carries at most 125 bytes.
     #[inline]
-    pub(in crate::worker) fn is_too_big(&self, opcode: Opcode, data: &Bytes) -> bool {
+    pub(in crate::worker) fn is_too_big(&self, opcode: Opcode, data: &[u8]) -> bool {
         let limit = self.settings.push_bytes;
         data.len() > if opcode.is_control() { CONTROL_BYTES_MAX } else { limit }
     }
@@ -95,7 +100,7 @@ impl Clients {
         key: Key,
         connection: &mut Connection,
         head: &Head,
-        payload: &Bytes,
+        payload: &Payload<'_>,
         finally: bool,
     ) -> Option<Verdict> {
         let limit = self.settings.buffer_bytes;
@@ -141,7 +146,8 @@ impl Clients {
         opcode: Opcode,
         data: &Bytes,
     ) -> Vec<Verdict> {
-        let mut encoded = Encoded { opcode, plain: data, compressed: None };
+        let plain = Payload::from(data);
+        let mut encoded = Encoded { opcode, plain: &plain, compressed: None };
         let offer = |key: &Key| {
             let verdict = self.offer(*key, &mut encoded);
             self.count_verdict(verdict)
@@ -191,7 +197,7 @@ impl Clients {
         &self,
         fd: Fd,
         opcode: Opcode,
-        data: &Bytes,
+        data: &Payload<'_>,
     ) -> Option<Verdict> {
         let mut table = self.table.borrow_mut();
         let key = table.find(fd)?;
@@ -203,19 +209,22 @@ impl Clients {
             return None;
         }
         let head = frame::message_head(opcode, false, data.len());
-        self.try_queue(key, connection, &head, data, false)
+        let verdict = self.try_queue(key, connection, &head, data, false)?;
+        Some(self.count_verdict(verdict))
     }
 }
 
 impl Encoded<'_> {
     /// The payload for one peer, and whether it is compressed.
     #[inline]
-    fn for_peer(&mut self, worker: &Clients, connection: &Connection) -> (bool, &Bytes) {
+    fn for_peer(&mut self, worker: &Clients, connection: &Connection) -> (bool, &Payload<'_>) {
         let variant = connection.engine.variant().filter(|_| !self.opcode.is_control());
         let Some(variant) = variant else { return (false, self.plain) };
         let slot = &mut self.compressed.get_or_insert_default()[variant.index()];
-        let compressed =
-            slot.get_or_insert_with(|| worker.codec.borrow_mut().compress(self.plain, variant));
+        let compressed = slot.get_or_insert_with(|| {
+            let compressed = worker.codec.borrow_mut().compress(self.plain, variant);
+            compressed.map(Payload::from)
+        });
         match compressed {
             Some(payload) => (true, payload),
             None => (false, self.plain),

@@ -12,7 +12,7 @@ use super::Door;
 use super::http::{self, End, Limits, Stop};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
-use super::refuse::{RETRY_AFTER, is_stranger};
+use super::refuse::is_stranger;
 use super::seat::Seat;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
@@ -20,7 +20,7 @@ use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::clients::admission::Wait;
 use crate::worker::clients::key::Key;
-use crate::worker::head::{Refusal, check_host, is_forwarded};
+use crate::worker::head::{RETRY_AFTER, Refusal, check_host, is_forwarded};
 
 /// A plain connection: its place, and the handler as the HTTP side calls it.
 struct Plain {

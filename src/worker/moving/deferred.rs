@@ -23,12 +23,12 @@ const SEND_BYTES: usize = 128;
 pub(in crate::worker) enum DeferredSend {
     Push {
         fd: Fd,
-        message: Message,
+        message: Message<'static>,
         id: RequestId,
     },
     Broadcast {
         fds: Vec<Fd>,
-        message: Message,
+        message: Message<'static>,
     },
     Close {
         fd: Fd,
@@ -100,7 +100,7 @@ impl Moving {
             transit.deferring().map(|(pass, all)| (pass, fds(all))).collect()
         };
         for (pass, fds) in passes {
-            let message = Message { opcode, data: data.clone() };
+            let message = Message { opcode, data: data.clone().into() };
             // Counted, where there is no room.
             let _ = self.defer(pass, DeferredSend::Broadcast { fds, message });
         }

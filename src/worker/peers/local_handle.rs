@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::Peers;
 use crate::api::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
 use crate::api::{
-    AppReport, Info, LocalFuture, Message, Opcode, ProcessEvent, ProcessId, ProcessState, Reactor,
-    TaskError, Verdict,
+    AppReport, Info, LocalFuture, Message, Opcode, Payload, ProcessEvent, ProcessId, ProcessState,
+    Reactor, TaskError, Verdict,
 };
 use crate::close::Cause;
 use crate::fd::{Fd, Slot, WorkerId};
@@ -18,6 +18,7 @@ use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::{TICK_NAME_BYTES_MAX, WorkerToManager, WorkerToWorker};
 use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock;
+use crate::worker::app::App;
 use crate::worker::moving::deferred::DeferredSend;
 use crate::worker::moving::route::Route;
 
@@ -26,11 +27,19 @@ use crate::worker::moving::route::Route;
 const CLOCK_STEP: Duration = Duration::from_millis(10);
 
 /// The worker as handlers see it.
-pub(in crate::worker) struct LocalHandle(pub Weak<Peers>);
+pub(in crate::worker) struct LocalHandle {
+    peers: Weak<Peers>,
+    /// Where nearly all pushes go, without the layers between.
+    app: Weak<App>,
+}
 
 impl LocalHandle {
+    pub fn new(peers: &Rc<Peers>) -> LocalHandle {
+        LocalHandle { peers: Rc::downgrade(peers), app: Rc::downgrade(&peers.app) }
+    }
+
     fn with<T>(&self, gone: T, f: impl FnOnce(&Rc<Peers>) -> T) -> T {
-        match self.0.upgrade() {
+        match self.peers.upgrade() {
             Some(worker) => f(&worker),
             // A handler's context outlived its worker, which ends with the process.
             None => gone,
@@ -49,11 +58,14 @@ impl Reactor for LocalHandle {
         self.with(0, |worker| worker.worker_num.get())
     }
 
-    fn push(&self, fd: Fd, opcode: Opcode, data: &Bytes) -> Verdict {
-        self.with(Verdict::Gone, |worker| worker.push(fd, opcode, data, 0))
+    fn push(&self, fd: Fd, opcode: Opcode, data: &Payload<'_>) -> Verdict {
+        let at_once = self.app.upgrade().and_then(|app| app.push_at_once(fd, opcode, data));
+        at_once.unwrap_or_else(|| {
+            self.with(Verdict::Gone, |worker| worker.push_anyhow(fd, opcode, data, 0))
+        })
     }
 
-    fn push_confirmed(&self, fd: Fd, message: Message) -> LocalFuture<Verdict> {
+    fn push_confirmed(&self, fd: Fd, message: Message<'_>) -> LocalFuture<Verdict> {
         self.with(ready(Verdict::Gone), |worker| {
             let question = worker.ask_verdict();
             match worker.push(fd, message.opcode, &message.data, question.id) {
@@ -65,7 +77,7 @@ impl Reactor for LocalHandle {
         })
     }
 
-    fn broadcast(&self, message: Message, except: Option<Fd>) {
+    fn broadcast(&self, message: Message<'_>, except: Option<Fd>) {
         self.with((), |worker| {
             // Refused only where the lane is full, which was counted.
             let _ = worker.broadcast_all(message, except);
@@ -192,7 +204,7 @@ impl Reactor for LocalHandle {
     }
 
     fn server_tick(&self, name: &str, period: Duration) -> LocalFuture<Option<u64>> {
-        let (me, name) = (self.0.clone(), name.to_owned());
+        let (me, name) = (self.peers.clone(), name.to_owned());
         if name.len() > TICK_NAME_BYTES_MAX {
             tracing::error!(bytes = name.len(), "a timer's name is too long: it never runs");
             return Box::pin(std::future::pending());
@@ -250,7 +262,7 @@ impl Reactor for LocalHandle {
     }
 
     fn process_event(&self) -> LocalFuture<ProcessEvent> {
-        match self.0.upgrade() {
+        match self.peers.upgrade() {
             Some(worker) => Box::pin(worker.app.clone().process_event()),
             None => Box::pin(std::future::pending()),
         }

@@ -62,7 +62,7 @@ impl Peers {
         self.table.borrow().find(fd)
     }
 
-    fn push_to(self: &Rc<Self>, fd: Fd, message: &Message) -> Verdict {
+    fn push_to(self: &Rc<Self>, fd: Fd, message: &Message<'_>) -> Verdict {
         match self.key_of(fd) {
             Some(key) => self.push_here(key, message.opcode, &message.data),
             None => self.count_verdict(Verdict::Gone),

@@ -3,10 +3,8 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use super::Peers;
-use crate::api::{Message, Opcode, Verdict};
+use crate::api::{Message, Opcode, Payload, Verdict};
 use crate::fd::Fd;
 use crate::ipc::messages::{Reach, RequestId, WorkerToManager, WorkerToWorker};
 use crate::worker::moving::deferred::DeferredSend;
@@ -42,20 +40,19 @@ impl Peers {
         self: &Rc<Self>,
         fd: Fd,
         opcode: Opcode,
-        data: &Bytes,
+        data: &Payload<'_>,
         id: RequestId,
     ) -> Verdict {
-        match self.push_at_once(fd, opcode, data) {
-            Some(verdict) => self.count_verdict(verdict),
-            None => self.push_anyhow(fd, opcode, data, id),
-        }
+        let at_once = self.push_at_once(fd, opcode, data);
+        at_once.unwrap_or_else(|| self.push_anyhow(fd, opcode, data, id))
     }
 
-    fn push_anyhow(
+    /// To a client wherever it is, whatever that takes.
+    pub(super) fn push_anyhow(
         self: &Rc<Self>,
         fd: Fd,
         opcode: Opcode,
-        data: &Bytes,
+        data: &Payload<'_>,
         id: RequestId,
     ) -> Verdict {
         match self.route(fd) {
@@ -63,7 +60,7 @@ impl Peers {
             Route::Gone => self.count_verdict(Verdict::Gone),
             _ if self.is_too_big(opcode, data) => self.count_verdict(Verdict::TooBig),
             Route::Arriving(pass) => {
-                let message = Message { opcode, data: data.clone() };
+                let message = Message { opcode, data: data.to_bytes().into() };
                 self.defer(pass, DeferredSend::Push { fd, message, id })
             }
             Route::Elsewhere => {

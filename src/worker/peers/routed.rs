@@ -58,7 +58,7 @@ impl Peers {
         match message {
             ManagerToWorker::Push { origin, id, fd, opcode } => {
                 let verdict = match self.routed(fd) {
-                    Ok(key) => self.push_here(key, opcode, &body.into_bytes()?),
+                    Ok(key) => self.push_here(key, opcode, &body.into_bytes()?.into()),
                     Err(verdict) => self.count_verdict(verdict),
                 };
                 self.tell_verdict(origin, id, verdict);

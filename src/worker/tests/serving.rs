@@ -50,7 +50,7 @@ impl Handler for Obedient {
         Flow::default()
     }
 
-    fn on_message(&self, ctx: &Context, frame: Frame) -> Flow {
+    fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
         let (fd, ctx, text) = (frame.fd, ctx.clone(), frame.text().unwrap_or("").to_owned());
         let (verb, rest) = text.split_once(' ').unwrap_or((&text, ""));
         match verb {

@@ -3,9 +3,7 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-
-use crate::api::{Info, Message, Opcode, Verdict};
+use crate::api::{Info, Message, Opcode, Payload, Verdict};
 use crate::close::Cause;
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToWorker;
@@ -48,7 +46,12 @@ impl Asked {
 
 impl Peers {
     /// Pushes a message. What is pushed one after the other arrives in that order.
-    pub(super) fn push_asking(self: &Rc<Self>, fd: Fd, opcode: Opcode, data: &Bytes) -> Pushed {
+    pub(super) fn push_asking(
+        self: &Rc<Self>,
+        fd: Fd,
+        opcode: Opcode,
+        data: &Payload<'_>,
+    ) -> Pushed {
         let question = self.ask_verdict();
         match self.push(fd, opcode, data, question.id) {
             Verdict::Relayed => Pushed::Asked(question),
@@ -97,11 +100,11 @@ impl Peers {
     /// worker were reached.
     pub(in crate::worker) fn broadcast_all(
         self: &Rc<Self>,
-        message: Message,
+        message: Message<'_>,
         except: Option<Fd>,
     ) -> Verdict {
         use crate::ipc::messages::WorkerToManager;
-        let Message { opcode, data } = message;
+        let (opcode, data) = (message.opcode, message.data.into_bytes());
         self.broadcast_here(opcode, &data, |it| !it.arriving && it.fd != except);
         if self.is_too_big(opcode, &data) {
             return Verdict::TooBig;

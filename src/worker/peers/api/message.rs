@@ -11,7 +11,7 @@ use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 
 /// The message that a body is: binary where its type says so, else text.
-pub(super) fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
+pub(super) fn message(parts: &Parts, body: Bytes) -> Result<Message<'static>, Fault> {
     plain(parts)?;
     let kind = parts
         .headers
@@ -20,10 +20,10 @@ pub(super) fn message(parts: &Parts, body: Bytes) -> Result<Message, Fault> {
     let is_binary = kind
         .is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/octet-stream"));
     if is_binary {
-        return Ok(Message { opcode: Opcode::Binary, data: body });
+        return Ok(Message { opcode: Opcode::Binary, data: body.into() });
     }
     match std::str::from_utf8(&body) {
-        Ok(_) => Ok(Message { opcode: Opcode::Text, data: body }),
+        Ok(_) => Ok(Message { opcode: Opcode::Text, data: body.into() }),
         Err(_) => Err(Fault::bad(
             "a text message must be UTF-8; a binary one has Content-Type: application/octet-stream",
         )),

@@ -136,7 +136,7 @@ async fn batch(worker: &Rc<Peers>, parts: &Parts, body: Bytes) -> Result<HttpRes
 }
 
 impl Item {
-    fn message(self, index: usize) -> Result<Message, Fault> {
+    fn message(self, index: usize) -> Result<Message<'static>, Fault> {
         let bad = |why: &str| Fault::bad(format!("message {index} {why}"));
         match (self.text, self.binary) {
             (Some(text), None) => Ok(Message { opcode: Opcode::Text, data: text.into() }),
