@@ -32,6 +32,10 @@ use crate::fd::Fd;
 
 /// The control socket's name in `runtime_dir`.
 pub const CONTROL_SOCKET: &str = "wsd.sock";
+/// How the refusal of an upgrade ends while there is one, or a reload.
+pub const UNDER_WAY: &str = "a reload or an upgrade is under way";
+/// The answer to who waits for an upgrade that this manager knows nothing of.
+pub const NONE_UNDER_WAY: &str = "no upgrade is under way";
 /// Bytes of a request line, its end included: the longest names of as many rooms as a publish may
 /// name fit.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -190,7 +194,12 @@ pub enum Request {
     Reload {},
     /// Answers with the verdict of the reload or upgrade that runs, or else with the last one,
     /// or else with the next one.
-    Wait {},
+    Wait {
+        /// Whether an upgrade was asked for: then not with the next one, for the request may have
+        /// died with the manager before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        upgrade: bool,
+    },
     /// Stops the server. Answers as soon as the master was asked.
     Stop {
         /// How.
@@ -362,6 +371,11 @@ impl Answer {
         Answer { error: Some(error.into()), ..Answer::default() }
     }
 
+    /// Whether it was not done, and the reason ends so.
+    pub fn says(&self, why: &str) -> bool {
+        self.error.as_ref().is_some_and(|error| error.ends_with(why))
+    }
+
     /// What became of a push or close to `fd`.
     pub fn verdict(fd: Fd, verdict: Verdict) -> Answer {
         let error = match verdict {
@@ -457,7 +471,8 @@ mod tests {
             ),
             (r#"{"cmd":"info","fd":123}"#, Request::Info { fd: fd(123) }),
             (r#"{"cmd":"reload"}"#, Request::Reload {}),
-            (r#"{"cmd":"wait"}"#, Request::Wait {}),
+            (r#"{"cmd":"wait"}"#, Request::Wait { upgrade: false }),
+            (r#"{"cmd":"wait","upgrade":true}"#, Request::Wait { upgrade: true }),
             (r#"{"cmd":"stop","mode":"quick"}"#, Request::Stop { mode: StopKind::Quick }),
             (r#"{"cmd":"reopen"}"#, Request::Reopen {}),
             (r#"{"cmd":"drain"}"#, Request::Drain { undo: false }),
