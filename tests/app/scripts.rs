@@ -233,3 +233,17 @@ async fn a_long_head_is_read_and_variables_that_are_too_many_are_told() {
     assert!(get_of("localhost", &script.address, &target).await.starts_with("HTTP/1.1 414 "));
     script.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_script_prints_before_start_is_shown_once() {
+    let mut script = start("banner").await;
+    let mut lines = Vec::new();
+    while lines.iter().filter(|line: &&String| line.starts_with("worker ")).count() < 2 {
+        lines.push(script.line().await);
+    }
+    get_of("localhost", &script.address, "/").await;
+    assert_eq!(script.line().await, "asked");
+    lines.retain(|line| !line.is_empty() && !line.starts_with("worker "));
+    assert_eq!(lines, ["a banner"]);
+    script.stop().await;
+}
