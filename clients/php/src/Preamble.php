@@ -15,9 +15,18 @@ final class Preamble
     /** From here on, until start(), what is printed waits. */
     public static function begin(): void
     {
-        if (self::$level === 0 && getenv('WSD_APP_FD') !== false && ob_start()) {
+        if (self::$level === 0 && getenv('WSD_APP_FD') !== false && self::isOfMaster() && ob_start()) {
             self::$level = ob_get_level();
         }
+    }
+
+    /** Not a program that such a process has started, which has its environment. */
+    private static function isOfMaster(): bool
+    {
+        // The second word behind the name in parentheses.
+        $words = explode(' ', substr((string) strrchr((string) @file_get_contents('/proc/self/stat'), ')'), 2));
+        $parent = (int) ($words[1] ?? 0);
+        return $parent > 0 && str_starts_with((string) @file_get_contents("/proc/$parent/cmdline"), 'wsd: master');
     }
 
     /** What has waited is dropped. */
