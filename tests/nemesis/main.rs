@@ -86,7 +86,7 @@ fn a_presence_event_that_comes_twice_is_seen() {
 fn no_fault_of_nodes_or_engine_costs_a_message_that_nothing_accounts_for() {
     let faults = "churn,stall,kill-courier,stop-courier,kill-engine,stop-engine,cut,stall-link,\
                   slow-link,freeze-node,kill-node,restart-node,twin";
-    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "15"];
+    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "10"];
     let output = nemesis(&[&load[..], &["--seed", "11", "--only", faults]].concat());
     println!("{}", said(&output));
     assert!(output.status.success(), "see above; the first line has the seed");
