@@ -229,7 +229,7 @@ impl Master {
             log_file,
             log_stuck: false,
             file_checks: FileChecks::default(),
-            report: report.take(),
+            report: report.take().before_log(&config),
             signals,
             serials,
             listeners,

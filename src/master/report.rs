@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
+use std::path::PathBuf;
 
+use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -39,6 +41,10 @@ impl Word {
 #[derive(Default)]
 pub struct Report {
     pipe: Option<File>,
+    /// The standard error of whoever started the server, which the log takes over.
+    terminal: Option<File>,
+    /// Where the log is.
+    log: Option<PathBuf>,
     told: bool,
     /// What it was told to wait for last.
     waits: String,
@@ -49,6 +55,14 @@ impl Report {
     pub fn new(pipe: Option<RawFd>) -> Report {
         let pipe = pipe.map(|raw| File::from(process::adopt_descriptor(raw)));
         Report { pipe, ..Report::default() }
+    }
+
+    /// Keeps what the log is about to take over, once no number of a descriptor is reserved any
+    /// more, and where the log is, which whoever reads of a failure wants to know.
+    pub fn before_log(self, config: &Config) -> Report {
+        let terminal = || std::io::stderr().as_fd().try_clone_to_owned().map(File::from).ok();
+        let terminal = if self.pipe.is_some() { None } else { terminal() };
+        Report { terminal, log: config.log_file.clone(), ..self }
     }
 
     /// For a server that serves already.
@@ -66,7 +80,18 @@ impl Report {
         match &mut self.pipe {
             // The launcher may have been killed meanwhile; nobody is left to be told.
             Some(pipe) => drop(pipe.write_all(word.line().as_bytes())),
-            None => eprintln!("wsd: {what}"),
+            None => self.say(&format!("wsd: {what}")),
+        }
+    }
+
+    /// Says something in the log, and on the terminal where the log is elsewhere.
+    fn say(&mut self, text: &str) {
+        eprintln!("{text}");
+        let Some(terminal) = &mut self.terminal else { return };
+        let place = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino, stat.st_rdev);
+        if fstat(&*terminal).ok().map(place) != fstat(std::io::stderr()).ok().map(place) {
+            // The terminal may be gone.
+            let _ = writeln!(terminal, "{text}");
         }
     }
 
@@ -78,7 +103,10 @@ impl Report {
 
     /// The start failed, and why. Not told again once it had succeeded.
     pub fn failed(&mut self, why: &str) {
-        self.end(Word::Failed(why.to_owned()), &format!("wsd: {why}"));
+        let log = self.log.as_ref();
+        let log =
+            log.map_or_else(String::new, |log| format!("\nwsd: the log is {}", log.display()));
+        self.end(Word::Failed(why.to_owned()), &format!("wsd: {why}{log}"));
     }
 
     fn end(&mut self, word: Word, text: &str) {
@@ -87,8 +115,9 @@ impl Report {
         }
         match self.pipe.take() {
             Some(mut pipe) => drop(pipe.write_all(word.line().as_bytes())),
-            None => eprintln!("{text}"),
+            None => self.say(text),
         }
+        self.terminal = None;
     }
 
     /// Moves it to whoever tells next.

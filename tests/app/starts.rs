@@ -24,9 +24,13 @@ async fn an_application_that_cannot_run_fails_the_start_with_its_last_lines() {
     ];
     for (setup, line, how) in cases {
         let (server, ran) = setup.try_start().await;
-        assert_eq!(ran.code, Some(1), "{ran:?}");
-        for part in ["the application does not run", line, how, "the log is "] {
-            assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+        // Who starts the server in the foreground reads the same, though the log is a file.
+        let foreground = command(server.starter().arg("start")).await;
+        for ran in [ran, foreground] {
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            for part in ["the application does not run", line, how, "the log is "] {
+                assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+            }
         }
         server.is_gone().await;
     }

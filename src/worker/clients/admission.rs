@@ -7,6 +7,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -105,6 +106,8 @@ pub(in crate::worker) enum Wait {
 pub(in crate::worker) struct Yielding {
     /// Its place counts no more.
     gone: Cell<bool>,
+    /// Since when it waits for its client.
+    waits_since: Cell<Option<Instant>>,
     /// It waits for a request: it ends without a word.
     ends: Notify,
     /// It waits for a body: the request is answered first.
@@ -215,6 +218,7 @@ impl Admitted {
 
     /// A plain connection waits for its client from now on; the answer names the wait.
     pub fn wait(&self, yielding: &Rc<Yielding>, wait: Wait) -> u64 {
+        yielding.waits_since.set(Some(Instant::now()));
         let number = self.waits.get() << 1 | u64::from(wait == Wait::Body);
         self.waits.set(self.waits.get() + 1);
         self.waiting.borrow_mut().insert(number, yielding.clone());
@@ -227,6 +231,12 @@ impl Admitted {
         if self.waiting.borrow_mut().remove(&number).is_some() {
             self.resting.set(self.resting.get() - usize::from(number & 1 == 0));
         }
+    }
+
+    /// For how long the plain connection has waited that has waited longest.
+    pub fn oldest_plain_waits(&self) -> Option<Duration> {
+        let waiting = self.waiting.borrow();
+        waiting.values().next()?.waits_since.get().map(|since| since.elapsed())
     }
 
     /// Has the plain connection that has waited longest give its place up; false if none waits.

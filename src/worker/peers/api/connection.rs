@@ -117,8 +117,6 @@ impl http::Service for Connection {
         if wait.is_some() {
             self.waits_as_known.set(self.is_known.get());
             self.seat.waits_for(wait, api.waiting(self.is_known.get()));
-            // Whoever has none may have this place.
-            self.worker.api_has_room();
         }
     }
 

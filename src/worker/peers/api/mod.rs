@@ -28,10 +28,12 @@ mod route;
 use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use crate::sys::socket;
 use crate::worker::clients::admission::Admitted;
@@ -39,6 +41,9 @@ use crate::worker::peers::Peers;
 
 /// The description of the API.
 const OPEN_API: &str = include_str!("openapi.json");
+/// How long a client may take before somebody else may have the place: of many who come at once
+/// each has to be able to say what it wants.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What a worker has for the API.
 #[derive(Default)]
@@ -54,6 +59,8 @@ pub(in crate::worker) struct Api {
     /// Whether every one of as many as may be is at work, so that the next one waits in the
     /// listener.
     is_full: Cell<bool>,
+    /// Whether that is looked at again soon.
+    looks_again: Cell<bool>,
     /// The metrics as they were written last, and of which writing of the summary they are.
     written: Mutex<Option<(u64, Bytes)>>,
 }
@@ -73,10 +80,13 @@ impl Api {
     /// Has a connection that waits for its client give its place to one that has none: whichever
     /// stranger has waited longest, and where there is no stranger at all, whichever known one has.
     /// So who comes with a whole request is answered however many others do not. False where
-    /// nobody waits who may be sent away.
+    /// nobody has waited long enough.
     fn makes_room(&self) -> bool {
         let are_all_known = self.open.get() == self.known_open.get();
         let waiting = self.waiting(are_all_known);
+        if waiting.oldest_plain_waits().is_none_or(|time| time < GRACE) {
+            return false;
+        }
         let Some(yielding) = waiting.oldest_plain_yields() else { return false };
         if yielding.go() {
             self.left(are_all_known);
@@ -92,7 +102,8 @@ impl Peers {
         let is_full = self.api.open.get() >= self.settings.config.api.connections_max;
         if is_full && !self.api.makes_room() {
             self.api.is_full.set(true);
-            return self.rest_api(true);
+            self.rest_api(true);
+            return self.look_again();
         }
         let accepted = {
             let listeners = self.listeners.borrow();
@@ -107,6 +118,19 @@ impl Peers {
             // Another worker was faster, or the client has left.
             Err(_) => {}
         }
+    }
+
+    /// Has the listeners of the API accept again soon, when somebody may have waited long enough.
+    fn look_again(self: &Rc<Self>) {
+        if self.api.looks_again.replace(true) {
+            return;
+        }
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            sleep(GRACE / 4).await;
+            worker.api.looks_again.set(false);
+            worker.api_has_room();
+        });
     }
 
     /// There is a place for another connection of the API, or one that can be made.
