@@ -59,6 +59,20 @@ impl Raw {
         }
     }
 
+    /// What stands in the environment or behind `--set`: text without a type, or a string that is
+    /// quoted as in the file.
+    pub(super) fn bare(text: &str) -> Raw {
+        if text.len() > 1
+            && text.starts_with('"')
+            && text.ends_with('"')
+            && let Ok(value) = DeValue::parse(text)
+            && let DeValue::String(text) = value.get_ref()
+        {
+            return Raw::Text(text.to_string());
+        }
+        Raw::Bare(text.to_owned())
+    }
+
     /// Bare text that starts like a TOML array or table is read as one.
     pub(super) fn structured(text: &str) -> Option<Raw> {
         if !text.starts_with(['[', '{']) {

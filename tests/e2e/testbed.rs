@@ -337,7 +337,7 @@ fn at_once(ctx: &Context, me: Fd, command: &str, rest: &str) -> Option<String> {
             let time = std::time::SystemTime::now() + Duration::from_millis(number(more));
             ctx.expire_at(client(me, first), time)
         }
-        "keep" => keep(ctx, client(me, first), &more),
+        "keep" => keep(ctx, client(me, first), more),
         _ => return None,
     };
     Some(verdict.to_string())
