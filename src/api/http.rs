@@ -9,6 +9,7 @@ use crate::fd::Fd;
 
 /// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HttpRequest {
     /// The request itself.
     pub request: http::Request<Bytes>,
@@ -24,6 +25,13 @@ pub struct HttpRequest {
     pub fd: Option<Fd>,
     /// The server's end of the TCP connection; `None` on a `unix:` listener.
     pub local: Option<std::net::SocketAddr>,
+}
+
+impl HttpRequest {
+    /// A request of which nothing else is known: for the tests of handlers.
+    pub fn new(request: http::Request<Bytes>) -> HttpRequest {
+        HttpRequest { request, held: None, peer: None, client: None, fd: None, local: None }
+    }
 }
 
 /// The answer to a plain HTTP request.

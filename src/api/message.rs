@@ -101,6 +101,7 @@ impl From<Bytes> for Message<'_> {
 /// [`into_owned`](Frame::into_owned). A closure of [`Server`](crate::Server) is given a frame of
 /// its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Frame<'a> {
     /// Who sent it.
     pub fd: Fd,

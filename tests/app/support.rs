@@ -301,14 +301,9 @@ impl Worker {
 
     /// The answer to a plain request, as it comes.
     pub async fn answer(&self, request: http::Request<Bytes>) -> Option<HttpResponse> {
-        let request = HttpRequest {
-            request,
-            held: None,
-            peer: Some(([192, 0, 2, 7], 40002).into()),
-            client: None,
-            fd: Fd::try_from(77).ok(),
-            local: None,
-        };
+        let mut request = HttpRequest::new(request);
+        request.peer = Some(([192, 0, 2, 7], 40002).into());
+        request.fd = Fd::try_from(77).ok();
         wait("a response", flow(self.handler.on_request(&self.ctx, request))).await
     }
 

@@ -69,6 +69,7 @@ impl Topic {
 
 /// What is changed of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Change {
     /// It joins a room.
     Join {
@@ -137,6 +138,7 @@ impl Call {
 
 /// What becomes of each member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Act {
     /// It is sent a message.
     Publish(Opcode),

@@ -178,8 +178,7 @@ fn the_page_is_at_the_root_and_nothing_else_is() {
     let (fake, chat) = (worker(0, 1), Chat::new());
     for (uri, found) in [("/", true), ("/?x=1", true), ("/index.html", false), ("/ws", false)] {
         let request = http::Request::builder().uri(uri).body(Bytes::new()).unwrap();
-        let request =
-            HttpRequest { request, held: None, peer: None, client: None, fd: None, local: None };
+        let request = HttpRequest::new(request);
         let Flow::Ready(answer) = chat.on_request(&fake.context(), request) else { panic!() };
         assert_eq!(answer.is_some(), found, "{uri}");
     }
