@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::rooms::{EngineWord, Member, Nodes, Tally, Topic};
+use crate::api::rooms::{EngineWord, MEMBERS_MAX, Member, Nodes, Tally, Topic};
+
+/// Bytes of members that are kept of one question: some hundred thousand.
+const BYTES_MAX: usize = 48 << 20;
 
 /// What was answered so far.
 #[derive(Debug, Default)]
@@ -10,6 +13,10 @@ pub struct Gather {
     tally: Tally,
     members: Vec<Member>,
     rooms: BTreeMap<Topic, u64>,
+    /// What both hold.
+    bytes: usize,
+    /// Whether there was no room for some of the members.
+    is_over: bool,
     /// Whether it was told how many are asked.
     is_told: bool,
     /// Whether other nodes are asked as well, and it was not told yet how many.
@@ -38,8 +45,8 @@ impl Gather {
 
     /// A node has answered, and `whole` says whether for all of its workers.
     pub fn node_counted(&mut self, queued: u64, full: u64, whole: bool) {
-        self.tally.queued += queued;
-        self.tally.full += full;
+        self.tally.queued = self.tally.queued.saturating_add(queued);
+        self.tally.full = self.tally.full.saturating_add(full);
         if let Some(nodes) = &mut self.tally.nodes {
             nodes.answered += u32::from(whole);
         }
@@ -55,12 +62,24 @@ impl Gather {
     /// One has answered.
     pub fn counted(&mut self, queued: u64, full: u64) {
         self.tally.answered += 1;
-        self.tally.queued += queued;
-        self.tally.full += full;
+        self.tally.queued = self.tally.queued.saturating_add(queued);
+        self.tally.full = self.tally.full.saturating_add(full);
     }
 
-    /// One has told some of its members, and perhaps all.
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One has told some of its members, and perhaps all. What there is no room for is dropped,
+    /// and has not been answered.
     pub fn listed(&mut self, mut part: Vec<Member>, last: bool) {
+        let bytes: usize = part.iter().map(Member::weight).sum();
+        self.is_over |= self.bytes + bytes > BYTES_MAX;
+        if self.is_over {
+            return;
+        }
+        self.bytes += bytes;
         self.members.append(&mut part);
         self.tally.answered += u32::from(last);
     }
@@ -68,7 +87,16 @@ impl Gather {
     /// One has told some of its rooms with how many members each has there, and perhaps all.
     pub fn named(&mut self, part: Vec<(Topic, u64)>, last: bool) {
         for (room, count) in part {
-            *self.rooms.entry(room).or_default() += count;
+            let weight = room.weight();
+            let known = self.rooms.entry(room).or_insert_with(|| {
+                self.bytes += weight;
+                0
+            });
+            *known = known.saturating_add(count);
+        }
+        // Nobody asks for a longer page, and a page has the smallest names.
+        while self.rooms.len() > MEMBERS_MAX {
+            self.bytes -= self.rooms.pop_last().map_or(0, |(room, _)| room.weight());
         }
         self.tally.answered += u32::from(last);
     }
@@ -95,6 +123,7 @@ impl Gather {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::{Fd, Slot};
 
     #[test]
     fn it_is_whole_when_all_that_were_asked_have_answered() {
@@ -110,6 +139,27 @@ mod tests {
         let (tally, ..) = gather.finish();
         assert_eq!((tally.queued, tally.full), (7, 1));
         assert_eq!((tally.workers, tally.answered, tally.refused), (3, 2, 1));
+    }
+
+    #[test]
+    fn what_workers_say_without_end_is_not_kept() {
+        let mut gather = Gather::default();
+        gather.asked(1, 0, true);
+        let member = |fd| Member::new(Fd::new(0, Slot(0), fd).unwrap(), Some("u".repeat(200)));
+        for part in 0..4_000 {
+            gather.listed((0..100).map(|n| member(part * 100 + n + 1)).collect(), false);
+            let rooms = (0..10).map(|n| (Topic::room(&format!("{:06}", part * 10 + n)), 1));
+            gather.named(rooms.collect(), false);
+        }
+        assert!(gather.bytes() < BYTES_MAX + (8 << 20), "{}", gather.bytes());
+        // What is dropped is not answered either.
+        let was = gather.tally.answered;
+        gather.listed((1..1000).map(member).collect(), true);
+        assert_eq!(gather.tally.answered, was);
+        let (_, members, rooms) = gather.finish();
+        assert!((100_000..400_000).contains(&members.len()), "{}", members.len());
+        assert_eq!(rooms.len(), MEMBERS_MAX);
+        assert!(rooms.contains_key(&Topic::room("000000")), "the smallest names");
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Manager {
             | WorkerToManager::Rooms { .. }
             | WorkerToManager::Present { .. }
             | WorkerToManager::PresenceOf { .. }
-            | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body),
+            | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body)?,
             message @ (WorkerToManager::Verdict { .. }
             | WorkerToManager::InfoAnswer { .. }
             | WorkerToManager::List { .. }

@@ -16,6 +16,9 @@ pub struct Settings {
     pub max_wait_ms: u64,
     /// Over which closes are spread.
     pub jitter_ms: u64,
+    /// Topics that one worker may have members of. A worker that began before a reload goes on with
+    /// what it was told then, so a reload never makes this less.
+    pub rooms_max: usize,
     /// With what the names of rooms begin that have presence.
     pub presence: Vec<String>,
     /// For which a user without connections is still present.
@@ -37,10 +40,17 @@ impl Settings {
             max_wait_ms: ms(config.max_wait_time),
             jitter_ms: ms(config.reload_jitter),
             node: config.node(),
+            rooms_max: config.rooms_max,
             presence: config.rooms_presence,
             presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,
         })
+    }
+
+    /// What is in force after a reload.
+    pub fn follow(&mut self, next: Settings) {
+        let rooms_max = self.rooms_max.max(next.rooms_max);
+        *self = Settings { rooms_max, ..next };
     }
 }
 

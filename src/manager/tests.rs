@@ -20,6 +20,7 @@ use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::{Counter, Row};
 use crate::sys::packet;
 
+mod bounds;
 mod direct;
 mod moving;
 mod relay;
@@ -46,6 +47,10 @@ struct Master {
 impl Master {
     /// Boots a manager for two slots.
     async fn boot(epoch: u32, pending: Option<u32>) -> Master {
+        Master::boot_with(epoch, pending, &Config::default()).await
+    }
+
+    async fn boot_with(epoch: u32, pending: Option<u32>, config: &Config) -> Master {
         let dir = tempfile::tempdir().unwrap();
         let socket_path = dir.path().join("control.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
@@ -54,7 +59,7 @@ impl Master {
         let link =
             crate::sys::watch::watch(ours.try_clone().unwrap(), tokio::io::Interest::READABLE)
                 .unwrap();
-        let config = serde_json::to_string(&Config::default()).unwrap();
+        let config = serde_json::to_string(config).unwrap();
         let master = Master { socket: ours, link, socket_path, _dir: dir, config, epoch };
         let state = MasterState {
             pid: 4242,

@@ -22,6 +22,11 @@ pub const TOPICS_MAX: usize = 128;
 /// [`Context::count`]: super::Context::count
 pub const MEMBERS_MAX: usize = 16_384;
 
+/// Bytes of the longest name of a room and of the longest uid that any configuration allows.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+/// Bytes of the longest info of a member that any configuration allows.
+pub(crate) const INFO_BYTES_MAX: usize = 64 * 1024;
+
 /// What clients can be reached by together: a room, or a user, who is whatever connections the
 /// same uid was bound to. The two never meet: a room may have the name of a user.
 ///
@@ -59,6 +64,16 @@ impl Topic {
     /// The room's name, or the user's uid.
     pub fn name(&self) -> &str {
         self.0.get(1..).unwrap_or_default()
+    }
+
+    /// Bytes that it takes in a map.
+    pub(crate) fn weight(&self) -> usize {
+        self.0.len() + 64
+    }
+
+    /// Whether no configuration allows a name that is so long.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.name().len() > NAME_BYTES_MAX
     }
 
     /// The name with the character in front that tells rooms and users apart.
@@ -272,6 +287,11 @@ impl Member {
     /// A member.
     pub fn new(fd: Fd, uid: Option<String>) -> Member {
         Member { fd, uid }
+    }
+
+    /// Bytes that it takes in a list that grows.
+    pub(crate) fn weight(&self) -> usize {
+        2 * size_of::<Member>() + self.uid.as_ref().map_or(0, |uid| uid.len() + 16)
     }
 }
 

@@ -22,6 +22,10 @@ use crate::sys::clock::monotonic_ms;
 /// For the other nodes to say who is present there.
 const PATIENCE_MS: u64 = 2_000;
 
+/// Rooms that are asked about at once, and workers' questions that wait for one of them. Who asks
+/// beyond is answered with what is known here.
+const ASKED_MAX: usize = 4_096;
+
 /// What the manager knows of presence on other nodes, besides the lists themselves.
 #[derive(Default)]
 pub struct Remote {
@@ -55,7 +59,7 @@ impl Remote {
 impl Cluster {
     /// Asks the others who is present in a room; `None` where nobody can be asked.
     fn ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<&mut Asked> {
-        if !self.is_up() {
+        if !self.is_up() || self.presence.asked.len() >= ASKED_MAX {
             return None;
         }
         self.last_asked += 1;
@@ -158,6 +162,7 @@ impl Manager {
             true => cluster.presence.is_asked(room),
             false => cluster.ask_presence(room, true),
         };
+        let asked = asked.filter(|asked| asked.waiting.len() < ASKED_MAX);
         asked.map(|asked| asked.waiting.push((asker, id))).is_some()
     }
 

@@ -14,6 +14,9 @@ use crate::sys::clock::monotonic_ms;
 
 /// How long a topic without members is still subscribed to.
 const LINGER_MS: u64 = 1_000;
+/// Confirmations that wait. Beyond, a worker that was taken over asks for more than any worker
+/// does, and hears the confirmation too early.
+const WAITING_MAX: usize = 1 << 18;
 /// Topics in one message.
 const PART: usize = 128;
 
@@ -131,6 +134,7 @@ impl Manager {
         if let Some(cluster) = &mut self.cluster
             && cluster.link.is_some()
             && cluster.topics.noted < cluster.topics.last
+            && cluster.topics.waiting.len() < WAITING_MAX
         {
             let last = cluster.topics.last;
             return cluster.topics.waiting.push_back((last, worker, number));

@@ -255,7 +255,7 @@ impl Manager {
     fn commit(&mut self, worker_num: u16) {
         self.master.send(&ManagerToMaster::Commit);
         if let Some(settings) = self.reloads.next_settings.take() {
-            self.settings = settings;
+            self.settings.follow(settings);
         }
         // The master will say the same; whoever asks for the status meanwhile is told already.
         self.state.worker_num = worker_num;

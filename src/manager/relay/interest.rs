@@ -27,10 +27,19 @@ struct Part {
     mark: Mark,
 }
 
+/// How many parts of the table are one worker's.
+#[derive(Debug, Default)]
+struct Share {
+    parts: usize,
+    /// Those of which the worker has said that they have members.
+    told: usize,
+}
+
 /// The table of interest.
 #[derive(Debug)]
 pub struct Interest {
     by_topic: HashMap<Topic, Vec<Part>>,
+    shares: HashMap<WorkerId, Share>,
     last_mark: Mark,
     /// Topics that somebody has become interested in, or nobody is any more, where that is
     /// wanted.
@@ -41,7 +50,7 @@ impl Interest {
     /// Nobody's yet, for the manager of this epoch: no two managers give the same mark.
     pub fn new(epoch: u32) -> Interest {
         let last_mark = u64::from(epoch) << 32;
-        Interest { by_topic: HashMap::new(), last_mark, changes: None }
+        Interest { by_topic: HashMap::new(), shares: HashMap::new(), last_mark, changes: None }
     }
 
     /// Notes from here on which topics change between some interest and none.
@@ -78,7 +87,20 @@ impl Interest {
 
     /// A worker has members now.
     pub fn told(&mut self, worker: WorkerId, topic: Topic) {
-        self.part(worker, topic).told = true;
+        let part = self.part(worker, topic);
+        if !std::mem::replace(&mut part.told, true) {
+            self.shares.entry(worker).or_default().told += 1;
+        }
+    }
+
+    /// In how many topics a worker has said to have members.
+    pub fn told_by(&self, worker: WorkerId) -> usize {
+        self.shares.get(&worker).map_or(0, |share| share.told)
+    }
+
+    /// How many topics a worker may get a member of by changes that it has not said to be done.
+    pub fn unsettled_by(&self, worker: WorkerId) -> usize {
+        self.shares.get(&worker).map_or(0, |share| share.parts - share.told)
     }
 
     /// A worker has none since a while. What was sent to it since may still give it one.
@@ -108,6 +130,7 @@ impl Interest {
 
     /// A worker is no more.
     pub fn forget(&mut self, worker: WorkerId) {
+        self.shares.remove(&worker);
         let changes = &mut self.changes;
         self.by_topic.retain(|topic, parts| {
             parts.retain(|part| part.worker != worker);
@@ -127,6 +150,7 @@ impl Interest {
         let parts = self.by_topic.entry(topic).or_default();
         let index = parts.iter().position(|part| part.worker == worker).unwrap_or_else(|| {
             parts.push(Part { worker, told: false, mark: 0 });
+            self.shares.entry(worker).or_default().parts += 1;
             parts.len() - 1
         });
         &mut parts[index]
@@ -136,8 +160,14 @@ impl Interest {
         let Entry::Occupied(mut entry) = self.by_topic.entry(topic) else { return };
         let parts = entry.get_mut();
         let Some(index) = parts.iter().position(|part| part.worker == worker) else { return };
+        let was_told = parts[index].told;
         change(&mut parts[index]);
-        if !parts[index].told && parts[index].mark == 0 {
+        let is_over = !parts[index].told && parts[index].mark == 0;
+        if let Some(share) = self.shares.get_mut(&worker) {
+            share.told -= usize::from(was_told && !parts[index].told);
+            share.parts -= usize::from(is_over);
+        }
+        if is_over {
             parts.swap_remove(index);
         }
         if entry.get().is_empty() {
@@ -204,6 +234,28 @@ mod tests {
         interest.forget(old);
         assert!(interest.has(&[room(), Topic::user("u")], new));
         assert!(!interest.has(&[room()], old));
+    }
+
+    #[test]
+    fn the_topics_of_each_worker_are_counted_once() {
+        let mut interest = Interest::new(1);
+        let mark = send(&mut interest, 0);
+        assert_eq!((interest.told_by(id(0)), interest.unsettled_by(id(0))), (0, 1));
+        for _ in 0..2 {
+            interest.told(id(0), room());
+            interest.told(id(0), Topic::user("u"));
+            interest.told(id(1), room());
+        }
+        assert_eq!((interest.told_by(id(0)), interest.unsettled_by(id(0))), (2, 0));
+        interest.left(id(0), room());
+        interest.left(id(0), room());
+        assert_eq!((interest.told_by(id(0)), interest.unsettled_by(id(0))), (1, 1));
+        interest.settled(id(0), room(), mark);
+        assert_eq!((interest.told_by(id(0)), interest.unsettled_by(id(0))), (1, 0));
+        assert_eq!(interest.told_by(id(1)), 1);
+        interest.forget(id(0));
+        interest.left(id(1), room());
+        assert_eq!((interest.told_by(id(0)), interest.told_by(id(1))), (0, 0));
     }
 
     #[test]

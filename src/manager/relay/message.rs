@@ -134,9 +134,13 @@ impl Wide {
 
     /// Bytes that it holds besides its body.
     pub fn weight(&self) -> usize {
+        let others = match &self.reach {
+            Reach::AllBut(others) => size_of_val(&others[..]),
+            Reach::Only(_) => 0,
+        };
         match &self.message {
-            ManagerToWorker::Call { call, .. } => call.weight(),
-            _ => 0,
+            ManagerToWorker::Call { call, .. } => others + call.weight(),
+            _ => others,
         }
     }
 

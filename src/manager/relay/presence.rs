@@ -3,11 +3,19 @@
 //!
 //! Each says how many it has, and not what has changed, so hearing it twice does no harm.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::cluster::nodes::NodeId;
+
+/// Bytes that what one worker says may take: some hundred thousand users with a short info.
+const WORKER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of users without connections who are still there. Beyond, who leaves has left at once.
+const LEAVING_BYTES_MAX: usize = 32 << 20;
+/// What a user in a room takes besides its names and its info.
+const USER_BYTES: usize = 320;
 
 /// Who has connections of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +31,7 @@ pub enum Holder {
 struct Part {
     holder: Holder,
     count: u32,
-    info: Option<String>,
+    info: Option<Rc<str>>,
 }
 
 /// One user in one room.
@@ -31,7 +39,7 @@ struct Part {
 struct User {
     parts: Vec<Part>,
     /// What the room was told when the user came.
-    info: Option<String>,
+    info: Option<Rc<str>>,
     /// Whether the room knows that the user is there.
     is_told: bool,
     /// When it is told that the user has left, in milliseconds of the monotonic clock.
@@ -43,19 +51,28 @@ fn is_own(part: &&Part) -> bool {
 }
 
 fn present<'a>(uid: &str, parts: impl IntoIterator<Item = &'a Part>) -> Present {
-    let (mut count, mut info) = (0, None);
+    let (mut count, mut info) = (0_u32, None);
     for part in parts {
-        count += part.count;
-        info = info.or_else(|| part.info.clone());
+        count = count.saturating_add(part.count);
+        info = info.or(part.info.as_deref());
     }
-    Present::new(uid.to_owned(), count, info)
+    Present::new(uid.to_owned(), count, info.map(str::to_owned))
+}
+
+/// Bytes that a user takes in a room.
+fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
+    USER_BYTES + room.as_str().len() + uid.len() + info.map_or(0, str::len)
 }
 
 impl User {
     fn present(&self, uid: &str) -> Present {
         let mut present = present(uid, &self.parts);
-        present.info = present.info.or_else(|| self.info.clone());
+        present.info = present.info.or_else(|| self.info.as_deref().map(str::to_owned));
         present
+    }
+
+    fn part(&self, holder: Holder) -> Option<&Part> {
+        self.parts.iter().find(|part| part.holder == holder)
     }
 
     /// What the room has to be told now that the connections have changed. Who has no connection
@@ -64,11 +81,14 @@ impl User {
         let present = self.present(uid);
         if present.count > 0 {
             self.leaves_at = None;
-            self.info.clone_from(&present.info);
+            self.info = self.parts.iter().find_map(|part| part.info.clone());
             return (!std::mem::replace(&mut self.is_told, true)).then_some(present);
         }
+        if self.leaves_at.is_some() {
+            return None;
+        }
         if linger_ms > 0 && self.is_told {
-            self.leaves_at.get_or_insert(now.saturating_add(linger_ms));
+            self.leaves_at = Some(now.saturating_add(linger_ms));
             return None;
         }
         std::mem::replace(&mut self.is_told, false).then_some(present)
@@ -79,11 +99,32 @@ impl User {
 #[derive(Debug, Default)]
 pub struct Presence {
     rooms: HashMap<Topic, BTreeMap<String, User>>,
-    /// Who is to be told to have left, and when, in that order.
-    leaving: VecDeque<(u64, Topic, String)>,
+    /// Bytes that what each worker has said takes.
+    bytes: HashMap<WorkerId, usize>,
+    /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
+    leaving: BTreeMap<(u64, Topic, String), usize>,
+    leaving_bytes: usize,
 }
 
 impl Presence {
+    /// Whether there is room for what a worker says of a user.
+    pub fn has_room(
+        &self,
+        worker: WorkerId,
+        (room, uid): &(Topic, String),
+        info: Option<&str>,
+    ) -> bool {
+        let user = self.rooms.get(room).and_then(|users| users.get(uid));
+        let before = user.and_then(|user| user.part(Holder::Worker(worker)));
+        let before = before.map_or(0, |part| weight(room, uid, part.info.as_deref()));
+        let (now, has) = (weight(room, uid, info), self.bytes_of(worker));
+        now <= before || has - before + now <= WORKER_BYTES_MAX
+    }
+
+    fn bytes_of(&self, worker: WorkerId) -> usize {
+        self.bytes.get(&worker).copied().unwrap_or_default()
+    }
+
     /// A holder has so many connections of a user in a room. The answer is the user, if it has
     /// come by that or is gone: another count is no news. `linger_ms`: for how long a user without
     /// connections is still there.
@@ -95,23 +136,63 @@ impl Presence {
         now: u64,
         linger_ms: u64,
     ) -> Option<Present> {
+        let linger_ms = self.linger_ms(linger_ms);
+        let info: Option<Rc<str>> = info.map(Rc::from);
         let user = self.rooms.entry(room.clone()).or_default().entry(uid.clone()).or_default();
+        let weigh = |part: &Part| weight(&room, &uid, part.info.as_deref());
+        let (had, left_at) = (user.part(holder).map_or(0, weigh), user.leaves_at);
         match user.parts.iter_mut().find(|part| part.holder == holder) {
             Some(part) => (part.count, part.info) = (count, info),
             None => user.parts.push(Part { holder, count, info }),
         }
         user.parts.retain(|part| part.count > 0);
+        let has = user.part(holder).map_or(0, weigh);
         let news = user.news(&uid, now, linger_ms);
-        if let Some(at) = user.leaves_at {
-            self.leaving.push_back((at, room.clone(), uid.clone()));
+        let leaves_at = user.leaves_at;
+        if let Holder::Worker(worker) = holder {
+            let bytes = self.bytes_of(worker) - had + has;
+            self.bytes.insert(worker, bytes);
         }
+        self.note_leaving((left_at, leaves_at), &room, &uid);
         self.tidy(&room, &uid);
         news
+    }
+
+    /// For how long a user without connections is still there.
+    fn linger_ms(&self, wanted_ms: u64) -> u64 {
+        if self.leaving_bytes < LEAVING_BYTES_MAX { wanted_ms } else { 0 }
+    }
+
+    /// A user was to leave then, or is now.
+    fn note_leaving(
+        &mut self,
+        (before, now): (Option<u64>, Option<u64>),
+        room: &Topic,
+        uid: &str,
+    ) {
+        if before == now {
+            return;
+        }
+        if let Some(at) = before {
+            let bytes = self.leaving.remove(&(at, room.clone(), uid.to_owned()));
+            self.leaving_bytes -= bytes.unwrap_or_default();
+        }
+        if let Some(at) = now {
+            let user = self.rooms.get(room).and_then(|users| users.get(uid));
+            let info = user.and_then(|user| user.info.as_deref());
+            let bytes = 2 * weight(room, uid, None) + info.map_or(0, str::len);
+            self.leaving.insert((at, room.clone(), uid.to_owned()), bytes);
+            self.leaving_bytes += bytes;
+        }
     }
 
     /// A holder is no more. The answer is who is gone by that.
     pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
+        let linger_ms = self.linger_ms(linger_ms);
+        if let Holder::Worker(worker) = holder {
+            self.bytes.remove(&worker);
+        }
         for (room, users) in &mut self.rooms {
             for (uid, user) in users.iter_mut() {
                 let before = user.parts.len();
@@ -119,13 +200,14 @@ impl Presence {
                 if user.parts.len() == before {
                     continue;
                 }
+                let left_at = user.leaves_at;
                 changed.extend(user.news(uid, now, linger_ms).map(|it| (room.clone(), it)));
-                touched.push((user.leaves_at, room.clone(), uid.clone()));
+                touched.push(((left_at, user.leaves_at), room.clone(), uid.clone()));
             }
         }
         for (leaves_at, room, uid) in touched {
+            self.note_leaving(leaves_at, &room, &uid);
             self.tidy(&room, &uid);
-            self.leaving.extend(leaves_at.map(|at| (at, room, uid)));
         }
         changed
     }
@@ -133,7 +215,9 @@ impl Presence {
     /// Those who have been without a connection for long enough, and have left.
     pub fn leave_due(&mut self, now: u64) -> Vec<(Topic, Present)> {
         let mut left = Vec::new();
-        while let Some((at, room, uid)) = self.leaving.pop_front_if(|it| it.0 <= now) {
+        while let Some(first) = self.leaving.first_entry().filter(|it| it.key().0 <= now) {
+            let ((at, room, uid), bytes) = first.remove_entry();
+            self.leaving_bytes -= bytes;
             let user = self.rooms.get_mut(&room).and_then(|users| users.get_mut(&uid));
             let Some(user) = user.filter(|user| user.leaves_at == Some(at)) else { continue };
             let present = user.present(&uid);
@@ -290,6 +374,50 @@ mod tests {
         let ann = Present::new("ann".to_owned(), 0, Some("{}".to_owned()));
         assert_eq!(gone, [(room.clone(), ann)]);
         assert!(presence.list(&room).is_empty() && presence.rooms.is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_says_has_room_for_so_much_and_what_it_takes_back_makes_room() {
+        let worker = |slot| WorkerId { slot: Slot(slot), epoch: 1 };
+        let mut presence = Presence::default();
+        let info = "i".repeat(64 * 1024);
+        let user = |n: usize| (Topic::room("presence-r"), format!("u{n}"));
+        let mut said = 0;
+        while presence.has_room(worker(0), &user(said), Some(&info)) {
+            presence.set(id(0), user(said), (1, Some(info.clone())), 0, 0);
+            said += 1;
+        }
+        assert!((900..1024).contains(&said), "{said}: each of them may be long");
+        assert!(presence.has_room(worker(0), &user(0), Some(&info)), "the same again");
+        assert!(presence.has_room(worker(1), &user(said), Some(&info)), "each has its own");
+        presence.set(id(0), user(0), (0, None), 0, 0);
+        assert!(presence.has_room(worker(0), &user(said), Some(&info)));
+        presence.forget(id(0), 0, 0);
+        assert!(presence.bytes.is_empty() && presence.rooms.is_empty());
+    }
+
+    #[test]
+    fn who_leaves_over_and_over_waits_once_and_not_all_of_them_wait() {
+        let mut presence = Presence::default();
+        let room = Topic::room("r");
+        for now in 0..1000 {
+            for count in [1, 0, 0] {
+                presence.set(id(0), (room.clone(), "ann".to_owned()), (count, None), now, 5000);
+            }
+        }
+        assert_eq!(presence.leaving.len(), 1);
+        assert_eq!(presence.leave_due(6000).len(), 1);
+        assert_eq!((presence.leaving_bytes, presence.rooms.len()), (0, 0));
+        let info = "i".repeat(64 * 1024);
+        let mut at_once = 0;
+        for n in 0..1000 {
+            let user = || (room.clone(), format!("u{n}"));
+            presence.set(id(0), user(), (1, Some(info.clone())), 0, 5000);
+            at_once += usize::from(presence.set(id(0), user(), (0, None), 0, 5000).is_some());
+        }
+        assert!(at_once > 0 && presence.leaving_bytes < LEAVING_BYTES_MAX + 2 * info.len());
+        assert_eq!(presence.leave_due(6000).len(), 1000 - at_once);
+        assert_eq!((presence.leaving_bytes, presence.rooms.len()), (0, 0));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::message::{Address, Reply, Routed, Wide};
 use super::presence::Holder;
-use crate::api::rooms::{Present, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, Topic};
+use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
@@ -10,9 +11,33 @@ use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
 use crate::sys::clock::monotonic_ms;
 
+/// Bytes that the answers of all workers to all control commands may hold together.
+const GATHERED_BYTES_MAX: usize = 48 << 20;
+
+/// A name that is longer than any configuration allows.
+fn too_long(bytes: usize) -> Error {
+    Error::new(format!("it tells a name of {bytes} bytes"))
+}
+
+/// That none of these names is longer than any configuration allows.
+fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
+    match names.find(|name| name.len() > NAME_BYTES_MAX) {
+        Some(name) => Err(too_long(name.len())),
+        None => Ok(()),
+    }
+}
+
 impl Manager {
     /// What a worker says of rooms.
-    pub fn on_room_message(&mut self, from: WorkerId, message: WorkerToManager, body: Body<'_>) {
+    ///
+    /// # Errors
+    /// It tells more, or longer names, than any worker has.
+    pub fn on_room_message(
+        &mut self,
+        from: WorkerId,
+        message: WorkerToManager,
+        body: Body<'_>,
+    ) -> Result<()> {
         let origin = Origin::Worker(from);
         match message {
             WorkerToManager::Change { id, fd, change } => {
@@ -26,20 +51,38 @@ impl Manager {
                 self.answer(origin, id, Reply::Tally { queued, full });
             }
             WorkerToManager::Members { origin, id, part, last } => {
-                self.answer(origin, id, Reply::Members { part, last });
+                check_names(part.iter().filter_map(|member| member.uid.as_deref()))?;
+                if self.may_gather(from, origin, part.iter().map(Member::weight).sum()) {
+                    self.answer(origin, id, Reply::Members { part, last });
+                }
             }
             WorkerToManager::Rooms { origin, id, part, last } => {
-                self.answer(origin, id, Reply::Rooms { part, last });
+                check_names(part.iter().map(|(room, _)| room.name()))?;
+                if self.may_gather(from, origin, part.iter().map(|it| it.0.weight()).sum()) {
+                    self.answer(origin, id, Reply::Rooms { part, last });
+                }
             }
             WorkerToManager::Present { room, uid, count } => {
-                self.on_present(from, room, uid, count, body);
+                self.on_present(from, room, uid, count, body)?;
             }
             WorkerToManager::PresenceOf { id, room } => self.tell_presence(from, id, &room),
             WorkerToManager::Interest { number, joined, left, settled } => {
-                self.on_interest(from, number, joined, left, settled);
+                self.on_interest(from, number, joined, left, settled)?;
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Whether there is room for a part of an answer of so many bytes. Where there is none, the
+    /// part is dropped: its worker has not answered.
+    fn may_gather(&self, from: WorkerId, origin: Origin, bytes: usize) -> bool {
+        let held: usize = self.gathering.values().map(|it| it.gather.bytes()).sum();
+        let fits = origin != Origin::Control || held + bytes <= GATHERED_BYTES_MAX;
+        if !fits {
+            tracing::error!(worker = %from, held, "a part of a list is dropped: no room for it");
+        }
+        fits
     }
 
     /// A worker says which topics have members there, and which of the changes are done that
@@ -51,10 +94,18 @@ impl Manager {
         joined: Vec<Topic>,
         left: Vec<Topic>,
         settled: Vec<(Topic, u64)>,
-    ) {
+    ) -> Result<()> {
+        check_names(joined.iter().map(Topic::name))?;
         for topic in joined {
             self.interest.told(from, topic.clone());
             self.begin_presence(from, topic);
+        }
+        // What moves to a worker comes to what that has itself.
+        let (told, rooms_max) = (self.interest.told_by(from), self.settings.rooms_max);
+        if told > 2 * rooms_max {
+            return Err(Error::new(format!(
+                "it has members of {told} topics: more than rooms_max"
+            )));
         }
         for topic in left {
             self.interest.left(from, topic);
@@ -66,6 +117,7 @@ impl Manager {
             0 => self.follow_topics(),
             number => self.note_interest(from, number),
         }
+        Ok(())
     }
 
     /// A worker says how many connections of a user it has in a room.
@@ -76,7 +128,11 @@ impl Manager {
         uid: String,
         count: u32,
         body: Body<'_>,
-    ) {
+    ) -> Result<()> {
+        check_names([room.name(), &uid].into_iter())?;
+        if body.len() > INFO_BYTES_MAX {
+            return Err(Error::new(format!("it tells an info of {} bytes", body.len())));
+        }
         let info = match body.into_bytes() {
             Ok(info) if info.is_empty() => None,
             Ok(info) => String::from_utf8(info.to_vec()).ok(),
@@ -88,11 +144,17 @@ impl Manager {
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
         let user = (room.clone(), uid.clone());
         let holder = Holder::Worker(from);
+        if count > 0 && !self.presence.has_room(from, &user, info.as_deref()) {
+            let room = room.name();
+            tracing::error!(worker = %from, room, uid, "presence is not told: no room for it");
+            return Ok(());
+        }
         let changed = self.presence.set(holder, user, (count, info), now, linger_ms);
         self.tell_present_abroad(&room, &uid);
         if let Some(present) = changed {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
+        Ok(())
     }
 
     /// A worker is new to a room: its members begin with who is there, also where that is nobody.
@@ -164,7 +226,7 @@ impl Manager {
 
     /// Answers behind all that the asker was sent of presence, also where that is held.
     fn tell_presence(&mut self, asker: WorkerId, id: RequestId, room: &Topic) {
-        if self.waits_for_presence(asker, id, room) {
+        if !room.is_too_long() && self.waits_for_presence(asker, id, room) {
             return;
         }
         let list = self.presence.list(room);

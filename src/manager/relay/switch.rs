@@ -17,6 +17,10 @@ use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 
+/// Topics that one worker may get a member of by changes that are on their way: more joins than a
+/// data lane and a socket hold.
+const UNSETTLED_MAX: usize = 1 << 18;
+
 impl Manager {
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
@@ -59,6 +63,15 @@ impl Manager {
             Routed::Change { change, .. } => change.joins(),
             _ => None,
         };
+        if let Some(topic) = &joins {
+            if topic.is_too_long() {
+                return self.refuse(routed, Verdict::TooBig);
+            }
+            // Who reads and never says that a change is done is asked for no more.
+            if self.interest.unsettled_by(worker.id()) >= UNSETTLED_MAX {
+                return self.refuse(routed, Verdict::Full);
+            }
+        }
         let mark = joins.as_ref().map_or(0, |_| self.interest.next_mark());
         match worker.link.send(Lane::Data, &routed.message(address, mark), body, Vec::new()) {
             Ok(Sent::Queued) => {
