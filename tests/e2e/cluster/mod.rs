@@ -6,6 +6,7 @@
 //! - [`members`]: nodes that come, go, die, or are one too many.
 //! - [`presence`]: who is present, wherever the connection is.
 //! - [`failover`]: Sentinels bring another engine to the place of the first.
+//! - [`truth`]: what is told while something is away, and of all nodes.
 //! - [`trust`]: passwords, rights, and what a check says.
 
 mod failover;
@@ -13,6 +14,7 @@ mod members;
 mod outages;
 mod presence;
 mod trust;
+mod truth;
 
 use crate::harness::*;
 
@@ -40,7 +42,8 @@ pub async fn nodes(engine: &Engine, count: u8) -> Vec<Server> {
 pub async fn sees(server: &Server, count: u8) {
     until("the nodes to see each other", async || {
         let cluster = &server.status().await["cluster"];
-        (cluster["nodes"] == count && cluster["away_since"].is_null()).then_some(())
+        let heard = cluster["away_since"].is_null() && cluster["unheard"] == 0;
+        (cluster["nodes"] == count && heard).then_some(())
     })
     .await;
 }
