@@ -50,6 +50,18 @@ def string(data):
     return U32.pack(len(data)) + data
 
 
+def user(uid):
+    """The text of a uid; None and "" are nobody's."""
+    if uid is None or uid == "":
+        raise TypeError("a uid has at least one byte")
+    return str(uid)
+
+
+def moment(time):
+    """The payload of EXPIRE: a time that is over is at once, None is never."""
+    return struct.pack("<Q", 0 if time is None else max(1, int(time * 1000)))
+
+
 def _topics(kind, names):
     names = [names] if isinstance(names, str) else list(names)
     return U32.pack(len(names)) + b"".join(string((kind + name).encode()) for name in names)
@@ -283,14 +295,14 @@ class App:
         return self._change(LEAVE, fd, room.encode())
 
     def bind(self, fd, uid):
-        return self._change(BIND, fd, str(uid).encode())
+        return self._change(BIND, fd, user(uid).encode())
 
     def unbind(self, fd):
         return self._change(BIND, fd, b"")
 
     def expire_at(self, fd, time):
         """Closes a connection at a time (Unix, in seconds); None: never."""
-        return self._change(EXPIRE, fd, struct.pack("<Q", int((time or 0) * 1000)))
+        return self._change(EXPIRE, fd, moment(time))
 
     def session(self, fd):
         kept = (self.info(fd) or {}).get("session")
@@ -312,13 +324,13 @@ class App:
         return self._tally(_topics("#", rooms), data, opcode, but)
 
     def push_uid(self, uid, data, opcode=1):
-        self._send(PUBLISH, code=opcode, payload=_topics("@", str(uid)) + data)
+        self._send(PUBLISH, code=opcode, payload=_topics("@", user(uid)) + data)
 
     def push_uid_confirmed(self, uid, data, opcode=1):
-        return self._tally(_topics("@", str(uid)), data, opcode, 0)
+        return self._tally(_topics("@", user(uid)), data, opcode, 0)
 
     def close_uid(self, uid, code=1000, reason=""):
-        payload = string(str(uid).encode()) + reason.encode()
+        payload = string(user(uid).encode()) + reason.encode()
         return VERDICTS[self._ask(CLOSE_USER, flags=1, code=code, payload=payload)[1]]
 
     def members(self, room):

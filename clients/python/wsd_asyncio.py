@@ -30,7 +30,8 @@ from wsd_app import (
     ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO, JOIN,
     HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY, REQUEST,
     RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION, WANTS,
-    WANTS_PRESENCE, Request, _presence, _topics, fields, frame, string, take)
+    WANTS_PRESENCE, Request, _presence, _topics, fields, frame, moment, string,
+    take, user)
 
 
 class App:
@@ -65,7 +66,7 @@ class App:
         self._send(PUBLISH, flags=HERE, code=opcode, payload=_topics("#", room) + data)
 
     def push_uid(self, uid, data, opcode=1):
-        self._send(PUBLISH, code=opcode, payload=_topics("@", str(uid)) + data)
+        self._send(PUBLISH, code=opcode, payload=_topics("@", user(uid)) + data)
 
     # What asks.
 
@@ -80,13 +81,13 @@ class App:
         return await self._change(LEAVE, fd, room.encode())
 
     async def bind(self, fd, uid):
-        return await self._change(BIND, fd, str(uid).encode())
+        return await self._change(BIND, fd, user(uid).encode())
 
     async def unbind(self, fd):
         return await self._change(BIND, fd, b"")
 
     async def expire_at(self, fd, time):
-        return await self._change(EXPIRE, fd, struct.pack("<Q", int((time or 0) * 1000)))
+        return await self._change(EXPIRE, fd, moment(time))
 
     async def set_session(self, fd, value):
         payload = b"" if value is None else json.dumps(value).encode()
@@ -104,10 +105,10 @@ class App:
         return await self._tally(_topics("#", rooms), data, opcode, but)
 
     async def push_uid_confirmed(self, uid, data, opcode=1):
-        return await self._tally(_topics("@", str(uid)), data, opcode, 0)
+        return await self._tally(_topics("@", user(uid)), data, opcode, 0)
 
     async def close_uid(self, uid, code=1000, reason=""):
-        payload = string(str(uid).encode()) + reason.encode()
+        payload = string(user(uid).encode()) + reason.encode()
         return VERDICTS[(await self._ask(CLOSE_USER, flags=1, code=code, payload=payload))[1]]
 
     async def members(self, room):

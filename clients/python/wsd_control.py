@@ -43,7 +43,7 @@ class Control:
 
     def push_uid(self, uid, data, binary=False):
         """Sends to every connection of a user and returns the tally."""
-        return self._publish({"uid": str(uid)}, data, binary)
+        return self._publish({"uid": _uid(uid)}, data, binary)
 
     def _publish(self, to, data, binary):
         body = data.encode() if isinstance(data, str) else data
@@ -55,23 +55,30 @@ class Control:
 
     def members(self, room):
         """The members of a room: a list of {"fd": …, "uid": …}."""
-        listed = []
-        self.ask({"cmd": "members", "room": room}, each=listed.append)
-        return listed
+        return self._list({"cmd": "members", "room": room})
 
     def status(self):
         return self.ask({"cmd": "status"})
 
     def connections(self):
         """Every open connection."""
+        return self._list({"cmd": "connections"})
+
+    def _list(self, request):
+        """A list of which some may be missing is Refused."""
         listed = []
-        self.ask({"cmd": "connections"}, each=listed.append)
+        answer = self.ask(request, each=listed.append)
+        if not answer["ok"]:
+            raise Refused(answer.get("error", "refused without a reason"))
         return listed
 
     def ask(self, request, body=b"", each=lambda item: None):
         """Asks one thing: docs/ipc.md has the requests and their answers."""
         with self._connect() as server:
-            server.sendall(json.dumps(request).encode() + b"\n" + body)
+            try:
+                server.sendall(json.dumps(request).encode() + b"\n" + body)
+            except BrokenPipeError:
+                pass  # It refuses, and the answer says why.
             for line in server.makefile("rb"):
                 answer = json.loads(line)
                 if "ok" in answer:
@@ -111,7 +118,11 @@ class Control:
             parent = os.fstat(here)
             only_roots = only_roots and parent.st_uid == 0 and not parent.st_mode & 0o022
             flags = os.O_PATH | os.O_NOFOLLOW
-            step = os.open(name, flags, dir_fd=here)
+            try:
+                step = os.open(name, flags, dir_fd=here)
+            except FileNotFoundError:
+                os.close(here)
+                raise Refused(f"no server runs in {self.runtime_dir}") from None
             entry = os.fstat(step)
             if not stat.S_ISLNK(entry.st_mode):
                 os.close(here)
@@ -132,6 +143,12 @@ class Control:
         if not stat.S_ISDIR(mode) or mode & 0o022 or not believed:
             raise Refused(f"{self.runtime_dir} belongs to uid {owner} (mode {mode:o}): not asked")
         return here, owner
+
+
+def _uid(uid):
+    if uid is None or uid == "":
+        raise TypeError("a uid has at least one byte")
+    return str(uid)
 
 
 def _names(path):

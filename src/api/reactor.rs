@@ -93,6 +93,11 @@ pub trait Reactor: Sealed {
         let _ = topic;
         Box::pin(std::future::ready(Vec::new()))
     }
+    /// Closes a connection, with the verdict of whoever has it.
+    fn close_confirmed(&self, fd: Fd, code: u16, reason: &str) -> LocalFuture<Verdict> {
+        let verdict = self.close(fd, code, reason);
+        Box::pin(std::future::ready(verdict))
+    }
     /// See [`Context::info`](super::Context::info).
     fn info(&self, fd: Fd) -> LocalFuture<Option<Info>>;
     /// See [`Context::connections`](super::Context::connections).

@@ -27,7 +27,8 @@ pub enum Verdict {
     /// The room has presence, and the client is no user's: `bind` it first.
     NoUser,
     /// Only the clients of this node: the engine that carries messages to the others is away. Only
-    /// a plain `publish`, `push_uid` or `close_uid` of a cluster's node answers this.
+    /// a plain `publish`, `push_uid` or `close_uid`, or a broadcast by the HTTP API or the command
+    /// line, of a cluster's node answers this.
     LocalOnly,
 }
 

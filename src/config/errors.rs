@@ -34,6 +34,10 @@ impl fmt::Display for Source {
                 write!(f, "{}:{line}:{column}", path.display())
             }
             Source::Environment(name) => write!(f, "environment {name}"),
+            // It may hold a password, which is what is wrong with it.
+            Source::Set(text) if text.starts_with("cluster.engine=") && text.contains('@') => {
+                f.write_str("--set cluster.engine")
+            }
             Source::Set(text) => write!(f, "--set {}", printable(text)),
         }
     }

@@ -117,6 +117,13 @@ fn every_fault_is_told_at_once_with_its_place_and_the_remedy() {
 }
 
 #[test]
+fn a_password_in_the_address_of_an_engine_is_refused_and_not_repeated() {
+    let faults = faults(load_file("", &[("cluster.engine", "redis://u:hush@h")]));
+    assert!(faults[0].starts_with("--set cluster.engine: "), "{faults:?}");
+    assert!(!faults.iter().any(|fault| fault.contains("hush")), "{faults:?}");
+}
+
+#[test]
 fn broken_files_are_faults_with_a_line() {
     let below = faults(load_file("[app]\nbacklog = 1\n", &[]));
     assert_eq!(

@@ -18,7 +18,7 @@ pub(crate) fn check(
     let engine = super::engine_of(config, password)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("start a runtime", error))?;
-    let asked = runtime.block_on(ask(&*engine, &Names::new(&config.cluster.name)));
+    let asked = runtime.block_on(ask(&*engine, &Names::of(config)));
     // A name that is looked up may take its thread any time.
     runtime.shutdown_background();
     asked

@@ -33,9 +33,8 @@ pub trait Session {
     /// Unsubscribes.
     fn unsubscribe<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, ()>;
 
-    /// Takes a lease, or keeps it: it is the owner's from now on for `ttl`. The answer is what the
-    /// holder wrote down, where that is another.
-    fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Option<Vec<u8>>>;
+    /// Takes a lease, or keeps it: it is the owner's from now on for `ttl`, unless another has it.
+    fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Claimed>;
 
     /// Gives a lease back, if it is the owner's.
     fn release<'a>(&'a mut self, lease: &'a Lease) -> Asked<'a, ()>;
@@ -62,6 +61,17 @@ pub struct Description {
     pub what: String,
     /// Whole sentences about its settings.
     pub doubts: Vec<String>,
+}
+
+/// What has become of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The owner had the lease, and has it still.
+    Kept,
+    /// Nobody had the lease: it was never taken, or had ended.
+    Taken,
+    /// Another has it, and wrote this down.
+    Held(Vec<u8>),
 }
 
 /// Something to publish.

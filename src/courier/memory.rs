@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Asked, Description, Engine, Lease, Message, Session};
+use super::engine::{Asked, Claimed, Description, Engine, Lease, Message, Session};
 use super::inbox::Inbox;
 use crate::error::{Error, Result};
 
@@ -34,6 +34,11 @@ impl MemoryEngine {
         self.0.sessions.borrow_mut().clear();
         self.0.leases.borrow_mut().clear();
         self.0.numbers.borrow_mut().clear();
+    }
+
+    /// All leases have ended.
+    pub fn end_leases(&self) {
+        self.0.leases.borrow_mut().clear();
     }
 
     /// Brings nothing any more, and says nothing of that.
@@ -122,15 +127,18 @@ impl Session for MemorySession {
         })
     }
 
-    fn claim<'a>(&'a mut self, lease: &'a Lease, _: Duration) -> Asked<'a, Option<Vec<u8>>> {
+    fn claim<'a>(&'a mut self, lease: &'a Lease, _: Duration) -> Asked<'a, Claimed> {
         self.answer(|shared| {
             let mut leases = shared.leases.borrow_mut();
-            let held = leases.get(&lease.key).filter(|(owner, _)| *owner != lease.owner);
-            let holder = held.map(|(_, record)| record.clone());
-            if holder.is_none() {
-                leases.insert(lease.key.clone(), (lease.owner.clone(), lease.record.clone()));
-            }
-            holder
+            let claimed = match leases.get(&lease.key) {
+                Some((owner, record)) if *owner != lease.owner => {
+                    return Claimed::Held(record.clone());
+                }
+                Some(_) => Claimed::Kept,
+                None => Claimed::Taken,
+            };
+            leases.insert(lease.key.clone(), (lease.owner.clone(), lease.record.clone()));
+            claimed
         })
     }
 

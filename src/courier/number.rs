@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::engine::{Lease, Session};
+use super::engine::{Claimed, Lease, Session};
 use super::state::Courier;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::envelope::ENVELOPE_VERSION;
@@ -46,7 +46,7 @@ impl Courier {
         let give_up_at = clock::monotonic_ms() + (self.ttl + CLAIM_SLACK).as_millis() as u64;
         loop {
             let asked_at = clock::monotonic_ms();
-            let Some(holder) = session.claim(&self.lease(), self.ttl).await? else {
+            let Claimed::Held(holder) = session.claim(&self.lease(), self.ttl).await? else {
                 self.leases.borrow_mut().renewed(asked_at);
                 self.leases.borrow_mut().looked(asked_at, nodes);
                 let next = self.raise_serials(session).await?;
@@ -79,10 +79,8 @@ impl Courier {
         let whose = NodeRecord::from_bytes(holder).map_or_else(
             || "another server".to_owned(),
             |it| {
-                format!(
-                    "the server on {} (wsd {}, started {} ms since 1970)",
-                    it.host, it.version, it.since
-                )
+                let seconds = clock::unix_ms().saturating_sub(it.since) / 1000;
+                format!("the server on {} (wsd {}, started {seconds} s ago)", it.host, it.version)
             },
         );
         format!(

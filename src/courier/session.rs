@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::engine::{Engine, Message, Session};
+use super::engine::{Claimed, Engine, Message, Session};
 use super::probe::Probes;
 use super::queue::{Batch, Item, Own, Publish};
 use super::state::Courier;
@@ -263,8 +263,11 @@ impl Live<'_> {
         let courier = self.courier;
         let asked_at = clock::monotonic_ms();
         let lease = courier.lease();
-        if let Some(holder) = self.session.claim(&lease, courier.ttl).await? {
-            return Err(courier.refused(courier.held_by(&holder)));
+        match self.session.claim(&lease, courier.ttl).await? {
+            Claimed::Kept => {}
+            // The others may have taken this node for dead, and have to be told anew who is here.
+            Claimed::Taken => return Err(Error::new("this node's lease had ended")),
+            Claimed::Held(holder) => return Err(courier.refused(courier.held_by(&holder))),
         }
         courier.leases.borrow_mut().renewed(asked_at);
         if courier.serials_are_news.get() {

@@ -61,8 +61,14 @@ pub(super) struct Courier {
 pub(super) struct Names(String);
 
 impl Names {
-    pub fn new(cluster: &str) -> Names {
-        Names(format!("wsd:{cluster}:"))
+    /// Of a cluster whose keys are in a database. An engine's channels are the same in all of its
+    /// databases, so the names say which is meant, but for the first.
+    pub fn of(config: &Config) -> Names {
+        let cluster = &config.cluster.name;
+        match config.cluster.engine.as_ref().map_or(0, |engine| engine.database) {
+            0 => Names(format!("wsd:{cluster}:")),
+            database => Names(format!("wsd:{cluster}@{database}:")),
+        }
     }
 
     /// What goes to one node.
@@ -112,7 +118,7 @@ impl Courier {
         let why = "no connection was made yet".to_owned();
         Ok(Courier {
             id: boot.id,
-            names: Names::new(&config.cluster.name),
+            names: Names::of(config),
             ttl,
             link: Link::new(link, courier_id(boot.epoch))?,
             master,

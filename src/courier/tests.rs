@@ -10,7 +10,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::life::serve;
 use super::memory::MemoryEngine;
-use super::state::Courier;
+use super::state::{Courier, Names};
 use crate::api::Opcode;
 use crate::api::rooms::Topic;
 use crate::config::Config;
@@ -296,4 +296,37 @@ async fn a_session_that_brings_nothing_is_found_by_its_probe() {
         one.is_up().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_lease_had_ended_was_away_and_comes_back() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        engine.end_leases();
+        let why = one
+            .hear(|message, _| match message {
+                CourierToManager::Engine(EngineState::Away { why, .. }) => Some(why),
+                _ => None,
+            })
+            .await;
+        assert_eq!(why, "this node's lease had ended");
+        one.is_up().await;
+        assert_eq!(one.courier.counts.get().gaps, 1);
+    })
+    .await;
+}
+
+#[test]
+fn clusters_of_one_name_in_two_databases_of_an_engine_share_no_channel() {
+    let names = |engine: &str| {
+        let mut config = Config::default();
+        let engine = serde_json::from_value(serde_json::json!(engine));
+        config.cluster.engine = Some(engine.unwrap());
+        Names::of(&config).all()
+    };
+    assert_eq!(names("redis://h:6379"), "wsd:wsd:a");
+    assert_eq!(names("redis://h:6379/0"), "wsd:wsd:a");
+    assert_eq!(names("redis://h:6379/3"), "wsd:wsd@3:a");
 }

@@ -15,7 +15,7 @@ pub use answer::Answer;
 pub use client::{Control, ControlError};
 pub use report::{
     ClusterReport, Connection, ManagerReport, NodeReport, ProcessReport, ReloadReport,
-    ReloadState, ReloadVerdict, Restarts, SlotVerdict, Status, Throttled, WorkerReport,
+    ReloadState, ReloadVerdict, Restarts, Room, SlotVerdict, Status, Throttled, WorkerReport,
     WorkerState,
 };
 pub use running_server::{Holder, LOCK_FILE, Master, RunningServer, whole_file};
@@ -51,8 +51,8 @@ pub enum Request {
     Ping {},
     /// Everything in [`Status`].
     Status {},
-    /// Streams a [`Connection`] for each open connection, or for each that is in a room or is a
-    /// user's, then `ok` with their `count`.
+    /// Streams a [`Connection`] for each open connection of this node, or for each of the cluster
+    /// that is in a room or is a user's, then `ok` with their `count`.
     Connections {
         /// Of this room alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,9 @@ pub enum Request {
         /// Of this user alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<String>,
+        /// On this node alone, as without a room and a user.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        here: bool,
     },
     /// Streams an [`Info`](crate::api::Info) for each client that does not read, the one with the
     /// most bytes that wait first, at most 100; then `ok` with their `count`, and how many workers
@@ -75,7 +78,8 @@ pub enum Request {
         /// How long the body is.
         bytes: usize,
     },
-    /// Pushes the body to every client. Answers with the number of `workers` it went to.
+    /// Pushes the body to every client. Answers with the number of `workers` it went to, and in a
+    /// cluster with the verdict `relayed` or, where no other node has it, `local_only`.
     Broadcast {
         /// As what.
         #[serde(default)]
@@ -268,24 +272,6 @@ impl Rooms {
     }
 }
 
-/// The room or the user that a request names: exactly one.
-pub fn topic(room: Option<&str>, uid: Option<&str>) -> Option<Topic> {
-    match (room, uid) {
-        (Some(room), None) => Some(Topic::room(room)),
-        (None, Some(uid)) => Some(Topic::user(uid)),
-        _ => None,
-    }
-}
-
-/// A room, as `rooms` lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Room {
-    /// Its name.
-    pub room: String,
-    /// How many members it has.
-    pub members: u64,
-}
-
 /// Text or binary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -362,10 +348,13 @@ mod tests {
             (r#"{"cmd":"ping"}"#, Request::Ping {}),
             (r#"{"cmd":"status"}"#, Request::Status {}),
             (r#"{"cmd":"slow"}"#, Request::Slow {}),
-            (r#"{"cmd":"connections"}"#, Request::Connections { room: None, uid: None }),
+            (
+                r#"{"cmd":"connections"}"#,
+                Request::Connections { room: None, uid: None, here: false },
+            ),
             (
                 r#"{"cmd":"connections","room":"r"}"#,
-                Request::Connections { room: Some("r".to_owned()), uid: None },
+                Request::Connections { room: Some("r".to_owned()), uid: None, here: false },
             ),
             (
                 r#"{"cmd":"join","fd":123,"room":"r"}"#,

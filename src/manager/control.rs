@@ -1,9 +1,9 @@
 //! Serves the control socket: one task for each connection, each with its own deadlines, so a
 //! slow command never holds up another.
 
+mod connections;
 mod rooms_of;
 
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,25 +12,21 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::listing::connection;
+use super::Shared;
 use super::peers::{Access, Peers};
 use super::relay::message::{Address, Reply, Routed, Wide};
-use super::slow::{SLOW_MAX, slow};
-use super::{Shared, gathering};
 use crate::api::Verdict;
-use crate::api::rooms::{Change, Topic};
+use crate::api::rooms::Change;
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::ipc::control::{
-    Answer, BODY_BYTES_MAX, BodyKind, Connection, LINE_BYTES_MAX, NONE_UNDER_WAY, ReloadVerdict,
-    Request, line,
+    Answer, BODY_BYTES_MAX, BodyKind, LINE_BYTES_MAX, NONE_UNDER_WAY, ReloadVerdict, Request,
 };
 use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
-use crate::sys::clock::monotonic_ms;
 use crate::sys::point;
 
 /// Connections at once of those who may ask everything, and as many of the application: however
@@ -165,7 +161,7 @@ impl Client {
                 .and("version", env!("CARGO_PKG_VERSION")),
             Request::Status {} => Answer::with(&self.manager.borrow().status()),
             Request::Slow {} => self.slow().await?,
-            Request::Connections { room, uid } => self.connections(room, uid).await?,
+            Request::Connections { room, uid, here } => self.connections(room, uid, here).await?,
             Request::Nodes {} => self.nodes().await?,
             Request::Rooms { here } => self.rooms(here).await?,
             Request::Members { room, uid, here } => self.members(room, uid, here).await?,
@@ -222,48 +218,6 @@ impl Client {
         Answer::ok()
     }
 
-    async fn slow(&mut self) -> Result<Answer, Hangup> {
-        let (slow, silent) = slow(&self.manager, SLOW_MAX).await;
-        let lines: String = slow.iter().map(line).collect();
-        self.say(&lines).await?;
-        Ok(Answer::ok().and("count", slow.len()).and("silent_workers", silent))
-    }
-
-    async fn connections(
-        &mut self,
-        room: Option<String>,
-        uid: Option<String>,
-    ) -> Result<Answer, Hangup> {
-        // Registries know no users, so the workers are asked.
-        let users = gathering::users(&self.manager).await;
-        let topics: Vec<Topic> =
-            [room.as_deref().map(Topic::room), uid.as_deref().map(Topic::user)]
-                .into_iter()
-                .flatten()
-                .collect();
-        let mut among = None;
-        for topic in topics {
-            let members = gathering::members(&self.manager, topic, true).await;
-            let fds: HashSet<Fd> = members.into_iter().map(|member| member.fd).collect();
-            among = Some(among.map_or_else(|| fds.clone(), |among: HashSet<Fd>| &among & &fds));
-        }
-        let is_meant = |fd: Fd| among.as_ref().is_none_or(|among| among.contains(&fd));
-        let mut listing = self.manager.borrow().listing();
-        let mut count = 0u64;
-        while let Some(part) = listing.next_part() {
-            let now = monotonic_ms();
-            let mut lines = String::new();
-            for (id, entry) in part.iter().filter(|(_, entry)| is_meant(entry.fd)) {
-                let uid = users.get(&entry.fd).cloned();
-                lines += &line(&Connection { uid, ..connection(*id, entry, now) });
-                count += 1;
-            }
-            self.say(&lines).await?;
-            yield_now().await;
-        }
-        Ok(Answer::ok().and("count", count))
-    }
-
     /// Reads the body of a message; `Err` within holds the answer to a body that may not be.
     async fn message(
         &mut self,
@@ -307,11 +261,16 @@ impl Client {
         let except = except.map_or(0, Fd::as_u64);
         let mut manager = self.manager.borrow_mut();
         let wide = Wide::broadcast(None, opcode.into(), except);
-        let workers = match here {
-            true => manager.spread(wide, Body::Inline(&body)),
+        let (workers, local_only) = match here {
+            true => (manager.spread(wide, Body::Inline(&body)), false),
             false => manager.spread_everywhere(wide, Body::Inline(&body)),
         };
-        Ok(Answer::ok().and("workers", workers))
+        let verdict = match manager.cluster.is_some() && !here {
+            true if local_only => Some(Verdict::LocalOnly),
+            true => Some(Verdict::Relayed),
+            false => None,
+        };
+        Ok(Answer { verdict, ..Answer::ok().and("workers", workers) })
     }
 
     async fn close(&mut self, fd: Fd, code: u16, reason: &str) -> Answer {
@@ -330,8 +289,13 @@ impl Client {
                 Some(info) => Answer::with(&info),
                 None => Answer::verdict(fd, Verdict::Gone),
             },
-            Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
-            _ => Answer::verdict(fd, Verdict::Unknown),
+            Some(Reply::Verdict(verdict)) if verdict != Verdict::Unknown => {
+                Answer::verdict(fd, verdict)
+            }
+            _ => {
+                let error = Some(format!("nobody could tell in time of client {fd}"));
+                Answer { error, ..Answer::verdict(fd, Verdict::Unknown) }
+            }
         }
     }
 

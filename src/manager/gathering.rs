@@ -55,9 +55,9 @@ pub async fn wait(
     manager.borrow_mut().end_call(id)
 }
 
-/// The members of a topic.
-pub async fn members(manager: &Shared, topic: Topic, here: bool) -> Vec<Member> {
-    ask(manager, call(vec![topic], ALL, None), &[], here).await.members
+/// The members that all of some topics have.
+pub async fn members(manager: &Shared, topics: Vec<Topic>, here: bool) -> Gathered {
+    ask(manager, call(topics, ALL, None), &[], here).await
 }
 
 /// The users of connections, as far as the workers say at once.
@@ -70,13 +70,17 @@ pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
 
 /// The rooms with the smallest names above one, or from the first on, and how many members each
 /// has. A page that is not full is the last.
-pub async fn rooms(manager: &Shared, after: Option<&Topic>, here: bool) -> Vec<(Topic, u64)> {
+pub async fn rooms(
+    manager: &Shared,
+    after: Option<&Topic>,
+    here: bool,
+) -> (Tally, Vec<(Topic, u64)>) {
     let call =
         Call { topics: Vec::new(), except: 0, act: Act::Rooms { limit: ROOMS_PAGE as u32 } };
     let after = after.map_or("", Topic::as_str);
-    let rooms = ask(manager, call, after.as_bytes(), here).await.rooms;
+    let Gathered { tally, rooms, .. } = ask(manager, call, after.as_bytes(), here).await;
     // What is beyond the page some worker may not have told.
-    rooms.into_iter().take(ROOMS_PAGE).collect()
+    (tally, rooms.into_iter().take(ROOMS_PAGE).collect())
 }
 
 /// A call of a control command.

@@ -119,7 +119,7 @@ pub fn connection(id: WorkerId, entry: &Entry, now: u64) -> Connection {
     Connection {
         fd: entry.fd,
         worker: id.slot,
-        epoch: id.epoch,
+        epoch: Some(id.epoch),
         peer: peer(entry),
         connected_at: entry.connected_at,
         idle_ms: now.saturating_sub(entry.received_at),

@@ -61,7 +61,12 @@ impl Manager {
         spawn_local(async move {
             // Nobody closes it.
             let _turn = lists.acquire().await;
-            let (part, _) = slow(&me, limit).await;
+            let (part, silent) = slow(&me, limit).await;
+            if silent > 0 {
+                // The question has no word for a list of which a part is missing: by its deadline
+                // nobody knows.
+                return;
+            }
             let message = ManagerToWorker::ListAnswer { id, part, last: true };
             // Where it cannot be sent, the deadline of the question says that nobody knows.
             let _ = link.send(Lane::Data, &message, Body::Inline(&[]), Vec::new());

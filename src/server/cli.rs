@@ -81,7 +81,7 @@ enum Command {
     /// List the open connections.
     Connections {
         /// Only those that do not read, the one with the most bytes that wait first; at most 100.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["room", "uid"])]
         slow: bool,
         /// Of this room alone.
         #[arg(long, value_name = "ROOM")]
@@ -89,6 +89,9 @@ enum Command {
         /// Of this user alone.
         #[arg(long, value_name = "UID")]
         uid: Option<String>,
+        /// Only those of this node, as without a room and a user.
+        #[arg(long)]
+        here: bool,
     },
     /// List the nodes of the cluster, as this one knows them.
     Nodes,
@@ -321,7 +324,9 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
         Command::Upgrade => command::upgrade(dir, json),
         Command::Status => command::status(dir, json),
         Command::Connections { slow: true, .. } => command::slow(dir, json),
-        Command::Connections { room, uid, .. } => command::connections(dir, room, uid, json),
+        Command::Connections { room, uid, here, .. } => {
+            command::connections(dir, (room, uid), here, json)
+        }
         Command::Nodes => command::nodes(dir, json),
         Command::Rooms { here } => command::rooms(dir, here, json),
         Command::Members { room, here } => command::members(dir, &room, here, json),

@@ -671,7 +671,8 @@ class App
     private function refused(string $what, int $to, string $verdict): bool
     {
         if ($verdict !== 'gone') {
-            trigger_error("Wsd\\App::$what(): not sent to $to: $verdict", E_USER_WARNING);
+            $whom = $to === 0 ? 'refused' : "not sent to $to";
+            trigger_error("Wsd\\App::$what(): $whom: $verdict", E_USER_WARNING);
         }
         return false;
     }

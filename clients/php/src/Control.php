@@ -62,6 +62,9 @@ final class Control
     /** Makes a connection a user's. */
     public function bind(int $fd, string|int $uid): bool
     {
+        if ($uid === '') {
+            throw new \RuntimeException('wsd: a uid has at least one byte');
+        }
         return $this->done(['cmd' => 'bind', 'fd' => $fd, 'uid' => (string) $uid])['ok'];
     }
 
@@ -274,13 +277,20 @@ final class Control
         return $this->done(['cmd' => 'publish'] + $to + self::body($data, $opcode) + $but, $data);
     }
 
-    /** @return list<array<string, mixed>> */
+    /**
+     * A list of which some may be missing is an exception.
+     *
+     * @return list<array<string, mixed>>
+     */
     private function list(array $request): array
     {
         $items = [];
-        $this->done($request, '', function (array $item) use (&$items): void {
+        $answer = $this->ask($request, '', function (array $item) use (&$items): void {
             $items[] = $item;
         });
+        if (!$answer['ok']) {
+            throw new \RuntimeException('wsd: ' . ($answer['error'] ?? 'refused without a reason'));
+        }
         return $items;
     }
 

@@ -13,6 +13,9 @@ namespace Wsd;
  */
 trait Rooms
 {
+    /** Rooms of one publish. */
+    private const ROOMS_MAX = 128;
+
     /** Puts a client into a room, wherever the client is. $info is what presence shows of it there. */
     public function join(int $fd, string $room, mixed $info = null): bool
     {
@@ -41,7 +44,13 @@ trait Rooms
         return $this->publishTo(array_map(fn ($name) => "#$name", (array) $room), $data, $opcode, $except);
     }
 
-    /** @return array{queued: int, full: int, workers: int, answered: int, refused: int} what became of it */
+    /**
+     * As publish.
+     *
+     * @param string|list<string> $room
+     * @return array{queued: int, full: int, workers: int, answered: int, refused: int, verdict?: string}
+     *     what became of it; where nobody was asked, zeros with the verdict that says why
+     */
     public function publishConfirmed(
         string|array $room,
         string $data,
@@ -54,6 +63,9 @@ trait Rooms
     /** Makes a connection a user's. A connection has one user; a user may have many connections. */
     public function bind(int $fd, string|int $uid): bool
     {
+        if ($uid === '') {
+            return $this->refused('bind', $fd, 'a uid has at least one byte');
+        }
         return $this->change(Protocol::BIND, $fd, (string) $uid, 'bind');
     }
 
@@ -109,10 +121,11 @@ trait Rooms
         return $this->change(Protocol::SESSION, $fd, $json, 'setSession');
     }
 
-    /** Closes a connection at that time (Unix, in seconds); null: never. */
+    /** Closes a connection at that time (Unix, in seconds), at once where that is over; null: never. */
     public function expireAt(int $fd, int|float|null $time): bool
     {
-        return $this->change(Protocol::EXPIRE, $fd, pack('P', (int) (($time ?? 0) * 1000)), 'expireAt');
+        $at = $time === null ? 0 : max(1, (int) ($time * 1000));
+        return $this->change(Protocol::EXPIRE, $fd, pack('P', $at), 'expireAt');
     }
 
     private function change(int $kind, int $fd, string $payload, string $what): bool
@@ -128,6 +141,9 @@ trait Rooms
         if (strlen($data) > $this->most) {
             return $this->refused('publish', 0, 'too_big');
         }
+        if ($topics === [] || count($topics) > self::ROOMS_MAX) {
+            return $this->refused('publish', 0, 'name 1 to ' . self::ROOMS_MAX . ' rooms');
+        }
         $payload = self::topics($topics) . $data;
         $this->say(Protocol::frame(Protocol::PUBLISH, 0, $opcode, 0, $except, $payload));
         return true;
@@ -141,8 +157,9 @@ trait Rooms
         if (($answer['kind'] ?? 0) === Protocol::TALLY) {
             return json_decode($answer['payload'], true);
         }
-        $this->refused('publish', 0, Protocol::VERDICTS[$answer['code']] ?? 'unknown');
-        return ['queued' => 0, 'full' => 0, 'workers' => 0, 'answered' => 0, 'refused' => 0];
+        $verdict = Protocol::VERDICTS[$answer['code']] ?? 'unknown';
+        $this->refused('publish', 0, $verdict);
+        return ['queued' => 0, 'full' => 0, 'workers' => 0, 'answered' => 0, 'refused' => 0, 'verdict' => $verdict];
     }
 
     /** @param list<string> $topics */

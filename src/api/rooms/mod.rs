@@ -234,6 +234,31 @@ impl Tally {
         self.answered == self.workers && nodes
     }
 
+    /// For people: who has not answered, or was not asked; empty where the tally is whole.
+    pub(crate) fn missing(&self) -> String {
+        let mut missing = Vec::new();
+        if self.refused > 0 {
+            missing.push(format!("{} could not be asked", workers(self.refused)));
+        }
+        let silent = self.workers.saturating_sub(self.answered + self.refused);
+        if silent > 0 {
+            missing.push(format!("{silent} of {} did not answer", workers(self.workers)));
+        }
+        match (self.engine, self.nodes) {
+            (Some(EngineWord::Away), _) => {
+                missing.push("other nodes were not asked: the engine is away".to_owned());
+            }
+            (_, Some(Nodes { asked: None, .. })) => {
+                missing.push("nobody knows of other nodes".to_owned());
+            }
+            (_, Some(Nodes { asked: Some(asked), answered })) if answered < asked => {
+                missing.push(format!("{} of {asked} nodes did not answer", asked - answered));
+            }
+            _ => {}
+        }
+        missing.join(", ")
+    }
+
     /// The tally as a verdict: `Gone` if nobody was there.
     pub fn verdict(&self) -> Verdict {
         match self {
@@ -252,25 +277,15 @@ impl fmt::Display for Tally {
         if self.full > 0 {
             write!(f, ", refused by {} whose queue is full", self.full)?;
         }
-        if self.refused > 0 {
-            write!(f, ", {} workers could not be asked", self.refused)?;
+        match self.missing() {
+            nobody if nobody.is_empty() => Ok(()),
+            missing => write!(f, ", {missing}"),
         }
-        let silent = self.workers.saturating_sub(self.answered + self.refused);
-        if silent > 0 {
-            write!(f, ", {silent} of {} workers did not answer", self.workers)?;
-        }
-        match (self.engine, self.nodes) {
-            (Some(EngineWord::Away), _) => {
-                write!(f, ", other nodes were not asked: the engine is away")?
-            }
-            (_, Some(Nodes { asked: None, .. })) => write!(f, ", nobody knows of other nodes")?,
-            (_, Some(Nodes { asked: Some(asked), answered })) if answered < asked => {
-                write!(f, ", {} of {asked} nodes did not answer", asked - answered)?;
-            }
-            _ => {}
-        }
-        Ok(())
     }
+}
+
+fn workers(count: u32) -> String {
+    if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") }
 }
 
 /// A member of a room.
@@ -421,7 +436,7 @@ mod tests {
         assert_eq!(tally(3, 0, 2, 2, 0).to_string(), "queued for 3");
         assert_eq!(
             tally(3, 1, 4, 2, 1).to_string(),
-            "queued for 3, refused by 1 whose queue is full, 1 workers could not be asked, \
+            "queued for 3, refused by 1 whose queue is full, 1 worker could not be asked, \
              1 of 4 workers did not answer"
         );
         assert_eq!(tally(0, 0, 1, 1, 0).verdict(), Verdict::Gone);

@@ -19,7 +19,7 @@ use redis::{
     ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value, cmd,
 };
 
-use super::engine::{Asked, Description, Engine, Lease, Message, OWNER_BYTES, Session};
+use super::engine::{Asked, Claimed, Description, Engine, Lease, Message, OWNER_BYTES, Session};
 use super::inbox::Inbox;
 use crate::config::EngineAddress;
 use crate::error::{Error, Result};
@@ -146,11 +146,15 @@ impl Session for RedisSession {
         })
     }
 
-    fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Option<Vec<u8>>> {
+    fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Claimed> {
         Box::pin(async move {
             let claim = scripts::claim(lease, ttl);
-            let holder = claim.query_async(&mut self.connection).await;
-            holder.map_err(|error| told(&error))
+            let claimed = claim.query_async(&mut self.connection).await;
+            Ok(match claimed.map_err(|error| told(&error))? {
+                Value::BulkString(record) => Claimed::Held(record),
+                Value::Int(_) => Claimed::Kept,
+                _ => Claimed::Taken,
+            })
         })
     }
 

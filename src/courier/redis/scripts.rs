@@ -7,11 +7,12 @@ use redis::{Cmd, cmd};
 
 use crate::courier::engine::{Lease, OWNER_BYTES};
 
-/// Takes or keeps the lease, or answers the holder's record.
+/// Takes or keeps the lease, and says by a number that it was kept; or answers the holder's record.
 const CLAIM: &str = "local held = redis.call('GET', KEYS[1]) \
     if held and string.sub(held, 1, #ARGV[1]) ~= ARGV[1] \
     then return string.sub(held, #ARGV[1] + 1) end \
-    redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3]) return nil";
+    redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3]) \
+    if held then return 1 end return nil";
 
 /// Gives the lease back.
 const RELEASE: &str = "local held = redis.call('GET', KEYS[1]) \

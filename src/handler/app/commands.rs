@@ -126,17 +126,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
 pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     match packet.kind {
         Kind::Push => push(link, ctx, packet),
-        Kind::Disconnect => {
-            let reason = String::from_utf8_lossy(&packet.body);
-            let verdict = match Fd::try_from(packet.fd) {
-                Ok(fd) => ctx.close(fd, packet.code, &reason),
-                Err(_) => Verdict::Gone,
-            };
-            if packet.flags & VERDICT != 0 {
-                link.verdict(packet.id, verdict_code(verdict));
-            }
-            Ok(())
-        }
+        Kind::Disconnect => disconnect(link, ctx, &packet),
         Kind::Protect => {
             let fd = Fd::try_from(packet.fd);
             let verdict = fd.map_or(Verdict::Gone, |fd| ctx.protect(fd, packet.code != 0));
@@ -152,6 +142,30 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
             Ok(())
         }
     }
+}
+
+fn disconnect(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Broken> {
+    if !rooms::may_be_sent(packet) {
+        return Err(Broken::Value(packet.kind));
+    }
+    let (fd, reason) = (Fd::try_from(packet.fd), String::from_utf8_lossy(&packet.body));
+    match fd {
+        Ok(fd) if packet.flags & VERDICT != 0 => {
+            let closed = ctx.reactor().close_confirmed(fd, packet.code, &reason);
+            let (link, id, question) = (link.clone(), packet.id, link.question());
+            ctx.spawn(async move {
+                let _open = question;
+                link.verdict(id, verdict_code(closed.await));
+            });
+        }
+        // Nobody waits for the verdict.
+        Ok(fd) => _ = ctx.close(fd, packet.code, &reason),
+        Err(_) if packet.flags & VERDICT != 0 => {
+            link.verdict(packet.id, verdict_code(Verdict::Gone));
+        }
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 fn push(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {

@@ -10,6 +10,7 @@ use super::shared::Shared;
 use super::values::{INVALID_TEXT, message, verdict_code};
 use crate::api::rooms::{Act, Call, Change, PresenceEvent, Publish, TOPICS_MAX, Topic};
 use crate::api::{Context, Verdict};
+use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 
 /// Bytes of a name, whatever the configuration says: the worker has the limits.
@@ -164,7 +165,7 @@ fn take_topics(kind: Kind, body: &mut Bytes) -> Result<Vec<Topic>, Broken> {
         return Err(Broken::Payload(kind));
     }
     let count = body.get_u32_le() as usize;
-    if count > TOPICS_MAX {
+    if !(1..=TOPICS_MAX).contains(&count) {
         return Err(Broken::Value(kind));
     }
     (0..count).map(|_| topic(kind, &take_string(body).ok_or(Broken::Payload(kind))?)).collect()
@@ -182,9 +183,19 @@ pub fn members(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Br
     Ok(())
 }
 
+/// Whether a close may have the code and the reason of DISCONNECT, or of CLOSE_USER behind its uid.
+/// Who does not wait for a verdict has them mended.
+pub fn may_be_sent(packet: &Packet) -> bool {
+    let fits = packet.body.len() <= REASON_BYTES_MAX && code_may_be_sent(packet.code);
+    packet.flags & VERDICT == 0 || fits
+}
+
 /// CLOSE_USER.
 pub fn close_user(link: &Rc<Link>, ctx: &Context, mut packet: Packet) -> Result<(), Broken> {
     let uid = take_string(&mut packet.body).ok_or(Broken::Payload(packet.kind))?;
+    if !may_be_sent(&packet) {
+        return Err(Broken::Value(packet.kind));
+    }
     let topics = vec![Topic::user(&name(packet.kind, &uid)?)];
     let act = Act::Close { code: packet.code, operator: false };
     let reason = String::from_utf8_lossy(&packet.body);

@@ -147,7 +147,7 @@ mod tests {
         let mut control = Control::connect(dir.path(), Duration::from_secs(10)).unwrap();
         let mut seen = Vec::new();
         let answer = control
-            .ask_list(&Request::Connections { room: None, uid: None }, b"", |item| {
+            .ask_list(&Request::Connections { room: None, uid: None, here: false }, b"", |item| {
                 seen.push(item.to_owned());
                 Ok(())
             })

@@ -69,6 +69,10 @@ pub struct ClusterReport {
     pub node: u8,
     /// Nodes that are there, this one among them.
     pub nodes: u64,
+    /// Other nodes that have said nothing yet since the engine was back. Until they have, or a
+    /// lease is over, nobody knows how many nodes a question reaches.
+    #[serde(default)]
+    pub unheard: u64,
     /// Since when the engine is away, in milliseconds since 1970; `None`: it is there.
     pub away_since: Option<u64>,
     /// Why it is away.
@@ -317,8 +321,9 @@ pub struct Connection {
     pub fd: Fd,
     /// The slot of the worker that serves it.
     pub worker: Slot,
-    /// The epoch of that worker.
-    pub epoch: u32,
+    /// The epoch of that worker; left out where the worker is another node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
     /// The other end of the TCP connection as `address:port`, or `unix:`.
     pub peer: String,
     /// When it was opened, milliseconds since 1970.
@@ -328,4 +333,13 @@ pub struct Connection {
     /// The user that it is bound to.
     #[serde(default)]
     pub uid: Option<String>,
+}
+
+/// A room, as `rooms` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Its name.
+    pub room: String,
+    /// How many members it has.
+    pub members: u64,
 }

@@ -15,7 +15,7 @@ mod told;
 mod topics;
 mod wide;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -54,6 +54,9 @@ pub struct Cluster {
     nodes: Vec<NodeRecord>,
     /// Whether a node that is not among these is dead.
     certain: bool,
+    /// Nodes that have said nothing yet since the engine came back: whether they have subscribed
+    /// again nobody knows, so the engine's count of who was asked is not the truth.
+    unheard: HashSet<u8>,
     /// What the courier has counted, as far as this manager has added that to its own counters;
     /// `None`: a manager before this one has.
     counts: Option<CourierCounts>,
@@ -97,6 +100,7 @@ impl Cluster {
             engine: EngineState::Away { since: unix_ms(), why },
             nodes: Vec::new(),
             certain: false,
+            unheard: HashSet::new(),
             counts: (epoch == 1).then(CourierCounts::default),
             answers: part::Answers::default(),
             topics: Topics::default(),
@@ -182,6 +186,11 @@ impl Manager {
 
     /// The courier is gone: what waits for it is answered.
     fn lose_courier(&mut self, why: &str) {
+        // What the courier had may have gone, so this is answered before the engine is away.
+        let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
+        for asked in asked.into_iter().flatten() {
+            self.answer_unsent(asked.1);
+        }
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.link.take().is_none() {
             return;
@@ -195,10 +204,6 @@ impl Manager {
         self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
         self.note_topics(u64::MAX);
         self.lose_presence();
-        let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
-        for asked in asked.into_iter().flatten() {
-            self.answer_unsent(asked.1);
-        }
     }
 
     /// Packets of the courier; then what they are to bring about goes on its way.
@@ -245,6 +250,10 @@ impl Manager {
     }
 
     fn on_node_message(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
+        // A node publishes nothing before it has subscribed to everything.
+        if let Some(cluster) = &mut self.cluster {
+            cluster.unheard.remove(&from.node);
+        }
         match message {
             message @ (NodeMessage::Push { .. }
             | NodeMessage::Close { .. }

@@ -16,6 +16,9 @@ impl Manager {
             CourierToManager::Nodes { nodes, certain } => {
                 self.row.set(Counter::ClusterNodes, nodes.len() as u64);
                 (cluster.nodes, cluster.certain) = (nodes, certain);
+                if certain {
+                    cluster.unheard.clear();
+                }
                 self.forget_dead_nodes();
             }
             CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
@@ -34,11 +37,17 @@ impl Manager {
         let was_up = cluster.is_up();
         cluster.engine = state;
         let is_up = cluster.is_up();
+        if is_up && !was_up {
+            let (node, nodes) = (cluster.node, &cluster.nodes);
+            let others = nodes.iter().map(|it| it.node).filter(|it| *it != node);
+            cluster.unheard = others.collect();
+        }
         self.row.set(Counter::ClusterAway, u64::from(!is_up));
         if was_up != is_up || cluster.link.is_none() {
             self.tell_engine();
         }
         if is_up && !was_up {
+            // Every node answers that, or says as much by itself when it comes back.
             self.resync_presence();
         }
     }
@@ -69,6 +78,7 @@ impl Manager {
         let (origin, caller, what) = (asked.origin, asked.id, asked.what);
         match (what, nodes) {
             (What::Call, nodes) => {
+                let nodes = nodes.filter(|_| cluster.unheard.is_empty());
                 if nodes.is_none_or(|nodes| nodes == 0) {
                     cluster.asked.remove(&id);
                 }
@@ -94,6 +104,11 @@ impl Manager {
         }
     }
 
+    /// Which node of a cluster this is.
+    pub(in crate::manager) fn node(&self) -> Option<u8> {
+        self.cluster.as_ref().map(|cluster| cluster.node)
+    }
+
     /// What `status` says of the cluster.
     pub(in crate::manager) fn cluster_report(&self) -> Option<ClusterReport> {
         let cluster = self.cluster.as_ref()?;
@@ -106,6 +121,7 @@ impl Manager {
         Some(ClusterReport {
             node: cluster.node,
             nodes: cluster.nodes.len() as u64,
+            unheard: cluster.unheard.len() as u64,
             away_since,
             why,
             topics: cluster.topics.len(),
@@ -116,6 +132,15 @@ impl Manager {
             garbled: total(Counter::ClusterGarbled),
             gaps: total(Counter::ClusterGaps),
             connects: total(Counter::ClusterConnects),
+        })
+    }
+
+    /// Why the engine is away, where it is.
+    pub(in crate::manager) fn engine_away(&self) -> Option<String> {
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_up())?;
+        Some(match &cluster.engine {
+            EngineState::Away { why, .. } => why.clone(),
+            EngineState::Ok => "there is no courier".to_owned(),
         })
     }
 

@@ -27,29 +27,33 @@ const PART: usize = 64;
 
 impl Manager {
     /// Brings a message to the clients of other workers and of other nodes. Answers with how many
-    /// slots of this node that is.
-    pub fn spread_everywhere(&mut self, wide: Wide, body: Body<'_>) -> usize {
+    /// slots of this node that is, and whether other nodes are left out.
+    pub fn spread_everywhere(&mut self, wide: Wide, body: Body<'_>) -> (usize, bool) {
         if self.cluster.is_none() || matches!(wide.reach, Reach::Only(_)) {
-            return self.spread(wide, body);
+            return (self.spread(wide, body), false);
         }
         match body {
             Body::Inline(bytes) => {
-                self.spread_abroad(&wide, bytes);
-                self.spread(wide, Body::Inline(bytes))
+                let is_abroad = self.spread_abroad(&wide, bytes);
+                (self.spread(wide, Body::Inline(bytes)), !is_abroad)
             }
             Body::Beside(memfd, len) => {
-                match read(&memfd, len) {
+                let is_abroad = match read(&memfd, len) {
                     Ok(bytes) => self.spread_abroad(&wide, &bytes),
-                    Err(error) => tracing::error!(%error, "other nodes miss a message"),
-                }
-                self.spread(wide, Body::Beside(memfd, len))
+                    Err(error) => {
+                        tracing::error!(%error, "other nodes miss a message");
+                        false
+                    }
+                };
+                (self.spread(wide, Body::Beside(memfd, len)), !is_abroad)
             }
         }
     }
 
-    /// Brings it to every other node that may have members, each once.
-    fn spread_abroad(&mut self, wide: &Wide, body: &[u8]) {
-        let Some(cluster) = &mut self.cluster else { return };
+    /// Brings it to every other node that may have members, each once; false where that could not
+    /// be.
+    fn spread_abroad(&mut self, wide: &Wide, body: &[u8]) -> bool {
+        let Some(cluster) = &mut self.cluster else { return false };
         let (to, asker, message) = match &wide.message {
             ManagerToWorker::Broadcast { opcode, except } => {
                 (To::All, None, NodeMessage::Broadcast { opcode: *opcode, except: *except })
@@ -62,7 +66,7 @@ impl Manager {
                 };
                 (to, Some((*origin, *id)), NodeMessage::Call { id: 0, call: call.clone() })
             }
-            _ => return,
+            _ => return false,
         };
         let asker = asker.filter(|(_, id)| *id != 0);
         let fits = body.len() <= BODY_BYTES_MAX;
@@ -75,13 +79,14 @@ impl Manager {
             other => other,
         };
         if cluster.is_up() && fits && cluster.send(to, asked, &message, body) {
-            return;
+            return true;
         }
         cluster.asked.remove(&asked);
         self.row.add(Counter::LaneFull, 1);
         if let Some((origin, id)) = asker {
             self.tell_nodes_asked(origin, id, None);
         }
+        false
     }
 
     /// Tells whoever waits for a tally how many nodes were asked besides this one; `None`: nobody

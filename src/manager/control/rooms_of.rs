@@ -4,9 +4,9 @@ use super::{Client, Hangup, check_close};
 use crate::api::Verdict;
 use crate::api::rooms::{Act, Call, Change, TOPICS_MAX, Tally, Topic};
 use crate::fd::Fd;
-use crate::ipc::control::{Answer, BodyKind, Room, Rooms, line, topic};
+use crate::ipc::control::{Answer, BodyKind, Room, Rooms, line};
 use crate::ipc::messages::Origin;
-use crate::manager::gathering;
+use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::message::Routed;
 
 /// Why a request that names no room and no user, or both, is refused.
@@ -19,22 +19,34 @@ impl Client {
     pub(super) async fn nodes(&mut self) -> Result<Answer, Hangup> {
         let reports = self.manager.borrow().node_reports();
         match reports {
-            Some(reports) => self.list(&reports).await,
+            Some(reports) => {
+                self.lines(&reports).await?;
+                let mut answer = listed(reports.len(), None);
+                let away = self.manager.borrow().engine_away();
+                if let Some(why) = away {
+                    answer.ok = false;
+                    answer.verdict = Some(Verdict::Unknown);
+                    answer.error =
+                        Some(format!("the engine is away ({why}): this is what was known before"));
+                }
+                Ok(answer)
+            }
             None => Ok(Answer::failed("this server is in no cluster: cluster.engine is empty")),
         }
     }
 
     pub(super) async fn rooms(&mut self, here: bool) -> Result<Answer, Hangup> {
-        let (mut after, mut count) = (None, 0);
+        let (mut after, mut count, mut short) = (None, 0, None);
         loop {
-            let page = gathering::rooms(&self.manager, after.as_ref(), here).await;
+            let (tally, page) = gathering::rooms(&self.manager, after.as_ref(), here).await;
+            short = short.or(Some(tally).filter(|tally| !tally.is_whole()));
             let rooms = page
                 .iter()
                 .map(|(room, members)| Room { room: room.name().to_owned(), members: *members });
             self.lines(&rooms.collect::<Vec<_>>()).await?;
             count += page.len();
             if page.len() < gathering::ROOMS_PAGE {
-                return Ok(Answer::ok().and("count", count));
+                return Ok(listed(count, short.as_ref()));
             }
             after = page.into_iter().next_back().map(|(room, _)| room);
         }
@@ -49,13 +61,10 @@ impl Client {
         let Some(topic) = topic(room.as_deref(), uid.as_deref()) else {
             return Ok(Answer::failed(ONE_OF_TWO));
         };
-        let members = gathering::members(&self.manager, topic, here).await;
-        self.list(&members).await
-    }
-
-    async fn list(&mut self, items: &[impl serde::Serialize]) -> Result<Answer, Hangup> {
-        self.lines(items).await?;
-        Ok(Answer::ok().and("count", items.len()))
+        let Gathered { tally, members, .. } =
+            gathering::members(&self.manager, vec![topic], here).await;
+        self.lines(&members).await?;
+        Ok(listed(members.len(), Some(&tally)))
     }
 
     async fn lines(&mut self, items: &[impl serde::Serialize]) -> Result<(), Hangup> {
@@ -125,10 +134,35 @@ impl Client {
     }
 }
 
+/// The room or the user that a request names: exactly one.
+fn topic(room: Option<&str>, uid: Option<&str>) -> Option<Topic> {
+    match (room, uid) {
+        (Some(room), None) => Some(Topic::room(room)),
+        (None, Some(uid)) => Some(Topic::user(uid)),
+        _ => None,
+    }
+}
+
+/// The end of a list. Where some of those who were asked have not answered, the list is what is
+/// known, and is not told as the whole.
+pub fn listed(count: usize, tally: Option<&Tally>) -> Answer {
+    let mut answer = Answer::ok().and("count", count);
+    if let Some(tally) = tally.filter(|tally| !tally.is_whole()) {
+        answer.ok = false;
+        answer.verdict = Some(Verdict::Unknown);
+        answer.error = Some(format!("the list may lack some: {}", tally.missing()));
+    }
+    answer
+}
+
 /// The tally of all workers. A room without members is no error; a user without a connection is
 /// gone, as a client would be.
 fn tally(tally: &Tally, call: &Call) -> Answer {
-    let verdict = tally.verdict();
+    // What only some have been asked for, or have answered, is not told as done.
+    let verdict = match tally.verdict() {
+        Verdict::Queued if !tally.is_whole() => Verdict::Unknown,
+        verdict => verdict,
+    };
     let mut answer = Answer::with(tally);
     answer.verdict = Some(verdict);
     let user = call.topics.iter().find(|topic| topic.is_user());

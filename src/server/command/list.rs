@@ -6,7 +6,7 @@ use std::path::Path;
 use super::push::conclude;
 use super::style::{Style, Table, Tone, bytes, duration, safe, safe_json};
 use super::{ExitStatus, ask_again, complain, connect, verdict};
-use crate::api::Info;
+use crate::api::{Info, Verdict};
 use crate::fd::Fd;
 use crate::ipc::control::{Connection, Control, ControlError, Request};
 use crate::sys::clock::unix_ms;
@@ -15,11 +15,11 @@ use crate::sys::clock::unix_ms;
 /// written when it comes, so a list of any length takes no memory here.
 pub(crate) fn connections(
     runtime_dir: &Path,
-    room: Option<String>,
-    uid: Option<String>,
+    (room, uid): (Option<String>, Option<String>),
+    here: bool,
     json: bool,
 ) -> ExitStatus {
-    let request = Request::Connections { room, uid };
+    let request = Request::Connections { room, uid, here };
     list(runtime_dir, |control, out| match json {
         true => as_json(control, &request, out),
         false => as_table(control, &request, out),
@@ -128,14 +128,15 @@ fn as_table(
             writeln!(out, "{}", style.text(Tone::Faint, &heading))?;
         }
         let since = duration(now.saturating_sub(connection.connected_at));
-        let worker = format!("{}.{}", connection.worker, connection.epoch);
+        let epoch = connection.epoch.map_or(String::new(), |epoch| format!(".{epoch}"));
+        let worker = format!("{}{epoch}", connection.worker);
         let fd = connection.fd.to_string();
         let idle = duration(connection.idle_ms);
         let uid = connection.uid.as_deref().map_or(String::new(), safe);
         let line = row(&fd, &worker, &since, &idle, &safe(&connection.peer), &uid);
         writeln!(out, "{}", line.trim_end())
     })?;
-    if answer.ok {
+    if answer.ok || answer.verdict == Some(Verdict::Unknown) {
         let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
         let s = if count == 1 { "" } else { "s" };
         let total = format!("{} connection{s}", super::style::number(count));

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::{ExitStatus, complain, connect, print, print_json, verdict};
+use crate::api::Verdict;
 use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, ControlError, Request};
 
@@ -75,7 +76,12 @@ pub(crate) fn broadcast(
     told(runtime_dir, &request, body, json, |answer| {
         let workers = answer.more.get("workers").and_then(|n| n.as_u64()).unwrap_or_default();
         let s = if workers == 1 { "" } else { "s" };
-        format!("sent to the clients of {workers} worker{s}\n")
+        let where_else = match answer.verdict {
+            Some(Verdict::LocalOnly) => " of this node alone: the engine is away",
+            Some(_) => " of this node, and to the other nodes",
+            None => "",
+        };
+        format!("sent to the clients of {workers} worker{s}{where_else}\n")
     })
 }
 

@@ -69,7 +69,8 @@ pub(super) fn list<T: DeserializeOwned>(
         let _ = print(&array);
         return verdict(&answer);
     }
-    if answer.ok {
+    // What is known is shown, also where that is not all.
+    if answer.ok || answer.verdict == Some(Verdict::Unknown) {
         let items = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let style = Style::for_stdout();
         let s = if lines.len() == 1 { "" } else { "s" };

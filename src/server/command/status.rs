@@ -142,7 +142,8 @@ fn cluster_line(cluster: &ClusterReport, style: Style) -> String {
         line = format!("node {}  {}", cluster.node, style.text(Tone::Odd, &what));
     }
     if cluster.gaps > 0 {
-        let gaps = format!("{} gaps", number(cluster.gaps));
+        let s = if cluster.gaps == 1 { "" } else { "s" };
+        let gaps = format!("{} gap{s}", number(cluster.gaps));
         line = format!("{line}  {}", style.text(Tone::Odd, &gaps));
     }
     line

@@ -20,7 +20,13 @@ impl Clients {
         slow.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         slow.truncate(limit.min(SLOW_MAX));
         let now_ms = self.now_ms.get();
-        let infos = slow.iter().filter_map(|(_, key)| table.get(*key)?.info(self.slot(), now_ms));
+        let infos = slow.iter().filter_map(|(_, key)| {
+            let connection = table.get(*key)?;
+            let mut info = connection.info(self.slot(), now_ms)?;
+            // Rooms and session are too much for one packet: `info` tells them.
+            info.uid = self.belongings_of(connection).uid;
+            Some(info)
+        });
         let part = infos.map(shortened).collect();
         drop(table);
         self.say(&WorkerToManager::SlowAnswer { id, part });

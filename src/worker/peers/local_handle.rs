@@ -100,6 +100,13 @@ impl Reactor for LocalHandle {
         })
     }
 
+    fn close_confirmed(&self, fd: Fd, code: u16, reason: &str) -> LocalFuture<Verdict> {
+        self.with(ready(Verdict::Gone), |worker| {
+            let (worker, reason) = (Rc::clone(worker), reason.to_owned());
+            Box::pin(async move { worker.close_told(fd, code, &reason).await })
+        })
+    }
+
     fn protect(&self, fd: Fd, on: bool) -> Verdict {
         self.with(Verdict::Gone, |worker| match worker.route(fd) {
             Route::Here(key) => worker.protect_here(key, on),

@@ -7,6 +7,7 @@
 //! - [`presence`]: who is present, wherever the connection is.
 //! - [`failover`]: Sentinels bring another engine to the place of the first.
 //! - [`balanced`]: behind a balancer.
+//! - [`truth`]: what is told while something is away, and of all nodes.
 //! - [`trust`]: passwords, rights, and what a check says.
 
 mod balanced;
@@ -15,6 +16,7 @@ mod members;
 mod outages;
 mod presence;
 mod trust;
+mod truth;
 
 use crate::harness::*;
 
@@ -42,7 +44,8 @@ pub async fn nodes(engine: &Engine, count: u8) -> Vec<Server> {
 pub async fn sees(server: &Server, count: u8) {
     until("the nodes to see each other", async || {
         let cluster = &server.status().await["cluster"];
-        (cluster["nodes"] == count && cluster["away_since"].is_null()).then_some(())
+        let heard = cluster["away_since"].is_null() && cluster["unheard"] == 0;
+        (cluster["nodes"] == count && heard).then_some(())
     })
     .await;
 }

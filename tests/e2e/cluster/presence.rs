@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use super::{is_alone, node, sees};
 use crate::harness::*;
 
-const ROOM: &str = "presence-a";
+pub(super) const ROOM: &str = "presence-a";
 
-async fn start(engine: &Engine, count: u8) -> Vec<Server> {
+pub(super) async fn start(engine: &Engine, count: u8) -> Vec<Server> {
     let mut servers = Vec::new();
     for number in 0..count {
         let setup = node(engine, number).set("rooms_presence", r#"["presence-"]"#);
@@ -21,7 +21,7 @@ async fn start(engine: &Engine, count: u8) -> Vec<Server> {
 }
 
 /// Binds a client of a node to a user and puts it into the room; the list that it begins with.
-async fn enter(server: &Server, uid: &str) -> (Client, String) {
+pub(super) async fn enter(server: &Server, uid: &str) -> (Client, String) {
     let mut client = server.client().await;
     assert_eq!(client.ask(format!("bind me {uid}")).await, "bind queued");
     client.send(format!("join-confirmed me {ROOM}")).await;
@@ -35,7 +35,7 @@ async fn enter(server: &Server, uid: &str) -> (Client, String) {
 }
 
 /// The events that a client has heard until a word of its own.
-async fn events(client: &mut Client) -> Vec<String> {
+pub(super) async fn events(client: &mut Client) -> Vec<String> {
     client.send("echo now").await;
     let mut heard = Vec::new();
     loop {
@@ -47,13 +47,13 @@ async fn events(client: &mut Client) -> Vec<String> {
 }
 
 /// Waits until a client is told this, and fails where it is told anything else.
-async fn hears(client: &mut Client, event: &str) {
+pub(super) async fn hears(client: &mut Client, event: &str) {
     assert_eq!(client.receive().await, event);
     assert!(events(client).await.is_empty(), "{event} and nothing else");
 }
 
 /// Waits until everybody of a list is present for a client, with these counts.
-async fn counts(client: &mut Client, wanted: &[(&str, u32)]) {
+pub(super) async fn counts(client: &mut Client, wanted: &[(&str, u32)]) {
     until("the list", async || {
         let list = client.ask(format!("presence {ROOM}")).await;
         let has = |(uid, count): &(&str, u32)| {

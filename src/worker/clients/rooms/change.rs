@@ -19,12 +19,12 @@ impl Clients {
                 let info = info.as_ref().map_or(0, String::len);
                 room.len() > config.room_name_max || info as u64 > config.session_max
             }
-            Change::Leave { room } => room.len() > config.room_name_max,
             Change::Bind { uid } => uid.is_empty() || uid.len() > config.uid_max,
             Change::Session(json) => {
                 json.as_ref().is_some_and(|json| json.len() as u64 > config.session_max)
             }
-            Change::Unbind | Change::ExpireAt(_) => false,
+            // Who is in a room whose name is too long by now may leave.
+            Change::Leave { .. } | Change::Unbind | Change::ExpireAt(_) => false,
         }
     }
 

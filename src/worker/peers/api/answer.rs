@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::api::rooms::Tally;
+use crate::api::rooms::{EngineWord, Tally};
 use crate::api::{HttpResponse, Verdict};
 use crate::config::Scope;
 
@@ -122,13 +122,19 @@ pub(super) fn told(verdict: Verdict) -> HttpResponse {
 /// queued for anybody, this may be asked again; where some have it and of others nobody knows, or
 /// they could not be asked, this may not.
 pub(super) fn tallied(tally: &Tally, of_user: bool) -> HttpResponse {
-    let is_known = tally.answered + tally.refused >= tally.workers;
+    // What the engine did not take no other node has.
+    let is_away = tally.engine == Some(EngineWord::Away);
+    let is_known =
+        tally.answered + tally.refused >= tally.workers && (is_away || tally.nodes.is_none());
     match tally {
         Tally { queued: 0, full: 0, .. } if tally.is_whole() && of_user => {
             error(410, "gone", "the user has no connection now")
         }
         tally if tally.is_whole() && (tally.queued > 0 || tally.full == 0) => {
             reply(200, &json!(tally))
+        }
+        Tally { queued: 0, full: 0, refused: 0, .. } if is_known && is_away => {
+            fault(Fault::Unavailable("the engine is away; nothing was done"))
         }
         Tally { queued: 0, .. } if is_known => fault(Fault::Verdict(Verdict::Full)),
         tally => {
@@ -174,5 +180,23 @@ mod tests {
         // Of some nobody knows.
         assert_eq!(status(0, 0, (2, 1, 0)), [409, 409]);
         assert_eq!(status(5, 0, (3, 2, 0)), [409, 409]);
+    }
+
+    #[test]
+    fn what_other_nodes_may_have_is_not_asked_for_again() {
+        let status = |queued, engine, nodes: (Option<u32>, u32)| {
+            let nodes = json!({ "asked": nodes.0, "answered": nodes.1 });
+            let tally = json!({
+                "queued": queued, "full": 0, "workers": 1, "answered": 1, "refused": 0,
+                "engine": engine, "nodes": nodes,
+            });
+            let tally: Tally = serde_json::from_value(tally).unwrap();
+            [false, true].map(|of_user| tallied(&tally, of_user).status().as_u16())
+        };
+        assert_eq!(status(0, "away", (None, 0)), [503, 503], "nobody has it");
+        assert_eq!(status(1, "away", (None, 0)), [409, 409]);
+        assert_eq!(status(0, "ok", (None, 0)), [409, 409]);
+        assert_eq!(status(0, "ok", (Some(2), 1)), [409, 409]);
+        assert_eq!(status(0, "ok", (Some(2), 2)), [200, 410]);
     }
 }

@@ -60,7 +60,12 @@ impl Peers {
     }
 
     /// Closes a connection, of a WebSocket or of plain HTTP.
-    pub(super) async fn close_told(self: &Rc<Self>, fd: Fd, code: u16, reason: &str) -> Verdict {
+    pub(in crate::worker) async fn close_told(
+        self: &Rc<Self>,
+        fd: Fd,
+        code: u16,
+        reason: &str,
+    ) -> Verdict {
         match self.route(fd) {
             Route::Here(key) => self.close_here(key, code, reason, Cause::HandlerClosed),
             Route::Gone if self.http.close(fd) => Verdict::Queued,
@@ -97,7 +102,7 @@ impl Peers {
     }
 
     /// Pushes to every client. Where the lane to the manager is full, only the clients of this
-    /// worker were reached.
+    /// worker were reached, and while the engine of a cluster is away, only those of this node.
     pub(in crate::worker) fn broadcast_all(
         self: &Rc<Self>,
         message: Message<'_>,
@@ -112,6 +117,9 @@ impl Peers {
         self.defer_broadcast(opcode, &data, except);
         let except = except.map_or(0, Fd::as_u64);
         self.pause_direct();
-        self.relay(&WorkerToManager::Broadcast { opcode, except }, &data)
+        match self.relay(&WorkerToManager::Broadcast { opcode, except }, &data) {
+            Verdict::Relayed if self.engine_away.get() => Verdict::LocalOnly,
+            verdict => verdict,
+        }
     }
 }

@@ -86,14 +86,17 @@ async fn slow(worker: &Rc<Peers>, query: &Query) -> Result<HttpResponse, Fault> 
     if query.text("after").is_some() {
         return Err(Fault::bad("slow has no pages: leave after out"));
     }
-    let limit = query.get("limit", "a number from 1 to 100")?.unwrap_or(PAGE).min(PAGE);
+    let limit = query.get("limit", "a number from 1 to 100")?.unwrap_or(PAGE);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Fault::bad("limit is a number from 1 to 100"));
+    }
     let question = worker.ask_list();
     let ask = WorkerToManager::ListSlow { id: question.id, limit };
     if !worker.relay(&ask, &[]).is_ok() {
         return Err(Fault::Unavailable("the lane to the manager is full"));
     }
     let Some(mut slow) = question.answer().await else {
-        return Err(Fault::Unavailable("the manager did not answer in time"));
+        return Err(Fault::Unavailable("not every worker answered in time"));
     };
     slow.sort_by_key(|info| std::cmp::Reverse(info.queued_bytes));
     Ok(reply(200, &json!({ "connections": slow, "next": null })))

@@ -154,6 +154,8 @@ fn broadcast(worker: &Rc<Peers>, parts: &Parts, body: Bytes) -> Result<HttpRespo
     match worker.broadcast_all(message(parts, body)?, except) {
         // The clients of this worker had it: whoever repeats this would tell them twice.
         Verdict::Full => Err(Fault::Verdict(Verdict::Unknown)),
+        // The clients of this node have it, so this is done as far as it can be.
+        Verdict::LocalOnly => Ok(reply(200, &json!({ "verdict": Verdict::LocalOnly }))),
         verdict => Ok(told(verdict)),
     }
 }

@@ -12,7 +12,7 @@ use super::paging::Paging;
 use super::query::Query;
 use super::route::Route;
 use crate::api::HttpResponse;
-use crate::api::rooms::{Act, Call, Member, Publish, TOPICS_MAX, Tally, Topic};
+use crate::api::rooms::{Act, Call, EngineWord, Member, Publish, TOPICS_MAX, Tally, Topic};
 use crate::fd::Fd;
 use crate::worker::peers::Peers;
 
@@ -131,7 +131,13 @@ fn whole(tally: &Tally) -> Result<(), Fault> {
     match tally.is_whole() {
         true => Ok(()),
         // To ask again does no harm.
-        false => Err(Fault::Unavailable("a worker did not answer in time")),
+        false if tally.engine == Some(EngineWord::Away) => {
+            Err(Fault::Unavailable("the engine is away: other nodes were not asked"))
+        }
+        false if tally.answered < tally.workers => {
+            Err(Fault::Unavailable("a worker did not answer in time"))
+        }
+        false => Err(Fault::Unavailable("another node did not answer in time")),
     }
 }
 

@@ -1,0 +1,158 @@
+//! What a cluster says is true: of users behind a freeze, of tallies and lists while a part of the
+//! cluster is away, and of connections on all nodes.
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::presence::{counts, enter, events, hears, start};
+use super::{is_alone, node, nodes, sees};
+use crate::harness::*;
+
+/// Sends a signal to every process of a server that lives.
+fn signal_all(server: &Server, what: Signal) {
+    for process in server.processes() {
+        // Some may have ended meanwhile.
+        let _ = signal::kill(Pid::from_raw(process.pid), what);
+    }
+}
+
+#[tokio::test]
+async fn who_is_on_a_node_that_was_frozen_beyond_its_lease_is_there_again_for_all() {
+    let engine = Engine::start().await;
+    let nodes = start(&engine, 2).await;
+    let (mut ann, _) = enter(&nodes[0], "ann").await;
+    let (mut bob, _) = enter(&nodes[1], "bob").await;
+    for client in [&mut ann, &mut bob] {
+        counts(client, &[("ann", 1), ("bob", 1)]).await;
+        events(client).await;
+    }
+    signal_all(&nodes[1], Signal::SIGSTOP);
+    hears(&mut ann, "removed bob").await;
+    signal_all(&nodes[1], Signal::SIGCONT);
+    hears(&mut ann, "added bob").await;
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    counts(&mut bob, &[("ann", 1), ("bob", 1)]).await;
+    assert!(events(&mut bob).await.is_empty(), "ann was there all the time");
+}
+
+/// What a publish by the command line says, and its status.
+async fn published(server: &Server, room: &str) -> (Option<i32>, Value) {
+    let ran = server.wsd(["publish", room, "x", "--json"]).await;
+    (ran.code, serde_json::from_str(&ran.stdout).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn behind_an_outage_no_list_and_no_tally_is_whole_before_all_nodes_are_back() {
+    let mut engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..2 {
+        let setup = node(&engine, number).set("cluster.lease_ttl", "\"60s\"");
+        nodes.push(setup.start().await);
+    }
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    let mut there = nodes[1].client().await;
+    assert_eq!(there.ask("join-confirmed me lobby").await, "join-confirmed []");
+    let courier = nodes[1].courier();
+    kill(courier, Signal::SIGSTOP);
+    engine.kill();
+    is_alone(&nodes[0]).await;
+    engine.start_again().await;
+    until("the engine", async || {
+        nodes[0].status().await["cluster"]["away_since"].is_null().then_some(())
+    })
+    .await;
+    let (code, told) = published(&nodes[0], "lobby").await;
+    assert_eq!((code, &told["engine"]), (Some(6), &Value::from("ok")), "{told}");
+    assert!(told["nodes"]["asked"].is_null(), "{told}");
+    let members = nodes[0].wsd(["members", "lobby"]).await;
+    assert!(members.code == Some(6), "{members:?}");
+    assert!(members.stderr.contains("nobody knows of other nodes"), "{members:?}");
+    // The master may have replaced the courier meanwhile.
+    let _ = signal::kill(Pid::from_raw(courier), Signal::SIGCONT);
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    let (code, told) = published(&nodes[0], "lobby").await;
+    assert_eq!((code, &told["queued"]), (Some(0), &Value::from(1)), "{told}");
+    assert_eq!(there.receive().await, "x");
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_every_command_and_the_api_say_that_it_is() {
+    let mut engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..2 {
+        let setup = node(&engine, number);
+        let socket = format!("unix:{}", setup.path().join("api.sock").display());
+        nodes.push(setup.set("api.listen", format!("[{socket:?}]")).start().await);
+    }
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    let mut here = nodes[0].client().await;
+    assert_eq!(here.ask("join-confirmed me lobby").await, "join-confirmed []");
+    let sent = nodes[0].wsd(["broadcast", "all"]).await.ok();
+    assert!(sent.contains("and to the other nodes"), "{sent}");
+    assert_eq!(here.receive().await, "all");
+    engine.kill();
+    for server in &nodes {
+        is_alone(server).await;
+    }
+    let sent = nodes[0].wsd(["broadcast", "all"]).await.ok();
+    assert!(sent.contains("of this node alone: the engine is away"), "{sent}");
+    assert_eq!(here.receive().await, "all");
+    let (code, told) = published(&nodes[0], "lobby").await;
+    assert_eq!((code, &told["queued"]), (Some(6), &Value::from(1)), "{told}");
+    assert_eq!(here.receive().await, "x");
+    for list in
+        [&["members", "lobby"][..], &["rooms"], &["nodes"], &["connections", "--room", "lobby"]]
+    {
+        let ran = nodes[0].wsd(list).await;
+        let is_told = ran.stderr.contains("the engine is away") && !ran.stdout.is_empty();
+        assert!(ran.code == Some(6) && is_told, "{list:?}: {ran:?}");
+        let ran = nodes[0].wsd(list.iter().chain(&["--json"])).await;
+        assert!(ran.code == Some(6) && ran.stdout.ends_with("]\n"), "{list:?}: {ran:?}");
+    }
+    for list in [&["members", "lobby", "--here"][..], &["rooms", "--here"]] {
+        assert_eq!(nodes[0].wsd(list).await.code, Some(0), "{list:?}");
+    }
+    let api = Api::of(&nodes[0]).await;
+    let reply = api.ask("POST", "/v1/broadcast", "all").await;
+    assert_eq!(reply.json()["verdict"], "local_only");
+    assert_eq!(here.receive().await, "all");
+    for (method, path) in [
+        ("POST", "/v1/uids/nobody"),
+        ("DELETE", "/v1/uids/nobody"),
+        ("POST", "/v1/publish?room=no"),
+    ] {
+        let reply = api.ask(method, path, "x").await;
+        assert_eq!((reply.status, reply.code()), (503, "unavailable".to_owned()), "{path}");
+    }
+    let reply = api.get("/v1/rooms/lobby/members").await;
+    assert!(reply.body.contains("the engine is away"), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn the_connections_of_a_room_are_those_of_all_nodes() {
+    let engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let mut fds = Vec::new();
+    let mut clients = Vec::new();
+    for server in &nodes {
+        let mut client = server.client().await;
+        assert_eq!(client.ask("join-confirmed me lobby").await, "join-confirmed []");
+        fds.push(client.who().await.fd);
+        clients.push(client);
+    }
+    let listed = async |more: &[&str]| -> Vec<u64> {
+        let words = ["connections", "--room", "lobby", "--json"].iter().chain(more);
+        let list: Value = serde_json::from_str(&nodes[0].wsd(words).await.ok()).unwrap();
+        let list = list.as_array().unwrap().iter();
+        list.map(|connection| connection["fd"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(listed(&[]).await, fds);
+    assert_eq!(listed(&["--here"]).await, fds[..1]);
+}
