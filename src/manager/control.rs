@@ -1,6 +1,7 @@
 //! Serves the control socket: one task for each connection, each with its own deadlines, so a
 //! slow command never holds up another.
 
+mod bodies;
 mod connections;
 mod rooms_of;
 
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use self::bodies::Room;
 use super::Shared;
 use super::peers::{Access, Peers};
 use super::relay::message::{Address, Reply, Routed, Wide};
@@ -23,7 +25,7 @@ use crate::api::rooms::Change;
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::ipc::control::{
-    Answer, BODY_BYTES_MAX, BodyKind, LINE_BYTES_MAX, NONE_UNDER_WAY, ReloadVerdict, Request,
+    Answer, BodyKind, LINE_BYTES_MAX, NONE_UNDER_WAY, ReloadVerdict, Request,
 };
 use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
@@ -43,6 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts for ever.
 pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
+    let (of_apps, of_others) = (Room::new(), Room::new());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -53,14 +56,16 @@ pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
             }
         };
         let manager = Rc::clone(&manager);
+        let (of_apps, of_others) = (of_apps.clone(), of_others.clone());
         spawn_local(async move {
             let access = access(&manager, &stream, &peers);
             let of_app = u64::from(access.as_ref().is_ok_and(|access| *access == Access::Clients));
             manager.borrow_mut().control_clients += 1;
             manager.borrow_mut().control_apps += of_app;
+            let room = if of_app == 1 { of_apps } else { of_others };
             let (reader, writer) = stream.into_split();
             let (manager_of, reader) = (Rc::clone(&manager), BufReader::new(reader));
-            let mut client = Client { manager: manager_of, peers, reader, writer };
+            let mut client = Client { manager: manager_of, peers, room, reader, writer };
             match access {
                 Err(answer) => client.say(&answer.line()).await.unwrap_or_default(),
                 Ok(access) => client.live(access).await,
@@ -94,6 +99,8 @@ fn access(manager: &Shared, stream: &UnixStream, peers: &Peers) -> Result<Access
 struct Client {
     manager: Shared,
     peers: Peers,
+    /// Room for the bodies of its requests.
+    room: Room,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
@@ -136,15 +143,6 @@ impl Client {
         // What follows may be the body of this request, so the connection cannot go on.
         self.say(&Answer::failed(wrong).line()).await?;
         Err(Hangup)
-    }
-
-    async fn read_body(&mut self, len: usize) -> Result<Vec<u8>, Hangup> {
-        let mut body = Vec::with_capacity(len.min(64 * 1024));
-        let mut limited = (&mut self.reader).take(len as u64);
-        match timeout(CLIENT_PATIENCE, limited.read_to_end(&mut body)).await {
-            Ok(Ok(got)) if got == len => Ok(body),
-            _ => Err(Hangup),
-        }
     }
 
     async fn say(&mut self, text: &str) -> Result<(), Hangup> {
@@ -216,25 +214,6 @@ impl Client {
     fn tell_master(&self, message: &ManagerToMaster) -> Answer {
         self.manager.borrow().master.send(message);
         Answer::ok()
-    }
-
-    /// Reads the body of a message; `Err` within holds the answer to a body that may not be.
-    async fn message(
-        &mut self,
-        opcode: BodyKind,
-        bytes: usize,
-    ) -> Result<Result<Vec<u8>, Answer>, Hangup> {
-        if bytes > BODY_BYTES_MAX {
-            let mut answer = Answer::failed(format!("a body has at most {BODY_BYTES_MAX} bytes"));
-            answer.verdict = Some(Verdict::TooBig);
-            self.say(&answer.line()).await?;
-            return Err(Hangup);
-        }
-        let body = self.read_body(bytes).await?;
-        if opcode == BodyKind::Text && std::str::from_utf8(&body).is_err() {
-            return Ok(Err(Answer::failed("a text message must be UTF-8")));
-        }
-        Ok(Ok(body))
     }
 
     async fn push(&mut self, fd: Fd, opcode: BodyKind, bytes: usize) -> Result<Answer, Hangup> {

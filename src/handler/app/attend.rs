@@ -11,7 +11,7 @@ use tokio::net::unix::ReadHalf;
 
 use super::codec::{ANSWER, Broken, Kind, decode, decode_too_long};
 use super::commands;
-use super::link::Link;
+use super::link::{ANSWER_BYTES_MAX, Link};
 use super::loss::Loss;
 use super::memory::resident_bytes;
 use super::shared::Shared;
@@ -23,8 +23,6 @@ use crate::sys::packet;
 const READ_BYTES: usize = 64 << 10;
 /// Events are encoded until so much waits for the socket.
 const WRITE_BYTES: usize = 64 << 10;
-/// Answers that may wait for a process that asks and does not read.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Descriptors that may have come before their frames.
 const DESCRIPTORS_MAX: usize = 16;
 /// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).

@@ -10,7 +10,7 @@ use super::codec::{
     take_fields,
 };
 use super::link::Link;
-use super::shared::Answer;
+use super::shared::{Answer, Held};
 use super::values::{INVALID_TEXT, message, verdict_code};
 use super::{bodies, replies, rooms};
 use crate::api::{Accept, AppReport, Context, Refuse, Verdict, is_reserved};
@@ -83,8 +83,16 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         // Only these are about a client that may be waiting for its 101.
         kind if is_about_client(kind) => {
             let packet = rooms::answer_early(link, packet);
-            let Some(packet) = link.shared.hold(packet) else { return Ok(()) };
-            about_client(link, ctx, packet)
+            match link.shared.hold(packet) {
+                Held::Kept => Ok(()),
+                Held::Elsewhere(packet) => about_client(link, ctx, packet),
+                Held::Full(packet) => {
+                    if packet.flags & VERDICT != 0 {
+                        link.verdict(packet.id, verdict_code(Verdict::Full));
+                    }
+                    Ok(())
+                }
+            }
         }
         Kind::Done => done(link, ctx, &packet),
         Kind::Broadcast => broadcast(ctx, packet),
@@ -334,15 +342,13 @@ fn send(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     data.put_slice(&packet.body);
     let verdict = if Slot(slot) != ctx.worker().slot {
         ctx.send_to_worker(Slot(slot), data.freeze())
-    } else if link.shared.place_of_pipe(to, packet.fd).is_none() {
-        Verdict::Gone
     } else {
-        link.shared.pipe(Slot(slot), to, packet.fd, packet.body);
-        if to & (TASK | NOTE | USER) == 0 {
+        let verdict = link.shared.pipe(Slot(slot), to, packet.fd, &packet.body);
+        if verdict.is_ok() && to & (TASK | NOTE | USER) == 0 {
             // What is for the clients of a process is for those of both, during a reload.
             ctx.reactor().send_to_sibling(data.freeze());
         }
-        Verdict::Queued
+        verdict
     };
     if packet.flags & VERDICT != 0 {
         link.verdict(packet.id, verdict_code(verdict));

@@ -22,6 +22,9 @@ use crate::fd::Fd;
 /// read. Fewer than a manager answers before it has to hear from the worker again.
 const QUESTIONS_MAX: usize = 64;
 
+/// Answers that may wait for a process that asks and does not read.
+pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
+
 /// A question of a process, open until this is dropped.
 pub struct Question(Rc<Link>);
 
@@ -91,6 +94,12 @@ impl Link {
     pub fn answer(&self, packet: Packet) {
         packet.encode(&mut self.out.borrow_mut());
         self.wake.notify_one();
+    }
+
+    /// Whether it takes another note: a process that does not read is sent no more of them.
+    pub fn takes_notes(&self) -> bool {
+        // Half of what costs a process its life: others send it notes.
+        self.out.borrow().len() < ANSWER_BYTES_MAX / 2
     }
 
     /// Queues a VERDICT.

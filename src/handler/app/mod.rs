@@ -243,7 +243,12 @@ impl Handler for AppHandler {
         match commands::unpack_pipe(data) {
             // A task is done once: by the process that stays.
             Some((to, ..)) if to & (TASK | USER) != 0 && ctx.is_giving() => {}
-            Some((to, number, body)) => self.shared.pipe(from, to, number, body),
+            Some((to, number, body)) => {
+                let verdict = self.shared.pipe(from, to, number, &body);
+                if !verdict.is_ok() {
+                    tracing::warn!(%from, %verdict, "a message for a process was dropped");
+                }
+            }
             None => tracing::warn!(%from, "a message of another worker is too short"),
         }
         Flow::default()

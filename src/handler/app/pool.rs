@@ -22,6 +22,9 @@ use super::settings::{AppSettings, OnCrash};
 use super::suspects::{DIED, EXITED, Suspects};
 use crate::api::ProcessId;
 
+/// Messages of other processes that may wait for one.
+const PIPE_BYTES_MAX: usize = 32 << 20;
+
 /// What is kept of a client.
 #[derive(Debug, Default)]
 pub struct Pin {
@@ -179,8 +182,14 @@ impl Pool {
         queue.events() < self.queue_events && queue.bytes < self.queue_bytes
     }
 
+    /// Whether a place takes another message of a process: a burst of tasks, and no flood.
+    pub fn has_room_for_pipe(&self, place: u16) -> bool {
+        let queue = &self.queues[usize::from(place)];
+        queue.bytes + queue.events() * size_of::<Event>() < self.queue_bytes.max(PIPE_BYTES_MAX)
+    }
+
     /// Queues an event and gives its id. Ask `has_room` first, except for what is never refused:
-    /// CLOSE, ATTACH, TICK and PIPE.
+    /// CLOSE, ATTACH and TICK.
     pub fn queue(&mut self, place: u16, packet: Packet) -> u32 {
         let address = match packet.kind {
             Kind::Open | Kind::Message | Kind::Close | Kind::Attach => {

@@ -43,6 +43,8 @@ pub struct AppSettings {
     pub on_crash: OnCrash,
     /// The longest message that may be pushed to a client.
     pub push_max: usize,
+    /// Bytes of commands that are kept for a client that is not open yet.
+    pub held_max: usize,
     /// What may be pushed to a client before a process has to ask whether there is room.
     pub push_free: usize,
     /// The largest payload of a frame: the longest message and room for headers.
@@ -69,6 +71,7 @@ impl Default for AppSettings {
             window: 128,
             on_crash: OnCrash::Repin,
             push_max: 2 << 20,
+            held_max: 1 << 20,
             push_free: 512 << 10,
             frame_max: (2 << 20) + (128 << 10),
             keep_headers: vec!["cookie".to_owned()],
@@ -121,6 +124,7 @@ impl From<&Config> for AppSettings {
             // One message must always fit, or its client would wait for ever.
             queue_bytes: bytes(config.package_max_length).max(8 << 20),
             push_max: bytes(config.push_bytes_max()),
+            held_max: bytes(config.buffer_output_size),
             push_free: bytes(config.buffer_output_size / 2),
             frame_max: bytes(config.push_bytes_max() + HEAD_BYTES),
             keep_headers: config.keep_headers.iter().map(|name| name.to_lowercase()).collect(),

@@ -16,13 +16,17 @@ use super::packets::{PLAIN, request_body};
 use super::pool::{Pin, Pool};
 use super::settings::AppSettings;
 use super::spawner::Spawner;
-use crate::api::{Accept, Context, Handshake, HttpResponse, ProcessId, Refuse, Request};
+use crate::api::{Accept, Context, Handshake, HttpResponse, ProcessId, Refuse, Request, Verdict};
 use crate::close::{Cause, Close, Initiator};
 use crate::fd::{Fd, Slot};
 use crate::sys::address::network;
 
 /// Commands kept for a client between ACCEPT and the 101; more are dropped, and logged.
 const HELD_MAX: usize = 1024;
+/// Bytes of commands kept for all of these clients.
+const HELD_BYTES_MAX: usize = 32 << 20;
+/// What a command that is kept takes besides its payload.
+const HELD_COST: usize = 128;
 
 /// Who waits for the answer to an event.
 pub enum Answer {
@@ -42,10 +46,22 @@ pub enum Answer {
 pub struct Opening {
     /// Commands for it, carried out after the 101.
     pub held: Vec<Packet>,
+    /// What they take.
+    held_bytes: usize,
     /// When it was accepted, in milliseconds.
     pub accepted_at: Option<u64>,
     /// It left while the application made up its mind.
     pub gone: bool,
+}
+
+/// What became of a command that may be for a client that is not open yet.
+pub enum Held {
+    /// It is kept until the client is open.
+    Kept,
+    /// It is dropped, since too much waits for such clients.
+    Full(Packet),
+    /// The client is not one of those.
+    Elsewhere(Packet),
 }
 
 /// One value for each worker.
@@ -203,20 +219,25 @@ impl Shared {
         }
     }
 
-    /// Keeps a command for a client that is not open yet. Gives it back if the client is not
-    /// one of those.
-    pub fn hold(&self, packet: Packet) -> Option<Packet> {
+    /// Keeps a command for a client that is not open yet: as many bytes as may wait for a client
+    /// that is, and at least one command.
+    pub fn hold(&self, packet: Packet) -> Held {
         let mut opening = self.opening.borrow_mut();
-        if opening.is_empty() {
-            return Some(packet);
+        if !opening.contains_key(&packet.fd) {
+            return Held::Elsewhere(packet);
         }
-        let Some(client) = opening.get_mut(&packet.fd) else { return Some(packet) };
-        if client.held.len() < HELD_MAX {
-            client.held.push(packet);
-        } else {
+        let weight = packet.body.len() + HELD_COST;
+        let of_all: usize = opening.values().map(|client| client.held_bytes).sum();
+        let Some(client) = opening.get_mut(&packet.fd) else { return Held::Elsewhere(packet) };
+        let fits = client.held.is_empty() || client.held_bytes + weight <= self.settings.held_max;
+        if client.held.len() >= HELD_MAX || !fits || of_all + weight > HELD_BYTES_MAX {
             tracing::warn!(fd = packet.fd, "too many commands for a client that is not open yet");
+            return Held::Full(packet);
         }
-        None
+        client.held_bytes += weight;
+        // A copy: what was read with it would be kept as well.
+        client.held.push(Packet { body: Bytes::copy_from_slice(&packet.body), ..packet });
+        Held::Kept
     }
 
     /// Ends handshakes that were accepted and never opened: the client left in between.
@@ -274,20 +295,28 @@ impl Shared {
     }
 
     /// Hands over what an application process of `from` sent to this worker.
-    pub fn pipe(&self, from: Slot, to: u8, number: u64, body: Bytes) {
-        let Some(place) = self.place_of_pipe(to, number) else {
-            return tracing::warn!(%from, "a message was dropped: there is no process for it");
-        };
-        let packet = Packet { code: from.0.into(), fd: number, body, ..Packet::new(Kind::Pipe) };
-        let reader = self.pool.borrow().process(place).filter(|_| to & NOTE != 0);
-        if let Some(link) = reader.and_then(|id| self.links.get(id)) {
-            link.answer(Packet { kind: Kind::Note, ..packet });
-        } else if to & NOTE == 0 || self.pool.borrow().has_room(place) {
+    pub fn pipe(&self, from: Slot, to: u8, number: u64, body: &[u8]) -> Verdict {
+        let Some(place) = self.place_of_pipe(to, number) else { return Verdict::Gone };
+        let is_note = to & NOTE != 0;
+        let reader = self.pool.borrow().process(place).filter(|_| is_note);
+        let link = reader.and_then(|id| self.links.get(id));
+        let has_room = match &link {
+            Some(link) => link.takes_notes(),
             // A process that starts gets a note as an event.
-            self.queue(place, packet);
-        } else {
-            tracing::warn!(%from, "a message was dropped: too much waits for its process");
+            None if is_note => self.pool.borrow().has_room(place),
+            None => self.pool.borrow().has_room_for_pipe(place),
+        };
+        if !has_room {
+            return Verdict::Full;
         }
+        // A copy: what was read with it would be kept as well.
+        let (code, body) = (from.0.into(), Bytes::copy_from_slice(body));
+        let packet = Packet { code, fd: number, body, ..Packet::new(Kind::Pipe) };
+        match link {
+            Some(link) => link.answer(Packet { kind: Kind::Note, ..packet }),
+            None => drop(self.queue(place, packet)),
+        }
+        Verdict::Queued
     }
 
     /// A process that stood by may have got a place.
@@ -357,3 +386,7 @@ impl Drop for RequestGuard {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

@@ -125,7 +125,7 @@ impl Client {
             Ok(body) => body,
             Err(answer) => return Ok(answer),
         };
-        let json = String::from_utf8(body).unwrap_or_default();
+        let json = String::from_utf8(body.bytes).unwrap_or_default();
         if !json.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(&json).is_err() {
             return Ok(Answer::failed("a session must be JSON"));
         }

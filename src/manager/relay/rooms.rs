@@ -75,7 +75,7 @@ impl Manager {
     }
 
     /// Whether there is room for a part of an answer of so many bytes. Where there is none, the
-    /// part is dropped: its worker has not answered.
+    /// part is dropped.
     fn may_gather(&self, from: WorkerId, origin: Origin, bytes: usize) -> bool {
         let held: usize = self.gathering.values().map(|it| it.gather.bytes()).sum();
         let fits = origin != Origin::Control || held + bytes <= GATHERED_BYTES_MAX;

@@ -68,3 +68,67 @@ fn a_worker_may_have_as_many_topics_as_the_configuration_says_and_what_moves_to_
         is_read(&master, &mut worker).await;
     });
 }
+
+/// What a test has sent of a body of a request, and what is left of it.
+struct Sending {
+    stream: UnixStream,
+    left: usize,
+}
+
+impl Sending {
+    async fn begin(master: &Master, bytes: usize) -> Sending {
+        let mut stream = UnixStream::connect(&master.socket_path).await.unwrap();
+        let request =
+            format!("{{\"cmd\":\"push\",\"fd\":1,\"opcode\":\"binary\",\"bytes\":{bytes}}}\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Sending { stream, left: bytes }
+    }
+
+    /// Sends what the manager takes now, and keeps the last byte.
+    fn go_on(&mut self) {
+        let some = vec![b'x'; 64 * 1024];
+        while self.left > 1 {
+            let most = some.len().min(self.left - 1);
+            let Ok(sent) = self.stream.try_write(&some[..most]) else { return };
+            self.left -= sent;
+        }
+    }
+}
+
+#[test]
+fn however_many_bodies_come_by_the_control_socket_two_of_the_longest_are_held() {
+    const LONGEST: usize = crate::ipc::control::BODY_BYTES_MAX;
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut commander = master.control().await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(Sending::begin(&master, LONGEST).await);
+        }
+        let mut before = usize::MAX;
+        loop {
+            for _ in 0..10 {
+                all.iter_mut().for_each(Sending::go_on);
+                assert!(commander.ask("{\"cmd\":\"ping\"}\n").await.ok);
+            }
+            let left: usize = all.iter().map(|it| it.left).sum();
+            if left == before {
+                break;
+            }
+            before = left;
+        }
+        let sent = all.len() * LONGEST - before;
+        assert!((2 * LONGEST - 2..2 * LONGEST + LONGEST / 2).contains(&sent), "{sent}");
+        // Small ones do not wait, and the long ones go on when there is room.
+        let push = "{\"cmd\":\"push\",\"fd\":1,\"opcode\":\"text\",\"bytes\":2}\nhi";
+        assert_eq!(commander.ask(push).await.verdict, Some(Verdict::Gone));
+        let rest = all.into_iter().map(|mut it| async move {
+            it.stream.write_all(&vec![b'x'; it.left]).await.unwrap();
+            let mut line = String::new();
+            BufReader::new(it.stream).read_line(&mut line).await.unwrap();
+            let answer: Answer = serde_json::from_str(&line).unwrap();
+            assert_eq!(answer.verdict, Some(Verdict::Gone));
+        });
+        futures_util::future::join_all(rest).await;
+    });
+}

@@ -1,0 +1,52 @@
+use super::*;
+use crate::handler::app::codec::VERDICT;
+
+fn shared() -> Shared {
+    let shared = Shared::new(AppSettings::default());
+    shared.places.set(vec![0]).unwrap();
+    shared
+}
+
+fn push(fd: u64, bytes: usize) -> Packet {
+    let body = vec![b'x'; bytes].into();
+    Packet { fd, flags: VERDICT, body, ..Packet::new(Kind::Push) }
+}
+
+#[test]
+fn what_is_kept_for_clients_that_are_not_open_is_bounded_by_its_bytes() {
+    let shared = shared();
+    assert!(matches!(shared.hold(push(7, 10)), Held::Elsewhere(_)));
+    for fd in 0..1000 {
+        shared.opening.borrow_mut().insert(fd, Opening::default());
+    }
+    let long = shared.settings.push_max;
+    assert!(matches!(shared.hold(push(1, long)), Held::Kept), "one message always fits");
+    assert!(matches!(shared.hold(push(1, 10)), Held::Full(packet) if packet.flags == VERDICT));
+    let (mut kept, most) = (0, shared.settings.held_max);
+    while let Held::Kept = shared.hold(push(2, 1000)) {
+        kept += 1000;
+    }
+    assert!((most / 2..=most).contains(&kept), "{kept}");
+    let kept = (10..1000).filter(|fd| matches!(shared.hold(push(*fd, long)), Held::Kept));
+    assert!((10..=HELD_BYTES_MAX / long).contains(&kept.count()));
+    // Who is open or gone makes room.
+    shared.opening.borrow_mut().remove(&10);
+    assert!(matches!(shared.hold(push(900, long)), Held::Kept));
+}
+
+#[test]
+fn messages_of_processes_wait_for_one_that_does_not_read_up_to_a_bound() {
+    let shared = shared();
+    let (body, mut taken) = (vec![0; 2 << 20], 0_usize);
+    let pipe = |to| shared.pipe(Slot(1), to, 0, &body);
+    while pipe(0) == Verdict::Queued {
+        taken += body.len();
+    }
+    assert!((16 << 20..=64 << 20).contains(&taken), "{taken}");
+    assert_eq!([pipe(0), pipe(NOTE)], [Verdict::Full; 2]);
+    let small = Shared::new(AppSettings::default());
+    small.places.set(vec![0]).unwrap();
+    let taken = (0..1_000_000).take_while(|_| small.pipe(Slot(1), 0, 0, b"x").is_ok()).count();
+    assert!((50_000..500_000).contains(&taken), "a burst of {taken} small ones");
+    assert_eq!(small.pipe(Slot(1), crate::handler::app::codec::TASK, 0, b"x"), Verdict::Gone);
+}
