@@ -166,7 +166,8 @@ async fn run(options: Options) -> Result<u64, String> {
     let staying = if options.nodes > 1 { options.nodes } else { 0 };
     let world = Rc::new(World::new(seed, clients.max(staying), staying, options.pause));
     for node in &nodes {
-        world.addresses.borrow_mut().push(node.daemon.find_address().await?);
+        let address = node.daemon.find_address().await?;
+        world.addresses.borrow_mut().push(address);
     }
     if engine.is_some() {
         hosts::heals(&world, &nodes).await;
