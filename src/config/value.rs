@@ -96,6 +96,19 @@ impl Raw {
         }
     }
 
+    /// As [`wrong`](Self::wrong), of a value that may be a secret: its kind alone is told.
+    pub(super) fn wrong_unseen(&self, right: impl Into<String>) -> Wrong {
+        let kind = match self {
+            Raw::Bare(text) if text.is_empty() => "empty",
+            Raw::Bare(_) | Raw::Text(_) => "a text",
+            Raw::Integer(_) | Raw::Float(_) | Raw::Other(_) => "a number or a date",
+            Raw::Bool(_) => "true or false",
+            Raw::List(_) => "a list",
+            Raw::Table(_) => "a table",
+        };
+        Wrong::new(format!("is {kind}"), right)
+    }
+
     pub(super) fn wrong(&self, right: impl Into<String>) -> Wrong {
         let wrong = match self {
             Raw::Bare(text) if text.is_empty() => "is empty".to_owned(),

@@ -28,7 +28,7 @@ use super::launch::Preface;
 use super::reload::Image;
 use super::report::READY_LINE;
 use super::{Launch, Master, notify, trust};
-use crate::config::{Config, PASSWORD_VARIABLE, Sources};
+use crate::config::{Config, SECRET_VARIABLES, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::messages::MasterToManager;
 use crate::ipc::scoreboard::Fact;
@@ -95,7 +95,7 @@ impl Master {
             socket: None,
             stdout: None,
             stderr: self.log_file.for_child(),
-            secret: PASSWORD_VARIABLE,
+            secrets: &SECRET_VARIABLES,
         });
         self.take_back(kept);
         let path = self.launch.invoked.display();
