@@ -26,6 +26,32 @@ pub struct Pace {
 /// `on_message`…, `on_close`. `on_close` runs exactly once for every `on_open`, also when the
 /// worker was killed (then in its replacement). A panic costs the connection it happened on
 /// (1011), not the worker.
+///
+/// A handler that answers at once reads the frame that it is lent. One that goes on asynchronously
+/// keeps the frame first:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use wsd::api::{Context, Flow, Frame, Handler};
+///
+/// /// Sends each message back, and the word "later" a second later.
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
+///         if frame.text() != Some("later") {
+///             ctx.push(frame.fd, frame);
+///             return Flow::default();
+///         }
+///         let (ctx, frame) = (ctx.clone(), frame.into_owned());
+///         Flow::later(async move {
+///             tokio::time::sleep(Duration::from_secs(1)).await;
+///             ctx.push(frame.fd, frame);
+///         })
+///     }
+/// }
+/// ```
 #[allow(unused_variables)]
 pub trait Handler: 'static {
     /// The worker is up and about to serve; it is not ready before this is done. It has the rights

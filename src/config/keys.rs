@@ -439,7 +439,7 @@ settings! {
         /// The permissions of a Unix socket in api.listen.
         socket_mode: Mode = Mode(0o600);
         /// Connections of the API that each worker serves at once; while there are as many, the
-        /// next one waits for a free worker or for a connection that rests.
+        /// next one takes the place of one that waits for its client.
         connections_max: usize = 128, within(1..=4096);
         /// The longest body of a request, and what a batch may hold.
         body_max: u64 = 4 * MIB, within(KIB..=64 * MIB);

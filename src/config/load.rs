@@ -119,7 +119,7 @@ impl<'a> Loading<'a> {
             let source = Source::Environment(variable.clone());
             let named = keys().find(|key| variable_of(key.name) == *variable);
             match named {
-                Some(key) => self.take(source, key.name, &Raw::Bare(value.clone()), &sources.dir),
+                Some(key) => self.take(source, key.name, &Raw::bare(value), &sources.dir),
                 None if let Some(gone) = removed(|key| variable_of(key) == *variable) => {
                     self.fault(source, "", gone);
                 }
@@ -141,7 +141,7 @@ impl<'a> Loading<'a> {
         let sources = self.sources;
         for (name, value) in &sources.set {
             let source = Source::Set(name.clone());
-            self.take(source, name, &Raw::Bare(value.clone()), &sources.dir);
+            self.take(source, name, &Raw::bare(value), &sources.dir);
         }
     }
 

@@ -314,6 +314,22 @@ fn a_fault_that_could_hide_the_server_is_one_also_for_whoever_only_looks_for_it(
 }
 
 #[test]
+fn a_value_of_the_command_line_may_be_quoted_as_in_the_file() {
+    let quoted = [
+        ("log_level", r#""warn""#),
+        ("buffer_output_size", r#""16MiB""#),
+        ("runtime_dir", r#""/x y""#),
+        ("handler", "app"),
+        ("app.command", r#""php" "a b.php""#),
+    ];
+    let config = load(&quoted).unwrap();
+    assert_eq!(config.buffer_output_size, 16 << 20);
+    assert_eq!(config.runtime_dir, PathBuf::from("/x y"));
+    assert_eq!(config.app.command.0, ["php", "a b.php"]);
+    assert!(load(&[("worker_num", r#""two""#)]).is_err());
+}
+
+#[test]
 fn an_application_without_its_handler_is_a_fault() {
     let command = ("app.command", "php server.php");
     let errors = load(&[command]).unwrap_err();

@@ -59,6 +59,20 @@ impl Raw {
         }
     }
 
+    /// What stands in the environment or behind `--set`: text without a type, or a string that is
+    /// quoted as in the file.
+    pub(super) fn bare(text: &str) -> Raw {
+        if text.len() > 1
+            && text.starts_with('"')
+            && text.ends_with('"')
+            && let Ok(value) = DeValue::parse(text)
+            && let DeValue::String(text) = value.get_ref()
+        {
+            return Raw::Text(text.to_string());
+        }
+        Raw::Bare(text.to_owned())
+    }
+
     /// Bare text that starts like a TOML array or table is read as one.
     pub(super) fn structured(text: &str) -> Option<Raw> {
         if !text.starts_with(['[', '{']) {
@@ -101,10 +115,7 @@ impl Raw {
         let kind = match self {
             Raw::Bare(text) if text.is_empty() => "empty",
             Raw::Bare(_) | Raw::Text(_) => "a text",
-            Raw::Integer(_) | Raw::Float(_) | Raw::Other(_) => "a number or a date",
-            Raw::Bool(_) => "true or false",
-            Raw::List(_) => "a list",
-            Raw::Table(_) => "a table",
+            _ => "of another kind",
         };
         Wrong::new(format!("is {kind}"), right)
     }

@@ -6,10 +6,12 @@
 //! first, one a line, none of which has `ok`. A connection may carry any number of requests, one
 //! after the other. `docs/ipc.md` shows it in use.
 
+mod answer;
 mod client;
 mod report;
 mod running_server;
 
+pub use answer::Answer;
 pub use client::{Control, ControlError};
 pub use report::{
     ClusterReport, Connection, ManagerReport, NodeReport, ProcessReport, ReloadReport,
@@ -23,15 +25,18 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
 
 use super::messages::StopMode;
+use crate::api::Opcode;
 use crate::api::rooms::Topic;
-use crate::api::{Opcode, Verdict};
 use crate::fd::Fd;
 
 /// The control socket's name in `runtime_dir`.
 pub const CONTROL_SOCKET: &str = "wsd.sock";
+/// How the refusal of an upgrade ends while there is one, or a reload.
+pub const UNDER_WAY: &str = "a reload or an upgrade is under way";
+/// The answer to who waits for an upgrade that this manager knows nothing of.
+pub const NONE_UNDER_WAY: &str = "no upgrade is under way";
 /// Bytes of a request line, its end included: the longest names of as many rooms as a publish may
 /// name fit.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -190,7 +195,12 @@ pub enum Request {
     Reload {},
     /// Answers with the verdict of the reload or upgrade that runs, or else with the last one,
     /// or else with the next one.
-    Wait {},
+    Wait {
+        /// Whether an upgrade was asked for: then not with the next one, for the request may have
+        /// died with the manager before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        upgrade: bool,
+    },
     /// Stops the server. Answers as soon as the master was asked.
     Stop {
         /// How.
@@ -320,79 +330,6 @@ fn normal_close() -> u16 {
     1000
 }
 
-/// The line that ends an answer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    /// Whether it was done.
-    pub ok: bool,
-    /// Why not: a whole sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What became of a push or close.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// What else the command answers.
-    #[serde(flatten)]
-    pub more: Map<String, Value>,
-}
-
-impl Answer {
-    /// Done.
-    pub fn ok() -> Answer {
-        Answer { ok: true, ..Answer::default() }
-    }
-
-    /// Done, with the fields of a value that serializes to an object.
-    pub fn with(value: &impl Serialize) -> Answer {
-        match serde_json::to_value(value) {
-            Ok(Value::Object(more)) => Answer { more, ..Answer::ok() },
-            Ok(_) => Answer::failed("the answer is not an object"),
-            Err(error) => Answer::failed(format!("cannot write the answer: {error}")),
-        }
-    }
-
-    /// Done, and one thing more to say.
-    pub fn and(mut self, key: &str, value: impl Into<Value>) -> Answer {
-        self.more.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// Not done, and why.
-    pub fn failed(error: impl Into<String>) -> Answer {
-        Answer { error: Some(error.into()), ..Answer::default() }
-    }
-
-    /// What became of a push or close to `fd`.
-    pub fn verdict(fd: Fd, verdict: Verdict) -> Answer {
-        let error = match verdict {
-            Verdict::Queued | Verdict::Relayed => None,
-            Verdict::Gone => Some(format!("there is no client {fd}")),
-            Verdict::Full => Some(format!("what waits for client {fd} is at its limit")),
-            Verdict::TooBig => Some("the message is larger than a message may be".to_owned()),
-            Verdict::NoUser => {
-                Some(format!("client {fd} is no user's, and that room has presence"))
-            }
-            Verdict::LocalOnly => {
-                Some("the engine of the cluster is away: other nodes were not asked".to_owned())
-            }
-            Verdict::Unknown => Some(format!(
-                "the worker of client {fd} did not answer in time; it may have been done or not"
-            )),
-        };
-        Answer { ok: verdict.is_ok(), error, verdict: Some(verdict), more: Map::new() }
-    }
-
-    /// As a line, its end included.
-    pub fn line(&self) -> String {
-        line(self)
-    }
-
-    /// The fields of the answer as a value of their own.
-    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(Value::Object(self.more.clone()))
-    }
-}
-
 /// A value as a JSON line, its end included.
 pub fn line(value: &impl Serialize) -> String {
     // Nothing in this protocol has keys that are not text, the one thing JSON cannot hold.
@@ -405,6 +342,7 @@ pub fn line(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Verdict;
     use crate::fd::Slot;
 
     fn fd(number: u64) -> Fd {
@@ -457,7 +395,8 @@ mod tests {
             ),
             (r#"{"cmd":"info","fd":123}"#, Request::Info { fd: fd(123) }),
             (r#"{"cmd":"reload"}"#, Request::Reload {}),
-            (r#"{"cmd":"wait"}"#, Request::Wait {}),
+            (r#"{"cmd":"wait"}"#, Request::Wait { upgrade: false }),
+            (r#"{"cmd":"wait","upgrade":true}"#, Request::Wait { upgrade: true }),
             (r#"{"cmd":"stop","mode":"quick"}"#, Request::Stop { mode: StopKind::Quick }),
             (r#"{"cmd":"reopen"}"#, Request::Reopen {}),
             (r#"{"cmd":"drain"}"#, Request::Drain { undo: false }),

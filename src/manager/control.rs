@@ -26,11 +26,13 @@ use crate::api::rooms::{Change, Topic};
 use crate::close::{REASON_BYTES_MAX, code_may_be_sent};
 use crate::fd::Fd;
 use crate::ipc::control::{
-    Answer, BODY_BYTES_MAX, BodyKind, Connection, LINE_BYTES_MAX, ReloadVerdict, Request, line,
+    Answer, BODY_BYTES_MAX, BodyKind, Connection, LINE_BYTES_MAX, NONE_UNDER_WAY, ReloadVerdict,
+    Request, line,
 };
 use crate::ipc::messages::{ManagerToMaster, Origin, StopMode};
 use crate::ipc::packet::Body;
 use crate::sys::clock::monotonic_ms;
+use crate::sys::point;
 
 /// Connections at once of those who may ask everything, and as many of the application: however
 /// many this one opens, the server can still be commanded.
@@ -201,10 +203,13 @@ impl Client {
                 self.manager.borrow_mut().request_reload(Some(sender));
                 reload_answer(verdict.await)
             }
-            Request::Wait {} => {
+            Request::Wait { upgrade } => {
                 let (sender, verdict) = oneshot::channel();
-                self.manager.borrow_mut().await_reload(sender);
-                reload_answer(verdict.await)
+                self.manager.borrow_mut().await_reload(sender, upgrade);
+                match verdict.await {
+                    Err(_) if upgrade => Answer::failed(NONE_UNDER_WAY),
+                    verdict => reload_answer(verdict),
+                }
             }
             Request::Stop { mode } => {
                 self.tell_master(&ManagerToMaster::Stop(StopMode::from(mode)))
@@ -214,6 +219,7 @@ impl Client {
             Request::Upgrade {} => {
                 let (sender, failed) = oneshot::channel();
                 self.manager.borrow_mut().upgrading.push(sender);
+                point::reached("manager-is-asked-to-upgrade");
                 self.tell_master(&ManagerToMaster::Upgrade);
                 // Where it succeeds, this process ends and the connection with it.
                 failed.await.map_or_else(|_| Err(Hangup), |why| Ok(Answer::failed(why)))?

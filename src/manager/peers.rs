@@ -83,7 +83,7 @@ impl Access {
             | Request::Broadcast { .. }
             | Request::Close { .. }
             | Request::Info { .. }
-            | Request::Wait {} => true,
+            | Request::Wait { .. } => true,
             Request::Reload {}
             | Request::Stop { .. }
             | Request::Reopen {}

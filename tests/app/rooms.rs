@@ -44,8 +44,9 @@ fn json(text: &str) -> serde_json::Value {
 /// What a verb answers, asked in an application process and, as artisan would, outside of it.
 async fn both_ways(server: &Server, asker: &mut Client, verb: &str, arguments: &str) -> String {
     let script = format!(
-        "require {:?}; GatewayWorker\\Lib\\Gateway::$settings = ['runtime_dir' => {:?}]; \
-         echo json_encode(GatewayWorker\\Lib\\Gateway::{verb}(...json_decode({arguments:?}, true)));",
+        "require {:?}; use GatewayWorker\\Lib\\Gateway; \
+         Gateway::$settings = ['runtime_dir' => {:?}]; \
+         echo json_encode(Gateway::{verb}(...json_decode({arguments:?}, true)));",
         path("clients/php/autoload.php"),
         server.runtime().display().to_string(),
     );

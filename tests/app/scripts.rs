@@ -214,3 +214,36 @@ async fn a_request_over_max_concurrency_hears_503_and_a_long_body_413_and_no_mor
     assert!(long.starts_with("HTTP/1.1 413 ") && long.ends_with("\r\n\r\n"), "{long}");
     script.stop().await;
 }
+
+#[tokio::test]
+async fn a_long_head_is_read_and_variables_that_are_too_many_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let unused = directory.path().join("unused");
+    let env = [("BEGUN", unused.to_str().unwrap()), ("GO", unused.to_str().unwrap())];
+    let mut script = start_with("busy", &env).await;
+    let pairs: Vec<String> = (0..=1000).map(|n| format!("a_long_variable_{n}=1")).collect();
+    let target = format!("/?{}", pairs.join("&"));
+    assert!(target.len() > 20_000);
+    assert!(get_of("localhost", &script.address, &target).await.ends_with("done"));
+    until("the line about it", async || {
+        script.line().await.contains("WARNING\tInput variables exceeded 1000.").then_some(())
+    })
+    .await;
+    let target = format!("/?{}", "x".repeat(70_000));
+    assert!(get_of("localhost", &script.address, &target).await.starts_with("HTTP/1.1 414 "));
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_script_prints_before_start_is_shown_once() {
+    let mut script = start("banner").await;
+    let mut lines = Vec::new();
+    while lines.iter().filter(|line: &&String| line.starts_with("worker ")).count() < 2 {
+        lines.push(script.line().await);
+    }
+    get_of("localhost", &script.address, "/").await;
+    assert_eq!(script.line().await, "asked");
+    lines.retain(|line| !line.is_empty() && !line.starts_with("worker "));
+    assert_eq!(lines, ["a banner"]);
+    script.stop().await;
+}

@@ -25,7 +25,8 @@ async fn join(client: &mut Client, room: &str) {
 }
 
 async fn bind(client: &mut Client, uid: &str) {
-    assert_eq!(client.ask(&format!("bind me {uid}")).await, "bind queued");
+    let bound = client.ask(&format!("bind-confirmed me {uid}")).await;
+    assert_eq!(bound, "bind-confirmed queued");
 }
 
 fn tally(queued: u64, reply: &crate::harness::Reply) {

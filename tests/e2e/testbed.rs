@@ -337,7 +337,7 @@ fn at_once(ctx: &Context, me: Fd, command: &str, rest: &str) -> Option<String> {
             let time = std::time::SystemTime::now() + Duration::from_millis(number(more));
             ctx.expire_at(client(me, first), time)
         }
-        "keep" => keep(ctx, client(me, first), &more),
+        "keep" => keep(ctx, client(me, first), more),
         _ => return None,
     };
     Some(verdict.to_string())
@@ -369,6 +369,7 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
             Ok(present) => serde_json::to_string(&present).expect("JSON"),
             Err(verdict) => verdict.to_string(),
         },
+        "bind-confirmed" => ctx.bind_confirmed(client(me, first), more).await.to_string(),
         "tally" => match ctx.publish_confirmed(first, more).await {
             Ok(tally) => format!("{tally} {}", tally.is_whole()),
             Err(verdict) => verdict.to_string(),

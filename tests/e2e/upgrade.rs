@@ -1,7 +1,7 @@
 //! Upgrades: the master becomes another image in place, or stays what it is.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,23 @@ use crate::harness::{Ran, Server, Setup, command, kill, stock_program};
 
 fn program(server: &Server) -> PathBuf {
     server.path().join("testbed")
+}
+
+/// A manager that dies with the request takes it along: the command sees no new image, and asks the
+/// next manager.
+#[tokio::test]
+async fn an_upgrade_whose_manager_dies_is_asked_for_again() {
+    let setup = Setup::own_testbed();
+    let point = setup.path().join("point");
+    fs::write(&point, "manager-is-asked-to-upgrade kill").unwrap();
+    let setup = setup.env("TEST_POINT", &point.display().to_string());
+    let server = setup.start().await;
+    let before = fs::metadata(format!("/proc/{}/exe", server.master().await)).unwrap().ino();
+    reinstall(&server);
+    upgrade(&server).await.ok();
+    assert!(!point.exists(), "a manager died");
+    let now = fs::metadata(format!("/proc/{}/exe", server.master().await)).unwrap().ino();
+    assert_ne!(now, before);
 }
 
 /// The command is another program's: what is installed may not even run.

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use wsd::api::Verdict;
 use wsd::ipc::control::Status;
 
-use crate::ledger::{Ask, End, Harm, Ledger, STALL_LAG};
+use crate::ledger::{Ask, End, Fault, Harm, Ledger, STALL_LAG, node_of};
 use crate::wire::Kind;
 
 /// How long a message may have been on its way when the manager that had it was killed: it may
 /// have waited for a worker that was stopped.
 const ON_ITS_WAY: Duration = Duration::from_secs(4);
+/// How long after nodes see each other again something may be lost.
+const HEAL_LAG: Duration = Duration::from_secs(3);
 /// How long a member goes on with what it has not heard of presence.
 const UNHEARD: Duration = Duration::from_secs(60);
 /// How long after a kill its messages may still be asked for.
@@ -49,6 +51,12 @@ impl History {
                     }
                 }
                 ("refused", Some(fd), Some(n)) => drop(self.refused.insert((fd, n))),
+                // All of a node's processes have died: nobody closes its clients.
+                ("dead", Some(node), _) => {
+                    for fd in self.opens.keys().filter(|fd| node_of(**fd) == node) {
+                        self.closes.entry(*fd).or_insert(1);
+                    }
+                }
                 ("unheard", Some(room), _) => self.unheard.push((Instant::now(), room)),
                 ("trace", ..) => {}
                 _ => self.strange.push(line.to_owned()),
@@ -141,8 +149,16 @@ fn ended(ledger: &Ledger, fd: u64) -> Option<End> {
     ledger.lives.get(&fd).and_then(|life| life.ended).map(|(_, end)| end)
 }
 
-fn manager_killed(ledger: &Ledger, ask: &Ask) -> bool {
-    ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, |it| it.what == Harm::KilledManager)
+fn manager_killed(ledger: &Ledger, ask: &Ask, fd: u64) -> bool {
+    let killed = Harm::KilledManager;
+    let its = |it: &Fault| it.what == killed && it.node == node_of(fd);
+    ledger.was(ask.at, KILL_LAG, ON_ITS_WAY, its)
+}
+
+/// Whether what went from one node to the other may be lost, or one was dead for the other.
+fn parted(ledger: &Ledger, ask: &Ask, from: u64, to: u64) -> bool {
+    let (from, to) = (node_of(from), node_of(to));
+    from != to && ledger.was(ask.at, HEAL_LAG, ON_ITS_WAY, |it| it.parts(from) || it.parts(to))
 }
 
 fn stalled(ledger: &Ledger, fd: u64, at: Instant) -> bool {
@@ -160,7 +176,7 @@ fn unanswered(
         Some("unanswered: the asker is gone")
     } else if history.refused.contains(&key) {
         Some("unanswered: the asker's queue was full")
-    } else if manager_killed(ledger, ask) {
+    } else if manager_killed(ledger, ask, key.0) {
         Some("unanswered: the manager was killed")
     } else if stalled(ledger, key.0, ask.at) {
         Some("silent: an answer to a full queue")
@@ -174,8 +190,14 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     match ask.verdict {
         Some(Verdict::Full) => return Some("missing: told full"),
         Some(Verdict::TooBig) => return Some("missing: told too big"),
-        // Never of one who lives.
+        // Never of one who lives, unless its node was dead for the asker's.
+        Some(Verdict::Gone) if target_end.is_none() && parted(ledger, ask, key.0, target) => {
+            return Some("missing: told gone of a node that was cut off");
+        }
         Some(Verdict::Gone) => return target_end.map(|_| "missing: told gone"),
+        Some(Verdict::LocalOnly) if node_of(key.0) != node_of(target) => {
+            return Some("missing: told local_only");
+        }
         Some(Verdict::Unknown) => return Some("missing: told unknown"),
         _ => {}
     }
@@ -184,6 +206,10 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     }
     if ask.topic.is_some_and(|topic| ledger.memberships.has_left(target, topic, ask.at)) {
         return Some("missing: the target has left the room");
+    }
+    // The engine's word is that a node that is cut off has no members.
+    if ask.kind == Kind::Tallied && parted(ledger, ask, key.0, target) {
+        return Some("missing: the engine counted no members of a node that was cut off");
     }
     // The owner's own word, with an owner that lives.
     if matches!(ask.kind, Kind::Confirmed | Kind::Tallied) && ask.verdict == Some(Verdict::Queued)
@@ -194,8 +220,10 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
         Some("missing: the asker is gone, and was not answered")
     } else if sender_end == Some(End::Dropped) {
         Some("missing: the asker's worker was killed")
-    } else if manager_killed(ledger, ask) {
+    } else if manager_killed(ledger, ask, key.0) || manager_killed(ledger, ask, target) {
         Some("missing: the manager was killed")
+    } else if parted(ledger, ask, key.0, target) {
+        Some(PARTED)
     } else if ask.verdict == Some(Verdict::Queued) {
         None
     } else if stalled(ledger, target, ask.at) {
@@ -207,13 +235,15 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     }
 }
 
-/// What was lost without a word to anybody has to be counted by the server.
-pub fn judge_counters(ledger: &mut Ledger, status: &Status, refused_before: u64) {
-    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+/// What was lost without a word to anybody has to be counted by the servers.
+pub fn judge_counters(ledger: &mut Ledger, of_all: &[Status], refused_before: u64) {
+    let sum = |of: &dyn Fn(&Status) -> u64| of_all.iter().map(of).sum::<u64>();
+    let counter = |name: &str| sum(&|it| it.counters.get(name).copied().unwrap_or(0));
+    let refused = sum(&|it| it.manager.refused) + refused_before;
     let silent = |names: &[&str], counts: &BTreeMap<&'static str, u64>| -> u64 {
         names.iter().map(|name| counts.get(name).copied().unwrap_or(0)).sum()
     };
-    let lanes = counter("lane_full") + refused_before + status.manager.refused;
+    let lanes = counter("lane_full") + refused;
     let queues = counter("push_full");
     let lost_by_lane = silent(&["silent: a lane was full"], &ledger.counts);
     let told = ["silent: the target's queue was full", "silent: an answer to a full queue"];
@@ -225,11 +255,20 @@ pub fn judge_counters(ledger: &mut Ledger, status: &Status, refused_before: u64)
         let counted = queues + lanes;
         ledger.violation(format!("{lost_by_queue} lost by full queues, {counted} counted"));
     }
+    let parted = silent(&[PARTED], &ledger.counts);
+    if parted > 0 && silent(&[GAPS_TOLD], &ledger.counts) == 0 {
+        ledger.violation(format!("{parted} lost between nodes, of which none tells a gap"));
+    }
     for name in ["push_full", "lane_full", "push_gone", "push_lost", "stale_packets", "panics"] {
         ledger.count_many(counted_as(name), counter(name));
     }
-    ledger.count_many("server: manager refused", refused_before + status.manager.refused);
+    ledger.count_many("server: manager refused", refused);
 }
+
+/// What was lost between nodes.
+const PARTED: &str = "silent: the engine was away";
+/// What nodes have told of that.
+pub const GAPS_TOLD: &str = "gaps that nodes told";
 
 fn counted_as(name: &str) -> &'static str {
     match name {

@@ -38,6 +38,8 @@ const FEW: u64 = 16;
 struct Line {
     world: Rc<World>,
     seat: Rc<Seat>,
+    /// The user that it is bound to for as long as it lives, if it is one that stays.
+    stays: Option<u64>,
     fd: u64,
     engine: RefCell<Engine>,
     /// Frames to be sent between messages.
@@ -50,11 +52,14 @@ struct Line {
 pub async fn sit(world: Rc<World>, index: usize) {
     let seat = world.seats[index].clone();
     let mut rng = Rng::of(world.seed, 1000 + index as u64);
+    let node = world.node_of_seat(index);
+    let stays = (index < world.staying as usize).then_some(UIDS + index as u64);
     // One after the other: the server bounds the handshakes it has under way.
     sleep(ARRIVAL * index as u32).await;
     while !world.over.get() {
-        match timeout(HANDSHAKE, connect(&world, &seat, &mut rng)).await {
-            Ok(Ok((line, pid, stream))) => {
+        match timeout(HANDSHAKE, connect(&world, (&seat, node), &mut rng)).await {
+            Ok(Ok((mut line, pid, stream))) => {
+                line.stays = stays;
                 world.ledger.borrow_mut().opened(line.fd, pid);
                 seat.fd.set(line.fd);
                 line.live(stream).await;
@@ -62,8 +67,8 @@ pub async fn sit(world: Rc<World>, index: usize) {
                 seat.leave.set(None);
                 seat.stalled.set(None);
             }
-            Ok(Err(how)) => failed(&world, &how).await,
-            Err(_) => failed(&world, "no answer in time").await,
+            Ok(Err(how)) => failed(&world, node, &how).await,
+            Err(_) => failed(&world, node, "no answer in time").await,
         }
     }
 }
@@ -72,21 +77,22 @@ pub async fn sit(world: Rc<World>, index: usize) {
 pub async fn visit(world: Rc<World>, number: usize) {
     let seat = Rc::default();
     let mut rng = Rng::of(world.seed, 1_000_000 + number as u64);
+    let node = world.node_of_seat(number);
     while !world.over.get() {
-        match timeout(HANDSHAKE, connect(&world, &seat, &mut rng)).await {
+        match timeout(HANDSHAKE, connect(&world, (&seat, node), &mut rng)).await {
             Ok(Ok((_, _, stream))) => {
                 world.ledger.borrow_mut().count("visits");
                 drop(stream);
                 sleep(VISIT_PAUSE).await;
             }
-            Ok(Err(how)) => failed(&world, &how).await,
-            Err(_) => failed(&world, "no answer in time").await,
+            Ok(Err(how)) => failed(&world, node, &how).await,
+            Err(_) => failed(&world, node, "no answer in time").await,
         }
     }
 }
 
-async fn failed(world: &World, how: &str) {
-    world.refused(how);
+async fn failed(world: &World, node: u64, how: &str) {
+    world.refused(node, how);
     sleep(Duration::from_millis(50)).await;
 }
 
@@ -94,10 +100,10 @@ async fn failed(world: &World, how: &str) {
 /// stream.
 async fn connect(
     world: &Rc<World>,
-    seat: &Rc<Seat>,
+    (seat, node): (&Rc<Seat>, u64),
     rng: &mut Rng,
 ) -> Result<(Line, i32, TcpStream), String> {
-    let address = world.address.borrow().clone();
+    let address = world.addresses.borrow()[node as usize].clone();
     let stream = TcpStream::connect(&address).await;
     let mut stream = stream.map_err(|error| format!("connect: {error}"))?;
     // The second piece of an ask is not to wait for the first one's acknowledgement.
@@ -133,6 +139,7 @@ async fn connect(
     let line = Line {
         world: world.clone(),
         seat: seat.clone(),
+        stays: None,
         fd: hello.to,
         engine: RefCell::new(engine),
         pongs: RefCell::default(),
@@ -349,6 +356,11 @@ impl Line {
     /// join that only a user may ask for.
     fn possible(&self, ledger: &Ledger, kind: Kind, to: u64, extra: u64) -> (Kind, u64) {
         let memberships = &ledger.memberships;
+        let (kind, to) = match (self.stays.map(|uid| memberships.missing_of(self.fd, uid)), kind) {
+            (Some(Some(missing)), _) => missing,
+            (Some(None), Kind::Join | Kind::Leave | Kind::Bind) => (Kind::Echo, self.fd),
+            _ => (kind, to),
+        };
         let kind = match kind {
             Kind::Join if to < PRESENCE_ROOMS && !memberships.is_user(self.fd) => Kind::Bind,
             kind => kind,

@@ -18,39 +18,53 @@ use crate::wire::PRESENCE;
 /// A command that takes longer is a violation.
 const COMMAND: Duration = Duration::from_secs(120);
 const STATUS: Duration = Duration::from_secs(30);
+/// `cluster.lease_ttl`.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// What a node of a cluster is told of it.
+#[derive(Clone, Copy)]
+pub struct Host {
+    pub node: u64,
+    /// Where its pump listens.
+    pub port: u16,
+}
+
+/// How servers are started.
+#[derive(Clone)]
+pub struct Manner {
+    pub broken: Option<String>,
+    pub user: Option<String>,
+    /// Where the handlers of all note what they see.
+    pub history: PathBuf,
+}
 
 pub struct Daemon {
     directory: TempDir,
-    broken: Option<String>,
-    user: Option<String>,
-    pub address: String,
+    manner: Manner,
+    host: Option<Host>,
 }
 
 impl Daemon {
     /// Starts the program beside this one.
     pub async fn start(
-        broken: Option<String>,
-        user: Option<String>,
+        manner: Manner,
+        host: Option<Host>,
         worker_num: u64,
     ) -> Result<Daemon, String> {
-        let directory = tempfile::Builder::new().prefix("wsd-nemesis-").tempdir();
-        let directory = directory.map_err(|error| error.to_string())?;
-        let mut daemon = Daemon { directory, broken, user, address: String::new() };
-        daemon.open_to_workers().map_err(|error| error.to_string())?;
+        let directory = directory()?;
+        let daemon = Daemon { directory, manner, host };
+        let rights = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(daemon.path(), rights).map_err(|error| error.to_string())?;
         daemon.make_images().map_err(|error| format!("copy the server: {error}"))?;
         daemon.configure(worker_num).map_err(|error| error.to_string())?;
         daemon.command(&["start", "-d"]).await?;
-        let status = daemon.status().await.ok_or("no status after the start")?;
-        daemon.address = status.listen.first().cloned().ok_or("no address")?;
         Ok(daemon)
     }
 
-    /// Lets handlers note what they see whoever they run as.
-    fn open_to_workers(&self) -> std::io::Result<()> {
-        let history = self.path().join("history");
-        fs::write(&history, "")?;
-        fs::set_permissions(&history, fs::Permissions::from_mode(0o666))?;
-        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711))
+    /// Where it listens: the kernel chooses, at each start.
+    pub async fn find_address(&self) -> Result<String, String> {
+        let status = self.status().await.ok_or("no status after the start")?;
+        status.listen.first().cloned().ok_or("no address".to_owned())
     }
 
     pub fn path(&self) -> &Path {
@@ -62,7 +76,13 @@ impl Daemon {
     }
 
     pub fn history(&self) -> String {
-        fs::read_to_string(self.path().join("history")).unwrap_or_default()
+        fs::read_to_string(&self.manner.history).unwrap_or_default()
+    }
+
+    /// Notes something beside what the handlers do.
+    pub fn note(&self, line: &str) -> std::io::Result<()> {
+        let mut history = fs::OpenOptions::new().append(true).open(&self.manner.history)?;
+        history.write_all(format!("{line}\n").as_bytes())
     }
 
     /// Keeps the directory for whoever wants to look.
@@ -100,27 +120,49 @@ impl Daemon {
     }
 
     pub fn configure(&self, worker_num: u64) -> std::io::Result<()> {
-        let user = self.user.as_deref().unwrap_or_default();
+        self.write("wsd.toml", "run", worker_num)
+    }
+
+    fn write(&self, file: &str, run: &str, worker_num: u64) -> std::io::Result<()> {
+        let user = self.manner.user.as_deref().unwrap_or_default();
+        let cluster = self.host.map_or_else(String::new, |Host { node, port }| {
+            format!(
+                "[cluster]\nengine = \"redis://127.0.0.1:{port}\"\nnode = {node}\n\
+                 lease_ttl = \"{} ms\"\n",
+                LEASE.as_millis()
+            )
+        });
         let config = format!(
-            "listen = [\"127.0.0.1:0\"]\nworker_num = {worker_num}\nruntime_dir = \"run\"\n\
+            "listen = [\"127.0.0.1:0\"]\nworker_num = {worker_num}\nruntime_dir = {run:?}\n\
              buffer_policy = \"drop\"\nbuffer_output_size = \"256KiB\"\n\
              websocket_compression = true\ncompression_threshold = 128\n\
              compression_context_takeover = true\n\
              ping_interval = \"3s\"\npong_timeout = \"30s\"\nworker_timeout = \"8s\"\n\
              max_wait_time = \"20s\"\nreload_jitter = \"1s\"\nlog_level = \"debug\"\n\
-             log_file = \"log\"\nuser = {user:?}\nrooms_presence = [{PRESENCE:?}]\n"
+             log_file = \"log\"\nuser = {user:?}\nrooms_presence = [{PRESENCE:?}]\n{cluster}"
         );
         let fresh = self.path().join("wsd.toml.new");
         fs::write(&fresh, config)?;
-        fs::rename(fresh, self.path().join("wsd.toml"))
+        fs::rename(fresh, self.path().join(file))
+    }
+
+    /// Starts another server with this one's number in the cluster; what that said. No error: it
+    /// serves.
+    pub async fn start_twin(&self) -> Result<String, String> {
+        self.write("twin.toml", "twin", 1).map_err(|error| error.to_string())?;
+        self.run_command("twin.toml", &["start", "-d"]).await
     }
 
     /// Runs a command of the command line to its end; what it said, as the error where it failed.
     pub async fn command(&self, arguments: &[&str]) -> Result<String, String> {
+        self.run_command("wsd.toml", arguments).await
+    }
+
+    async fn run_command(&self, file: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.program());
-        command.args(arguments).arg("-c").arg(self.path().join("wsd.toml"));
-        command.env("NEMESIS_HISTORY", self.path().join("history"));
-        if let Some(broken) = &self.broken {
+        command.args(arguments).arg("-c").arg(self.path().join(file));
+        command.env("NEMESIS_HISTORY", &self.manner.history);
+        if let Some(broken) = &self.manner.broken {
             command.env("NEMESIS_BREAK", broken);
         }
         let command = command.stdin(Stdio::null()).kill_on_drop(true);
@@ -137,17 +179,16 @@ impl Daemon {
         }
     }
 
+    /// `runtime_dir`.
+    pub fn runtime(&self) -> PathBuf {
+        self.path().join("run")
+    }
+
     /// What the manager says, once there is one.
     pub async fn status(&self) -> Option<Status> {
-        let socket = self.path().join("run");
         let deadline = Instant::now() + STATUS;
         while Instant::now() < deadline {
-            let socket = socket.clone();
-            let asked = tokio::task::spawn_blocking(move || {
-                let mut control = Control::connect(&socket, STATUS).ok()?;
-                control.ask(&Request::Status {}, b"").ok()?.read::<Status>().ok()
-            });
-            if let Ok(Some(status)) = asked.await {
+            if let Some(status) = status_at(self.runtime()).await {
                 return Some(status);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -171,6 +212,44 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// A directory that is gone with the run.
+pub fn directory() -> Result<TempDir, String> {
+    let directory = tempfile::Builder::new().prefix("wsd-nemesis-").tempdir();
+    directory.map_err(|error| error.to_string())
+}
+
+/// Makes the file in which handlers note what they see, whoever they run as.
+pub fn make_history(directory: &Path) -> std::io::Result<PathBuf> {
+    let history = directory.join("history");
+    fs::write(&history, "")?;
+    fs::set_permissions(&history, fs::Permissions::from_mode(0o666))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+    Ok(history)
+}
+
+/// What a manager says, if there is one.
+pub async fn status_at(runtime: PathBuf) -> Option<Status> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut control = Control::connect(&runtime, STATUS).ok()?;
+        control.ask(&Request::Status {}, b"").ok()?.read::<Status>().ok()
+    });
+    asked.await.ok()?
+}
+
+/// The processes that a master has started.
+pub fn children(master: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// What the kernel shows a process as.
+pub fn title(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(first).into_owned()
 }
 
 /// Sends a signal to a process of the server; whether there was one.

@@ -8,6 +8,8 @@ use tokio::time::sleep;
 use wsd::ipc::control::Status;
 
 use crate::daemon::{Daemon, is_alive, signal};
+use crate::engine::{Engine, Pump};
+use crate::hosts::{HOST_OPS, HostFault, HostOp};
 use crate::ledger::Harm;
 use crate::rng::Rng;
 use crate::world::{Leave, Seat, World};
@@ -30,10 +32,17 @@ pub enum Op {
     StopManager,
     Stall,
     Churn,
+    Host(HostOp),
 }
 
-/// Each with its name on the command line and its share.
-pub const OPS: [(Op, &str, u64); 10] = [
+/// Each fault with its name on the command line and its share: of one server, and of several that
+/// are a cluster.
+pub fn all_ops(nodes: u64) -> Vec<(Op, &'static str, u64)> {
+    let hosts = HOST_OPS.into_iter().filter(|_| nodes > 1);
+    OPS.into_iter().chain(hosts.map(|(op, name, share)| (Op::Host(op), name, share))).collect()
+}
+
+const OPS: [(Op, &str, u64); 10] = [
     (Op::Reload, "reload", 20),
     (Op::Resize, "resize", 12),
     (Op::Upgrade, "upgrade", 8),
@@ -46,20 +55,38 @@ pub const OPS: [(Op, &str, u64); 10] = [
     (Op::Churn, "churn", 16),
 ];
 
+/// One server, and what stands between it and the engine of its cluster.
+pub struct Node {
+    pub daemon: Daemon,
+    pub pump: Option<Pump>,
+    image: &'static str,
+}
+
+impl Node {
+    pub fn new(daemon: Daemon, pump: Option<Pump>) -> Node {
+        Node { daemon, pump, image: "a" }
+    }
+}
+
 pub struct Nemesis {
     pub world: Rc<World>,
-    pub daemon: Daemon,
+    pub nodes: Vec<Node>,
+    pub engine: Option<Engine>,
     pub rng: Rng,
     pub ops: Vec<(Op, &'static str, u64)>,
-    image: &'static str,
     /// What dead managers had refused when they were last asked.
     pub refused: u64,
 }
 
 impl Nemesis {
-    pub fn new(world: Rc<World>, daemon: Daemon, ops: Vec<(Op, &'static str, u64)>) -> Nemesis {
+    pub fn new(
+        world: Rc<World>,
+        nodes: Vec<Node>,
+        engine: Option<Engine>,
+        ops: Vec<(Op, &'static str, u64)>,
+    ) -> Nemesis {
         let rng = Rng::of(world.seed, 1);
-        Nemesis { world, daemon, rng, ops, image: "a", refused: 0 }
+        Nemesis { world, nodes, engine, rng, ops, refused: 0 }
     }
 
     /// Torments the server until then.
@@ -73,12 +100,21 @@ impl Nemesis {
         }
     }
 
-    /// Deploys so often, one after the other; each sixth is an upgrade, the others are reloads.
+    /// Deploys so often, one after the other; each sixth is an upgrade, the others are reloads. Of
+    /// a cluster each node in turn is reloaded, then each is upgraded, then each stopped and
+    /// started.
     pub async fn deploy(&mut self, times: u64) {
         for time in 1..=times {
             let pause = self.rng.between(50, 400);
             sleep(Duration::from_millis(pause)).await;
-            self.apply(if time % 6 == 0 { Op::Upgrade } else { Op::Reload }).await;
+            let nodes = self.nodes.len() as u64;
+            let (round, place) = ((time - 1) / nodes, (time - 1) % nodes);
+            let op = match (nodes, time % 6, round % 3) {
+                (1, 0, _) | (2.., _, 1) => Op::Upgrade,
+                (2.., _, 2) => Op::Host(HostOp::RestartNode),
+                _ => Op::Reload,
+            };
+            self.apply_at(op, place as usize).await;
         }
     }
 
@@ -94,46 +130,59 @@ impl Nemesis {
     }
 
     async fn apply(&mut self, op: Op) {
+        let place = self.rng.between(0, self.nodes.len() as u64) as usize;
+        self.apply_at(op, place).await;
+    }
+
+    async fn apply_at(&mut self, op: Op, place: usize) {
         match op {
-            Op::Reload => self.change("reload").await,
+            Op::Reload => self.change(place, "reload").await,
             Op::Resize => {
                 let worker_num = self.rng.between(1, WORKERS_MAX + 1);
-                self.world.tell(&format!("worker_num = {worker_num}"));
-                if let Err(error) = self.daemon.configure(worker_num) {
+                self.world.tell(&format!("node {place}: worker_num = {worker_num}"));
+                if let Err(error) = self.nodes[place].daemon.configure(worker_num) {
                     self.world.violation(format!("cannot write the configuration: {error}"));
                 }
-                self.change("reload").await;
+                self.change(place, "reload").await;
             }
             Op::Upgrade => {
-                self.image = if self.image == "a" { "b" } else { "a" };
-                if let Err(error) = self.daemon.install(self.image) {
+                let node = &mut self.nodes[place];
+                node.image = if node.image == "a" { "b" } else { "a" };
+                if let Err(error) = node.daemon.install(node.image) {
                     self.world.violation(format!("cannot install the image: {error}"));
                 }
-                self.change("upgrade").await;
+                self.change(place, "upgrade").await;
             }
             op => {
-                let hurt = self.hurt(op);
-                hurt.run(&self.world, &self.daemon, &mut self.refused).await;
+                let hurt = self.hurt(op, place);
+                hurt.run(&self.world, &self.nodes, &mut self.engine, &mut self.refused).await;
             }
         }
     }
 
     /// A fault with all that is left to chance decided.
-    fn hurt(&mut self, op: Op) -> Hurt {
+    fn hurt(&mut self, op: Op, place: usize) -> Hurt {
         let rng = &mut self.rng;
-        Hurt { op, dice: rng.next(), millis: rng.between(50, 1500), rng: Rng::new(rng.next()) }
+        let (dice, millis) = (rng.next(), rng.between(50, 1500));
+        Hurt { op, place, dice, millis, rng: Rng::new(rng.next()) }
     }
 
-    /// Reloads or upgrades, often with something else in the midst of it.
-    async fn change(&mut self, command: &'static str) {
+    /// Reloads or upgrades a node, often with something else in the midst of it, there or at
+    /// another.
+    async fn change(&mut self, place: usize, command: &'static str) {
         let beside = if self.rng.percent(50) {
-            self.choose(|op| !matches!(op, Op::Reload | Op::Resize | Op::Upgrade))
+            self.choose(|op| match op {
+                Op::Reload | Op::Resize | Op::Upgrade => false,
+                Op::Host(op) => op.leaves_nodes_alone(),
+                _ => true,
+            })
         } else {
             None
         };
-        let hurt = beside.map(|op| self.hurt(op));
+        let other = self.rng.between(0, self.nodes.len() as u64) as usize;
+        let hurt = beside.map(|op| self.hurt(op, other));
         let delay = Duration::from_millis(self.rng.between(0, 400));
-        let before = self.daemon.status().await;
+        let before = self.nodes[place].daemon.status().await;
         let Some(before) = before else {
             return self.world.violation("no status".to_owned());
         };
@@ -142,24 +191,27 @@ impl Nemesis {
             self.refused += before.manager.refused;
         }
         let began = Instant::now();
-        let fault = self.world.ledger.borrow_mut().fault(Harm::Reload, 0);
-        let (world, daemon, refused) = (&self.world, &self.daemon, &mut self.refused);
+        let fault = self.world.ledger.borrow_mut().fault(Harm::Reload, place as u64, 0);
+        if command == "upgrade" && self.nodes.len() > 1 {
+            self.world.ledger.borrow_mut().doubts();
+        }
+        let (world, nodes) = (&self.world, &self.nodes);
+        let (engine, refused) = (&mut self.engine, &mut self.refused);
         let midst = async {
             if let Some(hurt) = hurt {
                 sleep(delay).await;
-                hurt.run(world, daemon, refused).await;
+                hurt.run(world, nodes, engine, refused).await;
             }
         };
-        let arguments = [command];
-        let (done, ()) = tokio::join!(daemon.command(&arguments), midst);
+        let (arguments, node) = ([command], &nodes[place]);
+        let (done, ()) = tokio::join!(node.daemon.command(&arguments), midst);
         world.ledger.borrow_mut().fault_over(fault);
         let took = began.elapsed();
-        let killed = world
-            .ledger
-            .borrow()
-            .was(Instant::now(), took, Duration::ZERO, |it| it.what != Harm::Reload);
+        let killed = world.ledger.borrow().was(Instant::now(), took, Duration::ZERO, |it| {
+            matches!(it.what, Harm::KilledWorker | Harm::KilledManager)
+        });
         match done {
-            Ok(_) => world.tell(&format!("{command} done after {took:.0?}")),
+            Ok(_) => world.tell(&format!("node {place}: {command} done after {took:.0?}")),
             Err(why) if killed => {
                 world.tell(&format!("{command} failed after {took:.0?}, amid a kill: {why}"));
                 world.ledger.borrow_mut().count("reloads that failed amid a kill");
@@ -168,9 +220,9 @@ impl Nemesis {
             Err(why) => return world.violation(why),
         }
         world.ledger.borrow_mut().count(if command == "upgrade" { "upgrades" } else { "reloads" });
-        let image = daemon.image(before.master_pid);
-        if command == "upgrade" && image != self.image {
-            world.violation(format!("the master runs image {image:?}, not {}", self.image));
+        let image = node.daemon.image(before.master_pid);
+        if command == "upgrade" && image != node.image {
+            world.violation(format!("the master runs image {image:?}, not {}", node.image));
         }
     }
 }
@@ -178,13 +230,26 @@ impl Nemesis {
 /// One fault.
 struct Hurt {
     op: Op,
+    /// Which node.
+    place: usize,
     dice: u64,
     millis: u64,
     rng: Rng,
 }
 
 impl Hurt {
-    async fn run(mut self, world: &World, daemon: &Daemon, refused: &mut u64) {
+    async fn run(
+        mut self,
+        world: &World,
+        nodes: &[Node],
+        engine: &mut Option<Engine>,
+        refused: &mut u64,
+    ) {
+        let (place, dice, millis) = (self.place, self.dice, self.millis);
+        if let (Op::Host(op), Some(engine)) = (self.op, engine) {
+            return HostFault { op, place, dice, millis }.run(world, nodes, engine).await;
+        }
+        let daemon = &nodes[place].daemon;
         let Some(status) = daemon.status().await else {
             return world.violation("no status".to_owned());
         };
@@ -210,7 +275,7 @@ impl Hurt {
     /// KILL ends it; after STOP the master has to find out and to kill it.
     async fn kill_worker(&self, world: &World, daemon: &Daemon, status: &Status, how: Signal) {
         let pid = self.worker(status);
-        let fault = world.ledger.borrow_mut().fault(Harm::KilledWorker, pid);
+        let fault = world.ledger.borrow_mut().fault(Harm::KilledWorker, self.place as u64, pid);
         if !signal(pid, how) {
             return world.ledger.borrow_mut().fault_over(fault);
         }
@@ -238,7 +303,7 @@ impl Hurt {
 
     async fn kill_manager(&self, world: &World, daemon: &Daemon, status: &Status) {
         let pid = status.manager_pid;
-        let fault = world.ledger.borrow_mut().fault(Harm::KilledManager, pid);
+        let fault = world.ledger.borrow_mut().fault(Harm::KilledManager, self.place as u64, pid);
         let began = Instant::now();
         signal(pid, Signal::SIGKILL);
         while is_alive(pid) && began.elapsed() < DEATH {
@@ -279,7 +344,11 @@ impl Hurt {
     fn churn(&mut self, world: &World) {
         let leave = if self.millis.is_multiple_of(2) { Leave::Politely } else { Leave::Abruptly };
         let most = world.seats.len() as u64 / 2;
-        let some = self.some(world, most);
+        let stays = |seat: &Rc<Seat>| {
+            world.seats.iter().take(world.staying as usize).any(|it| Rc::ptr_eq(it, seat))
+        };
+        let mut some = self.some(world, most);
+        some.retain(|seat| !stays(seat));
         for seat in &some {
             seat.leave.set(Some(leave));
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use wsd::api::Verdict;
 
+use crate::daemon::LEASE;
 use crate::membership::{Memberships, Topic};
 use crate::wire::{Kind, PRESENCE_ROOMS, Packet};
 
@@ -19,6 +20,8 @@ pub const STALL_LAG: Duration = Duration::from_secs(5);
 const DOUBT: Duration = Duration::from_secs(8);
 /// How long before the kill the connections may have moved.
 const JUST_MOVED: Duration = Duration::from_secs(1);
+/// What a member is told of who left is no older than that.
+const STAYED: Duration = Duration::from_secs(8);
 /// Violations that are told in full; the rest is only counted.
 const TOLD_MAX: usize = 40;
 const LEFT_MAX: usize = 64;
@@ -69,6 +72,8 @@ pub struct Ask {
 pub struct Fault {
     pub what: Harm,
     pub pid: i32,
+    /// Of which node; [`ALL`]: of each.
+    pub node: u64,
     pub from: Instant,
     pub until: Option<Instant>,
 }
@@ -79,6 +84,34 @@ pub enum Harm {
     KilledManager,
     /// Kills nobody; connections are between processes meanwhile.
     Reload,
+    /// The node has ended, or stands still, and is started again or goes on.
+    Node,
+    /// The node cannot reach the engine, or its courier is dead.
+    CutOff,
+    /// Nobody can reach the engine.
+    Away,
+}
+
+/// In the place of a node: each.
+pub const ALL: u64 = u64::MAX;
+
+/// Which node has opened a connection.
+pub fn node_of(fd: u64) -> u64 {
+    fd >> 47
+}
+
+impl Fault {
+    /// Whether it may cost what goes to a node or comes from there.
+    pub fn parts(&self, node: u64) -> bool {
+        matches!(self.what, Harm::Node | Harm::CutOff | Harm::Away)
+            && (self.node == node || self.node == ALL)
+    }
+
+    /// Whether the node is dead for the others by that, for a while.
+    fn seems_dead(&self, node: u64) -> bool {
+        let lasted = self.until.unwrap_or_else(Instant::now) - self.from;
+        self.node == node && (self.what == Harm::Node || self.parts(node) && lasted > LEASE / 2)
+    }
 }
 
 #[derive(Debug)]
@@ -203,7 +236,8 @@ impl Ledger {
             (_, Some(topic)) => self.memberships.members(topic),
             _ => vec![to],
         };
-        if kind == Kind::Enlist && !missing.contains(&to) {
+        // On another node a join that is not confirmed is known to the engine only later.
+        if kind == Kind::Enlist && node_of(to) == node_of(from) && !missing.contains(&to) {
             missing.push(to);
         }
         self.memberships.asks(kind, from, to, extra);
@@ -272,13 +306,27 @@ impl Ledger {
             format!("room {room}, user {uid}, {}", if *joined == 1 { "came" } else { "left" });
         if !self.memberships.came(me, Topic::Room(*room), packet) {
             self.violation(format!("presence at {me}, which is no member: {what}"));
-        } else if !self.is_in_doubt(me) && !self.memberships.present(me, packet) {
+        } else if self.is_in_doubt(me) {
+            // Not judged.
+        } else if !self.memberships.present(me, packet) {
             self.does_not_fit(me, *room, format!("presence twice at {me}: {what}"));
+        } else if *joined == 0
+            && let Some(fd) = self.memberships.stayed(*uid, *room, STAYED)
+            && !self.was(Instant::now(), STAYED, Duration::ZERO, |it| it.seems_dead(node_of(fd)))
+        {
+            self.does_not_fit(me, *room, format!("{fd} stayed, and {me} was told: {what}"));
         }
+    }
+
+    /// A node of a cluster is upgraded: to the new manager and the new workers everybody on other
+    /// nodes has just come.
+    pub fn doubts(&mut self) {
+        self.doubt = Some(Instant::now() + DOUBT);
     }
 
     /// Judged when it is known whose queue was full.
     fn does_not_fit(&mut self, me: u64, room: u64, what: String) {
+        let what = format!("{:.3}: {what}", self.began.elapsed().as_secs_f64());
         self.memberships.missed(me);
         self.doubts.push((Instant::now(), room, what));
     }
@@ -399,13 +447,13 @@ impl Ledger {
     }
 
     /// The nemesis begins something; the number is for [`fault_over`](Self::fault_over).
-    pub fn fault(&mut self, what: Harm, pid: i32) -> usize {
+    pub fn fault(&mut self, what: Harm, node: u64, pid: i32) -> usize {
         let now = Instant::now();
         let moves = |it: &Fault| it.what == Harm::Reload;
         if what == Harm::KilledManager && self.was(now, JUST_MOVED, Duration::ZERO, moves) {
             self.doubt = Some(now + DOUBT);
         }
-        self.faults.push(Fault { what, pid, from: Instant::now(), until: None });
+        self.faults.push(Fault { what, pid, node, from: Instant::now(), until: None });
         self.faults.len() - 1
     }
 

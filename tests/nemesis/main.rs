@@ -81,3 +81,33 @@ fn a_publish_at_one_who_is_no_member_is_seen() {
 fn a_presence_event_that_comes_twice_is_seen() {
     is_seen("presence", "presence twice");
 }
+
+#[test]
+fn no_fault_of_nodes_or_engine_costs_a_message_that_nothing_accounts_for() {
+    let faults = "churn,stall,kill-courier,stop-courier,kill-engine,stop-engine,cut,stall-link,\
+                  slow-link,freeze-node,kill-node,restart-node,twin";
+    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "15"];
+    let output = nemesis(&[&load[..], &["--seed", "11", "--only", faults]].concat());
+    println!("{}", said(&output));
+    assert!(output.status.success(), "see above; the first line has the seed");
+}
+
+/// Two nodes do one thing wrong, on purpose.
+fn is_seen_of_nodes(broken: &str, as_what: &str) {
+    let faults = ["--only", "churn,slow-link", "--break", broken];
+    let load = ["--nodes", "2", "--clients", "16", "--pause-ms", "20", "--seconds", "14"];
+    let output = nemesis(&[&load[..], &faults].concat());
+    let said = said(&output);
+    let seen = said.lines().any(|line| line.contains("VIOLATION") && line.contains(as_what));
+    assert!(seen && output.status.code() == Some(1), "{broken} was not seen:\n{said}");
+}
+
+#[test]
+fn a_publish_that_comes_twice_from_another_node_is_seen() {
+    is_seen_of_nodes("twice", "doubled at");
+}
+
+#[test]
+fn a_presence_event_of_a_user_that_stayed_is_seen() {
+    is_seen_of_nodes("ghost", "stayed, and");
+}

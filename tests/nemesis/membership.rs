@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wsd::api::Verdict;
 
-use crate::wire::{Kind, PRESENCE_ROOMS, Packet, ROOMS, UIDS};
+use crate::wire::{Kind, PRESENCE_ROOMS, Packet, ROOMS, UIDS_ALL};
 
 /// How long a join of another's client may be on its way: its worker may be stopped.
 const ON_ITS_WAY: Duration = Duration::from_secs(20);
@@ -50,6 +50,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Membership {
     state: State,
+    /// Since when, if it is in.
+    since: Option<Instant>,
     /// When leaves were asked for.
     left: Vec<Instant>,
     /// When another client asked for a join that is under way.
@@ -59,8 +61,13 @@ struct Membership {
 }
 
 impl Membership {
+    fn is_in(&mut self) {
+        self.state = State::In;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
     fn asked(&mut self, leaves: bool) {
-        self.state = State::Asked;
+        (self.state, self.since) = (State::Asked, None);
         if leaves {
             self.left.retain(|at| at.elapsed() < REMEMBERED);
             self.left.push(Instant::now());
@@ -74,7 +81,7 @@ impl Membership {
 
     fn is_out(&mut self) {
         self.state = if self.is_enlisted() { State::Unsure } else { State::Out };
-        self.told = None;
+        (self.since, self.told) = (None, None);
     }
 }
 
@@ -94,7 +101,7 @@ impl Memberships {
     fn touched(topic: Topic) -> Vec<Topic> {
         match topic {
             Topic::Room(_) => vec![topic],
-            Topic::User(_) => (0..UIDS).map(Topic::User).collect(),
+            Topic::User(_) => (0..UIDS_ALL).map(Topic::User).collect(),
         }
     }
 
@@ -112,7 +119,29 @@ impl Memberships {
 
     /// Whether the client is surely bound, to whatever uid.
     pub fn is_user(&self, fd: u64) -> bool {
-        (0..UIDS).any(|uid| self.state(fd, Topic::User(uid)) == State::In)
+        (0..UIDS_ALL).any(|uid| self.state(fd, Topic::User(uid)) == State::In)
+    }
+
+    /// A client of this user that has surely been in the room for so long.
+    pub fn stayed(&self, uid: u64, room: u64, long: Duration) -> Option<u64> {
+        let stays = |fd: u64, topic: Topic| {
+            let since = self.0.get(&(fd, topic)).and_then(|it| it.since);
+            since.is_some_and(|since| since.elapsed() > long)
+        };
+        let bound = self.0.keys().filter(|(_, topic)| *topic == Topic::User(uid));
+        bound
+            .map(|(fd, _)| *fd)
+            .find(|fd| stays(*fd, Topic::User(uid)) && stays(*fd, Topic::Room(room)))
+    }
+
+    /// What a client that stays has still to ask for: to be bound to its user, or to be in a room
+    /// with presence.
+    pub fn missing_of(&self, fd: u64, uid: u64) -> Option<(Kind, u64)> {
+        if self.state(fd, Topic::User(uid)) != State::In {
+            return Some((Kind::Bind, uid));
+        }
+        let is_out = |room: &u64| self.state(fd, Topic::Room(*room)) != State::In;
+        (0..PRESENCE_ROOMS).find(is_out).map(|room| (Kind::Join, room))
     }
 
     /// Who is surely a member.
@@ -151,14 +180,14 @@ impl Memberships {
         let is_done = verdict == Some(Verdict::Queued);
         match kind {
             Kind::Join if verdict == Some(Verdict::NoUser) => self.of(fd, topic).is_out(),
-            Kind::Join if is_done => self.of(fd, topic).state = State::In,
+            Kind::Join if is_done => self.of(fd, topic).is_in(),
             Kind::Leave if is_done => self.of(fd, topic).is_out(),
             Kind::Bind => {
                 for touched in Memberships::touched(topic) {
                     let it = self.of(fd, touched);
                     match verdict {
                         Some(_) if touched != topic => it.is_out(),
-                        Some(Verdict::Queued) => it.state = State::In,
+                        Some(Verdict::Queued) => it.is_in(),
                         _ => it.state = State::Unsure,
                     }
                 }
@@ -220,7 +249,7 @@ impl Memberships {
         for room in 0..PRESENCE_ROOMS {
             let topic = Topic::Room(room);
             let (mut here, mut unsure) = (BTreeSet::new(), BTreeSet::new());
-            for uid in 0..UIDS {
+            for uid in 0..UIDS_ALL {
                 for ((fd, _), it) in self.0.iter().filter(|((_, of), _)| *of == Topic::User(uid)) {
                     match (self.state(*fd, topic), it.state) {
                         (State::Out, _) | (_, State::Out) => false,

@@ -172,7 +172,12 @@ async fn publish(ctx: &Context, ask: &Packet, opcode: Opcode) -> Verdict {
             let both = [ask.to, (ask.to + 1) % wire::ROOMS].map(wire::room);
             ctx.publish_many(both, message)
         }
-        _ => ctx.publish(&wire::room(ask.to), message),
+        _ => {
+            if mine.breaks("twice") {
+                ctx.publish(&wire::room(ask.to), message.clone());
+            }
+            ctx.publish(&wire::room(ask.to), message)
+        }
     }
 }
 
@@ -201,6 +206,14 @@ fn presence(ctx: Context, event: PresenceEvent) {
     let uid = event.uid.parse().expect("a uid of ours");
     let mut packet = Packet::new(Kind::Presence, 0, uid, number.expect("a room of ours"));
     packet.extra = u64::from(event.joined);
+    if mine.broken == "ghost" {
+        // A user that stays leaves, and is there again.
+        for joined in [0, 1] {
+            let mut other = Packet::new(Kind::Presence, 0, wire::UIDS, packet.to);
+            other.extra = joined;
+            ctx.publish_here(&event.room, other.message(Opcode::Binary));
+        }
+    }
     // There are few of them, so each is broken.
     for _ in 0..if mine.broken == "presence" { 2 } else { 1 } {
         let tally = ctx.publish_here(&event.room, packet.message(Opcode::Binary));

@@ -9,21 +9,26 @@
 // A tool for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
+use wsd::ipc::control::Status;
 
 use account::History;
-use daemon::Daemon;
-use faults::{Nemesis, OPS};
+use daemon::{Daemon, Host, Manner};
+use engine::{Engine, Pump};
+use faults::{Nemesis, Node, all_ops};
 use world::{Leave, World};
 
 mod account;
 mod client;
 mod daemon;
+mod engine;
 mod faults;
+mod hosts;
 mod ledger;
 mod membership;
 mod rng;
@@ -32,14 +37,17 @@ mod wire;
 mod world;
 
 const USAGE: &str = "\
-nemesis [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
+nemesis [--nodes N] [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
         [--clients N] [--pause-ms N] [--visitors N] [--user NAME]
-        [--break drop|double|swap|corrupt|misroute|unclosed|unpublished|stranger|presence]
+        [--break drop|double|swap|corrupt|misroute|unclosed|unpublished|stranger|presence|
+                 twice|ghost]
 
-Torments a server and checks what it delivers: for a time, or with so many reloads and upgrades
-and nothing else. A client asks and pauses, 15 ms on the mean; a visitor comes and leaves. Exit
-status: 0 no violation, 1 violations, 2 wrong command line.";
+Torments a server, or a cluster of so many, and checks what it delivers: for a time, or with so
+many reloads and upgrades and nothing else. A client asks and pauses, 15 ms on the mean; a visitor
+comes and leaves. Exit status: 0 no violation, 1 violations, 2 wrong command line.";
 
+/// Each has a client that stays, of a user of its own.
+const NODES_MAX: u64 = wire::UIDS_ALL - wire::UIDS;
 /// An ask that is not settled after so long is judged.
 const AGE: Duration = Duration::from_secs(45);
 const SWEEP: Duration = Duration::from_secs(10);
@@ -47,6 +55,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(40);
 
 struct Options {
+    nodes: u64,
     seed: u64,
     time: Duration,
     deploys: Option<u64>,
@@ -82,6 +91,7 @@ fn main() -> ExitCode {
 fn options() -> Result<Options, String> {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mut options = Options {
+        nodes: 1,
         seed: clock.map_or(0, |time| time.as_nanos() as u64 % 1_000_000_000),
         time: Duration::from_secs(30),
         deploys: None,
@@ -100,7 +110,8 @@ fn options() -> Result<Options, String> {
             _ => take(&mut options, &name, arguments.next())?,
         }
     }
-    let known = |name: &String| OPS.iter().any(|(_, known, _)| known == name);
+    let ops = all_ops(options.nodes);
+    let known = |name: &String| ops.iter().any(|(_, known, _)| known == name);
     match options.only.iter().flatten().find(|name| !known(name)) {
         Some(name) => Err(format!("{name}: there is no such fault")),
         None => Ok(options),
@@ -112,6 +123,7 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
     let value = value.ok_or_else(|| format!("{name} wants a value"))?;
     let number = || value.parse::<u64>().map_err(|_| format!("{name} {value}: no number"));
     match name {
+        "--nodes" => options.nodes = number()?.clamp(1, NODES_MAX),
         "--seed" => options.seed = number()?,
         "--seconds" => options.time = Duration::from_secs(number()?),
         "--minutes" => options.time = Duration::from_secs(60 * number()?),
@@ -127,13 +139,41 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
     Ok(())
 }
 
+/// Starts the servers: one, or a cluster with its engine.
+async fn start(options: &Options, home: &Path) -> Result<(Vec<Node>, Option<Engine>), String> {
+    let history = daemon::make_history(home).map_err(|error| format!("history: {error}"))?;
+    let (broken, user) = (options.broken.clone(), options.user.clone());
+    let manner = Manner { broken, user, history };
+    if options.nodes == 1 {
+        return Ok((vec![Node::new(Daemon::start(manner, None, 2).await?, None)], None));
+    }
+    let engine = Engine::start(home).await?;
+    let mut nodes = Vec::new();
+    for node in 0..options.nodes {
+        let pump = Pump::start(engine.socket()).map_err(|error| format!("a pump: {error}"))?;
+        let host = Host { node, port: pump.port };
+        nodes.push(Node::new(Daemon::start(manner.clone(), Some(host), 2).await?, Some(pump)));
+    }
+    Ok((nodes, Some(engine)))
+}
+
 /// Runs it; the number of violations.
 async fn run(options: Options) -> Result<u64, String> {
     let Options { seed, time, clients, visitors, .. } = options;
-    println!("seed {seed}, {clients} clients, {visitors} visitors");
-    let daemon = Daemon::start(options.broken, options.user, 2).await?;
-    let world = Rc::new(World::new(seed, clients, options.pause));
-    *world.address.borrow_mut() = daemon.address.clone();
+    println!("seed {seed}, {} nodes, {clients} clients, {visitors} visitors", options.nodes);
+    let mut home = daemon::directory()?;
+    let (nodes, engine) = start(&options, home.path()).await?;
+    let staying = if options.nodes > 1 { options.nodes } else { 0 };
+    let world = Rc::new(World::new(seed, clients.max(staying), staying, options.pause));
+    for node in &nodes {
+        world.addresses.borrow_mut().push(node.daemon.find_address().await?);
+    }
+    if engine.is_some() {
+        hosts::heals(&world, &nodes).await;
+        for (node, it) in (0..).zip(&nodes) {
+            tokio::task::spawn_local(hosts::watch(world.clone(), node, it.daemon.runtime()));
+        }
+    }
     let seats: Vec<_> = (0..world.seats.len())
         .map(|index| tokio::task::spawn_local(client::sit(world.clone(), index)))
         .collect();
@@ -141,9 +181,9 @@ async fn run(options: Options) -> Result<u64, String> {
         tokio::task::spawn_local(client::visit(world.clone(), number));
     }
     let asked = |name: &str| options.only.as_ref().is_none_or(|o| o.iter().any(|n| n == name));
-    let ops = OPS.into_iter().filter(|(_, name, _)| options.deploys.is_none() && asked(name));
-    let ops = ops.collect();
-    let mut nemesis = Nemesis::new(world.clone(), daemon, ops);
+    let ops = all_ops(options.nodes).into_iter();
+    let ops = ops.filter(|(_, name, _)| options.deploys.is_none() && asked(name)).collect();
+    let mut nemesis = Nemesis::new(world.clone(), nodes, engine, ops);
     let mut history = History::default();
     if let Some(times) = options.deploys {
         all_sit(&world).await;
@@ -152,11 +192,11 @@ async fn run(options: Options) -> Result<u64, String> {
     let until = Instant::now() + if options.deploys.is_none() { time } else { Duration::ZERO };
     while Instant::now() < until {
         nemesis.torment(until.min(Instant::now() + SWEEP)).await;
-        history.read(&nemesis.daemon.history());
+        history.read(&nemesis.nodes[0].daemon.history());
         account::sweep(&mut world.ledger.borrow_mut(), &history, AGE);
     }
     world.tell("rest");
-    rest(&world, &nemesis.daemon, &mut history).await;
+    rest(&world, &nemesis, &mut history).await;
     for seat in seats {
         if tokio::time::timeout(REST, seat).await.is_err() {
             world.violation("a client did not come to its end".to_owned());
@@ -166,22 +206,32 @@ async fn run(options: Options) -> Result<u64, String> {
     let violations = world.ledger.borrow().violations;
     report(&world, seed);
     if options.keep || violations > 0 {
-        println!("kept: {}", nemesis.daemon.keep().display());
+        home.disable_cleanup(true);
+        println!("kept: {}", home.path().display());
+        for node in &mut nemesis.nodes {
+            println!("kept: {}", node.daemon.keep().display());
+        }
     }
     Ok(violations)
 }
 
 /// Nobody asks any more; waits for what is on its way, judges what is missing, and lets all go.
-async fn rest(world: &World, daemon: &Daemon, history: &mut History) {
+async fn rest(world: &World, nemesis: &Nemesis, history: &mut History) {
     world.quiet.set(true);
-    if daemon.recovers(REST).await.is_none() {
-        world.violation("the server does not come to rest".to_owned());
+    for node in &nemesis.nodes {
+        if node.daemon.recovers(REST).await.is_none() {
+            world.violation("the server does not come to rest".to_owned());
+        }
+    }
+    if nemesis.engine.is_some() {
+        hosts::heals(world, &nemesis.nodes).await;
+        sleep(2 * daemon::LEASE).await;
     }
     let began = Instant::now();
     while !world.ledger.borrow().asks.is_empty() && began.elapsed() < Duration::from_secs(10) {
         sleep(Duration::from_millis(100)).await;
     }
-    history.read(&daemon.history());
+    history.read(&nemesis.nodes[0].daemon.history());
     world.ledger.borrow_mut().judge_presence();
     account::sweep(&mut world.ledger.borrow_mut(), history, Duration::ZERO);
     world.over.set(true);
@@ -190,32 +240,39 @@ async fn rest(world: &World, daemon: &Daemon, history: &mut History) {
     }
 }
 
+/// What the servers say of themselves, each that does.
+async fn statuses(nemesis: &Nemesis) -> Vec<Status> {
+    let mut all = Vec::new();
+    for node in &nemesis.nodes {
+        all.extend(node.daemon.status().await);
+    }
+    all
+}
+
 /// After the last client: the pairs, the counters, the stop.
 async fn end(world: &World, nemesis: &Nemesis, history: &mut History) {
-    let daemon = &nemesis.daemon;
     let began = Instant::now();
-    let mut status = daemon.status().await;
+    let mut all = statuses(nemesis).await;
     let mut even = false;
     while began.elapsed() < REST && !even {
         sleep(Duration::from_millis(100)).await;
-        status = daemon.status().await;
-        history.read(&daemon.history());
-        even = history.is_even() && status.as_ref().is_some_and(|it| it.connections == 0);
+        all = statuses(nemesis).await;
+        history.read(&nemesis.nodes[0].daemon.history());
+        even = history.is_even() && all.iter().all(|it| it.connections == 0);
     }
-    match status {
-        None => world.violation("no status at the end".to_owned()),
-        Some(status) => {
-            let mut ledger = world.ledger.borrow_mut();
-            if status.connections > 0 {
-                let left = status.connections;
-                ledger.violation(format!("{left} connections are left when all have gone"));
-            }
-            account::judge_counters(&mut ledger, &status, nemesis.refused);
-        }
+    if all.len() < nemesis.nodes.len() {
+        world.violation("no status at the end".to_owned());
     }
+    let left: u64 = all.iter().map(|it| it.connections).sum();
+    if left > 0 {
+        world.violation(format!("{left} connections are left when all have gone"));
+    }
+    account::judge_counters(&mut world.ledger.borrow_mut(), &all, nemesis.refused);
     history.judge(&mut world.ledger.borrow_mut());
-    if let Err(why) = daemon.command(&["stop"]).await {
-        world.violation(why);
+    for node in &nemesis.nodes {
+        if let Err(why) = node.daemon.command(&["stop"]).await {
+            world.violation(why);
+        }
     }
 }
 

@@ -65,7 +65,7 @@ const KINDS: [Kind; 15] = [
     Kind::Presence,
 ];
 
-const VERDICTS: [Verdict; 7] = [
+const VERDICTS: [Verdict; 8] = [
     Verdict::Queued,
     Verdict::Relayed,
     Verdict::Full,
@@ -73,13 +73,16 @@ const VERDICTS: [Verdict; 7] = [
     Verdict::TooBig,
     Verdict::Unknown,
     Verdict::NoUser,
+    Verdict::LocalOnly,
 ];
 
 /// Rooms in all, and how many of these have presence: the first.
 pub const ROOMS: u64 = 6;
 pub const PRESENCE_ROOMS: u64 = 2;
-/// Users in all.
+/// Users that clients are bound to in turns.
 pub const UIDS: u64 = 8;
+/// Users in all: with those that stay, one for each node at most.
+pub const UIDS_ALL: u64 = UIDS + 8;
 
 /// What the rooms with presence begin with.
 pub const PRESENCE: &str = "presence-";

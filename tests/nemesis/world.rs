@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wsd::websocket::{Codec, DeflateOptions};
 
-use crate::ledger::{End, Harm, Ledger};
+use crate::ledger::{End, Fault, Harm, Ledger, node_of};
 
 /// How long after a kill its clients may see their connection end.
 const DROP_LAG: Duration = Duration::from_secs(5);
@@ -34,7 +34,10 @@ pub struct Seat {
 
 pub struct World {
     pub ledger: RefCell<Ledger>,
-    pub address: RefCell<String>,
+    /// Of each node.
+    pub addresses: RefCell<Vec<String>>,
+    /// The first seats are for clients that stay: so many.
+    pub staying: u64,
     pub codec: RefCell<Codec>,
     pub seats: Vec<Rc<Seat>>,
     pub seed: u64,
@@ -60,10 +63,11 @@ pub fn deflate() -> DeflateOptions {
 }
 
 impl World {
-    pub fn new(seed: u64, clients: u64, pause: Duration) -> World {
+    pub fn new(seed: u64, clients: u64, staying: u64, pause: Duration) -> World {
         World {
             ledger: RefCell::new(Ledger::new()),
-            address: RefCell::default(),
+            addresses: RefCell::default(),
+            staying,
             codec: RefCell::new(Codec::new(deflate())),
             seats: (0..clients).map(|_| Rc::default()).collect(),
             seed,
@@ -79,6 +83,11 @@ impl World {
     pub fn broadcasts(&self) -> bool {
         let tides = self.ledger.borrow().began.elapsed().as_secs() / TIDE_SECS;
         tides.is_multiple_of(2)
+    }
+
+    /// At which node the clients of a seat are.
+    pub fn node_of_seat(&self, index: usize) -> u64 {
+        (index % self.addresses.borrow().len().max(1)) as u64
     }
 
     /// A line of the story.
@@ -101,21 +110,25 @@ impl World {
         // It may be with another process by now than with the one that answered last.
         let silence = now.duration_since(heard);
         let moved = ledger.was(heard, DROP_LAG, silence, |it| it.what == Harm::Reload);
-        let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| {
-            fault.what == Harm::KilledWorker && (fault.pid == pid || moved)
+        let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| match fault.what {
+            Harm::KilledWorker => fault.pid == pid || moved,
+            Harm::Node => fault.node == node_of(fd),
+            _ => false,
         });
         if !killed {
             ledger.violation(format!("{fd} of worker process {pid} was dropped: {how}"));
         }
     }
 
-    /// A handshake failed. Only a kill of a worker may do that.
-    pub fn refused(&self, how: &str) {
+    /// A handshake failed at a node. Only a kill of a worker may do that.
+    pub fn refused(&self, node: u64, how: &str) {
         let mut ledger = self.ledger.borrow_mut();
         ledger.count("handshakes failed");
         let now = Instant::now();
-        if !ledger.was(now, DROP_LAG, Duration::ZERO, |it| it.what == Harm::KilledWorker) {
-            ledger.violation(format!("a handshake failed: {how}"));
+        let explains =
+            |it: &Fault| it.what == Harm::KilledWorker || it.what == Harm::Node && it.node == node;
+        if !ledger.was(now, DROP_LAG, Duration::ZERO, explains) {
+            ledger.violation(format!("a handshake at node {node} failed: {how}"));
         }
     }
 }

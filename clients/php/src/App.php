@@ -129,6 +129,7 @@ class App
      */
     public function run(?Channel $channel = null): int
     {
+        Preamble::show();
         $this->channel = $channel ?? Channel::ofEnvironment()
             ?? throw new \RuntimeException('not started by wsd: WSD_APP_FD names no socket');
         self::$running = $this;

@@ -112,6 +112,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->check();
         SwooleScript::look();
         if (App::isAppProcess()) {
+            \Wsd\Preamble::drop();
             $this->connectHandlers();
             exit($this->app->run());
         }

@@ -9,3 +9,6 @@ if (!extension_loaded('swoole') && !extension_loaded('openswoole') && !class_exi
     require __DIR__ . '/../src/SwooleNames.php';
     Wsd\SwooleNames::register();
 }
+// By name of its file: to look for a class is what Swoole's functions wait for.
+require_once __DIR__ . '/../src/Preamble.php';
+Wsd\Preamble::begin();

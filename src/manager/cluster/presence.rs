@@ -27,6 +27,8 @@ const PATIENCE_MS: u64 = 2_000;
 pub struct Remote {
     /// Rooms whose list is that of all nodes.
     known: HashSet<Topic>,
+    /// Nodes that have said to this manager in which rooms they have somebody.
+    heard: HashSet<NodeId>,
     /// What was asked, under our numbers.
     asked: HashMap<u64, Asked>,
 }
@@ -89,6 +91,18 @@ impl Cluster {
             return false;
         }
         self.send(to, 0, &NodeMessage::PresenceList { id, room: room.clone() }, &body)
+    }
+
+    /// Whether each other node has said in which rooms it has somebody. One that was cut off when
+    /// this manager came could not be asked, and its users are not gone.
+    fn has_heard_all(&self) -> bool {
+        self.unheard().next().is_none()
+    }
+
+    fn unheard(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.nodes.iter().filter(|record| record.node != self.node);
+        let ids = others.map(|record| NodeId { node: record.node, boot: record.boot });
+        ids.filter(|id| !self.presence.heard.contains(id))
     }
 
     /// Says in which rooms somebody is present by clients of this node.
@@ -212,14 +226,15 @@ impl Manager {
         for room in over {
             self.take_presence_list(from, room, Vec::new());
         }
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.presence.heard.insert(from);
         // Whoever was cut off has missed what was said here, and a new manager has heard nothing.
-        if let Some(cluster) = &self.cluster
-            && !is_answer
-            && self.owners_due_at.is_none()
-        {
+        if !is_answer && self.owners_due_at.is_none() {
             let rooms = self.presence.own_rooms();
             cluster.say_presence_rooms(To::Node(from.node), true, &rooms);
         }
+        let asked: Vec<u64> = cluster.presence.asked.keys().copied().collect();
+        asked.into_iter().for_each(|id| self.check_presence(id));
     }
 
     /// The list of a room at a node takes the place of what was known of that.
@@ -275,7 +290,8 @@ impl Manager {
 
     /// Ends a question that all have answered.
     fn check_presence(&mut self, id: u64) {
-        let asked = self.cluster.as_ref().and_then(|it| it.presence.asked.get(&id));
+        let Some(cluster) = self.cluster.as_ref().filter(|it| it.has_heard_all()) else { return };
+        let asked = cluster.presence.asked.get(&id);
         if asked.is_some_and(|asked| asked.nodes.is_some_and(|nodes| asked.answered >= nodes)) {
             self.end_presence(id, true);
         }
@@ -317,6 +333,9 @@ impl Manager {
 
     /// A run of a node is over: whoever was present by its clients alone is gone.
     pub(super) fn forget_node_presence(&mut self, node: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.presence.heard.remove(&node);
+        }
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
         for (room, present) in self.presence.forget(Holder::Node(node), now, linger_ms) {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
@@ -330,7 +349,9 @@ impl Manager {
             Some(record) => record.boot != id.boot,
             None => cluster.certain,
         };
-        let dead: Vec<NodeId> = self.presence.nodes().into_iter().filter(is_over).collect();
+        let known =
+            self.presence.nodes().into_iter().chain(cluster.presence.heard.iter().copied());
+        let dead: HashSet<NodeId> = known.filter(is_over).collect();
         dead.into_iter().for_each(|node| self.forget_node_presence(node));
     }
 
@@ -347,7 +368,11 @@ impl Manager {
         let Some(asked) = cluster.presence.asked.get(&id) else { return };
         // A run that hangs still has its subscriptions when it is dead for everybody.
         let others = cluster.nodes.len().saturating_sub(1) as u32;
-        let whole = asked.nodes.is_some() && asked.answered >= others;
+        let whole = asked.nodes.is_some() && asked.answered >= others && cluster.has_heard_all();
+        let rooms = self.presence.own_rooms();
+        for node in cluster.unheard() {
+            cluster.say_presence_rooms(To::Node(node.node), false, &rooms);
+        }
         let again = (!whole && asked.elsewhere.is_none()).then(|| asked.room.clone());
         self.end_presence(id, whole);
         if let (Some(cluster), Some(room)) = (&mut self.cluster, again)

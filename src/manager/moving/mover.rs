@@ -31,6 +31,8 @@ pub struct Reloads {
     left_over: Option<(Generation, Option<u16>)>,
     next_settings: Option<Settings>,
     waiters: Vec<Waiter>,
+    /// Who asked for an upgrade. Until it is known what runs, nobody knows whether it is one.
+    upgrade_waiters: Vec<Waiter>,
     /// Old workers that have something to give since it came to rest.
     pub can_give: BTreeSet<WorkerId>,
     /// Another was asked for while one runs.
@@ -48,6 +50,7 @@ impl Reloads {
             left_over: pending.map(|generation| (generation, None)),
             next_settings: None,
             waiters: Vec::new(),
+            upgrade_waiters: Vec::new(),
             can_give: BTreeSet::new(),
             waiting: false,
             next_waiters: Vec::new(),
@@ -86,7 +89,7 @@ impl Reloads {
     }
 
     fn tell(&mut self, verdict: ReloadVerdict) {
-        for waiter in self.waiters.drain(..) {
+        for waiter in self.waiters.drain(..).chain(self.upgrade_waiters.drain(..)) {
             // A command that has given up waits no more.
             let _ = waiter.send(verdict.clone());
         }
@@ -109,15 +112,18 @@ impl Manager {
         }
     }
 
-    /// Sends the verdict of the reload that runs, or else of the last, or else of the next.
-    pub fn await_reload(&mut self, waiter: Waiter) {
+    /// Sends the verdict of the reload that runs, or else of the last, or else of the next. Not of
+    /// the next to who asked for an upgrade: the request may have died with our predecessor.
+    pub fn await_reload(&mut self, waiter: Waiter, upgrade: bool) {
         match &self.reloads.last {
             Some(last) if !self.reloads.is_busy() => {
                 // A command that has given up waits no more.
                 let _ = waiter.send(last.clone());
             }
             _ => {
-                self.reloads.waiters.push(waiter);
+                let reloads = &mut self.reloads;
+                if upgrade { &mut reloads.upgrade_waiters } else { &mut reloads.waiters }
+                    .push(waiter);
                 self.begin_awaited();
             }
         }
@@ -125,9 +131,18 @@ impl Manager {
 
     /// Who waits though nothing runs had asked a manager that died before it could begin.
     pub fn begin_awaited(&mut self) {
-        let idle = !self.reloads.is_busy() && self.owners_due_at.is_none();
-        if idle && !self.reloads.waiters.is_empty() {
-            self.request_reload(None);
+        if self.owners_due_at.is_some() {
+            return;
+        }
+        let reloads = &mut self.reloads;
+        if reloads.is_busy() {
+            reloads.waiters.append(&mut reloads.upgrade_waiters);
+        } else {
+            // Their senders go, which says that none runs.
+            reloads.upgrade_waiters.clear();
+            if !reloads.waiters.is_empty() {
+                self.request_reload(None);
+            }
         }
     }
 

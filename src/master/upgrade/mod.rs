@@ -30,6 +30,7 @@ use super::report::READY_LINE;
 use super::{Launch, Master, notify, trust};
 use crate::config::{Config, SECRET_VARIABLES, Sources};
 use crate::error::{Error, Result, Subject};
+use crate::ipc::control::UNDER_WAY;
 use crate::ipc::messages::MasterToManager;
 use crate::ipc::scoreboard::Fact;
 use crate::sys::{clock, guard, process};
@@ -78,7 +79,7 @@ impl Master {
             return refuse("the server is starting or stopping");
         }
         if self.reload.is_under_way() || self.rehearsal.is_some() {
-            return refuse("a reload or an upgrade is under way");
+            return refuse(UNDER_WAY);
         }
         notify::reloading();
         trust::judge_files(&self.launch.sources, &self.launch.invoked, &self.config)?;

@@ -3,8 +3,9 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use super::push::conclude;
 use super::style::{Style, Table, Tone, bytes, duration, safe, safe_json};
-use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
+use super::{ExitStatus, ask_again, complain, connect, verdict};
 use crate::api::Info;
 use crate::fd::Fd;
 use crate::ipc::control::{Connection, Control, ControlError, Request};
@@ -152,22 +153,11 @@ fn row(fd: &str, worker: &str, since: &str, idle: &str, peer: &str, uid: &str) -
 /// Shows what is known of one client.
 pub(crate) fn info(runtime_dir: &Path, fd: Fd, json: bool) -> ExitStatus {
     let request = Request::Info { fd };
-    let answer =
+    let asked =
         connect(runtime_dir).map(|mut control| ask_again(runtime_dir, &mut control, &request));
-    let answer = match answer {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return complain(&error),
-        Err(status) => return status,
-    };
-    if json {
-        verdict(&answer);
-        return print_json(&answer);
-    }
-    if let (true, Ok(info)) = (answer.ok, answer.read::<Info>()) {
-        // It was asked; whether anybody reads the answer is theirs.
-        let _ = print(&card(&info, unix_ms()));
-    }
-    verdict(&answer)
+    conclude(asked, json, |answer| {
+        answer.read::<Info>().map(|info| card(&info, unix_ms())).unwrap_or_default()
+    })
 }
 
 /// How the kernel sees the connection, where it is one over TCP.

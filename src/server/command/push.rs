@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{ExitStatus, complain, connect, print, print_json, verdict};
 use crate::fd::Fd;
-use crate::ipc::control::{Answer, BodyKind, Request};
+use crate::ipc::control::{Answer, BodyKind, ControlError, Request};
 
 /// For whom a push is.
 pub(crate) enum To {
@@ -103,7 +103,17 @@ pub(super) fn told(
     done: impl FnOnce(&Answer) -> String,
 ) -> ExitStatus {
     // Asked once: after a broken connection nobody knows whether it was done.
-    let answer = match connect(runtime_dir).map(|mut control| control.ask(request, body)) {
+    let asked = connect(runtime_dir).map(|mut control| control.ask(request, body));
+    conclude(asked, json, done)
+}
+
+/// Shows the answer to a request, `done` where that was done.
+pub(super) fn conclude(
+    asked: Result<Result<Answer, ControlError>, ExitStatus>,
+    json: bool,
+    done: impl FnOnce(&Answer) -> String,
+) -> ExitStatus {
+    let answer = match asked {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return complain(&error),
         Err(status) => return status,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::style::{Style, Table, Tone, duration, number, safe};
 use super::{ExitStatus, RETRY, ask_again, complain, connect, print, print_json, verdict};
-use crate::ipc::control::{Answer, Control, ControlError, ReloadVerdict, Request, Status};
+use crate::ipc::control::{
+    Answer, Control, ControlError, NONE_UNDER_WAY, ReloadVerdict, Request, Status, UNDER_WAY,
+};
 
 /// The longest a reload may take: preparing, starting, and the handover of 256 slots.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(600);
@@ -23,7 +25,7 @@ pub(crate) fn reload(runtime_dir: &Path, json: bool) -> ExitStatus {
         .and_then(|()| control.ask(&Request::Reload {}, b""))
         .or_else(|error| match error {
             // The manager died; its successor goes on with the reload it finds.
-            ControlError::Ended => wait_anew(runtime_dir, RELOAD_PATIENCE),
+            ControlError::Ended => wait_anew(runtime_dir),
             error => Err(error),
         });
     match answer {
@@ -38,40 +40,59 @@ pub(crate) fn upgrade(runtime_dir: &Path, json: bool) -> ExitStatus {
         Ok(control) => control,
         Err(status) => return status,
     };
-    let before = version(runtime_dir, &mut control);
-    let answer = control
-        .set_patience(RELOAD_PATIENCE)
-        .and_then(|()| control.ask(&Request::Upgrade {}, b""))
-        .or_else(|error| match error {
-            // The old manager has left: the new one has the verdict.
-            ControlError::Ended => wait_anew(runtime_dir, RELOAD_PATIENCE),
-            error => Err(error),
-        });
-    let answer = match answer {
+    let before = status(runtime_dir, &mut control);
+    let answer = match ask_to_upgrade(runtime_dir, control) {
         Ok(answer) => answer,
         Err(error) => return complain(&error),
     };
     if let (true, false, Ok(mut control)) = (answer.ok, json, connect(runtime_dir))
-        && let (Some(before), Some(now)) = (before, version(runtime_dir, &mut control))
+        && let (Some(before), Some(now)) = (before, status(runtime_dir, &mut control))
     {
+        let (before, now) = (safe(&before.version), safe(&now.version));
         // It was done, whether or not anybody reads so.
-        let _ = print(&format!("upgraded from {} to {}\n", safe(&before), safe(&now)));
+        let _ = print(&format!("upgraded from {before} to {now}\n"));
     }
     tell(&answer, json)
 }
 
-fn version(runtime_dir: &Path, control: &mut Control) -> Option<String> {
-    let answer = ask_again(runtime_dir, control, &Request::Status {}).ok()?;
-    answer.read::<Status>().ok().map(|status| status.version)
+/// Asks until the master has become the new image, or tells why not. A connection that ends says
+/// that the manager is gone: with the old image, or because it died, perhaps before the master knew
+/// of this.
+fn ask_to_upgrade(runtime_dir: &Path, mut control: Control) -> Result<Answer, ControlError> {
+    let mut is_asked = false;
+    loop {
+        control.set_patience(RELOAD_PATIENCE)?;
+        match control.ask(&Request::Upgrade {}, b"") {
+            Err(ControlError::Ended) => is_asked = true,
+            // The master knew of it, and is at it.
+            Ok(answer) if is_asked && answer.says(UNDER_WAY) => std::thread::sleep(RETRY),
+            other => return other,
+        }
+        let wait = |mut control: Control| control.ask(&Request::Wait { upgrade: true }, b"");
+        match anew(runtime_dir, wait)? {
+            answer if answer.says(NONE_UNDER_WAY) => control = anew(runtime_dir, Ok)?,
+            answer => return Ok(answer),
+        }
+    }
 }
 
-/// Connects to the next manager, as soon as there is one, and waits for its verdict.
-fn wait_anew(runtime_dir: &Path, patience: Duration) -> Result<Answer, ControlError> {
+fn status(runtime_dir: &Path, control: &mut Control) -> Option<Status> {
+    ask_again(runtime_dir, control, &Request::Status {}).ok()?.read().ok()
+}
+
+/// Waits for the next manager's verdict.
+fn wait_anew(runtime_dir: &Path) -> Result<Answer, ControlError> {
+    anew(runtime_dir, |mut control| control.ask(&Request::Wait { upgrade: false }, b""))
+}
+
+/// Connects to the next manager, as soon as there is one, and asks.
+fn anew<T>(
+    runtime_dir: &Path,
+    ask: impl Fn(Control) -> Result<T, ControlError>,
+) -> Result<T, ControlError> {
     let deadline = Instant::now() + UPGRADE_PATIENCE;
     loop {
-        let answer = Control::connect(runtime_dir, patience)
-            .and_then(|mut control| control.ask(&Request::Wait {}, b""));
-        match answer {
+        match Control::connect(runtime_dir, RELOAD_PATIENCE).and_then(&ask) {
             Err(ControlError::Ended | ControlError::NotRunning(_))
                 if Instant::now() < deadline =>
             {

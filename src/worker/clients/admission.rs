@@ -117,6 +117,11 @@ impl Yielding {
         !self.gone.replace(true)
     }
 
+    /// Whether its place counts no more.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
     /// When it is to end without a word.
     pub async fn ends(&self) {
         self.ends.notified().await;

@@ -6,8 +6,10 @@
 //! - [`members`]: nodes that come, go, die, or are one too many.
 //! - [`presence`]: who is present, wherever the connection is.
 //! - [`failover`]: Sentinels bring another engine to the place of the first.
+//! - [`balanced`]: behind a balancer.
 //! - [`trust`]: passwords, rights, and what a check says.
 
+mod balanced;
 mod failover;
 mod members;
 mod outages;

@@ -117,6 +117,30 @@ async fn a_gap_is_told_by_status_nodes_and_metrics_and_outlives_courier_and_mana
 }
 
 #[tokio::test]
+async fn a_subscription_that_dies_silently_is_found_and_healed() {
+    let engine = Engine::start().await;
+    let proxy = DeafProxy::start(engine.socket());
+    let setup = node(&engine, 0).set("cluster.engine", proxy.address());
+    let nodes = [setup.start().await, node(&engine, 1).start().await];
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    let (mut here, mut there) = (nodes[0].client().await, nodes[1].client().await);
+    here.ask("join-confirmed me lobby").await;
+    reaches(&mut there, &mut here, "lobby", "before").await;
+    proxy.set_deaf(true);
+    // Every command is answered, and the engine counts the subscriptions as ever.
+    is_alone(&nodes[0]).await;
+    assert!(nodes[0].log().contains("what is published does not come back"));
+    proxy.set_deaf(false);
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    reaches(&mut there, &mut here, "lobby", "after").await;
+    assert!(nodes[0].status().await["cluster"]["gaps"].as_u64() > Some(0));
+}
+
+#[tokio::test]
 async fn a_killed_courier_and_a_killed_manager_cost_no_client_and_know_all_again() {
     let engine = Engine::start().await;
     let nodes = nodes(&engine, 2).await;

@@ -204,3 +204,34 @@ async fn who_left_while_a_node_heard_nothing_is_no_ghost_there() {
     hears(&mut ann, "removed bob").await;
     counts(&mut ann, &[("ann", 1)]).await;
 }
+
+#[tokio::test]
+async fn a_new_manager_takes_nobody_for_gone_whose_node_is_cut_off_just_then() {
+    let engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..2 {
+        let setup = node(&engine, number).set("cluster.lease_ttl", "\"30s\"");
+        nodes.push(setup.set("rooms_presence", r#"["presence-"]"#).start().await);
+    }
+    for server in &nodes {
+        sees(server, 2).await;
+    }
+    let (mut ann, _) = enter(&nodes[0], "ann").await;
+    let (_bob, _) = enter(&nodes[1], "bob").await;
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    events(&mut ann).await;
+    // The master that would start another courier stands still.
+    let (master, courier) = (nodes[1].master().await, nodes[1].courier());
+    kill(master, Signal::SIGSTOP);
+    kill(courier, Signal::SIGKILL);
+    subscribed(&engine, 1).await;
+    let manager = nodes[0].manager().await;
+    kill(manager, Signal::SIGKILL);
+    until("another manager", async || (nodes[0].manager().await != manager).then_some(())).await;
+    sees(&nodes[0], 2).await;
+    let list = ann.ask(format!("presence {ROOM}")).await;
+    assert!(list.contains("ann"), "{list}");
+    kill(master, Signal::SIGCONT);
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    assert!(events(&mut ann).await.is_empty());
+}

@@ -53,7 +53,8 @@ impl Engine {
         until("the engine to answer", async || self.ask("PING")).await;
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("engine.sock")
     }
 

@@ -42,7 +42,7 @@ async fn a_name_that_somebody_made_lead_to_loopback_is_not_answered_to() {
         let socket = answer(&server, handshake(&host, &page)).await;
         assert!(socket.starts_with("HTTP/1.1 101 "), "{socket}");
     }
-    let cure = r#"add \"evil.example\" to allowed_hosts"#;
+    let cure = r#"add "evil.example" to allowed_hosts"#;
     until("the log to tell", async || {
         let log = server.log();
         let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("421"));

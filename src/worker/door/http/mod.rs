@@ -228,7 +228,12 @@ fn yields<S: AsyncWrite + Unpin, V: Service>(
     peer: Option<SocketAddr>,
     service: &V,
 ) -> End<S> {
-    let Some(Outcome::Refused(refusal)) = way else { return End::Closed };
+    let refusal = match way {
+        Some(Outcome::Refused(refusal)) => refusal,
+        // It has just come, and there is no place for what would become of it.
+        Some(Outcome::Upgrade) => Stop::Yields.refusal(),
+        Some(Outcome::Idle) | None => return End::Closed,
+    };
     let refusal = service.dress(refusal.hide_from_strangers(is_stranger(peer)));
     let bytes = refusal.to_bytes(SystemTime::now());
     let mut now = TaskContext::from_waker(Waker::noop());

@@ -69,7 +69,10 @@ impl Connection {
         if let Some(scope) = route.endpoint.scope {
             access::check(scopes, scope)?;
         }
-        self.is_known.set(true);
+        if !self.seat.yielding.is_gone() && !self.is_known.replace(true) {
+            let known = &self.worker.api.known_open;
+            known.set(known.get() + 1);
+        }
         Ok(route)
     }
 }
@@ -79,7 +82,7 @@ impl Drop for Connection {
         http::Service::waits_for(self, None);
         http::Service::let_go(self);
         if self.seat.yielding.go() {
-            self.worker.api.left();
+            self.worker.api.left(self.is_known.get());
         }
         self.worker.api_has_room();
     }

@@ -45,9 +45,11 @@ const OPEN_API: &str = include_str!("openapi.json");
 pub(in crate::worker) struct Api {
     /// Connections that are open here.
     open: Cell<usize>,
-    /// Those of them that wait for their client, and on which nothing was asked yet that may be.
+    /// Those of them on which something was asked that may be asked.
+    known_open: Cell<usize>,
+    /// Those that wait for their client, and are not known.
     strangers: Admitted,
-    /// The others that wait for their client.
+    /// Those that wait for their client, and are known.
     known: Admitted,
     /// Whether every one of as many as may be is at work, so that the next one waits in the
     /// listener.
@@ -63,19 +65,21 @@ impl Api {
     }
 
     /// A connection counts no more.
-    fn left(&self) {
+    fn left(&self, is_known: bool) {
         self.open.set(self.open.get().saturating_sub(1));
+        self.known_open.set(self.known_open.get().saturating_sub(usize::from(is_known)));
     }
 
-    /// Has a connection that waits for its client give its place to one that has none. Strangers
-    /// go before others, and of these whichever has waited longest: who comes with a whole request
-    /// is answered however many others do not. False where every one is at work.
+    /// Has a connection that waits for its client give its place to one that has none: whichever
+    /// stranger has waited longest, and where there is no stranger at all, whichever known one has.
+    /// So who comes with a whole request is answered however many others do not. False where
+    /// nobody waits who may be sent away.
     fn makes_room(&self) -> bool {
-        let yields =
-            self.strangers.oldest_plain_yields().or_else(|| self.known.oldest_plain_yields());
-        let Some(yielding) = yields else { return false };
+        let are_all_known = self.open.get() == self.known_open.get();
+        let waiting = self.waiting(are_all_known);
+        let Some(yielding) = waiting.oldest_plain_yields() else { return false };
         if yielding.go() {
-            self.left();
+            self.left(are_all_known);
         }
         true
     }

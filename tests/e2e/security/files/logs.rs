@@ -222,7 +222,9 @@ async fn after_a_full_disk_every_line_begins_at_its_beginning() {
     for line in text.lines().filter(|line| !line.is_empty()) {
         // Twice the time in one line would be two lines glued.
         let times = line.matches("Z INFO ").count() + line.matches("Z ERROR ").count();
-        assert!(line.starts_with("20") && times <= 1, "{line}");
+        // A disk that is full takes a part of a line, as little as a byte.
+        let begins = line.starts_with("20") || "20".starts_with(line);
+        assert!(begins && times <= 1, "{line}");
     }
     drop(server);
 }
