@@ -45,7 +45,16 @@ const PLACES: &[(&str, &[&str])] = &[
     ("unsafe", &["src/sys/"]),
     ("bincode", &["src/ipc/codec.rs"]),
     ("signal_hook", &["src/master/signals.rs", "src/sys/signal.rs"]),
-    ("socket2", &["src/master/listen.rs", "src/master/mod.rs", "tests/", "bin/wsd-bench"]),
+    (
+        "socket2",
+        &[
+            "src/master/bind.rs",
+            "src/master/listen.rs",
+            "src/master/mod.rs",
+            "tests/",
+            "bin/wsd-bench",
+        ],
+    ),
     ("crossbeam_channel", &["src/worker/", "src/log/"]),
     ("hyper", &["src/worker/", "tests/", "benches/peers/"]),
     ("httparse", &["src/worker/", "bin/wsd-bench/", "tests/", "fuzz/", "benches/"]),

@@ -218,9 +218,14 @@ impl Net {
         })
     }
 
-    /// Whether it is the whole internet, of one of its two kinds.
+    /// Whether it is the internet, of one of its two kinds, or a large part of it: larger than the
+    /// largest network that is anybody's own, which are 10.0.0.0/8 and fc00::/7.
     pub fn is_everybody(&self) -> bool {
-        matches!(self, Net::Inet { bits: 0, .. })
+        match self {
+            Net::Inet { addr: IpAddr::V4(_), bits } => *bits < 8,
+            Net::Inet { addr: IpAddr::V6(_), bits } => *bits < 7,
+            Net::Unix => false,
+        }
     }
 }
 

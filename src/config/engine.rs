@@ -19,6 +19,8 @@ const SENTINELS_MAX: usize = 16;
 /// The highest database.
 const DATABASE_MAX: u32 = 65_535;
 
+/// The fault. The text is not shown: somebody may have written the password into it.
+const NO_ADDRESS: &str = "is no address of an engine";
 const RIGHT: &str = "write \"redis://host:6379\", \"redis://user@host:6379/0\", \
                      \"unix:/path?user=U&db=0\" or \
                      \"redis+sentinel://host:26379,host:26379/service\"";
@@ -70,7 +72,7 @@ impl EngineAddress {
                     "use a private network or a tunnel (stunnel), and redis://",
                 ));
             }
-            _ => return Err(Wrong::new(format!("is {}", quote(text)), RIGHT)),
+            _ => return Err(Wrong::new(NO_ADDRESS, RIGHT)),
         };
         let (user, rest) = match rest.rsplit_once('@') {
             Some((user, rest)) => (Some(name(user)?), rest),
@@ -81,7 +83,7 @@ impl EngineAddress {
         let service = if sentinel { parts.next() } else { None };
         let database = database(parts.next().unwrap_or_default())?;
         if parts.next().is_some() {
-            return Err(Wrong::new(format!("is {}", quote(text)), RIGHT));
+            return Err(Wrong::new(NO_ADDRESS, RIGHT));
         }
         let place = if sentinel {
             let sentinels: Vec<_> = hosts
@@ -132,20 +134,20 @@ fn name(user: &str) -> Result<String, Wrong> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,".contains(&byte);
     match !user.is_empty() && user.bytes().all(plain) {
         true => Ok(user.to_owned()),
-        false => Err(Wrong::new(format!("names the user {}", quote(user)), RIGHT)),
+        false => Err(Wrong::new("names a user that is no plain word", RIGHT)),
     }
 }
 
 fn database(text: &str) -> Result<u32, Wrong> {
     let number = if text.is_empty() { Some(0) } else { text.parse().ok() };
     number.filter(|number| *number <= DATABASE_MAX).ok_or_else(|| {
-        Wrong::new(format!("names the database {}", quote(text)), "write its number, such as /0")
+        Wrong::new("names a database that is no number", "write its number, such as /0")
     })
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn address(text: &str, port: u16) -> Result<(String, u16), Wrong> {
-    let wrong = || Wrong::new(format!("names the address {}", quote(text)), RIGHT);
+    let wrong = || Wrong::new(NO_ADDRESS, RIGHT);
     let (host, rest) = match text.strip_prefix('[') {
         Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
         None => text.split_at(text.find(':').unwrap_or(text.len())),
@@ -213,7 +215,7 @@ impl Setting for Option<EngineAddress> {
 
     fn read(raw: &Raw, _: &Path) -> Result<Option<EngineAddress>, Wrong> {
         match raw.as_text() {
-            None => Err(raw.wrong(RIGHT)),
+            None => Err(raw.wrong_unseen(RIGHT)),
             Some("") => Ok(None),
             Some(text) => EngineAddress::parse(text).map(Some),
         }
@@ -250,6 +252,11 @@ mod tests {
             ("redis://u:hush@h", "password_file"),
             ("rediss://h", "stunnel"),
             ("http://h", "redis://"),
+            ("redis//u:hush@h", "redis://"),
+            ("redis://:hush", "redis://"),
+            ("redis://h/hush", "/0"),
+            ("redis://h/0/hush", "redis://"),
+            ("redis://hu sh@h", "redis://"),
             ("redis://", "redis://"),
             ("redis://h:0", "redis://"),
             ("redis://h/x", "/0"),

@@ -21,7 +21,7 @@ pub enum Source {
     },
     /// An environment variable.
     Environment(String),
-    /// A `--set` of the command line, as `key=value`.
+    /// A `--set` of the command line, by its name: the value may be a secret.
     Set(String),
 }
 

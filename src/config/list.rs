@@ -109,24 +109,29 @@ impl Setting for BTreeMap<String, String> {
         if items.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", items.join(", ")) }
     }
 
-    /// Adds to what is there: entries of several sources come together.
+    /// Adds to what is there: entries of several sources come together. A value may be a secret,
+    /// so that no fault shows one.
     fn update(&mut self, raw: &Raw, _: &Path) -> Result<(), Wrong> {
         let structured = match raw {
             Raw::Bare(text) => Raw::structured(text),
             _ => None,
         };
         let Raw::Table(entries) = structured.as_ref().unwrap_or(raw) else {
-            return Err(raw.wrong(TABLE_RIGHT));
+            return Err(raw.wrong_unseen(TABLE_RIGHT));
         };
         for (key, value) in entries {
             if key.is_empty() || key.contains(['=', '\0']) {
+                // What stands behind a = may be a secret.
+                let name = key.split('=').next().unwrap_or_default();
                 return Err(Wrong::new(
-                    format!("has the name {}", quote(key)),
+                    format!("has a name that begins with {}", quote(name)),
                     "use names that are not empty and hold no =",
                 ));
             }
             let value = value.as_text().filter(|text| !text.contains('\0'));
-            let value = value.ok_or_else(|| raw.wrong(TABLE_RIGHT))?;
+            let no_text =
+                || Wrong::new(format!("has {}, which is no text", quote(key)), TABLE_RIGHT);
+            let value = value.ok_or_else(no_text)?;
             self.insert(key.clone(), value.to_owned());
         }
         Ok(())

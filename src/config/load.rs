@@ -1,57 +1,17 @@
 //! Reading the sources in their order and collecting every fault.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use super::errors::{ConfigError, ConfigErrors, NO_SUCH_KEY, NO_SUCH_VARIABLE, Source, Wrong};
 use super::foreign;
 use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
-use super::text::{pointed, quote};
+use super::sources::{Sources, is_ours, read_text};
+use super::text::quote;
 use super::value::Raw;
-
-/// Where a configuration comes from. The master keeps it, so that a reload reads the same places
-/// with the same overrides.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sources {
-    /// The TOML file of `-c`.
-    pub file: Option<PathBuf>,
-    /// Environment variables; those that are not ours are ignored.
-    pub env: Vec<(String, String)>,
-    /// The `--set key=value` of the command line, in order.
-    pub set: Vec<(String, String)>,
-    /// The directory the server was started in: relative paths of `file`, environment and `--set`
-    /// start there, also after a daemon has left it.
-    pub dir: PathBuf,
-    /// The effective user id at the start; decides where `runtime_dir` is.
-    pub uid: u32,
-    /// What [`read_now`](Self::read_now) read of `file`.
-    #[serde(skip)]
-    pub text: Option<Result<String, Wrong>>,
-}
-
-/// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, the
-/// descriptor of an application process that runs a command of ours, and
-/// what Kubernetes sets for a service that happens to be called wsd.
-const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_APP_", "WSD_SERVICE_", "WSD_PORT"];
-
-/// The password of a cluster's engine. No value that is kept or passed on holds it.
-pub const PASSWORD_VARIABLE: &str = "WSD_CLUSTER_PASSWORD";
-
-/// Keys whose values are nobody else's: what `ps` shows of a command line leaves them out.
-const SECRETS: [&str; 1] = ["app.env"];
-
-/// Variables from which `runtime_dir` and `log_file` are found.
-const DIRECTORIES: [&str; 6] =
-    ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR", "LOGS_DIRECTORY", "XDG_STATE_HOME", "HOME"];
-
-/// The largest configuration file, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The most faults for which a known name is looked for that is near: each costs a comparison with
 /// every key, and what has more faults is hardly a configuration with typing errors.
@@ -59,88 +19,6 @@ const NEAREST_MAX: usize = 20;
 
 /// The most syntax errors told of one file: after the first few, the rest tends to be echo.
 const SYNTAX_ERRORS_MAX: usize = 5;
-
-impl Sources {
-    /// The sources of a process of its own: `file` and `set` as given, and what matters of the
-    /// environment, the directory and the user of this process.
-    pub fn here(file: Option<PathBuf>, set: Vec<(String, String)>) -> Sources {
-        Sources {
-            file,
-            env: Sources::environment(std::env::vars_os()),
-            set,
-            dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            uid: nix::unistd::geteuid().as_raw(),
-            text: None,
-        }
-    }
-
-    /// Reads the file, for a process that is about to give up the right to.
-    pub fn read_now(mut self) -> Sources {
-        self.text = self.file.as_ref().map(|file| read_text(&self.dir.join(file)));
-        self
-    }
-
-    /// Where the value of a secret begins in an argument of the command line that sets one.
-    pub fn secret_of(argument: &[u8]) -> Option<usize> {
-        let option = b"--set=";
-        let start = if argument.starts_with(option) { option.len() } else { 0 };
-        let end = start + argument[start..].iter().position(|byte| *byte == b'=')?;
-        let key = String::from_utf8_lossy(&argument[start..end]);
-        let is_secret = |secret: &str| {
-            let rest = key.trim_start().strip_prefix(secret);
-            rest.is_some_and(|rest| rest.trim().is_empty() || rest.starts_with('.'))
-        };
-        SECRETS.into_iter().any(is_secret).then_some(end + 1)
-    }
-
-    /// Keeps the variables that matter. Bytes that are not UTF-8 are replaced, which no key takes
-    /// for right.
-    pub fn environment(
-        vars: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Vec<(String, String)> {
-        let text = |text: OsString| text.to_string_lossy().into_owned();
-        let mut kept: Vec<_> = vars
-            .into_iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .filter(|(name, _)| is_ours(name) || DIRECTORIES.contains(&name.as_str()))
-            .collect();
-        kept.sort();
-        kept
-    }
-
-    /// Whether environment or command line say `unsafe_paths`, whatever the file says.
-    pub fn allow_unsafe_paths(&self) -> bool {
-        let without_file = Sources { file: None, ..self.clone() };
-        Loading::read(Config::default(), &without_file).config.unsafe_paths
-    }
-
-    /// Splits the `key=value` of a `--set`.
-    pub fn parse_set(text: &str) -> Result<(String, String), String> {
-        match text.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_owned(), value.to_owned()))
-            }
-            _ => Err(format!("{} is not key=value, such as worker_num=4", pointed(text))),
-        }
-    }
-
-    pub(super) fn var(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.env.iter().find(|(known, _)| known == name)?;
-        Some(value.as_str()).filter(|value| !value.is_empty())
-    }
-
-    /// The directory that relative paths of the file start at.
-    pub(super) fn file_dir(&self) -> PathBuf {
-        let file = self.file.as_deref().map(|file| self.dir.join(file));
-        file.as_deref().and_then(Path::parent).unwrap_or(&self.dir).to_owned()
-    }
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with("WSD_")
-        && name != PASSWORD_VARIABLE
-        && !NOT_KEYS.iter().any(|other| name.starts_with(other))
-}
 
 impl Config {
     /// Reads all sources over `base`, fills what chooses for itself (`worker_num`, `runtime_dir`
@@ -182,7 +60,7 @@ pub(super) struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    fn read(base: Config, sources: &'a Sources) -> Loading<'a> {
+    pub(super) fn read(base: Config, sources: &'a Sources) -> Loading<'a> {
         let mut loading =
             Loading { config: base, sources, origins: BTreeMap::new(), errors: Vec::new() };
         if let Some(file) = &sources.file {
@@ -262,7 +140,7 @@ impl<'a> Loading<'a> {
     fn read_set(&mut self) {
         let sources = self.sources;
         for (name, value) in &sources.set {
-            let source = Source::Set(format!("{name}={value}"));
+            let source = Source::Set(name.clone());
             self.take(source, name, &Raw::bare(value), &sources.dir);
         }
     }
@@ -329,22 +207,6 @@ fn in_order<'t, 'i>(
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries
-}
-
-fn read_text(path: &Path) -> Result<String, Wrong> {
-    let fault = |wrong: String| Wrong::new(wrong, "name a readable TOML file with -c");
-    let size =
-        std::fs::metadata(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    if size.is_dir() {
-        return Err(fault("is a directory".to_owned()));
-    }
-    if size.len() > FILE_BYTES_MAX {
-        return Err(fault(format!("has {} bytes, more than {FILE_BYTES_MAX}", size.len())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    String::from_utf8(bytes).map_err(|error| {
-        fault(format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
-    })
 }
 
 /// Where the lines of a text begin, found once: a file may have a fault on each of them.

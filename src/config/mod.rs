@@ -21,6 +21,7 @@ mod manual;
 mod mode;
 mod origin;
 mod resolve;
+mod sources;
 mod text;
 mod token;
 mod value;
@@ -34,11 +35,13 @@ pub use keys::{
     ApiConfig, AppConfig, AppStdout, BufferPolicy, ClusterConfig, Config, HandlerName, Key,
     LogFormat, LogLevel, OnHang, RatePolicy, keys,
 };
-pub use load::{PASSWORD_VARIABLE, Sources};
 pub use manual::{markdown_table, toml_manual};
 pub use mode::Mode;
 pub use origin::{NotAnOrigin, Origin, Origins};
 pub use resolve::{batch_max, lingering_max};
+pub use sources::{PASSWORD_VARIABLE, SECRET_VARIABLES, Sources};
+#[cfg(feature = "cli")]
+pub(crate) use text::duration;
 pub use token::{SECRET_BYTES as TOKEN_SECRET_BYTES, Scope, Scopes, Token};
 
 use std::time::Duration;
@@ -46,6 +49,17 @@ use std::time::Duration;
 use crate::sys::rights::Rights;
 
 impl Config {
+    /// The configuration as text for a child that starts no application: without `app.env`, whose
+    /// values are the applications' alone, and without `api.tokens` unless it serves the API.
+    pub fn for_child(&self, serves_api: bool) -> String {
+        let mut config = self.clone();
+        config.app.env.clear();
+        if !serves_api {
+            config.api.tokens.clear();
+        }
+        serde_json::to_string(&config).unwrap_or_default()
+    }
+
     /// The keys whose value in `new` differs though it cannot change while the server runs.
     pub fn reload_refusals(&self, new: &Config) -> Vec<&'static str> {
         const FIXED: [&str; 12] = [

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::keys::{Config, HandlerName};
-use super::load::Sources;
+use super::sources::Sources;
 
 /// The most connections that are allowed without being asked for.
 const MAX_CONNECTION_DEFAULT: u64 = 1_000_000;

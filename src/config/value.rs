@@ -110,6 +110,16 @@ impl Raw {
         }
     }
 
+    /// As [`wrong`](Self::wrong), of a value that may be a secret: its kind alone is told.
+    pub(super) fn wrong_unseen(&self, right: impl Into<String>) -> Wrong {
+        let kind = match self {
+            Raw::Bare(text) if text.is_empty() => "empty",
+            Raw::Bare(_) | Raw::Text(_) => "a text",
+            _ => "of another kind",
+        };
+        Wrong::new(format!("is {kind}"), right)
+    }
+
     pub(super) fn wrong(&self, right: impl Into<String>) -> Wrong {
         let wrong = match self {
             Raw::Bare(text) if text.is_empty() => "is empty".to_owned(),

@@ -33,9 +33,12 @@ pub struct Style {
 impl Style {
     /// The line that tells of events that were like others and were not logged.
     pub fn more(&self, (limit, why, count): Rest) -> String {
-        let message = format!("{} more, which were not logged", limit.message);
-        let why = (limit.reason, Value::Text(why));
-        let rest = vec![("count", Value::Bare(count.to_string())), why];
+        let count = ("count", Value::Bare(count.to_string()));
+        let (message, rest) = match limit.message {
+            "" => (why, vec![count]),
+            named => (named.to_owned(), vec![count, (limit.reason, Value::Text(why))]),
+        };
+        let message = format!("{message} more, which were not logged");
         self.write(Level::INFO, Fields { message, rest })
     }
 
@@ -165,12 +168,17 @@ fn is_quoted(text: &str) -> bool {
     })
 }
 
-/// Whether a terminal, a pager or a log reader could take `char` for more than a letter: controls,
-/// line and paragraph separators, and the marks that turn the direction of writing.
+/// Whether a terminal, a pager or a log reader could take `char` for more than a letter, or shows
+/// nothing in its place: controls, line and paragraph separators, the marks that turn the direction
+/// of writing, and what is invisible where two names would look alike. The joiners that emoji and
+/// some scripts need are none of these.
 pub fn is_unsafe(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(char, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
+        || matches!(char, '\u{ad}' | '\u{200b}' | '\u{180e}' | '\u{2060}'..='\u{2065}')
+        || matches!(char, '\u{206a}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(char, '\u{e0000}'..='\u{e007f}')
 }
 
 fn text_escape(out: &mut String, char: char) {
@@ -192,11 +200,14 @@ fn json_escape(out: &mut String, char: char) {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
-        _ if is_unsafe(char) => {
-            let _ = write!(out, "\\u{:04x}", u32::from(char));
-        }
+        _ if is_unsafe(char) => out.push_str(&json_unicode(char)),
         _ => out.push(char),
     }
+}
+
+/// A letter as JSON writes one by its number (RFC 8259 section 7): of two units beyond U+FFFF.
+pub fn json_unicode(char: char) -> String {
+    char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
 /// Appends `text`, each letter by `one`, up to the limit of a value.

@@ -21,8 +21,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::config::{LogFormat, LogLevel};
 use crate::error::{Error, Result};
 use crate::sys::clock;
-pub use line::is_unsafe;
 use line::{Fields, Style};
+pub use line::{is_unsafe, json_unicode};
 use quota::{Glance, Quota, Rest};
 use sink::{Direct, Queued, Sink};
 
@@ -123,7 +123,9 @@ impl Lines {
     }
 
     fn write(&self, event: &Event<'_>) {
-        if let Some((limit, why)) = Glance::of(event).limited() {
+        if is_limited(event.metadata()) {
+            let glance = Glance::of(event);
+            let (limit, why) = glance.limit(*event.metadata().level());
             let (shown, rest) = self.quota.admit(limit, why, clock::unix_ms() / 1000);
             self.tell(rest);
             if !shown {
@@ -147,6 +149,14 @@ impl Lines {
         *metadata.level() <= self.level()
             && (*metadata.level() <= tracing::Level::INFO || ours(metadata))
     }
+}
+
+/// Whether only so many events of this kind are logged in a second: our own, unless whoever runs
+/// the server has asked for every one of them.
+fn is_limited(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_own = target == "wsd" || target.starts_with("wsd::");
+    is_own && *metadata.level() <= tracing::Level::INFO
 }
 
 /// The machinery below is not asked for its chatter; programs built on the crate are.
@@ -214,8 +224,11 @@ mod tests {
         rest.to_owned()
     }
 
-    const NASTY: &str = "a\x1b[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\0g\x7f";
-    const SAFE: &str = r"a\u{1b}[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\u{0}g\u{7f}";
+    const NASTY: &str = "a\x1b[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\0g\x7f\u{200b}\u{ad}\u{e0041}";
+    const SAFE: &str = concat!(
+        r"a\u{1b}[31mb\r\nc\u{2028}d\u{202e}e\u{85}f\u{0}g\u{7f}",
+        r"\u{200b}\u{ad}\u{e0041}"
+    );
 
     #[test]
     fn a_line_has_level_role_message_and_fields() {
@@ -247,6 +260,37 @@ mod tests {
     }
 
     #[test]
+    fn a_message_without_end_is_a_few_lines_and_a_count_whatever_it_says() {
+        let mut lines = logged(LogFormat::Text, || {
+            for number in 0..5_000 {
+                tracing::warn!(number, "bodies take upload_tmp_max");
+            }
+        });
+        // A second may end meanwhile.
+        assert!((20..200).contains(&lines.len()), "{}", lines.len());
+        let (limit, why) = (&quota::LIMITS[2], "bodies take upload_tmp_max".to_owned());
+        let style = Style { role: "worker 0".to_owned(), format: LogFormat::Text, journal: false };
+        lines.push(style.more((limit, why, 7)));
+        let last = lines.pop().unwrap_or_default();
+        assert!(
+            last.ends_with("bodies take upload_tmp_max more, which were not logged count=7\n"),
+            "{last}"
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_and_what_an_application_says_is_logged_whole() {
+        let application = logged(LogFormat::Text, || {
+            (0..500).for_each(|_| tracing::info!(target: "application", "the same"));
+        });
+        assert_eq!(application.len(), 500);
+        let asked = logged(LogFormat::Text, || {
+            (0..500).for_each(|_| tracing::event!(target: "wsd::x", tracing::Level::DEBUG, "d"));
+        });
+        assert_eq!(asked.len() % 500, 0, "all of them, or none where the level is less");
+    }
+
+    #[test]
     fn a_value_cannot_pass_for_another_field() {
         let of = |value: &str| text(|| tracing::info!(path = %value, "m"));
         for (value, shown) in [
@@ -266,7 +310,7 @@ mod tests {
             || tracing::error!(fd = 7u64, half = 0.5, nasty = %NASTY, role = "r", "{NASTY}");
         let lines = logged(LogFormat::Json, work);
         assert_eq!(lines[0].matches('\n').count(), 1);
-        assert!(!lines[0].contains(['\u{2028}', '\x1b', '\u{85}']));
+        assert!(!lines[0].contains(['\u{2028}', '\x1b', '\u{85}', '\u{200b}', '\u{e0041}']));
         let json: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!((&json["level"], &json["role"]), (&"error".into(), &"worker 0".into()));
         assert_eq!((&json["fd"], &json["half"]), (&7.into(), &0.5.into()));

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Level};
 
 /// Events of one message, of which only so many are logged.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Limit {
+    /// Empty: any message that no other limit names.
     pub message: &'static str,
-    /// The field that has the reason of one.
+    /// The field that has the reason of one; the message itself, where any is meant.
     pub reason: &'static str,
     /// How many of one reason are logged in a second.
     pub shown: u64,
@@ -24,11 +25,17 @@ impl Limit {
     }
 }
 
-/// What a stranger can cause as often as they like.
-pub static LIMITS: [Limit; 2] = [
+/// What a stranger can cause as often as they like. As nobody can tell for certain what else a
+/// stranger can cause, no message is without a limit.
+pub static LIMITS: [Limit; 4] = [
     Limit { message: "refused", reason: "why", shown: 10 },
     Limit { message: "closed", reason: "cause", shown: 100 },
+    Limit { message: "", reason: "message", shown: 20 },
+    Limit { message: "", reason: "message", shown: INFORMATION_SHOWN },
 ];
+
+/// Of information with one message: one for each worker of the largest server.
+const INFORMATION_SHOWN: u64 = 300;
 
 /// How many events of one kind and reason were not logged.
 pub type Rest = (&'static Limit, String, u64);
@@ -51,11 +58,15 @@ impl Glance {
         glance
     }
 
-    /// The limit and the reason of an event of which only so many are logged.
-    pub fn limited(&self) -> Option<(&'static Limit, &str)> {
+    /// The limit of the event, and its reason.
+    pub fn limit(&self, level: Level) -> (&'static Limit, &str) {
         let message = self.message.text();
-        let limit = LIMITS.iter().find(|limit| limit.message == message)?;
-        Some((limit, self.reason.text()))
+        let [named @ .., trouble, information] = &LIMITS;
+        match named.iter().find(|limit| limit.message == message) {
+            Some(limit) => (limit, self.reason.text()),
+            None if level == Level::INFO => (information, message),
+            None => (trouble, message),
+        }
     }
 }
 
@@ -160,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_second_shows_some_of_each_reason_and_tells_how_many_more_there_were() {
-        let (quota, [refused, closed]) = (Quota::default(), &LIMITS);
+        let (quota, [refused, closed, ..]) = (Quota::default(), &LIMITS);
         let shown = (0..100).filter(|_| quota.admit(refused, "a", 5).0).count() as u64;
         assert_eq!(shown, refused.shown);
         assert!(quota.admit(refused, "b", 5).0, "each reason has its own");

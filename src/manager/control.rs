@@ -3,6 +3,7 @@
 
 mod bodies;
 mod connections;
+mod names;
 mod rooms_of;
 
 use std::rc::Rc;
@@ -112,6 +113,15 @@ impl Client {
     /// Request after request, until the client leaves.
     async fn live(&mut self, access: Access) {
         while let Ok(Ok(Some(request))) = timeout(IDLE_PATIENCE, self.read_request()).await {
+            let names = names::check(&request, &self.manager.borrow().settings);
+            if let Err(answer) = names {
+                let said = self.say(&answer.line()).await;
+                // What follows may be the body of this request, so the connection cannot go on.
+                if said.is_err() || matches!(request, Request::Publish { .. }) {
+                    return;
+                }
+                continue;
+            }
             let answer = match access.allows(&request) {
                 true => self.handle(request).await,
                 false => Ok(Answer::failed(self.peers.refusal_of(&request))),

@@ -21,6 +21,10 @@ pub struct Settings {
     pub rooms_max: usize,
     /// With what the names of rooms begin that have presence.
     pub presence: Vec<String>,
+    /// Bytes of the longest name of a room.
+    pub room_name_max: usize,
+    /// Bytes of the longest uid.
+    pub uid_max: usize,
     /// For which a user without connections is still present.
     pub presence_linger_ms: u64,
     /// Which node of a cluster this is; `None` without one.
@@ -41,6 +45,8 @@ impl Settings {
             jitter_ms: ms(config.reload_jitter),
             node: config.node(),
             rooms_max: config.rooms_max,
+            room_name_max: config.room_name_max,
+            uid_max: config.uid_max,
             presence: config.rooms_presence,
             presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Master;
 use crate::api::ProcessId;
-use crate::config::{Config, PASSWORD_VARIABLE};
+use crate::config::{Config, SECRET_VARIABLES};
 use crate::error::{Error, Result, Subject};
 use crate::fd::WorkerId;
 use crate::ipc::messages::MasterToWorker;
@@ -132,7 +132,7 @@ impl Master {
             socket: Some(socket.as_fd()),
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: Some(stderr.as_fd()),
-            secret: PASSWORD_VARIABLE,
+            secrets: &SECRET_VARIABLES,
         })?;
         self.apps.push(App { worker, id, pid: pid.as_raw() });
         self.summary.bump(Fact::AppStarts);
@@ -226,12 +226,15 @@ fn try_become_app(record: OwnedFd) -> Result<std::convert::Infallible> {
         .ok_or_else(|| Error::new("app.command is empty; it names the application to run"))?;
     process::place(socket, APP_SOCKET.1)?;
     use std::os::unix::process::CommandExt;
-    let error = std::process::Command::new(program)
+    let mut command = std::process::Command::new(program);
+    for secret in SECRET_VARIABLES {
+        command.env_remove(secret);
+    }
+    let error = command
         .args(arguments)
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID")
-        .env_remove(PASSWORD_VARIABLE)
         .envs(launch.environment)
         .env(APP_SOCKET.0, APP_SOCKET.1.to_string())
         .exec();

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::PASSWORD_VARIABLE;
+use crate::config::SECRET_VARIABLES;
 use crate::error::{Error, Result, Subject};
 use crate::ipc::codec;
 use crate::sys::{clock, packet, process};
@@ -65,7 +65,7 @@ impl Child {
             socket: None,
             stdout: birth.stdout,
             stderr: birth.stderr,
-            secret: PASSWORD_VARIABLE,
+            secrets: &SECRET_VARIABLES,
         })?;
         Ok(Child::adopt(pid, clock::monotonic_ms(), link))
     }

@@ -135,7 +135,7 @@ impl Master {
             epoch,
             id: NodeId { node, boot: courier.boot },
             since: self.started_at,
-            config: serde_json::to_string(&self.config).unwrap_or_default(),
+            config: self.config.for_child(false),
             password,
         };
         let child = Child::start(&Birth {

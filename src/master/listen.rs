@@ -3,20 +3,18 @@
 //! only when the address leaves the configuration.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use nix::sys::stat::SFlag;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::SockRef;
 
+use super::bind::{backlog, is_lost, shared_tcp, tcp, unix, unix_mode, unlink};
 use super::trusted_path::TrustedPath;
 use crate::config::{Config, ListenAddr};
-use crate::error::{Error, Result, Subject};
+use crate::error::Result;
 use crate::fd::Slot;
 use crate::ipc::messages::{Listener, Purpose};
 use crate::sys::path_walk::Missing;
-use crate::sys::socket::{forget_shutdown, gate_options, lock_filter};
+use crate::sys::socket::{forget_shutdown, gate_options};
 
 /// One listening socket.
 #[derive(Debug)]
@@ -96,15 +94,12 @@ impl Listeners {
         };
         for slot in (0..slots).filter_map(|slot| u8::try_from(slot).ok()) {
             let held = self.entries.entry(entry.clone()).or_default();
-            if held.contains_key(&slot) {
+            if held.contains_key(&slot) && !is_lost(addr) {
                 continue;
             }
             let (socket, address) = match addr {
                 ListenAddr::Unix(path) => {
-                    let mode = match purpose {
-                        Purpose::Clients => UNIX_MODE,
-                        Purpose::Api => config.api.socket_mode.0,
-                    };
+                    let mode = unix_mode(purpose, config);
                     (unix(written, path, mode, config)?, written.clone())
                 }
                 ListenAddr::Tcp(addr) if *purpose == Purpose::Api => shared_tcp(*addr, config)?,
@@ -131,14 +126,23 @@ impl Listeners {
         self.entries.retain(|_, held| !held.is_empty());
     }
 
-    /// Closes the sockets of entries that `config` does not have any more. Those of removed
-    /// slots stay: their queues may hold clients, and a live worker accepts on them.
+    /// Closes the sockets of entries that `config` does not have any more, and gives those of the
+    /// API their mode. Those of removed slots stay: their queues may hold clients, and a live
+    /// worker accepts on them.
     pub fn retain(&mut self, config: &Config) {
         let wanted: Vec<Entry> = entries(config).map(|(entry, _)| entry).collect();
         for ((_, path), _) in self.entries.iter().filter(|(entry, _)| !wanted.contains(entry)) {
             unlink(path, config);
         }
         self.entries.retain(|entry, _| wanted.contains(entry));
+        for ((purpose, written), addr) in entries(config) {
+            let (Purpose::Api, ListenAddr::Unix(path)) = (purpose, addr) else { continue };
+            let path = TrustedPath::new(&written, path, Missing::Fail, config);
+            let mode = config.api.socket_mode.0;
+            if let Err(error) = path.and_then(|path| path.set_socket_mode(mode)) {
+                tracing::error!(%error, "a socket keeps its mode");
+            }
+        }
     }
 
     /// What a worker of `slot` accepts on, as far as `config` has it: descriptions and sockets.
@@ -231,94 +235,6 @@ fn shared(held: &BTreeMap<u8, Held>) -> Option<&Held> {
     held.get(&0).filter(|held| is_shared(&held.listener))
 }
 
-fn unlink(entry: &str, config: &Config) {
-    if let Some(path) = entry.strip_prefix("unix:") {
-        let path = TrustedPath::new(entry, Path::new(path), Missing::Fail, config);
-        // It may be gone already, with its directory.
-        let _ = path.and_then(|path| path.remove(SFlag::S_IFSOCK));
-    }
-}
-
-fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, String)> {
-    if first && addr.port() != 0 {
-        probe(addr)?;
-    }
-    let subject = || format!("listen on {addr}");
-    let bound = |addr: SocketAddr| {
-        let socket = socket_for(addr).subject(subject)?;
-        socket.set_reuse_port(true).subject(subject)?;
-        socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
-        Ok(socket)
-    };
-    let mut socket: Socket = bound(addr)?;
-    if addr.port() == 0 {
-        // A socket whose port the kernel chose loses that port when the socket is shut down, and
-        // would listen on another one after a drain that is taken back.
-        let chosen = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
-        socket = bound(chosen)?;
-    }
-    socket.listen(backlog(config)).subject(subject)?;
-    lock_filter(socket.as_fd()).subject(subject)?;
-    let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
-    Ok((socket.into(), real.to_string()))
-}
-
-/// One socket for all slots: whichever worker is free takes the next connection.
-fn shared_tcp(addr: SocketAddr, config: &Config) -> Result<(OwnedFd, String)> {
-    let subject = || format!("listen on {addr}");
-    let socket = socket_for(addr).subject(subject)?;
-    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
-    socket.listen(backlog(config)).subject(subject)?;
-    lock_filter(socket.as_fd()).subject(subject)?;
-    let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
-    Ok((socket.into(), real.to_string()))
-}
-
-/// With SO_REUSEPORT alone a second server of the same user would bind silently beside a first
-/// and take half of its clients. A plain bind tells.
-fn probe(addr: SocketAddr) -> Result<()> {
-    let socket = socket_for(addr).subject(|| format!("listen on {addr}"))?;
-    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))
-}
-
-fn socket_for(addr: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    if addr.is_ipv6() {
-        // `[::]:8000` and `0.0.0.0:8000` are two entries, as in nginx.
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
-
-fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
-    let cure = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            "something else listens there; `ss -ltnp` tells what, `listen` chooses another"
-        }
-        Some(libc::EACCES) => {
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; `listen` chooses another"
-        }
-        Some(libc::EADDRNOTAVAIL) => "no interface of this machine has that address",
-        _ => "see `listen`",
-    };
-    Error::io(format!("cannot listen on {addr} ({cure})"), error)
-}
-
-/// As nginx does: who may connect is decided by the directory.
-const UNIX_MODE: u32 = 0o666;
-
-fn unix(entry: &str, path: &Path, mode: u32, config: &Config) -> Result<OwnedFd> {
-    let socket = Socket::from(TrustedPath::new(entry, path, Missing::Fail, config)?.bind(mode)?);
-    socket.listen(backlog(config)).subject(|| format!("listen on {entry}"))?;
-    Ok(socket.into())
-}
-
-fn backlog(config: &Config) -> i32 {
-    i32::try_from(config.backlog).unwrap_or(i32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,5 +310,24 @@ mod tests {
         assert_eq!(listeners.own_of_slot(Slot(0)).1.len(), 0);
         let error = Listeners::default().ensure(&config).unwrap_err().to_string();
         assert!(error.contains("another server listens there"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_was_removed_is_made_anew_and_a_new_mode_is_taken() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api");
+        let mut config = config(&["127.0.0.1:0"], 1);
+        config.api.listen = vec![format!("unix:{}", path.display()).parse().unwrap()];
+        let mut listeners = Listeners::default();
+        listeners.ensure(&config).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(listeners.ensure(&config).unwrap().len(), 1);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        config.api.socket_mode = crate::config::Mode(0o640);
+        assert_eq!(listeners.ensure(&config).unwrap(), []);
+        listeners.retain(&config);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
     }
 }

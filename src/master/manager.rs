@@ -51,7 +51,7 @@ impl Master {
         let fds = vec![duplicate(self.control.as_fd())?, duplicate(page.as_fd())?];
         let boot = ManagerBoot {
             epoch,
-            config: serde_json::to_string(&self.config).unwrap_or_default(),
+            config: self.config.for_child(false),
             generation: self.image.generation,
             pending: self.reload.pending_generation(),
             begin_with_reload: self.manager.reload_asked,

@@ -18,6 +18,7 @@
 //! - whose files are believed: [`trust`], [`trusted_path`].
 
 mod apps;
+mod bind;
 mod child;
 mod courier;
 mod drain;
@@ -73,6 +74,8 @@ pub use launch::Launch;
 pub use password::engine_password;
 pub use report::Word;
 pub use trust::doubts;
+#[cfg(feature = "cli")]
+pub use trust::{doubted_file, judge_lead};
 pub use upgrade::rehearse;
 
 use crate::config::Config;

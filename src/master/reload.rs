@@ -259,7 +259,7 @@ impl Master {
         let Some(pending) = &self.reload.pending else { return };
         let prepared = MasterToManager::Prepared {
             generation: pending.image.generation,
-            config: serde_json::to_string(&pending.config).unwrap_or_default(),
+            config: pending.config.for_child(false),
             worker_num: u16::try_from(pending.config.worker_num).unwrap_or(256),
         };
         self.tell_manager(&prepared, Vec::new());

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::config::{Config, Sources};
 use crate::error::{Error, Result};
-use crate::sys::path_walk::{Links, Missing, PathWalk, Untrusted, untrusted_part};
+use crate::sys::path_walk::{self, Links, Missing, PathWalk, Untrusted, untrusted_part};
 
 /// Refuses what is doubted where root serves with the rights of another user: then somebody is
 /// meant not to have root's rights. Where everything is root's anyway, the answer is a warning.
@@ -46,6 +46,38 @@ pub fn judge_files(sources: &Sources, program: &Path, config: &Config) -> Result
         }
     }
     Ok(warnings)
+}
+
+/// Why somebody else could have written the configuration file of a command, if somebody could.
+/// A file of our own that our group may write is ours, but root's is nobody else's.
+#[cfg(feature = "cli")]
+pub fn doubted_file(sources: &Sources) -> Option<Untrusted> {
+    let file = sources.dir.join(sources.file.as_ref()?);
+    let doubt = untrusted_part(&file).ok().flatten()?;
+    let is_own = path_walk::is_ours(doubt.owner) && !geteuid().is_root();
+    (!is_own && !sources.allow_unsafe_paths()).then_some(doubt)
+}
+
+/// Refuses a server to which a doubted file leads and that is not its owner's: a command would do
+/// to that server what the file's owner may not.
+///
+/// # Errors
+/// The refusal, which names the file and the cure.
+#[cfg(feature = "cli")]
+pub fn judge_lead(sources: &Sources, runtime_dir: &Path) -> Result<()> {
+    let Some(doubt) = doubted_file(sources) else { return Ok(()) };
+    use std::os::unix::fs::MetadataExt;
+    // Nothing there: no server.
+    let Ok(place) = std::fs::metadata(runtime_dir) else { return Ok(()) };
+    if place.uid() == doubt.owner && !path_walk::is_ours(doubt.owner) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "the configuration file: {doubt}, and leads to {}, which belongs to uid {}: no server \
+         there is asked; make the file yours, or name the place by `--set runtime_dir=`",
+        runtime_dir.display(),
+        place.uid()
+    )))
 }
 
 /// Judges all that a start would believe or execute, while there is a terminal to tell. The

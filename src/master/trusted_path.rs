@@ -10,14 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf, absolute};
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::geteuid;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
 use crate::sys::account::Account;
 use crate::sys::dir::{bound, kind, only_regular};
-use crate::sys::path_walk::{Links, Missing, PathWalk, Untrusted};
+use crate::sys::path_walk::{Links, Missing, PathWalk, Untrusted, is_ours};
 
 /// A path, and with whose rights something is done there.
 pub struct TrustedPath {
@@ -77,7 +77,18 @@ impl TrustedPath {
             if self.account.is_none() && way.untrusted.is_none() && !way.sticky {
                 return Ok(file);
             }
-            only_regular(file, &self.path)
+            let file = only_regular(file, &self.path)?;
+            let owner =
+                fstat(&file).subject(|| format!("look at {}", self.path.display()))?.st_uid;
+            let is_account = self.account.as_ref().is_some_and(|account| account.uid() == owner);
+            match is_ours(owner) || is_account {
+                true => Ok(file),
+                false => Err(Error::new(format!(
+                    "{} belongs to uid {owner}, who could change what is written there; remove \
+                     it, or choose another path",
+                    self.path.display()
+                ))),
+            }
         })
     }
 
@@ -99,6 +110,18 @@ impl TrustedPath {
     pub fn remove(&self, wanted: SFlag) -> Result<()> {
         self.act(|way| match way.parent.stat_of(&way.name)? {
             Some(stat) if kind(&stat) == wanted => way.parent.remove(&way.name),
+            _ => Ok(()),
+        })
+    }
+
+    /// Gives the socket there this mode; nothing there is as good.
+    pub fn set_socket_mode(&self, mode: u32) -> Result<()> {
+        self.act(|way| match way.parent.stat_of(&way.name)? {
+            Some(stat) if kind(&stat) == SFlag::S_IFSOCK && stat.st_mode & 0o777 != mode => {
+                let mode = Mode::from_bits_truncate(mode);
+                fchmodat(&way.parent, way.name.as_os_str(), mode, FchmodatFlags::FollowSymlink)
+                    .subject(|| format!("set the mode of {}", self.path.display()))
+            }
             _ => Ok(()),
         })
     }

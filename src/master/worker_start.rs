@@ -42,7 +42,7 @@ impl Master {
         let boot = WorkerBoot {
             id,
             generation,
-            config: serde_json::to_string(config).unwrap_or_default(),
+            config: config.for_child(true),
             worker_num: u16::try_from(config.worker_num).unwrap_or(256),
             departed: self.board.departed().clone(),
             pages: pages.len() as u16,

@@ -8,13 +8,13 @@ use super::obstacles::{Obstacle, obstacle, obstacles};
 use crate::config::{Config, ConfigErrors, Sources};
 use crate::courier::{self, Description};
 use crate::error::Error;
-use crate::master::engine_password;
+use crate::master::{doubted_file, engine_password};
 
 /// Checks a configuration that was read without a fault.
 pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: bool) -> ExitStatus {
     let mut found = obstacles(sources, &invoked_path(), config);
     let engine = match connect && found.is_empty() {
-        true => ask_engine(config).map_err(|obstacle| found.push(obstacle)).ok(),
+        true => ask_engine(sources, config).map_err(|obstacle| found.push(obstacle)).ok(),
         false => None,
     };
     let engine_doubts = engine.as_ref().map_or(&[][..], |engine| &engine.doubts);
@@ -33,7 +33,7 @@ pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: boo
                 "errors": errors,
                 "doubts": doubts,
                 "engine": engine.as_ref().map(|engine| &engine.what),
-                "config": config,
+                "config": without_secrets(config),
             })
         );
     }
@@ -52,8 +52,20 @@ pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: boo
     ExitStatus::Done
 }
 
+/// The configuration as it may be shown.
+fn without_secrets(config: &Config) -> Config {
+    let mut shown = config.clone();
+    shown.app.env.values_mut().for_each(|value| "***".clone_into(value));
+    shown
+}
+
 /// What the engine of the cluster says, in a sentence, and what is doubtful about it.
-fn ask_engine(config: &Config) -> Result<Description, Obstacle> {
+fn ask_engine(sources: &Sources, config: &Config) -> Result<Description, Obstacle> {
+    if let Some(doubt) = doubted_file(sources) {
+        let text =
+            format!("{doubt}, and could have the password told to any engine; make it yours");
+        return Err(obstacle("", format!("the configuration file: {text}")));
+    }
     let Some(address) = &config.cluster.engine else {
         return Err(obstacle("cluster.engine", "is empty, so there is no engine to connect to"));
     };

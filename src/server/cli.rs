@@ -4,12 +4,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::check;
 use super::command::{self, ExitStatus};
 use super::stopper::{Stopped, stop};
+use super::words::{self, close_code, close_reason, time};
 use super::{Server, launcher};
 use crate::config::{Config, Scopes, Sources};
 use crate::fd::Fd;
@@ -132,14 +134,14 @@ enum Command {
     },
     /// Push a text message to one client, or to every connection of a user; status 4 when there
     /// is none.
+    #[command(override_usage = words::PUSH_USAGE)]
     Push {
-        /// The client's number, as `connections` shows it; with --uid, the message.
-        fd: OsString,
-        /// The message; `-` reads it from standard input.
-        #[arg(required_unless_present = "uid")]
-        text: Option<OsString>,
+        /// The client's number, as `connections` shows it, and the message; with --uid, the
+        /// message alone. `-` reads the message from standard input.
+        #[arg(num_args = 0..=2, value_name = "FD TEXT")]
+        words: Vec<OsString>,
         /// To every connection of this user: push --uid UID TEXT.
-        #[arg(long, value_name = "UID", conflicts_with = "text")]
+        #[arg(long, value_name = "UID")]
         uid: Option<String>,
         /// Send it as a binary message.
         #[arg(long)]
@@ -197,8 +199,8 @@ enum Command {
     /// Connect to a WebSocket server, this one or any: lines that are typed are sent, and what
     /// comes is shown.
     ///
-    /// Ends when the server closes, or behind the end of standard input, once the server has
-    /// answered the close. By wss:// the server must show a certificate that this machine trusts;
+    /// Ends when the server closes, or behind the end of standard input, after --wait and once the
+    /// server has answered the close. By wss:// the server must show a trusted certificate;
     /// SSL_CERT_FILE names a file of other ones to trust.
     Connect {
         /// Where to: ws://127.0.0.1:8000/ or wss://example.com/ or the like.
@@ -212,6 +214,10 @@ enum Command {
         /// Send each line as a binary message.
         #[arg(long)]
         binary: bool,
+        /// How long to wait for answers behind the end of standard input, such as 500ms or 10s; 1s
+        /// behind a pipe or a file, and not at all behind Ctrl-D.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        wait: Option<Duration>,
     },
     /// Print what completes commands in a shell.
     Completions {
@@ -267,6 +273,18 @@ pub fn run(server: Server) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if matches!(command, Command::Reload | Command::Upgrade)
+        && let Err(useless) = words::check_sets(&sources)
+    {
+        eprintln!("wsd: {useless}");
+        return ExitStatus::Usage.into();
+    }
+    if !matches!(command, Command::Start(_) | Command::Check { .. })
+        && let Err(error) = launcher::check_lead(&server, &sources, &config)
+    {
+        eprintln!("wsd: {error}");
+        return ExitCode::FAILURE;
+    }
     match command {
         Command::Start(_) => launcher::start(sources, config),
         Command::Restart(_) => {
@@ -290,8 +308,8 @@ pub fn run(server: Server) -> ExitCode {
 fn without_server(command: &Command, json: bool) -> Option<ExitStatus> {
     Some(match command {
         Command::Token { name, scope } => command::token(name, *scope, json),
-        Command::Connect { url, header, subprotocol, binary } => {
-            command::connect_to(url, header, subprotocol, *binary, json)
+        Command::Connect { url, header, subprotocol, binary, wait } => {
+            command::connect_to(url, header, subprotocol, (*binary, *wait), json)
         }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "wsd", &mut std::io::stdout());
@@ -335,8 +353,8 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
             Err(status) => status,
         },
         Command::Info { fd } => command::info(dir, fd, json),
-        Command::Push { fd, text, uid, binary, here } => {
-            match command::whom(fd, text, uid)
+        Command::Push { words, uid, binary, here } => {
+            match command::whom(words, uid)
                 .and_then(|(to, text)| Ok((to, command::message(text)?)))
             {
                 Ok((command::To::Client(fd), text)) => {
@@ -353,8 +371,8 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
             Err(status) => status,
         },
         Command::Close { fd, code, reason } => command::close(dir, fd, code, &reason, json),
-        Command::Reopen => command::reopen(dir),
-        Command::Drain { undo, wait } => command::drain(dir, undo, wait),
+        Command::Reopen => command::reopen(dir, json),
+        Command::Drain { undo, wait } => command::drain(dir, undo, wait, json),
         // These were taken care of before.
         Command::Check { .. }
         | Command::Start(_)
@@ -378,19 +396,5 @@ fn end(config: &Config) -> ExitStatus {
             eprintln!("wsd: {error}");
             ExitStatus::Failed
         }
-    }
-}
-
-fn close_code(text: &str) -> Result<u16, String> {
-    let wrong = "write 1000 to 1003, 1007 to 1014, or 3000 to 4999";
-    let code: u16 = text.parse().map_err(|_| wrong.to_owned())?;
-    if crate::close::code_may_be_sent(code) { Ok(code) } else { Err(wrong.to_owned()) }
-}
-
-fn close_reason(text: &str) -> Result<String, String> {
-    let most = crate::close::REASON_BYTES_MAX;
-    match text.len() <= most {
-        true => Ok(text.to_owned()),
-        false => Err(format!("it has {} bytes, a close frame takes {most}", text.len())),
     }
 }

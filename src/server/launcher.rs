@@ -14,6 +14,8 @@ use super::Server;
 use super::obstacles::obstacles;
 use crate::config::{Config, ConfigErrors, Sources};
 use crate::error::{Error, Subject};
+#[cfg(feature = "cli")]
+use crate::master::judge_lead;
 use crate::master::{Launch, Word, doubts};
 use crate::sys::process;
 
@@ -42,6 +44,21 @@ pub fn load(server: &Server, sources: &Sources, strict: bool) -> Result<Config, 
     match strict {
         true => Config::load(base, sources),
         false => Config::load_to_find(base, sources),
+    }
+}
+
+/// Refuses a server that somebody else's file leads to, and that is not theirs.
+///
+/// # Errors
+/// As [`judge_lead`], or every fault of the other sources.
+#[cfg(feature = "cli")]
+pub fn check_lead(server: &Server, sources: &Sources, config: &Config) -> Result<(), Error> {
+    let others = Sources { file: None, ..sources.clone() };
+    let elsewhere = load(server, &others, false).map(|others| others.runtime_dir);
+    match elsewhere.is_ok_and(|dir| dir == config.runtime_dir) {
+        // The file does not lead there, or not by itself.
+        true => Ok(()),
+        false => judge_lead(sources, &config.runtime_dir),
     }
 }
 

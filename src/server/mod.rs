@@ -20,6 +20,8 @@ mod role;
 mod stopper;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;
+#[cfg(feature = "cli")]
+mod words;
 
 use std::process::ExitCode;
 use std::rc::Rc;

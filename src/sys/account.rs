@@ -49,6 +49,11 @@ impl Account {
         Ok(Account { uid: user.uid, gid, groups })
     }
 
+    /// Its number.
+    pub fn uid(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
     /// Whether it is root's.
     pub fn is_root(&self) -> bool {
         self.uid.is_root()

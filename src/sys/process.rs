@@ -88,8 +88,8 @@ pub struct Spawn<'a> {
     pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes its descriptor 2; `None`: ours.
     pub stderr: Option<BorrowedFd<'a>>,
-    /// A variable of our environment that it does not get.
-    pub secret: &'a str,
+    /// The variables of our environment that it does not get.
+    pub secrets: &'a [&'a str],
 }
 
 /// Starts a child in a process group of its own (so that a terminal's Ctrl-C reaches the master
@@ -123,8 +123,10 @@ pub fn spawn(child: &Spawn<'_>) -> Result<Pid> {
     let arguments = [&title].into_iter().chain(child.arguments).map(CString::as_c_str);
     let arguments: Vec<&CStr> = arguments.collect();
     let mut environment = environment();
-    let prefix = [child.secret.as_bytes(), b"="].concat();
-    environment.retain(|pair| !pair.as_bytes().starts_with(&prefix));
+    environment.retain(|pair| {
+        let name = pair.as_bytes().split(|byte| *byte == b'=').next();
+        !child.secrets.iter().any(|secret| name == Some(secret.as_bytes()))
+    });
     posix_spawn(child.image, &actions, &attributes, &arguments, &environment).subject(subject)
 }
 

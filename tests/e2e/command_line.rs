@@ -134,6 +134,44 @@ async fn a_command_given_while_the_manager_is_away_waits_for_the_next_one() {
     }
 }
 
+#[tokio::test]
+async fn drain_and_reopen_print_json_to_whoever_asks_for_it() {
+    let server = Setup::testbed().start().await;
+    let _client = server.client().await;
+    assert_eq!(printed(&server, "reopen").await["ok"], true);
+    for undo in [false, true] {
+        let words: &[&str] =
+            if undo { &["drain", "--undo", "--json"] } else { &["drain", "--json"] };
+        let text = server.wsd(words).await.ok();
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&told["ok"], &told["draining"]), (&true.into(), &(!undo).into()), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn words_that_would_do_nothing_are_refused_with_what_to_write() {
+    let server = Setup::testbed().start().await;
+    let long = "x".repeat(256);
+    let refused: [(&[&str], i32, &str); 10] = [
+        (&["push", "--uid", "u"], 2, "push --uid UID TEXT"),
+        (&["push", "--uid", "u", "5", "x"], 2, "no FD"),
+        (&["push", "5"], 2, "push FD TEXT"),
+        (&["push", "5", "x", "y"], 2, "Usage: wsd push"),
+        (&["reload", "--set", "worker_num=3"], 2, "--set worker_num: "),
+        (&["upgrade", "--set", "app.env.DB=hush"], 2, "--set app.env.DB: "),
+        (&["members", &long], 5, "at most 255 bytes"),
+        (&["publish", &long, "x"], 5, "at most 255 bytes"),
+        (&["push", "--uid", &long, "x"], 5, "at most 255 bytes"),
+        (&["connections", "--room", &long], 5, "at most 255 bytes"),
+    ];
+    for (words, code, said) in refused {
+        let ran = server.wsd(words).await;
+        assert_eq!(ran.code, Some(code), "{words:?}: {ran:?}");
+        assert!(ran.stderr.contains(said) && !ran.stderr.contains("hush"), "{words:?}: {ran:?}");
+    }
+    assert_eq!(server.workers().await.len(), 2);
+}
+
 /// Runs `connect` with these lines as its standard input.
 async fn connect(url: &str, more: &[&str], input: &str) -> Ran {
     connect_with(&[], url, more, input).await

@@ -97,7 +97,7 @@ async fn a_wrong_override_is_named_by_where_it_was_given() {
     wsd.args(["check", "--set", "worker_num=none"]).env("WSD_LOG_LEVLE", "info");
     let ran = command(&mut wsd).await;
     assert_ne!(ran.code, Some(0));
-    for name in ["--set worker_num=none", "WSD_LOG_LEVLE"] {
+    for name in ["--set worker_num", "WSD_LOG_LEVLE"] {
         assert!(ran.stderr.contains(name), "{ran:?}");
     }
 }

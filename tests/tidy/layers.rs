@@ -46,6 +46,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
             "config/load",
             "config/mode",
             "config/origin",
+            "config/sources",
             "config/token",
             "config/value",
         ],

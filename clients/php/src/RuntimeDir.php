@@ -27,11 +27,26 @@ final class RuntimeDir
     {
         $places = self::places($listen);
         foreach ($places as $place) {
-            if (@lstat("$place/" . self::SOCKET) !== false) {
+            if (@lstat("$place/" . self::SOCKET) !== false && self::isBelieved($place)) {
+                return $place;
+            }
+        }
+        foreach ($places as $place) {
+            if (@lstat($place) === false || self::isBelieved($place)) {
                 return $place;
             }
         }
         return $places[0];
+    }
+
+    private static function isBelieved(string $directory): bool
+    {
+        try {
+            self::check($directory);
+            return true;
+        } catch (\RuntimeException) {
+            return false;
+        }
     }
 
     /**

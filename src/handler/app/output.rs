@@ -9,6 +9,9 @@ use tokio::net::unix::pipe::Receiver;
 use super::tail::Writer;
 use crate::api::ProcessId;
 
+/// What these lines are logged under: not the crate's name, for they have limits of their own.
+const APPLICATION: &str = "application";
+
 /// A longer line is logged in pieces.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
@@ -134,8 +137,8 @@ fn log(id: ProcessId, stream: &'static str, line: &[u8]) {
     }
     // What goes to standard error asks for attention, and must pass a log_level of "warn".
     match stream {
-        "stderr" => tracing::warn!(app = %id, "{text}"),
-        _ => tracing::info!(app = %id, "{text}"),
+        "stderr" => tracing::warn!(target: APPLICATION, app = %id, "{text}"),
+        _ => tracing::info!(target: APPLICATION, app = %id, "{text}"),
     }
 }
 

@@ -28,7 +28,7 @@ use super::launch::Preface;
 use super::reload::Image;
 use super::report::READY_LINE;
 use super::{Launch, Master, notify, trust};
-use crate::config::{Config, PASSWORD_VARIABLE, Sources};
+use crate::config::{Config, SECRET_VARIABLES, Sources};
 use crate::error::{Error, Result, Subject};
 use crate::ipc::control::UNDER_WAY;
 use crate::ipc::messages::MasterToManager;
@@ -96,7 +96,7 @@ impl Master {
             socket: None,
             stdout: None,
             stderr: self.log_file.for_child(),
-            secret: PASSWORD_VARIABLE,
+            secrets: &SECRET_VARIABLES,
         });
         self.take_back(kept);
         let path = self.launch.invoked.display();

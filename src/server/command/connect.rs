@@ -25,6 +25,8 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 const LINES_AHEAD: usize = 16;
 /// For the server to accept, and to answer a close.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For answers to what a pipe has sent, before the close.
+const WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a binary message that are shown.
 const SHOWN_BYTES_MAX: usize = 64;
 
@@ -35,9 +37,11 @@ pub(crate) fn connect_to(
     url: &str,
     headers: &[String],
     subprotocols: &[String],
-    binary: bool,
+    (binary, wait): (bool, Option<Duration>),
     json: bool,
 ) -> ExitStatus {
+    // Who types sees the answers before the end.
+    let wait = wait.unwrap_or(if io::stdin().is_terminal() { Duration::ZERO } else { WAIT });
     let request = match request(url, headers, subprotocols) {
         Ok(request) => request,
         Err(wrong) => {
@@ -53,8 +57,11 @@ pub(crate) fn connect_to(
             return ExitStatus::Failed;
         }
     };
-    let status =
-        runtime.block_on(talk(request, binary, Screen { style: Style::for_stdout(), json }));
+    let status = runtime.block_on(talk(
+        request,
+        (binary, wait),
+        Screen { style: Style::for_stdout(), json },
+    ));
     // A thread may wait for a line that nobody types any more.
     runtime.shutdown_background();
     status
@@ -71,12 +78,18 @@ fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Req
     }
     let wrong = |error: Error| format!("{url} is no address: {error}; {right}");
     let mut request = url.into_client_request().map_err(wrong)?;
+    let once: Vec<HeaderName> = request.headers().keys().cloned().collect();
     for header in headers {
         let wrong = || format!("{header:?} is no header: write \"Name: value\"");
         let (name, value) = header.split_once(':').ok_or_else(wrong)?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
-        request.headers_mut().append(name, value);
+        // What a handshake has once is what the user says in its place.
+        if once.contains(&name) {
+            request.headers_mut().insert(name, value);
+        } else {
+            request.headers_mut().append(name, value);
+        }
     }
     if !subprotocols.is_empty() {
         let wrong = |_| "a subprotocol is a word".to_owned();
@@ -86,7 +99,7 @@ fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Req
     Ok(request)
 }
 
-async fn talk(request: Request, binary: bool, screen: Screen) -> ExitStatus {
+async fn talk(request: Request, (binary, wait): (bool, Duration), screen: Screen) -> ExitStatus {
     let (mut stream, response) = match tokio::time::timeout(PATIENCE, connect_async(request)).await
     {
         Ok(Ok(connected)) => connected,
@@ -95,8 +108,14 @@ async fn talk(request: Request, binary: bool, screen: Screen) -> ExitStatus {
     };
     let subprotocol = response.headers().get("sec-websocket-protocol");
     screen.opened(subprotocol.and_then(|name| name.to_str().ok()));
-    let mut lines = lines();
+    let (mut lines, mut ends) = (lines(), None);
     loop {
+        let end = async move {
+            match ends {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             message = stream.next() => match message {
                 Some(Ok(message)) => {
@@ -109,13 +128,14 @@ async fn talk(request: Request, binary: bool, screen: Screen) -> ExitStatus {
                 Some(Err(error)) => return screen.failed(&error.to_string()),
                 None => return screen.failed("the connection ended without a close frame"),
             },
-            line = lines.recv() => match line {
+            () = end => return part(stream, &screen).await,
+            line = lines.recv(), if ends.is_none() => match line {
                 Some(line) => {
                     if let Err(error) = send(&mut stream, line, binary).await {
                         return screen.failed(&error);
                     }
                 }
-                None => return part(stream, &screen).await,
+                None => ends = Some(tokio::time::Instant::now() + wait),
             },
         }
     }
@@ -268,6 +288,12 @@ mod tests {
         let made = request("ws://x:1/p", &words(&["A: b c"]), &words(&["one", "two"])).unwrap();
         assert_eq!(made.headers()["a"], "b c");
         assert_eq!(made.headers()["sec-websocket-protocol"], "one, two");
+        let own = words(&["Host: evil.test", "sec-websocket-key: x", "Cookie: a", "Cookie: b"]);
+        let made = request("ws://x:1/p", &own, &[]).unwrap();
+        let values = |name| made.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(values("host"), ["evil.test"]);
+        assert_eq!(values("sec-websocket-key"), ["x"]);
+        assert_eq!(values("cookie"), ["a", "b"]);
         assert_eq!(request("wss://x/", &[], &[]).is_ok(), cfg!(feature = "tls"));
         assert!(request("x", &[], &[]).is_err());
         assert!(request("ws://x/", &words(&["nothing"]), &[]).is_err());

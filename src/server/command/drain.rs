@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ExitStatus, RETRY, ask_again, complain, connect, print, verdict};
+use super::{ExitStatus, RETRY, ask_again, complain, connect, print, safe_json, told};
 use crate::ipc::control::{Control, ControlError, Request, Status};
 
 /// Waits until the master has done it: whoever asks behind this command is told so.
@@ -29,7 +29,7 @@ fn await_state(
 }
 
 /// Has the server drain, or not any more. With `wait` it returns when the server has ended.
-pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool) -> ExitStatus {
+pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool, json: bool) -> ExitStatus {
     let mut control = match connect(runtime_dir) {
         Ok(control) => control,
         Err(status) => return status,
@@ -39,7 +39,7 @@ pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool) -> ExitStatus {
         Err(error) => return complain(&error),
     };
     if !answer.ok {
-        return verdict(&answer);
+        return told(&answer, json);
     }
     if let Err(error) = await_state(runtime_dir, &mut control, !undo) {
         return complain(&error);
@@ -50,7 +50,10 @@ pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool) -> ExitStatus {
         false => "the server drains; `wsd drain --undo` takes it back\n",
     };
     // It was done, whether or not anybody reads so.
-    let _ = print(said);
+    let _ = match json {
+        true => print(&safe_json(&answer.and("draining", !undo).line())),
+        false => print(said),
+    };
     let is_there = || {
         let connected = Control::connect(runtime_dir, super::PATIENCE);
         !matches!(connected, Err(ControlError::NotRunning(_)))

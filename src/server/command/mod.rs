@@ -86,6 +86,15 @@ fn verdict(answer: &Answer) -> ExitStatus {
     ExitStatus::of(answer)
 }
 
+/// As [`verdict`]; with `json` the answer is printed as well.
+fn told(answer: &Answer, json: bool) -> ExitStatus {
+    let status = verdict(answer);
+    if json {
+        print_json(answer);
+    }
+    status
+}
+
 fn say_wrong(what: &str) {
     for line in what.lines() {
         eprintln!("wsd: {}", safe(line));

@@ -16,25 +16,29 @@ pub(crate) enum To {
     User(String),
 }
 
-/// For whom a push is, and its text: without a client's number the first word is the text.
+/// For whom a push is, and its text: with a user the one word is the text.
 pub(crate) fn whom(
-    first: OsString,
-    second: Option<OsString>,
+    words: Vec<OsString>,
     uid: Option<String>,
 ) -> Result<(To, OsString), ExitStatus> {
-    match (uid, second) {
-        (Some(uid), _) => Ok((To::User(uid), first)),
-        (None, Some(text)) => match first.to_str().and_then(|number| number.parse().ok()) {
-            Some(fd) => Ok((To::Client(fd), text)),
-            None => {
-                let first = first.to_string_lossy();
-                eprintln!("wsd: {first:?} is no client's number: see `wsd connections`");
-                Err(ExitStatus::Usage)
+    let mut words = words.into_iter();
+    let wrong = match (uid, words.next(), words.next()) {
+        (Some(uid), Some(text), None) => return Ok((To::User(uid), text)),
+        (None, Some(first), Some(text)) => {
+            match first.to_str().and_then(|number| number.parse().ok()) {
+                Some(fd) => return Ok((To::Client(fd), text)),
+                None => {
+                    let first = first.to_string_lossy();
+                    format!("{first:?} is no client's number: see `wsd connections`")
+                }
             }
-        },
-        // clap asks for one of the two.
-        (None, None) => Err(ExitStatus::Usage),
-    }
+        }
+        (Some(_), None, _) => "the message is missing: write push --uid UID TEXT".to_owned(),
+        (Some(_), Some(_), Some(_)) => "--uid names whom to push to: write no FD".to_owned(),
+        (None, ..) => "write push FD TEXT, or push --uid UID TEXT".to_owned(),
+    };
+    eprintln!("wsd: {wrong}");
+    Err(ExitStatus::Usage)
 }
 
 /// Pushes to a client, and tells what became of it.

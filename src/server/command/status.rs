@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::style::{Style, Table, Tone, bytes, duration, number, safe};
-use super::{ExitStatus, ask_again, complain, connect, print, print_json, verdict};
+use super::{ExitStatus, ask_again, complain, connect, print, print_json, told, verdict};
 use crate::ipc::control::{
     ClusterReport, ReloadState, Request, Status, WorkerReport, WorkerState,
 };
@@ -32,11 +32,11 @@ pub(crate) fn status(runtime_dir: &Path, json: bool) -> ExitStatus {
 }
 
 /// Has the server open its log file anew.
-pub(crate) fn reopen(runtime_dir: &Path) -> ExitStatus {
+pub(crate) fn reopen(runtime_dir: &Path, json: bool) -> ExitStatus {
     let answer = connect(runtime_dir)
         .map(|mut control| ask_again(runtime_dir, &mut control, &Request::Reopen {}));
     match answer {
-        Ok(Ok(answer)) => verdict(&answer),
+        Ok(Ok(answer)) => told(&answer, json),
         Ok(Err(error)) => complain(&error),
         Err(status) => status,
     }

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-use crate::log::is_unsafe;
+use crate::log::{is_unsafe, json_unicode};
 
 /// Colours, or none.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ pub fn safe_json(text: &str) -> String {
         match char {
             '\n' => safe.push(char),
             // Outside of a string no JSON has one of these.
-            char if is_unsafe(char) => safe.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char if is_unsafe(char) => safe.push_str(&json_unicode(char)),
             char => safe.push(char),
         }
     }
@@ -194,5 +194,8 @@ mod tests {
         assert_eq!(json, "{\"a\":\"\\u009b31m\\ufeff\"}\n");
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["a"], "\u{9b}31m\u{feff}");
+        let json = safe_json("{\"a\":\"\u{e0041}\u{200b}\"}");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json.is_ascii() && read["a"] == "\u{e0041}\u{200b}", "{json}");
     }
 }

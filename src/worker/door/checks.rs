@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::Door;
+use crate::config::Config;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::address::network;
 use crate::worker::clients::admission::part;
@@ -18,6 +19,17 @@ fn full(advice: &'static str) -> Refusal {
 fn too_many_of(advice: &'static str) -> Refusal {
     let refusal = Refusal::overloaded("this address has too many connections", RETRY_AFTER);
     refusal.because(Reason::Address).advice(advice)
+}
+
+/// Whether an address is let in at all, by whatever listener.
+pub(in crate::worker) fn check_denied(config: &Config, ip: IpAddr) -> Result<(), Refusal> {
+    match config.denied.iter().any(|net| net.contains(ip)) {
+        false => Ok(()),
+        true => {
+            let refusal = Refusal::new(403, "this address is not let in");
+            Err(refusal.because(Reason::Denied).advice("It stands in denied."))
+        }
+    }
 }
 
 impl Door {
@@ -39,11 +51,7 @@ impl Door {
     }
 
     fn check_denied(&self, ip: IpAddr) -> Result<(), Refusal> {
-        if self.settings.config.denied.iter().any(|net| net.contains(ip)) {
-            let refusal = Refusal::new(403, "this address is not let in");
-            return Err(refusal.because(Reason::Denied).advice("It stands in denied."));
-        }
-        Ok(())
+        check_denied(&self.settings.config, ip)
     }
 
     /// Whether a client of this network may come now.

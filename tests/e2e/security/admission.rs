@@ -95,6 +95,23 @@ async fn who_is_denied_gets_nothing_by_any_way() {
 }
 
 #[tokio::test]
+async fn who_is_denied_gets_nothing_of_the_api_either() {
+    let setup = Setup::stock().set("denied", r#"["127.0.0.2"]"#);
+    let token = format!("x read sha256:{}", "0".repeat(64));
+    let setup = setup.set("api.listen", r#"["127.0.0.1:0"]"#);
+    let server = setup.set("api.tokens", format!("[{token:?}]")).start().await;
+    let address = server.status().await["api"][0].as_str().unwrap().to_owned();
+    for path in ["/live", "/metrics"] {
+        let get = format!("GET {path} HTTP/1.1\r\nHost: server\r\n\r\n");
+        let denied = Raw::from("127.0.0.2", &address).await;
+        assert_eq!(status_of(denied, &get).await.0, 403, "{path}");
+    }
+    let live = Raw::from("127.0.0.3", &address).await;
+    let get = "GET /live HTTP/1.1\r\nHost: server\r\n\r\n";
+    assert_eq!(status_of(live, get).await.0, 200);
+}
+
+#[tokio::test]
 async fn when_full_the_oldest_unfinished_handshake_ends_and_the_newest_comes_in() {
     for key in ["handshakes_max", "max_connection"] {
         let setup = Setup::stock().set("worker_num", 1).set("handshakes_per_ip", 4);

@@ -164,6 +164,8 @@ async fn check_warns_of_proxies_that_are_everybody() {
     for (networks, doubts) in [
         (r#"["0.0.0.0/0"]"#, true),
         (r#"["::ffff:0.0.0.0/96"]"#, true),
+        (r#"["0.0.0.0/1", "128.0.0.0/1"]"#, true),
+        (r#"["fc00::/7"]"#, false),
         (r#"["10.0.0.0/8"]"#, false),
     ] {
         let server = setup().set("trusted_proxies", networks).start().await;

@@ -412,6 +412,7 @@ async fn variables_of_the_application_stand_in_nobodys_arguments() {
     server.wsd(["stop"]).await.ok();
     let secrets = ["--set", "app.env.ONE=open-sesame", r#"--set=app.env={ TWO = "abracadabra" }"#];
     let mut start = server.starter();
+    start.env("WSD_APP_ENV", r#"{ THREE = "hocus-pocus" }"#);
     command(start.args(secrets).args(["start", "-d"])).await.ok();
     let environment = async || {
         let apps = server.processes().into_iter().filter(|process| process.name == "php");
@@ -428,6 +429,11 @@ async fn variables_of_the_application_stand_in_nobodys_arguments() {
             let line = String::from_utf8_lossy(&line);
             let told = line.contains("open-sesame") || line.contains("abracadabra");
             assert!(!told, "{process:?}: {line}");
+            if process.name != "php" && process.pid != server.master().await {
+                let variables = fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+                let variables = String::from_utf8_lossy(&variables);
+                assert!(!variables.contains("hocus-pocus"), "{process:?}: {variables}");
+            }
         }
         server.wsd([command]).await.ok();
     }

@@ -14,6 +14,7 @@ final class Place
 {
     private const LOCK = 'lock';
     private const TRIES_MAX = 100;
+    private const NAMES_MAX = 16;
 
     /** @var array<string, self> those of this process */
     private static array $places = [];
@@ -75,17 +76,22 @@ final class Place
     {
         $named = getenv('WSD_SHARED_DIR') ?: null;
         $base = is_dir('/dev/shm') && is_writable('/dev/shm') ? '/dev/shm' : sys_get_temp_dir();
-        $root = $named ?? "$base/wsd-" . self::me();
-        @mkdir($root, 0700);
-        clearstatcache();
-        $stat = @lstat($root);
-        $mine = $stat !== false && ($stat['mode'] & 0170000) === 0040000 && $stat['uid'] === self::me();
-        if (!$mine || ($stat['mode'] & 0022) !== 0) {
-            $why = $stat === false ? 'cannot be made' : 'is no directory of this user that nobody else can write to';
-            throw new \RuntimeException("$root $why: tables, atomics and locks need one; "
-                . 'remove it, or name another directory in WSD_SHARED_DIR');
+        $usual = "$base/wsd-" . self::me();
+        // Another user can have taken any one name, and every process has to come to the same.
+        $names = array_map(fn (int $number) => "$usual-$number", range(2, self::NAMES_MAX));
+        foreach ($named === null ? [$usual, ...$names] : [$named] as $root) {
+            @mkdir($root, 0700);
+            clearstatcache();
+            $stat = @lstat($root);
+            $mine = $stat !== false && ($stat['mode'] & 0170000) === 0040000 && $stat['uid'] === self::me();
+            if ($mine && ($stat['mode'] & 0022) === 0) {
+                return $root;
+            }
+            $why ??= "$root " . ($stat === false
+                ? 'cannot be made' : 'is no directory of this user that nobody else can write to');
         }
-        return $root;
+        throw new \RuntimeException("$why: tables, atomics and locks need one; "
+            . 'remove it, or name another directory in WSD_SHARED_DIR');
     }
 
     private static function enter(string $name, int $pid): self

@@ -19,6 +19,7 @@ use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::clients::admission::Wait;
+use crate::worker::door::checks::check_denied;
 use crate::worker::door::http::{self, End, Limits, Stop};
 use crate::worker::door::seat::Seat;
 use crate::worker::head::Refusal;
@@ -34,7 +35,8 @@ const IDLE: Duration = Duration::from_secs(120);
 /// A connection, and its place among those of this worker.
 pub(super) struct Connection {
     pub worker: Rc<Peers>,
-    on_unix: bool,
+    /// Who asks; `None` by a Unix socket.
+    peer: Option<SocketAddr>,
     seat: Seat,
     /// Whether something was asked on it that may be asked.
     is_known: Cell<bool>,
@@ -43,11 +45,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(worker: &Rc<Peers>, on_unix: bool) -> Connection {
+    fn new(worker: &Rc<Peers>, peer: Option<SocketAddr>) -> Connection {
         worker.api.open.set(worker.api.open.get() + 1);
         Connection {
             worker: worker.clone(),
-            on_unix,
+            peer,
             seat: Seat::default(),
             is_known: Cell::new(false),
             waits_as_known: Cell::new(false),
@@ -62,7 +64,7 @@ impl Connection {
             return route;
         }
         // Who may ask nothing learns not even which paths there are.
-        let scopes = scopes(config, &request.headers, self.on_unix)?;
+        let scopes = scopes(config, &request.headers, self.peer.is_none())?;
         let route = route?;
         if let Some(scope) = route.endpoint.scope {
             access::check(scopes, scope)?;
@@ -121,7 +123,8 @@ impl http::Service for Connection {
     }
 
     fn check(&self, _: &Parts, _: Option<IpAddr>) -> Result<(), Refusal> {
-        Ok(())
+        let config = &self.worker.settings.config;
+        self.peer.map_or(Ok(()), |peer| check_denied(config, peer.ip()))
     }
 
     async fn hurried(&self) {
@@ -165,7 +168,7 @@ impl http::Service for Connection {
 impl Peers {
     /// Serves a connection of the API until it ends.
     pub(super) fn serve_api(self: &Rc<Self>, socket: OwnedFd, peer: Option<SocketAddr>) {
-        let connection = Connection::new(self, peer.is_none());
+        let connection = Connection::new(self, peer);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
             let serving = async {

@@ -86,6 +86,37 @@ async fn a_link_that_a_stranger_has_made_is_not_followed_to_another_server() {
 }
 
 #[tokio::test]
+async fn a_strangers_configuration_leads_root_to_no_server_and_no_password_to_its_engine() {
+    if !two_users("a_strangers_configuration_leads_root_to_no_server") {
+        return;
+    }
+    let area = Area::new();
+    let server = Setup::stock().start().await;
+    let engine = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    engine.set_nonblocking(true).unwrap();
+    fs::write(area.path("secret"), "open-sesame\n").unwrap();
+    let file = area.theirs().join("wsd.toml");
+    let text = format!(
+        "runtime_dir = {:?}\n[cluster]\nengine = \"redis://{}\"\nnode = 1\npassword_file = {:?}\n",
+        server.runtime(),
+        engine.local_addr().unwrap(),
+        area.path("secret")
+    );
+    fs::write(&file, text).unwrap();
+    area.give(&file);
+    let file = file.display().to_string();
+    for words in [&["stop"][..], &["status"], &["reload"], &["restart"], &["check", "--connect"]] {
+        let ran = wsd(&[words, &["-c", &file]].concat()).await;
+        assert_eq!(ran.code, Some(1), "{words:?}: {ran:?}");
+        assert!(ran.stderr.contains("the configuration file: "), "{words:?}: {ran:?}");
+    }
+    assert!(engine.accept().is_err(), "somebody has connected to the stranger's engine");
+    server.client().await;
+    // A place that root names is root's will.
+    wsd(&["status", "-c", &file, "--set", &set(&server.runtime())]).await.ok();
+}
+
+#[tokio::test]
 async fn a_directory_or_socket_that_others_could_have_put_there_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
