@@ -66,7 +66,7 @@ impl Alone {
             socket: None,
             stdout: None,
             stderr: None,
-            secret: "",
+            secrets: &[],
         })?;
         let moved = std::process::Command::new("taskset")
             .args(["-a", "-p", "-c", core, &pid.to_string()])

@@ -14,7 +14,7 @@ pub fn check(request: &Request, settings: &Settings) -> Result<(), Answer> {
     let rooms = |text: &str| bounded(text, "the name of a room", settings.room_name_max);
     let user = |text: &str| bounded(text, "a uid", settings.uid_max);
     match request {
-        Request::Connections { room, uid } | Request::Members { room, uid, .. } => {
+        Request::Connections { room, uid, .. } | Request::Members { room, uid, .. } => {
             room.as_deref().map_or(Ok(()), rooms)?;
             uid.as_deref().map_or(Ok(()), user)
         }
