@@ -6,13 +6,14 @@
 
 mod context;
 mod handle;
+mod publish;
 
 use std::fmt;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Message, Opcode, Verdict};
+pub use self::publish::Publish;
+use super::{Opcode, Verdict};
 use crate::fd::Fd;
 
 /// The most topics that one publish may name.
@@ -354,34 +355,6 @@ pub struct Belongings {
     pub uid: Option<String>,
     /// What the application keeps of it, as JSON.
     pub session: Option<String>,
-}
-
-/// A message to all members of some topics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Publish {
-    /// Whose members; at most [`TOPICS_MAX`].
-    pub topics: Vec<Topic>,
-    /// A client to leave out.
-    pub except: Option<Fd>,
-    /// What.
-    pub opcode: Opcode,
-    /// The payload.
-    pub data: Bytes,
-}
-
-impl Publish {
-    /// A message to the members of these.
-    pub fn new(topics: Vec<Topic>, message: Message<'_>) -> Publish {
-        let Message { opcode, data } = message;
-        Publish { topics, except: None, opcode, data: data.into_bytes() }
-    }
-
-    /// Not to this client.
-    pub fn except(mut self, fd: Fd) -> Publish {
-        self.except = Some(fd);
-        self
-    }
 }
 
 /// Why a session cannot be had.

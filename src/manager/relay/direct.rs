@@ -3,7 +3,8 @@
 //!
 //! A link is there for those who send to the clients of one slot, while one worker has them all,
 //! and none of another slot. So whatever comes to that worker by it is for a client of its own, or
-//! for one that is gone; and a publish that takes the link comes behind each push to a client there.
+//! for one that is gone; and a publish that takes the link comes behind each push to a client
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
