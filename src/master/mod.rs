@@ -368,12 +368,6 @@ impl Master {
         deadlines.into_iter().flatten().min().unwrap_or(now).max(now)
     }
 
-    /// The manager and the courier, if they live.
-    fn supervised(&self) -> impl Iterator<Item = &Child> {
-        let places = [&self.manager.process, &self.courier.process];
-        places.into_iter().filter_map(Supervised::child)
-    }
-
     /// When to send again what a child's link has refused for a reason of which nobody tells when
     /// it is over.
     fn retry_at_ms(&self, now: u64) -> Option<u64> {

@@ -8,9 +8,9 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::CHECK_MS;
 use super::child::Child;
 use super::throttle::{Throttle, YOUNG_MS};
+use super::{CHECK_MS, Master};
 use crate::ipc::IPC_VERSION;
 use crate::ipc::messages::Hello;
 
@@ -219,6 +219,14 @@ impl Supervised {
         let delay = self.throttle.died(young);
         self.start_at_ms = Some(now + delay);
         true
+    }
+}
+
+impl Master {
+    /// The manager and the courier, if they live.
+    pub(super) fn supervised(&self) -> impl Iterator<Item = &Child> {
+        let places = [&self.manager.process, &self.courier.process];
+        places.into_iter().filter_map(Supervised::child)
     }
 }
 

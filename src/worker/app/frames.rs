@@ -10,6 +10,7 @@ use crate::close::{Cause, Close};
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::{Event, Fault, frame};
 use crate::worker::base::ticks::{NEVER, tick};
+use crate::worker::clients::budget::FEW;
 use crate::worker::clients::connection::{Connection, Stage};
 use crate::worker::clients::heartbeat::PING;
 use crate::worker::clients::key::Key;
@@ -146,7 +147,6 @@ impl App {
     /// Whether a message that is half here has to go, since all clients together hold too much.
     /// One of few bytes stays: that is not who fills the memory.
     fn has_no_memory_for(&self, connection: &mut Connection) -> bool {
-        const FEW: usize = 4096;
         self.reckon(connection);
         let goes = self.budget.is_full() && connection.engine.pending_bytes() > FEW;
         if goes {

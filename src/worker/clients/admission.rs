@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 use super::key::Key;
 use crate::config::{Config, batch_max, lingering_max};
 
+/// A body of which nothing came for so long gives way where there is no room.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Who is on the way in.
 pub(in crate::worker) struct Gatekeeper {
     pub admitted: Admitted,
@@ -63,8 +66,8 @@ pub(in crate::worker) struct Admitted {
     /// Refused clients that read their answer.
     lingering: Cell<usize>,
     by_address: RefCell<HashMap<IpAddr, OfAddress>>,
-    /// Plain connections that wait for their client, by how long they have.
-    waiting: RefCell<BTreeMap<u64, Rc<Yielding>>>,
+    /// Plain connections that wait for their client, and since when.
+    waiting: RefCell<BTreeMap<u64, (Rc<Yielding>, Instant)>>,
     waits: Cell<u64>,
     /// How many of those that wait are between two requests.
     resting: Cell<usize>,
@@ -106,8 +109,6 @@ pub(in crate::worker) enum Wait {
 pub(in crate::worker) struct Yielding {
     /// Its place counts no more.
     gone: Cell<bool>,
-    /// Since when it waits for its client.
-    waits_since: Cell<Option<Instant>>,
     /// It waits for a request: it ends without a word.
     ends: Notify,
     /// It waits for a body: the request is answered first.
@@ -218,10 +219,9 @@ impl Admitted {
 
     /// A plain connection waits for its client from now on; the answer names the wait.
     pub fn wait(&self, yielding: &Rc<Yielding>, wait: Wait) -> u64 {
-        yielding.waits_since.set(Some(Instant::now()));
         let number = self.waits.get() << 1 | u64::from(wait == Wait::Body);
         self.waits.set(self.waits.get() + 1);
-        self.waiting.borrow_mut().insert(number, yielding.clone());
+        self.waiting.borrow_mut().insert(number, (yielding.clone(), Instant::now()));
         self.resting.set(self.resting.get() + usize::from(wait == Wait::Request));
         number
     }
@@ -236,13 +236,27 @@ impl Admitted {
     /// For how long the plain connection has waited that has waited longest.
     pub fn oldest_plain_waits(&self) -> Option<Duration> {
         let waiting = self.waiting.borrow();
-        waiting.values().next()?.waits_since.get().map(|since| since.elapsed())
+        waiting.values().next().map(|(_, since)| since.elapsed())
     }
 
     /// Has the plain connection that has waited longest give its place up; false if none waits.
     pub fn oldest_plain_yields(&self) -> Option<Rc<Yielding>> {
         let number = self.waiting.borrow().keys().next().copied()?;
-        let yielding = self.waiting.borrow().get(&number).cloned()?;
+        self.yields(number)
+    }
+
+    /// Has the body of which nothing came for longest be waited for no more, if that is a while.
+    pub fn silent_body_yields(&self) -> Option<Rc<Yielding>> {
+        let (number, since) = {
+            let waiting = self.waiting.borrow();
+            let mut bodies = waiting.iter().filter(|(number, _)| *number & 1 == 1);
+            bodies.next().map(|(number, (_, since))| (*number, *since))?
+        };
+        if since.elapsed() < SILENCE { None } else { self.yields(number) }
+    }
+
+    fn yields(&self, number: u64) -> Option<Rc<Yielding>> {
+        let (yielding, _) = self.waiting.borrow().get(&number).cloned()?;
         self.wait_no_more(number);
         let notify = if number & 1 == 0 { &yielding.ends } else { &yielding.answers };
         notify.notify_one();
@@ -353,6 +367,21 @@ mod tests {
         assert!(rates.take(network(1 << 20), 1, 1, 5000), "it is not remembered");
         assert!(rates.take(network(1 << 20), 1, 1, 7000));
         assert!(!rates.take(network(1 << 20), 1, 1, 7000));
+    }
+
+    #[test]
+    fn a_body_of_which_something_comes_does_not_give_way_to_other_bodies() {
+        let admitted = Admitted::default();
+        let waiting: Vec<Rc<Yielding>> = (0..3).map(|_| Rc::default()).collect();
+        for (yielding, wait) in waiting.iter().zip([Wait::Request, Wait::Body, Wait::Body]) {
+            admitted.wait(yielding, wait);
+        }
+        assert!(admitted.silent_body_yields().is_none());
+        let then = Instant::now().checked_sub(SILENCE).unwrap();
+        admitted.waiting.borrow_mut().values_mut().for_each(|it| it.1 = then);
+        assert!(Rc::ptr_eq(&admitted.silent_body_yields().unwrap(), &waiting[1]));
+        assert!(Rc::ptr_eq(&admitted.silent_body_yields().unwrap(), &waiting[2]));
+        assert!(admitted.silent_body_yields().is_none(), "the other waits for a request");
     }
 
     #[test]

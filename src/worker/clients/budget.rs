@@ -17,18 +17,26 @@ pub(in crate::worker) struct Budget {
     held: Cell<u64>,
     /// What the outboxes really took when they were counted last, and what they seemed to take.
     waiting: Cell<(u64, u64)>,
+    /// No message is looked for that could end before then, in milliseconds: there was none.
+    nothing_until: Cell<u64>,
 }
+
+/// A message of so few bytes does not fill the memory.
+pub(in crate::worker) const FEW: usize = 4096;
+/// Between two looks for a message that could end, where there was none.
+const LOOK_MS: u64 = 100;
 
 impl Budget {
     /// A budget of `limit` bytes; 0 is no limit.
     pub fn new(limit: u64) -> Budget {
         let limit = if limit == 0 { u64::MAX } else { limit };
-        Budget { limit, held: Cell::new(0), waiting: Cell::new((0, 0)) }
+        let (held, waiting) = (Cell::new(0), Cell::new((0, 0)));
+        Budget { limit, held, waiting, nothing_until: Cell::new(0) }
     }
 
-    /// Takes bytes if there is room for them.
+    /// Takes bytes of a body if there is room for them. Bodies leave a quarter to everything else.
     pub fn try_take(&self, bytes: usize) -> bool {
-        let has_room = self.all().saturating_add(bytes as u64) <= self.limit;
+        let has_room = self.all().saturating_add(bytes as u64) <= self.limit / 4 * 3;
         if has_room {
             self.held.set(self.held.get() + bytes as u64);
         }
@@ -50,6 +58,16 @@ impl Budget {
         // Since they were counted some have grown, or all together have shrunk.
         let waiting = if now > seeming { real + (now - seeming) } else { real.min(now) };
         self.held.get().saturating_add(waiting)
+    }
+
+    /// Whether a message that could end is looked for, where there was none a moment ago.
+    pub fn looks(&self, now_ms: u64) -> bool {
+        now_ms >= self.nothing_until.get()
+    }
+
+    /// There was no message that could end.
+    pub fn found_nothing(&self, now_ms: u64) {
+        self.nothing_until.set(now_ms + LOOK_MS);
     }
 
     /// The bytes that are held now.

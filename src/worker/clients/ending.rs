@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::Clients;
+use super::budget::FEW;
 use super::connection::{Connection, Stage};
 use super::key::Key;
 use crate::api::Verdict;
@@ -39,6 +40,29 @@ impl Clients {
         if connection.is_open() {
             self.say_close(key, connection, close);
         }
+    }
+
+    /// Has the longest unfinished message end with 1013, whether its client sends more or not;
+    /// false where none is longer than a few bytes.
+    pub(in crate::worker) fn longest_message_ends(&self) -> bool {
+        let now_ms = self.now_ms.get();
+        if !self.budget.looks(now_ms) {
+            return false;
+        }
+        let mut table = self.table.borrow_mut();
+        let messages = table.iter().filter(|(_, connection)| connection.is_open());
+        let messages = messages.map(|(key, connection)| (connection.engine.pending_bytes(), key));
+        let longest = messages.filter(|(bytes, _)| *bytes > FEW).max_by_key(|(bytes, _)| *bytes);
+        let Some(connection) = longest.and_then(|(_, key)| table.get_mut(key)) else {
+            self.budget.found_nothing(now_ms);
+            return false;
+        };
+        connection.engine.give_up();
+        self.reckon(connection);
+        if let Some((_, key)) = longest {
+            self.say_close(key, connection, Close::because(Cause::OutOfMemory));
+        }
+        true
     }
 
     /// Closes a client of this worker.

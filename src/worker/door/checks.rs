@@ -8,7 +8,7 @@ use super::Door;
 use crate::config::Config;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::address::network;
-use crate::worker::clients::admission::part;
+use crate::worker::clients::admission::{Yielding, part};
 use crate::worker::clients::connection::Stage;
 use crate::worker::head::{RETRY_AFTER, Reason, Refusal};
 
@@ -106,14 +106,26 @@ impl Door {
         if !self.has_credit() && !self.somebody_yields() {
             return Err(full("max_connection is reached."));
         }
-        if self.budget.is_full() {
-            return Err(full("client_memory is reached.").because(Reason::Memory));
-        }
         let crowded = self.gate.admitted.pending() >= config.handshakes_max;
         if crowded && !self.oldest_handshake_yields() {
             return Err(full("handshakes_max is reached."));
         }
         Ok(())
+    }
+
+    /// Whether there is memory for one more WebSocket. Where there is none, a body of which nothing
+    /// came for a while makes room, else the longest unfinished message.
+    pub(in crate::worker) fn check_memory(&self) -> Result<(), Refusal> {
+        if !self.budget.is_full() || self.silent_body_yields() || self.longest_message_ends() {
+            return Ok(());
+        }
+        Err(full("client_memory is reached.").because(Reason::Memory))
+    }
+
+    /// Has the body that has been silent for longest be waited for no more; false where something
+    /// came of each.
+    pub(in crate::worker) fn silent_body_yields(&self) -> bool {
+        self.yields(self.gate.admitted.silent_body_yields())
     }
 
     /// Whether this worker has a descriptor to give, beyond its reserve.
@@ -175,7 +187,11 @@ impl Door {
     /// Has the plain connection that has waited longest for its client give its place up; false
     /// if none waits.
     pub(in crate::worker) fn plain_yields(&self) -> bool {
-        let Some(yielding) = self.gate.admitted.oldest_plain_yields() else { return false };
+        self.yields(self.gate.admitted.oldest_plain_yields())
+    }
+
+    fn yields(&self, yielding: Option<Rc<Yielding>>) -> bool {
+        let Some(yielding) = yielding else { return false };
         if yielding.go() {
             self.board.sub(Counter::Plain, 1);
         }

@@ -132,6 +132,7 @@ impl Door {
         if !self.accepts_more() {
             return Err(Refusal::stopping());
         }
+        self.check_memory().map_err(hidden)?;
         // One that came over from another process in mid-request has its number already.
         let fd = assigned.or_else(|| self.next_fd());
         let fd = fd.ok_or_else(|| Refusal::overloaded("no number is free", 1))?;

@@ -180,6 +180,10 @@ impl http::Service for Plain {
         here.then(|| self.worker.readiness())
     }
 
+    fn makes_room(&self) -> bool {
+        self.worker.silent_body_yields()
+    }
+
     fn hold(&self, bytes: usize) -> bool {
         self.seat.hold(bytes, &self.worker.budget)
     }

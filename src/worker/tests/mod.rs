@@ -3,4 +3,5 @@
 mod direct;
 mod handover;
 mod harness;
+mod memory;
 mod serving;

@@ -106,6 +106,11 @@ pub trait Service {
     /// Whether the answer to this request, which has just come, is to close the connection.
     fn is_last(&self) -> bool;
 
+    /// Has a body of which nothing comes make room for another; false where there is none.
+    fn makes_room(&self) -> bool {
+        false
+    }
+
     /// Takes room for bytes of a body; false where there is none.
     fn hold(&self, bytes: usize) -> bool;
 

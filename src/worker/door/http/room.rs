@@ -50,7 +50,25 @@ pub(super) async fn collect<V: Service>(
         () = service.hurried() => Err(full()),
     };
     service.waits_for(None);
+    if body.is_err() {
+        service.let_go();
+    }
     body
+}
+
+/// What a body that is read takes besides its bytes: the buffers of its connection.
+const CONNECTION_BYTES: usize = 48 << 10;
+
+/// Takes room. Where there is none, bodies of which nothing comes make some.
+async fn take<V: Service>(service: &V, bytes: usize) -> Result<(), Stop> {
+    while !service.hold(bytes) {
+        if !service.makes_room() {
+            return Err(Stop::NoRoom);
+        }
+        // Who makes room gives it back on its own turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// Reads a body, and takes room for no more than came.
@@ -62,8 +80,11 @@ async fn fill<V: Service>(
     let mut spool = service.spool();
     let most = spool.as_ref().map_or(most, |spool| most.min(spool.memory_max()));
     let mut whole = Vec::new();
+    take(service, CONNECTION_BYTES).await?;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Stop::BrokeOff)?.into_data() else { continue };
+        // From here on it waits anew, behind bodies of which less comes.
+        service.waits_for(Some(Wait::Body));
         if let Some(spool) = spool.as_mut().filter(|it| whole.len() + data.len() > it.memory_max())
         {
             whole = spool.write(whole).await?;
@@ -71,9 +92,7 @@ async fn fill<V: Service>(
         let len = whole.len() + data.len();
         if len > whole.capacity() {
             let capacity = len.max((2 * whole.capacity()).min(most));
-            if !service.hold(capacity - whole.capacity()) {
-                return Err(Stop::NoRoom);
-            }
+            take(service, capacity - whole.capacity()).await?;
             whole.reserve_exact(capacity - whole.len());
         }
         whole.extend_from_slice(&data);
@@ -86,11 +105,15 @@ async fn fill<V: Service>(
     spool.finish().map(Collected::Held).ok_or(Stop::NoRoom)
 }
 
+/// An answer of so few bytes takes no room: whoever asks for the server's health is told.
+const SMALL_BYTES: usize = 4 << 10;
+
 /// An answer for which there is room until the client has taken it. One that others have as well
 /// takes none.
 pub(super) fn held<V: Service>(service: &V, response: HttpResponse) -> HttpResponse {
     service.let_go();
-    let own = response.body().whole().filter(|body| body.is_unique());
+    let own = response.body().whole();
+    let own = own.filter(|body| body.len() > SMALL_BYTES && body.is_unique());
     if own.is_none_or(|body| service.hold(body.len())) {
         return response;
     }

@@ -1,0 +1,115 @@
+//! `client_memory`, while clients begin much and finish nothing.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::harness::*;
+use super::serving::config;
+use crate::api::{Context, Flow, Frame, Handler, HttpRequest, HttpResponse};
+use crate::config::Config;
+use crate::ipc::scoreboard::Counter;
+
+const LIMIT: u64 = 1 << 20;
+
+/// Says how long each body is.
+struct Reads;
+
+impl Handler for Reads {
+    fn on_message(&self, _: &Context, _: Frame<'_>) -> Flow {
+        Flow::default()
+    }
+
+    fn on_request(&self, _: &Context, request: HttpRequest) -> Flow<Option<HttpResponse>> {
+        let answer = format!("{} bytes", request.request.body().len());
+        Flow::Ready(Some(HttpResponse::new(answer.into())))
+    }
+}
+
+async fn reads(server: &Server) -> Tested {
+    server.start(FIRST, Config { client_memory: LIMIT, ..config() }, || Reads).await
+}
+
+/// Waits until so much is held.
+async fn holds(server: &Server, bytes: u64) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while server.count(Counter::ClientMemory) < bytes {
+        assert!(tokio::time::Instant::now() < deadline, "{}", server.count(Counter::ClientMemory));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// A connection that has sent this, as far as it was read, and goes on no further.
+async fn begun(server: &Server, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    // Who is refused is read no further.
+    let _ = stream.write_all(bytes).await;
+    stream
+}
+
+/// The answer to a request that closes its connection.
+async fn answer(server: &Server, request: &[u8]) -> String {
+    let mut stream = begun(server, request).await;
+    let mut answer = Vec::new();
+    // What was refused unread may end in a reset, behind the answer.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn post(length: usize, sent: usize) -> Vec<u8> {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: ";
+    [format!("{head}{length}\r\n\r\n").into_bytes(), vec![b'x'; sent]].concat()
+}
+
+#[tokio::test]
+async fn who_comes_when_the_memory_is_used_up_takes_the_place_of_the_longest_message() {
+    let server = Server::new();
+    let _worker = reads(&server).await;
+    let (mut longest, mut other) = (server.connect().await, server.connect().await);
+    for (client, sent) in [(&mut longest, 800_000), (&mut other, 100_000)] {
+        let mut half = vec![0x82, 0xff];
+        half.extend_from_slice(&1_000_000_u64.to_be_bytes());
+        half.extend_from_slice(&[0; 4]);
+        half.resize(half.len() + sent, b'x');
+        client.get_mut().write_all(&half).await.unwrap();
+    }
+    holds(&server, 900_000).await;
+    // Heads are let come, also beyond the limit: as many as there may be handshakes.
+    let line = format!("X: {}\r\n", "x".repeat(7_000));
+    let head = format!("GET /ws HTTP/1.1\r\n{line}{line}");
+    let mut heads = Vec::new();
+    for _ in 0..20 {
+        heads.push(begun(&server, head.as_bytes()).await);
+    }
+    holds(&server, LIMIT + 1).await;
+    let health = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let said = answer(&server, health.as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let _newcomer = server.connect().await;
+    assert_eq!(closed(&mut longest).await.0, 1013);
+    drop((heads, other));
+    assert_eq!(server.count(Counter::Refused), 0);
+}
+
+#[tokio::test]
+async fn half_bodies_keep_nobody_out_and_those_that_are_silent_make_room() {
+    let server = Server::new();
+    let _worker = reads(&server).await;
+    let mut bodies = Vec::new();
+    for _ in 0..10 {
+        bodies.push(begun(&server, &post(200_000, 150_000)).await);
+    }
+    holds(&server, LIMIT / 2).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(server.connect().await);
+    }
+    assert!(server.count(Counter::ClientMemory) <= LIMIT);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let said = answer(&server, &post(100_000, 100_000)).await;
+        if said.ends_with("100000 bytes") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{said}");
+    }
+}
