@@ -50,16 +50,15 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
         let mut asks = ready.is_some();
         let mut room = BATCH;
         // What came while a turn was at work has its own turn next: to sleep and be woken for it
-        // costs more than to ask once in vain. But a client that is alone has nobody beside it.
-        // Other tasks wait for one batch at most.
+        // costs more than to ask once in vain. Other tasks wait for one batch at most.
         loop {
             asks |= worker.turn.take_rescan();
-            let (count, left) = worker.take_turn(asks, &mut events[..room], &mut buffer)?;
+            let count = worker.take_turn(asks, &mut events[..room], &mut buffer)?;
             if worker.turn.is_leaving() {
                 return Ok(());
             }
             room -= count;
-            if count == 0 || (count == 1 && !left) || room == 0 || worker.turn.waiting() > 0 {
+            if count == 0 || room == 0 || worker.turn.waiting() > 0 {
                 break;
             }
         }
@@ -76,34 +75,34 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
 
 impl Worker {
     /// One turn: takes the events that are there, if the set is to be asked, and writes what was
-    /// queued. The answer is how many there were, and whether the set has one of them still.
+    /// queued. The answer is how many there were.
     fn take_turn(
         self: &Rc<Self>,
         asks: bool,
         events: &mut [EpollEvent],
         buffer: &mut [u8],
-    ) -> Result<(usize, bool)> {
+    ) -> Result<usize> {
         self.now_ms.set(clock::monotonic_ms());
-        let (mut count, mut left) = (0, false);
+        let mut count = 0;
         if asks {
             // Without a wait no signal interrupts it.
             let asked = self.epoll.wait(events, EpollTimeout::ZERO);
             count = asked.subject(|| "ask the epoll set".to_owned())?;
             self.begin_links();
             for event in &events[..count] {
-                left |= !self.handle(*event, buffer);
+                self.handle(*event, buffer);
             }
         }
         self.end_turn();
-        Ok((count, left))
+        Ok(count)
     }
 
-    /// Handles one event; whether nothing is left of it. What it leaves undone the set tells again.
-    fn handle(self: &Rc<Self>, event: EpollEvent, mut buffer: &mut [u8]) -> bool {
+    /// Handles one event. What it leaves undone the set tells again: so the set is asked once more
+    /// before a sleep, for an end may have come behind bytes that were few.
+    fn handle(self: &Rc<Self>, event: EpollEvent, mut buffer: &mut [u8]) {
         let key = Key::from_u64(event.data());
         if key.version == 0 {
-            self.accept(key.index);
-            return false;
+            return self.accept(key.index);
         }
         let app = &self.app;
         if app.turn.is_congested() {
@@ -124,10 +123,8 @@ impl Worker {
                 if app.turn.take_lone(before, key) || waits {
                     app.flush(key);
                 }
-                return n < buffer.len() && event.events() == EpollFlags::EPOLLIN;
             }
         }
-        false
     }
 
     /// A listener is ready.
