@@ -185,3 +185,20 @@ async fn a_compression_bomb_ends_its_own_connection() {
         assert_eq!(bystander.who().await, who);
     }
 }
+
+/// Bytes and an end that come while the worker is away are there at once when it looks, and nothing
+/// wakes the worker for the end alone.
+#[tokio::test]
+async fn an_end_that_came_with_the_last_message_is_seen() {
+    let server = Setup::testbed().set("worker_num", 1).set("ping_interval", 0).start().await;
+    let worker = server.serving(0, None).await.pid;
+    for round in 0..3 {
+        let mut raw = Raw::upgraded(&server.address).await;
+        kill(worker, nix::sys::signal::Signal::SIGSTOP);
+        raw.send(frame(0x81, format!("echo {round}").as_bytes())).await;
+        raw.finish().await;
+        kill(worker, nix::sys::signal::Signal::SIGCONT);
+        let said = raw.rest().await;
+        assert!(said.ends_with(format!("echo {round}").as_bytes()), "{said:?}");
+    }
+}
