@@ -95,10 +95,8 @@ fn receiver(mut client: Client) -> JoinHandle<(Vec<(u64, u64)>, bool)> {
 
 /// A reload in which somebody meets its point.
 async fn meet(point: &str, what: &str, costs: Costs) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("point");
-    let path = file.to_str().expect("a path in UTF-8");
-    let server = Setup::testbed().env("TEST_POINT", path).start().await;
+    let (setup, file) = Setup::testbed().point();
+    let server = setup.start().await;
     let target = server.client_on(0).await;
     let mut idle = server.client_on(0).await;
     let (own, mut other) = (server.client_on(0).await, server.client_on(1).await);

@@ -18,10 +18,8 @@ fn program(server: &Server) -> PathBuf {
 /// next manager.
 #[tokio::test]
 async fn an_upgrade_whose_manager_dies_is_asked_for_again() {
-    let setup = Setup::own_testbed();
-    let point = setup.path().join("point");
+    let (setup, point) = Setup::own_testbed().point();
     fs::write(&point, "manager-is-asked-to-upgrade kill").unwrap();
-    let setup = setup.env("TEST_POINT", &point.display().to_string());
     let server = setup.start().await;
     let before = fs::metadata(format!("/proc/{}/exe", server.master().await)).unwrap().ino();
     reinstall(&server);

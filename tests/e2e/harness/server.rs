@@ -81,6 +81,16 @@ impl Setup {
         setup.env("TESTBED_MISBEHAVE", &misbehave)
     }
 
+    /// The file of TEST_POINT, in a directory where also a process that is not root's may take the
+    /// file away.
+    pub fn point(self) -> (Setup, PathBuf) {
+        let directory = self.directory.path().join("points");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+        let file = directory.join("point");
+        (self.env("TEST_POINT", &file.display().to_string()), file)
+    }
+
     fn program(program: impl AsRef<Path>) -> Setup {
         let directory = tempfile::Builder::new().prefix("wsd-e2e-").tempdir().unwrap();
         // What a worker of another user needs to be, and to note what its handler sees.
