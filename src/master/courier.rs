@@ -93,13 +93,13 @@ impl Master {
         }
         self.tell_serials();
         let timeout = self.config.worker_timeout.as_millis() as u64;
-        match self.courier.process.due(now, timeout) {
-            Due::Start if self.stopping.is_none() => self.start_courier(now),
+        match self.courier.process.due(now, timeout, self.stopping.is_some()) {
+            Due::Start => self.start_courier(now),
             Due::Check(number) => {
                 let check = MasterToCourier::LivenessCheck(number);
                 self.courier.process.send(&check, Vec::new());
             }
-            Due::Start | Due::Nothing => {}
+            Due::Nothing => {}
         }
     }
 

@@ -16,12 +16,12 @@ const PACKETS_PER_TURN: usize = 256;
 impl Master {
     pub(super) fn tick_manager(&mut self, now: u64) {
         let timeout = self.config.worker_timeout.as_millis() as u64;
-        match self.manager.process.due(now, timeout) {
-            Due::Start if self.stopping.is_none() => self.start_manager(now),
+        match self.manager.process.due(now, timeout, self.stopping.is_some()) {
+            Due::Start => self.start_manager(now),
             Due::Check(number) => {
                 self.tell_manager(&MasterToManager::LivenessCheck(number), Vec::new());
             }
-            Due::Start | Due::Nothing => {}
+            Due::Nothing => {}
         }
     }
 
@@ -33,9 +33,6 @@ impl Master {
                     self.attach(index);
                 }
                 self.attach_courier();
-                if let Some(mode) = self.stopping.as_ref().and_then(super::Stopping::mode) {
-                    self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
-                }
             }
             Err(error) => {
                 tracing::error!(%error, "cannot start the manager");

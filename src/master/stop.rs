@@ -13,6 +13,7 @@ const GRACE_MS: u64 = 2_000;
 
 /// A stop under way.
 pub struct Stopping {
+    /// How it was asked for; `None` where everyone was killed at once.
     mode: Option<StopMode>,
     deadline_ms: u64,
     manager_told: bool,
@@ -23,11 +24,6 @@ impl Stopping {
     /// After a start that failed.
     pub fn failed(now: u64) -> Stopping {
         Stopping { mode: None, deadline_ms: now + GRACE_MS, manager_told: false, failed: true }
-    }
-
-    /// How it was asked for; `None` where everyone was killed at once.
-    pub fn mode(&self) -> Option<StopMode> {
-        self.mode
     }
 
     /// When patience ends.

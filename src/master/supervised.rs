@@ -108,9 +108,13 @@ impl Supervised {
     }
 
     /// What is due. A process that has been silent for longer than `timeout_ms` is killed: with a
-    /// core dump first, then without.
-    pub fn due(&mut self, now: u64, timeout_ms: u64) -> Due {
+    /// core dump first, then without. Once the server stops, none is started.
+    pub fn due(&mut self, now: u64, timeout_ms: u64, stopping: bool) -> Due {
         let Some(child) = &mut self.child else {
+            if stopping {
+                self.start_at_ms = None;
+                return Due::Nothing;
+            }
             let due = self.start_at_ms.unwrap_or(now) <= now;
             return if due { Due::Start } else { Due::Nothing };
         };
@@ -246,21 +250,21 @@ mod tests {
         let (ours, theirs) = packet::pair().unwrap();
         let pid = Pid::from_raw(process.id() as i32);
         let mut place = Supervised::new("manager");
-        assert_eq!(place.due(7, TIMEOUT_MS), Due::Start);
+        assert_eq!(place.due(7, TIMEOUT_MS, false), Due::Start);
         assert_eq!(place.begin(), 1);
         place.started(Child::adopt(pid, 7, ours), 7);
         let mut other_end = Child::adopt(pid, 7, theirs);
         let mut buffer = [0; 64];
-        assert_eq!(place.due(8, TIMEOUT_MS), Due::Nothing);
+        assert_eq!(place.due(8, TIMEOUT_MS, false), Due::Nothing);
         for number in 1..20 {
             let now = 7 + number * CHECK_MS;
             other_end.send(&number, Vec::new()).unwrap();
             assert_eq!(place.receive(&mut buffer, now), Some(number));
-            assert_eq!(place.due(now, TIMEOUT_MS), Due::Check(number));
+            assert_eq!(place.due(now, TIMEOUT_MS, false), Due::Check(number));
             assert_eq!(place.next_deadline_ms(), Some(now + CHECK_MS));
         }
         assert!(process.try_wait().unwrap().is_none(), "killed though it answered");
-        assert_eq!(place.due(40_000, TIMEOUT_MS), Due::Check(20));
+        assert_eq!(place.due(40_000, TIMEOUT_MS, false), Due::Check(20));
         assert_eq!(process.wait().unwrap().signal(), Some(Signal::SIGABRT as i32));
     }
 
@@ -279,5 +283,9 @@ mod tests {
         assert_eq!(dies(true, 8_000), 0);
         place.begin();
         assert!(!place.ended("exit status 0", true, 9_000));
+        place.begin();
+        assert!(place.ended("signal SIGKILL", false, 10_000));
+        assert_eq!(place.due(10_001, TIMEOUT_MS, true), Due::Nothing);
+        assert_eq!(place.next_deadline_ms(), None, "a deadline that has passed spins the master");
     }
 }
