@@ -102,12 +102,20 @@ impl Info {
 pub struct Context {
     reactor: Rc<dyn Reactor>,
     states: Rc<RefCell<HashMap<TypeId, Rc<dyn Any>>>>,
+    /// Of a message to the slot: whether this process is the one that acts.
+    acts: Option<bool>,
 }
 
 impl Context {
     /// A context over a worker, or over a test's stand-in.
     pub fn new(reactor: Rc<dyn Reactor>) -> Context {
-        Context { reactor, states: Rc::default() }
+        Context { reactor, states: Rc::default(), acts: None }
+    }
+
+    /// This context for the handler of one message to the slot. In a reload two processes have
+    /// the message, and the manager has said of one of them that it acts.
+    pub(crate) fn of_message(&self, acts: bool) -> Context {
+        Context { acts: Some(acts), ..self.clone() }
     }
 
     /// Which worker process this is.
@@ -208,9 +216,11 @@ impl Context {
     }
 
     /// Whether this process gives its clients to a newer one of its slot, in a reload, or is about
-    /// to leave. From then on the newer process does what is done once for each slot.
+    /// to leave. From then on the newer process does what is done once for each slot. In
+    /// `on_worker_message` the answer is of that message: of the processes that get the message,
+    /// one is told `false`.
     pub fn is_giving(&self) -> bool {
-        self.reactor.is_giving()
+        self.acts.map_or_else(|| self.reactor.is_giving(), |acts| !acts)
     }
 
     /// How many bytes of messages may be queued for a client of this worker behind what waits for

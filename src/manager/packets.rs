@@ -110,7 +110,9 @@ impl Manager {
             WorkerToManager::Info { id, fd } => {
                 self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
             }
-            WorkerToManager::WorkerMessage { to } => self.deliver_to_slot(from, to, body),
+            WorkerToManager::WorkerMessage { to, acts } => {
+                self.deliver_to_slot(from, to, acts, body);
+            }
             WorkerToManager::Broadcast { opcode, except } => {
                 self.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);
             }

@@ -156,8 +156,8 @@ impl Worker {
             ManagerToWorker::InfoAnswer { id, info } => self.answer_info(id, info),
             ManagerToWorker::ListAnswer { id, part, last } => self.answer_list(id, part, last),
             ManagerToWorker::TickAnswer { id, number } => self.answer_tick(id, number),
-            ManagerToWorker::WorkerMessage { from } => {
-                self.worker_message(from, body.into_bytes()?)
+            ManagerToWorker::WorkerMessage { from, acts } => {
+                self.worker_message(from, acts, body.into_bytes()?)
             }
             ManagerToWorker::Sweep { idle_ms } => self.sweep(idle_ms),
             ManagerToWorker::HandOver { to } => self.hand_over(to),

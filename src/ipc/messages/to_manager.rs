@@ -90,6 +90,8 @@ pub enum WorkerToManager {
     WorkerMessage {
         /// For whom.
         to: Slot,
+        /// Whether you, a process of that slot, do what is done once for the slot.
+        acts: bool,
     },
     /// Connections of a pass. Body: their state, opaque to the manager. + fds, one each. The
     /// sender keeps its own descriptors until `Settled`. Data lane.

@@ -90,6 +90,8 @@ pub enum ManagerToWorker {
     WorkerMessage {
         /// Who sent it.
         from: Slot,
+        /// Whether you are the process of your slot that does what is done once for the slot.
+        acts: bool,
     },
     /// A heartbeat tick: close what has received nothing for this long.
     Sweep {

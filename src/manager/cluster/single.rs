@@ -172,7 +172,7 @@ fn asker(routed: &Routed) -> (Origin, RequestId, What) {
         | Routed::Protect { origin, id, .. }
         | Routed::Change { origin, id, .. } => (origin, id, What::Verdict),
         Routed::Info { origin, id } => (origin, id, What::Info),
-        Routed::Message { from } => (Origin::Worker(from), 0, What::Verdict),
+        Routed::Message { from, .. } => (Origin::Worker(from), 0, What::Verdict),
     }
 }
 

@@ -86,8 +86,8 @@ impl Manager {
 
     /// Brings a message to every process of a slot that may have clients: while one hands its
     /// clients over to the other there are two. The sender is not among them.
-    pub fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, body: Body<'_>) {
-        let routed = Routed::Message { from };
+    pub fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, acts: bool, body: Body<'_>) {
+        let routed = |acts| Routed::Message { from, acts };
         let mut targets: Vec<WorkerId> = self
             .workers
             .iter()
@@ -102,18 +102,24 @@ impl Manager {
         if targets.is_empty() && from.slot != to {
             // Its worker is about to start, or to start again.
             if !self.router.has_slot(to) {
-                self.refuse(routed, Verdict::Gone);
+                self.refuse(routed(false), Verdict::Gone);
             } else if !self.hold.add_early(from, to, kept) {
-                self.refuse(routed, Verdict::Full);
+                self.refuse(routed(false), Verdict::Full);
             }
             return;
         }
+        // In a reload each process of the slot may take itself for the one that is to act. The
+        // newest one is.
+        let place = self.router.serving(to).map_or(to, |serving| serving.slot);
+        let newest = targets.iter().filter(|id| id.slot == place).max().or(targets.last());
+        let actor = newest.filter(|_| !acts).copied();
         for target in targets {
+            let routed = routed(Some(target) == actor);
             match kept.body() {
-                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed.clone(), body),
+                Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed, body),
                 Err(error) => {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
-                    self.refuse(routed.clone(), Verdict::Full);
+                    self.refuse(routed, Verdict::Full);
                 }
             }
         }
@@ -123,8 +129,8 @@ impl Manager {
     pub fn deliver_early(&mut self) {
         for (from, to, kept) in self.hold.take_early() {
             match kept.body() {
-                Ok(body) => self.deliver_to_slot(from, to, body),
-                Err(_) => self.refuse(Routed::Message { from }, Verdict::Full),
+                Ok(body) => self.deliver_to_slot(from, to, false, body),
+                Err(_) => self.refuse(Routed::Message { from, acts: false }, Verdict::Full),
             }
         }
     }

@@ -30,8 +30,8 @@ pub enum Routed {
     Info { origin: Origin, id: RequestId },
     /// A change of its rooms, user, session or expiry.
     Change { origin: Origin, id: RequestId, change: Change },
-    /// A worker's bytes for another.
-    Message { from: WorkerId },
+    /// A worker's bytes for another, which acts for its slot or not.
+    Message { from: WorkerId, acts: bool },
 }
 
 impl Routed {
@@ -50,7 +50,7 @@ impl Routed {
 
     pub fn sender(&self) -> Option<WorkerId> {
         match self {
-            Routed::Message { from } => Some(*from),
+            Routed::Message { from, .. } => Some(*from),
             Routed::Push { origin, .. }
             | Routed::Close { origin, .. }
             | Routed::Protect { origin, .. }
@@ -77,7 +77,9 @@ impl Routed {
                 ManagerToWorker::Change { origin, id, fd, mark, change: change.clone() }
             }
             Routed::Info { origin, id } => ManagerToWorker::Info { origin, id, fd },
-            Routed::Message { from } => ManagerToWorker::WorkerMessage { from: from.slot },
+            Routed::Message { from, acts } => {
+                ManagerToWorker::WorkerMessage { from: from.slot, acts }
+            }
         }
     }
 }

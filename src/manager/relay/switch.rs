@@ -123,7 +123,7 @@ impl Manager {
                     self.answer(origin, id, Reply::Info(Box::new(None)));
                 }
             }
-            Routed::Message { from } => self.count_refused(Origin::Worker(from)),
+            Routed::Message { from, .. } => self.count_refused(Origin::Worker(from)),
         }
     }
 

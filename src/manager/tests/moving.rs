@@ -369,3 +369,28 @@ fn a_worker_that_claims_clients_of_others_has_nothing_of_theirs() {
         assert_eq!(owner.hear_push().await, (fd(1, 5), "for the owner".into()));
     });
 }
+
+/// The next message of another worker: whether this one acts.
+async fn acts(worker: &mut FakeWorker) -> bool {
+    loop {
+        if let ManagerToWorker::WorkerMessage { acts, .. } = worker.hear().await.0 {
+            return acts;
+        }
+    }
+}
+
+#[test]
+fn of_the_processes_of_a_slot_that_get_a_message_one_acts() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let message = |acts| WorkerToManager::WorkerMessage { to: Slot(0), acts };
+        scene.other.say(&message(false));
+        assert_eq!([acts(&mut scene.old).await, acts(&mut new_worker).await], [false, true]);
+        for its_sender_acts in [true, false] {
+            scene.old.say(&message(its_sender_acts));
+            assert_eq!(acts(&mut new_worker).await, !its_sender_acts);
+            new_worker.say(&message(its_sender_acts));
+            assert_eq!(acts(&mut scene.old).await, !its_sender_acts);
+        }
+    });
+}

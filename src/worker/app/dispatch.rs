@@ -216,17 +216,23 @@ enum Begun<T> {
 }
 
 impl App {
-    /// Another worker, or this one, has sent this to the handler.
-    pub(in crate::worker) fn worker_message(self: &Rc<Self>, from: Slot, data: bytes::Bytes) {
+    /// Another worker, or this one, has sent this to the handler. `acts`: whether this process
+    /// does what is done once for the slot.
+    pub(in crate::worker) fn worker_message(
+        self: &Rc<Self>,
+        from: Slot,
+        acts: bool,
+        data: bytes::Bytes,
+    ) {
         let handler = self.handler.clone();
         self.call_aside("on_worker_message", move |context| {
-            handler.on_worker_message(context, from, data)
+            handler.on_worker_message(&context.of_message(acts), from, data)
         });
     }
 
     /// `send_to_worker` to itself: after the running handler, as if it came from elsewhere.
-    pub(in crate::worker) fn message_self(self: &Rc<Self>, data: bytes::Bytes) {
+    pub(in crate::worker) fn message_self(self: &Rc<Self>, acts: bool, data: bytes::Bytes) {
         let worker = self.clone();
-        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), data) });
+        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), acts, data) });
     }
 }

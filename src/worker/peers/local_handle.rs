@@ -185,11 +185,13 @@ impl Reactor for LocalHandle {
             if data.len() > DATA_LANE_BYTES_MAX {
                 return Verdict::TooBig;
             }
-            let relayed = worker.relay(&WorkerToManager::WorkerMessage { to }, &data);
-            if to != worker.slot() {
+            let is_own = to == worker.slot();
+            let acts = is_own && !worker.is_giving();
+            let relayed = worker.relay(&WorkerToManager::WorkerMessage { to, acts }, &data);
+            if !is_own {
                 return relayed;
             }
-            worker.message_self(data);
+            worker.message_self(acts, data);
             Verdict::Queued
         })
     }
@@ -198,7 +200,7 @@ impl Reactor for LocalHandle {
         self.with((), |worker| {
             let to = worker.slot();
             // Refused only where the lane is full, which was counted.
-            let _ = worker.relay(&WorkerToManager::WorkerMessage { to }, &data);
+            let _ = worker.relay(&WorkerToManager::WorkerMessage { to, acts: true }, &data);
         });
     }
 
