@@ -29,9 +29,9 @@ impl Default for Hosts {
 }
 
 impl Hosts {
-    /// Whether a host, in lower case and without a port, is allowed by name.
+    /// Whether a host, in any case and without a port, is allowed by name.
     pub fn lists(&self, host: &str) -> bool {
-        self.any || self.listed.iter().any(|listed| listed == host)
+        self.any || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(host))
     }
 
     fn parse(words: &[String]) -> Result<Hosts, Wrong> {

@@ -37,7 +37,7 @@ pub use keys::{
 };
 pub use manual::{markdown_table, toml_manual};
 pub use mode::Mode;
-pub use origin::{NotAnOrigin, Origin, Origins};
+pub use origin::{NotAnOrigin, Origin, Origins, authority};
 pub use resolve::{batch_max, lingering_max};
 pub use sources::{PASSWORD_VARIABLE, SECRET_VARIABLES, Sources};
 #[cfg(feature = "cli")]

@@ -53,20 +53,23 @@ impl FromStr for Origin {
         let (scheme, rest) = text.split_once("://").ok_or(NotAnOrigin)?;
         let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-        let (host, port) = split_port(rest).ok_or(NotAnOrigin)?;
-        if !scheme_ok || !host_ok(host) {
-            return Err(NotAnOrigin);
-        }
+        let (host, port) = authority(rest).filter(|_| scheme_ok).ok_or(NotAnOrigin)?;
         let scheme = scheme.to_ascii_lowercase();
-        let port = match port {
-            None => Origin::default_port(&scheme),
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| NotAnOrigin)?)
-            }
-            Some(_) => return Err(NotAnOrigin),
-        };
+        let port = port.or_else(|| Origin::default_port(&scheme));
         Ok(Origin::Host { scheme, host: host.to_ascii_lowercase(), port })
     }
+}
+
+/// The host and the port of an origin or of a Host. `None` for anything but a name, an IPv4 address
+/// or a bracketed IPv6 address, and perhaps a port.
+pub fn authority(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = split_port(text)?;
+    let port = match port {
+        None => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        Some(_) => return None,
+    };
+    host_ok(host).then_some((host, port))
 }
 
 /// Splits `host:port`, where an IPv6 host stands in brackets.

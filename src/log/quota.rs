@@ -58,6 +58,15 @@ impl Glance {
         glance
     }
 
+    /// Where the value of a field goes that is looked at.
+    fn word(&mut self, field: &Field) -> Option<&mut Word> {
+        match field.name() {
+            "message" => Some(&mut self.message),
+            name if LIMITS.iter().any(|limit| limit.reason == name) => Some(&mut self.reason),
+            _ => None,
+        }
+    }
+
     /// The limit of the event, and its reason.
     pub fn limit(&self, level: Level) -> (&'static Limit, &str) {
         let message = self.message.text();
@@ -72,17 +81,16 @@ impl Glance {
 
 impl Visit for Glance {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let word = match field.name() {
-            "message" => &mut self.message,
-            name if LIMITS.iter().any(|limit| limit.reason == name) => &mut self.reason,
-            _ => return,
-        };
-        // What does not fit tells enough.
-        let _ = write!(word, "{value:?}");
+        if let Some(word) = self.word(field) {
+            // What does not fit tells enough.
+            let _ = write!(word, "{value:?}");
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
+        if let Some(word) = self.word(field) {
+            let _ = word.write_str(value);
+        }
     }
 }
 
@@ -131,14 +139,12 @@ impl Quota {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = now.end(second);
         let reasons = &mut now.seen[limit.place()];
-        let why = match reasons.len() < REASONS_MAX || reasons.contains_key(why) {
-            true => why,
-            false => "other reasons",
-        };
-        let count = match reasons.get_mut(why) {
-            Some(count) => count,
-            None => reasons.entry(why.to_owned()).or_default(),
-        };
+        if let Some(count) = reasons.get_mut(why) {
+            *count += 1;
+            return (*count <= limit.shown, rest);
+        }
+        let why = if reasons.len() < REASONS_MAX { why } else { "other reasons" };
+        let count = reasons.entry(why.to_owned()).or_default();
         *count += 1;
         (*count <= limit.shown, rest)
     }

@@ -57,10 +57,13 @@ impl Door {
     /// Whether a client of this network may come now.
     fn check_network(&self, network: IpAddr) -> Result<(), Refusal> {
         let config = &self.settings.config;
+        if config.handshakes_per_second == 0 {
+            return Ok(());
+        }
         let workers = self.worker_num.get();
         let rate = part(config.handshakes_per_second, workers) as u64;
         let burst = part(config.handshakes_burst, workers) as u64;
-        if rate > 0 && !self.gate.rates.take(network, rate, burst, self.now_ms.get()) {
+        if !self.gate.rates.take(network, rate, burst, self.now_ms.get()) {
             let refusal = Refusal::new(429, "this address comes too often");
             let advice = "handshakes_per_second is reached.";
             let refusal = refusal.because(Reason::Rate).advice(advice);
@@ -82,11 +85,16 @@ impl Door {
     }
 
     fn check_share(&self, network: IpAddr) -> Result<(), Refusal> {
-        let most = part(self.settings.config.connections_per_ip, self.worker_num.get());
-        if most > 0 && self.gate.admitted.of(network).all as usize >= most {
-            return Err(too_many_of("connections_per_ip is reached."));
+        let limit = self.settings.config.connections_per_ip;
+        if limit == 0 || self.has_share(network, limit) {
+            return Ok(());
         }
-        Ok(())
+        Err(too_many_of("connections_per_ip is reached."))
+    }
+
+    fn has_share(&self, network: IpAddr, limit: usize) -> bool {
+        let most = part(limit, self.worker_num.get());
+        (self.gate.admitted.of(network).all as usize) < most
     }
 
     pub(in crate::worker) fn check_room(

@@ -1,5 +1,6 @@
 //! From the first byte of a request to an open WebSocket.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -53,17 +54,23 @@ impl Door {
 
     /// More bytes of a request.
     pub(in crate::worker) fn feed_head(self: &Rc<Self>, key: Key, bytes: &[u8]) {
-        let mut received = {
+        let received = {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
             let Some(opening) = &mut connection.extra().opening else { return };
-            let mut received = std::mem::take(&mut opening.bytes);
-            received.extend_from_slice(bytes);
-            received
+            // Nearly every head comes whole, and nothing of that one has to be kept.
+            match std::mem::take(&mut opening.bytes) {
+                before if before.is_empty() => Cow::Borrowed(bytes),
+                mut before => {
+                    before.extend_from_slice(bytes);
+                    Cow::Owned(before)
+                }
+            }
         };
         let (verdict, rest) = self.judge(key, &received);
         match verdict {
             Verdict::More => {
+                let mut received = received.into_owned();
                 received.shrink_to_fit();
                 let mut table = self.table.borrow_mut();
                 let opening = table.get_mut(key).and_then(|it| it.extra().opening.as_mut());
@@ -75,7 +82,7 @@ impl Door {
                 }
             }
             Verdict::Refused(refusal) => self.refuse_head(key, refusal.answering(&received)),
-            Verdict::Plain => self.hand_to_http(key, received),
+            Verdict::Plain => self.hand_to_http(key, received.into_owned()),
             Verdict::Upgrade(upgrade) => {
                 let (mut request, asked) = *upgrade;
                 request.local = self.local_of(key);
@@ -304,7 +311,8 @@ impl Door {
         self.add(Counter::Connections, 1);
         self.add(Counter::Opened, 1);
         let peer = request.peer.map(tracing::field::display);
-        tracing::debug!(fd = fd.as_u64(), peer, path = ?request.path(), "opened");
+        // No path: some have a token in theirs.
+        tracing::debug!(fd = fd.as_u64(), peer, "opened");
         let handler = self.handler.clone();
         self.call(
             key,

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{Reason, Refusal};
-use crate::config::{Hosts, Origin, Origins};
+use crate::config::{Hosts, Origin, Origins, authority};
 
 /// The key of the configuration that this file stands for.
 const KEY: &str = "allowed_origins";
@@ -78,10 +78,10 @@ pub fn check_host(
     // Without one it comes from no browser.
     let Some(host) = host.and_then(Authority::parse) else { return Ok(()) };
     let auto = allowed.auto && (forwarded || !to_loopback || host.is_of_this_machine());
-    if auto || allowed.lists(&host.host) {
+    if auto || allowed.lists(host.host) {
         return Ok(());
     }
-    let name = &host.host;
+    let name = host.host.to_ascii_lowercase();
     let advice = format!("Host is {name}; to answer to it, add \"{name}\" to allowed_hosts.");
     let why = "this server does not answer to that host";
     Err(Refusal::new(421, why).because(Reason::Host).advice(advice))
@@ -103,30 +103,28 @@ fn not_an_origin(text: &[u8]) -> Refusal {
 }
 
 /// A host and its port, as in Host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority {
-    /// In lower case; an IPv6 address keeps its brackets.
-    host: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Authority<'a> {
+    /// In the case it came; an IPv6 address keeps its brackets.
+    host: &'a str,
     port: Option<u16>,
 }
 
-impl Authority {
+impl<'a> Authority<'a> {
     /// `None` for anything but a name, an IPv4 address or a bracketed IPv6 address, and a port.
     /// A trailing dot makes another name, as it does in a browser.
-    pub(super) fn parse(text: &[u8]) -> Option<Authority> {
-        // The rules are those of an origin, whose scheme here has no port of its own.
-        let origin = format!("host://{}", str::from_utf8(text).ok()?);
-        match origin.parse() {
-            Ok(Origin::Host { host, port, .. }) => Some(Authority { host, port }),
-            _ => None,
-        }
+    pub(super) fn parse(text: &'a [u8]) -> Option<Authority<'a>> {
+        let (host, port) = authority(str::from_utf8(text).ok()?)?;
+        Some(Authority { host, port })
     }
 
     /// Whether it is a name or an address of loopback.
     fn is_loopback(&self) -> bool {
-        let name = self.host.strip_suffix('.').unwrap_or(&self.host);
-        let by_name = name == "localhost" || name.ends_with(".localhost");
-        by_name || self.address().is_some_and(|ip| ip.to_canonical().is_loopback())
+        let name = self.host.strip_suffix('.').unwrap_or(self.host);
+        // `localhost`, and what stands below it.
+        let last = name.rsplit('.').next().unwrap_or_default();
+        last.eq_ignore_ascii_case("localhost")
+            || self.address().is_some_and(|ip| ip.to_canonical().is_loopback())
     }
 
     /// Whether no other machine's name leads here by it: it is loopback, or an address.
@@ -144,7 +142,8 @@ impl Authority {
         let Origin::Host { scheme, host, port } = origin else { return false };
         let web = matches!(scheme.as_str(), "http" | "https");
         let same = by.is_none_or(|by| by.eq_ignore_ascii_case(scheme.as_bytes()));
-        web && same && self.host == *host && self.port.or(Origin::default_port(scheme)) == *port
+        let same = same && self.host.eq_ignore_ascii_case(host);
+        web && same && self.port.or(Origin::default_port(scheme)) == *port
     }
 }
 

@@ -53,7 +53,8 @@ impl std::error::Error for BadAnswer {}
 /// A field of the handler that may not be sent.
 pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
     check_fields(with.headers)?;
-    let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     field(&mut bytes, "Upgrade", "websocket");
     field(&mut bytes, "Connection", "Upgrade");
     field(&mut bytes, "Sec-WebSocket-Accept", &accept_key(key));
