@@ -273,7 +273,7 @@ impl Manager {
                     0,
                     present.info,
                 ));
-                known.count += present.count;
+                known.count = known.count.saturating_add(present.count);
             }
         } else if self.interest.has_any(&room) {
             self.take_presence_list(from, room, list);
@@ -311,9 +311,11 @@ impl Manager {
         let mut list = self.presence.list(&asked.room);
         if let Some(elsewhere) = asked.elsewhere {
             for present in &mut list {
-                present.count += elsewhere.get(&present.uid).map_or(0, |it| it.count);
+                let more = elsewhere.get(&present.uid).map_or(0, |it| it.count);
+                present.count = present.count.saturating_add(more);
             }
-            let here = |uid: &String| list.iter().any(|present| present.uid == *uid);
+            // The list is in the order of the uids.
+            let here = |uid: &str| list.binary_search_by(|it| it.uid.as_str().cmp(uid)).is_ok();
             let more = elsewhere.into_iter().filter(|(uid, _)| !here(uid)).map(|(_, it)| it);
             let more: Vec<Present> = more.collect();
             list.extend(more);
