@@ -2,7 +2,7 @@
 
 use super::message::{Address, Reply, Routed, Wide};
 use super::presence::Holder;
-use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
@@ -44,6 +44,10 @@ impl Manager {
                 self.deliver(Address::Client(fd), Routed::Change { origin, id, change }, body);
             }
             WorkerToManager::Call { id, reach, call } => {
+                let topics = call.topics.len();
+                if topics > TOPICS_MAX {
+                    return Err(Error::new(format!("it calls the members of {topics} topics")));
+                }
                 let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
                 self.spread_everywhere(Wide { sender: Some(from), message, reach }, body);
             }

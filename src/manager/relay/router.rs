@@ -126,7 +126,7 @@ impl Router {
     /// claims the same, the one that was given it last holds, for the old worker knows of it until
     /// it is told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
-        for &(first, last) in ranges {
+        for &(first, last) in ranges.iter().filter(|(first, last)| first <= last) {
             let Ok(fd) = Fd::try_from(first) else { continue };
             let outranked = |owner: &WorkerId| rank(fd.slot(), *owner) < rank(fd.slot(), id);
             let others = self.singles.range(first..=last);
@@ -234,6 +234,15 @@ mod tests {
         assert_eq!(router.owner(fd(0, 150)), Some(id(0, 1)));
         assert_eq!(router.owner(fd(0, 510)), Some(id(0, 2)));
         assert_eq!(router.owner(fd(1, 100)), Some(id(1, 1)));
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_nobodys() {
+        let mut router = serving(1);
+        let number = |serial| fd(0, serial).as_u64();
+        router.owns(id(0, 2), &[(number(7), number(7)), (number(9), number(3))]);
+        assert_eq!(router.owner(fd(0, 7)), Some(id(0, 2)));
+        assert_eq!(router.owner(fd(0, 5)), Some(id(0, 1)));
     }
 
     #[test]

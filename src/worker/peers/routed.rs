@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Peers;
-use crate::api::rooms::Belongings;
+use crate::api::rooms::{Belongings, TOPICS_MAX};
 use crate::api::{Info, Verdict};
 use crate::close::Cause;
 use crate::error::Result;
@@ -20,8 +20,8 @@ use crate::worker::clients::rooms::INFO_ROOMS_MAX;
 const REASON_BYTES_MAX: usize = 123;
 
 impl Peers {
-    /// Refuses a message that is longer than anybody here takes; true if it did. The body is not
-    /// read then: another worker says how long it is.
+    /// Refuses a message that is longer than anybody here takes, or for more topics; true if it
+    /// did. The body is not read then: another worker says how long it is.
     pub(in crate::worker) fn refuses_length(
         &self,
         message: &ManagerToWorker,
@@ -34,7 +34,11 @@ impl Peers {
             ManagerToWorker::WorkerMessage { .. } => DATA_LANE_BYTES_MAX,
             _ => return false,
         };
-        if body.len() <= bytes_max {
+        let topics = match message {
+            ManagerToWorker::Call { call, .. } => call.topics.len(),
+            _ => 0,
+        };
+        if body.len() <= bytes_max && topics <= TOPICS_MAX {
             return false;
         }
         let verdict = self.count_verdict(Verdict::TooBig);
