@@ -7,6 +7,10 @@ use super::throttle::Throttle;
 use crate::config::Config;
 use crate::fd::{Slot, WorkerId};
 
+/// Registries of killed workers that a slot keeps: one that dies over and over before it has told of
+/// their clients would use up the master's descriptors.
+const OWED_MAX: usize = 16;
+
 /// One slot.
 #[derive(Default)]
 pub struct SlotState {
@@ -23,6 +27,18 @@ pub struct SlotState {
     /// The registries of killed workers whose clients have not had their `on_close`, the oldest
     /// first.
     pub owed: Vec<OwnedFd>,
+}
+
+impl SlotState {
+    /// Keeps the registry of a killed worker; false where there are too many.
+    #[must_use]
+    pub fn owe(&mut self, registry: OwnedFd) -> bool {
+        let has_room = self.owed.len() < OWED_MAX;
+        if has_room {
+            self.owed.push(registry);
+        }
+        has_room
+    }
 }
 
 /// Every slot that ever was, by number. Those beyond `worker_num` were removed by a reload: they
@@ -104,5 +120,20 @@ impl Slots {
     pub fn throttled(&self) -> Vec<(Slot, u64)> {
         let delays = self.iter().map(|(slot, place)| (slot, place.throttle.next_delay_ms()));
         delays.filter(|(_, delay)| *delay > 100).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_dies_over_and_over_uses_up_no_descriptors() {
+        let mut place = SlotState::default();
+        let registry = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let kept = (0..100).filter(|_| place.owe(registry())).count();
+        assert_eq!((kept, place.owed.len()), (OWED_MAX, OWED_MAX));
+        place.owed.remove(0);
+        assert!(place.owe(registry()));
     }
 }

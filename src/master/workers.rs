@@ -165,7 +165,9 @@ impl Master {
         }
         if !clean {
             let stand_in = self.slots.stand_in(slot);
-            self.slots.at(stand_in).owed.push(worker.registry);
+            if !self.slots.at(stand_in).owe(worker.registry) {
+                tracing::error!(slot = %stand_in, "too many died: on_close is not called for the clients of one");
+            }
             self.close_lost(stand_in);
         }
         self.lend_elsewhere(worker.id);

@@ -34,6 +34,7 @@ pub(in crate::worker) async fn turn_wheel(worker: Rc<Worker>) {
         }
         worker.tell_vacant();
         worker.recount();
+        worker.watch_missed();
         worker.master.flush();
         worker.add(Counter::Tasks, worker.jobs.newly_done());
         let lines = crate::log::dropped();

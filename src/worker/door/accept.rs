@@ -169,7 +169,7 @@ impl Door {
             if worker.phase.get() == Phase::Serving
                 && let Err(error) = worker.set_accepting(true)
             {
-                tracing::error!(%error, "the worker cannot accept again");
+                tracing::error!(%error, "the worker cannot accept again: tried on");
             }
         });
     }

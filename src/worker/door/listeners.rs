@@ -40,6 +40,8 @@ struct Listening {
     local: Option<SocketAddr>,
     /// When it was emptied last, in milliseconds of the monotonic clock.
     emptied_at: u64,
+    /// Whether the epoll set has refused it, for want of memory: it is tried again.
+    missed: bool,
 }
 
 impl Listeners {
@@ -55,6 +57,12 @@ impl Listeners {
             Purpose::Api => !self.api_rests,
             Purpose::Clients => !self.clients_rest || listening.is_unix,
         }
+    }
+
+    /// Of each whether it is watched while the worker accepts.
+    fn watched(&self) -> Vec<bool> {
+        let watched = |it: &Option<Listening>| it.as_ref().is_some_and(|it| self.is_watched(it));
+        self.sockets.iter().map(watched).collect()
     }
 
     /// A listener's descriptor, to accept on.
@@ -107,8 +115,17 @@ impl Door {
             let is_loopback = socket::is_loopback(socket.as_fd());
             let purpose = listener.purpose;
             let local = local_address(&socket).filter(|local| !local.ip().is_unspecified());
-            let listening =
-                Listening { socket, slot, purpose, is_unix, is_loopback, local, emptied_at: 0 };
+            let (emptied_at, missed) = (0, false);
+            let listening = Listening {
+                socket,
+                slot,
+                purpose,
+                is_unix,
+                is_loopback,
+                local,
+                emptied_at,
+                missed,
+            };
             if all.armed && all.is_watched(&listening) {
                 self.arm(index, &listening.socket)
                     .subject(|| format!("watch {}", listener.address))?;
@@ -133,24 +150,36 @@ impl Door {
     }
 
     /// Accepts on all listeners, or on none.
+    ///
+    /// # Errors
+    /// When one of them cannot be watched now; it is tried again.
     pub(in crate::worker) fn set_accepting(&self, accepting: bool) -> Result<()> {
         let mut all = self.listeners.borrow_mut();
         if std::mem::replace(&mut all.armed, accepting) == accepting {
             return Ok(());
         }
-        for (index, listening) in all.sockets.iter().enumerate() {
-            let Some(listening) = listening else { continue };
-            if !all.is_watched(listening) {
-                continue;
-            }
+        let watched = all.watched();
+        let mut armed = Ok(());
+        for (index, listening) in all.sockets.iter_mut().enumerate() {
+            let Some(listening) = listening.as_mut().filter(|_| watched[index]) else { continue };
             if accepting {
-                self.arm(index as u32, &listening.socket)
-                    .subject(|| "watch a listener".to_owned())?;
+                let this = self.arm(index as u32, &listening.socket);
+                listening.missed = this.is_err();
+                armed = armed.and(this);
             } else {
                 let _ = self.epoll.delete(&listening.socket);
+                listening.missed = false;
             }
         }
-        Ok(())
+        armed.subject(|| "watch a listener".to_owned())
+    }
+
+    /// Tries again to watch what the epoll set has refused.
+    pub(in crate::worker) fn watch_missed(&self) {
+        let any = self.listeners.borrow().sockets.iter().flatten().any(|it| it.missed);
+        if any {
+            self.change_watched(|_| true);
+        }
     }
 
     /// Has the listeners of the API rest, or accept again; those for clients go on.
@@ -167,26 +196,28 @@ impl Door {
     /// by nobody.
     fn change_watched(&self, change: impl FnOnce(&mut Listeners) -> bool) {
         let mut all = self.listeners.borrow_mut();
-        let watched = |all: &Listeners| -> Vec<bool> {
-            let watched =
-                |it: &Option<Listening>| it.as_ref().is_some_and(|it| all.is_watched(it));
-            all.sockets.iter().map(watched).collect()
-        };
-        let before = watched(&all);
+        let before = all.watched();
         if !change(&mut all) || !all.armed {
             return;
         }
-        let now = watched(&all);
-        for (index, listening) in all.sockets.iter().enumerate() {
+        let now = all.watched();
+        for (index, listening) in all.sockets.iter_mut().enumerate() {
             let Some(listening) = listening else { continue };
-            match (before[index], now[index]) {
-                (true, false) => drop(self.epoll.delete(&listening.socket)),
+            match (before[index] && !listening.missed, now[index]) {
+                (was, false) => {
+                    if was {
+                        drop(self.epoll.delete(&listening.socket));
+                    }
+                    listening.missed = false;
+                }
                 (false, true) => {
-                    if let Err(errno) = self.arm(index as u32, &listening.socket) {
-                        tracing::error!(%errno, "a listener is not watched any more");
+                    let armed = self.arm(index as u32, &listening.socket);
+                    listening.missed = armed.is_err();
+                    if let Err(errno) = armed {
+                        tracing::error!(%errno, "a listener cannot be watched: tried again");
                     }
                 }
-                _ => {}
+                (true, true) => {}
             }
         }
     }
