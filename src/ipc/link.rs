@@ -87,6 +87,8 @@ pub struct Link {
     in_turn: Cell<bool>,
     /// Whether the kernel refused something and is waited for.
     blocked: Cell<bool>,
+    /// Whether the data lane has refused something since the kernel took a packet.
+    full: Cell<bool>,
 }
 
 impl Link {
@@ -104,6 +106,7 @@ impl Link {
             emptier: Notify::new(),
             in_turn: Cell::new(false),
             blocked: Cell::new(false),
+            full: Cell::new(false),
         })
     }
 
@@ -171,7 +174,17 @@ impl Link {
     /// Whether the data lane takes a body of `len` bytes.
     fn has_room(&self, len: usize) -> bool {
         let waiting = self.data_bytes();
-        waiting == 0 || waiting + len <= DATA_LANE_BYTES_MAX
+        let has_room = waiting == 0 || waiting + len <= DATA_LANE_BYTES_MAX;
+        if !has_room {
+            self.full.set(true);
+        }
+        has_room
+    }
+
+    /// Whether the data lane has refused something and the kernel has taken nothing since: what
+    /// takes long to make is not made then.
+    pub fn is_full(&self) -> bool {
+        self.full.get()
     }
 
     /// Queues a message in the data lane, in its order there, also beyond the limit: for what
@@ -334,6 +347,7 @@ impl Link {
             queue.bytes -= packet.weight();
             queue.packets.pop_front();
             drop(queue);
+            self.full.set(false);
             self.emptier.notify_waiters();
         }
     }
@@ -518,9 +532,11 @@ mod tests {
             queued += 1;
         }
         assert!(queued * 30_000 <= DATA_LANE_BYTES_MAX);
+        assert!(ours.is_full());
         ours.control(&WorkerToManager::Drained).unwrap();
         let (_, got) = tokio::join!(ours.flush(), drain(&theirs, queued + 1));
         assert_eq!(got[0].0, 0);
+        assert!(!ours.is_full());
     }
 
     #[tokio::test]

@@ -324,7 +324,9 @@ impl Manager {
             self.spread_presence(asked.room, true, &list, Reach::AllBut(Vec::new()));
         }
         for (asker, id) in asked.waiting {
-            self.answer_presence(asker, id, &list);
+            if self.takes_list(asker) {
+                self.answer_presence(asker, id, &list);
+            }
         }
     }
 

@@ -91,6 +91,8 @@ pub struct Hold {
     pub scope: Scope,
     items: VecDeque<HeldMessage>,
     bytes: usize,
+    /// Whether something was refused since the last release.
+    full: bool,
     /// Messages between workers for slots that have no worker yet.
     early: VecDeque<(WorkerId, Slot, OwnedBody)>,
     early_bytes: usize,
@@ -107,6 +109,7 @@ impl Hold {
     pub fn add(&mut self, item: HeldMessage, body_len: usize) -> Option<HeldMessage> {
         let weight = body_len + ITEM_BYTES;
         if self.bytes + weight > HELD_BYTES_MAX {
+            self.full = true;
             return Some(item);
         }
         self.bytes += weight;
@@ -148,10 +151,15 @@ impl Hold {
         self.bytes
     }
 
+    /// Whether something has found no room.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Ends the hold and gives out all that waited.
     pub fn release(&mut self) -> VecDeque<HeldMessage> {
         self.scope = Scope::Open;
-        self.bytes = 0;
+        (self.bytes, self.full) = (0, false);
         std::mem::take(&mut self.items)
     }
 }

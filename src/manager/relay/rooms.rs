@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
+use crate::ipc::scoreboard::Counter;
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
 use crate::sys::clock::monotonic_ms;
@@ -166,10 +167,22 @@ impl Manager {
         if self.asks_presence(&room) {
             return;
         }
-        if self.has_presence(&room) {
+        if self.has_presence(&room) && self.takes_list(worker) {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
         }
+    }
+
+    /// Whether a list is made for a worker. One that finds no room is made in vain, and a worker
+    /// may ask for a thousand of the longest in one packet.
+    pub fn takes_list(&self, worker: WorkerId) -> bool {
+        let waits = self.waits(None, Some(worker), None);
+        let is_full = match self.workers.get(worker) {
+            Some(worker) if !waits => worker.link.is_full(),
+            _ => waits && self.hold.is_full(),
+        };
+        self.row.add(Counter::LaneFull, u64::from(is_full));
+        !is_full
     }
 
     /// This manager is new and has heard from all who is where: what they have told may differ.
@@ -233,8 +246,10 @@ impl Manager {
         if !room.is_too_long() && self.waits_for_presence(asker, id, room) {
             return;
         }
-        let list = self.presence.list(room);
-        self.answer_presence(asker, id, &list);
+        if self.takes_list(asker) {
+            let list = self.presence.list(room);
+            self.answer_presence(asker, id, &list);
+        }
     }
 
     /// A worker asked who is present in a room, and is told.

@@ -69,6 +69,32 @@ fn a_worker_may_have_as_many_topics_as_the_configuration_says_and_what_moves_to_
     });
 }
 
+#[test]
+fn a_worker_that_asks_for_long_lists_and_reads_none_keeps_nobody_waiting() {
+    story(async {
+        let config = Config { rooms_presence: vec!["presence-".to_owned()], ..Config::default() };
+        let master = Master::boot_with(1, None, &config).await;
+        let worker = master.serving(id(0, 1), 1).await;
+        let room = || Topic::room("presence-r");
+        for user in 0..900 {
+            worker.say_with(&present("presence-r", &format!("u{user}")), &[b'i'; 64 * 1024]);
+            worker.link.flush().await.unwrap();
+        }
+        // Each is for a list of 58 MB, for which there is no room.
+        for id in 1..=2_000 {
+            worker.say(&WorkerToManager::PresenceOf { id, room: room() });
+            worker.say(&interest(["presence-r".to_owned()].into_iter()));
+            let (joined, left, settled) = (Vec::new(), vec![room()], Vec::new());
+            worker.say(&WorkerToManager::Interest { number: 0, joined, left, settled });
+        }
+        let begun = std::time::Instant::now();
+        worker.say(&present(&"x".repeat(256), "u"));
+        let told = master.hear().await;
+        assert!(matches!(told, ManagerToMaster::Kill(it) if it == id(0, 1)), "{told:?}");
+        assert!(begun.elapsed().as_secs() < 10);
+    });
+}
+
 /// What a test has sent of a body of a request, and what is left of it.
 struct Sending {
     stream: UnixStream,
