@@ -27,6 +27,10 @@ pub fn tell_presence(shared: &Shared, event: &PresenceEvent) {
     let add = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
     let room = event.room.bytes().fold(0, add);
     let Some(place) = shared.place_of_pipe(0, room) else { return };
+    if !shared.pool.borrow().has_room_for_pipe(place) {
+        // Who comes and goes elsewhere does not wait for an application that hangs here.
+        return tracing::warn!(place, "presence is not told: too much waits for the application");
+    }
     let mut body = BytesMut::new();
     put_string(&mut body, event.room.as_bytes());
     put_string(&mut body, event.uid.as_bytes());

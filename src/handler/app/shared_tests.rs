@@ -1,5 +1,7 @@
 use super::*;
+use crate::api::rooms::PresenceEvent;
 use crate::handler::app::codec::VERDICT;
+use crate::handler::app::rooms::tell_presence;
 
 fn shared() -> Shared {
     let shared = Shared::new(AppSettings::default());
@@ -49,4 +51,15 @@ fn messages_of_processes_wait_for_one_that_does_not_read_up_to_a_bound() {
     let taken = (0..1_000_000).take_while(|_| small.pipe(Slot(1), 0, 0, b"x").is_ok()).count();
     assert!((50_000..500_000).contains(&taken), "a burst of {taken} small ones");
     assert_eq!(small.pipe(Slot(1), crate::handler::app::codec::TASK, 0, b"x"), Verdict::Gone);
+}
+
+#[test]
+fn presence_waits_for_a_process_that_does_not_read_up_to_a_bound() {
+    let shared = shared();
+    shared.wants_presence.set(true);
+    let (room, uid, info) = ("r".to_owned(), "u".to_owned(), Some("i".repeat(4096)));
+    let event = PresenceEvent { room, uid, info, joined: true };
+    (0..20_000).for_each(|_| tell_presence(&shared, &event));
+    let waiting = shared.pool.borrow().events();
+    assert!((4_000..10_000).contains(&waiting), "{waiting}");
 }

@@ -218,9 +218,8 @@ impl Connection {
         let opening = |extra: &Extra| extra.opening.as_ref().map_or(0, |it| it.bytes.len());
         let extra = self.extra.as_ref().map_or(0, |extra| extra.tail.len() + opening(extra));
         let kept = self.kept.as_ref().map_or(0, |kept| kept.as_bytes().len());
-        let session = self.personal.as_ref().and_then(|it| it.session.as_ref());
-        let session = session.map_or(0, |session| session.len());
-        let holds = self.engine.pending_bytes() + extra + kept + session;
+        let personal = self.personal.as_ref().map_or(0, |personal| personal.bytes());
+        let holds = self.engine.pending_bytes() + extra + kept + personal;
         u32::try_from(holds).unwrap_or(u32::MAX)
     }
 

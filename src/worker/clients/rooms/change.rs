@@ -106,6 +106,7 @@ impl Clients {
         }
         if let Some(connection) = table.get_mut(key) {
             connection.set_info(topic, None);
+            self.reckon(connection);
         }
     }
 

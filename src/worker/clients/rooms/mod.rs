@@ -126,6 +126,7 @@ impl Clients {
         let joined = self.rooms.table.borrow_mut().join(table, key.index, topic.clone());
         if let Some(connection) = table.get_mut(key) {
             connection.set_info(&topic, info);
+            self.reckon(connection);
         }
         if joined != table::Joined::Again {
             self.add(Counter::Memberships, 1);

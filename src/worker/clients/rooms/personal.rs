@@ -21,7 +21,27 @@ impl Default for Personal {
 }
 
 impl Personal {
+    /// What the application has put here.
+    pub fn bytes(&self) -> usize {
+        let infos = self.infos.iter().map(|(of, info)| of.as_str().len() + info.len());
+        self.session.as_ref().map_or(0, |session| session.len()) + infos.sum::<usize>()
+    }
+
     pub fn is_needed(&self) -> bool {
         self.session.is_some() || self.expires_at != NEVER || !self.infos.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_presence_shows_takes_memory_as_a_session_does() {
+        let mut personal = Personal::default();
+        assert_eq!(personal.bytes(), 0);
+        personal.session = Some("{}".into());
+        personal.infos = vec![(Topic::room("r"), "[1]".into()), (Topic::room("s"), "2".into())];
+        assert_eq!(personal.bytes(), "{}".len() + "#r".len() + "[1]".len() + "#s2".len());
     }
 }
