@@ -21,6 +21,8 @@ use crate::sys::clock;
 
 /// Channels in one command.
 const SUBSCRIBE_MAX: usize = 512;
+/// Bytes of what an engine says when it fails that are told.
+const WHY_BYTES_MAX: usize = 1024;
 /// The longest wait before another connection is tried; the shortest is none.
 const RECONNECT_MS_MAX: u64 = 1_000;
 /// The channels that a session has besides topics: its node's own, and everybody's.
@@ -103,7 +105,8 @@ impl Courier {
     fn lose(&self, error: &Error) {
         self.accepts.set(false);
         self.leases.borrow_mut().broken();
-        let why = error.to_string();
+        let mut why = error.to_string();
+        why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
         let before = self.state.borrow().clone();
         if before == EngineState::Ok {
             tracing::warn!(%why, "the engine is away: this node serves its own clients alone");

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Nodes of a cluster: the first part of a client's number says which one opened it.
 pub const NODES_MAX: u8 = 64;
 
+/// Bytes of a text in a record: with all of them the list of all nodes fits a message.
+const TEXT_BYTES_MAX: usize = 255;
+
 /// One run of a node: its number, and a number that no other run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId {
@@ -47,8 +50,25 @@ impl NodeRecord {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What a lease says, as far as that can be read.
+    /// What a lease says, as far as that can be read and no node says more.
     pub fn from_bytes(bytes: &[u8]) -> Option<NodeRecord> {
-        serde_json::from_slice(bytes).ok()
+        let record: NodeRecord = serde_json::from_slice(bytes).ok()?;
+        let is_short = |text: &str| text.len() <= TEXT_BYTES_MAX;
+        Some(record).filter(|it| is_short(&it.host) && is_short(&it.version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_no_node_writes_is_none() {
+        let record = |host: &str| NodeRecord { host: host.to_owned(), ..NodeRecord::default() };
+        let ours = record("a machine");
+        assert_eq!(NodeRecord::from_bytes(&ours.to_bytes()), Some(ours));
+        // The list of all nodes would be too long for its message, and nobody would hear of any.
+        assert_eq!(NodeRecord::from_bytes(&record(&"x".repeat(70_000)).to_bytes()), None);
+        assert_eq!(NodeRecord::from_bytes(b"{"), None);
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Cluster, NodeMessage};
-use crate::api::rooms::{Present, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::cluster::messages::To;
 use crate::ipc::cluster::nodes::NodeId;
@@ -196,7 +196,10 @@ impl Manager {
         count: u32,
         info: &[u8],
     ) {
-        if !self.interest.has_any(&room) {
+        if !self.interest.has_any(&room)
+            || uid.len() > NAME_BYTES_MAX
+            || info.len() > INFO_BYTES_MAX
+        {
             return;
         }
         let info = String::from_utf8(info.to_vec()).ok().filter(|info| !info.is_empty());
@@ -255,12 +258,17 @@ impl Manager {
 
     /// A node says all who are present by its clients.
     pub(super) fn on_presence_list(&mut self, from: NodeId, id: u64, room: Topic, body: &[u8]) {
-        let list: Vec<Present> = match codec::decode_within(BODY_BYTES_MAX as u64, body) {
+        let mut list: Vec<Present> = match codec::decode_within(BODY_BYTES_MAX as u64, body) {
             Ok(list) => list,
             Err(error) => {
                 return tracing::warn!(node = from.node, %error, "a list of presence is garbled");
             }
         };
+        let fits = |it: &Present| {
+            let info = it.info.as_ref().map_or(0, String::len);
+            it.uid.len() <= NAME_BYTES_MAX && info <= INFO_BYTES_MAX
+        };
+        list.retain(fits);
         let Some(cluster) = &mut self.cluster else { return };
         let asked = cluster.presence.asked.get_mut(&id);
         if let Some(elsewhere) = asked.and_then(|asked| {
