@@ -33,6 +33,10 @@ impl Clients {
         if self.is_beyond_limits(&change) {
             return Verdict::TooBig;
         }
+        let adds = matches!(change, Change::Join { info: Some(_), .. } | Change::Session(Some(_)));
+        if adds && self.budget.is_full() {
+            return Verdict::Full;
+        }
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
             return Verdict::Gone;

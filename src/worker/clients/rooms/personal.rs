@@ -21,9 +21,9 @@ impl Default for Personal {
 }
 
 impl Personal {
-    /// What the application has put here.
+    /// What the application has put here. What presence shows is in the list of its room as well.
     pub fn bytes(&self) -> usize {
-        let infos = self.infos.iter().map(|(of, info)| of.as_str().len() + info.len());
+        let infos = self.infos.iter().map(|(of, info)| of.as_str().len() + 2 * info.len());
         self.session.as_ref().map_or(0, |session| session.len()) + infos.sum::<usize>()
     }
 
@@ -42,6 +42,6 @@ mod tests {
         assert_eq!(personal.bytes(), 0);
         personal.session = Some("{}".into());
         personal.infos = vec![(Topic::room("r"), "[1]".into()), (Topic::room("s"), "2".into())];
-        assert_eq!(personal.bytes(), "{}".len() + "#r".len() + "[1]".len() + "#s2".len());
+        assert_eq!(personal.bytes(), "{}".len() + "#r#s".len() + 2 * "[1]2".len());
     }
 }

@@ -59,6 +59,10 @@ pub(super) async fn collect<V: Service>(
 /// What a body that is read takes besides its bytes: the buffers of its connection.
 const CONNECTION_BYTES: usize = 48 << 10;
 
+/// A body of which less came than this has made no progress: one byte now and then would keep the
+/// room of others for ever.
+const PROGRESS_BYTES: usize = 4 << 10;
+
 /// Takes room. Where there is none, bodies of which nothing comes make some.
 async fn take<V: Service>(service: &V, bytes: usize) -> Result<(), Stop> {
     while !service.hold(bytes) {
@@ -79,12 +83,16 @@ async fn fill<V: Service>(
 ) -> Result<Collected, Stop> {
     let mut spool = service.spool();
     let most = spool.as_ref().map_or(most, |spool| most.min(spool.memory_max()));
-    let mut whole = Vec::new();
+    let (mut whole, mut came) = (Vec::new(), 0);
     take(service, CONNECTION_BYTES).await?;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Stop::BrokeOff)?.into_data() else { continue };
-        // From here on it waits anew, behind bodies of which less comes.
-        service.waits_for(Some(Wait::Body));
+        came += data.len();
+        if came >= PROGRESS_BYTES {
+            // From here on it waits anew, behind bodies of which less comes.
+            service.waits_for(Some(Wait::Body));
+            came = 0;
+        }
         if let Some(spool) = spool.as_mut().filter(|it| whole.len() + data.len() > it.memory_max())
         {
             whole = spool.write(whole).await?;

@@ -14,6 +14,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
 #[derive(Default)]
 struct Site {
     refused: RefCell<Vec<u16>>,
+    body_waits: Cell<usize>,
     seen: RefCell<Vec<(String, Option<IpAddr>)>>,
 }
 
@@ -63,7 +64,9 @@ impl Service for Site {
         request.uri.path() != "/bodiless"
     }
 
-    fn waits_for(&self, _: Option<Wait>) {}
+    fn waits_for(&self, wait: Option<Wait>) {
+        self.body_waits.set(self.body_waits.get() + usize::from(wait == Some(Wait::Body)));
+    }
 
     async fn hurried(&self) {
         pending().await
@@ -167,6 +170,21 @@ async fn the_built_ins_stand_around_the_handler() {
         assert!(said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
         assert!(said.contains("\r\ndate: ") && !said.contains("\r\nserver: "), "{said}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_is_no_progress_of_a_body() {
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n";
+    let bytes = async |client: &mut DuplexStream| {
+        for _ in 0..10 {
+            client.write_all(b"x").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        all(client).await
+    };
+    let (_, said, site) = with_client(head.as_bytes(), pending(), bytes).await;
+    assert!(said.ends_with("xxxxxxxxxx"), "{said}");
+    assert_eq!(site.body_waits.get(), 1, "it waits since it began");
 }
 
 #[tokio::test(start_paused = true)]
