@@ -34,12 +34,14 @@ impl Manager {
         }
         match body {
             Body::Inline(bytes) => {
-                let is_abroad = self.spread_abroad(&wide, bytes);
+                let is_abroad = self.spread_abroad(&wide, Some(bytes));
                 (self.spread(wide, Body::Inline(bytes)), !is_abroad)
             }
             Body::Beside(memfd, len) => {
-                let is_abroad = match read(&memfd, len) {
-                    Ok(bytes) => self.spread_abroad(&wide, &bytes),
+                // A worker says how long it is: what is too long for other nodes is not read.
+                let bytes = (len <= BODY_BYTES_MAX).then(|| read(&memfd, len)).transpose();
+                let is_abroad = match bytes {
+                    Ok(bytes) => self.spread_abroad(&wide, bytes.as_deref()),
                     Err(error) => {
                         tracing::error!(%error, "other nodes miss a message");
                         false
@@ -51,8 +53,8 @@ impl Manager {
     }
 
     /// Brings it to every other node that may have members, each once; false where that could not
-    /// be.
-    fn spread_abroad(&mut self, wide: &Wide, body: &[u8]) -> bool {
+    /// be. `None`: the body is too long for them.
+    fn spread_abroad(&mut self, wide: &Wide, body: Option<&[u8]>) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
         let (to, asker, message) = match &wide.message {
             ManagerToWorker::Broadcast { opcode, except } => {
@@ -69,7 +71,8 @@ impl Manager {
             _ => return false,
         };
         let asker = asker.filter(|(_, id)| *id != 0);
-        let fits = body.len() <= BODY_BYTES_MAX;
+        let body = body.filter(|body| body.len() <= BODY_BYTES_MAX);
+        let (fits, body) = (body.is_some(), body.unwrap_or_default());
         let asked = match asker {
             Some((origin, id)) if cluster.is_up() && fits => cluster.ask(origin, id, What::Call),
             _ => 0,

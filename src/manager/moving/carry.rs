@@ -35,6 +35,11 @@ impl Manager {
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
+        if self.passes.is_beyond(from, pass, &fds, state.len()) {
+            tracing::error!(worker = %from, "a worker gives more than a pass has, or one twice");
+            self.master.send(&ManagerToMaster::Kill(from));
+            return;
+        }
         point::reached("manager-is-given-a-batch");
         match self.passes.moving(from, pass, &fds) {
             Moving::To(to) => {

@@ -24,6 +24,12 @@ use super::step::{Moving, Passed, Step};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{Left, PassId};
 
+/// Connections of a pass, which a worker that gives counts as well.
+const FDS_MAX: usize = 1024;
+/// Bytes of state after which none gives more in a pass: far more than the two million at which a
+/// worker ends one.
+const BYTES_MAX: usize = 32 << 20;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The old worker gives.
@@ -45,6 +51,8 @@ pub(super) struct Pass {
     pub(super) from_lives: bool,
     pub(super) stage: Stage,
     pub(super) given: BTreeSet<u64>,
+    /// Bytes of their state.
+    given_bytes: usize,
     pub(super) taken: Vec<u64>,
     left: Option<Left>,
     /// Whether the new worker has answered: from then on it keeps by itself what it sends to
@@ -63,6 +71,7 @@ impl Pass {
             from_lives: true,
             stage: Stage::Giving,
             given: BTreeSet::new(),
+            given_bytes: 0,
             taken: Vec::new(),
             left: None,
             answered: false,
@@ -184,6 +193,23 @@ impl Passes {
 
     fn current(&mut self, pass: PassId) -> Option<&mut Pass> {
         self.current.as_mut().filter(|it| it.id == pass)
+    }
+
+    /// Whether more comes in a pass than any worker gives, or one of these for the second time:
+    /// what waits for the new worker would have no bound.
+    pub fn is_beyond(
+        &mut self,
+        from: WorkerId,
+        pass: PassId,
+        fds: &[u64],
+        bytes: usize,
+    ) -> bool {
+        let Some(it) = self.current(pass).filter(|it| it.from == from) else { return false };
+        let is_beyond = it.given_bytes > BYTES_MAX
+            || it.given.len() + fds.len() > FDS_MAX
+            || fds.iter().any(|fd| it.given.contains(fd));
+        it.given_bytes = it.given_bytes.saturating_add(bytes);
+        is_beyond
     }
 
     /// Connections come from the old worker.

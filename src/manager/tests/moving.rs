@@ -211,6 +211,18 @@ fn what_an_old_worker_gave_before_it_died_is_taken() {
 }
 
 #[test]
+fn a_worker_that_gives_one_twice_is_killed() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        scene.gives(5);
+        new_worker.hears_in_order(&["adopt 5"]).await;
+        scene.gives(5);
+        let said = scene.master.hear().await;
+        assert!(matches!(said, ManagerToMaster::Kill(it) if it == id(0, 1)), "{said:?}");
+    });
+}
+
+#[test]
 fn a_worker_that_gives_somebody_elses_client_is_killed() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
