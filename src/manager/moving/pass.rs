@@ -197,13 +197,7 @@ impl Passes {
 
     /// Whether more comes in a pass than any worker gives, or one of these for the second time:
     /// what waits for the new worker would have no bound.
-    pub fn is_beyond(
-        &mut self,
-        from: WorkerId,
-        pass: PassId,
-        fds: &[u64],
-        bytes: usize,
-    ) -> bool {
+    pub fn is_beyond(&mut self, from: WorkerId, pass: PassId, fds: &[u64], bytes: usize) -> bool {
         let Some(it) = self.current(pass).filter(|it| it.from == from) else { return false };
         let is_beyond = it.given_bytes > BYTES_MAX
             || it.given.len() + fds.len() > FDS_MAX
