@@ -56,8 +56,7 @@ mod tests {
     fn a_head_full_of_them_is_read_in_no_time() {
         let names: Vec<String> = (0..100_000).map(|n| format!("p{n}")).collect();
         let names = names.join(",");
-        let text =
-            format!("GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Protocol: {names}\r\n\r\n");
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Protocol: {names}\r\n\r\n");
         let most = 1 << 20;
         let limits = Limits { head_bytes_max: most, line_bytes_max: most, ..Limits::default() };
         let raw = Reader::new().advance(text.as_bytes(), &limits).unwrap().unwrap();
