@@ -9,15 +9,16 @@ mod page;
 mod wire;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::api::rooms::{PresenceEvent, Present};
+use crate::api::rooms::PresenceEvent;
 use crate::api::{
-    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Pace, Request, Verdict,
+    Context, Flow, Frame, Handler, HttpRequest, HttpResponse, Message, Opcode, Pace, Request,
+    Verdict,
 };
 use crate::fd::Fd;
 use wire::{Event, LIST_MAX, NAME_CHARS_MAX, Seat, TEXT_BYTES_MAX, User, clean_name};
@@ -38,6 +39,8 @@ type Changes = BTreeMap<String, BTreeMap<String, Option<User>>>;
 pub struct Chat {
     /// What the members here are not told of yet.
     changes: Rc<RefCell<Changes>>,
+    /// By room, who has asked who is there and was not told yet.
+    asking: Rc<RefCell<BTreeMap<String, BTreeSet<Fd>>>>,
 }
 
 impl Chat {
@@ -45,7 +48,56 @@ impl Chat {
     pub fn new() -> Chat {
         Chat::default()
     }
+
+    fn change_room(&self, ctx: &Context, fd: Fd, nick: &str, from: &str, to: &str) {
+        let Some(to) = wanted_name(ctx, fd, to).filter(|to| to != from) else { return };
+        let _ = ctx.leave(fd, &topic(from));
+        self.enter(ctx, fd, nick, &to);
+    }
+
+    /// Puts a client into a room and tells it where it is and who is there.
+    fn enter(&self, ctx: &Context, fd: Fd, nick: &str, room: &str) {
+        let seat = Seat { worker: ctx.worker().slot };
+        if !ctx.join_with(fd, &topic(room), &seat).is_ok() {
+            return fail(ctx, fd, "no_room", NO_ROOM);
+        }
+        welcome(ctx, fd, nick.to_owned(), room.to_owned());
+        self.list(ctx, fd, room.to_owned());
+    }
+
+    /// Tells a client who is in a room. One list is for all who ask until it is there: it is as long
+    /// as the room, and each of those in it may ask twenty times a second.
+    fn list(&self, ctx: &Context, fd: Fd, room: String) {
+        let is_first = {
+            let mut asking = self.asking.borrow_mut();
+            let askers = asking.entry(room.clone()).or_default();
+            askers.insert(fd);
+            askers.len() == 1
+        };
+        if !is_first {
+            return;
+        }
+        let (asking, context) = (self.asking.clone(), ctx.clone());
+        let present = ctx.presence(&topic(&room));
+        ctx.spawn(async move {
+            let present = present.await;
+            let askers = asking.borrow_mut().remove(&room).unwrap_or_default();
+            // Without an answer the page keeps what it knows.
+            let Ok(present) = present else { return };
+            let count = present.len();
+            let listed = present.into_iter().take(LIST_MAX);
+            let users = listed.map(|it| user(it.uid, it.info.as_deref())).collect();
+            let Some(json) = wire::encode(&Event::Users { room, count, users }) else { return };
+            let json = Bytes::from(json);
+            for fd in askers {
+                let message = Message { opcode: Opcode::Text, data: json.clone().into() };
+                let _: Verdict = context.push(fd, message);
+            }
+        });
+    }
 }
+
+const NO_ROOM: &str = "The server has no room for you now. Try again later.";
 
 impl Handler for Chat {
     fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
@@ -53,7 +105,7 @@ impl Handler for Chat {
         let room = asked(&request, "room").unwrap_or_else(|| LOBBY.to_owned());
         // Of the limits of rooms the log tells.
         let _ = ctx.bind(request.fd, &nick);
-        enter(ctx, request.fd, &nick, &room);
+        self.enter(ctx, request.fd, &nick, &room);
         Flow::default()
     }
 
@@ -61,14 +113,16 @@ impl Handler for Chat {
         let fd = frame.fd;
         let request = frame.text().and_then(|text| serde_json::from_str(text).ok());
         let (Some(nick), Some(room)) = (ctx.uid(fd), room_of(ctx, fd)) else {
-            fail(ctx, fd, "no_room", "The server has no room for you now. Try again later.");
+            fail(ctx, fd, "no_room", NO_ROOM);
             return Flow::default();
         };
         match request {
             Some(wire::Request::Say { text }) => say(ctx, fd, nick, room, &text),
             Some(wire::Request::Rename { nick: to }) => rename(ctx, fd, nick, room, &to),
-            Some(wire::Request::Enter { room: to }) => change_room(ctx, fd, &nick, &room, &to),
-            Some(wire::Request::Who) => list(ctx, fd, room),
+            Some(wire::Request::Enter { room: to }) => {
+                self.change_room(ctx, fd, &nick, &room, &to)
+            }
+            Some(wire::Request::Who) => self.list(ctx, fd, room),
             None => fail(ctx, fd, "not_understood", NOT_UNDERSTOOD),
         }
         Flow::default()
@@ -136,39 +190,10 @@ fn rename(ctx: &Context, fd: Fd, from: String, room: String, to: &str) {
     welcome(ctx, fd, to, room);
 }
 
-fn change_room(ctx: &Context, fd: Fd, nick: &str, from: &str, to: &str) {
-    let Some(to) = wanted_name(ctx, fd, to).filter(|to| to != from) else { return };
-    let _ = ctx.leave(fd, &topic(from));
-    enter(ctx, fd, nick, &to);
-}
-
-/// Puts a client into a room and tells it where it is and who is there.
-fn enter(ctx: &Context, fd: Fd, nick: &str, room: &str) {
-    let seat = Seat { worker: ctx.worker().slot };
-    if !ctx.join_with(fd, &topic(room), &seat).is_ok() {
-        return fail(ctx, fd, "no_room", "The server has no room for you now. Try again later.");
-    }
-    welcome(ctx, fd, nick.to_owned(), room.to_owned());
-    list(ctx, fd, room.to_owned());
-}
-
 fn welcome(ctx: &Context, fd: Fd, nick: String, room: String) {
     let worker = ctx.worker();
     let (worker, epoch) = (worker.slot, worker.epoch);
     push(ctx, fd, &Event::Welcome { fd, nick, room, worker, epoch });
-}
-
-/// Tells a client who is in a room.
-fn list(ctx: &Context, fd: Fd, room: String) {
-    let (context, present) = (ctx.clone(), ctx.presence(&topic(&room)));
-    ctx.spawn(async move {
-        // Without an answer the page keeps what it knows.
-        let Ok(present) = present.await else { return };
-        let count = present.len();
-        let listed = present.into_iter().take(LIST_MAX);
-        let users = listed.map(|Present { uid, info, .. }| user(uid, info.as_deref())).collect();
-        push(&context, fd, &Event::Users { room, count, users });
-    });
 }
 
 /// Tells the members here who has come and who has left.

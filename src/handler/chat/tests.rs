@@ -65,6 +65,27 @@ fn a_client_is_welcomed_with_its_place_and_told_who_is_there() {
 }
 
 #[test]
+fn who_asks_while_a_list_is_on_its_way_is_told_once_with_the_others() {
+    let (fake, chat) = (worker(0, 1), Chat::new());
+    let (ctx, ada, bob) = (fake.context(), fake.client(1), fake.client(2));
+    for (fd, target) in [(ada, "/ws?nick=ada"), (bob, "/ws?nick=bob")] {
+        chat.on_open(&ctx, request(fd, target));
+    }
+    (0..20).for_each(|_| drop(chat.on_message(&ctx, text(ada, r#"{"type":"who"}"#))));
+    fake.take();
+    fake.run();
+    let told = fake.take();
+    let lists = told.iter().filter_map(|sent| match sent {
+        Sent::Push(fd, message) if json_of(message)["type"] == "users" => Some(*fd),
+        _ => None,
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), [ada, bob]);
+    chat.on_message(&ctx, text(bob, r#"{"type":"who"}"#));
+    fake.run();
+    assert_eq!(pushed(&fake, bob).len(), 1);
+}
+
+#[test]
 fn a_client_without_a_name_is_a_guest_in_the_lobby_and_a_long_name_is_cut() {
     let (fake, chat) = (worker(0, 1), Chat::new());
     let (ctx, one, two) = (fake.context(), fake.client(123_456), fake.client(2));
