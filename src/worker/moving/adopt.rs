@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Moving;
 use super::snapshot::{OpenV1, Snapshot};
+use crate::api::rooms::{INFO_BYTES_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::{PassId, WorkerToManager};
@@ -37,6 +38,19 @@ pub(in crate::worker) struct Pending {
     peer: Option<SocketAddr>,
     to_loopback: bool,
     deadline: Tick,
+}
+
+/// Rooms that a connection may be in, whatever the configuration says.
+const ROOMS_MAX: usize = 65_535;
+
+/// Whether a connection can be in these. The manager ends a worker that tells of what no worker has,
+/// and would not know who gave it.
+fn may_be_in(topics: &[(Topic, Option<String>)]) -> bool {
+    let fits = |(topic, info): &(Topic, Option<String>)| {
+        !topic.is_too_long() && info.as_ref().is_none_or(|info| info.len() <= INFO_BYTES_MAX)
+    };
+    let users = topics.iter().filter(|(topic, _)| topic.is_user()).count();
+    users <= 1 && topics.len() - users <= ROOMS_MAX && topics.iter().all(fits)
 }
 
 impl Moving {
@@ -119,6 +133,9 @@ impl Moving {
     fn adopt_open(self: &Rc<Self>, fd: Fd, socket: OwnedFd, open: OpenV1) -> Result<Arriving> {
         let bad = |what: &str| Error::new(format!("its {what} cannot be read"));
         let kept = KeptRequest::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
+        if !may_be_in(&open.topics) {
+            return Err(bad("list of rooms"));
+        }
         let engine = Engine::thaw(open.engine).map_err(|error| Error::new(error.to_string()))?;
         let outbox = match open.unsent {
             Some(unsent) => Some(Outbox::thaw(unsent).ok_or_else(|| bad("outbox"))?),
@@ -215,5 +232,26 @@ impl Moving {
     /// A pass is ours.
     pub(in crate::worker) fn own_rooms(&self) {
         self.rooms.has_arrivals.set(!self.transit.borrow().passes().is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_worker_tells_of_a_connection_is_not_taken_over() {
+        let room = |bytes| (Topic::room(&"r".repeat(bytes)), None);
+        let user = || (Topic::user("ann"), None);
+        assert!(may_be_in(&[]));
+        assert!(may_be_in(&[user(), room(255), (Topic::room("s"), Some("{}".to_owned()))]));
+        assert!(!may_be_in(&[user(), room(256)]));
+        assert!(!may_be_in(&[user(), user()]));
+        let info = |bytes| [(Topic::room("r"), Some("i".repeat(bytes)))];
+        assert!(may_be_in(&info(INFO_BYTES_MAX)) && !may_be_in(&info(INFO_BYTES_MAX + 1)));
+        let many = |count: usize| -> Vec<(Topic, Option<String>)> {
+            (0..count).map(|n| (Topic::room(&n.to_string()), None)).collect()
+        };
+        assert!(may_be_in(&many(ROOMS_MAX)) && !may_be_in(&many(ROOMS_MAX + 1)));
     }
 }
