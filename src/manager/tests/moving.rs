@@ -213,7 +213,7 @@ fn what_an_old_worker_gave_before_it_died_is_taken() {
 #[test]
 fn a_worker_that_gives_one_twice_is_killed() {
     story(async {
-        let (mut scene, mut new_worker) = Scene::set().await;
+        let (scene, mut new_worker) = Scene::set().await;
         scene.gives(5);
         new_worker.hears_in_order(&["adopt 5"]).await;
         scene.gives(5);
