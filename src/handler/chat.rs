@@ -65,8 +65,8 @@ impl Chat {
         self.list(ctx, fd, room.to_owned());
     }
 
-    /// Tells a client who is in a room. One list is for all who ask until it is there: it is as long
-    /// as the room, and each of those in it may ask twenty times a second.
+    /// Tells a client who is in a room. One list is for all who ask until it is there: it is as
+    /// long as the room, and each of those in it may ask twenty times a second.
     fn list(&self, ctx: &Context, fd: Fd, room: String) {
         let is_first = {
             let mut asking = self.asking.borrow_mut();

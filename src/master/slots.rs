@@ -7,8 +7,8 @@ use super::throttle::Throttle;
 use crate::config::Config;
 use crate::fd::{Slot, WorkerId};
 
-/// Registries of killed workers that a slot keeps: one that dies over and over before it has told of
-/// their clients would use up the master's descriptors.
+/// Registries of killed workers that a slot keeps: one that dies over and over before it has told
+/// of their clients would use up the master's descriptors.
 const OWED_MAX: usize = 16;
 
 /// One slot.

@@ -166,7 +166,8 @@ impl Master {
         if !clean {
             let stand_in = self.slots.stand_in(slot);
             if !self.slots.at(stand_in).owe(worker.registry) {
-                tracing::error!(slot = %stand_in, "too many died: on_close is not called for the clients of one");
+                let why = "on_close is not called for the clients of one";
+                tracing::error!(slot = %stand_in, "too many died: {why}");
             }
             self.close_lost(stand_in);
         }

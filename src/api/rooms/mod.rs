@@ -328,6 +328,12 @@ impl Present {
     pub fn new(uid: String, count: u32, info: Option<String>) -> Present {
         Present { uid, count, info }
     }
+
+    /// Whether no configuration allows a uid or an info that is so long.
+    pub(crate) fn is_too_long(&self) -> bool {
+        let info = self.info.as_ref().map_or(0, String::len);
+        self.uid.len() > NAME_BYTES_MAX || info > INFO_BYTES_MAX
+    }
 }
 
 /// Somebody has come into a room that has presence, or has left it: the first connection of a

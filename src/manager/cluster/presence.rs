@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Cluster, NodeMessage};
-use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Present, Topic};
+use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::cluster::messages::To;
 use crate::ipc::cluster::nodes::NodeId;
@@ -196,16 +196,15 @@ impl Manager {
         count: u32,
         info: &[u8],
     ) {
-        if !self.interest.has_any(&room)
-            || uid.len() > NAME_BYTES_MAX
-            || info.len() > INFO_BYTES_MAX
-        {
+        let info = String::from_utf8(info.to_vec()).ok().filter(|info| !info.is_empty());
+        let said = Present::new(uid, count, info);
+        if !self.interest.has_any(&room) || said.is_too_long() {
             return;
         }
-        let info = String::from_utf8(info.to_vec()).ok().filter(|info| !info.is_empty());
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
-        let (holder, user) = (Holder::Node(from), (room.clone(), uid));
-        if let Some(present) = self.presence.set(holder, user, (count, info), now, linger_ms) {
+        let (holder, user) = (Holder::Node(from), (room.clone(), said.uid));
+        if let Some(present) = self.presence.set(holder, user, (count, said.info), now, linger_ms)
+        {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
@@ -264,11 +263,7 @@ impl Manager {
                 return tracing::warn!(node = from.node, %error, "a list of presence is garbled");
             }
         };
-        let fits = |it: &Present| {
-            let info = it.info.as_ref().map_or(0, String::len);
-            it.uid.len() <= NAME_BYTES_MAX && info <= INFO_BYTES_MAX
-        };
-        list.retain(fits);
+        list.retain(|present| !present.is_too_long());
         let Some(cluster) = &mut self.cluster else { return };
         let asked = cluster.presence.asked.get_mut(&id);
         if let Some(elsewhere) = asked.and_then(|asked| {
@@ -276,11 +271,8 @@ impl Manager {
             asked.elsewhere.as_mut()
         }) {
             for present in list {
-                let known = elsewhere.entry(present.uid.clone()).or_insert(Present::new(
-                    present.uid,
-                    0,
-                    present.info,
-                ));
+                let nobody = Present::new(present.uid.clone(), 0, present.info);
+                let known = elsewhere.entry(present.uid).or_insert(nobody);
                 known.count = known.count.saturating_add(present.count);
             }
         } else if self.interest.has_any(&room) {

@@ -43,8 +43,8 @@ pub(in crate::worker) struct Pending {
 /// Rooms that a connection may be in, whatever the configuration says.
 const ROOMS_MAX: usize = 65_535;
 
-/// Whether a connection can be in these. The manager ends a worker that tells of what no worker has,
-/// and would not know who gave it.
+/// Whether a connection can be in these. The manager ends a worker that tells of what no worker
+/// has, and would not know who gave it.
 fn may_be_in(topics: &[(Topic, Option<String>)]) -> bool {
     let fits = |(topic, info): &(Topic, Option<String>)| {
         !topic.is_too_long() && info.as_ref().is_none_or(|info| info.len() <= INFO_BYTES_MAX)
