@@ -206,7 +206,7 @@ impl Door {
             match (before[index] && !listening.missed, now[index]) {
                 (was, false) => {
                     if was {
-                        drop(self.epoll.delete(&listening.socket));
+                        let _ = self.epoll.delete(&listening.socket);
                     }
                     listening.missed = false;
                 }
