@@ -79,11 +79,13 @@ fn places(config: &Config) -> Vec<Obstacle> {
     }
     let log = config.log_file.as_ref().and_then(|log| parent(log));
     places.push(("log_file", log.filter(|log| log != Path::new("/dev")), true));
-    for address in &config.listen {
+    let clients = config.listen.iter().map(|address| ("listen", address));
+    let api = config.api.listen.iter().map(|address| ("api.listen", address));
+    for (key, address) in clients.chain(api) {
         if let ListenAddr::Unix(path) = address
             && !own(path)
         {
-            places.push(("listen", parent(path), false));
+            places.push((key, parent(path), false));
         }
     }
     if config.handler == HandlerName::App {

@@ -25,6 +25,7 @@ const OBSTACLES: &[(&str, &[&str])] = &[
     ("app.cwd = \"plain\"\napp.command = \"sh\"", &["app.cwd", "plain"]),
     ("pid_file = \"missing/wsd.pid\"", &["pid_file", "missing"]),
     ("listen = \"unix:missing/http.sock\"", &["listen", "missing"]),
+    ("api.listen = \"unix:missing/api.sock\"", &["api.listen", "missing"]),
     ("log_file = \"plain/wsd.log\"", &["log_file", "plain", "no directory"]),
     ("runtime_dir = \"plain/run\"", &["runtime_dir", "plain", "no directory"]),
     ("app.command = \"./orphan x\"", &["app.command", "./orphan", "/no/such/interpreter"]),
