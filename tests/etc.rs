@@ -229,3 +229,11 @@ fn prometheus_takes_the_rules_and_the_scrape_example() {
         assert!(output.status.success(), "{text}");
     }
 }
+
+#[test]
+fn each_alert_fires_on_what_it_is_for() {
+    let tests = repository("tests/wsd.rules.test.yml");
+    let mut promtool = Command::new("promtool");
+    let (output, text) = run(promtool.args(["test", "rules"]).arg(tests), "prometheus");
+    assert!(output.status.success(), "{text}");
+}
