@@ -25,6 +25,8 @@ pub struct Settings {
     pub room_name_max: usize,
     /// Bytes of the longest uid.
     pub uid_max: usize,
+    /// Bytes of the longest message that a client may be pushed.
+    pub push_bytes_max: u64,
     /// For which a user without connections is still present.
     pub presence_linger_ms: u64,
     /// Which node of a cluster this is; `None` without one.
@@ -47,6 +49,7 @@ impl Settings {
             rooms_max: config.rooms_max,
             room_name_max: config.room_name_max,
             uid_max: config.uid_max,
+            push_bytes_max: config.push_bytes_max(),
             presence: config.rooms_presence,
             presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,

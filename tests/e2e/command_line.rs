@@ -289,3 +289,25 @@ async fn rooms_and_users_are_reached_from_the_command_line() {
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
     assert!(wrong.stderr.contains("no client's number"), "{wrong:?}");
 }
+
+#[tokio::test]
+async fn a_message_for_many_that_is_too_long_is_told_as_that_and_not_as_done() {
+    let setup = Setup::testbed().set("package_max_length", 1000);
+    let server = setup.set("buffer_output_size", 1000).start().await;
+    let mut client = server.client().await;
+    client.ask("join-confirmed me lobby").await;
+    client.ask("bind-confirmed me ann").await;
+    let long: &str = &"x".repeat(1001);
+    for words in [
+        vec!["broadcast", long],
+        vec!["publish", "lobby", long],
+        vec!["publish", "nowhere", long],
+        vec!["push", "--uid", "ann", long],
+    ] {
+        let ran = server.wsd(words).await;
+        assert_eq!(ran.code, Some(5), "{ran:?}");
+        assert!(ran.stderr.contains("larger than a message may be"), "{ran:?}");
+    }
+    assert_eq!(server.wsd(["publish", "lobby", &long[1..]]).await.ok(), "queued for 1\n");
+    assert_eq!(client.receive().await, &long[1..]);
+}

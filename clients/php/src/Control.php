@@ -274,7 +274,9 @@ final class Control
     private function tally(array $to, string $data, int $opcode, int $except): array
     {
         $but = $except === 0 ? [] : ['except' => $except];
-        return $this->done(['cmd' => 'publish'] + $to + self::body($data, $opcode) + $but, $data);
+        $answer = $this->done(['cmd' => 'publish'] + $to + self::body($data, $opcode) + $but, $data);
+        // What nobody was asked for, such as a name that is too long, was queued for nobody.
+        return $answer + ['queued' => 0, 'full' => 0, 'workers' => 0, 'answered' => 0, 'refused' => 0];
     }
 
     /**

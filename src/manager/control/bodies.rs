@@ -68,6 +68,23 @@ impl Client {
         Ok(Ok(body))
     }
 
+    /// As [`message`](Self::message), of one for many: no worker gives a longer one to anybody.
+    pub(super) async fn message_for_many(
+        &mut self,
+        opcode: BodyKind,
+        bytes: usize,
+    ) -> Result<Result<Body, Answer>, Hangup> {
+        let body = self.message(opcode, bytes).await?;
+        let most = self.manager.borrow().settings.push_bytes_max;
+        Ok(body.and_then(|body| match body.len() as u64 > most {
+            false => Ok(body),
+            true => Err(Answer {
+                verdict: Some(Verdict::TooBig),
+                ..Answer::failed("the message is larger than a message may be")
+            }),
+        }))
+    }
+
     async fn read_body(&mut self, len: usize) -> Result<Body, Hangup> {
         let Some(room) = self.room.take(len).await else {
             self.say(&Answer::failed("too many bodies are on their way").line()).await?;

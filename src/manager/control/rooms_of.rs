@@ -82,7 +82,7 @@ impl Client {
         except: Option<Fd>,
         here: bool,
     ) -> Result<Answer, Hangup> {
-        let body = match self.message(opcode, bytes).await? {
+        let body = match self.message_for_many(opcode, bytes).await? {
             Ok(body) => body,
             Err(answer) => return Ok(answer),
         };
