@@ -33,7 +33,7 @@ pub fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, S
     let bound = |addr: SocketAddr| {
         let socket = socket_for(addr).subject(subject)?;
         socket.set_reuse_port(true).subject(subject)?;
-        socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+        socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error("listen", addr, error))?;
         Ok(socket)
     };
     let mut socket: Socket = bound(addr)?;
@@ -53,7 +53,7 @@ pub fn tcp(addr: SocketAddr, first: bool, config: &Config) -> Result<(OwnedFd, S
 pub fn shared_tcp(addr: SocketAddr, config: &Config) -> Result<(OwnedFd, String)> {
     let subject = || format!("listen on {addr}");
     let socket = socket_for(addr).subject(subject)?;
-    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))?;
+    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error("api.listen", addr, error))?;
     socket.listen(backlog(config)).subject(subject)?;
     lock_filter(socket.as_fd()).subject(subject)?;
     let real = socket.local_addr().subject(subject)?.as_socket().unwrap_or(addr);
@@ -64,7 +64,7 @@ pub fn shared_tcp(addr: SocketAddr, config: &Config) -> Result<(OwnedFd, String)
 /// and take half of its clients. A plain bind tells.
 fn probe(addr: SocketAddr) -> Result<()> {
     let socket = socket_for(addr).subject(|| format!("listen on {addr}"))?;
-    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error(addr, error))
+    socket.bind(&SockAddr::from(addr)).map_err(|error| bind_error("listen", addr, error))
 }
 
 fn socket_for(addr: SocketAddr) -> std::io::Result<Socket> {
@@ -78,16 +78,17 @@ fn socket_for(addr: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_error(addr: SocketAddr, error: std::io::Error) -> Error {
+/// Why nothing can listen on an address that `key` names.
+fn bind_error(key: &str, addr: SocketAddr, error: std::io::Error) -> Error {
     let cure = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            "something else listens there; `ss -ltnp` tells what, `listen` chooses another"
+            format!("something else listens there; `ss -ltnp` tells what, `{key}` chooses another")
         }
-        Some(libc::EACCES) => {
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; `listen` chooses another"
-        }
-        Some(libc::EADDRNOTAVAIL) => "no interface of this machine has that address",
-        _ => "see `listen`",
+        Some(libc::EACCES) => format!(
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE; `{key}` chooses another"
+        ),
+        Some(libc::EADDRNOTAVAIL) => "no interface of this machine has that address".to_owned(),
+        _ => format!("see `{key}`"),
     };
     Error::io(format!("cannot listen on {addr} ({cure})"), error)
 }

@@ -280,6 +280,10 @@ mod tests {
         let mut listeners = Listeners::default();
         let error = listeners.ensure(&config(&["127.0.0.1:0", &addr], 2)).unwrap_err().to_string();
         assert!(error.contains("something else listens there"), "{error}");
+        let mut of_api = config(&["127.0.0.1:0"], 2);
+        of_api.api.listen = vec![addr.parse().unwrap()];
+        let error = listeners.ensure(&of_api).unwrap_err().to_string();
+        assert!(error.contains("`api.listen` chooses another"), "{error}");
         assert_eq!(listeners.addresses(Purpose::Clients), Vec::<String>::new());
     }
 

@@ -57,6 +57,14 @@ pub(super) struct Endpoint {
     pub takes_body: bool,
 }
 
+impl Endpoint {
+    /// What it may be asked by: a GET is a HEAD as well.
+    fn methods(&self) -> impl Iterator<Item = Method> + use<> {
+        let is_head_too = self.method == Method::GET;
+        [Some(self.method.clone()), is_head_too.then_some(Method::HEAD)].into_iter().flatten()
+    }
+}
+
 const READ: Option<Scope> = Some(Scope::Read);
 const PUSH: Option<Scope> = Some(Scope::Push);
 
@@ -120,9 +128,7 @@ impl Route {
                 Ok(Route { endpoint, segment: segment.into_owned() })
             }
             None if here.is_empty() => Err(Fault::NotFound),
-            None => Err(Fault::Method(
-                here.iter().map(|(endpoint, _)| endpoint.method.clone()).collect(),
-            )),
+            None => Err(Fault::Method(here.iter().flat_map(|(it, _)| it.methods()).collect())),
         }
     }
 }
@@ -164,6 +170,8 @@ mod tests {
         assert_eq!(find("GET", "/v1/connections/1/2"), Err(Fault::NotFound));
         assert!(matches!(find("GET", "/v1/connections/%ff"), Err(Fault::Bad(_))));
         assert_eq!(find("PUT", "/v1/push"), Err(Fault::Method(vec![Method::POST])));
+        let read = vec![Method::GET, Method::HEAD];
+        assert_eq!(find("PUT", "/v1/rooms"), Err(Fault::Method(read)));
         assert_eq!(find("GET", "/v1/push/"), Err(Fault::NotFound));
     }
 
