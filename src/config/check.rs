@@ -13,7 +13,7 @@ struct Relation {
     fault: fn(&Config) -> Option<Wrong>,
 }
 
-const RELATIONS: [Relation; 9] = [
+const RELATIONS: [Relation; 10] = [
     Relation { keys: ["head_line_max", "head_bytes_max"], fault: head },
     Relation { keys: ["handshakes_per_ip", "handshakes_max"], fault: handshakes },
     Relation { keys: ["app.command", "handler"], fault: app },
@@ -23,6 +23,7 @@ const RELATIONS: [Relation; 9] = [
     Relation { keys: ["api.tokens", "api.listen"], fault: open_to_everybody },
     Relation { keys: ["api.listen", "listen"], fault: api_and_listen },
     Relation { keys: ["pid_file", "api.listen"], fault: pid_and_api },
+    Relation { keys: ["log_file", "api.listen"], fault: log_and_api },
 ];
 
 impl Loading<'_> {
@@ -131,6 +132,12 @@ fn api_and_listen(config: &Config) -> Option<Wrong> {
 fn pid_and_api(config: &Config) -> Option<Wrong> {
     let same = config.api.listen.contains(&ListenAddr::Unix(config.pid_file.clone()));
     same.then(|| Wrong::new("pid_file is also a Unix socket of api.listen", "use two paths"))
+}
+
+fn log_and_api(config: &Config) -> Option<Wrong> {
+    let log = config.log_file.clone()?;
+    let same = config.api.listen.contains(&ListenAddr::Unix(log));
+    same.then(|| Wrong::new("log_file is also a Unix socket of api.listen", "use two paths"))
 }
 
 fn log_and_listen(config: &Config) -> Option<Wrong> {

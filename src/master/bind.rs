@@ -84,9 +84,9 @@ fn bind_error(key: &str, addr: SocketAddr, error: std::io::Error) -> Error {
         Some(libc::EADDRINUSE) => {
             format!("something else listens there; `ss -ltnp` tells what, `{key}` chooses another")
         }
-        Some(libc::EACCES) => format!(
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; `{key}` chooses another"
-        ),
+        Some(libc::EACCES) => {
+            format!("ports below 1024 need root or CAP_NET_BIND_SERVICE; `{key}` chooses another")
+        }
         Some(libc::EADDRNOTAVAIL) => "no interface of this machine has that address".to_owned(),
         _ => format!("see `{key}`"),
     };

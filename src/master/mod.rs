@@ -73,6 +73,7 @@ pub use apps::become_app;
 pub use launch::Launch;
 pub use password::engine_password;
 pub use report::Word;
+pub use serials::FILE as SERIALS_FILE;
 pub use trust::doubts;
 #[cfg(feature = "cli")]
 pub use trust::{doubted_file, judge_lead};

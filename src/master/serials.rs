@@ -27,7 +27,7 @@ const EPOCH_2026: u64 = 1_767_225_600;
 const NEXT_MAX: u64 = SERIAL_MAX + 1;
 
 /// The file in the runtime directory.
-const FILE: &str = "serials";
+pub const FILE: &str = "serials";
 /// Only root and the server's user have a use for it.
 const FILE_MODE: u32 = 0o640;
 /// Bytes of the file with all 256 slots, and air.

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use crate::config::{Config, HandlerName, ListenAddr, Sources};
 use crate::error::Result;
-use crate::master::{doubts, engine_password};
+use crate::ipc::control::{CONTROL_SOCKET, LOCK_FILE};
+use crate::master::{SERIALS_FILE, doubts, engine_password};
 use crate::sys::fork::ask_child;
 
 /// Where a program without a slash in its name is looked for where PATH is not set (`execvp`).
@@ -56,6 +57,7 @@ pub(super) fn obstacles(sources: &Sources, program: &Path, config: &Config) -> V
     }
     found.extend(places(config));
     found.extend(files(config));
+    found.extend(own_files(sources, config));
     found.extend(config.listen.iter().filter_map(|it| address("listen", it)));
     found.extend(config.api.listen.iter().filter_map(|it| address("api.listen", it)));
     if let (Some(_), Err(error)) = (config.node(), engine_password(config)) {
@@ -104,6 +106,30 @@ fn files(config: &Config) -> Vec<Obstacle> {
         obstacle(key, format!("{} is a directory; name a file", file.display()))
     };
     directories.filter(|(_, file)| file.is_dir()).map(told).collect()
+}
+
+/// The server's own files, of which none may be made anew as something else: the configuration,
+/// and what stands in `runtime_dir`.
+fn own_files(sources: &Sources, config: &Config) -> Vec<Obstacle> {
+    let names = [CONTROL_SOCKET, LOCK_FILE, SERIALS_FILE];
+    let own = names.iter().map(|name| config.runtime_dir.join(name));
+    let own: Vec<PathBuf> =
+        own.chain(sources.file.iter().map(|it| sources.dir.join(it))).collect();
+    let sockets = |key, listen: &[ListenAddr]| {
+        let path = |address: &ListenAddr| match address {
+            ListenAddr::Unix(path) => Some((key, path.clone())),
+            ListenAddr::Tcp(_) => None,
+        };
+        listen.iter().filter_map(path).collect::<Vec<_>>()
+    };
+    let mut made = vec![("pid_file", config.pid_file.clone())];
+    made.extend(config.log_file.clone().map(|log| ("log_file", log)));
+    made.extend(sockets("listen", &config.listen));
+    made.extend(sockets("api.listen", &config.api.listen));
+    let told = |(key, path): (_, PathBuf)| {
+        obstacle(key, format!("{} is the server's own; name another path", path.display()))
+    };
+    made.into_iter().filter(|(_, path)| own.contains(path)).map(told).collect()
 }
 
 /// Why nothing can listen on an address, whoever else does so now.
