@@ -38,6 +38,7 @@ class App:
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._asked, self._answers, self._turns, self._tasks = 0, {}, {}, set()
+        self._ending, self._gone = None, False
 
     def on(self, name):
         def keep(handler):
@@ -132,6 +133,8 @@ class App:
         return json.loads(payload)
 
     async def _ask(self, kind, **rest):
+        if self._gone:
+            raise ConnectionError("the worker is gone")
         self._asked = self._asked % 0xFFFFFFFF + 1
         answer = self._answers[self._asked] = asyncio.get_running_loop().create_future()
         self._send(kind, id=self._asked, **rest)
@@ -146,6 +149,9 @@ class App:
         worker = socket.socket(fileno=int(os.environ["WSD_APP_FD"]))
         reader, self._writer = await asyncio.open_unix_connection(sock=worker)
         self.facts = json.loads((await self._read(reader))[-1])
+        self._ending = asyncio.Event()
+        # To the end, since what still runs then, and `stop` itself, may ask something.
+        listening = asyncio.ensure_future(self._listen(reader))
         if not self.facts.get("spare"):
             await self._call("start")
         wants = 0
@@ -155,13 +161,28 @@ class App:
         more = WANTS_PRESENCE if "presence" in self.handlers else 0
         self._send(READY, flags=wants & ~1 | WANTS["close"], code=VERSION, fd=more)
         try:
-            while (got := await self._read(reader)) is not None and got[0] != SHUTDOWN:
-                self._take(got)
+            await self._ending.wait()
             await asyncio.gather(*self._tasks)
             await self._call("stop")
         finally:
+            listening.cancel()
             self._send(END)
             await self._writer.drain()
+
+    async def _listen(self, reader):
+        """Takes what comes until the worker is gone: then nothing is answered any more."""
+        try:
+            while (got := await self._read(reader)) is not None:
+                if got[0] == SHUTDOWN:
+                    self._ending.set()
+                else:
+                    self._take(got)
+        finally:
+            self._gone = True
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(ConnectionError("the worker is gone"))
+            self._ending.set()
 
     def _take(self, got):
         kind, _, code, id, fd, payload = got
