@@ -64,15 +64,15 @@ impl Master {
             self.drain = Some(Drain { closed: true, ..drain });
             self.accept_clients(false);
         }
-        if !self.drain.is_some_and(Drain::is_closed) {
+        let timeout = self.config.drain_timeout.as_millis() as u64;
+        let over = timeout > 0 && now >= drain.since_ms + timeout;
+        if !over && !self.drain.is_some_and(Drain::is_closed) {
             return;
         }
         // A reload may have bound an address that is new.
         self.listeners.shut_clients();
         // Plain HTTP connections that are kept do not count: the stop lets each end its request.
         let left = self.board.sum(Counter::Connections) + self.board.sum(Counter::Handshakes);
-        let timeout = self.config.drain_timeout.as_millis() as u64;
-        let over = timeout > 0 && now >= drain.since_ms + timeout;
         if left == 0 || over {
             tracing::info!(left, "drained");
             self.stop(StopMode::Graceful, 1);

@@ -78,12 +78,15 @@ async fn a_server_that_drains_says_so_keeps_its_clients_and_ends_without_them() 
 
 #[tokio::test]
 async fn a_drain_ends_with_clients_when_its_time_is_over() {
-    let setup = Setup::testbed().set("drain_grace", 0).set("drain_timeout", r#""1s""#);
-    let server = setup.start().await;
-    let mut client = server.client().await;
-    server.wsd(["drain", "--wait"]).await.ok();
-    assert!(matches!(client.closed().await, Closed::Frame(1001, _)));
-    server.is_gone().await;
+    // Within the grace as well.
+    for grace in [0, 3600] {
+        let setup = Setup::testbed().set("drain_grace", grace).set("drain_timeout", r#""1s""#);
+        let server = setup.start().await;
+        let mut client = server.client().await;
+        server.wsd(["drain", "--wait"]).await.ok();
+        assert!(matches!(client.closed().await, Closed::Frame(1001, _)));
+        server.is_gone().await;
+    }
 }
 
 #[tokio::test]
