@@ -78,6 +78,13 @@ fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Req
     }
     let wrong = |error: Error| format!("{url} is no address: {error}; {right}");
     let mut request = url.into_client_request().map_err(wrong)?;
+    // A port that is none would be passed over, and another one connected to.
+    let authority = request.uri().authority().map_or("", |it| it.as_str());
+    let behind_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    let written = behind_host.split_once(':').is_some_and(|(_, port)| !port.is_empty());
+    if written && request.uri().port_u16().is_none() {
+        return Err(format!("{url} is no address: a port is at most 65535; {right}"));
+    }
     let once: Vec<HeaderName> = request.headers().keys().cloned().collect();
     for header in headers {
         let wrong = || format!("{header:?} is no header: write \"Name: value\"");
@@ -296,6 +303,12 @@ mod tests {
         assert_eq!(values("cookie"), ["a", "b"]);
         assert_eq!(request("wss://x/", &[], &[]).is_ok(), cfg!(feature = "tls"));
         assert!(request("x", &[], &[]).is_err());
+        for wrong in ["ws://x:65536/", "ws://[::1]:99999", "ws://a:b@x:70000/"] {
+            assert!(request(wrong, &[], &[]).is_err(), "{wrong}");
+        }
+        for right in ["ws://x", "ws://[::1]/", "ws://[::1]:65535/", "ws://x:1/a:b"] {
+            assert!(request(right, &[], &[]).is_ok(), "{right}");
+        }
         assert!(request("ws://x/", &words(&["nothing"]), &[]).is_err());
         assert!(request("ws://x/", &words(&["a: b\nc"]), &[]).is_err());
     }
