@@ -2,13 +2,17 @@
 //! settings is hardly meant for a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::engine::{Description, Engine};
+use super::engine::{Description, Engine, Lease, Message, Session};
 use super::inbox::Inbox;
 use super::state::Names;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ipc::cluster::nodes::{NODES_MAX, NodeRecord};
+
+/// After which the engine has forgotten by itself what was tried.
+const TRIAL_TTL: Duration = Duration::from_secs(1);
 
 /// Connects, asks, and disconnects. The answer is the engine, and the nodes that are there.
 pub(crate) fn check(
@@ -27,7 +31,19 @@ pub(crate) fn check(
 async fn ask(engine: &dyn Engine, names: &Names) -> Result<(Description, Vec<NodeRecord>)> {
     let mut session = engine.connect(Arc::new(Inbox::default())).await?;
     let description = session.describe().await?;
+    try_out(&mut *session, names.trial()).await?;
     let keys: Vec<String> = (0..NODES_MAX).map(|node| names.lease(node)).collect();
     let records = session.holders(&keys).await?.into_iter().flatten();
     Ok((description, records.filter_map(|bytes| NodeRecord::from_bytes(&bytes)).collect()))
+}
+
+/// Does what a node does all the time: a replica, an engine that is full and one that does not let
+/// this user do it would answer to everything else.
+async fn try_out(session: &mut dyn Session, name: String) -> Result<()> {
+    let owner = format!("{:016x}", std::process::id());
+    let lease = Lease { key: name.clone(), owner, record: Vec::new() };
+    session.claim(&lease, TRIAL_TTL).await?;
+    session.release(&lease).await?;
+    session.subscribe(std::slice::from_ref(&name)).await?;
+    session.publish(&[Message { channel: name, payload: Vec::new() }]).await.map(drop)
 }

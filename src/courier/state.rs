@@ -91,6 +91,12 @@ impl Names {
         format!("{}serials:{node}", self.0)
     }
 
+    /// What `wsd check --connect` tries: a key and a channel.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone tries"))]
+    pub fn trial(&self) -> String {
+        format!("{}check", self.0)
+    }
+
     /// The lease of a node.
     pub fn lease(&self, node: u8) -> String {
         format!("{}lease:{node}", self.0)

@@ -71,7 +71,14 @@ fn ask_engine(sources: &Sources, config: &Config) -> Result<Description, Obstacl
     };
     let told = |error: Error| obstacle("cluster.engine", format!("{address}: {error}"));
     let password = engine_password(config).map_err(told)?;
+    let unasked = address.user.as_ref().filter(|_| password.is_none());
     let (mut engine, nodes) = courier::check(config, password).map_err(told)?;
+    engine.doubts.extend(unasked.map(|user| {
+        format!(
+            "cluster.engine names the user {user} and there is no password: the engine takes this \
+             server for its default user; name a cluster.password_file"
+        )
+    }));
     let name = &config.cluster.name;
     engine.what = format!(
         "{} answers at {address}; {} nodes of the cluster {name} are there",

@@ -124,6 +124,28 @@ async fn a_check_says_what_answers_and_what_is_doubtful_or_why_not() {
 }
 
 #[tokio::test]
+async fn a_check_doubts_a_user_without_a_password() {
+    let engine = Engine::start().await;
+    let address = format!("\"unix:{}?user=ann\"", engine.socket().display());
+    let server = node(&engine, 4).set("cluster.engine", address).start_nothing();
+    let said = server.wsd(["check", "--connect"]).await.ok();
+    assert!(said.contains("the user ann and there is no password"), "{said}");
+}
+
+#[tokio::test]
+async fn a_check_tells_of_an_engine_that_answers_and_keeps_nothing() {
+    for (setting, value, word) in
+        [("--replicaof", "127.0.0.1 1", "read only replica"), ("--maxmemory", "1", "maxmemory")]
+    {
+        let engine = Engine::start_with(&[setting, value]).await;
+        let server = node(&engine, 4).start_nothing();
+        let ran = server.wsd(["check", "--connect"]).await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(word), "{ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("old.sock");
