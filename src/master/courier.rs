@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::ipc::cluster::messages::{CourierBoot, CourierToMaster, MasterToCourier};
 use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{LEASE_SERIALS, MasterToManager};
+use crate::ipc::scoreboard::Fact;
 use crate::sys::{clock, packet};
 
 /// Packets of the courier that are read in one turn.
@@ -216,8 +217,11 @@ impl Master {
     pub(super) fn courier_died(&mut self, how: &str, clean: bool) {
         self.courier.manager_end = None;
         let wished = self.stopping.is_some() && clean;
-        let died = self.courier.process.ended(how, wished, clock::monotonic_ms());
-        if died && !self.courier.may_serve {
+        if !self.courier.process.ended(how, wished, clock::monotonic_ms()) {
+            return;
+        }
+        self.summary.bump(Fact::CourierRestarts);
+        if !self.courier.may_serve {
             self.fail_start(format!("the courier died at its start: {how}"));
         }
     }

@@ -45,6 +45,8 @@ pub enum Fact {
     /// Grows by two each time that this page is written, and is odd meanwhile: what is made of it
     /// holds until it is written again.
     Published,
+    /// Couriers started again after a crash.
+    CourierRestarts,
 }
 
 /// The summary as its writer has it.
@@ -68,7 +70,7 @@ impl Summary {
             summary.word(index).store(before.total(index), Relaxed);
         }
         let figures = Figures::of(&before);
-        for fact in [Fact::AppStarts, Fact::Published] {
+        for fact in [Fact::AppStarts, Fact::CourierRestarts, Fact::Published] {
             summary.fact(fact).store(figures.fact(fact), Relaxed);
         }
         Ok(summary)

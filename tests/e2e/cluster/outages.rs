@@ -96,6 +96,8 @@ async fn a_gap_is_told_by_status_nodes_and_metrics_and_outlives_courier_and_mana
     }
     kill(nodes[0].courier(), Signal::SIGKILL);
     until("the second gap", async || (gaps(&nodes[0]).await == 2).then_some(())).await;
+    let restarts = "wsd_restarts_total{process=\"courier\"}";
+    until("the restart", async || (figure(&nodes[0], restarts).await == 1.0).then_some(())).await;
     let manager = nodes[0].manager().await;
     kill(manager, Signal::SIGKILL);
     until("another manager", async || (nodes[0].manager().await != manager).then_some(())).await;

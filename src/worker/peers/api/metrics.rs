@@ -227,7 +227,11 @@ impl Snapshot {
         }
         let help = "Processes started again after a crash.";
         let mut family = to.encode_descriptor("restarts", help, None, MetricType::Counter)?;
-        let facts = [("worker", Fact::WorkerRestarts), ("manager", Fact::ManagerRestarts)];
+        let facts = [
+            ("worker", Fact::WorkerRestarts),
+            ("manager", Fact::ManagerRestarts),
+            ("courier", Fact::CourierRestarts),
+        ];
         for (process, fact) in facts {
             family
                 .encode_family(&[("process", process)])?
