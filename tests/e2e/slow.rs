@@ -1,8 +1,9 @@
 //! Clients that do not read are found, by command and by the API.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Api, Raw, Setup, until};
+use crate::harness::{Api, Raw, Setup, kill, until};
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
@@ -55,4 +56,18 @@ async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
         () = reads => {}
         () = is_well => {}
     }
+}
+
+#[tokio::test]
+async fn a_list_in_which_a_worker_had_no_part_is_not_told_as_whole() {
+    let server = Setup::testbed().start().await;
+    let hung = server.serving(0, None).await.pid;
+    kill(hung, Signal::SIGSTOP);
+    for words in [&["connections", "--slow"][..], &["connections", "--slow", "--json"]] {
+        let ran = server.wsd(words).await;
+        assert_eq!(ran.code, Some(6), "{ran:?}");
+        assert!(ran.stderr.contains("1 worker did not answer"), "{ran:?}");
+        assert!(!ran.stdout.contains("every client reads"), "{ran:?}");
+    }
+    kill(hung, Signal::SIGCONT);
 }

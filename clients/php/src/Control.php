@@ -144,10 +144,17 @@ final class Control
         return $this->done(['cmd' => 'session', 'fd' => $fd, 'bytes' => strlen($json)], $json)['ok'];
     }
 
-    /** @return array<string, mixed>|null what is known of a client; null when it is gone */
+    /**
+     * Where nobody can tell, since a worker hangs or a node is cut off, that is an exception.
+     *
+     * @return array<string, mixed>|null what is known of a client; null when it is gone
+     */
     public function info(int $fd): ?array
     {
         $answer = $this->done(['cmd' => 'info', 'fd' => $fd]);
+        if (($answer['verdict'] ?? 'gone') !== 'gone') {
+            throw new \RuntimeException('wsd: ' . ($answer['error'] ?? 'nobody can tell'));
+        }
         unset($answer['ok']);
         return isset($answer['fd']) ? $answer : null;
     }

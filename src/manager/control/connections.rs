@@ -28,7 +28,15 @@ impl Client {
         let (slow, silent) = slow(&self.manager, SLOW_MAX).await;
         let lines: String = slow.iter().map(line).collect();
         self.say(&lines).await?;
-        Ok(Answer::ok().and("count", slow.len()).and("silent_workers", silent))
+        let mut answer = Answer::ok().and("count", slow.len()).and("silent_workers", silent);
+        if silent > 0 {
+            answer.ok = false;
+            answer.verdict = Some(Verdict::Unknown);
+            let s = if silent == 1 { "" } else { "s" };
+            let whose = format!("{silent} worker{s} did not answer; `wsd status` shows which");
+            answer.error = Some(format!("the list may lack some: {whose}"));
+        }
+        Ok(answer)
     }
 
     pub(super) async fn connections(

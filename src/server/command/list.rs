@@ -95,15 +95,11 @@ fn slow_table(control: &mut Control, out: &mut impl Write) -> Result<ExitStatus,
         Ok(())
     })?;
     let count = answer.more.get("count").and_then(|n| n.as_u64()).unwrap_or_default();
-    let silent = answer.more.get("silent_workers").and_then(|n| n.as_u64()).unwrap_or_default();
-    let mut text = match count {
-        0 => "every client reads\n".to_owned(),
+    let text = match count {
+        0 if answer.ok => "every client reads\n".to_owned(),
+        0 => String::new(),
         _ => table.lines(style),
     };
-    if silent > 0 {
-        let what = format!("{silent} workers did not answer; `wsd status` shows them\n");
-        text.push_str(&style.text(Tone::Bad, &what));
-    }
     out.write_all(text.as_bytes()).map_err(|error| ControlError::Failed(error.to_string()))?;
     Ok(verdict(&answer))
 }
