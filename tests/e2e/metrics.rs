@@ -87,6 +87,10 @@ async fn figures_are_those_of_all_workers_and_as_prometheus_wants_them() {
     assert_eq!(figures["wsd_worker_connections{worker=\"1\"}"], 0.0);
     assert!(figures["wsd_loop_lag_seconds_count"] > 0.0);
     assert_eq!((figures["wsd_slots"], figures["wsd_slots_ready"]), (2.0, 2.0));
+    // The command line's publishes are the manager's to count.
+    assert_eq!(figures["wsd_publishes_total"], 0.0);
+    server.wsd(["publish", "nowhere", "x"]).await.ok();
+    comes_to(&api, "wsd_publishes_total", 1.0).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use crate::api::rooms::{Act, Call, Change, TOPICS_MAX, Tally, Topic};
 use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Room, Rooms, line};
 use crate::ipc::messages::Origin;
+use crate::ipc::scoreboard::Counter;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::message::Routed;
 
@@ -94,6 +95,7 @@ impl Client {
         if !(1..=TOPICS_MAX).contains(&topics.len()) {
             return Ok(Answer::failed(format!("name 1 to {TOPICS_MAX} rooms")));
         }
+        self.manager.borrow().row.add(Counter::Publishes, 1);
         let call = gathering::call(topics, Act::Publish(opcode.into()), except);
         let gathered = gathering::ask(&self.manager, call.clone(), &body, here).await;
         Ok(tally(&gathered.tally, &call))
