@@ -48,9 +48,12 @@ final class Outside extends App
         return ($this->info($fd)['plain'] ?? true) === false;
     }
 
+    /** As in the application: null also where nobody can tell. */
     public function info(int $fd): ?array
     {
-        return $this->control->info($fd);
+        $answer = $this->control->ask(['cmd' => 'info', 'fd' => $fd]);
+        unset($answer['ok']);
+        return isset($answer['fd']) ? $answer : null;
     }
 
     public function list(int $after = 0, int $count = 0): array
