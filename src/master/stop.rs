@@ -62,6 +62,8 @@ impl Master {
         for worker in &mut self.workers {
             worker.send(&MasterToWorker::Stop(mode), Vec::new());
         }
+        // Nobody would accept whoever comes now: refused at once, they find another server.
+        self.listeners.shut_clients();
     }
 
     fn fail_start_quietly(&mut self) {

@@ -65,6 +65,22 @@ async fn a_second_term_does_not_wait_for_handlers() {
 }
 
 #[tokio::test]
+async fn who_comes_while_the_server_stops_is_refused_at_once() {
+    let server = Setup::testbed().set("max_wait_time", r#""600s""#).start().await;
+    let mut client = server.client().await;
+    client.send("sleep 600000").await;
+    let master = server.master().await;
+    kill(master, SIGTERM);
+    until("nobody to be let in", || async {
+        tokio::net::TcpStream::connect(&server.address).await.is_err().then_some(())
+    })
+    .await;
+    assert!(server.processes().iter().any(|process| process.name.starts_with("wsd: worker")));
+    kill(master, SIGTERM);
+    server.is_gone().await;
+}
+
+#[tokio::test]
 async fn rtmin_reopens_the_log_in_every_process() {
     let server = Setup::testbed().start().await;
     let log = server.log_file();
