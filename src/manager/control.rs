@@ -282,7 +282,8 @@ impl Client {
                 Answer::verdict(fd, verdict)
             }
             _ => {
-                let error = Some(format!("nobody could tell in time of client {fd}"));
+                let in_time = || format!("nobody could tell in time of client {fd}");
+                let error = Some(self.cut_off(fd).unwrap_or_else(in_time));
                 Answer { error, ..Answer::verdict(fd, Verdict::Unknown) }
             }
         }
@@ -290,9 +291,21 @@ impl Client {
 
     async fn verdict(&self, fd: Fd, routed: impl FnOnce(u64) -> Routed, body: &[u8]) -> Answer {
         match self.route_and_wait(fd, routed, body).await {
-            Some(Reply::Verdict(verdict)) => Answer::verdict(fd, verdict),
-            _ => Answer::verdict(fd, Verdict::Unknown),
+            Some(Reply::Verdict(verdict)) if verdict != Verdict::Unknown => {
+                Answer::verdict(fd, verdict)
+            }
+            _ => {
+                let unknown = Answer::verdict(fd, Verdict::Unknown);
+                Answer { error: self.cut_off(fd).or(unknown.error), ..unknown }
+            }
         }
+    }
+
+    /// Why nobody can tell of a client, where it is another node's and the engine is away.
+    fn cut_off(&self, fd: Fd) -> Option<String> {
+        let manager = self.manager.borrow();
+        let why = manager.engine_away().filter(|_| manager.is_abroad(fd.as_u64()))?;
+        Some(format!("client {fd} is another node's, and the engine is away ({why})"))
     }
 
     async fn route_and_wait(

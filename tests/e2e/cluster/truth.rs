@@ -119,6 +119,12 @@ async fn while_the_engine_is_away_every_command_and_the_api_say_that_it_is() {
     for list in [&["members", "lobby", "--here"][..], &["rooms", "--here"]] {
         assert_eq!(nodes[0].wsd(list).await.code, Some(0), "{list:?}");
     }
+    // A client of node 1, if there is one.
+    let abroad: &str = &((1_u64 << 47) + 1).to_string();
+    for words in [&["push", abroad, "x"][..], &["info", abroad], &["close", abroad]] {
+        let ran = nodes[0].wsd(words).await;
+        assert!(ran.code == Some(6) && ran.stderr.contains("the engine is away"), "{ran:?}");
+    }
     let api = Api::of(&nodes[0]).await;
     let reply = api.ask("POST", "/v1/broadcast", "all").await;
     assert_eq!(reply.json()["verdict"], "local_only");
