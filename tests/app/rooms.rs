@@ -30,6 +30,20 @@ async fn a_chat_for_asyncio_reaches_all_of_eight_on_four_workers_of_two_processe
 }
 
 #[tokio::test]
+async fn a_handler_for_asyncio_is_answered_also_while_its_process_is_to_be_replaced() {
+    let setup = app(&["python3", &path("tests/app/fixtures/asks_asyncio.py")]);
+    let server = setup.set("worker_num", 1).set("app.max_requests", 3).start().await;
+    let mut slow = Client::connect(&server.address, "/").await;
+    slow.send("slow").await;
+    let mut quick = Client::connect(&server.address, "/").await;
+    for _ in 0..4 {
+        quick.send("quick").await;
+        assert_eq!(quick.receive().await, "joined True");
+    }
+    assert_eq!(slow.receive().await, "joined True");
+}
+
+#[tokio::test]
 async fn a_chat_by_gatewayworkers_verbs_reaches_all_of_eight_on_four_workers_of_two_processes() {
     let setup = app(&["php", &path("tests/app/fixtures/gateway.php")]);
     let server = setup.set("worker_num", 4).set("app.processes", 2).start().await;
