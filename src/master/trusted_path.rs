@@ -134,8 +134,7 @@ impl TrustedPath {
         let path = self.path.display();
         let taken = |what: &str| {
             Err(Error::new(format!(
-                "cannot listen on unix:{path}: {what}; remove it or choose another path in \
-                 `listen`"
+                "cannot listen on unix:{path}: {what}; remove it, or choose another path"
             )))
         };
         self.act(|way| {
