@@ -47,8 +47,11 @@ pub(super) fn obstacle(key: &'static str, text: impl Into<String>) -> Obstacle {
 /// would run.
 pub(super) fn obstacles(sources: &Sources, program: &Path, config: &Config) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    let rights = [config.worker_rights().check(""), config.app_rights().check("app.")];
-    found.extend(rights.into_iter().filter_map(Result::err).map(|error| {
+    // What applications have of the others' rights is told of the others.
+    let differs = config.app.user.is_some() || config.app.group.is_some();
+    let of_apps = differs.then(|| config.app_rights().check("app."));
+    let rights = [config.worker_rights().check("")].into_iter().chain(of_apps);
+    found.extend(rights.filter_map(Result::err).map(|error| {
         // The sentence names the key itself.
         obstacle("", error.to_string())
     }));

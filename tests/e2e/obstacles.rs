@@ -87,6 +87,14 @@ async fn check_finds_what_start_would_fail_on_and_start_tells_the_same() {
 }
 
 #[tokio::test]
+async fn a_user_that_does_not_exist_is_told_of_the_key_that_names_it() {
+    let area = area();
+    let ran = wsd(area.path(), &["check"], "user = \"no-such-user\"").await;
+    assert!(ran.stderr.contains("user = \"no-such-user\""), "{ran:?}");
+    assert!(!ran.stderr.contains("app.user"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn check_takes_what_a_start_finds() {
     let area = area();
     let path = format!("app.env.PATH = \"{}:/bin\"", area.path().display());
