@@ -63,6 +63,13 @@ fn pages_come_from_the_kernel() {
         let page = laravel.get("/").await;
         assert_eq!(body(&page), "<p>Hello from todo</p>\n");
         assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+        // By listeners of LaravelS's events, and by laravels.server.
+        assert_eq!(page.headers()["x-generated"], "todo");
+        assert_eq!(page.headers()["server"], "todo");
+        let squeezed = http::Request::get("/").header("host", "todo-s.test");
+        let squeezed = squeezed.header("accept-encoding", "gzip").body(Bytes::new()).unwrap();
+        let squeezed = laravel.worker.http(squeezed).await.unwrap();
+        assert_eq!(squeezed.headers()["content-encoding"], "gzip");
         assert_eq!(laravel.text("/stream").await, "one two");
         assert_eq!(laravel.text("/echoed").await, "said done");
         assert_eq!(laravel.get("/none").await.status(), 404);

@@ -35,8 +35,13 @@ async fn tasks_events_processes_and_jobs_of_laravels_run() {
     client.send("deliver fourth time").await;
     let heard = [client.receive().await, client.receive().await, client.receive().await];
     assert_eq!(sorted(heard)[0], "finished: FOURTH TIME false");
+    // A task process gives no tasks, so a worker does so for it.
+    client.send("relay loud").await;
+    let heard = [client.receive().await, client.receive().await, client.receive().await];
+    assert_eq!(sorted(heard), ["finished: LOUD false", "in a task process: true", "true"]);
     client.send("fire news").await;
-    assert_eq!(sorted([client.receive().await, client.receive().await]), ["heard news", "true"]);
+    let heard = [client.receive().await, client.receive().await, client.receive().await];
+    assert_eq!(sorted(heard), ["heard news", "then heard news", "true"]);
 
     let before = until("a job and the process", async || {
         let table = table(&mut client).await;
@@ -44,6 +49,7 @@ async fn tasks_events_processes_and_jobs_of_laravels_run() {
     })
     .await;
     assert_eq!((jobs(&before).len(), before["processes"]), (1, 1), "{before:?}");
+    assert_eq!(before["set job every 30"], 1, "it began at once and ended itself: {before:?}");
     laravel.php(&["bin/laravels", "reload"]).await;
     // One process runs the jobs before and after, and the custom process was told to stop.
     until("the job's next process", async || {

@@ -10,6 +10,7 @@ use Swoole\Http\Request as SwooleRequest;
 use Symfony\Component\HttpFoundation\BinaryFileResponse;
 use Symfony\Component\HttpFoundation\Response;
 use Symfony\Component\HttpFoundation\StreamedResponse;
+use Wsd\Compression;
 use Wsd\Reply;
 use Wsd\Request;
 
@@ -23,10 +24,12 @@ final class Http
     /** An attribute that keeps the form, whose uploads are deleted with it, as long as the request. */
     private const FORM = '_wsd_form';
 
-    public static function request(Request $request, int $port, string $public): IlluminateRequest
+    /** @param array<string, mixed> $setting what laravels.swoole says */
+    public static function request(Request $request, int $port, string $public, array $setting): IlluminateRequest
     {
-        // Only what has a body may be a form.
-        $form = $request->length() === 0 ? null : SwooleRequest::of($request, $port);
+        // Only what has a body may be a form. Laravel wants its parts whatever Swoole's keys say.
+        $form = $request->length() === 0 ? null
+            : SwooleRequest::of($request, $port, array_intersect_key($setting, ['upload_tmp_dir' => 1]));
         $post = $form?->post ?? [];
         if ($post === [] && in_array($request->method, ['PUT', 'PATCH', 'DELETE'], true)
             && str_starts_with($form?->header['content-type'] ?? '', 'application/x-www-form-urlencoded')) {
@@ -116,15 +119,21 @@ final class Http
     }
 
     /** Sends an answer: a file as a file, and what a callback makes while it makes it. */
-    public static function send(Response $response, string $before, Reply $reply): void
-    {
+    public static function send(
+        Response $response,
+        string $before,
+        Reply $reply,
+        ?Compression $compression = null,
+    ): void {
         $status = $response->getStatusCode();
         $fields = self::fields($response);
         if ($response instanceof BinaryFileResponse && $before === '' && self::file($response, $fields, $reply)) {
             return;
         }
         if (!$response instanceof StreamedResponse && !$response instanceof BinaryFileResponse) {
-            $reply->send(new \Wsd\Response($status, $before . $response->getContent(), $fields));
+            $whole = new \Wsd\Response($status, $before . $response->getContent(), $fields);
+            $compression?->apply($whole);
+            $reply->send($whole);
             return;
         }
         $reply->begin($status, $fields);

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Wsd\Laravel;
 
+use Hhxsv5\LaravelS\Swoole\Timer\CronJob;
 use Illuminate\Container\Container;
 use Illuminate\Contracts\Debug\ExceptionHandler;
 use Illuminate\Contracts\Foundation\Application;
@@ -18,6 +19,7 @@ use Symfony\Component\HttpFoundation\Response;
 use Wsd\Accept;
 use Wsd\App;
 use Wsd\Close;
+use Wsd\Compression;
 use Wsd\MediaType;
 use Wsd\Reply;
 use Wsd\Request;
@@ -86,7 +88,7 @@ final class Server extends SwooleServer
         }
         $this->on('task', fn (SwooleServer $server, int $id, int $from, mixed $data) => $this->tasks->run($data));
         $this->on('finish', fn (SwooleServer $server, int $id, mixed $data) => $this->tasks->finish($data));
-        $this->on('pipeMessage', fn (SwooleServer $server, int $from, mixed $data) => $this->tasks->run($data));
+        $this->on('pipeMessage', fn (SwooleServer $server, int $from, mixed $data) => $this->tasks->posted($data));
         $this->connectHandlers();
         $this->app->on('request', function (App $app, Request $request, Reply $reply): void {
             $this->page($request, $reply);
@@ -217,7 +219,7 @@ final class Server extends SwooleServer
         } finally {
             $echoed = (string) ob_get_clean();
         }
-        Http::send($response, $echoed, $reply);
+        Http::send($response, $echoed, $reply, Compression::of($this->setting, $request));
         $this->complete($illuminate, $response);
     }
 
@@ -229,9 +231,24 @@ final class Server extends SwooleServer
                 $this->laravel->register($provider, true);
             }
         }
-        $illuminate = Http::request($request, $this->port, $this->public);
+        $illuminate = Http::request($request, $this->port, $this->public, $this->setting);
         $illuminate->enableHttpMethodParameterOverride();
-        return [$illuminate, $this->kernel->handle($illuminate)];
+        $this->tell('laravels.received_request', $illuminate);
+        $response = $this->kernel->handle($illuminate);
+        if (($this->config['server'] ?? '') !== '') {
+            $response->headers->set('Server', (string) $this->config['server']);
+        }
+        $this->tell('laravels.generated_response', $illuminate, $response);
+        return [$illuminate, $response];
+    }
+
+    /** LaravelS's events of a request. */
+    private function tell(string $event, object ...$arguments): void
+    {
+        $events = $this->laravel->make('events');
+        if ($events->hasListeners($event)) {
+            $events->dispatch($event, [...$arguments, $this->laravel]);
+        }
     }
 
     /** Ends a request: terminable middleware, cleaners, and everything as it was. */
@@ -311,21 +328,25 @@ final class Server extends SwooleServer
             }
             $this->app->timers->clear($id);
             foreach ($this->config['timer']['jobs'] as $entry) {
-                [$class, $arguments] = is_array($entry) ? [$entry[0], $entry[1] ?? []] : [$entry, []];
-                $this->job(new $class(...$arguments));
+                // Of a job that cannot run, the others know nothing.
+                $this->attempt(fn () => $this->job($entry));
             }
         }, true);
     }
 
-    private function job(object $job): void
+    /** @param class-string|array{0: class-string, 1?: array{0: int, 1?: bool}} $entry of laravels.timer.jobs */
+    private function job(string|array $entry): void
     {
-        $run = function () use ($job): void {
-            $this->attempt(fn () => $job->run());
-            if ($job->stopped ?? false) {
-                $this->app->timers->clear((int) $job->timer);
-            }
-        };
-        $job->timer = $this->app->timers->add(max(1, (int) $job->interval()), $run, true);
+        [$class, $arguments] = is_array($entry) ? [$entry[0], [$entry[1] ?? []]] : [$entry, []];
+        $job = new $class(...$arguments);
+        if (!$job instanceof CronJob) {
+            throw new \InvalidArgumentException("laravels.timer.jobs: $class is no " . CronJob::class);
+        }
+        if ((int) $job->interval() < 1) {
+            throw new \InvalidArgumentException("laravels.timer.jobs: $class has no interval");
+        }
+        $run = fn () => $this->attempt(fn () => $job->run());
+        $job->setTimerId($this->app->timers->add((int) $job->interval(), $run, true));
         if ($job->isImmediate()) {
             $run();
         }

@@ -17,6 +17,9 @@ final class Settings
         'inotify_reload' => 'reload on change: run `php bin/laravels reload` from your watcher',
     ];
 
+    /** Keys of laravels.event_handlers whose classes are run. */
+    private const CALLED = ['ServerStart', 'WorkerStart', 'WorkerStop'];
+
     /** Keys of LaravelS besides those of the defaults. */
     private const OTHERS = ['processes', 'swoole_tables', 'events', 'server', 'enable_gzip',
         'enable_coroutine_runtime', 'destroy_controllers'];
@@ -78,6 +81,9 @@ final class Settings
         $known = [...array_keys($defaults), ...array_keys(self::NOT_HERE), ...self::OTHERS];
         foreach (array_diff(array_keys($config), $known) as $key) {
             $notices[] = 'laravels.' . Nearest::sentence((string) $key, $known);
+        }
+        foreach (array_diff(array_keys((array) ($config['event_handlers'] ?? [])), self::CALLED) as $key) {
+            $notices[] = "laravels.event_handlers.$key is never called: see docs/laravel.md";
         }
         foreach (self::NOT_HERE as $key => $instead) {
             $value = $config[$key] ?? [];

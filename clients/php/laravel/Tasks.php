@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Wsd\Laravel;
 
 use Hhxsv5\LaravelS\Swoole\Process\CustomProcessInterface;
+use Hhxsv5\LaravelS\Swoole\Task\BaseTask;
 use Hhxsv5\LaravelS\Swoole\Task\Event;
 use Hhxsv5\LaravelS\Swoole\Task\Listener;
 use Hhxsv5\LaravelS\Swoole\Task\Task;
@@ -36,8 +37,8 @@ final class Tasks
                     throw new \InvalidArgumentException("$class is no " . Listener::class);
                 }
                 $result = null;
-                $this->tried($data, function () use ($listener, &$result): void {
-                    $result = $listener->handle();
+                $this->tried($data, function () use ($listener, $data, &$result): void {
+                    $result = $listener->handle($data);
                 });
                 if ($result === false) {
                     break;
@@ -45,6 +46,14 @@ final class Tasks
             }
         }
         return null;
+    }
+
+    /** What came from another process: a worker has a task process do it, where the server has one. */
+    public function posted(mixed $data): void
+    {
+        $has = ($this->server->setting['task_worker_num'] ?? 0) > 0;
+        $given = $has && !$this->server->taskworker && $data instanceof BaseTask;
+        $given ? $this->server->task($data) : $this->run($data);
     }
 
     /** A task that has a finish() was done. */

@@ -19,9 +19,11 @@ final class Compression
     /** @param array<string, mixed> $setting what was given to set() */
     private function __construct(private string $encoding, array $setting)
     {
-        $level = $setting['http_compression_level'] ?? $setting['http_gzip_level'] ?? 1;
+        $level = $setting['http_compression_level'] ?? $setting['compression_level']
+            ?? $setting['http_gzip_level'] ?? 1;
         $this->level = max(1, min(9, (int) $level));
-        $this->least = (int) ($setting['compression_min_length'] ?? self::MIN_LENGTH);
+        $this->least = (int) ($setting['http_compression_min_length'] ?? $setting['compression_min_length']
+            ?? self::MIN_LENGTH);
         $this->types = array_map(strtolower(...), (array) ($setting['http_compression_types']
             ?? $setting['compression_types'] ?? []));
     }

@@ -1,6 +1,7 @@
 <?php
 
 return [
+    'server' => 'todo',
     'handle_static' => true,
     'cleaners' => [
         \Hhxsv5\LaravelS\Illuminate\Cleaners\SessionCleaner::class,
@@ -22,8 +23,13 @@ return [
     ],
     // What costs a process more is for the test of it.
     'processes' => env('TASKS', false) ? ['echo' => ['class' => \App\Processes\EchoProcess::class]] : [],
-    'timer' => ['enable' => env('TASKS', false), 'jobs' => [\App\Jobs\CountJob::class]],
+    'timer' => [
+        'enable' => env('TASKS', false),
+        // The first one cannot run, since it has no interval.
+        'jobs' => [\App\Jobs\SetJob::class, [\App\Jobs\SetJob::class, [30, true]], \App\Jobs\CountJob::class],
+    ],
     'swoole' => [
+        'http_compression' => true,
         'task_worker_num' => env('TASKS', false) ? 1 : 0,
         'heartbeat_idle_time' => 600,
         'heartbeat_check_interval' => 60,

@@ -4,6 +4,7 @@ namespace App\Providers;
 
 use Illuminate\Auth\GenericUser;
 use Illuminate\Support\Facades\Auth;
+use Illuminate\Support\Facades\Event;
 use Illuminate\Support\Facades\Route;
 use Illuminate\Support\ServiceProvider;
 
@@ -18,6 +19,12 @@ class AppServiceProvider extends ServiceProvider
     {
         Auth::viaRequest('query', function ($request) {
             return $request->query('token') === 'good' ? new GenericUser(['id' => 7]) : null;
+        });
+        Event::listen('laravels.received_request', function ($request, $app) {
+            $request->headers->set('x-received', $app['config']['app.name']);
+        });
+        Event::listen('laravels.generated_response', function ($request, $response) {
+            $response->headers->set('x-generated', $request->header('x-received'));
         });
         Route::middleware('web')->group(base_path('routes/web.php'));
         // The provider that Laravel generates does this once everything is booted.

@@ -3,6 +3,7 @@
 namespace App\Services;
 
 use App\Tasks\NewsEvent;
+use App\Tasks\RelayTask;
 use App\Tasks\ShoutTask;
 use Hhxsv5\LaravelS\Swoole\Task\Event;
 use Hhxsv5\LaravelS\Swoole\Task\Task;
@@ -36,6 +37,7 @@ class ChatService implements WebSocketHandlerInterface
         $answer = match ($word) {
             'deliver' => Task::deliver((new ShoutTask($frame->fd, $rest))->setTries(3)),
             'later' => Task::deliver((new ShoutTask($frame->fd, $rest))->delay(0.02)),
+            'relay' => Task::deliver(new RelayTask($frame->fd, $rest)),
             'fire' => Event::fire(new NewsEvent($frame->fd, $rest)),
             'table' => array_map(fn (array $row) => $row['value'], iterator_to_array($server->wsTable)),
             default => null,

@@ -45,10 +45,14 @@ abstract class BaseTask
     {
         $deliver = static function () use ($task, $bySendMessage): bool {
             $swoole = app('swoole');
+            $workers = (int) $swoole->setting['worker_num'];
+            if ($swoole->taskworker) {
+                // A task process gives no tasks: a worker does so for it, as in LaravelS.
+                return $swoole->sendMessage($task, mt_rand(0, $workers - 1));
+            }
             if (!$bySendMessage) {
                 return $swoole->task($task) !== false;
             }
-            $workers = (int) $swoole->setting['worker_num'];
             $tasks = (int) $swoole->setting['task_worker_num'];
             $others = array_diff(range(0, $workers + $tasks - 1), [$swoole->worker_id]);
             return $others !== [] && $swoole->sendMessage($task, $others[array_rand($others)]);

@@ -2,9 +2,13 @@
 
 namespace Hhxsv5\LaravelS\Swoole\Task;
 
+use Illuminate\Queue\SerializesModels;
+
 /** LaravelS's event: its listeners are run by a task process. */
 abstract class Event extends BaseTask
 {
+    use SerializesModels;
+
     /** @var list<class-string<Listener>> */
     protected $listeners = [];
 

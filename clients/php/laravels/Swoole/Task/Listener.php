@@ -2,17 +2,17 @@
 
 namespace Hhxsv5\LaravelS\Swoole\Task;
 
-/** LaravelS's listener of an event. */
+/**
+ * LaravelS's listener of an event. Its handle() is given the event, as in LaravelS since 2022, and may
+ * do without it, as before: no declaration fits both, so there is none.
+ */
 abstract class Listener
 {
-    /** @var Event */
+    /** @var Event|null */
     protected $event;
 
-    public function __construct(Event $event)
+    public function __construct(?Event $event = null)
     {
         $this->event = $event;
     }
-
-    /** @return bool|void false: the listeners after it are not run */
-    abstract public function handle();
 }
