@@ -242,6 +242,7 @@ class App:
         self.handlers, self.facts = {}, {}
         self._socket, self._input = None, bytearray()
         self._backlog, self._asked, self._replies, self._room = deque(), 0, {}, {}
+        self._deciding = None
 
     def on(self, name):
         def keep(handler):
@@ -268,6 +269,12 @@ class App:
     def push_confirmed(self, fd, data, opcode=1):
         if len(data) > self.facts["push_max"]:
             return "too_big"
+        if fd == self._deciding:
+            # The verdict would come after the handshake, which waits for this handler.
+            if opcode == 1 and not _is_text(data):
+                return "invalid_text"
+            self._send(PUSH, code=opcode, fd=fd, payload=data)
+            return "relayed"
         code, room = self._ask(PUSH, flags=1, code=opcode, fd=fd, payload=data)[1::2]
         if code == 0 and fd in self._room:
             self._room[fd] = min(self.facts["push_free"], room)
@@ -446,7 +453,9 @@ class App:
 
     def _open(self, flags, id, request):
         if flags & 1:
+            self._deciding = request.fd
             answer = self._guarded(0, "handshake", request, failed=Refuse(500)) or Accept()
+            self._deciding = None
             if isinstance(answer, Refuse):
                 body = fields(answer.fields) + answer.body
                 return self._send(REFUSE, code=answer.status, id=id, fd=request.fd, payload=body)

@@ -154,6 +154,21 @@ fn a_handshake_of_ones_own_decides_and_gets_no_open() {
 }
 
 #[test]
+fn what_a_handshake_of_ones_own_pushes_follows_it() {
+    on_worker(async {
+        let worker = swoole(&[("HANDSHAKE", "1")], AppSettings::default()).await;
+        let (fd, _) = worker.try_open("/?token=good&push=1", &[]).await.unwrap();
+        assert_eq!(worker.hear(fd).await, said("early"));
+        assert_eq!(worker.hear(fd).await, said("[true,true,2]"));
+        let first = worker.open("/?token=good").await;
+        // Of two closes, the second finds nobody.
+        let closed = worker.ask(first, "bye-twice").await;
+        assert_eq!(closed, "close 4000 once");
+        assert_eq!(worker.hear(fd).await.text(), "[true,false,false]");
+    });
+}
+
+#[test]
 fn http_requests_look_as_in_swoole() {
     on_worker(async {
         let worker = swoole(&[], AppSettings::default()).await;

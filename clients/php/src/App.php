@@ -76,6 +76,8 @@ class App
     private int $asked = 0;
     /** @var array<string, mixed>|null the event at hand */
     private ?array $event = null;
+    /** The client whose handshake is being decided. What is sent to it is carried out after the 101. */
+    private int $deciding = 0;
     /** How many quick events came in a row. */
     private int $quick = 0;
     /** When the last event ended, if nothing was waited for since. */
@@ -224,6 +226,12 @@ class App
         if (strlen($data) > $this->most) {
             return 'too_big';
         }
+        if ($this->isDeciding($fd)) {
+            // The verdict would come after the handshake, which waits for this handler.
+            $whole = $opcode !== self::TEXT || preg_match('//u', $data) === 1;
+            $whole && $this->say(Protocol::frame(Protocol::PUSH, code: $opcode, fd: $fd, payload: $data));
+            return $whole ? 'relayed' : 'invalid_text';
+        }
         $answer = $this->ask(Protocol::PUSH, $fd, $opcode, $data, Protocol::FLAG_VERDICT);
         if (isset($this->mine[$fd]) && $answer['code'] === 0) {
             $this->mine[$fd] = min($this->free, $answer['fd'] ?? 0);
@@ -247,6 +255,10 @@ class App
     /** As protect(), and waits for the verdict: one of Protocol::VERDICTS. */
     public function protectConfirmed(int $fd, bool $on = true): string
     {
+        if ($this->isDeciding($fd)) {
+            $this->protect($fd, $on);
+            return 'relayed';
+        }
         $answer = $this->ask(Protocol::PROTECT, $fd, (int) $on, '', Protocol::FLAG_VERDICT);
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
     }
@@ -273,6 +285,10 @@ class App
     /** As close(), and waits for the verdict. */
     public function closeConfirmed(int $fd, int $code = 1000, string $reason = ''): string
     {
+        if ($this->isDeciding($fd)) {
+            $this->close($fd, $code, $reason);
+            return 'relayed';
+        }
         $answer = $this->ask(Protocol::DISCONNECT, $fd, $code, $reason, Protocol::FLAG_VERDICT);
         return Protocol::VERDICTS[$answer['code']] ?? 'unknown';
     }
@@ -280,7 +296,7 @@ class App
     /** Whether the client is there, as a WebSocket or as a plain HTTP connection. */
     public function exists(int $fd): bool
     {
-        return $this->ask(Protocol::EXISTS, $fd)['code'] !== 0;
+        return $this->isDeciding($fd) || $this->ask(Protocol::EXISTS, $fd)['code'] !== 0;
     }
 
     /** Whether the client is there as a WebSocket. */
@@ -338,6 +354,18 @@ class App
     public function owns(int $fd): bool
     {
         return isset($this->mine[$fd]);
+    }
+
+    /** Whether this process has closed the client, whose end is still to come. */
+    public function isClosing(int $fd): bool
+    {
+        return ($this->mine[$fd] ?? 0) < 0;
+    }
+
+    /** Whether this process is deciding about the client's handshake. */
+    public function isDeciding(int $fd): bool
+    {
+        return $fd !== 0 && $fd === $this->deciding;
     }
 
     /**
@@ -527,9 +555,11 @@ class App
         $request = Protocol::request($event['fd'], $event['payload']);
         if (($event['flags'] & Protocol::FLAG_ANSWER) !== 0) {
             $verdict = new Response(500);
+            $this->deciding = $event['fd'];
             $this->guard(function () use (&$verdict, $request) {
                 $verdict = $this->call('handshake', $request) ?? new Accept();
             });
+            $this->deciding = 0;
             if (!$verdict instanceof Accept) {
                 $payload = Protocol::fields($verdict->fields) . $verdict->body;
                 $this->answer(Protocol::REFUSE, $event, $verdict->status, $payload);

@@ -15,7 +15,8 @@ final class SwooleSettings
         'discard_timeout_request', 'http_parse_cookie', 'http_parse_post', 'http_parse_files',
         'upload_tmp_dir', 'log_date_format', 'log_date_with_microseconds', 'input_buffer_size',
         'single_thread', 'open_cpu_affinity', 'display_errors', 'max_request_grace', 'http_compression',
-        'http_compression_level', 'compression_min_length', 'compression_types', 'http_compression_types',
+        'http_compression_level', 'compression_level', 'http_gzip_level', 'compression_min_length',
+        'http_compression_min_length', 'compression_types', 'http_compression_types',
         'open_websocket_close_frame', 'open_websocket_ping_frame', 'open_websocket_pong_frame',
         'enable_static_handler', 'document_root', 'static_handler_locations', 'http_index_files',
         'task_use_object', 'task_object', 'wsd', 'watch',
@@ -30,6 +31,8 @@ final class SwooleSettings
         'task_tmpdir' => 'tasks travel by sockets and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];
+    /** Keys that a port of listen() has for itself. */
+    private const OF_A_PORT = ['open_websocket_protocol', 'open_http_protocol'];
     private const LOG_LEVELS = ['debug', 'trace', 'info', 'info', 'warn', 'error', 'error'];
 
     /** @var array<string, scalar|list<string>> keys of wsd */
@@ -40,7 +43,7 @@ final class SwooleSettings
     /** @param array<string, mixed> $set what was given to set() */
     public function __construct(private array $set, string $host, int $port, int $type)
     {
-        $this->refuseTls($type);
+        $this->refuseTls($set, $type);
         $this->listen($host, $port, $type);
         $this->processes();
         $this->liveness();
@@ -69,9 +72,17 @@ final class SwooleSettings
         return 1;
     }
 
-    private function refuseTls(int $type): void
+    /** A size as Swoole takes one: a number, or as in php.ini with K, M or G behind it (here also MiB). */
+    public static function bytes(mixed $size): int
     {
-        foreach (array_keys($this->set) as $key) {
+        $unit = is_string($size) && preg_match('/\d\s*([kmg])(i?b)?\s*$/i', $size, $found) ? $found[1] : '';
+        return (int) $size << ['' => 0, 'k' => 10, 'm' => 20, 'g' => 30][strtolower($unit)];
+    }
+
+    /** @param array<string, mixed> $set */
+    private function refuseTls(array $set, int $type): void
+    {
+        foreach (array_keys($set) as $key) {
             if (str_starts_with((string) $key, 'ssl_')) {
                 throw new \RuntimeException("wsd does no TLS itself yet ($key): put nginx before it");
             }
@@ -81,11 +92,25 @@ final class SwooleSettings
         }
     }
 
-    /** One more address to listen on. */
-    public function add(string $host, int $port, int $type): void
+    /**
+     * One more address to listen on.
+     *
+     * @param array<string, mixed> $set what was given to set() of that port
+     */
+    public function add(string $host, int $port, int $type, array $set = []): void
     {
-        $this->refuseTls($type);
+        $this->refuseTls($set, $type);
         $this->listen($host, $port, $type);
+        $swooles = self::keysOfSwoole();
+        foreach ($set as $key => $value) {
+            $same = array_key_exists($key, $this->set) && $this->set[$key] === $value;
+            if ($same || in_array($key, self::OF_A_PORT, true)) {
+                continue;
+            }
+            $this->notices[] = "listen($host:$port): " . (in_array($key, $swooles, true)
+                ? "$key: a port has none of its own, and it is ignored; the server's set() may have one for all"
+                : Nearest::sentence((string) $key, [...self::OF_A_PORT, ...$swooles]));
+        }
     }
 
     private function listen(string $host, int $port, int $type): void
@@ -143,12 +168,14 @@ final class SwooleSettings
         $this->copy([
             'max_conn' => 'max_connection',
             'max_connection' => 'max_connection',
-            'package_max_length' => 'package_max_length',
             'backlog' => 'backlog',
             'open_tcp_nodelay' => 'tcp_nodelay',
             'websocket_compression' => 'websocket_compression',
             'max_concurrency' => 'http_requests_max',
         ]);
+        if (isset($this->set['package_max_length'])) {
+            $this->wsd['package_max_length'] = self::bytes($this->set['package_max_length']);
+        }
         if (!empty($this->set['send_yield'])) {
             // A push then waits for a client that reads slowly.
             $this->wsd['buffer_policy'] = 'drop';
@@ -157,10 +184,10 @@ final class SwooleSettings
         $this->wsd['head_bytes_max'] = $this->wsd['head_line_max'] = 64 << 10;
         // One limit for messages and bodies: an upload may be longer in Swoole.
         if (isset($this->set['upload_max_filesize'])) {
-            $uploads = (int) $this->set['upload_max_filesize'];
+            $uploads = self::bytes($this->set['upload_max_filesize']);
             $this->wsd['package_max_length'] = max((int) ($this->wsd['package_max_length'] ?? 2 << 20), $uploads);
         }
-        $this->wsd['buffer_output_size'] = (int) ($this->set['socket_buffer_size'] ?? 8 << 20);
+        $this->wsd['buffer_output_size'] = self::bytes($this->set['socket_buffer_size'] ?? 8 << 20);
         if (!empty($this->set['open_tcp_keepalive'])) {
             $this->wsd['tcp_keepalive'] = ($this->set['tcp_keepidle'] ?? 3600) . 's';
         }

@@ -58,7 +58,7 @@ class Server implements \Wsd\OpenSwooleServer
     private ?array $task = null;
     /** @var array<int, Server\Port> of the clients that came by listen() */
     protected array $portOf = [];
-    /** @var array<string, mixed>|null what is known of the client whose onClose runs */
+    /** @var array<string, mixed>|null of the client whose handshake is being decided, or whose onClose runs */
     protected ?array $closing = null;
     private float $started = 0;
     private bool $ended = false;
@@ -81,18 +81,24 @@ class Server implements \Wsd\OpenSwooleServer
         $this->ports = [$this];
         $this->app = new App();
         $this->users = new \Wsd\ServerProcess($this->app);
-        $this->connections = new Connection\Iterator($this->app);
+        $this->connections = new Connection\Iterator($this->app, $this);
         Timer::bind($this->app->timers);
     }
 
     public function set(array $settings): bool
     {
+        if ($this->started > 0) {
+            return $this->warn('set', 'server is running, unable to execute ' . static::class . '->set');
+        }
         $this->setting = array_merge($this->setting ?? [], $settings);
         return true;
     }
 
     public function on(string $event_name, callable $callback): bool
     {
+        if ($this->started > 0) {
+            return $this->warn('on', 'server is running, unable to register event callback function');
+        }
         $name = strtolower($event_name);
         if (!in_array($name, [...static::EVENTS, ...static::SILENT, ...self::KEPT], true)) {
             return $this->warn('on', "unknown event types[$event_name]");
@@ -109,6 +115,9 @@ class Server implements \Wsd\OpenSwooleServer
     /** Serves. In the process that the user started, wsd takes its place. */
     public function start(): bool
     {
+        if ($this->started > 0) {
+            return $this->warn('start', 'The server is running, unable to execute ' . static::class . '->start()');
+        }
         $this->check();
         SwooleScript::look();
         if (App::isAppProcess()) {
@@ -122,14 +131,14 @@ class Server implements \Wsd\OpenSwooleServer
             return false;
         }
         $settings = new SwooleSettings($this->setting ?? [], $this->host, $this->port, $this->type);
+        foreach (array_slice($this->ports, 1) as $port) {
+            $settings->add($port->host, $port->port, $port->type, $port->setting);
+        }
         foreach ($settings->notices as $notice) {
             fwrite(STDERR, "wsd: $notice\n");
         }
         foreach (array_intersect(static::SILENT, array_keys($this->handlers)) as $event) {
             fwrite(STDERR, "wsd: on('$event') is never called: see docs/swoole.md\n");
-        }
-        foreach (array_slice($this->ports, 1) as $port) {
-            $settings->add($port->host, $port->port, $port->type);
         }
         $keeper = $this->keeper($settings->wsd);
         $code = Launcher::start([
@@ -159,7 +168,7 @@ class Server implements \Wsd\OpenSwooleServer
             return null;
         }
         $this->app = new \Wsd\Outside((string) $settings['runtime_dir']);
-        $this->connections = new Connection\Iterator($this->app);
+        $this->connections = new Connection\Iterator($this->app, $this);
         Timer::bind($this->app->timers);
         $tell = function (string $event, int $master, int $manager): void {
             [$this->master_pid, $this->manager_pid] = [$master, $manager];
@@ -197,7 +206,7 @@ class Server implements \Wsd\OpenSwooleServer
 
     public function close(int $fd, bool $reset = false): bool
     {
-        if (!$this->owns($fd) && !$this->app->exists($fd)) {
+        if ($this->owns($fd) ? $this->app->isClosing($fd) : !$this->app->exists($fd)) {
             return $this->gone('close', $fd);
         }
         $this->app->close($fd);
@@ -224,7 +233,7 @@ class Server implements \Wsd\OpenSwooleServer
         $colon = strrpos($info['peer'], ':');
         $last = microtime(true) - $info['idle_ms'] / 1000;
         return [
-            'websocket_status' => $info['plain'] ? 0 : WEBSOCKET_STATUS_ACTIVE,
+            'websocket_status' => $info['status'] ?? ($info['plain'] ? 0 : WEBSOCKET_STATUS_ACTIVE),
             'server_port' => ($this->portOf[$fd] ?? $this)->port,
             'server_fd' => 0,
             'socket_fd' => 0,
@@ -324,6 +333,9 @@ class Server implements \Wsd\OpenSwooleServer
     /** @return array<int, mixed> the results that came in time, under the keys of their tasks */
     public function taskWaitMulti(array $tasks, float $timeout = 0.5): array|false
     {
+        if (!$this->takes('taskWaitMulti')) {
+            return false;
+        }
         // As in Swoole, a result stands at its task's place in the order, whatever the task's key.
         $ids = array_map(fn ($task) => $this->give('taskWaitMulti', $task, -1, true), array_values($tasks));
         $results = $this->results(array_filter($ids, is_int(...)), $timeout);
@@ -337,7 +349,7 @@ class Server implements \Wsd\OpenSwooleServer
     public function taskCo(array $tasks, float $timeout = 0.5): array|false
     {
         $results = $this->taskWaitMulti($tasks, $timeout);
-        return array_map(fn (int $place) => $results[$place] ?? false, array_keys(array_values($tasks)));
+        return $results === false ? false : array_map(fn (int $place) => $results[$place] ?? false, array_keys(array_values($tasks)));
     }
 
     /** Gives the result of the task at hand to the process that gave it. */
@@ -381,11 +393,18 @@ class Server implements \Wsd\OpenSwooleServer
         if ($worker_id === -1 || $worker_id === $this->worker_id) {
             return getmypid();
         }
-        if ($worker_id < 0 || $worker_id >= $this->workers()) {
+        $behind = $worker_id - $this->workers();
+        if ($worker_id < 0 || $behind >= $this->taskWorkers() + (int) $this->app->fact('users')) {
             return false;
         }
         $processes = (int) $this->app->fact('processes');
         $place = intdiv($worker_id, $processes) . '/' . $worker_id % $processes;
+        if ($behind >= 0) {
+            // Those of tasks, and those with a function of their own, are each dealt out to the workers.
+            $users = $behind - $this->taskWorkers();
+            $slot = ($users >= 0 ? $users : $behind) % (int) $this->app->fact('worker_num');
+            $place = "$slot/" . ($processes + $behind);
+        }
         return self::processAt($place, $this->master_pid) ?? false;
     }
 
@@ -601,7 +620,8 @@ class Server implements \Wsd\OpenSwooleServer
         }
         $most = $this->setting['buffer_output_size'] ?? $this->setting['output_buffer_size'] ?? PHP_INT_MAX;
         $compression = Compression::of($this->setting ?? [], $request);
-        $response = Http\Response::answering($reply, $request->fd, (int) $most, $compression);
+        $most = SwooleSettings::bytes($most);
+        $response = Http\Response::answering($reply, $request->fd, $most, $compression);
         $handler = $this->portAt($request)?->getCallback('request') ?? $this->handlers['request'] ?? null;
         if ($handler === null && $this->files === null && !$this->handles('request')) {
             return; // wsd answers.
@@ -625,21 +645,27 @@ class Server implements \Wsd\OpenSwooleServer
             || !empty($this->setting['task_enable_coroutine']);
     }
 
+    /** Whether a task may be given, with a warning where it may not. */
+    private function takes(string $method, int $to = -1): bool
+    {
+        $tasks = $this->taskWorkers();
+        $why = match (true) {
+            $tasks === 0 => "task method can't be executed without task_worker_num: set(['task_worker_num' => 1])",
+            $this->taskworker => 'Server->task() cannot use in the task-worker',
+            $to >= $tasks => "worker_id must be less than task_worker_num[$tasks]",
+            !isset($this->handlers['task']) => 'require onTask callback',
+            default => null,
+        };
+        return $why === null || $this->warn($method, $why);
+    }
+
     /** Sends a task to a task process; gives its id. */
     private function give(string $method, mixed $data, int $to, bool $waits): int|false
     {
+        if (!$this->takes($method, $to)) {
+            return false;
+        }
         $tasks = $this->taskWorkers();
-        if ($tasks === 0) {
-            return $this->warn($method, "task method can't be executed without task_worker_num: "
-                . "set(['task_worker_num' => 1])");
-        }
-        if ($this->taskworker) {
-            return $this->warn($method, 'Server->task() cannot use in the task-worker');
-        }
-        if (!isset($this->handlers['task']) || $to >= $tasks) {
-            $why = $to >= $tasks ? "worker_id must be less than task_worker_num[$tasks]" : 'require onTask callback';
-            return $this->warn($method, $why);
-        }
         $id = $this->tasks++;
         $bytes = pack('V', $this->worker_id) . 't' . pack('PC', $id, (int) $waits) . serialize($data);
         // Its result may come before the answer to what sends it.

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Swoole\Connection;
 
+use Swoole\Server;
 use Wsd\App;
 
 /** Every fd of the server, fetched a page at a time: `$server->connections`. */
@@ -14,7 +15,7 @@ class Iterator implements \Iterator, \Countable, \ArrayAccess
     private array $page = [];
     private int $at = 0;
 
-    public function __construct(private App $app)
+    public function __construct(private App $app, private ?Server $server = null)
     {
     }
 
@@ -60,7 +61,7 @@ class Iterator implements \Iterator, \Countable, \ArrayAccess
 
     public function offsetGet(mixed $fd): mixed
     {
-        return $this->app->exists((int) $fd) ? (int) $fd : false;
+        return $this->server?->getClientInfo((int) $fd) ?? false;
     }
 
     public function offsetSet(mixed $fd, mixed $value): void

@@ -66,10 +66,12 @@ class Server extends \Swoole\Http\Server
     public function disconnect(int $fd, int $code = WEBSOCKET_CLOSE_NORMAL, string $reason = ''): bool
     {
         if (strlen($reason) > 123) {
-            return $this->warn('disconnect', 'the maximum length of close reason is 123');
+            return $this->warn('disconnect', 'the max length of close reason is 123');
         }
-        if (!$this->app->owns($fd) && !$this->app->exists($fd)) {
-            return $this->gone('disconnect', $fd);
+        $there = $this->app->owns($fd) ? !$this->app->isClosing($fd)
+            : $this->app->isDeciding($fd) || $this->app->isWebSocket($fd);
+        if (!$there) {
+            return $this->missing('disconnect', $fd);
         }
         if ($this->callbackOf('disconnect', $fd) !== null && $this->app->owns($fd)) {
             $this->parting[$fd] = true;
@@ -167,6 +169,12 @@ class Server extends \Swoole\Http\Server
         }
         $since = unpack('q', $this->met[$fd])[1];
         [$peer, $client] = explode(' ', substr($this->met[$fd], 8));
+        return $this->described($fd, $peer, $client, $since);
+    }
+
+    /** @return array<string, mixed> what App::info() says of a client while it is here */
+    private function described(int $fd, string $peer, string $client, int $since): array
+    {
         return [
             'fd' => $fd,
             'worker' => (int) $this->app->fact('worker'),
@@ -310,11 +318,18 @@ class Server extends \Swoole\Http\Server
         $response = Response::of($request->fd);
         $seen = Request::of($request, $this->port, $this->setting);
         $kept = true;
-        if ($own('handshake') !== null) {
-            $kept = $own('handshake')($seen, $response) !== false;
-        } else {
-            $own('beforehandshakeresponse') !== null && $own('beforehandshakeresponse')($this, $seen, $response);
-            $response->isWritable() && $response->status(101);
+        $now = (int) (microtime(true) * 1000);
+        $this->closing = ['status' => WEBSOCKET_STATUS_HANDSHAKE]
+            + $this->described($request->fd, $request->peer, $request->client, $now);
+        try {
+            if ($own('handshake') !== null) {
+                $kept = $own('handshake')($seen, $response) !== false;
+            } else {
+                $own('beforehandshakeresponse') !== null && $own('beforehandshakeresponse')($this, $seen, $response);
+                $response->isWritable() && $response->status(101);
+            }
+        } finally {
+            $this->closing = null;
         }
         $said = Response::said($response);
         if ($said->status === 101 && $kept) {
@@ -354,7 +369,7 @@ class Server extends \Swoole\Http\Server
             case 'relayed':
                 return true;
             case 'gone':
-                return $this->gone('push', $fd);
+                return $this->missing('push', $fd);
             case 'full':
                 SwooleErrors::$last = SWOOLE_ERROR_OUTPUT_BUFFER_OVERFLOW;
                 return $this->warn('push', "connection[fd=$fd] output buffer overflow");
@@ -362,6 +377,16 @@ class Server extends \Swoole\Http\Server
                 SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_PACK_FAILED;
                 return $this->warn('push', "session#$fd: $verdict");
         }
+    }
+
+    /** There is no WebSocket of that number. */
+    private function missing(string $method, int $fd): bool
+    {
+        if (!$this->app->exists($fd)) {
+            return $this->gone($method, $fd);
+        }
+        SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_UNCONNECTED;
+        return $this->warn($method, "the connected client of connection[$fd] is not a websocket client or closed");
     }
 
     /** Gathers a message that is pushed in pieces, since wsd sends whole ones. */
