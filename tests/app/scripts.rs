@@ -135,6 +135,32 @@ async fn a_process_of_the_servers_own_reads_a_queue_and_pushes() {
 }
 
 #[tokio::test]
+async fn a_result_that_comes_in_a_reload_is_told_once_to_the_process_that_gave_the_task() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (begun, result, go) = (file("begun"), file("result"), file("go"));
+    let env = [("BEGUN", begun.as_str()), ("RESULT", result.as_str()), ("GO", go.as_str())];
+    let script = start_with("results", &env).await;
+    let mut giver = Client::connect(&script.address, "/").await;
+    let old = giver.ask("pid").await;
+    giver.send("give").await;
+    until("the task", async || std::fs::exists(&begun).unwrap().then_some(())).await;
+    kill(script.pid(), Signal::SIGUSR1);
+    let mut other = until("a process of after the reload", async || {
+        let mut client = Client::connect(&script.address, "/").await;
+        (client.ask("pid").await != old).then_some(client)
+    })
+    .await;
+    std::fs::write(&result, "").unwrap();
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(giver.receive().await, old);
+    until("the move", async || (giver.ask("pid").await != old).then_some(())).await;
+    until("the result", async || (other.ask("finished").await != "0").then_some(())).await;
+    assert_eq!(other.ask("finished").await, "1");
+    script.stop().await;
+}
+
+#[tokio::test]
 async fn each_port_of_a_script_has_callbacks_of_its_own() {
     let (second, third) = (free_port().await.to_string(), free_port().await.to_string());
     let env = [("SECOND", second.as_str()), ("THIRD", third.as_str())];

@@ -91,6 +91,8 @@ fn tasks_run_in_processes_of_their_own() {
         assert_eq!(worker.ask(fd, "wait").await, "2");
         assert_eq!(worker.ask(fd, "task").await, "task 1 gave 21");
         assert_eq!(worker.ask(fd, "multi").await, "[2,3]");
+        // Longer than a frame, both ways.
+        assert_eq!(worker.ask(fd, "long").await, (6 << 20).to_string());
         // Two workers of one process each: the task processes are numbered from 2.
         assert_eq!(worker.ask(fd, "where").await, r#"[2,true,0,["worker 2"]]"#);
         let directory = tempfile::tempdir().unwrap();

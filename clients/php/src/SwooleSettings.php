@@ -28,7 +28,6 @@ final class SwooleSettings
         'enable_coroutine' => 'there are no coroutines: a handler blocks its own process only',
         'enable_delay_receive' => 'connections are read at once',
         'enable_unsafe_event' => 'onConnect is called for WebSockets, onClose always',
-        'task_tmpdir' => 'tasks travel by sockets and need no files',
         'log_date_format' => 'lines begin with the time in the format of RFC 3339',
     ];
     /** Keys that a port of listen() has for itself. */

@@ -31,6 +31,8 @@ class Server implements \Wsd\OpenSwooleServer
     private const KEPT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'beforereload', 'afterreload'];
     /** How long a worker that is idle may take to say so. */
     private const STATUS_SECONDS = 0.25;
+    /** What stands around a task or a result in its frame, at most. */
+    private const ENVELOPE_BYTES = 64;
     private const LOOKED_FOR = ['managerstart', 'managerstop', 'beforereload', 'afterreload'];
 
     public $setting = [];
@@ -666,8 +668,9 @@ class Server implements \Wsd\OpenSwooleServer
             return false;
         }
         $tasks = $this->taskWorkers();
+        $packed = $this->packed($data);
         $id = $this->tasks++;
-        $bytes = pack('V', $this->worker_id) . 't' . pack('PC', $id, (int) $waits) . serialize($data);
+        $bytes = pack('V', $this->worker_id) . 't' . pack('PCV', $id, (int) $waits, getmypid()) . $packed;
         // Its result may come before the answer to what sends it.
         if ($waits) {
             $this->awaited[$id] = null;
@@ -676,7 +679,34 @@ class Server implements \Wsd\OpenSwooleServer
         $sent = $to >= 0
             ? $this->post($this->workers() + $to, $bytes)
             : $this->app->send($this->app->fact('worker') % $tasks, $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
+        $sent || $this->unpacked($packed);
         return $sent ? $id : false;
+    }
+
+    /** A task or a result as bytes, or the name of a file with them where they are too long for a frame. */
+    private function packed(mixed $data): string
+    {
+        $bytes = serialize($data);
+        if (strlen($bytes) + self::ENVELOPE_BYTES <= (int) $this->app->fact('frame_max')) {
+            return "b$bytes";
+        }
+        $path = @tempnam((string) ($this->setting['task_tmpdir'] ?? sys_get_temp_dir()), 'wsd-task-');
+        if ($path !== false && @file_put_contents($path, $bytes) === strlen($bytes)) {
+            return "f$path";
+        }
+        $path === false || @unlink($path);
+        return "b$bytes";
+    }
+
+    private function unpacked(string $packed): mixed
+    {
+        $bytes = substr($packed, 1);
+        if ($packed[0] === 'f') {
+            $path = $bytes;
+            $bytes = (string) file_get_contents($path);
+            unlink($path);
+        }
+        return unserialize($bytes);
     }
 
     /** Sends bytes to the process of that worker id. */
@@ -707,13 +737,13 @@ class Server implements \Wsd\OpenSwooleServer
             'q' => $this->post($from, pack('V', $this->worker_id) . 'a' . chr($this->status()), Protocol::AS_NOTE),
             'a' => $this->statuses[$from] = ord($rest),
             'p' => $this->users->written(unpack('V', $rest)[1], substr($rest, 4)),
-            't' => $this->runTask($from, unpack('Pid/Cwaits', $rest), unserialize(substr($rest, 9))),
-            'f' => $this->finished(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
-            'w' => $this->come(unpack('P', $rest)[1], unserialize(substr($rest, 8))),
+            't' => $this->runTask($from, unpack('Pid/Cwaits/Vpid', $rest), $this->unpacked(substr($rest, 13))),
+            'f' => $this->finished(unpack('Pid/Vpid', $rest), substr($rest, 12)),
+            'w' => $this->come(unpack('Pid/Vpid', $rest), substr($rest, 12)),
         };
     }
 
-    /** @param array{id: int, waits: int} $task */
+    /** @param array{id: int, waits: int, pid: int} $task */
     private function runTask(int $from, array $task, mixed $data): void
     {
         [$outer, $this->task] = [$this->task, [...$task, 'from' => $from]];
@@ -729,24 +759,47 @@ class Server implements \Wsd\OpenSwooleServer
         }
     }
 
-    /** @param array{id: int, waits: int, from: int} $task */
+    /** @param array{id: int, waits: int, pid: int, from: int} $task */
     private function tell(array $task, mixed $result): bool
     {
         $waits = $task['waits'] !== 0;
-        $bytes = pack('V', $this->worker_id) . ($waits ? 'w' : 'f') . pack('P', $task['id']) . serialize($result);
-        return $this->post($task['from'], $bytes, $waits ? Protocol::AS_NOTE : 0);
+        $packed = $this->packed($result);
+        $bytes = pack('V', $this->worker_id) . ($waits ? 'w' : 'f') . pack('PV', $task['id'], $task['pid']) . $packed;
+        $sent = $this->post($task['from'], $bytes, $waits ? Protocol::AS_NOTE : 0);
+        $sent || $this->unpacked($packed);
+        return $sent;
     }
 
-    /** A result for which this process waits, if it does still. */
-    private function come(int $id, mixed $result): void
+    /**
+     * A result for which this process waits, if it does still.
+     *
+     * @param array{id: int, pid: int} $task
+     */
+    private function come(array $task, string $packed): void
     {
-        if (array_key_exists($id, $this->awaited)) {
-            $this->awaited[$id] = [$result];
+        if ($task['pid'] !== getmypid()) {
+            return;
+        }
+        $result = $this->unpacked($packed);
+        if (array_key_exists($task['id'], $this->awaited)) {
+            $this->awaited[$task['id']] = [$result];
         }
     }
 
-    private function finished(int $id, mixed $result): void
+    /**
+     * During a reload a result reaches two processes of a worker: it is for the one that gave the task,
+     * and where that has ended, for the one in its place.
+     *
+     * @param array{id: int, pid: int} $task
+     */
+    private function finished(array $task, string $packed): void
     {
+        ['id' => $id, 'pid' => $pid] = $task;
+        if ($pid !== getmypid()) {
+            is_dir("/proc/$pid") || $this->call('finish', $id, $this->unpacked($packed));
+            return;
+        }
+        $result = $this->unpacked($packed);
         $finish = $this->finishes[$id] ?? null;
         unset($this->finishes[$id]);
         $finish !== null ? $finish($this, $id, $result) : $this->call('finish', $id, $result);
