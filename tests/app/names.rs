@@ -92,6 +92,24 @@ async fn a_misspelt_key_of_set_is_said_with_the_nearest_one() {
 }
 
 #[tokio::test]
+async fn sizes_are_read_as_in_php_ini_and_keys_of_a_port_are_looked_at() {
+    let mut php = Command::new("php");
+    let load = format!("require '{}';", path("clients/php/autoload.php"));
+    let keys = "['package_max_length' => '1M', 'socket_buffer_size' => '64k']";
+    let of_a_port = "['open_http_protocol' => true, 'pakage_max_length' => 1]";
+    php.args(["-r", &format!(
+        "{load} $settings = new Wsd\\SwooleSettings({keys}, 'localhost', 1, 1); \
+         $settings->add('localhost', 2, 1, {of_a_port}); $wsd = $settings->wsd; \
+         echo $wsd['package_max_length'], ' ', $wsd['buffer_output_size'], ' ', \
+         implode('|', $settings->notices);"
+    )]);
+    let ran = command(&mut php).await;
+    let said = "listen(localhost:2): pakage_max_length: there is no such key, and it is ignored; \
+                did you mean package_max_length?";
+    assert_eq!(ran.stdout, format!("1048576 65536 {said}"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn the_clients_read_and_write_the_golden_frames() {
     for (program, script) in [("php", "check.php"), ("python3", "check.py")] {
         let script = path(&format!("tests/app-protocol/{script}"));

@@ -127,6 +127,36 @@ fn fields_of_a_response_are_swooles() {
 }
 
 #[test]
+fn what_swoole_refuses_is_refused_with_its_words() {
+    on_worker(async {
+        let worker = start(&[]).await;
+        let response = get(&worker, "/oddities", &[("accept", "a"), ("accept", "b")]).await;
+        assert_eq!(response.headers()["x-empty"], "");
+        assert!(!response.headers().contains_key("content-type"), "it was set to nothing");
+        let said = [
+            r#"[false,false,false,"Swoole\\Http\\Response::cookie(): The first argument must be"#,
+            r#" a string or a Http\\Cookie object","#,
+            r#"[false,"Swoole\\Http\\Response::write(): the data sent must not be empty",550],"#,
+            r#"[false,"Swoole\\Http\\Response::sendfile(): can't use sendfile when HTTP chunk"#,
+            r#" is enabled"],"Swoole\\Http\\Response::trailer() does not exist under wsd: see"#,
+            r#" docs/swoole.md",[],"b"]"#,
+        ];
+        assert_eq!(text(&response), said.concat());
+    });
+}
+
+#[test]
+fn a_response_that_closes_breaks_off() {
+    on_worker(async {
+        let worker = start(&[]).await;
+        let request = http::Request::get("/close").body(Bytes::new()).unwrap();
+        let mut body = worker.answer(request).await.unwrap().into_body();
+        assert_eq!(wait("a part", body.part()).await, Some(Ok("half".into())));
+        assert!(wait("the end", body.part()).await.unwrap().is_err());
+    });
+}
+
+#[test]
 fn a_part_of_a_file_is_sent_or_refused_with_the_reason() {
     on_worker(async {
         let worker = start(&[]).await;
@@ -275,11 +305,26 @@ fn uploads_are_read_as_php_reads_them() {
 }
 
 #[test]
+fn of_more_uploads_than_php_takes_the_first_are_read() {
+    on_worker(async {
+        let worker = start(&[]).await;
+        let part = |number: usize| format!("--xx\r\n{FORM}name=f{number}; filename=a\r\n\r\nx\r\n");
+        let parts: String = (0..25).map(part).collect();
+        let body = format!("{parts}--xx\r\n{FORM}name=t\r\n\r\nv\r\n--xx--");
+        let seen = post(&worker, "/files", PLAIN, body.as_bytes()).await;
+        let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+        assert_eq!(seen[0]["t"], "v");
+        assert_eq!(seen[1].as_object().unwrap().len(), 20, "max_file_uploads");
+    });
+}
+
+#[test]
 fn what_is_pushed_and_packed_is_swooles() {
     on_worker(async {
         let worker = start(&[]).await;
         let fd = worker.open("/").await;
         let says = r"Swoole\\WebSocket\\Frame::pack(): ";
+        let unpack = r"Swoole\\WebSocket\\Frame::unpack(): ";
         for (word, answer) in [
             ("kind", "[true,1,1,null]".to_owned()),
             ("int", "42".to_owned()),
@@ -300,6 +345,7 @@ fn what_is_pushed_and_packed_is_swooles() {
                     .to_owned(),
             ),
             ("unpacked", r#"["so",false,null]"#.to_owned()),
+            ("inflated", format!(r#"[true,7,false,508,1000,"{unpack}inflate() failed"]"#)),
             ("squeezed", "[true,64,null]".to_owned()),
             ("close", "close 4001 so".to_owned()),
         ] {

@@ -13,8 +13,6 @@ namespace Wsd;
  */
 final class Multipart
 {
-    /** PHP's own limit (max_multipart_body_parts) with its defaults. */
-    private const PARTS_MAX = 1020;
     private const HEAD_BYTES_MAX = 16384;
 
     /** @var array<array-key, mixed> fields, as PHP's $_POST has them */
@@ -26,7 +24,9 @@ final class Multipart
 
     private string $buffer = '';
     private string $state = 'before';
-    private int $parts = 0;
+    /** How many parts, and how many uploads among them, may come: PHP's limits. */
+    private int $partsLeft;
+    private int $uploadsLeft;
     /** How many uploads had no name, and have a number instead. */
     private int $nameless = 0;
     /** What the form's field MAX_FILE_SIZE says; 0: nothing. */
@@ -44,6 +44,9 @@ final class Multipart
     /** @param string|null $directory where uploads go; null is the sys_temp_dir of php.ini */
     public function __construct(private string $boundary, private ?string $directory = null)
     {
+        $this->uploadsLeft = (int) ini_get('max_file_uploads');
+        $parts = (int) (ini_get('max_multipart_body_parts') ?: -1);
+        $this->partsLeft = $parts >= 0 ? $parts : (int) ini_get('max_input_vars') + $this->uploadsLeft;
     }
 
     /** The boundary that a Content-Type names; null where it is no form of this kind. */
@@ -166,8 +169,9 @@ final class Multipart
         $head = substr($this->buffer, 0, $at);
         // A body without a byte is followed by the line break that begins the boundary's line.
         $this->buffer = "\n" . substr($this->buffer, $at + strlen($gap));
-        $this->state = ++$this->parts > self::PARTS_MAX ? 'after' : 'body';
-        $this->begin($head);
+        $this->state = $this->partsLeft-- > 0 ? 'body' : 'after';
+        $this->state === 'body' ? $this->begin($head) : Variables::say('Multipart body parts limit exceeded. '
+            . 'To increase the limit change max_multipart_body_parts in php.ini.');
         return true;
     }
 
@@ -211,6 +215,13 @@ final class Multipart
         if (!isset($words['filename'])) {
             return;
         }
+        if ($this->uploadsLeft < 1) {
+            $this->uploadsLeft-- === 0 && Variables::say('Maximum number of allowable file uploads has been exceeded. '
+                . 'To increase the limit change max_file_uploads in php.ini.');
+            // As in PHP, it is as if it had not come.
+            $this->name = null;
+            return;
+        }
         $this->name ??= (string) $this->nameless++;
         $type = trim(explode(';', $fields['content-type'] ?? '')[0]);
         $this->file = $this->open($words['filename'], $type);
@@ -224,6 +235,7 @@ final class Multipart
             [$file['error'], $file['type']] = [UPLOAD_ERR_NO_FILE, ''];
             return $file;
         }
+        $this->uploadsLeft--;
         $temporary = @tempnam($this->directory ?? sys_get_temp_dir(), 'wsd-upload-');
         $this->sink = $temporary === false ? null : (@fopen($temporary, 'wb') ?: null);
         if ($this->sink === null) {
@@ -244,7 +256,8 @@ final class Multipart
             $this->fresh = false;
         }
         if ($this->file === null) {
-            $this->value .= $bytes;
+            // Of a part without a name nothing is kept.
+            $this->value .= $this->name === null ? '' : $bytes;
         } elseif ($this->sink !== null) {
             if (@fwrite($this->sink, $bytes) === strlen($bytes)) {
                 $this->file['size'] += strlen($bytes);

@@ -9,6 +9,8 @@ use Wsd\Shared\Cell;
 /** A number of 32 bits without sign that all processes of a server share. Made before the server runs, as Table. */
 class Atomic
 {
+    use \Wsd\Missing;
+
     private const BITS = 0xffffffff;
     /** How long wait() sleeps between two looks, in microseconds. */
     private const NAP_MIN_US = 20;

@@ -12,6 +12,8 @@ use Wsd\Shared\File;
  */
 class Lock
 {
+    use \Wsd\Missing;
+
     public const FILELOCK = 2;
     public const MUTEX = SWOOLE_MUTEX;
     public const SEM = 4;

@@ -12,6 +12,8 @@ use Wsd\ServerProcess;
  */
 class Process
 {
+    use \Wsd\Missing;
+
     public const IPC_NOWAIT = 256;
     public const PIPE_MASTER = 1;
     public const PIPE_WORKER = 2;
@@ -183,12 +185,6 @@ class Process
         self::needs('pcntl_signal', 'ext-pcntl');
         pcntl_async_signals(true);
         return pcntl_signal($signal_no, $callback ?? SIG_DFL);
-    }
-
-    /** What is named in Swoole's manual and not above: docs/swoole.md says why. */
-    public function __call(string $name, array $arguments): never
-    {
-        throw new \BadMethodCallException("Swoole\\Process::$name() does not exist under wsd: see docs/swoole.md");
     }
 
     private static function needs(string $function, string $extension): void

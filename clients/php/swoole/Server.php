@@ -20,6 +20,7 @@ use Wsd\Watcher;
 #[\AllowDynamicProperties]
 class Server implements \Wsd\OpenSwooleServer
 {
+    use \Wsd\Missing;
     use \Wsd\RoomsOf;
 
     /** Events that wsd has; the others of Swoole are accepted, and said at the start. */
@@ -495,12 +496,6 @@ class Server implements \Wsd\OpenSwooleServer
         return $this->started > 0
             ? $this->warn('addProcess', 'must be called before the server starts')
             : $this->users->add($process);
-    }
-
-    /** What is named in Swoole's manual and not above: docs/swoole.md says why. */
-    public function __call(string $name, array $arguments): never
-    {
-        throw new \BadMethodCallException(static::class . "::$name() does not exist under wsd: see docs/swoole.md");
     }
 
     /** @internal the native application behind this server */

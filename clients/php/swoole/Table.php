@@ -13,6 +13,8 @@ use Wsd\Shared\Rows;
  */
 final class Table implements \Iterator, \Countable
 {
+    use \Wsd\Missing;
+
     public const TYPE_INT = 1;
     public const TYPE_FLOAT = 2;
     public const TYPE_STRING = 3;

@@ -9,6 +9,8 @@ use Wsd\Timers;
 /** Timers of this process, in milliseconds. */
 class Timer
 {
+    use \Wsd\Missing;
+
     private static ?Timers $timers = null;
 
     /** @internal the timers of the running application */

@@ -10,6 +10,8 @@ use Wsd\Shared\Numbers;
 /** A number of 64 bits with sign that all processes of a server share. Made before the server runs, as Table. */
 class Long
 {
+    use \Wsd\Missing;
+
     private Cell $cell;
 
     public function __construct(int $value = 0)

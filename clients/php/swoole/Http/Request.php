@@ -11,6 +11,11 @@ use Wsd\Request as WsdRequest;
 #[\AllowDynamicProperties]
 class Request
 {
+    use \Wsd\Missing;
+
+    private const LAST_COUNTS = ['host', 'user-agent', 'accept', 'content-type', 'content-length', 'authorization',
+        'connection', 'accept-encoding'];
+
     public $fd = 0;
     public $streamId = 0;
     public $header;
@@ -173,8 +178,10 @@ class Request
             if ($name === 'cookie' && $this->options['parse_cookie']) {
                 continue;
             }
-            // A repeated field is a list, as in Swoole 6.
-            $this->header[$name] = isset($this->header[$name]) ? [...(array) $this->header[$name], $value] : $value;
+            // A repeated field is a list, as in Swoole 6, but for those of which the last counts.
+            $this->header[$name] = isset($this->header[$name]) && !in_array($name, self::LAST_COUNTS, true)
+                ? [...(array) $this->header[$name], $value]
+                : $value;
         }
         $this->cookie = $this->options['parse_cookie'] ? ($request->cookies() ?: null) : null;
         $this->get = $request->query() ?: null;

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Swoole\Http;
 
+use Wsd\App;
 use Wsd\Compression;
 use Wsd\MediaType;
 use Wsd\Reply;
@@ -13,6 +14,11 @@ use Wsd\SwooleErrors;
 #[\AllowDynamicProperties]
 class Response
 {
+    use \Wsd\Missing;
+
+    /** Fields that Swoole writes by itself unless they are set; set to nothing, they are left out. */
+    private const OF_THE_SERVER = ['server', 'connection', 'date', 'content-length', 'content-type',
+        'transfer-encoding', 'content-encoding'];
     /** The longest name of a field that Swoole takes. */
     private const NAME_BYTES_MAX = 127;
 
@@ -73,11 +79,13 @@ class Response
     {
         $fields = [];
         foreach ((array) $response->header as $name => $values) {
+            $name = strtolower((string) $name);
             foreach (is_array($values) ? $values : [$values] as $value) {
-                $value = $value === null ? '' : rtrim((string) $value, " \t\r\n\0\v\f");
+                $text = rtrim((string) $value, " \t\r\n\0\v\f");
+                $left = $value === null || ($text === '' && in_array($name, self::OF_THE_SERVER, true));
                 // A line break within a value would end the field and begin another.
-                if ($value !== '' && strpbrk($value, "\r\n\0") === false) {
-                    $fields[] = [strtolower((string) $name), $value];
+                if (!$left && strpbrk($text, "\r\n\0") === false) {
+                    $fields[] = [$name, $text];
                 }
             }
         }
@@ -118,8 +126,13 @@ class Response
 
     public function initHeader(): bool
     {
+        if (!$this->open('initHeader')) {
+            return false;
+        }
         $this->header ??= [];
-        return $this->open('initHeader');
+        $this->cookie ??= [];
+        $this->trailer ??= [];
+        return true;
     }
 
     public function status(int $code, string $reason = ''): bool
@@ -183,8 +196,14 @@ class Response
         if (!$this->open('write')) {
             return false;
         }
+        $begun = $this->reply === null || $this->begin();
+        if ($content === '') {
+            SwooleErrors::$last = SWOOLE_ERROR_NO_PAYLOAD;
+            trigger_error('Swoole\Http\Response::write(): the data sent must not be empty', E_USER_WARNING);
+            return false;
+        }
         if ($this->reply !== null) {
-            return $this->begin() && $this->reply->write($content);
+            return $begun && $this->reply->write($content);
         }
         $this->body .= $content;
         return true;
@@ -222,7 +241,9 @@ class Response
         if (!$this->open('sendfile')) {
             return false;
         }
-        $fault = self::fault($filename, $offset, $length);
+        $fault = $this->reply?->isBegun()
+            ? "can't use sendfile when HTTP chunk is enabled"
+            : self::fault($filename, $offset, $length);
         if ($fault !== null) {
             trigger_error("Swoole\\Http\\Response::sendfile(): $fault", E_USER_WARNING);
             return false;
@@ -231,7 +252,7 @@ class Response
             $this->header('Content-Type', MediaType::of($filename));
         }
         $length = $length > 0 ? $length : null;
-        if ($this->reply === null || $this->reply->isBegun()) {
+        if ($this->reply === null) {
             $bytes = file_get_contents($filename, false, null, $offset, $length);
             return $bytes !== false && $this->end($bytes);
         }
@@ -254,6 +275,21 @@ class Response
         self::$detached = array_filter(self::$detached, fn (array $kept): bool => $kept[0]->isWritable());
         self::$detached[$this->fd] = [$this->reply, $this->most, $this->compression];
         [$this->reply, $this->ended] = [null, true];
+        return true;
+    }
+
+    /** Closes the connection. An answer that was not begun is status 500, and one that was breaks off. */
+    public function close(): bool
+    {
+        if ($this->reply?->isOpen()) {
+            [$reply, $this->reply, $this->ended] = [$this->reply, null, true];
+            $reply->fail();
+        }
+        $app = App::running();
+        if ($this->fd === 0 || $app?->exists($this->fd) !== true) {
+            return false;
+        }
+        $app->close($this->fd);
         return true;
     }
 
@@ -288,7 +324,9 @@ class Response
     private function typed(): \Wsd\Response
     {
         $said = self::said($this);
-        if ($said->header('content-type') === null) {
+        // Set to nothing, it is not added.
+        $set = array_key_exists('content-type', array_change_key_case((array) $this->header));
+        if ($said->header('content-type') === null && !$set) {
             $said->fields[] = ['content-type', 'text/html'];
         }
         return $said;
@@ -311,10 +349,15 @@ class Response
             return false;
         }
         $cookie = $arguments[0];
-        if (!$cookie instanceof Cookie) {
+        if (!is_string($cookie) && !$cookie instanceof Cookie) {
+            $why = 'The first argument must be a string or a Http\Cookie object';
+            trigger_error("Swoole\\Http\\Response::cookie(): $why", E_USER_WARNING);
+            return false;
+        }
+        if (is_string($cookie)) {
             $part = fn (int $at) => $arguments[$at] ?? null;
             $cookie = (new Cookie($encode))
-                ->withName((string) $cookie)
+                ->withName($cookie)
                 ->withValue((string) $part(1))
                 ->withExpires((int) $part(2))
                 ->withPath((string) $part(3))

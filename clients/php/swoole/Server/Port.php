@@ -7,6 +7,8 @@ namespace Swoole\Server;
 /** One more address that a server listens on, with callbacks of its own; those that it lacks are the server's. */
 final class Port
 {
+    use \Wsd\Missing;
+
     public $host;
     public $port;
     public $type;

@@ -10,6 +10,8 @@ use Wsd\SwooleErrors;
 #[\AllowDynamicProperties]
 class Frame
 {
+    use \Wsd\Missing;
+
     private const OPCODE_MAX = WEBSOCKET_OPCODE_PONG;
     private const CONTROL_BYTES_MAX = 125;
     private const REASON_BYTES_MAX = 123;
@@ -119,11 +121,21 @@ class Frame
         return $parts;
     }
 
-    /** The first frame of some bytes; false where they are no whole frame. */
+    /** The first frame of some bytes, inflated; false where they are no whole frame. */
     public static function unpack(string $bytes): Frame|false
     {
-        if (strlen($bytes) < 2) {
+        $frame = self::first($bytes);
+        if ($frame === null) {
+            SwooleErrors::$last = SWOOLE_ERROR_PROTOCOL_ERROR;
             return false;
+        }
+        return $frame;
+    }
+
+    private static function first(string $bytes): ?self
+    {
+        if (strlen($bytes) < 2) {
+            return null;
         }
         [$first, $second] = [ord($bytes[0]), ord($bytes[1])];
         $length = $second & 0x7f;
@@ -131,7 +143,7 @@ class Frame
         if ($length >= 126) {
             $size = $length === 126 ? 2 : 8;
             if (strlen($bytes) < 2 + $size) {
-                return false;
+                return null;
             }
             $length = unpack($size === 2 ? 'n' : 'J', $bytes, 2)[1];
             $at += $size;
@@ -139,28 +151,51 @@ class Frame
         $masked = ($second & 0x80) !== 0;
         $end = $at + ($masked ? 4 : 0) + $length;
         if ($length < 0 || strlen($bytes) < $end) {
-            return false;
+            return null;
+        }
+        $opcode = $first & 0x0f;
+        $fin = ($first & 0x80) !== 0;
+        // RFC 6455 section 5.5.
+        if ($opcode >= WEBSOCKET_OPCODE_CLOSE && (!$fin || $length > self::CONTROL_BYTES_MAX)) {
+            return null;
         }
         $data = substr($bytes, $end - $length, $length);
         if ($masked) {
             $data = self::mask($data, substr($bytes, $at, 4));
         }
-        $opcode = $first & 0x0f;
-        $frame = new Frame();
-        if ($opcode === WEBSOCKET_OPCODE_CLOSE) {
-            $frame = new CloseFrame();
+        $compressed = ($first & 0x40) !== 0;
+        $data = $compressed ? self::inflated($data) : $data;
+        if ($data === null) {
+            return null;
+        }
+        $frame = $opcode === WEBSOCKET_OPCODE_CLOSE ? new CloseFrame() : new Frame();
+        if ($frame instanceof CloseFrame) {
             $frame->code = strlen($data) >= 2 ? unpack('n', $data)[1] : WEBSOCKET_CLOSE_NORMAL;
             $frame->reason = substr($data, 2);
+        } else {
+            $frame->data = $data;
         }
-        $frame->data = $data;
         $frame->opcode = $opcode;
-        $frame->finish = ($first & 0x80) !== 0;
-        $frame->flags = ($frame->finish ? WEBSOCKET_FLAG_FIN : 0)
-            | ($first & 0x40 ? WEBSOCKET_FLAG_RSV1 : 0)
+        $frame->finish = $fin;
+        $frame->flags = ($fin ? WEBSOCKET_FLAG_FIN : 0)
+            | ($compressed ? WEBSOCKET_FLAG_RSV1 | SWOOLE_WEBSOCKET_FLAG_COMPRESS : 0)
             | ($first & 0x20 ? WEBSOCKET_FLAG_RSV2 : 0)
             | ($first & 0x10 ? WEBSOCKET_FLAG_RSV3 : 0)
             | ($masked ? SWOOLE_WEBSOCKET_FLAG_MASK : 0);
         return $frame;
+    }
+
+    /** RFC 7692: null, with a warning, where the bytes are nothing that was compressed. */
+    private static function inflated(string $data): ?string
+    {
+        $whole = function_exists('inflate_init')
+            ? @inflate_add(inflate_init(ZLIB_ENCODING_RAW), "$data\0\0\xff\xff", ZLIB_SYNC_FLUSH)
+            : false;
+        if ($whole === false) {
+            trigger_error(self::class . '::unpack(): inflate() failed', E_USER_WARNING);
+            return null;
+        }
+        return $whole;
     }
 
     private static function mask(string $data, string $key): string

@@ -23,6 +23,7 @@ class Server extends \Swoole\Http\Server
     /** How long a push waits for a client with send_yield, and how often it looks. */
     private const YIELD_SECONDS = 5.0;
     private const YIELD_STEP_SECONDS = 0.005;
+    private const NO_CODE = 1005;
     /** Header fields of a 101 that wsd writes itself. */
     private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
         'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
@@ -260,9 +261,9 @@ class Server extends \Swoole\Http\Server
         if (!empty($this->setting['open_websocket_close_frame']) && $close->by === 'client') {
             $frame = new CloseFrame();
             $frame->fd = $fd;
-            $frame->code = $close->code;
+            // One without a code has Swoole's default (RFC 6455 section 7.4.1: 1005 is no code of a frame).
+            $frame->code = $close->code === self::NO_CODE ? WEBSOCKET_CLOSE_NORMAL : $close->code;
             $frame->reason = $close->reason;
-            $frame->data = pack('n', $close->code) . $close->reason;
             $frame->finish = true;
             $this->callbackOf('message', $fd)($this, $frame);
         }
