@@ -308,7 +308,7 @@ fn uploads_are_read_as_php_reads_them() {
 fn of_more_uploads_than_php_takes_the_first_are_read() {
     on_worker(async {
         let worker = start(&[]).await;
-        let part = |number: usize| format!("--xx\r\n{FORM}name=f{number}; filename=a\r\n\r\nx\r\n");
+        let part = |n: usize| format!("--xx\r\n{FORM}name=f{n}; filename=a\r\n\r\nx\r\n");
         let parts: String = (0..25).map(part).collect();
         let body = format!("{parts}--xx\r\n{FORM}name=t\r\n\r\nv\r\n--xx--");
         let seen = post(&worker, "/files", PLAIN, body.as_bytes()).await;
