@@ -75,6 +75,9 @@ fn pages_come_from_the_kernel() {
         assert_eq!(laravel.get("/none").await.status(), 404);
         assert_eq!(laravel.get("/throws").await.status(), 500);
         assert_eq!(laravel.text("/robots.txt").await, "User-agent: *\n");
+        let head = http::Request::head("/robots").header("host", "todo-s.test");
+        let head = laravel.worker.http(head.body(Bytes::new()).unwrap()).await.unwrap();
+        assert_eq!(head.headers()["content-length"], "14");
         assert_eq!(laravel.get("/../.env").await.status(), 404);
         let form = http::Request::post("/echo")
             .header("content-type", "application/x-www-form-urlencoded")

@@ -124,9 +124,15 @@ final class Http
         string $before,
         Reply $reply,
         ?Compression $compression = null,
+        bool $isHead = false,
     ): void {
         $status = $response->getStatusCode();
         $fields = self::fields($response);
+        $length = $response->headers->get('Content-Length');
+        if ($isHead && $length !== null) {
+            $reply->send(new \Wsd\Response($status, '', [...$fields, ['content-length', $length]]));
+            return;
+        }
         if ($response instanceof BinaryFileResponse && $before === '' && self::file($response, $fields, $reply)) {
             return;
         }

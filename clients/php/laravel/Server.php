@@ -219,7 +219,8 @@ final class Server extends SwooleServer
         } finally {
             $echoed = (string) ob_get_clean();
         }
-        Http::send($response, $echoed, $reply, Compression::of($this->setting, $request));
+        $compression = Compression::of($this->setting, $request);
+        Http::send($response, $echoed, $reply, $compression, $request->method === 'HEAD');
         $this->complete($illuminate, $response);
     }
 

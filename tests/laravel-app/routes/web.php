@@ -42,6 +42,7 @@ Route::get('/stream', fn () => response()->stream(function () {
     echo 'one ';
     echo 'two';
 }));
+Route::get('/robots', fn () => response()->file(public_path('robots.txt')));
 Route::get('/echoed', function () {
     echo 'said ';
     return 'done';
