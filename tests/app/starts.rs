@@ -16,7 +16,13 @@ fn python(code: &str) -> Setup {
 
 #[tokio::test]
 async fn an_application_that_cannot_run_fails_the_start_with_its_last_lines() {
+    let throws = format!(
+        "require '{}'; $app = new Wsd\\App(); \
+         $app->on('start', fn () => throw new Exception('no table')); $app->run();",
+        crate::support::path("clients/php/autoload.php")
+    );
     let cases = [
+        (app(&["php", "-r", &throws]), "Exception: no table", "exit status 255"),
         (python("raise ValueError('no database')"), "ValueError: no database", "exit status 1"),
         (app(&["php", "-r", "syntax error here;"]), "Parse error", "exit status 255"),
         (python("print('nothing to do')"), "nothing to do", "exit status 0"),

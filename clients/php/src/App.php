@@ -694,8 +694,9 @@ class App
 
     private function placed(): void
     {
+        // What throws here ends the process, so that a start fails and a reload is refused.
+        $this->call('start');
         $this->placed = true;
-        $this->guard(fn () => $this->call('start'));
     }
 
     private function refused(string $what, int $to, string $verdict): bool
