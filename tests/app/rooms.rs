@@ -100,6 +100,7 @@ async fn gatewayworkers_verbs_answer_alike_in_the_application_and_outside_of_it(
         ("getSession", "[7]", "null"),
         ("updateSession", "[7, []]", "false"),
         ("getClientSessionsByGroup", r#"["lobby"]"#, r#"{"ANN":{"seat":7,"at":{"x":1,"y":2}}}"#),
+        ("getAllClientSessions", r#"["nobody's"]"#, "[]"),
         ("joinGroup", r#"[ANN, "second"]"#, "true"),
         ("unbindUid", r#"[ANN, "bob"]"#, "false"),
         ("bindUid", r#"[ANN, "anna"]"#, "true"),
@@ -114,6 +115,8 @@ async fn gatewayworkers_verbs_answer_alike_in_the_application_and_outside_of_it(
         ("sendToUid", r#"[["anna", "nobody"], "hello"]"#),
         ("sendToGroup", r#"[["lobby", "second"], "hello"]"#),
         ("sendToGroup", r#"["lobby", "hello", [7, 8]]"#),
+        // GatewayWorker's `$raw`.
+        ("sendToGroup", r#"["lobby", "hello", null, false]"#),
         ("sendToAll", r#"["hello", [ANN]]"#),
         ("sendToAll", r#"["hello", null, [ASKER, 7]]"#),
     ] {

@@ -28,18 +28,18 @@ final class Gateway
     ): void {
         $except = self::fds($except);
         if ($to === null && count($except) <= 1) {
-            self::server()->broadcast($message, $opcode, $except[0] ?? 0);
+            self::server()->broadcast($message, self::opcode($opcode), $except[0] ?? 0);
             return;
         }
         foreach (array_diff(self::fds($to ?? self::getAllClientIdList()), $except) as $fd) {
-            self::server()->push($fd, $message, $opcode);
+            self::server()->push($fd, $message, self::opcode($opcode));
         }
     }
 
     /** False where the client is gone or reads too slowly. */
     public static function sendToClient(int|string $client_id, string $message, int $opcode = App::TEXT): bool
     {
-        return self::server()->push((int) $client_id, $message, $opcode);
+        return self::server()->push((int) $client_id, $message, self::opcode($opcode));
     }
 
     /** To the client whose event is handled. */
@@ -112,7 +112,7 @@ final class Gateway
     public static function sendToUid(int|string|array $uid, string $message, int $opcode = App::TEXT): void
     {
         foreach ((array) $uid as $one) {
-            self::server()->pushUid($one, $message, $opcode);
+            self::server()->pushUid($one, $message, self::opcode($opcode));
         }
     }
 
@@ -150,12 +150,12 @@ final class Gateway
         $groups = array_map('strval', array_values((array) $group));
         $except = self::fds($except);
         if (count($except) <= 1) {
-            self::server()->publish($groups, $message, $opcode, $except[0] ?? 0);
+            $groups === [] || self::server()->publish($groups, $message, self::opcode($opcode), $except[0] ?? 0);
             return;
         }
         $members = array_merge(...array_map(self::getClientIdListByGroup(...), $groups));
         foreach (array_diff(array_unique($members), $except) as $fd) {
-            self::server()->push($fd, $message, $opcode);
+            self::server()->push($fd, $message, self::opcode($opcode));
         }
     }
 
@@ -192,6 +192,13 @@ final class Gateway
     public static function getClientSessionsByGroup(int|string $group): array
     {
         return array_map(fn (int $fd): array => self::getSession($fd) ?? [], self::getClientIdListByGroup($group));
+    }
+
+    /** @return array<int, array<string, mixed>> what is kept with each client, or with each of a group */
+    public static function getAllClientSessions(int|string $group = ''): array
+    {
+        return (string) $group !== '' ? self::getClientSessionsByGroup($group)
+            : array_map(fn (int $fd): array => self::getSession($fd) ?? [], self::getAllClientIdList());
     }
 
     /** @return array<int, int> */
@@ -247,6 +254,12 @@ final class Gateway
     public static function __callStatic(string $name, array $arguments): never
     {
         throw new \BadMethodCallException("wsd has no Gateway::$name(): docs/rooms.md lists GatewayWorker's verbs");
+    }
+
+    /** GatewayWorker has `$raw` in this place, which is mostly false. */
+    private static function opcode(int $opcode): int
+    {
+        return $opcode === 0 ? App::TEXT : $opcode;
     }
 
     private static function server(): App|Control
