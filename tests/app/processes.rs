@@ -44,6 +44,8 @@ fn a_python_process_answers_its_clients() {
         assert_eq!(worker.ask(fd, "exists").await, "True");
         assert_eq!(worker.ask(fd, "list").await, "True");
         assert_eq!(worker.try_open("/refused", &[]).await.unwrap_err().body, b"not you");
+        let early = worker.open("/early").await;
+        assert_eq!(worker.hear(early).await, said("early"), "what a handshake pushes follows it");
         let post = http::Request::post("/form").body(Bytes::from("a=1")).unwrap();
         let response = worker.http(post).await.unwrap();
         assert_eq!(response.headers()["x-from"], "python");
