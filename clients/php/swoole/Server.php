@@ -235,7 +235,10 @@ class Server implements \Wsd\OpenSwooleServer
         }
         $colon = strrpos($info['peer'], ':');
         $last = microtime(true) - $info['idle_ms'] / 1000;
+        $uid = $info['uid'] ?? null;
         return [
+            // A number goes out as one, as Swoole's bind() takes it.
+            ...($uid === null ? [] : ['uid' => (string) (int) $uid === $uid ? (int) $uid : $uid]),
             'websocket_status' => $info['status'] ?? ($info['plain'] ? 0 : WEBSOCKET_STATUS_ACTIVE),
             'server_port' => ($this->portOf[$fd] ?? $this)->port,
             'server_fd' => 0,
@@ -442,7 +445,9 @@ class Server implements \Wsd\OpenSwooleServer
             $this->app->protect($fd, $is_protected);
             return true;
         }
-        $there = in_array($this->app->protectConfirmed($fd, $is_protected), ['queued', 'relayed'], true);
+        $verdict = $this->app->protectConfirmed($fd, $is_protected);
+        // What is told to another worker says nothing about the client.
+        $there = $verdict === 'queued' || ($verdict === 'relayed' && $this->app->exists($fd));
         return $there || $this->gone('protect', $fd);
     }
 
