@@ -687,7 +687,7 @@ class Server implements \Wsd\OpenSwooleServer
     private function packed(mixed $data): string
     {
         $bytes = serialize($data);
-        if (strlen($bytes) + self::ENVELOPE_BYTES <= (int) $this->app->fact('frame_max')) {
+        if (strlen($bytes) + self::ENVELOPE_BYTES <= (int) ($this->app->fact('frame_max') ?? PHP_INT_MAX)) {
             return "b$bytes";
         }
         $path = @tempnam((string) ($this->setting['task_tmpdir'] ?? sys_get_temp_dir()), 'wsd-task-');
