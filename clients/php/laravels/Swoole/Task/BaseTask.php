@@ -45,6 +45,9 @@ abstract class BaseTask
     {
         $deliver = static function () use ($task, $bySendMessage): bool {
             $swoole = app('swoole');
+            if (!$swoole instanceof \Swoole\Server) {
+                throw new \LogicException('only a process of the server can give tasks: see docs/laravel.md');
+            }
             $workers = (int) $swoole->setting['worker_num'];
             if ($swoole->taskworker) {
                 // A task process gives no tasks: a worker does so for it, as in LaravelS.
