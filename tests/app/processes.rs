@@ -34,6 +34,23 @@ fn a_php_process_answers_its_clients() {
 }
 
 #[test]
+fn a_message_that_leaves_its_process_no_memory_ends_its_client_alone() {
+    on_worker(async {
+        let mut command: Vec<String> = php().into();
+        command.insert(1, "-dmemory_limit=8M".into());
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let worker = Worker::start(&command, settings()).await;
+        let (poison, other) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(poison).await;
+        worker.hear(other).await;
+        worker.say(poison, &"x".repeat(5 << 20)).await;
+        let why = "the application failed on this client twice".to_owned();
+        assert_eq!(worker.hear(poison).await, Did::Close(1008, why));
+        assert_eq!(worker.ask(other, "echo still").await, "still");
+    });
+}
+
+#[test]
 fn a_python_process_answers_its_clients() {
     on_worker(async {
         let script = path("tests/app/fixtures/echo.py");

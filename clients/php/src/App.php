@@ -753,6 +753,11 @@ class App
             return;
         }
         array_map(fn (Reply $reply) => $reply->fail(), $this->replies);
+        if ($this->channel->broke()) {
+            // An event that leaves no memory would end each process that it is sent to. Without END the
+            // worker takes this for a crash, and gives the event up after the second one.
+            return;
+        }
         $fatal = ((error_get_last()['type'] ?? 0) & self::FATAL) !== 0;
         if ($this->event !== null) {
             $of = [Protocol::OPEN, Protocol::MESSAGE, Protocol::ATTACH];
