@@ -167,6 +167,9 @@ fn what_a_handshake_of_ones_own_pushes_follows_it() {
         let closed = worker.ask(first, "bye-twice").await;
         assert_eq!(closed, "close 4000 once");
         assert_eq!(worker.hear(fd).await.text(), "[true,false,false]");
+        // What it sends behind that is not told any more.
+        worker.say(first, "bye-twice").await;
+        assert_eq!(worker.ask(fd, "exist 7").await, "[false,false]");
     });
 }
 

@@ -470,10 +470,10 @@ class App
         $this->event = $event;
         if ($event['kind'] !== Protocol::MESSAGE) {
             $this->dispatch($event);
-        } else {
+        } elseif (($this->mine[$event['fd']] ??= $this->free) >= 0) {
+            // What a client has sent is not told any more once this process has closed it.
             // Here and not by a call: what costs a message costs each of a million.
             $fd = $event['fd'];
-            $this->mine[$fd] ??= $this->free;
             try {
                 $handler = $event['code'] > self::BINARY ? $this->handlers['control'] : $this->message;
                 $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
