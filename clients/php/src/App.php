@@ -57,6 +57,10 @@ class App
     /** Errors after which PHP runs nothing more of a script. */
     private const FATAL = E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR;
 
+    /** In the place of the bytes that may be pushed: a client that this process closed, and one that it hears on. */
+    private const CLOSED = -1;
+    private const HEARD = -2;
+
     private static ?App $running = null;
     private ?Channel $channel = null;
     /** @var array<string, callable> */
@@ -277,7 +281,7 @@ class App
     public function close(int $fd, int $code = 1000, string $reason = ''): void
     {
         if (isset($this->mine[$fd])) {
-            $this->mine[$fd] = -1; // Nothing can be pushed any more, as the worker will say.
+            $this->mine[$fd] = self::CLOSED; // Nothing can be pushed any more, as the worker will say.
         }
         $this->say(Protocol::frame(Protocol::DISCONNECT, 0, $code, 0, $fd, $reason));
     }
@@ -359,7 +363,15 @@ class App
     /** Whether this process has closed the client, whose end is still to come. */
     public function isClosing(int $fd): bool
     {
-        return ($this->mine[$fd] ?? 0) < 0;
+        return ($this->mine[$fd] ?? 0) === self::CLOSED;
+    }
+
+    /** @internal tells on of what a client sends that this process has closed */
+    public function hear(int $fd): void
+    {
+        if ($this->isClosing($fd)) {
+            $this->mine[$fd] = self::HEARD;
+        }
     }
 
     /** Whether this process is deciding about the client's handshake. */
@@ -470,7 +482,7 @@ class App
         $this->event = $event;
         if ($event['kind'] !== Protocol::MESSAGE) {
             $this->dispatch($event);
-        } elseif (($this->mine[$event['fd']] ??= $this->free) >= 0) {
+        } elseif (($this->mine[$event['fd']] ??= $this->free) !== self::CLOSED) {
             // What a client has sent is not told any more once this process has closed it.
             // Here and not by a call: what costs a message costs each of a million.
             $fd = $event['fd'];

@@ -355,7 +355,8 @@ class Server implements \Wsd\OpenSwooleServer
     public function taskCo(array $tasks, float $timeout = 0.5): array|false
     {
         $results = $this->taskWaitMulti($tasks, $timeout);
-        return $results === false ? false : array_map(fn (int $place) => $results[$place] ?? false, array_keys(array_values($tasks)));
+        return $results === false ? false
+            : array_map(fn (int $place) => $results[$place] ?? false, array_keys(array_values($tasks)));
     }
 
     /** Gives the result of the task at hand to the process that gave it. */

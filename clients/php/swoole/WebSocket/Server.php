@@ -409,7 +409,10 @@ class Server extends \Swoole\Http\Server
     private function control(int $fd, array $parts): bool
     {
         if ($parts['opcode'] === WEBSOCKET_OPCODE_CLOSE) {
-            return $this->disconnect($fd, $parts['code'], $parts['reason']);
+            // Swoole's push of a close frame closes nothing by itself: the client goes on to be heard.
+            $pushed = $this->disconnect($fd, $parts['code'], $parts['reason']);
+            $pushed && $this->app->hear($fd);
+            return $pushed;
         }
         if ($parts['opcode'] !== WEBSOCKET_OPCODE_PING && $parts['opcode'] !== WEBSOCKET_OPCODE_PONG) {
             SwooleErrors::$last = SWOOLE_ERROR_WEBSOCKET_BAD_OPCODE;
