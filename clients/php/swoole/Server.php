@@ -446,9 +446,7 @@ class Server implements \Wsd\OpenSwooleServer
             $this->app->protect($fd, $is_protected);
             return true;
         }
-        $verdict = $this->app->protectConfirmed($fd, $is_protected);
-        // What is told to another worker says nothing about the client.
-        $there = $verdict === 'queued' || ($verdict === 'relayed' && $this->app->exists($fd));
+        $there = in_array($this->app->protectConfirmed($fd, $is_protected), ['queued', 'relayed'], true);
         return $there || $this->gone('protect', $fd);
     }
 
@@ -540,7 +538,12 @@ class Server implements \Wsd\OpenSwooleServer
             }
             $first = $this->worker_id === 0 && $app->fact('start') === 0 && $app->fact('epoch') === 1;
             if ($first && isset($this->handlers['start'])) {
-                ($this->handlers['start'])($this);
+                try {
+                    ($this->handlers['start'])($this);
+                } catch (\Throwable $error) {
+                    // It is of the server, and of no process.
+                    file_put_contents('php://stderr', "Uncaught $error\n");
+                }
             }
             $this->call('workerstart', $this->worker_id);
         });
