@@ -315,6 +315,21 @@ fn a_client_on_whose_event_two_processes_die_is_closed() {
 }
 
 #[test]
+fn a_process_that_died_is_missed_though_a_child_of_it_has_its_socket() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        let (a, b) = (worker.open("/").await, worker.open("/").await);
+        worker.hear(a).await;
+        worker.hear(b).await;
+        worker.say(a, "leave-a-child-and-die").await;
+        worker.say(b, "echo still here").await;
+        let why = "the application failed on this client twice".to_owned();
+        assert_eq!(worker.hear(a).await, Did::Close(1008, why));
+        assert_eq!(worker.hear(b).await, said("still here"));
+    });
+}
+
+#[test]
 fn a_hung_process_is_ended_and_its_other_clients_go_on() {
     on_worker(async {
         let settings = AppSettings { event_timeout: Duration::from_millis(300), ..settings() };

@@ -1,10 +1,11 @@
 //! A process is served from its start to its end, and cleaned up after.
 
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::ReadHalf;
@@ -142,6 +143,11 @@ impl Link {
                 () = self.wake.notified() => {
                     if self.ended.get() {
                         return Some(Why::EventTimeout);
+                    }
+                    if self.exited.get() {
+                        let stream: &UnixStream = reader.as_ref();
+                        // What it has sent is read, and then the end.
+                        let _ = shutdown(stream.as_raw_fd(), Shutdown::Read);
                     }
                 }
             }

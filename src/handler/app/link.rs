@@ -54,6 +54,8 @@ pub struct Link {
     /// It stands by.
     pub(super) spare: Cell<bool>,
     pub(super) ended: Cell<bool>,
+    /// Whether the process has exited. What it started and left running may have its socket still.
+    pub(super) exited: Cell<bool>,
     /// Bytes of a payload that is too long and thrown away as it comes.
     pub(super) skip: Cell<usize>,
     /// What came beside frames, in their order.
@@ -79,6 +81,7 @@ impl Link {
             leaving: Cell::new(false),
             spare: Cell::new(spare),
             ended: Cell::new(false),
+            exited: Cell::new(false),
             skip: Cell::new(0),
             descriptors: RefCell::default(),
             ticker: RefCell::new(None),
@@ -159,6 +162,12 @@ impl Link {
         self.shared.spawner.succeed(&self.ctx, self.id);
         // Events that waited may be at another place now.
         self.shared.wake_all();
+    }
+
+    /// The process has exited: what it has sent is read, and nothing more is waited for.
+    pub fn exited(&self) {
+        self.exited.set(true);
+        self.wake.notify_one();
     }
 
     /// Ends the link, since the process finishes nothing.

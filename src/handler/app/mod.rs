@@ -80,9 +80,11 @@ impl Handler for AppHandler {
             .filter(|place| settings.is_started_by(slot, worker_num, *place))
             .collect();
         let places = shared.places.get_or_init(|| places).clone();
-        let unfit = shared.clone();
+        let (links, unfit) = (shared.clone(), shared.clone());
+        let exited = move |id| links.links.get(id).iter().for_each(|link| link.exited());
         let unfit = move || unfit.changed.notify_waiters();
-        ctx.spawn(spawner::supervise(shared.spawner.clone(), ctx.clone(), places, serve, unfit));
+        let spawner = shared.spawner.clone();
+        ctx.spawn(spawner::supervise(spawner, ctx.clone(), places, serve, exited, unfit));
         let swept = shared.clone();
         // Runs as long as the worker.
         let shown = ctx.clone();

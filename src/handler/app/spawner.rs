@@ -341,18 +341,23 @@ pub enum Happened {
     Nothing,
 }
 
-/// Starts the processes of all places, and again for ever; gives each to `serve`. Where the
-/// application does not run, `unfit` is called.
+/// Starts the processes of all places, and again for ever; gives each to `serve`, and tells
+/// `exited` of its end. Where the application does not run, `unfit` is called.
 pub async fn supervise(
     spawner: Rc<Spawner>,
     ctx: Context,
     places: Vec<u16>,
     serve: impl Fn(Started) + 'static,
+    exited: impl Fn(ProcessId) + 'static,
     unfit: impl Fn() + 'static,
 ) {
     places.into_iter().for_each(|place| spawner.start(&ctx, place));
     loop {
-        match spawner.happened(ctx.reactor().process_event().await) {
+        let event = ctx.reactor().process_event().await;
+        if let ProcessEvent::Exited { id, .. } = &event {
+            exited(*id);
+        }
+        match spawner.happened(event) {
             Happened::Started(started) => serve(started),
             Happened::Unfit(id, how, tail) => {
                 let why = tail.obituary(id, &how).await;
