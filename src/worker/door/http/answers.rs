@@ -20,6 +20,10 @@ pub(super) fn checked(mut response: HttpResponse, is_head: bool) -> HttpResponse
     for name in reserved.cloned().collect::<Vec<_>>() {
         response.headers_mut().remove(name);
     }
+    // hyper would write `<none>` behind a status without a name.
+    if response.status().canonical_reason().is_none() {
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b""));
+    }
     response
 }
 

@@ -29,6 +29,7 @@ impl Service for Site {
                 let response = response.header("Connection", "close").header("X-A", "b");
                 response.header("Content-Length", "7").body("whole".into()).ok()
             }
+            "/299" => response.status(299).body(Bytes::new().into()).ok(),
             "/101" => response.status(101).body(Bytes::new().into()).ok(),
             "/never" => pending().await,
             "/breaks" => {
@@ -170,6 +171,12 @@ async fn the_built_ins_stand_around_the_handler() {
         assert!(said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
         assert!(said.contains("\r\ndate: ") && !said.contains("\r\nserver: "), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_has_named_has_no_name() {
+    let (_, said, _) = exchange(get("/299", "Connection: close\r\n").as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 299 \r\n"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
