@@ -44,7 +44,7 @@ impl Worker {
         tokio::task::spawn_local(async move {
             match mode {
                 StopMode::Graceful => worker.leave_gracefully().await,
-                StopMode::Quick => worker.leave_hastily(Cause::ServerStop).await,
+                StopMode::Quick => worker.leave_hastily(Cause::ServerStop, Instant::now()).await,
             }
         });
     }
@@ -67,8 +67,9 @@ impl Worker {
         self.stop_http.send_replace(true);
         self.refuse_pending();
         let start = Instant::now();
+        let deadline = start + patience;
         // Whatever is still at work after that is closed upon.
-        let _ = timeout(patience, self.until(|it| !it.busy)).await;
+        let _ = timeout_at(deadline, self.until(|it| !it.busy)).await;
         let left = patience.saturating_sub(start.elapsed());
         let spread = self.settings.config.stop_jitter.min(left);
         self.close_spread(Instant::now(), spread, Cause::ServerStop).await;
@@ -78,11 +79,12 @@ impl Worker {
             self.stop_http.closed().await;
         })
         .await;
-        self.leave_hastily(Cause::ServerStop).await;
+        self.leave_hastily(Cause::ServerStop, deadline).await;
     }
 
-    /// Ends everything now, within a second.
-    async fn leave_hastily(self: &Rc<Self>, cause: Cause) {
+    /// Ends every connection now, within a second. What else the handler is at, as a task, has
+    /// until then too, or until `handler_deadline`.
+    async fn leave_hastily(self: &Rc<Self>, cause: Cause, handler_deadline: Instant) {
         let deadline = Instant::now() + HASTE;
         self.stop_http.send_replace(true);
         self.close_all(cause);
@@ -93,7 +95,7 @@ impl Worker {
         }
         self.end_turn();
         let _ = timeout_at(deadline, self.until(|_| false)).await;
-        self.leave(deadline).await;
+        self.leave(deadline.max(handler_deadline)).await;
     }
 
     /// Says goodbye to the handler and the manager, and ends the reactor.
@@ -154,7 +156,7 @@ impl Worker {
                 worker.stop_http.closed().await;
             })
             .await;
-            worker.leave_hastily(Cause::ServerDrain).await;
+            worker.leave_hastily(Cause::ServerDrain, deadline).await;
         });
     }
 
