@@ -34,9 +34,10 @@ pub struct Sources {
     pub text: Option<Result<String, Wrong>>,
 }
 
-/// Variables that begin with `WSD_` and are no keys: the PHP package's path to the program, and
-/// what an application process that runs a command of ours has from its worker.
-const NOT_KEYS: [&str; 3] = ["WSD_BIN", "WSD_APP_FD", "WSD_APP_PLACE"];
+/// Variables that begin with `WSD_` and are no keys: the PHP package's paths to the program and to
+/// what its processes share, and what an application process that runs a command of ours has from
+/// its worker.
+const NOT_KEYS: [&str; 4] = ["WSD_BIN", "WSD_SHARED_DIR", "WSD_APP_FD", "WSD_APP_PLACE"];
 /// How the variables begin that Kubernetes sets for a service that happens to be called wsd.
 const FOREIGN: [&str; 2] = ["WSD_SERVICE_", "WSD_PORT"];
 
