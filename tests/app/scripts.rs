@@ -161,6 +161,27 @@ async fn a_result_that_comes_in_a_reload_is_told_once_to_the_process_that_gave_t
 }
 
 #[tokio::test]
+async fn a_task_has_its_time_in_a_reload_and_in_a_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (begun, done) = (file("begun"), file("done"));
+    let script = start_with("long_task", &[("BEGUN", &begun), ("DONE", &done)]).await;
+    let exists = async |file: &str| std::fs::exists(file).unwrap().then_some(());
+    for signal in [Signal::SIGUSR1, Signal::SIGTERM] {
+        let mut client = Client::connect(&script.address, "/").await;
+        client.send("begin").await;
+        until("the task", async || exists(&begun).await).await;
+        // Nobody is left for whom the worker would wait.
+        drop(client);
+        kill(script.pid(), signal);
+        until("the task's end", async || exists(&done).await).await;
+        std::fs::remove_file(&begun).unwrap();
+        std::fs::remove_file(&done).unwrap();
+    }
+    script.ended().await;
+}
+
+#[tokio::test]
 async fn each_port_of_a_script_has_callbacks_of_its_own() {
     let (second, third) = (free_port().await.to_string(), free_port().await.to_string());
     let env = [("SECOND", second.as_str()), ("THIRD", third.as_str())];
