@@ -162,7 +162,8 @@ class App:
         self._send(READY, flags=wants & ~1 | WANTS["close"], code=VERSION, fd=more)
         try:
             await self._ending.wait()
-            await asyncio.gather(*self._tasks)
+            while self._tasks:
+                await asyncio.gather(*self._tasks)
             await self._call("stop")
         finally:
             listening.cancel()

@@ -218,7 +218,7 @@ impl Context {
     /// Whether this process gives its clients to a newer one of its slot, in a reload, or is about
     /// to leave. From then on the newer process does what is done once for each slot. In
     /// `on_worker_message` the answer is of that message: of the processes that get the message,
-    /// one is told `false`.
+    /// one is told `false`. A clone that is kept beyond the message goes on with that answer.
     pub fn is_giving(&self) -> bool {
         self.acts.map_or_else(|| self.reactor.is_giving(), |acts| !acts)
     }

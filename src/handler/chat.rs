@@ -71,8 +71,9 @@ impl Chat {
         let is_first = {
             let mut asking = self.asking.borrow_mut();
             let askers = asking.entry(room.clone()).or_default();
+            let is_first = askers.is_empty();
             askers.insert(fd);
-            askers.len() == 1
+            is_first
         };
         if !is_first {
             return;

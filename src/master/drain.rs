@@ -31,7 +31,7 @@ impl Drain {
 impl Master {
     /// Begins to drain, or takes that back.
     pub(super) fn drain(&mut self, on: bool) {
-        if on == self.drain.is_some() {
+        if self.stopping.is_some() || on == self.drain.is_some() {
             return;
         }
         let now = clock::monotonic_ms();

@@ -167,7 +167,7 @@ impl Master {
             let stand_in = self.slots.stand_in(slot);
             if !self.slots.at(stand_in).owe(worker.registry) {
                 let why = "on_close is not called for the clients of one";
-                tracing::error!(slot = %stand_in, "too many died: {why}");
+                tracing::error!(slot = %stand_in, worker = %worker.id, "too many died: {why}");
             }
             self.close_lost(stand_in);
         }

@@ -48,7 +48,7 @@ final class Remote
 
     public function exist(int $fd): bool
     {
-        return $this->control->info($fd) !== null;
+        return $this->getClientInfo($fd) !== false;
     }
 
     public function isEstablished(int $fd): bool
@@ -62,10 +62,10 @@ final class Remote
         return array_column($this->control->connections(), 'fd');
     }
 
-    /** @return array<string, mixed>|false what wsd knows of a client */
+    /** @return array<string, mixed>|false what wsd knows of a client; false also where nobody can tell */
     public function getClientInfo(int $fd): array|false
     {
-        return $this->control->info($fd) ?? false;
+        return $this->control->infoIfKnown($fd) ?? false;
     }
 
     protected function wsdRooms(): Control

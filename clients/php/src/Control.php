@@ -155,6 +155,17 @@ final class Control
         if (($answer['verdict'] ?? 'gone') !== 'gone') {
             throw new \RuntimeException('wsd: ' . ($answer['error'] ?? 'nobody can tell'));
         }
+        return self::known($answer);
+    }
+
+    /** @return array<string, mixed>|null as info(), but null also where nobody can tell */
+    public function infoIfKnown(int $fd): ?array
+    {
+        return self::known($this->ask(['cmd' => 'info', 'fd' => $fd]));
+    }
+
+    private static function known(array $answer): ?array
+    {
         unset($answer['ok']);
         return isset($answer['fd']) ? $answer : null;
     }

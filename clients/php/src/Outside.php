@@ -51,9 +51,7 @@ final class Outside extends App
     /** As in the application: null also where nobody can tell. */
     public function info(int $fd): ?array
     {
-        $answer = $this->control->ask(['cmd' => 'info', 'fd' => $fd]);
-        unset($answer['ok']);
-        return isset($answer['fd']) ? $answer : null;
+        return $this->control->infoIfKnown($fd);
     }
 
     public function list(int $after = 0, int $count = 0): array

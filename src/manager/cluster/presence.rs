@@ -16,7 +16,7 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{Reach, RequestId};
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
-use crate::manager::relay::presence::Holder;
+use crate::manager::relay::presence::{Holder, is_short};
 use crate::sys::clock::monotonic_ms;
 
 /// For the other nodes to say who is present there.
@@ -324,7 +324,7 @@ impl Manager {
             self.spread_presence(asked.room, true, &list, Reach::AllBut(Vec::new()));
         }
         for (asker, id) in asked.waiting {
-            if self.takes_list(asker) {
+            if self.takes_list(asker, is_short(&list)) {
                 self.answer_presence(asker, id, &list);
             }
         }

@@ -201,7 +201,8 @@ impl Passes {
         let Some(it) = self.current(pass).filter(|it| it.from == from) else { return false };
         let is_beyond = it.given_bytes > BYTES_MAX
             || it.given.len() + fds.len() > FDS_MAX
-            || fds.iter().any(|fd| it.given.contains(fd));
+            || fds.iter().any(|fd| it.given.contains(fd))
+            || fds.iter().collect::<BTreeSet<_>>().len() < fds.len();
         it.given_bytes = it.given_bytes.saturating_add(bytes);
         is_beyond
     }

@@ -16,7 +16,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
-use crate::manager::workers::WorkerHandle;
+use crate::manager::workers::{Phase, WorkerHandle};
 
 impl Manager {
     /// Brings a message to the clients of other workers. Answers with how many slots that
@@ -108,11 +108,8 @@ impl Manager {
             }
             return;
         }
-        // In a reload each process of the slot may take itself for the one that is to act. The
-        // newest one is.
-        let place = self.router.serving(to).map_or(to, |serving| serving.slot);
-        let newest = targets.iter().filter(|id| id.slot == place).max().or(targets.last());
-        let actor = newest.filter(|_| !acts).copied();
+        // In a reload each process of the slot may take itself for the one that is to act.
+        let actor = targets.iter().max_by_key(|id| self.rank(**id, to)).filter(|_| !acts).copied();
         for target in targets {
             let routed = routed(Some(target) == actor);
             match kept.body() {
@@ -123,6 +120,19 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// How well a worker can do what is done once for a slot: one that starts may never serve, and
+    /// one that gives its clients is about to leave.
+    fn rank(&self, id: WorkerId, to: Slot) -> (bool, u8, WorkerId) {
+        let place = self.router.serving(to).map_or(to, |serving| serving.slot);
+        let steady = match self.workers.get(id).map(|worker| &worker.phase) {
+            Some(Phase::Serving) => 3,
+            Some(Phase::Handing) => 2,
+            Some(Phase::Starting { .. }) => 1,
+            _ => 0,
+        };
+        (id.slot == place, steady, id)
     }
 
     /// A slot has a worker now: what waited for it goes there, and the rest waits on.

@@ -59,6 +59,18 @@ fn present<'a>(uid: &str, parts: impl IntoIterator<Item = &'a Part>) -> Present 
     Present::new(uid.to_owned(), count, info.map(str::to_owned))
 }
 
+/// Whether a list costs little to make.
+pub fn is_short(list: &[Present]) -> bool {
+    are_few(list.iter().map(|it| it.uid.len() + it.info.as_ref().map_or(0, String::len)))
+}
+
+/// Whether these are few users, each with so many bytes.
+fn are_few(users: impl ExactSizeIterator<Item = usize>) -> bool {
+    const USERS: usize = 256;
+    const BYTES: usize = 32 << 10;
+    users.len() <= USERS && users.sum::<usize>() <= BYTES
+}
+
 /// Bytes that a user takes in a room.
 fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
     USER_BYTES + room.as_str().len() + uid.len() + info.map_or(0, str::len)
@@ -315,6 +327,14 @@ impl Presence {
     pub fn own_user(&self, room: &Topic, uid: &str) -> Present {
         let user = self.rooms.get(room).and_then(|users| users.get(uid));
         present(uid, user.into_iter().flat_map(|user| &user.parts).filter(is_own))
+    }
+
+    /// Whether the list of a room is short.
+    pub fn is_short(&self, room: &Topic) -> bool {
+        let Some(users) = self.rooms.get(room) else { return true };
+        let info = |part: &Part| part.info.as_ref().map_or(0, |info| info.len());
+        let infos = |user: &User| user.parts.iter().map(info).sum::<usize>();
+        are_few(users.iter().map(|(uid, user)| uid.len() + infos(user)))
     }
 
     /// Who is in a room, by uid. Who is about to leave is there with one connection.

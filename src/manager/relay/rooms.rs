@@ -167,15 +167,18 @@ impl Manager {
         if self.asks_presence(&room) {
             return;
         }
-        if self.has_presence(&room) && self.takes_list(worker) {
+        if self.has_presence(&room) && self.takes_list(worker, self.presence.is_short(&room)) {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
         }
     }
 
     /// Whether a list is made for a worker. One that finds no room is made in vain, and a worker
-    /// may ask for a thousand of the longest in one packet.
-    pub fn takes_list(&self, worker: WorkerId) -> bool {
+    /// may ask for a thousand of the longest in one packet. A short one is always made.
+    pub fn takes_list(&self, worker: WorkerId, is_short: bool) -> bool {
+        if is_short {
+            return true;
+        }
         let waits = self.waits(None, Some(worker), None);
         let is_full = match self.workers.get(worker) {
             Some(worker) if !waits => worker.link.is_full(),
@@ -246,7 +249,7 @@ impl Manager {
         if !room.is_too_long() && self.waits_for_presence(asker, id, room) {
             return;
         }
-        if self.takes_list(asker) {
+        if self.takes_list(asker, self.presence.is_short(room)) {
             let list = self.presence.list(room);
             self.answer_presence(asker, id, &list);
         }

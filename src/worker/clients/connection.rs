@@ -262,8 +262,9 @@ impl Connection {
     /// About how many bytes its state has.
     pub fn state_bytes(&self) -> usize {
         let unsent = self.outbox.as_ref().map_or(0, |outbox| outbox.bytes());
-        let tail = self.extra.as_ref().map_or(0, |extra| extra.tail.len());
-        unsent + tail + self.engine.heap_bytes()
+        // What is half read counts among what it holds.
+        let windows = self.engine.heap_bytes() - self.engine.pending_bytes();
+        unsent + self.holds() as usize + windows
     }
 
     /// Gives memory back that nothing needs.

@@ -212,8 +212,8 @@ impl Door {
                 }
                 (false, true) => {
                     let armed = self.arm(index as u32, &listening.socket);
-                    listening.missed = armed.is_err();
-                    if let Err(errno) = armed {
+                    let was_missed = std::mem::replace(&mut listening.missed, armed.is_err());
+                    if let (Err(errno), false) = (armed, was_missed) {
                         tracing::error!(%errno, "a listener cannot be watched: tried again");
                     }
                 }

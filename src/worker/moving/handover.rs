@@ -251,8 +251,18 @@ impl Moving {
             socket.ok_or(MoveOutcome::Ends)?.try_clone().map_err(|_| MoveOutcome::NoDescriptor)?
         };
         let frozen = self.freeze_handler(key, fd);
-        let bytes = self.table.borrow().get(key).map_or(0, Connection::state_bytes);
+        let bytes = self.table.borrow().get(key).map_or(0, |it| self.bytes_to_move(it))
+            + frozen.as_ref().map_or(0, bytes::Bytes::len);
         Ok(Ready { key, fd, frozen, socket, bytes })
+    }
+
+    /// About how many bytes of a connection travel, but for what its handler keeps.
+    fn bytes_to_move(&self, connection: &Connection) -> usize {
+        const ROOM_BYTES: usize = 17;
+        let rooms = self.rooms.table.borrow();
+        let topics = rooms.topics_of(&connection.memberships);
+        let names = topics.map(|topic| topic.as_str().len() + ROOM_BYTES);
+        connection.state_bytes() + names.sum::<usize>()
     }
 
     /// Takes a connection's state out and adds it to the batch. No handler runs between the first

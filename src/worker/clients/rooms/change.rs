@@ -7,8 +7,25 @@ use crate::api::Verdict;
 use crate::api::rooms::{Change, Topic};
 use crate::worker::base::ticks::{NEVER, TICK_MS, Tick, tick};
 use crate::worker::clients::Clients;
+use crate::worker::clients::connection::Connection;
 use crate::worker::clients::key::Key;
 use crate::worker::clients::table::Table;
+
+/// Whether a client has more with it after a change than before.
+fn takes_more(connection: &Connection, change: &Change) -> bool {
+    let length = |text: Option<&str>| text.map_or(0, str::len);
+    match change {
+        Change::Join { room, info: Some(info) } => {
+            info.len() > length(connection.info_in(&Topic::room(room)).as_deref())
+        }
+        Change::Session(Some(json)) => {
+            let personal = connection.personal.as_ref();
+            let session = personal.and_then(|personal| personal.session.as_deref());
+            json.len() > length(session)
+        }
+        _ => false,
+    }
+}
 
 impl Clients {
     /// Whether a name or a session is longer than it may be.
@@ -33,14 +50,13 @@ impl Clients {
         if self.is_beyond_limits(&change) {
             return Verdict::TooBig;
         }
-        let adds = matches!(change, Change::Join { info: Some(_), .. } | Change::Session(Some(_)));
-        if adds && self.budget.is_full() {
-            return Verdict::Full;
-        }
         let mut table = self.table.borrow_mut();
         let Some(connection) = table.get_mut(key).filter(|it| it.is_open()) else {
             return Verdict::Gone;
         };
+        if self.budget.is_full() && takes_more(connection, &change) {
+            return Verdict::Full;
+        }
         match change {
             Change::Join { room, info } => {
                 return self.join_here(&mut table, key, Topic::room(&room), info);
