@@ -44,6 +44,7 @@ impl Manager {
                 .collect(),
             troubles: state.troubles.clone(),
             draining: state.draining,
+            max_wait_ms: self.settings.max_wait_ms,
             cluster: self.cluster_report(),
             restarts: Restarts {
                 workers: state.worker_restarts,

@@ -47,6 +47,9 @@ pub struct Status {
     /// last is gone.
     #[serde(default)]
     pub draining: bool,
+    /// For how long a stop lets running handlers go on, in milliseconds (`max_wait_time`).
+    #[serde(default)]
+    pub max_wait_ms: u64,
     /// The cluster, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReport>,
