@@ -57,6 +57,9 @@ pub struct Status {
     pub restarts: Restarts,
     /// The manager itself.
     pub manager: ManagerReport,
+    /// The courier, where there is a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub courier: Option<CourierReport>,
     /// Resident memory of the master in bytes.
     #[serde(default)]
     pub memory_bytes: u64,
@@ -314,6 +317,19 @@ pub struct ManagerReport {
     pub memory_bytes: u64,
     /// Processor time so far, in milliseconds.
     #[serde(default)]
+    pub cpu_ms: u64,
+}
+
+/// The courier, which speaks to the engine of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CourierReport {
+    /// Its process; 0 while there is none.
+    pub pid: i32,
+    /// Couriers started again after a crash.
+    pub restarts: u64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Processor time so far, in milliseconds.
     pub cpu_ms: u64,
 }
 
