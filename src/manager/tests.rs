@@ -501,6 +501,11 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         let pass = other.is_asked(id(0, 2)).await;
         other.gave(pass, Left::Nothing);
         assert!(matches!(master.hear().await, ManagerToMaster::Commit));
+        // The master has to have done it.
+        let early = tokio::time::timeout(Duration::from_millis(100), control.answer()).await;
+        assert!(early.is_err(), "{early:?}");
+        let state = MasterState { generation: 2, worker_num: 1, ..MasterState::default() };
+        master.tell(&MasterToManager::State(state), &[]);
         let answer = control.answer().await;
         let verdict: crate::ipc::control::ReloadVerdict = answer.read().unwrap();
         assert!(answer.ok && verdict.is_ok(), "{verdict:?}");
