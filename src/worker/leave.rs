@@ -37,7 +37,8 @@ impl Worker {
         if mode == StopMode::Graceful && self.phase.get() == Phase::Leaving {
             return;
         }
-        self.stop_accepting();
+        // The API is answered on, for whoever asks how the server is.
+        self.take_clients(false);
         self.own_all();
         self.enter(Phase::Leaving);
         let worker = self.clone();
@@ -75,6 +76,7 @@ impl Worker {
         self.close_all(Cause::ServerStop);
         let _ = timeout(ANSWER_TIME, async {
             self.until(|_| false).await;
+            self.stop_accepting();
             self.stop_http.closed().await;
         })
         .await;
@@ -84,6 +86,7 @@ impl Worker {
     /// Ends everything now, within a second.
     async fn leave_hastily(self: &Rc<Self>, cause: Cause) {
         let deadline = Instant::now() + HASTE;
+        self.stop_accepting();
         self.stop_http.send_replace(true);
         self.close_all(cause);
         // Once all close frames are written nobody is waited for.

@@ -81,6 +81,27 @@ async fn who_comes_while_the_server_stops_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn the_api_tells_that_the_server_stops_for_as_long_as_handlers_run() {
+    let setup = Setup::testbed().set("max_wait_time", r#""600s""#);
+    let socket = format!("unix:{}", setup.path().join("api.sock").display());
+    let server = setup.set("api.listen", format!("[{socket:?}]")).start().await;
+    let api = Api::of(&server).await;
+    let mut client = server.client().await;
+    client.send("sleep 600000").await;
+    let master = server.master().await;
+    kill(master, SIGTERM);
+    let told = until("the word", async || {
+        let told = api.try_ask("GET", "/ready", "").await.ok()?;
+        (told.status == 503).then_some(told)
+    })
+    .await;
+    assert_eq!(told.json()["error"]["message"], "stopping");
+    assert_eq!(api.get("/live").await.status, 200);
+    kill(master, SIGTERM);
+    server.is_gone().await;
+}
+
+#[tokio::test]
 async fn rtmin_reopens_the_log_in_every_process() {
     let server = Setup::testbed().start().await;
     let log = server.log_file();
