@@ -125,7 +125,7 @@ impl Manager {
 
 fn courier(state: &CourierState) -> CourierReport {
     let CourierState { pid, restarts } = *state;
-    let usage = Usage::of(pid).filter(|_| pid > 0).unwrap_or_default();
+    let usage = Usage::of(pid).unwrap_or_default();
     CourierReport { pid, restarts, memory_bytes: usage.memory_bytes, cpu_ms: usage.cpu_ms }
 }
 
