@@ -1,6 +1,7 @@
 //! What `docs/signals.md` says, done.
 
 use nix::sys::signal::{SIGINT, SIGQUIT, SIGTERM, Signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::*;
 
@@ -66,13 +67,25 @@ async fn a_second_term_does_not_wait_for_handlers() {
 
 #[tokio::test]
 async fn who_comes_while_the_server_stops_is_refused_at_once() {
-    let server = Setup::testbed().set("max_wait_time", r#""600s""#).start().await;
+    let setup = Setup::testbed().set("max_wait_time", r#""600s""#);
+    let socket = setup.path().join("by-path.sock");
+    let listen = format!(r#"["127.0.0.1:0", "unix:{}"]"#, socket.display());
+    let server = setup.set("listen", listen).start().await;
     let mut client = server.client().await;
     client.send("sleep 600000").await;
     let master = server.master().await;
     kill(master, SIGTERM);
     until("nobody to be let in", || async {
         tokio::net::TcpStream::connect(&server.address).await.is_err().then_some(())
+    })
+    .await;
+    // The kernel cannot refuse anybody there. A worker without clients may be about to end.
+    until("a refusal by path", || async {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 503 ").then_some(())
     })
     .await;
     assert!(server.processes().iter().any(|process| process.name.starts_with("wsd: worker")));
