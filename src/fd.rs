@@ -116,6 +116,10 @@ impl FromStr for Fd {
     type Err = FdError;
 
     fn from_str(text: &str) -> Result<Fd, FdError> {
+        // As it is printed: with a sign or a zero before it, it is a slip, or another's number.
+        if !text.starts_with(|first: char| matches!(first, '1'..='9')) {
+            return Err(FdError);
+        }
         text.parse::<u64>().map_err(|_| FdError)?.try_into()
     }
 }
@@ -172,5 +176,13 @@ mod tests {
             assert_eq!(Fd::try_from(number), Err(FdError), "{number}");
         }
         assert!(Fd::new(64, Slot(0), 1).is_none());
+    }
+
+    #[test]
+    fn text_is_an_fd_only_as_it_is_printed() {
+        assert_eq!("7".parse(), Ok(Fd::new(0, Slot(0), 7).unwrap()));
+        for text in ["", "+7", "-7", "007", " 7", "7 ", "0x7", "7.0"] {
+            assert_eq!(text.parse::<Fd>(), Err(FdError), "{text:?}");
+        }
     }
 }

@@ -304,7 +304,7 @@ settings! {
         rooms_per_client: usize = 128, within(1..=65_535);
         /// Which rooms have presence: those whose name begins with one of these. A client can join
         /// such a room only when it is bound to a user, and the handler hears who comes and goes.
-        rooms_presence: Vec<String> = vec!["presence-".to_owned()];
+        rooms_presence: Vec<String> = vec!["presence-".to_owned()], presence_ok;
         /// For how long a user whose last connection has left such a room is still there, told to
         /// the second: so that a page that is loaded anew is no event. 0: not at all.
         presence_linger: Duration = Duration::ZERO, zero_or(millis(100)..=secs(3600));
@@ -623,7 +623,6 @@ fn api_listen_ok(listen: &[ListenAddr]) -> Result<(), Wrong> {
 /// The most addresses: each takes a descriptor for each worker in the master.
 const LISTEN_MAX: usize = 16;
 
-/// Names of headers and subprotocols are tokens (RFC 9110 section 5.6.2).
 fn path_ok(path: &Option<String>) -> Result<(), Wrong> {
     let good = |path: &String| {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#<>\"`".contains(&byte);
@@ -660,6 +659,18 @@ fn cluster_name_ok(name: &str) -> Result<(), Wrong> {
     }
 }
 
+/// Every name begins with the empty one.
+fn presence_ok(beginnings: &[String]) -> Result<(), Wrong> {
+    match beginnings.iter().any(String::is_empty) {
+        false => Ok(()),
+        true => Err(Wrong::new(
+            "has an empty name, with which every room begins",
+            "write [] for presence in no room, or how the names of rooms begin",
+        )),
+    }
+}
+
+/// Names of headers and subprotocols are tokens (RFC 9110 section 5.6.2).
 fn tokens_ok(names: &[String]) -> Result<(), Wrong> {
     let is_token = |name: &String| {
         let char_ok = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

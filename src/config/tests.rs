@@ -219,6 +219,7 @@ fn each_wrong_value_is_refused_by_its_key() {
         ("allowed_origins", ""),
         ("allowed_origins", "example.com"),
         ("trusted_proxies", "10.0.0.1/8"),
+        ("rooms_presence", "[\"\"]"),
         ("subprotocols", "a b"),
         ("keep_headers", "x:y"),
         ("backlog", "0"),

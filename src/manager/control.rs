@@ -41,6 +41,8 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 const IDLE_PATIENCE: Duration = Duration::from_secs(300);
 /// For a worker to answer.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// For the master to say that the generation of a reload serves.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
 /// After a failed accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -195,14 +197,14 @@ impl Client {
             Request::Reload {} => {
                 let (sender, verdict) = oneshot::channel();
                 self.manager.borrow_mut().request_reload(Some(sender));
-                reload_answer(verdict.await)
+                self.reload_answer(verdict.await).await
             }
             Request::Wait { upgrade } => {
                 let (sender, verdict) = oneshot::channel();
                 self.manager.borrow_mut().await_reload(sender, upgrade);
                 match verdict.await {
                     Err(_) if upgrade => Answer::failed(NONE_UNDER_WAY),
-                    verdict => reload_answer(verdict),
+                    verdict => self.reload_answer(verdict).await,
                 }
             }
             Request::Stop { mode } => {
@@ -308,6 +310,28 @@ impl Client {
         Some(format!("client {fd} is another node's, and the engine is away ({why})"))
     }
 
+    /// The verdict of a reload, once the master has done all that belongs to it: sockets have their
+    /// new modes then, and removed addresses are free.
+    async fn reload_answer(
+        &self,
+        verdict: Result<ReloadVerdict, oneshot::error::RecvError>,
+    ) -> Answer {
+        let Ok(verdict) = verdict else {
+            return Answer::failed("the manager ended before the reload did");
+        };
+        let mut committed = self.manager.borrow().reloads.committed();
+        let is_done = committed.wait_for(|generation| *generation >= verdict.generation);
+        // Where the master says nothing, the verdict is what is known.
+        let _ = timeout(COMMIT_PATIENCE, is_done).await;
+        let mut answer = Answer::with(&verdict);
+        answer.ok = verdict.is_ok();
+        if !answer.ok {
+            let partly = || "not every slot could hand its connections over".to_owned();
+            answer.error = Some(verdict.failure.unwrap_or_else(partly));
+        }
+        answer
+    }
+
     async fn route_and_wait(
         &self,
         fd: Fd,
@@ -335,19 +359,4 @@ pub fn check_close(code: u16, reason: &str) -> Result<(), Answer> {
         return Err(Answer::failed(why));
     }
     Ok(())
-}
-
-fn reload_answer(verdict: Result<ReloadVerdict, oneshot::error::RecvError>) -> Answer {
-    match verdict {
-        Ok(verdict) => {
-            let mut answer = Answer::with(&verdict);
-            answer.ok = verdict.is_ok();
-            if !answer.ok {
-                let partly = || "not every slot could hand its connections over".to_owned();
-                answer.error = Some(verdict.failure.unwrap_or_else(partly));
-            }
-            answer
-        }
-        Err(_) => Answer::failed("the manager ended before the reload did"),
-    }
 }

@@ -17,8 +17,9 @@ use crate::ipc::packet::Body;
 
 /// For the workers to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For the workers to say which connections have users, where that is shown beside other things.
-const USERS_PATIENCE: Duration = Duration::from_millis(500);
+/// For the workers to say which connections have users, where that is shown beside other things:
+/// longer than a new manager keeps a question until it knows who has which clients.
+const USERS_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Every member that a worker lists.
 const ALL: Act = Act::List { after: 0, limit: MEMBERS_MAX as u32 };
@@ -60,12 +61,13 @@ pub async fn members(manager: &Shared, topics: Vec<Topic>, here: bool) -> Gather
     ask(manager, call(topics, ALL, None), &[], here).await
 }
 
-/// The users of connections, as far as the workers say at once.
-pub async fn users(manager: &Shared) -> HashMap<Fd, String> {
+/// The users of connections, as far as the workers say at once, and which of these did.
+pub async fn users(manager: &Shared) -> (Tally, HashMap<Fd, String>) {
     let call = Call { topics: Vec::new(), except: 0, act: ALL };
     let (id, whole) = manager.borrow_mut().begin_call_here(call, &[]);
-    let members = wait(USERS_PATIENCE, manager, id, whole).await.members;
-    members.into_iter().filter_map(|member| Some((member.fd, member.uid?))).collect()
+    let Gathered { tally, members, .. } = wait(USERS_PATIENCE, manager, id, whole).await;
+    let users = members.into_iter().filter_map(|member| Some((member.fd, member.uid?)));
+    (tally, users.collect())
 }
 
 /// The rooms with the smallest names above one, or from the first on, and how many members each

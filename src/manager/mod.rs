@@ -287,7 +287,7 @@ impl Manager {
                 self.reload_event(Event::SpawnFailed { slot, why });
             }
             MasterToManager::ReloadRequested => self.request_reload(None),
-            MasterToManager::State(state) => self.state = state,
+            MasterToManager::State(state) => self.on_master_state(state),
             MasterToManager::Stopping(mode) => self.on_stopping(mode),
             MasterToManager::Reopen => {
                 if let Some(log) = fds.first() {

@@ -8,8 +8,10 @@ use nix::unistd::Pid;
 use super::Manager;
 use super::workers::WorkerHandle;
 use crate::ipc::control::{
-    ManagerReport, ProcessReport, ReloadVerdict, Restarts, Status, Throttled, WorkerReport,
+    CourierReport, ManagerReport, ProcessReport, ReloadVerdict, Restarts, Status, Throttled,
+    WorkerReport,
 };
+use crate::ipc::messages::CourierState;
 use crate::ipc::scoreboard::{Counter, Histogram};
 use crate::sys::clock::{monotonic_ms, unix_ms};
 use crate::sys::process::parent_and_user;
@@ -44,6 +46,7 @@ impl Manager {
                 .collect(),
             troubles: state.troubles.clone(),
             draining: state.draining,
+            max_wait_ms: self.settings.max_wait_ms,
             cluster: self.cluster_report(),
             restarts: Restarts {
                 workers: state.worker_restarts,
@@ -59,6 +62,7 @@ impl Manager {
                 memory_bytes: manager.memory_bytes,
                 cpu_ms: manager.cpu_ms,
             },
+            courier: state.courier.as_ref().map(courier),
             memory_bytes: master.memory_bytes,
             cpu_ms: master.cpu_ms,
         }
@@ -117,6 +121,12 @@ impl Manager {
         self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
         counters(|counter| self.scoreboard.sum(counter) + self.row.get(counter))
     }
+}
+
+fn courier(state: &CourierState) -> CourierReport {
+    let CourierState { pid, restarts } = *state;
+    let usage = Usage::of(pid).unwrap_or_default();
+    CourierReport { pid, restarts, memory_bytes: usage.memory_bytes, cpu_ms: usage.cpu_ms }
 }
 
 fn counters(count: impl Fn(Counter) -> u64) -> BTreeMap<String, u64> {

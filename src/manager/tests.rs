@@ -423,7 +423,10 @@ fn connections_come_from_the_registries_and_status_from_the_scoreboard() {
             assert_eq!((&line["fd"], &line["worker"]), (&number.into(), &worker.into()));
             assert_eq!(line["peer"], "1.2.3.4:80");
         }
-        assert_eq!(control.line().await, "{\"ok\":true,\"count\":2}\n");
+        // Nobody has said whether they are users'.
+        let answer = control.answer().await;
+        assert_eq!((answer.ok, &answer.more["count"]), (false, &2.into()));
+        assert!(answer.error.unwrap().contains("2 of 2 workers did not answer"));
         let status = control.ask("{\"cmd\":\"status\"}\n").await;
         let status: crate::ipc::control::Status = status.read().unwrap();
         assert_eq!((status.connections, status.workers.len()), (2, 2));
@@ -498,6 +501,11 @@ fn a_reload_hands_connections_over_and_holds_what_is_sent_meanwhile() {
         let pass = other.is_asked(id(0, 2)).await;
         other.gave(pass, Left::Nothing);
         assert!(matches!(master.hear().await, ManagerToMaster::Commit));
+        // The master has to have done it.
+        let early = tokio::time::timeout(Duration::from_millis(100), control.answer()).await;
+        assert!(early.is_err(), "{early:?}");
+        let state = MasterState { generation: 2, worker_num: 1, ..MasterState::default() };
+        master.tell(&MasterToManager::State(state), &[]);
         let answer = control.answer().await;
         let verdict: crate::ipc::control::ReloadVerdict = answer.read().unwrap();
         assert!(answer.ok && verdict.is_ok(), "{verdict:?}");

@@ -13,7 +13,7 @@ use super::supervised::{Due, Supervised};
 use crate::error::Result;
 use crate::ipc::cluster::messages::{CourierBoot, CourierToMaster, MasterToCourier};
 use crate::ipc::cluster::nodes::NodeId;
-use crate::ipc::messages::{LEASE_SERIALS, MasterToManager};
+use crate::ipc::messages::{CourierState, LEASE_SERIALS, MasterToManager};
 use crate::ipc::scoreboard::Fact;
 use crate::sys::{clock, packet};
 
@@ -86,6 +86,13 @@ impl Master {
     /// Whether workers have to wait for the node's number.
     pub(super) fn waits_for_number(&self) -> bool {
         self.config.node().is_some() && !self.courier.may_serve
+    }
+
+    /// What `status` shows of it.
+    pub(super) fn courier_state(&self) -> Option<CourierState> {
+        let pid = self.courier.process.child().map_or(0, |child| child.pid.as_raw());
+        let restarts = self.summary.told(Fact::CourierRestarts);
+        self.config.node().map(|_| CourierState { pid, restarts })
     }
 
     pub(super) fn tick_courier(&mut self, now: u64) {

@@ -440,6 +440,7 @@ impl Master {
             throttled: self.slots.throttled(),
             troubles: self.troubles(),
             draining: self.drain.is_some(),
+            courier: self.courier_state(),
         }
     }
 

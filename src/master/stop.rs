@@ -48,14 +48,13 @@ impl Master {
         };
         tracing::info!(?mode, "stopping");
         notify::stopping();
-        self.fail_start_quietly();
+        let failed = self.fail_start_quietly();
         let now = clock::monotonic_ms();
         let patience = match mode {
             StopMode::Graceful => self.config.max_wait_time.as_millis() as u64 + CLOSE_MS,
             StopMode::Quick => 1_000,
         };
         let deadline_ms = now + patience + GRACE_MS;
-        let failed = self.starting_until_ms.is_some();
         self.stopping =
             Some(Stopping { mode: Some(mode), deadline_ms, manager_told: false, failed });
         self.tell_manager(&MasterToManager::Stopping(mode), Vec::new());
@@ -66,18 +65,20 @@ impl Master {
         self.listeners.shut_clients();
     }
 
-    fn fail_start_quietly(&mut self) {
+    /// The answer is whether the start has failed, now or before.
+    fn fail_start_quietly(&mut self) -> bool {
         if self.starting_until_ms.take().is_some() {
             self.report.failed("stopped before every worker served");
+            return true;
         }
+        self.stopping.as_ref().is_some_and(Stopping::is_failure)
     }
 
     /// QUIT: nobody is asked.
     pub(super) fn stop_at_once(&mut self) {
         tracing::warn!("killing every process");
         notify::stopping();
-        self.fail_start_quietly();
-        let failed = self.stopping.as_ref().is_some_and(Stopping::is_failure);
+        let failed = self.fail_start_quietly();
         let deadline_ms = clock::monotonic_ms() + GRACE_MS;
         self.stopping = Some(Stopping { mode: None, deadline_ms, manager_told: true, failed });
         self.kill_everyone(Signal::SIGKILL);

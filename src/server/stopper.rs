@@ -1,5 +1,5 @@
 //! Stopping: a signal to the master whose control socket it is, a wait until all are gone, and
-//! harder means on named deadlines. It needs no manager.
+//! harder means on named deadlines. It needs no manager, but asks it how long the server may take.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -11,12 +11,16 @@ use nix::unistd::Pid;
 
 use crate::config::Config;
 use crate::error::{Error, Result, Subject};
-use crate::ipc::control::{ControlError, Master, RunningServer};
+use crate::ipc::control::{Control, ControlError, Master, Request, RunningServer, Status};
 use crate::sys::process;
 
 /// What the master takes at most for a graceful stop beyond `max_wait_time`: 5 s for answers to
 /// close frames, and 2 s twice to kill what is left.
 const GRACE: Duration = Duration::from_secs(10);
+/// For the manager to say what the server runs with. One that hangs is not waited for.
+const ASK: Duration = Duration::from_secs(1);
+/// The longest `max_wait_time` that a configuration may have.
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 /// Children of a killed master end within this time by themselves.
 const ORPHANS: Duration = Duration::from_secs(5);
 
@@ -36,8 +40,9 @@ pub fn stop(config: &Config) -> Result<Stopped> {
     let Some(Master { pid, pidfd, owner }) = find(config)? else {
         return Ok(Stopped::NotRunning);
     };
+    let max_wait_time = config.max_wait_time.max(of_running(config));
     signal(pid, pidfd.as_fd(), Signal::SIGTERM)?;
-    if ended(pidfd.as_fd(), config.max_wait_time + GRACE)? {
+    if ended(pidfd.as_fd(), max_wait_time + GRACE)? {
         return Ok(Stopped::Gracefully);
     }
     eprintln!("wsd: the master (pid {pid}) did not stop in time: killing it");
@@ -60,6 +65,16 @@ fn find(config: &Config) -> Result<Option<Master>> {
         Err(ControlError::NotRunning(_)) => Ok(None),
         Err(error) => Err(Error::new(error.to_string())),
     }
+}
+
+/// The `max_wait_time` of the server that runs: it may have been started with another one than
+/// ours. Zero where nobody says.
+fn of_running(config: &Config) -> Duration {
+    let asked = Control::connect(&config.runtime_dir, ASK)
+        .and_then(|mut control| control.ask(&Request::Status {}, b""));
+    let status = asked.ok().and_then(|answer| answer.read::<Status>().ok());
+    let max_wait_ms = status.map_or(0, |status| status.max_wait_ms);
+    Duration::from_millis(max_wait_ms).min(MAX_WAIT)
 }
 
 fn signal(pid: Pid, pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {

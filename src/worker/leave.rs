@@ -37,7 +37,8 @@ impl Worker {
         if mode == StopMode::Graceful && self.phase.get() == Phase::Leaving {
             return;
         }
-        self.stop_accepting();
+        // The API is answered on, for whoever asks how the server is.
+        self.take_clients(false);
         self.own_all();
         self.enter(Phase::Leaving);
         let worker = self.clone();
@@ -76,6 +77,7 @@ impl Worker {
         self.close_all(Cause::ServerStop);
         let _ = timeout(ANSWER_TIME, async {
             self.until(|_| false).await;
+            self.stop_accepting();
             self.stop_http.closed().await;
         })
         .await;
@@ -86,6 +88,7 @@ impl Worker {
     /// until then too, or until `handler_deadline`.
     async fn leave_hastily(self: &Rc<Self>, cause: Cause, handler_deadline: Instant) {
         let deadline = Instant::now() + HASTE;
+        self.stop_accepting();
         self.stop_http.send_replace(true);
         self.close_all(cause);
         // Once all close frames are written nobody is waited for.

@@ -82,6 +82,23 @@ async fn a_slow_start_says_what_it_waits_for_and_where_the_log_is() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_stopped_has_failed() {
+    let server = app(&["sleep", "600"]).start_nothing();
+    let mut start = server.starter();
+    let mut child = start.arg("start").stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("the start waits for worker 0") {
+        assert_ne!(soon("progress", said.read_line(&mut lines)).await.unwrap(), 0, "{lines}");
+    }
+    server.wsd(["stop"]).await.ok();
+    let mut rest = String::new();
+    soon("the end", said.read_to_string(&mut rest)).await.unwrap();
+    assert_eq!(soon("its exit", child.wait()).await.unwrap().code(), Some(1), "{rest}");
+    assert!(rest.contains("stopped before every worker served"), "{rest}");
+}
+
+#[tokio::test]
 async fn a_reload_to_an_application_that_cannot_run_says_why_and_changes_nothing() {
     let mut server = native().start().await;
     let mut client = server.client().await;

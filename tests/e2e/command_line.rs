@@ -76,7 +76,7 @@ async fn push_broadcast_and_close_reach_clients_from_the_shell() {
             assert!(ran.stderr.contains(&fd), "{ran:?}");
         }
     }
-    for wrong in ["0", "-1", "nonsense", "18446744073709551615"] {
+    for wrong in ["0", "-1", "+7", "007", "nonsense", "18446744073709551615"] {
         let ran = server.wsd(["push", wrong, "x"]).await;
         assert_ne!(ran.code, Some(0), "{wrong}");
         assert!(!ran.stderr.is_empty(), "{wrong}");

@@ -236,6 +236,23 @@ async fn a_stop_waits_for_a_handler_that_runs() {
 }
 
 #[tokio::test]
+async fn a_stop_is_as_patient_as_the_server_that_runs() {
+    let mut server = Setup::testbed().set("max_wait_time", r#""60s""#).start().await;
+    assert_eq!(server.status().await["max_wait_ms"], 60_000);
+    server.configure("max_wait_time", "0");
+    let mut client = server.client().await;
+    // Longer than what the command waits beyond its own.
+    client.send("sleep 12000").await;
+    let (ran, answer) = tokio::join!(server.wsd(["stop"]), async {
+        let answer = client.receive().await;
+        (answer, client.closed().await)
+    });
+    assert!(!ran.stderr.contains("killing it"), "{ran:?}");
+    ran.ok();
+    assert_eq!(answer.0, "sleep slept");
+}
+
+#[tokio::test]
 async fn a_handler_that_never_ends_is_killed_on_its_deadline() {
     let server = Setup::testbed().set("max_wait_time", r#""1s""#).start().await;
     let mut client = server.client().await;

@@ -1,6 +1,7 @@
 //! What `docs/signals.md` says, done.
 
 use nix::sys::signal::{SIGINT, SIGQUIT, SIGTERM, Signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::*;
 
@@ -66,7 +67,10 @@ async fn a_second_term_does_not_wait_for_handlers() {
 
 #[tokio::test]
 async fn who_comes_while_the_server_stops_is_refused_at_once() {
-    let server = Setup::testbed().set("max_wait_time", r#""600s""#).start().await;
+    let setup = Setup::testbed().set("max_wait_time", r#""600s""#);
+    let socket = setup.path().join("by-path.sock");
+    let listen = format!(r#"["127.0.0.1:0", "unix:{}"]"#, socket.display());
+    let server = setup.set("listen", listen).start().await;
     let mut client = server.client().await;
     client.send("sleep 600000").await;
     let master = server.master().await;
@@ -75,7 +79,37 @@ async fn who_comes_while_the_server_stops_is_refused_at_once() {
         tokio::net::TcpStream::connect(&server.address).await.is_err().then_some(())
     })
     .await;
+    // The kernel cannot refuse anybody there. A worker without clients may be about to end.
+    until("a refusal by path", || async {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 503 ").then_some(())
+    })
+    .await;
     assert!(server.processes().iter().any(|process| process.name.starts_with("wsd: worker")));
+    kill(master, SIGTERM);
+    server.is_gone().await;
+}
+
+#[tokio::test]
+async fn the_api_tells_that_the_server_stops_for_as_long_as_handlers_run() {
+    let setup = Setup::testbed().set("max_wait_time", r#""600s""#);
+    let socket = format!("unix:{}", setup.path().join("api.sock").display());
+    let server = setup.set("api.listen", format!("[{socket:?}]")).start().await;
+    let api = Api::of(&server).await;
+    let mut client = server.client().await;
+    client.send("sleep 600000").await;
+    let master = server.master().await;
+    kill(master, SIGTERM);
+    let told = until("the word", async || {
+        let told = api.try_ask("GET", "/ready", "").await.ok()?;
+        (told.status == 503).then_some(told)
+    })
+    .await;
+    assert_eq!(told.json()["error"]["message"], "stopping");
+    assert_eq!(api.get("/live").await.status, 200);
     kill(master, SIGTERM);
     server.is_gone().await;
 }

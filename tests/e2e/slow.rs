@@ -61,8 +61,18 @@ async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
 #[tokio::test]
 async fn a_list_in_which_a_worker_had_no_part_is_not_told_as_whole() {
     let server = Setup::testbed().start().await;
+    let mut bound = server.client_on(0).await;
+    bound.ask("bind me ann").await;
+    assert!(server.connections().await.iter().any(|it| it["uid"] == "ann"));
     let hung = server.serving(0, None).await.pid;
     kill(hung, Signal::SIGSTOP);
+    // It is there, and whose it is nobody says.
+    for words in [&["connections"][..], &["connections", "--json"]] {
+        let ran = server.wsd(words).await;
+        assert_eq!(ran.code, Some(6), "{ran:?}");
+        assert!(ran.stderr.contains("users may be missing: 1 of 2 workers"), "{ran:?}");
+        assert!(ran.stdout.contains("127.0.0.1"), "{ran:?}");
+    }
     for words in [&["connections", "--slow"][..], &["connections", "--slow", "--json"]] {
         let ran = server.wsd(words).await;
         assert_eq!(ran.code, Some(6), "{ran:?}");

@@ -59,7 +59,7 @@ final class Remote
     /** @return list<int> every fd */
     public function getClientList(): array
     {
-        return array_column($this->control->connections(), 'fd');
+        return $this->control->fds();
     }
 
     /** @return array<string, mixed>|false what wsd knows of a client; false also where nobody can tell */

@@ -176,6 +176,16 @@ final class Control
         return $this->list(['cmd' => 'connections']);
     }
 
+    /** @return list<int> the fd of every open connection; a worker that hangs keeps none from it */
+    public function fds(): array
+    {
+        $fds = [];
+        $this->done(['cmd' => 'connections'], '', function (array $item) use (&$fds): void {
+            $fds[] = $item['fd'];
+        });
+        return $fds;
+    }
+
     /** @return array<string, mixed> the object of `wsd status --json` */
     public function status(): array
     {

@@ -56,14 +56,14 @@ final class Outside extends App
 
     public function list(int $after = 0, int $count = 0): array
     {
-        $fds = array_filter(array_column($this->control->connections(), 'fd'), fn (int $fd) => $fd > $after);
+        $fds = array_filter($this->control->fds(), fn (int $fd) => $fd > $after);
         sort($fds);
         return $count === 0 ? $fds : array_slice($fds, 0, $count);
     }
 
     public function stats(): array
     {
-        return ['connections' => count($this->control->connections())];
+        return ['connections' => count($this->control->fds())];
     }
 
     public function send(int $worker, string $data, int $tag = 0, int $flags = 0): bool

@@ -47,6 +47,9 @@ pub struct Status {
     /// last is gone.
     #[serde(default)]
     pub draining: bool,
+    /// For how long a stop lets running handlers go on, in milliseconds (`max_wait_time`).
+    #[serde(default)]
+    pub max_wait_ms: u64,
     /// The cluster, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterReport>,
@@ -54,6 +57,9 @@ pub struct Status {
     pub restarts: Restarts,
     /// The manager itself.
     pub manager: ManagerReport,
+    /// The courier, where there is a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub courier: Option<CourierReport>,
     /// Resident memory of the master in bytes.
     #[serde(default)]
     pub memory_bytes: u64,
@@ -311,6 +317,19 @@ pub struct ManagerReport {
     pub memory_bytes: u64,
     /// Processor time so far, in milliseconds.
     #[serde(default)]
+    pub cpu_ms: u64,
+}
+
+/// The courier, which speaks to the engine of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CourierReport {
+    /// Its process; 0 while there is none.
+    pub pid: i32,
+    /// Couriers started again after a crash.
+    pub restarts: u64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Processor time so far, in milliseconds.
     pub cpu_ms: u64,
 }
 

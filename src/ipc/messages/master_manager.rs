@@ -149,6 +149,17 @@ pub struct MasterState {
     pub troubles: Vec<String>,
     /// Whether the server drains.
     pub draining: bool,
+    /// The courier, where there is a cluster.
+    pub courier: Option<CourierState>,
+}
+
+/// What `status` shows of the courier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CourierState {
+    /// Its pid; 0 while there is none.
+    pub pid: i32,
+    /// Couriers started again after a crash.
+    pub restarts: u64,
 }
 
 /// Manager to master, over its descriptor 3.

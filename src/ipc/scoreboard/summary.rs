@@ -103,6 +103,11 @@ impl Summary {
         }
     }
 
+    /// A fact as it was told last.
+    pub fn told(&self, fact: Fact) -> u64 {
+        self.fact(fact).load(Relaxed)
+    }
+
     /// Counts one for a fact that is a total.
     pub fn bump(&self, fact: Fact) {
         let word = self.fact(fact);

@@ -49,10 +49,13 @@ impl Client {
         let topics: Vec<Topic> = [room, uid].into_iter().flatten().collect();
         if topics.is_empty() {
             // Registries know no users, so the workers are asked.
-            let users = gathering::users(&self.manager).await;
+            let (tally, users) = gathering::users(&self.manager).await;
             let uid = |fd: Fd| Some(users.get(&fd).cloned());
-            let count = self.connections_here(uid).await?;
-            return Ok(Answer::ok().and("count", count));
+            let mut answer = listed(self.connections_here(uid).await?, Some(&tally));
+            if !answer.ok {
+                answer.error = Some(format!("users may be missing: {}", tally.missing()));
+            }
+            return Ok(answer);
         }
         let Gathered { tally, members, .. } =
             gathering::members(&self.manager, topics, here).await;

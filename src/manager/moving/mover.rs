@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::reload::{Action, Event, Limits, Reload};
 use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
-use crate::ipc::messages::{Generation, ManagerToMaster};
+use crate::ipc::messages::{Generation, ManagerToMaster, MasterState};
 use crate::manager::Manager;
 use crate::manager::settings::Settings;
 use crate::manager::workers::Phase;
@@ -26,6 +26,8 @@ pub type Waiter = oneshot::Sender<ReloadVerdict>;
 /// The reload that runs, and who waits for it or for the next.
 pub struct Reloads {
     generation: Generation,
+    /// The generation that serves by the master's word.
+    committed: watch::Sender<Generation>,
     pub current: Option<Reload>,
     /// A generation our predecessor left unfinished.
     left_over: Option<(Generation, Option<u16>)>,
@@ -46,6 +48,7 @@ impl Reloads {
     pub fn new(generation: Generation, pending: Option<Generation>) -> Reloads {
         Reloads {
             generation,
+            committed: watch::channel(generation).0,
             current: None,
             left_over: pending.map(|generation| (generation, None)),
             next_settings: None,
@@ -61,6 +64,11 @@ impl Reloads {
     /// The generation that serves.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The generation that serves by the master's word, as it changes.
+    pub fn committed(&self) -> watch::Receiver<Generation> {
+        self.committed.subscribe()
     }
 
     /// What `status` says.
@@ -191,6 +199,12 @@ impl Manager {
             return;
         }
         self.reload_event(Event::Prepared { generation, worker_num });
+    }
+
+    /// The master says how it is.
+    pub fn on_master_state(&mut self, state: MasterState) {
+        self.reloads.committed.send_replace(state.generation);
+        self.state = state;
     }
 
     /// Goes on with what our predecessor had begun, once we know who owns what.

@@ -58,15 +58,9 @@ fn render(status: &Status, style: Style) -> String {
         ));
     };
     line("listen", safe(&status.listen.join("  ")));
-    for (label, value) in more(status, style) {
+    for (label, value) in more(status, style).into_iter().chain(processes(status)) {
         line(label, value);
     }
-    let takes = |memory, cpu| format!("{}, {} of CPU", bytes(memory), duration(cpu));
-    let (memory, cpu) = (status.memory_bytes, status.cpu_ms);
-    line("master", format!("pid {}  {}", status.master_pid, takes(memory, cpu)));
-    let (memory, cpu) = (status.manager.memory_bytes, status.manager.cpu_ms);
-    let again = restarts(status.restarts.managers);
-    line("manager", format!("pid {}  {}{again}", status.manager_pid, takes(memory, cpu)));
     let held = status.manager.held_bytes;
     match status.reload.state {
         ReloadState::Idle => {}
@@ -129,6 +123,27 @@ fn more(status: &Status, style: Style) -> Vec<(&'static str, String)> {
     let what = "no new clients; ends when the last is gone (`wsd drain --undo`)";
     let drain = status.draining.then(|| ("draining", style.text(Tone::Odd, what)));
     api.into_iter().chain(cluster).chain(drain).collect()
+}
+
+/// The processes of which there is one.
+fn processes(status: &Status) -> Vec<(&'static str, String)> {
+    let takes = |memory, cpu| format!("{}, {} of CPU", bytes(memory), duration(cpu));
+    let master = takes(status.memory_bytes, status.cpu_ms);
+    let manager = takes(status.manager.memory_bytes, status.manager.cpu_ms);
+    let again = restarts(status.restarts.managers);
+    let mut lines = vec![
+        ("master", format!("pid {}  {master}", status.master_pid)),
+        ("manager", format!("pid {}  {manager}{again}", status.manager_pid)),
+    ];
+    if let Some(courier) = &status.courier {
+        let again = restarts(courier.restarts);
+        let what = match courier.pid {
+            0 => "not there".to_owned(),
+            pid => format!("pid {pid}  {}", takes(courier.memory_bytes, courier.cpu_ms)),
+        };
+        lines.push(("courier", what + &again));
+    }
+    lines
 }
 
 /// What this node knows of its cluster.
@@ -266,7 +281,7 @@ fn applications(workers: &[WorkerReport]) -> Table {
 mod tests {
     use super::*;
     use crate::fd::Slot;
-    use crate::ipc::control::ProcessReport;
+    use crate::ipc::control::{CourierReport, ProcessReport};
     use std::collections::BTreeMap;
 
     #[test]
@@ -304,6 +319,7 @@ mod tests {
             connections: 2408,
             workers: vec![worker(0, WorkerState::Serving, 0), worker(1, WorkerState::Hung, 4000)],
             counters: BTreeMap::from([("panics".to_owned(), 3)]),
+            courier: Some(CourierReport { pid: 4002, restarts: 1, ..CourierReport::default() }),
             ..Status::default()
         };
         let page = "\
@@ -311,6 +327,7 @@ wsd 0.1.0  up 12m 5s  generation 2  2,408 connections
   listen     127.0.0.1:8000
   master     pid 4000  0 B, 0 ms of CPU
   manager    pid 4001  0 B, 0 ms of CPU
+  courier    pid 4002  0 B, 0 ms of CPU  started again once
 
   worker  state     pid  gen   open    msgs in  msgs out  bytes out  lane  silent   memory    cpu
   0.1     serving  4100    2  1,204  5,000,000         0        0 B     -       -  3.0 MiB  1m 1s

@@ -98,6 +98,15 @@ async fn a_gap_is_told_by_status_nodes_and_metrics_and_outlives_courier_and_mana
     until("the second gap", async || (gaps(&nodes[0]).await == 2).then_some(())).await;
     let restarts = "wsd_restarts_total{process=\"courier\"}";
     until("the restart", async || (figure(&nodes[0], restarts).await == 1.0).then_some(())).await;
+    let courier = until("the courier in the status", async || {
+        let courier = nodes[0].status().await["courier"].clone();
+        (courier["restarts"] == 1 && courier["pid"] != 0).then_some(courier)
+    })
+    .await;
+    assert_eq!(courier["pid"], nodes[0].courier());
+    assert!(courier["memory_bytes"].as_u64() > Some(1 << 20), "{courier}");
+    let page = nodes[0].wsd(["status"]).await.ok();
+    assert!(page.contains("courier") && page.contains("started again once"), "{page}");
     let manager = nodes[0].manager().await;
     kill(manager, Signal::SIGKILL);
     until("another manager", async || (nodes[0].manager().await != manager).then_some(())).await;

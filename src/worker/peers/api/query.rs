@@ -58,8 +58,8 @@ impl Query {
     pub fn get<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Fault> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let wrong = || Fault::bad(format!("{name} is {text:?}; write {what}"));
-        // A sign is none of a number's digits, though Rust takes one.
-        if text.starts_with('+') {
+        // As in a path: a sign is none of a number's digits, and no 0 stands before others.
+        if text.starts_with('+') || (text.len() > 1 && text.starts_with('0')) {
             return Err(wrong());
         }
         text.parse().map(Some).map_err(|_| wrong())
@@ -115,7 +115,8 @@ mod tests {
             assert_eq!(number(text), None, "{text}");
         }
         let except = |text: &str| query(text).unwrap().get::<u64>("except", "a number").is_ok();
-        assert!(except("except=12") && !except("except=%2B12"));
+        assert!(except("except=12") && except("except=0"));
+        assert!(!except("except=%2B12") && !except("except=012"));
     }
 
     #[test]
