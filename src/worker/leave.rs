@@ -102,13 +102,14 @@ impl Worker {
     }
 
     /// Says goodbye to the handler and the manager, and ends the reactor.
-    async fn leave(self: &Rc<Self>, deadline: Instant) {
+    async fn leave(self: &Rc<Self>, handler_deadline: Instant) {
         if !self.leaving.stopped.replace(true) {
             let handler = self.handler.clone();
             let stop =
                 self.call_alone("on_worker_stop", |context| handler.on_worker_stop(context));
-            let _ = timeout_at(deadline, stop).await;
+            let _ = timeout_at(handler_deadline, stop).await;
         }
+        let deadline = Instant::now() + HASTE;
         self.go_indirect();
         self.say(&WorkerToManager::Drained);
         // Who asks all workers is answered until then, and asks this one no more.
