@@ -86,8 +86,8 @@ async fn who_comes_when_the_memory_is_used_up_takes_the_place_of_the_longest_mes
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
     let _newcomer = server.connect().await;
     assert_eq!(closed(&mut longest).await.0, 1013);
-    drop((heads, other));
     assert_eq!(server.count(Counter::Refused), 0);
+    drop((heads, other));
 }
 
 #[tokio::test]
