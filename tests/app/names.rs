@@ -97,12 +97,15 @@ async fn sizes_are_read_as_in_php_ini_and_keys_of_a_port_are_looked_at() {
     let load = format!("require '{}';", path("clients/php/autoload.php"));
     let keys = "['package_max_length' => '1M', 'socket_buffer_size' => '64k']";
     let of_a_port = "['open_http_protocol' => true, 'pakage_max_length' => 1]";
-    php.args(["-r", &format!(
-        "{load} $settings = new Wsd\\SwooleSettings({keys}, 'localhost', 1, 1); \
+    php.args([
+        "-r",
+        &format!(
+            "{load} $settings = new Wsd\\SwooleSettings({keys}, 'localhost', 1, 1); \
          $settings->add('localhost', 2, 1, {of_a_port}); $wsd = $settings->wsd; \
          echo $wsd['package_max_length'], ' ', $wsd['buffer_output_size'], ' ', \
          implode('|', $settings->notices);"
-    )]);
+        ),
+    ]);
     let ran = command(&mut php).await;
     let said = "listen(localhost:2): pakage_max_length: there is no such key, and it is ignored; \
                 did you mean package_max_length?";
