@@ -19,8 +19,6 @@ final class Channel
     /** Bytes that leave with flush(). App adds to them itself, since a call for each event costs. */
     public string $output = '';
     private \Socket|false|null $raw = null;
-    /** Whether a frame is being taken in, which a long one may leave no memory for. */
-    private bool $takes = false;
 
     /** @param resource $socket a blocking stream socket */
     public function __construct($socket)
@@ -60,12 +58,6 @@ final class Channel
     public function has(): bool
     {
         return $this->at < strlen($this->input);
-    }
-
-    /** Whether the script ended while a frame was taken in. */
-    public function broke(): bool
-    {
-        return $this->takes;
     }
 
     /** Ends the connection to the worker. */
@@ -136,11 +128,7 @@ final class Channel
         $frame['kind'] = $head >> 32 & 0xff;
         $frame['flags'] = $head >> 40 & 0xff;
         $frame['code'] = $head >> 48 & 0xffff;
-        if ($length > self::READ_BYTES) {
-            $this->takes = true;
-        }
         $frame['payload'] = substr($this->input, $this->at + Protocol::HEADER_BYTES, $length);
-        $this->takes = false;
         $this->at += Protocol::HEADER_BYTES + $length;
         return $frame;
     }
@@ -167,7 +155,6 @@ final class Channel
 
     private function append(string $bytes): void
     {
-        $this->takes = true;
         if ($this->at === strlen($this->input)) {
             $this->input = $bytes;
         } else {
@@ -177,7 +164,6 @@ final class Channel
             $this->input .= $bytes;
         }
         $this->at = 0;
-        $this->takes = false;
     }
 
     private function readable(float $seconds): bool
