@@ -1,6 +1,7 @@
 //! Small scripts in the manner of public ones, run as their users run them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -148,7 +149,9 @@ async fn a_result_that_comes_in_a_reload_is_told_once_to_the_process_that_gave_t
     kill(script.pid(), Signal::SIGUSR1);
     let mut other = until("a process of after the reload", async || {
         let mut client = Client::connect(&script.address, "/").await;
-        (client.ask("pid").await != old).then_some(client)
+        // The old process is at work, and answers nobody meanwhile.
+        let pid = tokio::time::timeout(Duration::from_millis(300), client.ask("pid")).await;
+        pid.is_ok_and(|pid| pid != old).then_some(client)
     })
     .await;
     std::fs::write(&result, "").unwrap();
