@@ -21,8 +21,11 @@ use crate::worker::head::{self, Body, Kind, Reader, Refusal, classify, parse};
 /// sees the end of the stream.
 pub(super) struct Gate<S> {
     stream: S,
-    /// Read from the stream, not yet looked at.
+    /// Read from the stream; what is not yet looked at begins at `used`.
     received: Vec<u8>,
+    /// How much of `received` is done with. It is taken away with the next read, and not with
+    /// every chunk of a body, which would move all behind it.
+    used: usize,
     /// What hyper is given before anything else.
     ready: Vec<u8>,
     state: State,
@@ -82,17 +85,27 @@ impl<S> Gate<S> {
     pub(super) fn new(stream: S, received: Vec<u8>, limits: &Limits, exit: Exit) -> Gate<S> {
         let (state, limits) = (State::Head(Reader::new()), *limits);
         let (ready, wait, pace) = (Vec::new(), None, Pace::default());
-        Gate { stream, received, ready, state, exit, limits, wait, pace }
+        Gate { stream, received, used: 0, ready, state, exit, limits, wait, pace }
     }
 
     /// The stream, what was read of it and is nobody's yet, and whether that is the beginning of
     /// a request.
-    pub(super) fn into_parts(self) -> (S, Vec<u8>, bool) {
+    pub(super) fn into_parts(mut self) -> (S, Vec<u8>, bool) {
+        self.drop_used();
         let begun = match &self.state {
             State::Head(reader) => reader.has_begun(&self.received),
             _ => false,
         };
         (self.stream, self.received, begun)
+    }
+
+    /// Read from the stream, not yet looked at.
+    fn rest(&self) -> &[u8] {
+        &self.received[self.used..]
+    }
+
+    fn drop_used(&mut self) {
+        self.received.drain(..std::mem::take(&mut self.used));
     }
 
     fn shut(&mut self, way: Option<Outcome>) {
@@ -147,7 +160,7 @@ impl<S> Gate<S> {
     /// Ready when the time for what is awaited is over.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let begun = match &self.state {
-            State::Head(reader) => reader.has_begun(&self.received),
+            State::Head(reader) => reader.has_begun(self.rest()),
             _ => true,
         };
         let patience = self.patience(begun);
@@ -157,7 +170,7 @@ impl<S> Gate<S> {
             Wait { began, begun, timer: Box::pin(sleep_until(began + patience)) }
         }));
         ready!(wait.timer.as_mut().poll(cx));
-        let refusal = Refusal::timeout().answering(&self.received);
+        let refusal = Refusal::timeout().answering(self.rest());
         Poll::Ready(if begun { Outcome::Refused(refusal) } else { Outcome::Idle })
     }
 }
@@ -175,14 +188,13 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     /// Looks at what was received until there is something for hyper, or nothing more will be.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ready.is_empty() {
+            let rest = &self.received[self.used..];
             match &mut self.state {
-                State::Head(reader) => {
-                    match Gate::<S>::judge(reader, &self.received, &self.limits) {
-                        Some(Ok(whole)) => self.begin(whole),
-                        Some(Err(way)) => self.shut(Some(way)),
-                        None => ready!(self.poll_more(cx))?,
-                    }
-                }
+                State::Head(reader) => match Gate::<S>::judge(reader, rest, &self.limits) {
+                    Some(Ok(whole)) => self.begin(whole),
+                    Some(Err(way)) => self.shut(Some(way)),
+                    None => ready!(self.poll_more(cx))?,
+                },
                 State::Data(0, then) => match std::mem::replace(then, Then::Head) {
                     Then::Head => self.state = State::Head(Reader::new()),
                     Then::Chunked(chunks) => {
@@ -190,10 +202,10 @@ impl<S: AsyncRead + Unpin> Gate<S> {
                         self.state = State::Chunked(chunks);
                     }
                 },
-                State::Data(..) if self.received.is_empty() => ready!(self.poll_more(cx))?,
+                State::Data(..) if rest.is_empty() => ready!(self.poll_more(cx))?,
                 State::Data(..) | State::Shut => return Poll::Ready(Ok(())),
                 State::Chunked(chunks) => {
-                    match chunks.next(&self.received, self.limits.body_bytes_max as u64) {
+                    match chunks.next(rest, self.limits.body_bytes_max as u64) {
                         Ok(Next::More) => ready!(self.poll_more(cx))?,
                         Ok(next) => self.unframe(next),
                         Err(refusal) => self.refuse(refusal),
@@ -207,7 +219,7 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     /// A whole head is hyper's.
     fn begin(&mut self, whole: Whole) {
         (self.wait, self.pace) = (None, Pace::default());
-        self.received.drain(..whole.len);
+        self.used += whole.len;
         self.ready = whole.bytes;
         self.state = whole.state;
     }
@@ -216,16 +228,16 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     fn unframe(&mut self, next: Next) {
         match next {
             Next::More => {}
-            Next::Skip(used) => drop(self.received.drain(..used)),
+            Next::Skip(used) => self.used += used,
             Next::Data(used, size) => {
-                self.received.drain(..used);
+                self.used += used;
                 self.ready.extend_from_slice(format!("{size:x}\r\n").as_bytes());
                 if let State::Chunked(chunks) = std::mem::replace(&mut self.state, State::Shut) {
                     self.state = State::Data(size, Then::Chunked(chunks));
                 }
             }
             Next::End(used) => {
-                self.received.drain(..used);
+                self.used += used;
                 self.ready.extend_from_slice(b"0\r\n\r\n");
                 self.state = State::Head(Reader::new());
             }
@@ -251,12 +263,13 @@ impl<S: AsyncRead + Unpin> Gate<S> {
             self.pace.bytes += read.len() as u64;
         }
         if !read.is_empty() {
+            self.drop_used();
             self.received.extend_from_slice(read);
             return Poll::Ready(Ok(()));
         }
         match &self.state {
-            State::Head(reader) if !reader.has_begun(&self.received) => self.shut(None),
-            _ => self.refuse(Refusal::cut().answering(&self.received)),
+            State::Head(reader) if !reader.has_begun(self.rest()) => self.shut(None),
+            _ => self.refuse(Refusal::cut().answering(self.rest())),
         }
         Poll::Ready(Ok(()))
     }
@@ -269,9 +282,10 @@ impl<S: AsyncRead + Unpin> Gate<S> {
             self.ready.drain(..count);
         } else if let State::Data(left, _) = &mut self.state {
             let most = usize::try_from(*left).unwrap_or(usize::MAX);
-            let count = self.received.len().min(out.remaining()).min(most);
-            out.put_slice(&self.received[..count]);
-            self.received.drain(..count);
+            let rest = &self.received[self.used..];
+            let count = rest.len().min(out.remaining()).min(most);
+            out.put_slice(&rest[..count]);
+            self.used += count;
             *left -= count as u64;
         }
     }

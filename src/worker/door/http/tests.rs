@@ -311,6 +311,18 @@ async fn a_request_behind_a_chunked_body_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_follows_a_body_of_many_chunks_is_as_it_came() {
+    let body = ["1\r\nx\r\n".repeat(10), "0\r\n\r\n".to_owned()].concat();
+    let chunked = format!("{CHUNKED}{body}");
+    let bytes = [chunked.as_bytes(), UPGRADE.as_bytes(), b"\x81\x80abcd"].concat();
+    let read = async |client: &mut DuplexStream| until(client, "xxxxxxxxxx").await;
+    let (end, said, _) = with_client(&bytes, pending(), read).await;
+    assert_eq!(statuses(&said), ["200"], "{said}");
+    let End::Upgrade(_, received) = end else { panic!("{end:?}") };
+    assert_eq!(received, [UPGRADE.as_bytes(), b"\x81\x80abcd"].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_cut_short_is_answered() {
     for cut in
         ["GET / HTTP/1.1\r\nHo", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nh"]
