@@ -77,7 +77,7 @@ pub fn part(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
     }
     // Where the other end is gone, the entry goes as well, once its task has ended.
     if !packet.body.is_empty() {
-        let _ = body.parts.send(Part::Bytes(packet.body));
+        body.add(packet.body);
     }
     if packet.flags & MORE == 0 {
         if packet.code == 0 {
@@ -91,11 +91,12 @@ pub fn part(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
 /// Passes the parts of a body on at the client's pace, and tells the process.
 fn begin(link: &Rc<Link>, ctx: &Context, id: u32, writer: BodyWriter, first: Bytes) {
     let (parts, mut waiting) = mpsc::unbounded_channel();
-    let unread = Rc::new(Cell::new(first.len()));
+    let (unread, joined) = (Rc::new(Cell::new(first.len())), Rc::default());
     if !first.is_empty() {
         let _ = parts.send(Part::Bytes(first));
     }
-    let body = Outgoing { owner: link.id, parts, unread: unread.clone() };
+    let body = Outgoing { owner: link.id, parts, joined, unread: unread.clone() };
+    let joined = body.joined.clone();
     link.shared.outgoing.0.borrow_mut().insert(id, body);
     let link = link.clone();
     ctx.spawn(async move {
@@ -104,22 +105,22 @@ fn begin(link: &Rc<Link>, ctx: &Context, id: u32, writer: BodyWriter, first: Byt
                 part = waiting.recv() => part,
                 () = writer.unread() => break,
             };
-            match part {
-                Some(Part::Bytes(bytes)) => {
-                    let len = bytes.len();
-                    if writer.send(bytes).await.is_err() {
-                        break;
-                    }
-                    unread.set(unread.get().saturating_sub(len));
-                    link.taken(id, len, false);
-                }
+            let bytes = match part {
+                Some(Part::Bytes(bytes)) => bytes,
+                Some(Part::Joined) => joined.take().freeze(),
                 Some(Part::End) => {
                     writer.finish().await;
                     break;
                 }
                 // The process died, or broke it off.
                 None => return link.shared.changed.notify_waiters(),
+            };
+            let len = bytes.len();
+            if writer.send(bytes).await.is_err() {
+                break;
             }
+            unread.set(unread.get().saturating_sub(len));
+            link.taken(id, len, false);
         }
         let gone = link.shared.outgoing.0.borrow_mut().remove(&id).is_some();
         if gone {
