@@ -15,6 +15,7 @@ use crate::ipc::link::{Arrival, Link};
 use crate::ipc::messages::{ManagerToMaster, Origin, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::scoreboard::Counter;
+use crate::sys::packet;
 
 /// After so many bytes of one worker the others, and whoever asks on the control socket, get their
 /// turn: about a millisecond of small pushes.
@@ -35,6 +36,11 @@ pub async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
             Ok(Some(arrival)) => arrival,
             // The master will tell how it ended.
             Ok(None) => return,
+            Err(error) if packet::is_cut(&error) => {
+                manager.borrow().lost_packet(link.id(), &error);
+                tokio::task::yield_now().await;
+                continue;
+            }
             Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
         };
         let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
@@ -203,6 +209,12 @@ impl Manager {
         }
     }
 
+    /// There was no descriptor for what came beside a packet, which is no fault of its worker's.
+    fn lost_packet(&self, id: WorkerId, error: &Error) {
+        tracing::error!(worker = %id, %error, "a packet is lost: no descriptor is left");
+        self.row.add(Counter::LaneFull, 1);
+    }
+
     /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
     /// fresh one is the cure.
     fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
@@ -218,7 +230,14 @@ impl Manager {
         };
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
         for _ in 0..LAST_PACKETS_MAX {
-            let Ok(Some(arrival)) = link.try_receive(&mut buffer) else { return };
+            let arrival = match link.try_receive(&mut buffer) {
+                Ok(Some(arrival)) => arrival,
+                Err(error) if packet::is_cut(&error) => {
+                    self.lost_packet(id, &error);
+                    continue;
+                }
+                Ok(None) | Err(_) => return,
+            };
             if let Err(error) = self.on_packet(id, &buffer[..arrival.len], arrival.fds) {
                 tracing::warn!(worker = %id, %error, "the last words of a worker are garbled");
                 return;

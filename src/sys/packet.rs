@@ -9,7 +9,7 @@ use nix::sys::socket::{
     socketpair, sockopt,
 };
 
-use crate::error::{Result, Subject};
+use crate::error::{Error, Result, Subject};
 
 /// Descriptors that the kernel lets anybody put beside one datagram (SCM_MAX_FD). There is room
 /// for all of them, so that none is cut off.
@@ -69,9 +69,9 @@ pub struct Datagram {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Receives one datagram into `buffer`. `EAGAIN` when there is none; a datagram that is longer
-/// than the buffer, or whose descriptors find no room in this process, is `EMSGSIZE`, and none of
-/// its descriptors stays open.
+/// Receives one datagram into `buffer`. `EAGAIN` when there is none. A datagram that is longer
+/// than the buffer is `EMSGSIZE`; one whose descriptors find no room in this process is `EMFILE`,
+/// which is no fault of whoever sent it. Either is lost, and none of its descriptors stays open.
 ///
 /// A peer that ends with something unread leaves a reset, which the kernel tells once and before
 /// what the peer had sent; that is read all the same.
@@ -97,10 +97,19 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Datagra
         }
     };
     let fds = descriptors(&header);
-    if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+    if header.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(Errno::EMSGSIZE);
     }
+    // There is space for all descriptors that the kernel lets anybody send.
+    if header.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(Errno::EMFILE);
+    }
     Ok(Datagram { len: usize::try_from(len).unwrap_or(0), fds })
+}
+
+/// Whether a datagram is lost since there was no descriptor left for what came beside it.
+pub fn is_cut(error: &Error) -> bool {
+    error.errno() == Some(Errno::EMFILE as i32)
 }
 
 /// What came beside a datagram, also where the kernel found no room for all of it: what it had
@@ -163,6 +172,15 @@ mod tests {
             assert_eq!(receive(theirs.as_fd(), &mut [0; 4]).unwrap_err(), Errno::EMSGSIZE);
         }
         assert!(open() < before + 1_000, "{} and {before}", open());
+    }
+
+    #[test]
+    fn what_is_too_long_was_not_cut_for_want_of_descriptors() {
+        let (ours, theirs) = pair().unwrap();
+        send(ours.as_fd(), b"more than fits", &[ours.as_fd()]).unwrap();
+        let too_long = receive(theirs.as_fd(), &mut [0; 4]).unwrap_err();
+        assert!(!is_cut(&Error::io("receive", too_long)));
+        assert!(is_cut(&Error::io("receive", Errno::EMFILE)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, RequestId};
 use crate::ipc::packet::{Body, Frames};
 use crate::ipc::scoreboard::Counter;
 use crate::sys::clock::{monotonic_ms, unix_ms};
+use crate::sys::packet;
 pub(super) use part::part;
 use topics::Topics;
 
@@ -332,6 +333,12 @@ async fn read(manager: Shared, link: Rc<Link>) {
             Ok(Some(arrival)) => arrival,
             // The master will start another.
             Ok(None) => return manager.borrow_mut().lose_courier("the courier has ended"),
+            Err(error) if packet::is_cut(&error) => {
+                tracing::error!(%error, "a message of another node is lost: no descriptor is left");
+                manager.borrow().row.add(Counter::ClusterGaps, 1);
+                tokio::task::yield_now().await;
+                continue;
+            }
             Err(error) => {
                 tracing::error!(%error, "the link of the courier is broken");
                 return manager.borrow_mut().lose_courier("its link is broken");

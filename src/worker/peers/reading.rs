@@ -9,6 +9,7 @@ use super::Peers;
 use crate::error::{Error, Result};
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::link::{Arrival, Link};
+use crate::sys::packet;
 
 /// Packets of the manager handled before clients get their turn.
 const PACKETS_PER_TURN: usize = 4;
@@ -82,7 +83,8 @@ impl Peers {
     }
 }
 
-/// Whether there was no descriptor left for what came beside a packet, which is lost with that.
+/// Whether a packet is lost: it was too long, or there was no descriptor left for what came beside
+/// it.
 pub(in crate::worker) fn is_cut(error: &Error) -> bool {
-    error.errno() == Some(Errno::EMSGSIZE as i32)
+    packet::is_cut(error) || error.errno() == Some(Errno::EMSGSIZE as i32)
 }
