@@ -45,6 +45,9 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
 /// After a failed accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Where a message for all did not go to all.
+const NOT_TAKEN: &str = "not every worker has the message: one did not take it, since its lane is \
+    full or no memory or descriptor is left";
 
 /// Accepts for ever.
 pub async fn serve(manager: Shared, listener: UnixListener, peers: Peers) {
@@ -252,7 +255,7 @@ impl Client {
         let except = except.map_or(0, Fd::as_u64);
         let mut manager = self.manager.borrow_mut();
         let wide = Wide::broadcast(None, opcode.into(), except);
-        let (workers, local_only) = match here {
+        let (spread, local_only) = match here {
             true => (manager.spread(wide, Body::Inline(&body)), false),
             false => manager.spread_everywhere(wide, Body::Inline(&body)),
         };
@@ -261,7 +264,11 @@ impl Client {
             true => Some(Verdict::Relayed),
             false => None,
         };
-        Ok(Answer { verdict, ..Answer::ok().and("workers", workers) })
+        let answer = Answer { verdict, ..Answer::ok().and("workers", spread.slots) };
+        Ok(match spread.refused {
+            0 => answer,
+            _ => Answer { ok: false, error: Some(NOT_TAKEN.to_owned()), ..answer },
+        })
     }
 
     async fn close(&mut self, fd: Fd, code: u16, reason: &str) -> Answer {

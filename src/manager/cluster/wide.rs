@@ -18,6 +18,7 @@ use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
+use crate::manager::relay::broadcast::Spread;
 use crate::manager::relay::message::{Reply, Wide};
 
 /// For the workers of this node to answer a call of another node, which waits a little longer.
@@ -26,9 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const PART: usize = 64;
 
 impl Manager {
-    /// Brings a message to the clients of other workers and of other nodes. Answers with how many
-    /// slots of this node that is, and whether other nodes are left out.
-    pub fn spread_everywhere(&mut self, wide: Wide, body: Body<'_>) -> (usize, bool) {
+    /// Brings a message to the clients of other workers and of other nodes. Answers with what that
+    /// is on this node, and whether other nodes are left out.
+    pub fn spread_everywhere(&mut self, wide: Wide, body: Body<'_>) -> (Spread, bool) {
         if self.cluster.is_none() || matches!(wide.reach, Reach::Only(_)) {
             return (self.spread(wide, body), false);
         }

@@ -18,10 +18,18 @@ use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::workers::{Phase, WorkerHandle};
 
+/// To how many workers a message for many was brought.
+#[derive(Debug)]
+pub struct Spread {
+    /// Slots that it is for.
+    pub slots: usize,
+    /// Workers that did not take it, or all that it is for where it could not be kept for them.
+    pub refused: usize,
+}
+
 impl Manager {
-    /// Brings a message to the clients of other workers. Answers with how many slots that
-    /// is.
-    pub fn spread(&mut self, wide: Wide, body: Body<'_>) -> usize {
+    /// Brings a message to the clients of other workers.
+    pub fn spread(&mut self, wide: Wide, body: Body<'_>) -> Spread {
         let sender = wide.sender;
         let targets = self.workers.iter().filter(|w| w.may_have_clients());
         let targets = targets.map(|worker| worker.id()).filter(|id| self.is_for(&wide, *id));
@@ -30,7 +38,7 @@ impl Manager {
         let waits = self.hold.scope == Scope::All || !held.is_empty() || self.passes.keeps(sender);
         // During a reload a slot has two processes.
         let reached: HashSet<Slot> = held.iter().chain(&now).map(|id| id.slot).collect();
-        let reached = reached.len();
+        let slots = reached.len();
         let (kept, mut refused) = match body {
             Body::Inline(bytes) => {
                 let refused = self.send_wide(&now, &wide.message, |_| Ok(Body::Inline(bytes)));
@@ -55,7 +63,7 @@ impl Manager {
             }
         }
         self.tell_asked(asker, asked, refused, is_last);
-        reached
+        Spread { slots, refused }
     }
 
     /// Whether a worker is to have it. While connections move, both ends may have members that

@@ -122,6 +122,24 @@ impl Sending {
 }
 
 #[test]
+fn a_broadcast_that_a_worker_does_not_take_is_not_told_as_done() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let _a = master.serving(id(0, 1), 1).await;
+        let mut control = master.control().await;
+        let line = "{\"cmd\":\"broadcast\",\"bytes\":30000}\n".to_owned() + &"x".repeat(30_000);
+        let mut answer = control.ask(&line).await;
+        assert!(answer.ok && answer.error.is_none(), "{answer:?}");
+        // Twice what the lane and the kernel's queue take, and nobody reads it.
+        for _ in 0..1200 {
+            answer = control.ask(&line).await;
+        }
+        assert!(!answer.ok && answer.more["workers"] == 1, "{answer:?}");
+        assert!(answer.error.unwrap().contains("did not take"));
+    });
+}
+
+#[test]
 fn however_many_bodies_come_by_the_control_socket_two_of_the_longest_are_held() {
     const LONGEST: usize = crate::ipc::control::BODY_BYTES_MAX;
     story(async {
