@@ -311,6 +311,10 @@ impl Manager {
         self.follow_topics();
         self.leave_topics(now);
         self.tick_presence(now);
+        let unheard = self.presence.take_unheard();
+        if unheard > 0 {
+            tracing::error!(unheard, "presence of other nodes is not kept: no room for it");
+        }
         let connections = self.scoreboard.sum(Counter::Connections);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.asked.retain(|_, asked| asked.due_ms > now);

@@ -13,6 +13,9 @@ use crate::manager::{Manager, Shared};
 /// For all of that: less than the master gives the manager to leave.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// Answers that are owed at once. Who asks beyond is told that nothing was done.
+const OWED_MAX: usize = 32 * 1024;
+
 /// The answers to other nodes that are still to be given.
 pub struct Answers {
     /// Whoever has one to give has a copy.
@@ -35,9 +38,9 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// One more is to be given.
-    pub fn owe(&self) -> Owed {
-        Owed(self.owed.clone())
+    /// One more is to be given; `None` where too many are.
+    pub fn owe(&self) -> Option<Owed> {
+        (self.owed.strong_count() <= OWED_MAX).then(|| Owed(self.owed.clone()))
     }
 
     /// Nobody asks any more.
@@ -87,5 +90,20 @@ impl Manager {
             return None;
         }
         Some(link)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_answers_are_owed_and_no_more_until_one_is_given() {
+        let answers = Answers::default();
+        let mut owed: Vec<Owed> = std::iter::from_fn(|| answers.owe()).collect();
+        assert_eq!(owed.len(), OWED_MAX);
+        owed.pop();
+        owed.extend(answers.owe());
+        assert!(owed.len() == OWED_MAX && answers.owe().is_none());
     }
 }

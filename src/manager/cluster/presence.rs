@@ -31,8 +31,8 @@ const ASKED_MAX: usize = 4_096;
 pub struct Remote {
     /// Rooms whose list is that of all nodes.
     known: HashSet<Topic>,
-    /// Nodes that have said to this manager in which rooms they have somebody.
-    heard: HashSet<NodeId>,
+    /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
+    heard: HashMap<u8, u64>,
     /// What was asked, under our numbers.
     asked: HashMap<u64, Asked>,
 }
@@ -106,7 +106,7 @@ impl Cluster {
     fn unheard(&self) -> impl Iterator<Item = NodeId> {
         let others = self.nodes.iter().filter(|record| record.node != self.node);
         let ids = others.map(|record| NodeId { node: record.node, boot: record.boot });
-        ids.filter(|id| !self.presence.heard.contains(id))
+        ids.filter(|id| self.presence.heard.get(&id.node) != Some(&id.boot))
     }
 
     /// Says in which rooms somebody is present by clients of this node.
@@ -202,9 +202,9 @@ impl Manager {
             return;
         }
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
-        let (holder, user) = (Holder::Node(from), (room.clone(), said.uid));
-        if let Some(present) = self.presence.set(holder, user, (count, said.info), now, linger_ms)
-        {
+        let user = (room.clone(), said.uid);
+        let changed = self.presence.hear(from, user, (count, said.info), now, linger_ms);
+        if let Some(present) = changed {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
     }
@@ -234,7 +234,7 @@ impl Manager {
             self.take_presence_list(from, room, Vec::new());
         }
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.presence.heard.insert(from);
+        cluster.presence.heard.insert(from.node, from.boot);
         // Whoever was cut off has missed what was said here, and a new manager has heard nothing.
         if !is_answer && self.owners_due_at.is_none() {
             let rooms = self.presence.own_rooms();
@@ -343,7 +343,7 @@ impl Manager {
     /// A run of a node is over: whoever was present by its clients alone is gone.
     pub(super) fn forget_node_presence(&mut self, node: NodeId) {
         if let Some(cluster) = &mut self.cluster {
-            cluster.presence.heard.remove(&node);
+            cluster.presence.heard.retain(|it, boot| (*it, *boot) != (node.node, node.boot));
         }
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
         for (room, present) in self.presence.forget(Holder::Node(node), now, linger_ms) {
@@ -358,8 +358,8 @@ impl Manager {
             Some(record) => record.boot != id.boot,
             None => cluster.certain,
         };
-        let known =
-            self.presence.nodes().into_iter().chain(cluster.presence.heard.iter().copied());
+        let heard = cluster.presence.heard.iter().map(|(&node, &boot)| NodeId { node, boot });
+        let known = self.presence.nodes().into_iter().chain(heard);
         let dead: HashSet<NodeId> = known.filter(is_over).collect();
         dead.into_iter().for_each(|node| self.forget_node_presence(node));
     }

@@ -101,7 +101,11 @@ impl Manager {
             // Not to be sent on: two nodes that disagree would send it to and fro for ever.
             return tracing::warn!(fd, node = from.node, "a message for no client of this node");
         }
-        let (origin, id) = (Origin::Control, if id == 0 { 0 } else { self.ask_for(from, id) });
+        let ours = if id == 0 { Some(0) } else { self.ask_for(from, id) };
+        let origin = Origin::Control;
+        let Some(id) = ours else {
+            return self.answer_node(from, &NodeMessage::Verdict { id, verdict: Verdict::Full });
+        };
         let routed = match message {
             NodeMessage::Push { opcode, .. } => Routed::Push { origin, id, opcode },
             NodeMessage::Close { code, operator, .. } => {
@@ -116,10 +120,11 @@ impl Manager {
     }
 
     /// A number of ours for a question of another node's, which is answered when a worker has.
-    fn ask_for(&mut self, from: NodeId, theirs: u64) -> RequestId {
+    /// `None`: too many are.
+    fn ask_for(&mut self, from: NodeId, theirs: u64) -> Option<RequestId> {
+        let owed = self.cluster.as_ref()?.answers.owe()?;
         let (ours, reply) = self.ask();
         let me = self.me.clone();
-        let owed = self.cluster.as_ref().map(|cluster| cluster.answers.owe());
         spawn_local(async move {
             let _owed = owed;
             let reply = timeout(WORKER_PATIENCE, reply).await;
@@ -134,7 +139,7 @@ impl Manager {
             };
             manager.answer_node(from, &answer);
         });
-        ours
+        Some(ours)
     }
 
     /// Answers a question of another node's. An answer that finds no room is lost, and whoever

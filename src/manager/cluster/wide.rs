@@ -117,8 +117,11 @@ impl Manager {
             return;
         }
         let Some(me) = self.me.upgrade() else { return };
+        let Some(owed) = self.cluster.as_ref().and_then(|cluster| cluster.answers.owe()) else {
+            let none = NodeMessage::Tally { id, queued: 0, full: 0, whole: false };
+            return self.answer_node(from, &none);
+        };
         let (ours, whole) = self.begin_call_here(call, body);
-        let owed = self.cluster.as_ref().map(|cluster| cluster.answers.owe());
         spawn_local(async move {
             let _owed = owed;
             let gathered = gathering::wait(PATIENCE, &me, ours, whole).await;

@@ -12,13 +12,17 @@ use crate::ipc::cluster::nodes::NodeId;
 
 /// Bytes that what one worker says may take: some hundred thousand users with a short info.
 const WORKER_BYTES_MAX: usize = 64 << 20;
+/// Bytes that what all other nodes say may take together.
+const NODES_BYTES_MAX: usize = 128 << 20;
+/// Runs of nodes of which anything is kept, workers counted as well. There are 64 nodes at once.
+const HOLDERS_MAX: usize = 1024;
 /// Bytes of users without connections who are still there. Beyond, who leaves has left at once.
 const LEAVING_BYTES_MAX: usize = 32 << 20;
 /// What a user in a room takes besides its names and its info.
 const USER_BYTES: usize = 320;
 
 /// Who has connections of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A worker of this node.
     Worker(WorkerId),
@@ -111,30 +115,77 @@ impl User {
 #[derive(Debug, Default)]
 pub struct Presence {
     rooms: HashMap<Topic, BTreeMap<String, User>>,
-    /// Bytes that what each worker has said takes.
-    bytes: HashMap<WorkerId, usize>,
+    /// Bytes that what each has said takes; who has said nothing is not here.
+    bytes: HashMap<Holder, usize>,
+    /// Those of all nodes.
+    nodes_bytes: usize,
+    /// What nodes have said of users for which there was no room.
+    unheard: usize,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
     leaving: BTreeMap<(u64, Topic, String), usize>,
     leaving_bytes: usize,
 }
 
 impl Presence {
-    /// Whether there is room for what a worker says of a user.
+    /// Whether there is room for what a worker or a node says of a user.
     pub fn has_room(
         &self,
-        worker: WorkerId,
+        holder: Holder,
         (room, uid): &(Topic, String),
         info: Option<&str>,
     ) -> bool {
         let user = self.rooms.get(room).and_then(|users| users.get(uid));
-        let before = user.and_then(|user| user.part(Holder::Worker(worker)));
+        let before = user.and_then(|user| user.part(holder));
         let before = before.map_or(0, |part| weight(room, uid, part.info.as_deref()));
-        let (now, has) = (weight(room, uid, info), self.bytes_of(worker));
-        now <= before || has - before + now <= WORKER_BYTES_MAX
+        let now = weight(room, uid, info);
+        now <= before
+            || match holder {
+                Holder::Worker(_) => self.bytes_of(holder) - before + now <= WORKER_BYTES_MAX,
+                Holder::Node(_) => {
+                    let known = self.bytes.contains_key(&holder) || self.bytes.len() < HOLDERS_MAX;
+                    known && self.nodes_bytes - before + now <= NODES_BYTES_MAX
+                }
+            }
     }
 
-    fn bytes_of(&self, worker: WorkerId) -> usize {
-        self.bytes.get(&worker).copied().unwrap_or_default()
+    fn bytes_of(&self, holder: Holder) -> usize {
+        self.bytes.get(&holder).copied().unwrap_or_default()
+    }
+
+    /// What a holder has said took so many bytes, and takes so many now.
+    fn weigh(&mut self, holder: Holder, had: usize, has: usize) {
+        let bytes = self.bytes_of(holder) - had + has;
+        if bytes == 0 {
+            self.bytes.remove(&holder);
+        } else {
+            self.bytes.insert(holder, bytes);
+        }
+        if let Holder::Node(_) = holder {
+            self.nodes_bytes = self.nodes_bytes - had + has;
+        }
+    }
+
+    /// A node says how many connections of a user it has in a room. As [`set`](Self::set), but
+    /// what has no room is not kept.
+    pub fn hear(
+        &mut self,
+        node: NodeId,
+        user: (Topic, String),
+        (count, info): (u32, Option<String>),
+        now: u64,
+        linger_ms: u64,
+    ) -> Option<Present> {
+        let holder = Holder::Node(node);
+        if count > 0 && !self.has_room(holder, &user, info.as_deref()) {
+            self.unheard += 1;
+            return None;
+        }
+        self.set(holder, user, (count, info), now, linger_ms)
+    }
+
+    /// How often nodes have said something since the last time for which there was no room.
+    pub fn take_unheard(&mut self) -> usize {
+        std::mem::take(&mut self.unheard)
     }
 
     /// A holder has so many connections of a user in a room. The answer is the user, if it has
@@ -151,20 +202,17 @@ impl Presence {
         let linger_ms = self.linger_ms(linger_ms);
         let info: Option<Rc<str>> = info.map(Rc::from);
         let user = self.rooms.entry(room.clone()).or_default().entry(uid.clone()).or_default();
-        let weigh = |part: &Part| weight(&room, &uid, part.info.as_deref());
-        let (had, left_at) = (user.part(holder).map_or(0, weigh), user.leaves_at);
+        let bytes = |part: &Part| weight(&room, &uid, part.info.as_deref());
+        let (had, left_at) = (user.part(holder).map_or(0, bytes), user.leaves_at);
         match user.parts.iter_mut().find(|part| part.holder == holder) {
             Some(part) => (part.count, part.info) = (count, info),
             None => user.parts.push(Part { holder, count, info }),
         }
         user.parts.retain(|part| part.count > 0);
-        let has = user.part(holder).map_or(0, weigh);
+        let has = user.part(holder).map_or(0, bytes);
         let news = user.news(&uid, now, linger_ms);
         let leaves_at = user.leaves_at;
-        if let Holder::Worker(worker) = holder {
-            let bytes = self.bytes_of(worker) - had + has;
-            self.bytes.insert(worker, bytes);
-        }
+        self.weigh(holder, had, has);
         self.note_leaving((left_at, leaves_at), &room, &uid);
         self.tidy(&room, &uid);
         news
@@ -202,9 +250,7 @@ impl Presence {
     pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
         let linger_ms = self.linger_ms(linger_ms);
-        if let Holder::Worker(worker) = holder {
-            self.bytes.remove(&worker);
-        }
+        self.weigh(holder, self.bytes_of(holder), 0);
         for (room, users) in &mut self.rooms {
             for (uid, user) in users.iter_mut() {
                 let before = user.parts.len();
@@ -277,35 +323,36 @@ impl Presence {
         let gone = before.filter(|(uid, _)| !here.contains(uid.as_str()));
         let gone: Vec<Present> = gone.map(|(uid, _)| Present::new(uid.clone(), 0, None)).collect();
         let all: Vec<Present> = gone.into_iter().chain(list).collect();
-        let set = |it: Present| {
-            self.set(holder, (room.clone(), it.uid), (it.count, it.info), now, linger_ms)
+        let hear = |it: Present| {
+            self.hear(node, (room.clone(), it.uid), (it.count, it.info), now, linger_ms)
         };
-        all.into_iter().filter_map(set).collect()
+        all.into_iter().filter_map(hear).collect()
     }
 
     /// The nodes that have somebody anywhere.
     pub fn nodes(&self) -> Vec<NodeId> {
-        let users = self.rooms.values().flat_map(BTreeMap::values);
-        let mut nodes: Vec<NodeId> = Vec::new();
-        for part in users.flat_map(|user| &user.parts) {
-            if let Holder::Node(node) = part.holder
-                && !nodes.contains(&node)
-            {
-                nodes.push(node);
-            }
-        }
-        nodes
+        let node = |holder: &Holder| match holder {
+            Holder::Node(node) => Some(*node),
+            Holder::Worker(_) => None,
+        };
+        self.bytes.keys().filter_map(node).collect()
     }
 
     /// What nodes have said of a room is not wanted any more.
     pub fn forget_nodes_in(&mut self, room: &Topic) {
         let Some(users) = self.rooms.get_mut(room) else { return };
-        users.retain(|_, user| {
-            user.parts.retain(|part| is_own(&part));
+        let mut forgotten = Vec::new();
+        users.retain(|uid, user| {
+            for part in user.parts.extract_if(.., |part| !is_own(&&*part)) {
+                forgotten.push((part.holder, weight(room, uid, part.info.as_deref())));
+            }
             !user.parts.is_empty() || user.leaves_at.is_some()
         });
         if users.is_empty() {
             self.rooms.remove(room);
+        }
+        for (holder, bytes) in forgotten {
+            self.weigh(holder, bytes, 0);
         }
     }
 
@@ -417,22 +464,67 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_has_room_for_so_much_and_what_it_takes_back_makes_room() {
-        let worker = |slot| WorkerId { slot: Slot(slot), epoch: 1 };
         let mut presence = Presence::default();
         let info = "i".repeat(64 * 1024);
         let user = |n: usize| (Topic::room("presence-r"), format!("u{n}"));
         let mut said = 0;
-        while presence.has_room(worker(0), &user(said), Some(&info)) {
+        while presence.has_room(id(0), &user(said), Some(&info)) {
             presence.set(id(0), user(said), (1, Some(info.clone())), 0, 0);
             said += 1;
         }
         assert!((900..1024).contains(&said), "{said}: each of them may be long");
-        assert!(presence.has_room(worker(0), &user(0), Some(&info)), "the same again");
-        assert!(presence.has_room(worker(1), &user(said), Some(&info)), "each has its own");
+        assert!(presence.has_room(id(0), &user(0), Some(&info)), "the same again");
+        assert!(presence.has_room(id(1), &user(said), Some(&info)), "each has its own");
         presence.set(id(0), user(0), (0, None), 0, 0);
-        assert!(presence.has_room(worker(0), &user(said), Some(&info)));
+        assert!(presence.has_room(id(0), &user(said), Some(&info)));
         presence.forget(id(0), 0, 0);
         assert!(presence.bytes.is_empty() && presence.rooms.is_empty());
+    }
+
+    #[test]
+    fn what_all_nodes_say_has_room_for_so_much_and_what_is_forgotten_makes_room() {
+        let mut presence = Presence::default();
+        let (info, room) = ("i".repeat(64 * 1024), Topic::room("presence-r"));
+        let node = |boot| NodeId { node: 1, boot };
+        let hear = |presence: &mut Presence, boot: u64, n: usize, count: u32| {
+            let (user, info) = ((room.clone(), format!("u{n}")), Some(info.clone()));
+            presence.hear(node(boot), user, (count, info), 0, 0)
+        };
+        let mut said = 0;
+        while hear(&mut presence, said as u64 % 2, said, 1).is_some() {
+            said += 1;
+        }
+        assert!((1800..2048).contains(&said), "{said}: each of them may be long");
+        assert_eq!((presence.take_unheard(), presence.take_unheard()), (1, 0));
+        assert!(presence.has_room(id(0), &(room.clone(), "u".to_owned()), Some(&info)));
+        hear(&mut presence, 0, 0, 0);
+        assert!(hear(&mut presence, 1, said, 1).is_some(), "what is taken back makes room");
+        let list = |count: usize| -> Vec<Present> {
+            let user = |n: usize| Present::new(format!("l{n}"), 1, Some("i".repeat(64 * 1024)));
+            (0..count).map(user).collect()
+        };
+        assert_eq!(presence.replace(node(2), &room, list(9), 0, 0), []);
+        assert_eq!(presence.take_unheard(), 9);
+        presence.forget(Holder::Node(node(0)), 0, 0);
+        assert_eq!((presence.nodes(), presence.bytes.len()), (vec![node(1)], 1));
+        assert_eq!(presence.replace(node(2), &room, list(9), 0, 0).len(), 9);
+        presence.forget_nodes_in(&room);
+        assert!(presence.bytes.is_empty() && presence.rooms.is_empty());
+        assert_eq!(presence.nodes_bytes, 0);
+    }
+
+    #[test]
+    fn of_more_nodes_than_there_are_nothing_is_kept() {
+        let (mut presence, room) = (Presence::default(), Topic::room("r"));
+        for boot in 0..2 * HOLDERS_MAX as u64 {
+            let user = (room.clone(), format!("u{boot}"));
+            presence.hear(NodeId { node: 1, boot }, user, (1, None), 0, 0);
+        }
+        let (nodes, users) = (presence.nodes().len(), presence.list(&room).len());
+        assert_eq!(
+            (nodes, users, presence.take_unheard()),
+            (HOLDERS_MAX, HOLDERS_MAX, HOLDERS_MAX)
+        );
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Manager {
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
         let user = (room.clone(), uid.clone());
         let holder = Holder::Worker(from);
-        if count > 0 && !self.presence.has_room(from, &user, info.as_deref()) {
+        if count > 0 && !self.presence.has_room(holder, &user, info.as_deref()) {
             let room = room.name();
             tracing::error!(worker = %from, room, uid, "presence is not told: no room for it");
             return Ok(());
