@@ -8,10 +8,12 @@ use bytes::Bytes;
 
 use super::Moving;
 use super::snapshot::{OpenV1, Snapshot};
-use crate::api::rooms::{INFO_BYTES_MAX, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Topic};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::messages::{PassId, WorkerToManager};
+use crate::ipc::packet::Body;
 use crate::ipc::registry::Entry;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::address::network;
@@ -42,6 +44,15 @@ pub(in crate::worker) struct Pending {
 
 /// Rooms that a connection may be in, whatever the configuration says.
 const ROOMS_MAX: usize = 65_535;
+/// Bytes of a batch for all but its largest connection, and for what a handler keeps of that.
+const BATCH_BYTES: usize = 64 << 20;
+
+/// Bytes of the longest batch that is read: an unfinished message, what is read behind it, a
+/// message being sent and what waits behind that are one connection's, and its rooms.
+fn batch_bytes_max(config: &Config) -> usize {
+    let messages = 4 * config.push_bytes_max() as usize;
+    BATCH_BYTES + messages + config.rooms_per_client * (NAME_BYTES_MAX + INFO_BYTES_MAX)
+}
 
 /// Whether a connection can be in these. The manager ends a worker that tells of what no worker
 /// has, and would not know who gave it.
@@ -54,6 +65,24 @@ fn may_be_in(topics: &[(Topic, Option<String>)]) -> bool {
 }
 
 impl Moving {
+    /// The state of connections of a pass. Where it is longer than any batch, it is not read:
+    /// whoever gives it says how long it is.
+    pub(in crate::worker) fn read_batch(&self, body: Body<'_>) -> Result<Bytes> {
+        let (len, most) = (body.len(), batch_bytes_max(&self.settings.config));
+        if len > most {
+            return Err(Error::new(format!("a batch of connections has {len} of {most} bytes")));
+        }
+        body.into_bytes()
+    }
+
+    /// Whether this worker may have these rooms as well. The manager ends a worker that tells of
+    /// more, and would not know who gave them.
+    fn may_have(&self, topics: &[(Topic, Option<String>)]) -> bool {
+        let rooms = self.rooms.table.borrow();
+        let new = topics.iter().filter(|(topic, _)| !rooms.has(topic)).count();
+        new == 0 || rooms.len() + new <= 2 * self.settings.config.rooms_max
+    }
+
     /// Connections of a pass have come. What cannot be read is not named in our answer, and goes
     /// back to where it was.
     pub(in crate::worker) fn adopt(
@@ -135,6 +164,9 @@ impl Moving {
         let kept = KeptRequest::from_bytes(&open.kept).ok_or_else(|| bad("request"))?;
         if !may_be_in(&open.topics) {
             return Err(bad("list of rooms"));
+        }
+        if !self.may_have(&open.topics) {
+            return Err(Error::new("with its rooms there are more than twice rooms_max"));
         }
         let engine = Engine::thaw(open.engine).map_err(|error| Error::new(error.to_string()))?;
         let outbox = match open.unsent {
@@ -238,6 +270,14 @@ impl Moving {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_is_as_long_as_the_largest_connection_makes_it() {
+        let small = batch_bytes_max(&Config::default());
+        assert!((64 << 20..128 << 20).contains(&small), "{small}");
+        let large = Config { package_max_length: 1 << 30, ..Config::default() };
+        assert!(batch_bytes_max(&large) > 4 << 30);
+    }
 
     #[test]
     fn what_no_worker_tells_of_a_connection_is_not_taken_over() {

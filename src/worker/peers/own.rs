@@ -126,7 +126,7 @@ impl Peers {
             ManagerToWorker::Give { pass } => self.give(pass),
             ManagerToWorker::Adopt { pass, from, fds: numbers } => {
                 let sockets = std::mem::take(fds);
-                self.adopt((pass, from), &numbers, &body.into_bytes()?, sockets)?;
+                self.adopt((pass, from), &numbers, &self.read_batch(body)?, sockets)?;
             }
             ManagerToWorker::Take { pass } => self.take(pass),
             ManagerToWorker::Settled { pass, taken } => self.settled(pass, &taken),

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::harness::*;
 use super::serving::{Obedient, config, told};
+use crate::api::rooms::Change;
 use crate::api::{Opcode, Verdict};
 use crate::config::{BufferPolicy, Config};
 use crate::fd::{Slot, WorkerId};
@@ -237,6 +238,26 @@ async fn what_came_is_not_served_before_it_is_ours() {
     half.write_all(REST.as_bytes()).await.unwrap();
     assert!(told(&heard_new).await.starts_with("open"));
     assert_eq!(server.count(Counter::Connections), 2);
+}
+
+#[tokio::test]
+async fn who_brings_more_rooms_than_a_worker_may_have_is_not_taken() {
+    let server = Server::new();
+    let (mut old, heard_old) = start(&server, FIRST).await;
+    let _clients = many(&server, &heard_old, 3).await;
+    for serial in 1..=3 {
+        for room in ["one", "two"] {
+            let (number, room) = (fd(0, serial).as_u64(), format!("{room}{serial}"));
+            let (origin, change) = (Origin::Control, Change::Join { room, info: None });
+            let join = ManagerToWorker::Change { origin, id: 0, fd: number, mark: 0, change };
+            old.says(join, &[]).await;
+        }
+    }
+    let (tell, _heard_new) = channel();
+    let few = Config { rooms_max: 2, ..config() };
+    let mut new = server.start(SECOND, few, move || Obedient(tell)).await;
+    // What a worker has itself, and as much that moves to it.
+    assert_eq!(until_answered(&mut old, &mut new).await.len(), 2);
 }
 
 #[tokio::test]
