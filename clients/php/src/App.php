@@ -80,6 +80,8 @@ class App
     private int $asked = 0;
     /** @var array<string, mixed>|null the event at hand */
     private ?array $event = null;
+    /** The text that a client has sent and the event at hand tells: it is known to be UTF-8. */
+    private ?string $text = null;
     /** The client whose handshake is being decided. What is sent to it is carried out after the 101. */
     private int $deciding = 0;
     /** How many quick events came in a row. */
@@ -213,7 +215,10 @@ class App
     {
         $left = ($this->mine[$fd] ?? -1) - strlen($data);
         // What the worker would refuse is asked about, so that a push is true only for what is queued.
-        if ($left < 0 || ($opcode === self::TEXT ? preg_match('//u', $data) !== 1 : $opcode !== self::BINARY)) {
+        $fits = $opcode === self::TEXT
+            ? $data === $this->text || preg_match('//u', $data) === 1
+            : $opcode === self::BINARY;
+        if ($left < 0 || !$fits) {
             return false;
         }
         $this->mine[$fd] = $left;
@@ -487,13 +492,16 @@ class App
             // Here and not by a call: what costs a message costs each of a million.
             $fd = $event['fd'];
             try {
+                if ($event['code'] === self::TEXT) {
+                    $this->text = $event['payload'];
+                }
                 $handler = $event['code'] > self::BINARY ? $this->handlers['control'] : $this->message;
                 $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
             } catch (\Throwable $error) {
                 $this->failed($error, $fd);
             }
         }
-        $this->event = null;
+        $this->event = $this->text = null;
         if ($this->gathers && $event['id'] !== 0) {
             $this->handled++;
             $this->undone = $event['id'];
