@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::harness::{Ran, command};
+use crate::harness::{Ran, command, until};
 use crate::support::path;
 
 /// Runs PHP code with the package, and that directory for what is shared.
@@ -54,6 +54,37 @@ async fn a_script_leaves_nothing_and_sweeps_what_killed_ones_have_left() {
     let ran = php(&shared, code).await;
     assert_eq!((ran.stdout.as_str(), ran.code), ("6 1 1", Some(0)), "{ran:?}");
     assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn processes_that_start_at_once_share_what_the_first_of_them_has() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..5 {
+        let shared = directory.path().join(format!("shared-{round}"));
+        let go = directory.path().join(format!("go-{round}"));
+        let here = directory.path().join(format!("here-{round}"));
+        std::fs::create_dir(&here).unwrap();
+        let code = format!(
+            "$locks = [new Swoole\\Lock(), new Swoole\\Lock(), new Swoole\\Lock()]; \
+             touch('{}/' . getmypid()); while (!is_file('{}')) {{ clearstatcache(); }} \
+             Wsd\\Shared\\File::share({}); echo 'shared';",
+            here.display(),
+            go.display(),
+            std::process::id(),
+        );
+        let let_go = async {
+            until("all to be there", async || {
+                (std::fs::read_dir(&here).unwrap().count() == 8).then_some(())
+            })
+            .await;
+            std::fs::write(&go, "").unwrap();
+        };
+        let all = futures_util::future::join_all((0..8).map(|_| php(&shared, &code)));
+        let (all, ()) = tokio::join!(all, let_go);
+        for ran in all {
+            assert_eq!((ran.stdout.as_str(), ran.code), ("shared", Some(0)), "{ran:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -145,13 +145,12 @@ final class File
     {
         $name = self::$server->path . "/$kind-$number";
         $shared = $name . '-' . hash('crc32b', $shape);
-        if (!file_exists($shared)) {
-            if (glob("$name-*")) {
-                throw new \RuntimeException("the $kind number " . ($number + 1) . ' that the script makes is not as '
-                    . 'it was when the server started: a reload keeps its rows, so restart the server for another');
-            }
-            @link($this->path, $shared);
+        if (array_diff(glob("$name-*") ?: [], [$shared])) {
+            throw new \RuntimeException("the $kind number " . ($number + 1) . ' that the script makes is not as '
+                . 'it was when the server started: a reload keeps its rows, so restart the server for another');
         }
+        // Where another process was first, its file stays. They all start at once.
+        @link($this->path, $shared);
         @unlink($this->path);
         $this->path = $shared;
         $this->private = false;
