@@ -326,10 +326,12 @@ impl Client {
         let Ok(verdict) = verdict else {
             return Answer::failed("the manager ended before the reload did");
         };
-        let mut committed = self.manager.borrow().reloads.committed();
-        let is_done = committed.wait_for(|generation| *generation >= verdict.generation);
-        // Where the master says nothing, the verdict is what is known.
-        let _ = timeout(COMMIT_PATIENCE, is_done).await;
+        if verdict.failure.is_none() {
+            let mut committed = self.manager.borrow().reloads.committed();
+            let is_done = committed.wait_for(|generation| *generation >= verdict.generation);
+            // Where the master says nothing, the verdict is what is known.
+            let _ = timeout(COMMIT_PATIENCE, is_done).await;
+        }
         let mut answer = Answer::with(&verdict);
         answer.ok = verdict.is_ok();
         if !answer.ok {
