@@ -40,9 +40,7 @@ fn a_message_that_leaves_its_process_no_memory_ends_its_client_alone() {
         command.insert(1, "-dmemory_limit=8M".into());
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let worker = Worker::start(&command, settings()).await;
-        let (poison, other) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(poison).await;
-        worker.hear(other).await;
+        let (poison, other) = worker.two_clients().await;
         worker.say(poison, &"x".repeat(5 << 20)).await;
         let why = "the application failed on this client twice".to_owned();
         assert_eq!(worker.hear(poison).await, Did::Close(1008, why));
@@ -75,9 +73,7 @@ fn a_python_process_answers_its_clients() {
 fn questions_are_answered_with_the_truth() {
     on_worker(async {
         let worker = php_worker(settings()).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         assert_eq!(worker.ask(a, &format!("confirm {b}")).await, "queued");
         assert_eq!(worker.hear(b).await, said("hello"));
         assert_eq!(worker.ask(a, "confirm 99").await, "gone");
@@ -193,9 +189,7 @@ fn a_wrong_answer_costs_that_answer_and_no_process() {
 fn a_script_that_ends_itself_ends_its_event_alone() {
     on_worker(async {
         let worker = php_worker(settings()).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         assert_eq!(get(&worker, "/dies").await.status(), 500);
         worker.say(a, "exit").await;
         worker.say(b, "echo still here").await;
@@ -236,9 +230,7 @@ fn what_was_sent_before_a_crash_is_done_once() {
 fn a_throwing_handler_costs_its_own_connection() {
     on_worker(async {
         let worker = php_worker(settings()).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         let pid = worker.ask(b, "pid").await;
         assert_eq!(worker.ask(a, "throw").await, "close 1011 the handler failed");
         assert_eq!(worker.ask(b, "pid").await, pid);
@@ -300,9 +292,7 @@ fn the_next_process_is_told_of_its_clients() {
 fn a_client_on_whose_event_two_processes_die_is_closed() {
     on_worker(async {
         let worker = php_worker(settings()).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         let file = tempfile::tempdir().unwrap();
         let once = file.path().join("died");
         assert_eq!(worker.ask(a, &format!("die-once {}", once.display())).await, "survived");
@@ -318,9 +308,7 @@ fn a_client_on_whose_event_two_processes_die_is_closed() {
 fn a_process_that_died_is_missed_though_a_child_of_it_has_its_socket() {
     on_worker(async {
         let worker = php_worker(settings()).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         worker.say(a, "leave-a-child-and-die").await;
         worker.say(b, "echo still here").await;
         let why = "the application failed on this client twice".to_owned();
@@ -334,9 +322,7 @@ fn a_hung_process_is_ended_and_its_other_clients_go_on() {
     on_worker(async {
         let settings = AppSettings { event_timeout: Duration::from_millis(300), ..settings() };
         let worker = php_worker(settings).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         worker.say(a, "hang").await;
         worker.say(b, "echo still here").await;
         assert_eq!(worker.hear(a).await, Did::Close(1011, "the application failed".into()));
@@ -349,9 +335,7 @@ fn a_hung_process_is_ended_and_its_other_clients_go_on() {
 fn a_busy_process_delays_only_its_own_clients() {
     on_worker(async {
         let worker = php_worker(AppSettings { processes: 2, ..settings() }).await;
-        let (a, b) = (worker.open("/").await, worker.open("/").await);
-        worker.hear(a).await;
-        worker.hear(b).await;
+        let (a, b) = worker.two_clients().await;
         worker.say(a, "hang").await;
         assert_eq!(worker.ask(b, "echo quick").await, "quick");
     });

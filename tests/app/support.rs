@@ -239,6 +239,14 @@ impl Worker {
         Rc::new(request)
     }
 
+    /// Opens two clients, and hears what each of them is welcomed with.
+    pub async fn two_clients(&self) -> (Fd, Fd) {
+        let (one, other) = (self.open("/").await, self.open("/").await);
+        self.hear(one).await;
+        self.hear(other).await;
+        (one, other)
+    }
+
     pub async fn open(&self, target: &str) -> Fd {
         self.try_open(target, &[]).await.expect("let in").0
     }
