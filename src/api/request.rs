@@ -2,34 +2,63 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
-
 use crate::fd::Fd;
 
 /// Header fields in the order they came, names in lower case.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Headers(pub Vec<(String, Vec<u8>)>);
+///
+/// All of them lie in a few pieces of memory: a piece for each name and each value would cost a
+/// handshake more than all else that is done with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    names: String,
+    values: Vec<u8>,
+    /// Where the name and the value of each field end.
+    ends: Vec<(usize, usize)>,
+}
 
 impl Headers {
     /// The first field of that name (any case), where it is visible ASCII or UTF-8.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .and_then(|(_, value)| std::str::from_utf8(value).ok())
+        let mut values = self.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        values.next().and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
     /// Every field of that name (any case) that is UTF-8.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.0
-            .iter()
+        self.iter()
             .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
     }
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        let mut begin = (0, 0);
+        self.ends.iter().map(move |&end| {
+            let (name, value) = (begin.0..end.0, begin.1..end.1);
+            begin = end;
+            (&self.names[name], &self.values[value])
+        })
+    }
+
+    /// Adds a field behind the others; its name becomes lower case.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let begin = self.names.len();
+        self.names.push_str(name);
+        self.names[begin..].make_ascii_lowercase();
+        self.values.extend_from_slice(value);
+        self.ends.push((self.names.len(), self.values.len()));
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Headers {
+        let mut headers = Headers {
+            names: String::with_capacity(128),
+            values: Vec::with_capacity(256),
+            ends: Vec::with_capacity(8),
+        };
+        fields.into_iter().for_each(|(name, value)| headers.push(name.as_ref(), value.as_ref()));
+        headers
     }
 }
 
@@ -38,7 +67,7 @@ impl Headers {
 /// Whole during `on_handshake` and `on_open`. After that a connection keeps the target, the
 /// subprotocol, the addresses and the headers named by `keep_headers` (default: cookie), which
 /// is what `on_attach` sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
     /// The client's global number.
@@ -54,10 +83,8 @@ pub struct Request {
     /// The client's address: the peer, or what a proxy in `trusted_proxies` says.
     pub client: Option<IpAddr>,
     /// The server's end of the TCP connection; `None` on a `unix:` listener and in `on_attach`.
-    #[serde(skip)]
     pub local: Option<SocketAddr>,
     /// What `on_handshake` gave to `on_open`; see [`Accept::extension`].
-    #[serde(skip)]
     pub(crate) extensions: Extensions,
 }
 
@@ -238,9 +265,8 @@ mod tests {
     use crate::fd::Slot;
 
     fn request(target: &str, headers: &[(&str, &str)]) -> Request {
-        let headers = headers.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec()));
         Request {
-            headers: Headers(headers.collect()),
+            headers: headers.iter().copied().collect(),
             ..Request::new(Fd::new(0, Slot(0), 1).unwrap(), target)
         }
     }
@@ -253,6 +279,21 @@ mod tests {
         assert_eq!(request.extension::<&str>(), Some(&"ada"));
         assert_eq!(request.clone().extension::<u8>(), Some(&7));
         assert_eq!(request.extension::<u16>(), None);
+    }
+
+    #[test]
+    fn fields_come_back_in_their_order_with_names_in_lower_case() {
+        let fields = [("Host", "a"), ("COOKIE", ""), ("", "x"), ("cookie", "b=1")];
+        let headers: Headers = fields.into_iter().collect();
+        let seen: Vec<_> = headers.iter().collect();
+        let value = |text: &'static str| text.as_bytes();
+        assert_eq!(
+            seen,
+            [("host", value("a")), ("cookie", b""), ("", value("x")), ("cookie", value("b=1"))]
+        );
+        assert_eq!((headers.get("Host"), headers.get("cookie")), (Some("a"), Some("")));
+        assert_eq!(headers.all("Cookie").collect::<Vec<_>>(), ["", "b=1"]);
+        assert_eq!(headers.get("hos"), None);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::error::{Error, Result};
@@ -62,8 +62,7 @@ pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> R
         Output::Queued => Box::leak(Box::new(Queued::new(notice, sink::write_stderr))),
     };
     let lines = Lines { style, sink, quota: Box::leak(Box::default()) };
-    let subscriber = tracing_subscriber::registry().with(lines.clone());
-    tracing::subscriber::set_global_default(subscriber)
+    tracing::subscriber::set_global_default(lines.clone())
         .map_err(|_| Error::new("the log of this process was made twice"))?;
     let _ = LINES.set(lines);
     std::panic::set_hook(Box::new(log_panic));
@@ -109,7 +108,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(at = %place, "panic: {text}");
 }
 
-/// The layer that turns events into lines.
+/// Turns events into lines. Spans are let pass: no line shows one.
 #[derive(Clone)]
 struct Lines {
     style: Style,
@@ -126,7 +125,7 @@ impl Lines {
         if is_limited(event.metadata()) {
             let glance = Glance::of(event);
             let (limit, why) = glance.limit(*event.metadata().level());
-            let (shown, rest) = self.quota.admit(limit, why, clock::unix_ms() / 1000);
+            let (shown, rest) = self.quota.admit(limit, why, clock::monotonic_ms() / 1000);
             self.tell(rest);
             if !shown {
                 return;
@@ -136,7 +135,7 @@ impl Lines {
     }
 
     fn tell_rest(&self) {
-        self.tell(self.quota.rest(clock::unix_ms() / 1000));
+        self.tell(self.quota.rest(clock::monotonic_ms() / 1000));
     }
 
     fn tell(&self, rest: Vec<Rest>) {
@@ -165,12 +164,12 @@ fn ours(metadata: &Metadata<'_>) -> bool {
     !QUIET.iter().any(|name| metadata.target().starts_with(name))
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl Subscriber for Lines {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.wants(metadata) { Interest::always() } else { Interest::never() }
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.wants(metadata)
     }
 
@@ -178,9 +177,21 @@ impl<S: Subscriber> Layer<S> for Lines {
         Some(self.level())
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn event(&self, event: &Event<'_>) {
         self.write(event);
     }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 #[cfg(test)]
@@ -211,8 +222,7 @@ mod tests {
         let memory: &'static Memory = Box::leak(Box::default());
         let style = Style { role: "worker 0".to_owned(), format, journal: false };
         let lines = Lines { style, sink: memory, quota: Box::leak(Box::default()) };
-        let subscriber = tracing_subscriber::registry().with(lines);
-        tracing::subscriber::with_default(subscriber, work);
+        tracing::subscriber::with_default(lines, work);
         std::mem::take(&mut *memory.0.lock().unwrap())
     }
 

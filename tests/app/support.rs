@@ -230,10 +230,8 @@ impl Worker {
 
     pub fn request(&self, target: &str, headers: &[(&str, &str)]) -> Rc<Request> {
         self.serial.set(self.serial.get() + 1);
-        let headers =
-            headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
         let mut request = Request::new(Fd::new(0, Slot(0), self.serial.get()).unwrap(), target);
-        request.headers = Headers(headers.collect());
+        request.headers = headers.iter().copied().collect();
         request.peer = Some(SocketAddr::from(([192, 0, 2, 7], 40001)));
         request.client = Some([198, 51, 100, 9].into());
         Rc::new(request)

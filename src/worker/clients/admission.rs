@@ -2,6 +2,7 @@
 //! who gives way when there is no room. Counts only; [`accept`](crate::worker::door::accept) acts.
 
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::net::IpAddr;
@@ -165,6 +166,12 @@ impl Admitted {
         self.by_address.borrow().get(&network).copied().unwrap_or_default()
     }
 
+    /// Whether a network has so many pending handshakes. It is not looked for where all together
+    /// have fewer.
+    pub fn has_pending(&self, network: IpAddr, limit: usize) -> bool {
+        self.pending() >= limit && self.of(network).pending as usize >= limit
+    }
+
     pub fn add(&self, network: IpAddr) {
         self.by_address.borrow_mut().entry(network).or_default().all += 1;
     }
@@ -264,11 +271,10 @@ impl Admitted {
     }
 
     fn change(&self, network: IpAddr, change: impl FnOnce(&mut OfAddress)) {
-        let mut by_address = self.by_address.borrow_mut();
-        if let Some(of) = by_address.get_mut(&network) {
-            change(of);
-            if *of == OfAddress::default() {
-                by_address.remove(&network);
+        if let Entry::Occupied(mut of) = self.by_address.borrow_mut().entry(network) {
+            change(of.get_mut());
+            if *of.get() == OfAddress::default() {
+                of.remove();
             }
         }
     }

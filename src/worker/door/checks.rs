@@ -104,7 +104,7 @@ impl Door {
         let config = &self.settings.config;
         if let Some(network) = self.counted(peer) {
             self.check_share(network)?;
-            if self.gate.admitted.of(network).pending as usize >= config.handshakes_per_ip {
+            if self.gate.admitted.has_pending(network, config.handshakes_per_ip) {
                 return Err(too_many_of("handshakes_per_ip is reached."));
             }
         }

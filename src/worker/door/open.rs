@@ -164,7 +164,7 @@ impl Door {
         came: Came,
         forwarded: bool,
     ) -> Result<(), Refusal> {
-        let (config, host) = (&self.settings.config, head.get("host"));
+        let (config, host) = (&self.settings.config, head.host);
         let by_trusted = forwarded && self.counted(came.peer).is_none();
         head::check_host(&config.allowed_hosts, host, came.to_loopback, by_trusted)?;
         let way = head::Came {
@@ -275,7 +275,7 @@ impl Door {
         params: Option<Params>,
         answer: &[u8],
     ) {
-        let fd = request.fd;
+        let (fd, opened_at) = (request.fd, clock::unix_ms());
         {
             let mut table = self.table.borrow_mut();
             let Some(connection) = table.get_mut(key) else { return };
@@ -284,7 +284,7 @@ impl Door {
             connection.opened = true;
             connection.engine = Engine::new(Role::Server, params);
             connection.kept = Some(KeptRequest::new(&request, &self.settings.config.keep_headers));
-            connection.opened_at = clock::unix_ms();
+            connection.opened_at = opened_at;
             // Nothing has counted as received yet: this is when it was accepted.
             let took_ms = self.now_ms.get().saturating_sub(connection.received_at);
             self.board.row.measure(Histogram::Handshake, Duration::from_millis(took_ms));
@@ -303,7 +303,7 @@ impl Door {
             &Entry {
                 fd,
                 closing: false,
-                connected_at: clock::unix_ms(),
+                connected_at: opened_at,
                 received_at: self.now_ms.get(),
                 peer: request.peer,
             },

@@ -20,7 +20,7 @@ use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::worker::clients::admission::Wait;
 use crate::worker::clients::key::Key;
-use crate::worker::head::{RETRY_AFTER, Refusal, check_host, is_forwarded};
+use crate::worker::head::{Authority, RETRY_AFTER, Refusal, check_host, is_forwarded};
 
 /// A plain connection: its place, and the handler as the HTTP side calls it.
 struct Plain {
@@ -154,7 +154,7 @@ impl http::Service for Plain {
         }
         let forwarded = is_forwarded(request.headers.keys().map(|name| name.as_str()));
         let by_trusted = forwarded && self.worker.counted(self.peer).is_none();
-        let host = request.headers.get("host").map(|host| host.as_bytes());
+        let host = request.headers.get("host").and_then(|host| Authority::parse(host.as_bytes()));
         let hosts = &self.worker.settings.config.allowed_hosts;
         let allowed = check_host(hosts, host, self.to_loopback, by_trusted);
         allowed.map_err(|refusal| refusal.hide_from_strangers(forwarded))

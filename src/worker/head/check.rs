@@ -96,6 +96,20 @@ pub fn check_field_line(line: &[u8]) -> Result<&[u8], Refusal> {
 
 /// A token (RFC 9110 section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
-    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(is_tchar)
+    !bytes.is_empty() && bytes.iter().all(|&byte| TCHARS[usize::from(byte)])
 }
+
+/// Which bytes a token may have: each byte of each name is looked up.
+const TCHARS: [bool; 256] = {
+    let (mut tchars, mut byte) = ([false; 256], 0);
+    while byte < 128 {
+        tchars[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let (others, mut at) = (b"!#$%&'*+-.^_`|~", 0);
+    while at < others.len() {
+        tchars[others[at] as usize] = true;
+        at += 1;
+    }
+    tchars
+};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::Head;
-use crate::api::{Headers, Request};
+use crate::api::Request;
 use crate::fd::Fd;
 
 /// The whole request, as `on_handshake` and `on_open` see it.
@@ -19,9 +19,8 @@ pub fn request(
     // An application may get fields as variables, in which `-` and `_` are one: who may not set
     // X-Real-IP could set X_Real_IP.
     let fields = head.fields().filter(|(name, _)| !name.contains('_'));
-    let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()));
     Request {
-        headers: Headers(fields.collect()),
+        headers: fields.collect(),
         subprotocol: subprotocol.map(str::to_owned),
         peer,
         client,
@@ -79,9 +78,8 @@ impl KeptRequest {
     /// The request of the client that now has number `fd`.
     pub fn request(&self, fd: Fd) -> Request {
         let Unpacked { peer, client, target, subprotocol, headers } = self.unpack();
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
         Request {
-            headers: Headers(headers.collect()),
+            headers: headers.into_iter().collect(),
             subprotocol: (!subprotocol.is_empty()).then(|| subprotocol.to_owned()),
             peer,
             client,
@@ -211,6 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::Headers;
     use crate::fd::Slot;
 
     fn fd(serial: u64) -> Fd {
@@ -219,11 +218,11 @@ mod tests {
 
     fn sample(peer: Option<&str>, client: Option<&str>) -> Request {
         Request {
-            headers: Headers(vec![
-                ("host".to_owned(), b"a".to_vec()),
-                ("cookie".to_owned(), vec![0xff; 300]),
-                ("x-a".to_owned(), b"1".to_vec()),
-                ("cookie".to_owned(), b"b=2".to_vec()),
+            headers: Headers::from_iter([
+                ("host", b"a".to_vec()),
+                ("cookie", vec![0xff; 300]),
+                ("x-a", b"1".to_vec()),
+                ("cookie", b"b=2".to_vec()),
             ]),
             subprotocol: Some("chat".to_owned()),
             peer: peer.map(|text| text.parse().unwrap()),
@@ -242,7 +241,8 @@ mod tests {
         ] {
             let mut request = sample(peer, client);
             let kept = KeptRequest::new(&request, &["Cookie".to_owned()]);
-            request.headers.0.retain(|(name, _)| name == "cookie");
+            let cookies = request.headers.iter().filter(|(name, _)| *name == "cookie");
+            request.headers = cookies.collect();
             assert_eq!(kept.request(fd(7)), request);
             assert_eq!((kept.peer(), kept.client()), (request.peer, request.client));
             assert_eq!(kept.unpack().target, "/ws?room=1");
@@ -262,7 +262,7 @@ mod tests {
         let kept = KeptRequest::new(&sample(Some("1.2.3.4:5"), None), &["cookie".to_owned()]);
         for end in 0..kept.as_bytes().len() {
             if let Some(cut) = KeptRequest::from_bytes(&kept.as_bytes()[..end]) {
-                assert!(cut.request(fd(1)).headers.0.len() < 2);
+                assert!(cut.request(fd(1)).headers.iter().count() < 2);
             }
         }
     }

@@ -31,7 +31,7 @@ pub use client_address::{client_address, is_forwarded};
 pub use kept_request::{KeptRequest, request};
 #[cfg(fuzzing)]
 pub use origin::check_origin;
-pub use origin::{Came, check_host, check_origin_on};
+pub use origin::{Authority, Came, check_host, check_origin_on};
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
 pub use refusal::{RETRY_AFTER, Reason, Refusal};

@@ -16,7 +16,7 @@ const KEY: &str = "allowed_origins";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Came<'a> {
     /// Its Host.
-    pub host: Option<&'a [u8]>,
+    pub host: Option<Authority<'a>>,
     /// The scheme that a trusted proxy says it came by.
     pub scheme: Option<&'a [u8]>,
     /// Whether its client is of this machine, and nobody forwarded it.
@@ -35,6 +35,7 @@ pub fn check_origin(
     origin: Option<&[u8]>,
     host: Option<&[u8]>,
 ) -> Result<(), Refusal> {
+    let host = host.and_then(Authority::parse);
     check_origin_on(allowed, origin, Came { host, ..Came::default() }).map(drop)
 }
 
@@ -51,12 +52,11 @@ pub fn check_origin_on(
     let Some(text) = origin.filter(|_| !allowed.any) else { return Ok(false) };
     let parsed: Option<Origin> = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let Some(origin) = parsed else { return Err(not_an_origin(text)) };
-    let host = came.host.and_then(Authority::parse);
-    let same = host.as_ref().filter(|_| allowed.same_host);
+    let same = came.host.filter(|_| allowed.same_host);
     if allowed.lists(&origin) || same.is_some_and(|host| host.serves(&origin, came.scheme)) {
         return Ok(false);
     }
-    let is_local = came.is_local && host.is_some_and(|host| host.is_loopback());
+    let is_local = came.is_local && came.host.is_some_and(|host| host.is_loopback());
     if allowed.local_null && origin == Origin::Null && is_local {
         return Ok(true);
     }
@@ -71,12 +71,12 @@ pub fn check_origin_on(
 /// A 421 whose body and log text name the key and the value to add.
 pub fn check_host(
     allowed: &Hosts,
-    host: Option<&[u8]>,
+    host: Option<Authority<'_>>,
     to_loopback: bool,
     forwarded: bool,
 ) -> Result<(), Refusal> {
     // Without one it comes from no browser.
-    let Some(host) = host.and_then(Authority::parse) else { return Ok(()) };
+    let Some(host) = host else { return Ok(()) };
     let auto = allowed.auto && (forwarded || !to_loopback || host.is_of_this_machine());
     if auto || allowed.lists(host.host) {
         return Ok(());
@@ -104,7 +104,7 @@ fn not_an_origin(text: &[u8]) -> Refusal {
 
 /// A host and its port, as in Host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Authority<'a> {
+pub struct Authority<'a> {
     /// In the case it came; an IPv6 address keeps its brackets.
     host: &'a str,
     port: Option<u16>,
@@ -113,7 +113,7 @@ pub(super) struct Authority<'a> {
 impl<'a> Authority<'a> {
     /// `None` for anything but a name, an IPv4 address or a bracketed IPv6 address, and a port.
     /// A trailing dot makes another name, as it does in a browser.
-    pub(super) fn parse(text: &'a [u8]) -> Option<Authority<'a>> {
+    pub fn parse(text: &'a [u8]) -> Option<Authority<'a>> {
         let (host, port) = authority(str::from_utf8(text).ok()?)?;
         Some(Authority { host, port })
     }
@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn the_scheme_that_a_trusted_proxy_tells_is_compared() {
         let allows = |origin: &[u8], scheme: &[u8]| {
-            let came = Came { host: Some(b"a"), scheme: Some(scheme), is_local: false };
+            let host = Authority::parse(b"a");
+            let came = Came { host, scheme: Some(scheme), is_local: false };
             check_origin_on(&Origins::default(), Some(origin), came).is_ok()
         };
         assert!(allows(b"https://a", b"https") && allows(b"http://a", b"HTTP"));
@@ -316,7 +317,8 @@ mod tests {
             ("http://127.0.0.1:8000", "127.0.0.1:8000", true, Some(false)),
             ("http://evil.com", "127.0.0.1:8000", true, None),
         ] {
-            let came = Came { host: Some(host.as_bytes()), scheme: None, is_local };
+            let host = Authority::parse(host.as_bytes());
+            let came = Came { host, scheme: None, is_local };
             let found = check_origin_on(&local, Some(origin.as_bytes()), came).ok();
             assert_eq!(found, expected, "{origin} at {host}");
         }
@@ -328,7 +330,8 @@ mod tests {
             words.iter().map(|word| word.to_string()).collect::<Vec<_>>().try_into().unwrap()
         };
         let allows = |hosts: &Hosts, host: &str, to_loopback, forwarded| {
-            check_host(hosts, Some(host.as_bytes()), to_loopback, forwarded).is_ok()
+            let host = Some(Authority::parse(host.as_bytes()).unwrap());
+            check_host(hosts, host, to_loopback, forwarded).is_ok()
         };
         for host in [
             "localhost",

@@ -28,6 +28,8 @@ pub struct Head<'a> {
     pub minor: u8,
     /// The body's framing.
     pub body: Body,
+    /// Its Host, or the host of its target; `None` in HTTP/1.0 alone.
+    pub host: Option<Authority<'a>>,
     fields: Vec<httparse::Header<'a>>,
 }
 
@@ -86,8 +88,8 @@ pub fn parse<'a>(raw: &RawHead<'a>) -> Result<Head<'a>, Refusal> {
     };
     let target = line.target.path;
     let (method, minor, body) = (line.method, line.minor, Body::Empty);
-    let mut head = Head { method, target, minor, body, fields };
-    check_host(&head)?;
+    let mut head = Head { method, target, minor, body, host: None, fields };
+    head.host = check_host(&head)?;
     if let Some(authority) = line.target.authority {
         head.set_host(authority);
     }
@@ -98,6 +100,7 @@ pub fn parse<'a>(raw: &RawHead<'a>) -> Result<Head<'a>, Refusal> {
 impl<'a> Head<'a> {
     /// The host of an absolute form stands in the place of Host (RFC 9112 section 3.2.2).
     fn set_host(&mut self, value: &'a [u8]) {
+        self.host = Authority::parse(value);
         match self.fields.iter_mut().find(|field| field.name.eq_ignore_ascii_case("host")) {
             Some(host) => host.value = value,
             None => self.fields.push(httparse::Header { name: "Host", value }),
@@ -106,12 +109,14 @@ impl<'a> Head<'a> {
 }
 
 /// RFC 9112 section 3.2: 400 where Host is missing in HTTP/1.1, or is not a host.
-fn check_host(head: &Head<'_>) -> Result<(), Refusal> {
+fn check_host<'a>(head: &Head<'a>) -> Result<Option<Authority<'a>>, Refusal> {
     match head.get("host") {
-        None if head.minor == 0 => Ok(()),
+        None if head.minor == 0 => Ok(None),
         None => Err(Refusal::bad("no Host")),
-        Some(host) if Authority::parse(host).is_some() => Ok(()),
-        Some(_) => Err(Refusal::bad("the Host is not a host and port")),
+        Some(host) => match Authority::parse(host) {
+            None => Err(Refusal::bad("the Host is not a host and port")),
+            parsed => Ok(parsed),
+        },
     }
 }
 

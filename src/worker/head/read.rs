@@ -60,8 +60,13 @@ impl<'a> RawHead<'a> {
 
     /// The lines without their CRLF, the empty last one left out.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> {
-        let lines = self.bytes.split(|&byte| byte == b'\n');
-        lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).filter(|line| !line.is_empty())
+        let mut rest = self.bytes;
+        let lines = std::iter::from_fn(move || {
+            let line = &rest[..memchr::memchr(b'\n', rest)?];
+            rest = &rest[line.len() + 1..];
+            Some(line.strip_suffix(b"\r").unwrap_or(line))
+        });
+        lines.filter(|line| !line.is_empty())
     }
 }
 
@@ -130,7 +135,13 @@ impl Reader {
         }
         let end = (self.line_start + limits.line_bytes_max).min(limits.head_bytes_max);
         let rest = &received[self.scanned..received.len().min(end).max(self.scanned)];
-        rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len())
+        // Sixteen at once are one look.
+        let (sixteens, _) = rest.as_chunks::<16>();
+        let is_plain =
+            |bytes: &[u8; 16]| !bytes.iter().fold(false, |any, b| any | b.is_ascii_control());
+        let plain = 16 * sixteens.iter().take_while(|bytes| is_plain(bytes)).count();
+        let rest = &rest[plain..];
+        plain + rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len())
     }
 
     /// Judges one byte by what precedes it in its line.

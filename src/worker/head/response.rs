@@ -54,10 +54,12 @@ impl std::error::Error for BadAnswer {}
 pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
     check_fields(with.headers)?;
     let mut bytes = Vec::with_capacity(256);
-    bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    field(&mut bytes, "Upgrade", "websocket");
-    field(&mut bytes, "Connection", "Upgrade");
-    field(&mut bytes, "Sec-WebSocket-Accept", &accept_key(key));
+    bytes.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    bytes.extend_from_slice(&accept_key(key));
+    bytes.extend_from_slice(b"\r\n");
     if let Some(subprotocol) = with.subprotocol {
         field(&mut bytes, "Sec-WebSocket-Protocol", subprotocol);
     }
@@ -72,9 +74,11 @@ pub fn accept(key: &str, with: &Acceptance<'_>) -> Result<Vec<u8>, BadAnswer> {
 }
 
 /// The answer to a client's `Sec-WebSocket-Key` (RFC 6455 section 4.2.2, number 5.4).
-fn accept_key(key: &str) -> String {
+fn accept_key(key: &str) -> [u8; 28] {
     let hash = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    BASE64.encode(&hash.finalize())
+    let mut text = [0; 28];
+    BASE64.encode_mut(&hash.finalize(), &mut text);
+    text
 }
 
 /// The bytes of a handler's refusal. `now` is for its Date.
