@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::http;
 use wsd::config::Origins;
 use wsd::fd::{Fd, Slot};
 use wsd::fuzzing::{
-    Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify, client_address, parse,
-    request, response,
+    Came, Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify,
+    client_address, parse, request, response,
 };
 
 /// Where half of the inputs meet them.
@@ -102,13 +102,14 @@ fn nothing_decides_twice(head: &Head<'_>) {
 
 /// A page that is let in as of the same host has that host in its Origin.
 fn same_host(head: &Head<'_>) {
-    let (origin, host) = (head.get("origin"), head.get("host"));
+    let (origin, host) = (head.get("origin"), head.host);
     let Some(text) = origin else { return };
-    if let Err(refusal) = check_origin(&Origins::default(), origin, host) {
+    let came = Came { host, ..Came::default() };
+    if let Err(refusal) = check_origin(&Origins::default(), origin, came) {
         return is_an_answer(&refusal);
     }
     let origin = String::from_utf8(text.to_ascii_lowercase()).unwrap();
-    let host = String::from_utf8(host.unwrap().to_ascii_lowercase()).unwrap();
+    let host = String::from_utf8(head.get("host").unwrap().to_ascii_lowercase()).unwrap();
     let (scheme, rest) = origin.split_once("://").unwrap();
     let port = match scheme {
         "http" => ":80",

@@ -43,7 +43,7 @@ pub(crate) use life::run;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing {
     pub use super::head::{
-        Body, Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify,
+        Body, Came, Head, KeptRequest, Kind, Limits, Reader, Refusal, check_origin, classify,
         client_address, parse, request, response,
     };
     pub use super::moving::snapshot::repack;

@@ -172,7 +172,7 @@ impl Door {
             scheme: head.get("x-forwarded-proto").filter(|_| by_trusted),
             is_local: !is_stranger(came.peer) && !forwarded,
         };
-        if head::check_origin_on(&config.allowed_origins, head.get("origin"), way)? {
+        if head::check_origin(&config.allowed_origins, head.get("origin"), way)? {
             if self.is_first(Counter::OpenedNull) {
                 tracing::warn!(
                     "a page without an origin of its own was let in; any page of a browser on this \

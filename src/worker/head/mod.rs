@@ -29,9 +29,7 @@ pub use check::check_field_line;
 pub use classify::{Kind, classify};
 pub use client_address::{client_address, is_forwarded};
 pub use kept_request::{KeptRequest, request};
-#[cfg(fuzzing)]
-pub use origin::check_origin;
-pub use origin::{Authority, Came, check_host, check_origin_on};
+pub use origin::{Authority, Came, check_host, check_origin};
 pub use parse::{Body, Head, parse};
 pub use read::{Limits, RawHead, Reader};
 pub use refusal::{RETRY_AFTER, Reason, Refusal};

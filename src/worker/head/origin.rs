@@ -23,28 +23,13 @@ pub struct Came<'a> {
     pub is_local: bool,
 }
 
-/// Decides by the Origin and Host fields of a head. A client without an Origin is no browser
-/// and is let in.
+/// Decides by the Origin of a head, knowing how the request came. A client without an Origin is no
+/// browser and is let in. True if the page is let in by `local-null` alone.
 ///
 /// # Errors
 ///
 /// A 403 whose body and log text name the key and the value to add.
-#[cfg(any(test, fuzzing))]
 pub fn check_origin(
-    allowed: &Origins,
-    origin: Option<&[u8]>,
-    host: Option<&[u8]>,
-) -> Result<(), Refusal> {
-    let host = host.and_then(Authority::parse);
-    check_origin_on(allowed, origin, Came { host, ..Came::default() }).map(drop)
-}
-
-/// As [`check_origin`], knowing how the request came. True if it is let in by `local-null` alone.
-///
-/// # Errors
-///
-/// As [`check_origin`].
-pub fn check_origin_on(
     allowed: &Origins,
     origin: Option<&[u8]>,
     came: Came<'_>,
@@ -156,8 +141,17 @@ mod tests {
         entries.try_into().unwrap()
     }
 
+    fn check(
+        origins: &Origins,
+        origin: Option<&[u8]>,
+        host: Option<&[u8]>,
+    ) -> Result<bool, Refusal> {
+        let host = host.and_then(Authority::parse);
+        check_origin(origins, origin, Came { host, ..Came::default() })
+    }
+
     fn allows(origins: &Origins, origin: &str, host: &str) -> bool {
-        check_origin(origins, Some(origin.as_bytes()), Some(host.as_bytes())).is_ok()
+        check(origins, Some(origin.as_bytes()), Some(host.as_bytes())).is_ok()
     }
 
     /// Origin, Host, and whether they are the same host.
@@ -252,14 +246,14 @@ mod tests {
         ] {
             assert!(!allows(&Origins::default(), origin, "example.com"), "{origin:?}");
         }
-        assert!(check_origin(&Origins::default(), Some(b"http://a"), None).is_err());
-        assert!(check_origin(&Origins::default(), Some(b"http://a\xff"), Some(b"a\xff")).is_err());
+        assert!(check(&Origins::default(), Some(b"http://a"), None).is_err());
+        assert!(check(&Origins::default(), Some(b"http://a\xff"), Some(b"a\xff")).is_err());
     }
 
     #[test]
     fn a_client_without_an_origin_is_no_browser() {
         for origins in [Origins::default(), origins(&["*"]), origins(&["https://a"])] {
-            assert_eq!(check_origin(&origins, None, Some(b"example.com")), Ok(()));
+            assert_eq!(check(&origins, None, Some(b"example.com")), Ok(false));
         }
     }
 
@@ -296,7 +290,7 @@ mod tests {
         let allows = |origin: &[u8], scheme: &[u8]| {
             let host = Authority::parse(b"a");
             let came = Came { host, scheme: Some(scheme), is_local: false };
-            check_origin_on(&Origins::default(), Some(origin), came).is_ok()
+            check_origin(&Origins::default(), Some(origin), came).is_ok()
         };
         assert!(allows(b"https://a", b"https") && allows(b"http://a", b"HTTP"));
         assert!(!allows(b"http://a", b"https") && !allows(b"https://a", b"http"));
@@ -319,7 +313,7 @@ mod tests {
         ] {
             let host = Authority::parse(host.as_bytes());
             let came = Came { host, scheme: None, is_local };
-            let found = check_origin_on(&local, Some(origin.as_bytes()), came).ok();
+            let found = check_origin(&local, Some(origin.as_bytes()), came).ok();
             assert_eq!(found, expected, "{origin} at {host}");
         }
     }
@@ -373,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_key_and_the_value_to_add() {
-        let refusal = check_origin(&Origins::default(), Some(b"HTTPS://Evil.com:443"), Some(b"a"));
+        let refusal = check(&Origins::default(), Some(b"HTTPS://Evil.com:443"), Some(b"a"));
         let refusal = refusal.unwrap_err();
         assert_eq!(refusal.status, 403);
         let body = refusal.body();
@@ -382,12 +376,11 @@ mod tests {
 
     #[test]
     fn the_refusal_of_garbage_shows_it_escaped_and_cut() {
-        let refusal =
-            check_origin(&Origins::default(), Some(&[0xe2; 4000]), Some(b"a")).unwrap_err();
+        let refusal = check(&Origins::default(), Some(&[0xe2; 4000]), Some(b"a")).unwrap_err();
         assert!(refusal.body().is_ascii() && refusal.body().len() < 600);
         assert!(refusal.body().contains("\\xe2"));
         let secret = b"http://ada:word@a.example?token=1".as_slice();
-        let refusal = check_origin(&Origins::default(), Some(secret), Some(b"a")).unwrap_err();
+        let refusal = check(&Origins::default(), Some(secret), Some(b"a")).unwrap_err();
         let log = refusal.for_log();
         assert!(log.contains("a.example") && !log.contains("word") && !log.contains("token"));
     }
