@@ -1,4 +1,4 @@
-//! Pushes to clients of this worker: the one way into an outbox, alone or for many.
+//! Pushes to clients of this worker, alone or for many: the one way of a message into an outbox.
 
 use bytes::Bytes;
 
@@ -55,7 +55,7 @@ impl Clients {
         Some(connection.outbox.as_ref().map_or(limit, |outbox| outbox.room(limit)))
     }
 
-    /// The one way to a client.
+    /// The way to a client that may have no room at once, or has compression.
     #[inline]
     fn offer(&self, key: Key, message: &mut Encoded<'_>) -> Verdict {
         let try_once = |message: &mut Encoded<'_>, finally| {
