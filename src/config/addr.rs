@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
 use super::list::Item;
-use super::text::pointed;
+use super::text::{digits, pointed};
 use super::value::path;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its NUL).
@@ -40,7 +40,7 @@ impl ListenAddr {
         if let Ok(addr) = text.parse() {
             return Ok(ListenAddr::Tcp(addr));
         }
-        if let Ok(port) = text.parse() {
+        if let Some(port) = digits::<u16>(text) {
             return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
         }
         match text.rsplit_once(':') {
@@ -56,7 +56,8 @@ impl ListenAddr {
 /// A URL, which is what clients are given.
 fn url(text: &str, scheme: &str, rest: &str) -> Wrong {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let has_port =
+        authority.rsplit_once(':').is_some_and(|(_, port)| digits::<u16>(port).is_some());
     let secure = matches!(scheme.to_ascii_lowercase().as_str(), "wss" | "https");
     let address = match has_port {
         true => authority.to_owned(),
@@ -88,7 +89,7 @@ fn unix(text: &str, name: &str, dir: &Path) -> Result<ListenAddr, Wrong> {
 }
 
 fn named(text: &str, host: &str, port: &str) -> Result<ListenAddr, Wrong> {
-    let Ok(port) = port.parse::<u16>() else {
+    let Some(port) = digits::<u16>(port) else {
         return Err(Wrong::new(
             format!("has {}, whose port is no number from 0 to 65535", pointed(text)),
             LISTEN_RIGHT,
@@ -196,9 +197,7 @@ impl Net {
         let most = if addr.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => most,
-            Some(bits) => bits
-                .parse::<u8>()
-                .ok()
+            Some(bits) => digits::<u8>(bits)
                 .filter(|bits| *bits <= most)
                 .ok_or_else(|| wrong(&format!("whose length is no number from 0 to {most}")))?,
         };
@@ -305,8 +304,18 @@ mod tests {
 
     #[test]
     fn wrong_addresses_are_told_the_right_spelling() {
-        for text in ["", "x", "host:80", "1.2.3.4", "1.2.3.4:70000", "unix:", "::1:8000", "[::1]"]
-        {
+        for text in [
+            "",
+            "x",
+            "+80",
+            "host:80",
+            "*:+80",
+            "1.2.3.4",
+            "1.2.3.4:70000",
+            "unix:",
+            "::1:8000",
+            "[::1]",
+        ] {
             assert!(ListenAddr::parse(text, Path::new("/")).is_err(), "{text}");
         }
         let fault = ListenAddr::parse("::1:8000:80", Path::new("/")).unwrap_err();
@@ -340,7 +349,15 @@ mod tests {
             fault.right.contains("10.0.0.0/8") && fault.right.contains("10.1.2.3"),
             "{fault:?}"
         );
-        for text in ["", "10.0.0.0/33", "::1/129", "example.com", "10.0.0.0/", "10.0.0.0/-1"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "::1/129",
+            "example.com",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+        ] {
             assert!(Net::parse(text).is_err(), "{text}");
         }
     }

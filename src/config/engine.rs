@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
-use super::text::quote;
+use super::text::{digits, quote};
 use super::value::{Raw, Setting};
 
 /// The port of a server that is written without one.
@@ -139,7 +139,7 @@ fn name(user: &str) -> Result<String, Wrong> {
 }
 
 fn database(text: &str) -> Result<u32, Wrong> {
-    let number = if text.is_empty() { Some(0) } else { text.parse().ok() };
+    let number = if text.is_empty() { Some(0) } else { digits(text) };
     number.filter(|number| *number <= DATABASE_MAX).ok_or_else(|| {
         Wrong::new("names a database that is no number", "write its number, such as /0")
     })
@@ -157,7 +157,7 @@ fn address(text: &str, port: u16) -> Result<(String, u16), Wrong> {
         return Err(wrong());
     }
     let port = match rest.strip_prefix(':') {
-        Some(number) => number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?,
+        Some(number) => digits(number).filter(|number| *number > 0).ok_or_else(wrong)?,
         None if rest.is_empty() => port,
         None => return Err(wrong()),
     };
@@ -259,7 +259,9 @@ mod tests {
             ("redis://hu sh@h", "redis://"),
             ("redis://", "redis://"),
             ("redis://h:0", "redis://"),
+            ("redis://h:+1", "redis://"),
             ("redis://h/x", "/0"),
+            ("redis://h/+1", "/0"),
             ("redis+sentinel://a", "service"),
             ("unix:run", "unix:/run"),
             ("unix:/r?password=hush", "user and db"),

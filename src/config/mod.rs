@@ -40,6 +40,7 @@ pub use mode::Mode;
 pub use origin::{NotAnOrigin, Origin, Origins, authority};
 pub use resolve::{batch_max, lingering_max};
 pub use sources::{PASSWORD_VARIABLE, SECRET_VARIABLES, Sources};
+pub(crate) use text::digits;
 #[cfg(feature = "cli")]
 pub(crate) use text::duration;
 pub use token::{SECRET_BYTES as TOKEN_SECRET_BYTES, Scope, Scopes, Token};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
 use super::list::{Item, words};
-use super::text::quote;
+use super::text::{digits, quote};
 use super::value::{Raw, Setting};
 
 /// An origin as browsers send it (RFC 6454 section 6.2): compared by scheme, host and port.
@@ -66,8 +66,7 @@ pub fn authority(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = split_port(text)?;
     let port = match port {
         None => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
-        Some(_) => return None,
+        Some(port) => Some(digits(port)?),
     };
     host_ok(host).then_some((host, port))
 }

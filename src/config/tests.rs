@@ -100,6 +100,15 @@ fn values_are_read_from_files_and_from_bare_text_alike() {
 }
 
 #[test]
+fn a_number_in_bare_text_is_its_digits_alone() {
+    let load = |number: &str| Config::load(Config::default(), &sources(&[("worker_num", number)]));
+    assert_eq!(load("4").unwrap().worker_num, 4);
+    for number in ["+4", "-4"] {
+        assert!(load(number).is_err(), "{number}");
+    }
+}
+
+#[test]
 fn every_fault_is_told_at_once_with_its_place_and_the_remedy() {
     let text = "worker_num = 300\nheartbeat_idel_time = 5\n\n  backlog = \"many\"\n[app]\nx = 1\n";
     let faults = faults(load_file(text, &[("log_level", "inof"), ("nonsense", "1")]));

@@ -1,5 +1,6 @@
 //! Text: how a piece of it is shown in a message, and how sizes and times are read from it.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Keeps a message to one readable line whatever was written.
@@ -31,6 +32,13 @@ pub fn pointed(text: &str) -> String {
 /// A TOML string for `text`.
 pub fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A whole number that is written as digits alone. `parse` would take a sign before the digits,
+/// which stands nowhere in what this program prints: `+7` is a slip.
+pub fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// A number of bytes, with or without a unit.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::errors::Wrong;
-use super::text::{duration, pointed, printable, quote, shorten, size};
+use super::text::{digits, duration, pointed, printable, quote, shorten, size};
 
 /// A value as it was written, before its key says what it ought to be.
 #[derive(Debug, Clone)]
@@ -204,7 +204,7 @@ impl Setting for usize {
     fn read(raw: &Raw, _: &Path) -> Result<usize, Wrong> {
         let number = match raw {
             Raw::Integer(number) => usize::try_from(*number).ok(),
-            Raw::Bare(text) => text.parse().ok(),
+            Raw::Bare(text) => digits(text),
             _ => None,
         };
         number.ok_or_else(|| raw.wrong("write a whole number, without quotes"))

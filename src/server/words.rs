@@ -29,8 +29,8 @@ pub fn check_sets(sources: &Sources) -> Result<(), String> {
 /// The code of a close.
 pub fn close_code(text: &str) -> Result<u16, String> {
     let wrong = "write 1000 to 1003, 1007 to 1014, or 3000 to 4999";
-    let code: u16 = text.parse().map_err(|_| wrong.to_owned())?;
-    if crate::close::code_may_be_sent(code) { Ok(code) } else { Err(wrong.to_owned()) }
+    let code = crate::config::digits(text).filter(|code| crate::close::code_may_be_sent(*code));
+    code.ok_or_else(|| wrong.to_owned())
 }
 
 /// How long to wait.
@@ -50,6 +50,14 @@ pub fn close_reason(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_close_code_is_digits_that_may_be_sent() {
+        assert_eq!(close_code("4000"), Ok(4000));
+        for text in ["", "+4000", "-1", "1005", "999", "70000"] {
+            assert!(close_code(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_reload_takes_the_set_that_finds_the_server_and_no_other() {

@@ -16,6 +16,7 @@ use super::held::{Outgoing, Part};
 use super::link::Link;
 use super::shared::Answer;
 use crate::api::{Body, BodyWriter, Context, HttpResponse, NobodyReads, ProcessId};
+use crate::config::digits;
 
 /// What one read of a file takes.
 const FILE_PART_BYTES: u64 = 256 << 10;
@@ -201,7 +202,7 @@ fn head(status: u16, fields: &codec::Fields, body: Body) -> Result<HttpResponse,
 fn content_length(fields: &codec::Fields) -> Result<Option<u64>, Broken> {
     let said = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
     let Some((_, value)) = said else { return Ok(None) };
-    let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+    let length = std::str::from_utf8(value).ok().and_then(|text| digits(text.trim()));
     length.map(Some).ok_or_else(|| {
         Broken::Answer(format!("a content-length of {:?}", String::from_utf8_lossy(value)))
     })

@@ -5,6 +5,7 @@ use std::str;
 
 use super::origin::Authority;
 use super::{RawHead, Refusal, check};
+use crate::config::digits;
 
 /// How the body after a head is framed (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,9 +150,7 @@ fn transfer_coding(head: &Head<'_>) -> Result<Body, Refusal> {
 }
 
 fn content_length(value: &[u8]) -> Result<Body, Refusal> {
-    let digits =
-        str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    match digits.and_then(|digits| digits.parse().ok()) {
+    match str::from_utf8(value).ok().and_then(digits) {
         Some(0) => Ok(Body::Empty),
         Some(length) => Ok(Body::Length(length)),
         None => Err(Refusal::bad("the Content-Length is not a number")),

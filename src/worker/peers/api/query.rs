@@ -4,6 +4,7 @@ use http::request::Parts;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Fault;
+use crate::config::digits;
 
 /// The parameters of a request.
 pub(super) struct Query(Vec<(String, String)>);
@@ -68,8 +69,7 @@ impl Query {
 
 /// A number as it is written: its digits, the first of which is no 0 before another.
 pub(super) fn number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_plain && (text == "0" || !text.starts_with('0')))
+    digits(text).filter(|_| text == "0" || !text.starts_with('0'))
 }
 
 /// A name or value as it was before a form encoded it.
