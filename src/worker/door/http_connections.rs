@@ -35,11 +35,11 @@ pub(in crate::worker) struct HttpConnection {
 }
 
 impl HttpConnections {
-    /// Has a connection close after the answer at hand. False where there is none of that number.
+    /// Has a connection close after the answer at hand. The connection is gone for everybody at
+    /// once, as in Swoole, however long its end takes. False where there is none of that number.
     pub(in crate::worker) fn close(&self, fd: Fd) -> bool {
-        let entries = self.0.borrow();
-        let entry = entries.get(&fd);
-        if let Some(entry) = entry {
+        let entry = self.0.borrow_mut().remove(&fd);
+        if let Some(entry) = &entry {
             entry.leave.notify_one();
         }
         entry.is_some()
