@@ -40,6 +40,8 @@ VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_
             "invalid", "no_user", "local_only")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
 IN_ORDER, WANTS_PRESENCE = 64, 1
+# Of one publish.
+TOPICS_MAX = 128
 
 
 def frame(kind, flags=0, code=0, id=0, fd=0, payload=b""):
@@ -64,6 +66,8 @@ def moment(time):
 
 def _topics(kind, names):
     names = [names] if isinstance(names, str) else list(names)
+    if not 1 <= len(names) <= TOPICS_MAX:
+        raise ValueError(f"name 1 to {TOPICS_MAX} rooms")
     return U32.pack(len(names)) + b"".join(string((kind + name).encode()) for name in names)
 
 

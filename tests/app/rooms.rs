@@ -141,6 +141,34 @@ async fn gatewayworkers_verbs_answer_alike_in_the_application_and_outside_of_it(
     assert_eq!(both_ways(&server, asker, "closeClient", &format!("[{fd}]")).await, "false");
 }
 
+#[tokio::test]
+async fn a_message_to_more_groups_than_one_publish_names_reaches_a_member_of_several_once() {
+    let setup = app(&["php", &path("tests/app/fixtures/gateway.php")]);
+    let server = setup.set("worker_num", 2).start().await;
+    let asker = &mut Client::connect(&server.address, "/?name=asker").await;
+    let mut ann = Client::connect(&server.address, "/?name=ann").await;
+    for group in ["first", "last"] {
+        ann.send(format!("/join {group}")).await;
+        assert_eq!(ann.receive().await, format!("{group} * ann is here"));
+    }
+    let between: String = (0..128).map(|n| format!("\"{n}\",")).collect();
+    let groups = format!(r#"["first",{between}"last"]"#);
+    for text in ["hello", "next"] {
+        both_ways(&server, asker, "sendToGroup", &format!(r#"[{groups}, "{text}"]"#)).await;
+        assert_eq!([ann.receive().await, ann.receive().await], [text; 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_publish_to_more_rooms_than_it_may_name_is_an_error_in_python() {
+    let script = "import sys; sys.path.insert(0, sys.argv[1]); import wsd_app; \
+                  wsd_app.App().publish(['room'] * 129, b'')";
+    let directory = path("clients/python");
+    let mut python = tokio::process::Command::new("python3");
+    let ran = command(python.args(["-c", script, &directory])).await;
+    assert!(ran.stderr.ends_with("ValueError: name 1 to 128 rooms\n"), "{ran:?}");
+}
+
 /// Each is told of those who come after it and of those who leave, once, on both workers.
 #[tokio::test]
 async fn applications_hear_who_comes_and_who_leaves() {

@@ -43,6 +43,8 @@ class App
     /** A ping or pong of the application, at most 125 bytes. */
     public const PING = 9;
     public const PONG = 10;
+    /** Rooms of one publish. Here and not in the trait, in which PHP 8.1 takes no constant. */
+    public const ROOMS_MAX = 128;
 
     /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;

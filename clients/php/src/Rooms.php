@@ -13,9 +13,6 @@ namespace Wsd;
  */
 trait Rooms
 {
-    /** Rooms of one publish. */
-    private const ROOMS_MAX = 128;
-
     /** Puts a client into a room, wherever the client is. $info is what presence shows of it there. */
     public function join(int $fd, string $room, mixed $info = null): bool
     {

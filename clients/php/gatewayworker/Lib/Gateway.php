@@ -149,7 +149,8 @@ final class Gateway
     ): void {
         $groups = array_map('strval', array_values((array) $group));
         $except = self::fds($except);
-        if (count($except) <= 1) {
+        // One publish for each part of many groups would reach a member of several parts more than once.
+        if (count($except) <= 1 && count($groups) <= App::ROOMS_MAX) {
             $groups === [] || self::server()->publish($groups, $message, self::opcode($opcode), $except[0] ?? 0);
             return;
         }
