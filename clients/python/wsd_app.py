@@ -411,6 +411,7 @@ class App:
             while (event := self._next()) is not None and event[0] != SHUTDOWN:
                 self._dispatch(*event)
                 self._done(event)
+                event = None  # What fails from here on is between two events.
             event = None
             self._call("stop")
             code = 0

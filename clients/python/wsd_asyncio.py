@@ -166,8 +166,10 @@ class App:
                 await asyncio.gather(*self._tasks)
             await self._call("stop")
         finally:
+            # What came and could not be taken in.
+            failed = listening.done() and not listening.cancelled() and listening.exception()
             listening.cancel()
-            self._send(END)
+            self._send(END, code=1 if failed else 0)
             await self._writer.drain()
 
     async def _listen(self, reader):
@@ -178,6 +180,9 @@ class App:
                     self._ending.set()
                 else:
                     self._take(got)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            raise
         finally:
             self._gone = True
             for answer in self._answers.values():

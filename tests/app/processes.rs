@@ -49,6 +49,21 @@ fn a_message_that_leaves_its_process_no_memory_ends_its_client_alone() {
 }
 
 #[test]
+fn a_message_that_no_process_takes_in_ends_its_client_alone() {
+    on_worker(async {
+        for kind in ["blocking", "asyncio"] {
+            let script = path("tests/app/fixtures/choosy.py");
+            let worker = Worker::start(&["python3", &script, kind], settings()).await;
+            let (poison, other) = worker.two_clients().await;
+            worker.say(poison, "poison").await;
+            let why = "the application failed on this client twice".to_owned();
+            assert_eq!(worker.hear(poison).await, Did::Close(1008, why), "{kind}");
+            assert_eq!(worker.ask(other, "still").await, "still", "{kind}");
+        }
+    });
+}
+
+#[test]
 fn a_python_process_answers_its_clients() {
     on_worker(async {
         let script = path("tests/app/fixtures/echo.py");

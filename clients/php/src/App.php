@@ -777,12 +777,6 @@ class App
         array_map(fn (Reply $reply) => $reply->fail(), $this->replies);
         $last = error_get_last();
         $fatal = (($last['type'] ?? 0) & self::FATAL) !== 0;
-        if ($fatal && $this->event === null && str_starts_with($last['message'], 'Allowed memory size')) {
-            // An event that cannot be taken in for want of memory would end each process that it is sent
-            // to. Without END the worker takes this for a crash, and gives the event up after the second.
-            $this->flush();
-            return;
-        }
         if ($this->event !== null) {
             $of = [Protocol::OPEN, Protocol::MESSAGE, Protocol::ATTACH];
             if ($fatal && in_array($this->event['kind'], $of, true)) {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::ReadHalf;
 
-use super::codec::{ANSWER, Broken, Kind, decode, decode_too_long};
+use super::codec::{ANSWER, Broken, Kind, Packet, decode, decode_too_long};
 use super::commands;
 use super::link::{ANSWER_BYTES_MAX, Link};
 use super::loss::Loss;
@@ -118,6 +118,25 @@ pub fn sweep(shared: &Rc<Shared>) {
 }
 
 impl Link {
+    /// END came: the process leaves by itself, and another takes its place.
+    pub fn leaves(&self, packet: &Packet) {
+        let failed = packet.code != 0;
+        let why = if failed { "a fatal error" } else { "it ended its own run" };
+        tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
+        let by_itself = !self.leaving.replace(true);
+        let loss = {
+            let mut pool = self.shared.pool.borrow_mut();
+            pool.ended(self.id, by_itself, failed);
+            pool.lost(self.id, false, self.shared.now_ms())
+        };
+        self.shared.placed(loss.placed);
+        after_loss(&self.shared, &self.ctx, loss, 502);
+        // It may take a while to exit, and its clients need not wait for that.
+        self.shared.spawner.succeed(&self.ctx, self.id);
+        // Events that waited may be at another place now.
+        self.shared.wake_all();
+    }
+
     /// Serves until the process is gone. Gives the reason where it is our doing.
     async fn serve(self: &Rc<Self>, mut stream: UnixStream) -> Option<Why> {
         let (reader, mut writer) = stream.split();

@@ -146,24 +146,6 @@ impl Link {
         self.leaving.get()
     }
 
-    /// END came: the process leaves by itself, and another takes its place.
-    pub fn leaves(&self, packet: &Packet) {
-        let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
-        tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
-        let by_itself = !self.leaving.replace(true);
-        {
-            let mut pool = self.shared.pool.borrow_mut();
-            pool.ended(self.id, by_itself);
-            let loss = pool.lost(self.id, false, self.shared.now_ms());
-            drop(pool);
-            self.shared.placed(loss.placed);
-        }
-        // It may take a while to exit, and its clients need not wait for that.
-        self.shared.spawner.succeed(&self.ctx, self.id);
-        // Events that waited may be at another place now.
-        self.shared.wake_all();
-    }
-
     /// The process has exited: what it has sent is read, and nothing more is waited for.
     pub fn exited(&self) {
         self.exited.set(true);

@@ -40,8 +40,7 @@ pub(super) struct Sorted {
 pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     let mut sent = process.sent;
     if process.ended {
-        // The process began none of them, as it said.
-        return Sorted { again: sent, ..Sorted::default() };
+        return sort_unbegun(sent, process.failed);
     }
     if process.wants & wants::IN_ORDER == 0 {
         return sort_all(sent, hung, process.reached);
@@ -68,6 +67,20 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     }
     sorted.again = sent;
     sorted
+}
+
+/// Of a process that said that it began none of them. What ended it with a fatal error may have
+/// been the next of them all the same, where that could not even be taken in. The next time this
+/// event goes alone, so that a second such end is nobody else's doing.
+fn sort_unbegun(mut sent: VecDeque<Event>, failed: bool) -> Sorted {
+    let mut dropped = Vec::new();
+    if let Some(next) = sent.front_mut().filter(|_| failed) {
+        next.tries += 1;
+        if next.tries > 1 {
+            dropped.extend(sent.pop_front());
+        }
+    }
+    Sorted { again: sent, dropped, blamed: None }
 }
 
 /// Of a process that handles many events at a time, each may have been begun.

@@ -236,6 +236,7 @@ impl Pool {
             since: 0,
             reached: false,
             ended: false,
+            failed: false,
             last: None,
         }
     }
@@ -297,9 +298,11 @@ impl Pool {
     }
 
     /// A process ends, by itself or as it was told, and has begun none of the events it has.
-    pub fn ended(&mut self, id: ProcessId, by_itself: bool) {
+    /// `failed` says that a fatal error ended it.
+    pub fn ended(&mut self, id: ProcessId, by_itself: bool, failed: bool) {
         if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             process.ended = true;
+            process.failed = failed;
             process.last.take_if(|_| !by_itself);
         }
     }

@@ -75,7 +75,7 @@ fn an_address_that_exits_often_is_served_apart_and_one_that_exits_once_is_not() 
         let event = pool.queue_of(address(GOOD), 0, Packet::new(Kind::Request));
         taken(&mut pool, id(0, epoch));
         assert!(pool.done(id(0, epoch), event, false, 0, |_| {}));
-        pool.ended(id(0, epoch), true);
+        pool.ended(id(0, epoch), true, false);
         pool.lost(id(0, epoch), false, 0);
     }
     assert_eq!(pool.places_for(address(GOOD)), 1..2);

@@ -129,8 +129,49 @@ fn a_process_that_says_it_ends_has_died_on_nothing() {
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.queue(0, Packet::new(Kind::Request));
     taken(&mut pool, id(0, 1));
-    pool.ended(id(0, 1), true);
+    pool.ended(id(0, 1), true, false);
     assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 1, ..Loss::default() });
+}
+
+#[test]
+fn an_event_before_which_two_processes_end_with_a_fatal_error_is_given_up() {
+    let mut pool = pool(1);
+    client(&mut pool, 1, 0);
+    let next = |pool: &mut Pool, epoch| {
+        pool.ready(id(0, epoch), ALL_WANTED & !wants::ATTACH, 0);
+        kinds(&taken(pool, id(0, epoch)))
+    };
+    pool.queue(0, message(1, "too long"));
+    pool.queue(0, message(2, "b"));
+    assert_eq!(next(&mut pool, 1), [(Kind::Message, 1), (Kind::Message, 2)]);
+    pool.ended(id(0, 1), true, true);
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 2, ..Loss::default() });
+    assert_eq!(next(&mut pool, 2), [(Kind::Message, 1)], "it goes alone");
+    pool.ended(id(0, 2), true, true);
+    let loss = pool.lost(id(0, 2), false, 0);
+    assert_eq!((loss.again, loss.dropped.len(), loss.deadly), (0, 1, vec![1]));
+    assert_eq!(next(&mut pool, 3), [(Kind::Message, 2)]);
+}
+
+#[test]
+fn an_event_that_waits_while_others_fail_is_handled_and_not_given_up() {
+    let mut pool = pool(1);
+    for fd in [1, 2, 3] {
+        pool.queue(0, message(fd, "a"));
+    }
+    let handle = |pool: &mut Pool, epoch| {
+        let event = taken(pool, id(0, epoch)).remove(0);
+        assert!(pool.done(id(0, epoch), event.id, false, 0, |_| {}));
+        event.fd
+    };
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    assert_eq!(handle(&mut pool, 1), 1);
+    pool.ended(id(0, 1), true, true);
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 2, ..Loss::default() });
+    pool.ready(id(0, 2), ALL_WANTED, 0);
+    assert_eq!([handle(&mut pool, 2), handle(&mut pool, 2)], [2, 3]);
+    pool.ended(id(0, 2), true, true);
+    assert_eq!(pool.lost(id(0, 2), false, 0), Loss::default());
 }
 
 #[test]
