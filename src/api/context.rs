@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -102,20 +102,22 @@ impl Info {
 pub struct Context {
     reactor: Rc<dyn Reactor>,
     states: Rc<RefCell<HashMap<TypeId, Rc<dyn Any>>>>,
-    /// Of a message to the slot: whether this process is the one that acts.
-    acts: Option<bool>,
+    /// Of a message to the slot, until its handler has ended: whether this process is the one that
+    /// acts.
+    acts: Weak<bool>,
 }
 
 impl Context {
     /// A context over a worker, or over a test's stand-in.
     pub fn new(reactor: Rc<dyn Reactor>) -> Context {
-        Context { reactor, states: Rc::default(), acts: None }
+        Context { reactor, states: Rc::default(), acts: Weak::new() }
     }
 
     /// This context for the handler of one message to the slot. In a reload two processes have
-    /// the message, and the manager has said of one of them that it acts.
-    pub(crate) fn of_message(&self, acts: bool) -> Context {
-        Context { acts: Some(acts), ..self.clone() }
+    /// the message, and the manager has said of one of them that it acts. That is good for clones
+    /// too, for as long as `acts` is kept.
+    pub(crate) fn of_message(&self, acts: &Rc<bool>) -> Context {
+        Context { acts: Rc::downgrade(acts), ..self.clone() }
     }
 
     /// Which worker process this is.
@@ -218,9 +220,10 @@ impl Context {
     /// Whether this process gives its clients to a newer one of its slot, in a reload, or is about
     /// to leave. From then on the newer process does what is done once for each slot. In
     /// `on_worker_message` the answer is of that message: of the processes that get the message,
-    /// one is told `false`. A clone that is kept beyond the message goes on with that answer.
+    /// one is told `false`. A clone that is kept beyond the end of the handler answers as any other
+    /// context does.
     pub fn is_giving(&self) -> bool {
-        self.acts.map_or_else(|| self.reactor.is_giving(), |acts| !acts)
+        self.acts.upgrade().map_or_else(|| self.reactor.is_giving(), |acts| !*acts)
     }
 
     /// How many bytes of messages may be queued for a client of this worker behind what waits for

@@ -224,9 +224,15 @@ impl App {
         acts: bool,
         data: bytes::Bytes,
     ) {
-        let handler = self.handler.clone();
+        let (handler, acts) = (self.handler.clone(), Rc::new(acts));
         self.call_aside("on_worker_message", move |context| {
-            handler.on_worker_message(&context.of_message(acts), from, data)
+            match handler.on_worker_message(&context.of_message(&acts), from, data) {
+                Flow::Ready(()) => Flow::Ready(()),
+                Flow::Pending(future) => Flow::later(async move {
+                    future.await;
+                    drop(acts);
+                }),
+            }
         });
     }
 

@@ -4,4 +4,5 @@ mod direct;
 mod handover;
 mod harness;
 mod memory;
+mod messages;
 mod serving;
