@@ -14,11 +14,6 @@ use crate::harness::{
     Api, Client, Closed, Reply, Server, Setup, command, repository, soon, stock_program,
 };
 
-pub fn with_api(setup: Setup) -> Setup {
-    let socket = setup.path().join("api.sock").display().to_string();
-    setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}")))
-}
-
 pub fn connection(fd: u64) -> String {
     format!("/v1/connections/{fd}")
 }
@@ -34,7 +29,7 @@ pub fn expect(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn a_client_is_pushed_to_asked_about_and_closed_wherever_it_is() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     for slot in 0..2 {
         let mut client = server.client_on(slot).await;
@@ -60,7 +55,7 @@ async fn a_client_is_pushed_to_asked_about_and_closed_wherever_it_is() {
 
 #[tokio::test]
 async fn what_is_not_done_says_why_in_json() {
-    let setup = with_api(Setup::testbed()).set("package_max_length", 1000);
+    let setup = Setup::testbed().with_api().set("package_max_length", 1000);
     let setup = setup.set("buffer_output_size", 1000).set("api.body_max", r#""1KiB""#);
     let server = setup.start().await;
     let api = Api::of(&server).await;
@@ -119,7 +114,7 @@ async fn what_is_not_done_says_why_in_json() {
 
 #[tokio::test]
 async fn a_full_client_is_429_and_an_owner_that_hangs_is_409() {
-    let setup = with_api(Setup::testbed()).set("buffer_policy", r#""drop""#);
+    let setup = Setup::testbed().with_api().set("buffer_policy", r#""drop""#);
     let server = setup.set("worker_timeout", r#""60s""#).start().await;
     let api = Api::of(&server).await;
     let mut client = server.client_on(0).await;
@@ -182,7 +177,7 @@ async fn however_many_requests_of_the_api_stay_unfinished_a_whole_one_is_answere
 
 #[tokio::test]
 async fn a_batch_tells_of_each_message_and_keeps_their_order() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = [server.client_on(0).await, server.client_on(1).await];
     let fds = [clients[0].who().await.fd, clients[1].who().await.fd];
@@ -207,7 +202,7 @@ async fn a_batch_tells_of_each_message_and_keeps_their_order() {
 
 #[tokio::test]
 async fn a_broadcast_reaches_everybody_but_one() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = [server.client_on(0).await, server.client_on(1).await];
     let mut left_out = server.client_on(0).await;
@@ -221,7 +216,7 @@ async fn a_broadcast_reaches_everybody_but_one() {
 
 #[tokio::test]
 async fn connections_come_in_pages_by_their_numbers() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients: Vec<Client> = Vec::new();
     let mut fds = Vec::new();
@@ -284,7 +279,7 @@ async fn count(api: Api, fd: u64, ends: Arc<AtomicBool>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_done_twice_over_reloads() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let ends = Arc::new(AtomicBool::new(false));
     let mut counters = Vec::new();
@@ -325,7 +320,7 @@ async fn shell(directory: &Path, script: &str, variables: &[(&str, &str)]) -> St
 
 #[tokio::test]
 async fn every_curl_of_the_document_works_as_it_stands() {
-    let server: Server = with_api(Setup::testbed()).start().await;
+    let server: Server = Setup::testbed().with_api().start().await;
     let socket = server.path().join("api.sock");
     let examples = examples();
     assert!(examples.len() >= 8, "{examples:?}");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::api::{connection, error, expect, with_api};
+use crate::api::{connection, error, expect};
 use crate::harness::{Api, Client, Closed, Server, Setup};
 use crate::rooms::{clients_on, has_heard_all};
 
@@ -37,7 +37,7 @@ fn tally(queued: u64, reply: &crate::harness::Reply) {
 
 #[tokio::test]
 async fn a_message_to_rooms_reaches_each_member_once_wherever_it_is() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1, 0, 1]).await;
     let except = clients[2].1;
@@ -61,7 +61,7 @@ async fn a_message_to_rooms_reaches_each_member_once_wherever_it_is() {
 
 #[tokio::test]
 async fn every_name_is_itself_in_paths_and_queries() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1]).await;
     for (name, _) in NAMES {
@@ -113,7 +113,7 @@ async fn pages(api: &Api, path: &str, list: &str, limit: usize) -> Vec<Value> {
 
 #[tokio::test]
 async fn rooms_and_their_members_come_in_pages_in_order() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1, 0, 1, 0]).await;
     let mut rooms = Vec::new();
@@ -140,7 +140,7 @@ async fn rooms_and_their_members_come_in_pages_in_order() {
 
 #[tokio::test]
 async fn connections_are_those_of_a_room_or_of_a_user_or_of_both() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1, 0, 1]).await;
     for index in [0, 1, 2] {
@@ -173,7 +173,7 @@ async fn connections_are_those_of_a_room_or_of_a_user_or_of_both() {
 
 #[tokio::test]
 async fn a_user_is_pushed_to_and_closed_on_every_worker_and_is_gone_then() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1, 1]).await;
     for (client, _) in &mut clients[..2] {
@@ -199,7 +199,7 @@ async fn a_user_is_pushed_to_and_closed_on_every_worker_and_is_gone_then() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_room_or_a_user_is_told() {
-    let setup = with_api(Setup::testbed()).set("package_max_length", 1000);
+    let setup = Setup::testbed().with_api().set("package_max_length", 1000);
     let setup = setup.set("buffer_output_size", 1000);
     let server = setup.set("room_name_max", 8).set("uid_max", 8).start().await;
     let api = Api::of(&server).await;
@@ -224,7 +224,7 @@ async fn what_is_wrong_with_a_room_or_a_user_is_told() {
 
 #[tokio::test]
 async fn a_worker_that_hangs_makes_a_publish_409_with_what_is_known() {
-    let setup = with_api(Setup::testbed()).set("worker_timeout", r#""60s""#);
+    let setup = Setup::testbed().with_api().set("worker_timeout", r#""60s""#);
     let server = setup.start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1]).await;
@@ -268,7 +268,7 @@ async fn hears_all(client: &mut Client, sent: [(&str, u64); 2]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_to_a_room_or_user_is_lost_or_done_twice_over_reloads() {
-    let server: Server = with_api(Setup::testbed()).start().await;
+    let server: Server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = clients_on(&server, &[0, 1]).await;
     for (client, _) in &mut clients {

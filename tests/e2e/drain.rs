@@ -13,11 +13,6 @@ use tokio::process::{Child, Command};
 use crate::harness::{Api, Closed, Raw, Server, Setup, kill, soon, until};
 use crate::proxy::Nginx;
 
-fn with_api(setup: Setup) -> Setup {
-    let socket = setup.path().join("api.sock").display().to_string();
-    setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}")))
-}
-
 /// One request on a connection that the client would keep.
 async fn get(address: &str, path: &str) -> (u16, String) {
     let mut raw = Raw::connect(address).await;
@@ -33,7 +28,7 @@ async fn get(address: &str, path: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn a_server_that_drains_says_so_keeps_its_clients_and_ends_without_them() {
-    let server = with_api(Setup::own_testbed()).set("drain_grace", r#""2s""#).start().await;
+    let server = Setup::own_testbed().with_api().set("drain_grace", r#""2s""#).start().await;
     let api = Api::of(&server).await;
     assert_eq!(api.get("/live").await.status, 200);
     until("ready", async || (api.get("/ready").await.status == 200).then_some(())).await;
@@ -91,7 +86,7 @@ async fn a_drain_ends_with_clients_when_its_time_is_over() {
 
 #[tokio::test]
 async fn a_full_server_is_not_ready() {
-    let server = with_api(Setup::testbed()).set("max_connection", 2).start().await;
+    let server = Setup::testbed().with_api().set("max_connection", 2).start().await;
     let api = Api::of(&server).await;
     let _clients = [server.client().await, server.client().await];
     let told = until("not ready", async || {

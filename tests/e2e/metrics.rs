@@ -12,11 +12,6 @@ use tokio::process::Command;
 
 use crate::harness::{Api, Server, Setup, command, kill, repository, stock_program, until};
 
-fn with_api(setup: Setup) -> Setup {
-    let socket = setup.path().join("api.sock").display().to_string();
-    setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}")))
-}
-
 /// Each series with its value.
 fn series(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -63,7 +58,7 @@ async fn promtool(text: &str) -> String {
 
 #[tokio::test]
 async fn figures_are_those_of_all_workers_and_as_prometheus_wants_them() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let mut clients = [server.client_on(0).await, server.client_on(1).await];
     for client in &mut clients {
@@ -95,7 +90,7 @@ async fn figures_are_those_of_all_workers_and_as_prometheus_wants_them() {
 
 #[tokio::test]
 async fn what_the_rules_and_documents_name_is_told() {
-    let server = with_api(Setup::stock()).start().await;
+    let server = Setup::stock().with_api().start().await;
     let text = Api::of(&server).await.get("/metrics").await.body;
     let words = text.lines().flat_map(|line| line.split(['{', ' ']));
     let names: Vec<&str> = words.filter(|name| name.starts_with("wsd_")).collect();
@@ -140,7 +135,7 @@ async fn visited(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_total_goes_back_over_reloads_upgrades_kills_and_removed_slots() {
-    let mut server = with_api(Setup::own_testbed()).start().await;
+    let mut server = Setup::own_testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let ends = Arc::new(AtomicBool::new(false));
     let watchers: Vec<_> =
@@ -206,7 +201,7 @@ async fn over_tcp_a_token_is_needed_and_nothing_starts_without() {
 
 #[tokio::test]
 async fn a_scrape_waits_for_a_worker_that_is_free() {
-    let server = with_api(Setup::testbed()).start().await;
+    let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
     let hung = server.serving(0, None).await.pid;
     kill(hung, Signal::SIGSTOP);

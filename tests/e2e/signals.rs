@@ -95,9 +95,7 @@ async fn who_comes_while_the_server_stops_is_refused_at_once() {
 
 #[tokio::test]
 async fn the_api_tells_that_the_server_stops_for_as_long_as_handlers_run() {
-    let setup = Setup::testbed().set("max_wait_time", r#""600s""#);
-    let socket = format!("unix:{}", setup.path().join("api.sock").display());
-    let server = setup.set("api.listen", format!("[{socket:?}]")).start().await;
+    let server = Setup::testbed().with_api().set("max_wait_time", r#""600s""#).start().await;
     let api = Api::of(&server).await;
     let mut client = server.client().await;
     client.send("sleep 600000").await;

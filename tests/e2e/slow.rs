@@ -7,10 +7,7 @@ use crate::harness::{Api, Raw, Setup, kill, until};
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_found_with_what_waits_for_it() {
-    let setup = Setup::testbed().set("buffer_policy", r#""drop""#);
-    let socket = setup.path().join("api.sock").display().to_string();
-    let server =
-        setup.set("api.listen", format!("[{:?}]", format!("unix:{socket}"))).start().await;
+    let server = Setup::testbed().with_api().set("buffer_policy", r#""drop""#).start().await;
     let mut reader = server.client_on(0).await;
     let mut stuck = Raw::narrow(&server.address).await;
     server.has_connections(2).await;

@@ -23,6 +23,7 @@ use crate::harness::*;
 /// A node of the cluster that an engine carries.
 pub fn node(engine: &Engine, number: u8) -> Setup {
     Setup::testbed()
+        .with_api()
         .set("cluster.engine", engine.address())
         .set("cluster.node", number)
         .set("cluster.lease_ttl", "\"2s\"")

@@ -70,15 +70,9 @@ async fn figure(server: &Server, name: &str) -> f64 {
 #[tokio::test]
 async fn a_gap_is_told_by_status_nodes_and_metrics_and_outlives_courier_and_manager() {
     let mut engine = Engine::start().await;
-    let mut nodes = Vec::new();
-    for number in 0..2 {
-        let setup = node(&engine, number);
-        let socket = format!("unix:{}", setup.path().join("api.sock").display());
-        nodes.push(setup.set("api.listen", format!("[{socket:?}]")).start().await);
-    }
+    let nodes = nodes(&engine, 2).await;
     let gaps = async |server: &Server| server.status().await["cluster"]["gaps"].as_u64().unwrap();
     for server in &nodes {
-        sees(server, 2).await;
         assert_eq!(gaps(server).await, 0);
     }
     engine.kill();

@@ -83,15 +83,7 @@ async fn behind_an_outage_no_list_and_no_tally_is_whole_before_all_nodes_are_bac
 #[tokio::test]
 async fn while_the_engine_is_away_every_command_and_the_api_say_that_it_is() {
     let mut engine = Engine::start().await;
-    let mut nodes = Vec::new();
-    for number in 0..2 {
-        let setup = node(&engine, number);
-        let socket = format!("unix:{}", setup.path().join("api.sock").display());
-        nodes.push(setup.set("api.listen", format!("[{socket:?}]")).start().await);
-    }
-    for server in &nodes {
-        sees(server, 2).await;
-    }
+    let nodes = nodes(&engine, 2).await;
     let mut here = nodes[0].client().await;
     assert_eq!(here.ask("join-confirmed me lobby").await, "join-confirmed []");
     let sent = nodes[0].wsd(["broadcast", "all"]).await.ok();

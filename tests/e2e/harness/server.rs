@@ -138,6 +138,12 @@ impl Setup {
         self
     }
 
+    /// Gives it the HTTP API, on a socket in its directory.
+    pub fn with_api(self) -> Setup {
+        let socket = format!("unix:{}", self.path().join("api.sock").display());
+        self.set("api.listen", format!("[{socket:?}]"))
+    }
+
     /// Limits the descriptors of each process.
     pub fn descriptors(mut self, limit: u64) -> Setup {
         self.descriptors = Some(limit);
