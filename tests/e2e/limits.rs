@@ -84,19 +84,26 @@ async fn out_of_descriptors_a_worker_neither_spins_nor_dies() {
         }
     }
     assert!(open_descriptors(worker).len() <= 64);
-    let before = processor_time(worker);
-    // A length to measure over, not something to wait for: a spin would fill it.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let used = processor_time(worker) - before;
-    assert!(used < Duration::from_millis(500), "{used:?} of a second");
+    is_at_rest(worker).await;
     assert_eq!(bystander.who().await, who);
     drop(crowd);
-    let mut next = until("room for a client", async || {
-        Client::connect_with(&server.address, "/", &[]).await.ok()
-    })
-    .await;
-    assert_eq!(next.who().await.pid, worker);
+    assert_eq!(let_in(&server).await.who().await.pid, worker);
     assert_eq!(bystander.who().await, who);
+}
+
+/// That a process does not spin.
+async fn is_at_rest(pid: i32) {
+    let before = processor_time(pid);
+    // A length to measure over, not something to wait for: a spin would fill it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = processor_time(pid) - before;
+    assert!(used < Duration::from_millis(500), "{used:?} of a second");
+}
+
+/// A client, as soon as there is room for one.
+async fn let_in(server: &Server) -> Client {
+    until("room for a client", async || Client::connect_with(&server.address, "/", &[]).await.ok())
+        .await
 }
 
 /// A program with the user of a process, who may change its limits. Root may only with
@@ -151,11 +158,7 @@ async fn without_a_descriptor_to_accept_with_a_client_is_told() {
     assert!(!crowd.is_empty());
     assert_eq!(bystander.who().await, who);
     drop(crowd);
-    let mut next = until("room for a client", async || {
-        Client::connect_with(&server.address, "/", &[]).await.ok()
-    })
-    .await;
-    assert_eq!(next.who().await.pid, worker);
+    assert_eq!(let_in(&server).await.who().await.pid, worker);
 }
 
 #[tokio::test]
@@ -174,11 +177,7 @@ async fn where_not_even_that_can_be_told_clients_wait_and_the_worker_rests() {
     }
     let rests = "no descriptor is left; accepting pauses again and again";
     until("the log to say so", async || server.log().contains(rests).then_some(())).await;
-    let before = processor_time(worker);
-    // A length to measure over, not something to wait for: a spin would fill it.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let used = processor_time(worker) - before;
-    assert!(used < Duration::from_millis(500), "{used:?} of a second");
+    is_at_rest(worker).await;
     assert_eq!(bystander.who().await, who);
     limit_descriptors(worker, 1024).await;
     for raw in &mut crowd {
@@ -200,8 +199,5 @@ async fn pending_handshakes_of_one_address_are_limited() {
     let refused = answer(&server, handshake("server", "")).await;
     assert!(!refused.starts_with("HTTP/1.1 101 "), "{refused}");
     drop(waiting);
-    until("room for a client", async || {
-        Client::connect_with(&server.address, "/", &[]).await.ok()
-    })
-    .await;
+    let_in(&server).await;
 }
