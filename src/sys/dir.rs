@@ -84,18 +84,17 @@ impl Dir {
 
     /// Opens a directory in it.
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
-        let name = name.as_ref();
-        let descriptor = self
-            .open(name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)
-            .subject(|| self.what("open the directory", name))?;
-        Ok(Dir { descriptor, path: self.path.join(name) })
+        self.directory(name.as_ref(), OFlag::O_RDONLY)
     }
 
     /// Opens a directory in it as a step of a way: it need not be readable.
     pub fn enter(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
-        let name = name.as_ref();
+        self.directory(name.as_ref(), OFlag::O_PATH)
+    }
+
+    fn directory(&self, name: &OsStr, flags: OFlag) -> Result<Dir> {
         let descriptor = self
-            .open(name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)
+            .open(name, flags | OFlag::O_DIRECTORY, 0)
             .subject(|| self.what("open the directory", name))?;
         Ok(Dir { descriptor, path: self.path.join(name) })
     }

@@ -189,10 +189,14 @@ impl Connection {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
+    /// What there is only until the connection is open.
+    pub fn opening(&self) -> Option<&Opening> {
+        self.extra.as_ref()?.opening.as_ref()
+    }
+
     /// The other end of the TCP connection.
     pub fn peer(&self) -> Option<SocketAddr> {
-        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
-        match (opening, &self.kept) {
+        match (self.opening(), &self.kept) {
             (Some(opening), _) => opening.peer,
             (None, kept) => kept.as_ref().and_then(KeptRequest::peer),
         }
@@ -200,14 +204,12 @@ impl Connection {
 
     /// Whether the client has sent the beginning of a request.
     pub fn has_begun(&self) -> bool {
-        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
-        opening.is_some_and(|opening| opening.reader.has_begun(&opening.bytes))
+        self.opening().is_some_and(|opening| opening.reader.has_begun(&opening.bytes))
     }
 
     /// The client that a trusted proxy has named.
     pub fn client(&self) -> Option<IpAddr> {
-        let opening = self.extra.as_ref().and_then(|extra| extra.opening.as_ref());
-        match (opening, &self.kept) {
+        match (self.opening(), &self.kept) {
             (Some(opening), _) => opening.client,
             (None, kept) => kept.as_ref().and_then(KeptRequest::client),
         }

@@ -98,8 +98,7 @@ impl Door {
     fn local_of(&self, key: Key) -> Option<SocketAddr> {
         let table = self.table.borrow();
         let connection = table.get(key)?;
-        let opening = connection.extra.as_ref().and_then(|extra| extra.opening.as_ref());
-        let known = opening.and_then(|opening| opening.local);
+        let known = connection.opening().and_then(|opening| opening.local);
         known.or_else(|| super::listeners::local_address(connection.socket.as_ref()?))
     }
 

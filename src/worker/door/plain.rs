@@ -209,8 +209,7 @@ impl Door {
         };
         let Some(mut connection) = taken else { return };
         let peer = connection.peer();
-        let opening = connection.extra.as_ref().and_then(|extra| extra.opening.as_ref());
-        let to_loopback = opening.is_some_and(|opening| opening.to_loopback);
+        let to_loopback = connection.opening().is_some_and(|opening| opening.to_loopback);
         let Some(socket) = connection.socket.take() else { return };
         let local = peer.and_then(|_| local_address(&socket));
         let http = HttpConnection::new(self, peer, local, connection.fd);
