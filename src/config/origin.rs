@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::errors::Wrong;
-use super::list::{Item, words};
+use super::list::words;
 use super::text::{digits, quote};
 use super::value::{Raw, Setting};
 
@@ -204,18 +204,6 @@ impl Setting for Origins {
 
     fn show(&self) -> String {
         self.words().show()
-    }
-}
-
-impl Item for Origin {
-    const UNIT: &'static str = "list of origins";
-
-    fn item(text: &str, _: &Path) -> Result<Origin, Wrong> {
-        listed(text)
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
     }
 }
 
