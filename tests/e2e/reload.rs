@@ -17,6 +17,15 @@ async fn pids(server: &Server) -> Vec<i32> {
     pids
 }
 
+/// Waits until other workers serve in the place of all those.
+async fn are_replaced(server: &Server, before: &[i32]) {
+    until("new workers", || async {
+        let after = pids(server).await;
+        (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_reload_brings_new_workers_under_the_same_master() {
     let server = Setup::testbed().start().await;
@@ -109,11 +118,7 @@ async fn a_signal_reloads_too() {
     for signal in [nix::sys::signal::SIGHUP, nix::sys::signal::SIGUSR1] {
         let before = pids(&server).await;
         kill(server.master().await, signal);
-        until("new workers", || async {
-            let after = pids(&server).await;
-            (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
-        })
-        .await;
+        are_replaced(&server, &before).await;
     }
 }
 
@@ -132,11 +137,7 @@ async fn a_reload_asked_of_a_manager_that_dies_is_not_forgotten() {
     })
     .await;
     kill(manager, SIGKILL);
-    until("new workers", || async {
-        let after = pids(&server).await;
-        (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
-    })
-    .await;
+    are_replaced(&server, &before).await;
 }
 
 #[tokio::test]
