@@ -314,7 +314,7 @@ mod tests {
             let host = Authority::parse(host.as_bytes());
             let came = Came { host, scheme: None, is_local };
             let found = check_origin(&local, Some(origin.as_bytes()), came).ok();
-            assert_eq!(found, expected, "{origin} at {host}");
+            assert_eq!(found, expected, "{origin} at {host:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::harness::*;
 use super::serving::{config, told};
-use crate::api::{Context, Flow, Handler};
+use crate::api::{Context, Flow, Frame, Handler};
 use crate::fd::Slot;
 use crate::ipc::messages::ManagerToWorker;
 
@@ -19,6 +19,10 @@ struct Keeper {
 }
 
 impl Handler for Keeper {
+    fn on_message(&self, _: &Context, _: Frame<'_>) -> Flow {
+        Flow::default()
+    }
+
     fn on_worker_message(&self, ctx: &Context, _: Slot, _: Bytes) -> Flow {
         if let Some(before) = self.kept.replace(Some(ctx.clone())) {
             let _ = self.tell.send(format!("after {}", before.is_giving()));
