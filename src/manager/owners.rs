@@ -34,6 +34,13 @@ impl Manager {
         if worker.ranges_told > RANGES_MAX {
             return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
         }
+        // Ranges that overlap would each cost a look at all that they have in common.
+        for &(first, last) in ranges {
+            if first > last || worker.told_to.is_some_and(|told_to| first <= told_to) {
+                return Err(Error::new("it tells ranges of numbers that do not ascend"));
+            }
+            worker.told_to = Some(last);
+        }
         self.router.owns(id, ranges);
         if last {
             (worker.introduced, worker.may_claim) = (true, false);

@@ -57,6 +57,8 @@ pub struct WorkerHandle {
     pub killed: bool,
     /// Ranges of numbers that it has told.
     pub ranges_told: usize,
+    /// The last number that it has told: the next range is above it.
+    pub told_to: Option<u64>,
     /// What allows its lists of connections, each while it is under way.
     pub lists: Rc<Semaphore>,
     /// Its pushes that were refused and not yet told.
@@ -81,6 +83,7 @@ impl WorkerHandle {
             drained: false,
             killed: false,
             ranges_told: 0,
+            told_to: None,
             lists: Rc::new(Semaphore::new(LISTS_MAX)),
             refused: 0,
             tasks: Vec::new(),

@@ -26,7 +26,7 @@ pub enum WorkerToManager {
     Owns {
         /// The manager that asked.
         manager: u32,
-        /// Ranges of client numbers, first and last.
+        /// Ranges of client numbers, first and last, each above all that were told before.
         ranges: Vec<(u64, u64)>,
         /// Whether this is all.
         last: bool,

@@ -4,6 +4,7 @@
 //! Pure: it is told what workers say they own and what a handover moved, and answers lookups. A
 //! number in nobody's range goes to the worker that serves its slot, whose table knows best.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::fd::{Fd, Slot, WorkerId};
@@ -11,10 +12,9 @@ use crate::fd::{Fd, Slot, WorkerId};
 /// The table of routes.
 #[derive(Debug)]
 pub struct Router {
-    /// By slot of the client's number.
-    ranges: Vec<Vec<Range>>,
-    /// Single clients that are not where their range is: what stayed behind in a handover.
-    singles: BTreeMap<u64, WorkerId>,
+    /// By slot of the client's number, what each worker has of the slot's numbers, by [`rank`].
+    claims: Vec<Vec<Claim>>,
+    singles: Singles,
     /// Who takes new connections of a slot.
     serving: HashMap<Slot, WorkerId>,
     worker_num: u16,
@@ -22,16 +22,80 @@ pub struct Router {
     node: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    first: u64,
-    last: u64,
+/// The ranges that one worker has of a slot's numbers.
+#[derive(Debug)]
+struct Claim {
     owner: WorkerId,
+    /// The first and the last number of each, in ascending order. None touches another.
+    ranges: Vec<(u64, u64)>,
 }
 
-impl Range {
+impl Claim {
     fn has(&self, number: u64) -> bool {
-        (self.first..=self.last).contains(&number)
+        let begun = self.ranges.partition_point(|(first, _)| *first <= number);
+        self.ranges[..begun].last().is_some_and(|(_, last)| number <= *last)
+    }
+
+    fn add(&mut self, first: u64, last: u64) {
+        let from = self.ranges.partition_point(|(_, end)| end.saturating_add(1) < first);
+        let to = self.ranges.partition_point(|(begin, _)| *begin <= last.saturating_add(1));
+        let touched = &self.ranges[from..to];
+        let first = touched.first().map_or(first, |(begin, _)| first.min(*begin));
+        let last = touched.last().map_or(last, |(_, end)| last.max(*end));
+        self.ranges.splice(from..to, [(first, last)]);
+    }
+
+    fn add_all(&mut self, ranges: Vec<(u64, u64)>) {
+        self.ranges.extend(ranges);
+        self.ranges.sort_unstable();
+        self.ranges.dedup_by(|next, before| {
+            let touches = next.0 <= before.1.saturating_add(1);
+            if touches {
+                before.1 = before.1.max(next.1);
+            }
+            touches
+        });
+    }
+}
+
+/// Single clients that are not where their range is: what stayed behind in a handover.
+#[derive(Debug, Default)]
+struct Singles {
+    owners: BTreeMap<Fd, WorkerId>,
+    /// How many of a slot's each worker has: a worker may have very many, and may ask often for
+    /// what depends on whose they are.
+    counts: BTreeMap<(Slot, WorkerId), usize>,
+}
+
+impl Singles {
+    fn insert(&mut self, fd: Fd, owner: WorkerId) {
+        self.remove(fd);
+        self.owners.insert(fd, owner);
+        *self.counts.entry((fd.slot(), owner)).or_default() += 1;
+    }
+
+    fn remove(&mut self, fd: Fd) {
+        let Some(owner) = self.owners.remove(&fd) else { return };
+        if let Entry::Occupied(mut count) = self.counts.entry((fd.slot(), owner)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Looks at each of them once, and keeps it with the owner that `owner` names, if any.
+    fn revise(&mut self, owner: impl Fn(Fd, WorkerId) -> Option<WorkerId>) {
+        for (fd, before) in std::mem::take(self).owners {
+            if let Some(now) = owner(fd, before) {
+                self.insert(fd, now);
+            }
+        }
+    }
+
+    /// The slots of whose numbers somebody has single clients, and who that is.
+    fn owners_by_slot(&self) -> impl Iterator<Item = (Slot, WorkerId)> {
+        self.counts.keys().copied()
     }
 }
 
@@ -45,8 +109,8 @@ impl Router {
     /// An empty table for so many slots of a node.
     pub fn new(worker_num: u16, node: u8) -> Router {
         Router {
-            ranges: vec![Vec::new(); 256],
-            singles: BTreeMap::new(),
+            claims: std::iter::repeat_with(Vec::new).take(256).collect(),
+            singles: Singles::default(),
             serving: HashMap::new(),
             worker_num: worker_num.max(1),
             node,
@@ -55,18 +119,13 @@ impl Router {
 
     /// Whose client this is. `None`: nobody's, so it is gone.
     pub fn owner(&self, fd: Fd) -> Option<WorkerId> {
-        let number = fd.as_u64();
-        if !self.singles.is_empty()
-            && let Some(owner) = self.singles.get(&number)
-        {
-            return Some(*owner);
-        }
-        self.by_range(fd).or_else(|| self.serving(fd.slot()))
+        let single = self.singles.owners.get(&fd).copied();
+        single.or_else(|| self.by_range(fd)).or_else(|| self.serving(fd.slot()))
     }
 
     fn by_range(&self, fd: Fd) -> Option<WorkerId> {
-        let ranges = &self.ranges[usize::from(fd.slot().0)];
-        ranges.iter().rev().find(|range| range.has(fd.as_u64())).map(|range| range.owner)
+        let claims = &self.claims[usize::from(fd.slot().0)];
+        claims.iter().rev().find(|claim| claim.has(fd.as_u64())).map(|claim| claim.owner)
     }
 
     /// The worker that serves a slot, or that has taken over a removed one.
@@ -83,20 +142,19 @@ impl Router {
     /// The worker that serves exactly this slot, if no other has clients of it.
     pub fn sole_owner(&self, slot: Slot) -> Option<WorkerId> {
         let serving = self.serving_here(slot)?;
-        let of_slot = |number: &u64| Fd::try_from(*number).is_ok_and(|fd| fd.slot() == slot);
-        let singles = self.singles.iter().filter(|(number, _)| of_slot(number));
-        let ranges = self.ranges[usize::from(slot.0)].iter().map(|range| range.owner);
-        let sole = singles.map(|(_, owner)| *owner).chain(ranges).all(|owner| owner == serving);
+        let singles = self.singles.owners_by_slot().filter(|(of, _)| *of == slot);
+        let claims = self.claims[usize::from(slot.0)].iter().map(|claim| claim.owner);
+        let sole = singles.map(|(_, owner)| owner).chain(claims).all(|owner| owner == serving);
         sole.then_some(serving)
     }
 
     /// Whether a worker has clients of other slots than its own: of one that was removed.
     pub fn has_of_other_slots(&self, id: WorkerId) -> bool {
         let others = |slot: usize| slot != usize::from(id.slot.0);
-        let mut ranges = self.ranges.iter().enumerate().filter(|(slot, _)| others(*slot));
-        let foreign = |number: u64| Fd::try_from(number).is_ok_and(|fd| fd.slot() != id.slot);
-        ranges.any(|(_, ranges)| ranges.iter().any(|range| range.owner == id))
-            || self.singles.iter().any(|(number, owner)| *owner == id && foreign(*number))
+        let mut claims = self.claims.iter().enumerate().filter(|(slot, _)| others(*slot));
+        let mut singles = self.singles.owners_by_slot();
+        claims.any(|(_, claims)| claims.iter().any(|claim| claim.owner == id))
+            || singles.any(|(slot, owner)| owner == id && slot != id.slot)
     }
 
     /// New connections of the worker's slot are its from now on.
@@ -126,58 +184,63 @@ impl Router {
     /// claims the same, the one that was given it last holds, for the old worker knows of it until
     /// it is told.
     pub fn owns(&mut self, id: WorkerId, ranges: &[(u64, u64)]) {
-        for &(first, last) in ranges.iter().filter(|(first, last)| first <= last) {
-            let Ok(fd) = Fd::try_from(first) else { continue };
-            let outranked = |owner: &WorkerId| rank(fd.slot(), *owner) < rank(fd.slot(), id);
-            let others = self.singles.range(first..=last);
-            let old_workers: Vec<u64> =
-                others.filter(|(_, owner)| outranked(owner)).map(|(number, _)| *number).collect();
-            for number in old_workers {
-                self.singles.remove(&number);
+        for &(first, last) in ranges {
+            let (Ok(fd), Ok(end)) = (Fd::try_from(first), Fd::try_from(last)) else { continue };
+            if fd > end {
+                continue;
             }
-            if first != last {
+            let outranked = |owner: &WorkerId| rank(fd.slot(), *owner) < rank(fd.slot(), id);
+            let others = self.singles.owners.range(fd..=end);
+            let old_workers: Vec<Fd> =
+                others.filter(|(_, owner)| outranked(owner)).map(|(fd, _)| *fd).collect();
+            old_workers.into_iter().for_each(|fd| self.singles.remove(fd));
+            if fd != end {
                 self.claim(first, last, id);
-            } else if self.by_range(fd).is_none_or(|owner| owner == id || outranked(&owner)) {
-                self.singles.entry(first).or_insert(id);
+            } else if !self.singles.owners.contains_key(&fd)
+                && self.by_range(fd).is_none_or(|owner| owner == id || outranked(&owner))
+            {
+                self.singles.insert(fd, id);
             }
         }
     }
 
     fn claim(&mut self, first: u64, last: u64, owner: WorkerId) {
-        let Ok(fd) = Fd::try_from(first) else { return };
-        let list = &mut self.ranges[usize::from(fd.slot().0)];
-        let touching = |range: &&mut Range| {
-            range.owner == owner && first <= range.last.saturating_add(1) && range.first <= last
-        };
-        match list.iter_mut().rev().find(touching) {
-            Some(range) => {
-                range.first = range.first.min(first);
-                range.last = range.last.max(last);
-            }
-            None => list.push(Range { first, last, owner }),
-        }
-        // Lookups take the last that fits.
-        list.sort_by_key(|range| rank(fd.slot(), range.owner));
+        let Some(fd) = Fd::try_from(first).ok().filter(|_| first <= last) else { return };
+        self.claim_of(fd.slot(), owner).add(first, last);
+    }
+
+    /// What a worker has of a slot's numbers. Lookups take the last claim that fits.
+    fn claim_of(&mut self, home: Slot, owner: WorkerId) -> &mut Claim {
+        let claims = &mut self.claims[usize::from(home.0)];
+        let at = claims.iter().position(|claim| claim.owner == owner).unwrap_or_else(|| {
+            let before = |claim: &Claim| rank(home, claim.owner) <= rank(home, owner);
+            let at = claims.partition_point(before);
+            claims.insert(at, Claim { owner, ranges: Vec::new() });
+            at
+        });
+        &mut claims[at]
     }
 
     /// A worker is no more: what it owned is gone.
     pub fn forget(&mut self, id: WorkerId) {
         self.serving.retain(|_, serving| *serving != id);
-        for list in &mut self.ranges {
-            list.retain(|range| range.owner != id);
+        for claims in &mut self.claims {
+            claims.retain(|claim| claim.owner != id);
         }
-        self.singles.retain(|_, owner| *owner != id);
+        self.singles.revise(|_, owner| (owner != id).then_some(owner));
     }
 
     /// Everything of `from` is now `to`'s, but for the numbers in `stay`.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId, stay: Vec<u64>) {
-        for range in self.ranges.iter_mut().flatten().filter(|range| range.owner == from) {
-            range.owner = to;
+        for home in 0..=u8::MAX {
+            let claims = &mut self.claims[usize::from(home)];
+            if let Some(at) = claims.iter().position(|claim| claim.owner == from) {
+                let ranges = claims.remove(at).ranges;
+                self.claim_of(Slot(home), to).add_all(ranges);
+            }
         }
-        for owner in self.singles.values_mut().filter(|owner| **owner == from) {
-            *owner = to;
-        }
-        self.singles.extend(stay.into_iter().map(|number| (number, from)));
+        self.singles.revise(|_, owner| Some(if owner == from { to } else { owner }));
+        self.hand_over_some(from, stay);
         for serving in self.serving.values_mut().filter(|serving| **serving == from) {
             *serving = to;
         }
@@ -189,16 +252,16 @@ impl Router {
 
     /// A single client that is where its range is needs no word of its own.
     fn forget_needless(&mut self) {
-        let singles = std::mem::take(&mut self.singles);
-        let needed = singles.into_iter().filter(|(number, owner)| {
-            Fd::try_from(*number).is_ok_and(|fd| self.by_range(fd) != Some(*owner))
-        });
-        self.singles = needed.collect();
+        let mut singles = std::mem::take(&mut self.singles);
+        singles.revise(|fd, owner| (self.by_range(fd) != Some(owner)).then_some(owner));
+        self.singles = singles;
     }
 
     /// Only these of `from`'s are now `to`'s: a handover that was not finished.
     pub fn hand_over_some(&mut self, to: WorkerId, moved: impl IntoIterator<Item = u64>) {
-        self.singles.extend(moved.into_iter().map(|number| (number, to)));
+        for fd in moved.into_iter().filter_map(|number| Fd::try_from(number).ok()) {
+            self.singles.insert(fd, to);
+        }
     }
 }
 
@@ -338,9 +401,9 @@ mod tests {
     fn a_client_that_followed_needs_no_word_of_its_own() {
         let mut router = serving(1);
         router.hand_over(id(0, 1), id(0, 2), vec![fd(0, 120).as_u64()]);
-        assert_eq!(router.singles.len(), 1);
+        assert_eq!(router.singles.owners.len(), 1);
         router.hand_over(id(0, 1), id(0, 2), vec![]);
-        assert!(router.singles.is_empty());
+        assert!(router.singles.owners.is_empty() && router.singles.counts.is_empty());
         assert_eq!(router.owner(fd(0, 120)), Some(id(0, 2)));
     }
 
@@ -348,8 +411,64 @@ mod tests {
     fn leases_in_a_row_are_one_range() {
         let mut router = Router::new(1, 0);
         router.owns(id(0, 1), &[lease(0, 100), lease(0, 200), lease(0, 300)]);
-        assert_eq!(router.ranges[0].len(), 1);
+        assert_eq!(router.claims[0][0].ranges, [(lease(0, 100).0, lease(0, 300).1)]);
         assert_eq!(router.owner(fd(0, 399)), Some(id(0, 1)));
+    }
+
+    #[test]
+    fn ranges_of_a_worker_that_touch_become_one_wherever_they_come() {
+        let number = |serial| fd(0, serial).as_u64();
+        let run = |first, last| (number(first), number(last));
+        let mut claim = Claim { owner: id(0, 1), ranges: Vec::new() };
+        for (first, last) in [(10, 19), (40, 49), (60, 69), (20, 29), (5, 5), (48, 55)] {
+            claim.add(number(first), number(last));
+        }
+        assert_eq!(claim.ranges, [run(5, 5), run(10, 29), run(40, 55), run(60, 69)]);
+        let has = |claim: &Claim, serial| claim.has(number(serial));
+        assert!([5, 10, 29, 40, 55, 69].iter().all(|serial| has(&claim, *serial)));
+        assert!(![4, 6, 9, 30, 39, 56, 70].iter().any(|serial| has(&claim, *serial)));
+        claim.add(number(6), number(59));
+        assert_eq!(claim.ranges, [run(5, 69)]);
+        claim.add_all(vec![run(1, 2), run(70, 80), run(90, 99), run(3, 3)]);
+        assert_eq!(claim.ranges, [run(1, 3), run(5, 80), run(90, 99)]);
+    }
+
+    #[test]
+    fn however_many_ranges_two_workers_tell_each_has_one_claim_in_order() {
+        let mut router = serving(2);
+        let number = |serial| fd(0, serial).as_u64();
+        let single: Vec<_> = (0..100).map(|n| (number(8 * n + 1), number(8 * n + 1))).collect();
+        let wide: Vec<_> = (0..100).map(|n| (number(8 * n + 4), number(8 * n + 6))).collect();
+        for owner in [id(0, 2), id(1, 1)] {
+            router.owns(owner, &single);
+            router.owns(owner, &wide);
+        }
+        let owners: Vec<WorkerId> = router.claims[0].iter().map(|claim| claim.owner).collect();
+        assert_eq!(owners, [id(0, 1), id(0, 2), id(1, 1)]);
+        assert_eq!(router.claims[0][1].ranges, wide);
+        assert_eq!(router.claims[0][2].ranges, wide);
+        assert_eq!(router.owner(fd(0, 8 * 99 + 5)), Some(id(1, 1)));
+        router.hand_over(id(1, 1), id(0, 2), vec![]);
+        assert_eq!(router.owner(fd(0, 8 * 99 + 1)), Some(id(0, 2)));
+        assert_eq!(router.claims[0][1].ranges, wide);
+    }
+
+    #[test]
+    fn whose_the_single_clients_of_a_slot_are_is_known_without_a_look_at_each() {
+        let mut router = serving(2);
+        let some = |count: u64| (0..count).map(|n| fd(0, 2 * n + 1).as_u64());
+        let owners = |router: &Router| -> Vec<_> { router.singles.owners_by_slot().collect() };
+        router.hand_over_some(id(1, 1), some(100));
+        assert_eq!(owners(&router), [(Slot(0), id(1, 1))], "one for all that the worker has");
+        assert!(router.has_of_other_slots(id(1, 1)) && router.sole_owner(Slot(0)).is_none());
+        router.hand_over_some(id(0, 2), some(10));
+        assert_eq!(owners(&router), [(Slot(0), id(0, 2)), (Slot(0), id(1, 1))]);
+        router.hand_over_some(id(0, 2), some(100));
+        assert_eq!(owners(&router), [(Slot(0), id(0, 2))], "nobody else has one any more");
+        assert!(!router.has_of_other_slots(id(1, 1)));
+        router.forget(id(0, 2));
+        assert_eq!(owners(&router), []);
+        assert_eq!(router.sole_owner(Slot(0)), Some(id(0, 1)));
     }
 
     #[test]

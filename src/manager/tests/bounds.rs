@@ -122,6 +122,43 @@ impl Sending {
 }
 
 #[test]
+fn a_worker_that_tells_a_new_manager_ranges_that_do_not_ascend_is_replaced() {
+    let run = |first, last| (fd(1, first), fd(1, last));
+    let (all, single) = (run(1, 20), run(7, 7));
+    let tales = [
+        vec![vec![run(5, 9), run(9, 12)]],
+        vec![vec![run(5, 9)], vec![run(9, 12)]],
+        vec![vec![single, run(9, 9)], vec![all]],
+        vec![vec![run(9, 9), single]],
+        vec![vec![run(9, 5)]],
+    ];
+    story(async {
+        for tale in tales {
+            let master = Master::boot(2, None).await;
+            let worker = master.attach(id(0, 1), 1, true);
+            for ranges in tale {
+                worker.say(&WorkerToManager::Owns { manager: 2, ranges, last: false });
+            }
+            let told = master.hear().await;
+            assert!(matches!(told, ManagerToMaster::Kill(it) if it == id(0, 1)), "{told:?}");
+        }
+    });
+}
+
+#[test]
+fn ranges_that_ascend_over_several_messages_are_believed() {
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut worker = master.attach(id(0, 1), 1, true);
+        for (serial, last) in [(5, false), (7, false), (9, true)] {
+            let ranges = vec![(fd(1, serial), fd(1, serial))];
+            worker.say(&WorkerToManager::Owns { manager: 2, ranges, last });
+        }
+        is_read(&master, &mut worker).await;
+    });
+}
+
+#[test]
 fn a_broadcast_that_a_worker_does_not_take_is_not_told_as_done() {
     story(async {
         let master = Master::boot(1, None).await;

@@ -16,7 +16,7 @@ pub(in crate::worker) struct Serials {
     /// Blocks that were granted and not begun.
     waiting: VecDeque<u64>,
     asked: bool,
-    /// Every block there ever was, as (first, last) serial.
+    /// Every block there ever was, as (first, last) serial. They ascend.
     leased: Vec<(u64, u64)>,
 }
 
@@ -56,8 +56,9 @@ impl Serials {
 
     /// Whether the number is of a block of ours.
     pub fn is_ours(&self, fd: Fd) -> bool {
-        let within = |&(first, last): &(u64, u64)| (first..=last).contains(&fd.serial());
-        fd.node() == self.node && fd.slot() == self.slot && self.leased.iter().any(within)
+        let begun = self.leased.partition_point(|(first, _)| *first <= fd.serial());
+        let within = self.leased[..begun].last().is_some_and(|(_, last)| fd.serial() <= *last);
+        fd.node() == self.node && fd.slot() == self.slot && within
     }
 }
 

@@ -10,14 +10,13 @@ impl Moving {
     /// Says which clients are ours that came from elsewhere: the manager knows from the master
     /// which numbers we hand out.
     pub(in crate::worker) fn say_owns(&self, manager: u32) {
-        let mut numbers: Vec<u64> = {
+        let numbers: Vec<u64> = {
             let (table, serials) = (self.table.borrow(), self.serials.borrow());
             let here = table.iter().filter(|(_, it)| it.stage != Stage::Ended && !it.arriving);
             let named = here.filter_map(|(_, it)| it.fd);
             named.filter(|fd| !serials.is_ours(*fd)).map(Fd::as_u64).collect()
         };
-        numbers.sort_unstable();
-        let ranges = runs(&numbers);
+        let ranges = ranges(numbers);
         // A message is at most 64 KiB.
         const RANGES_MAX: usize = 2048;
         for part in ranges.chunks(RANGES_MAX) {
@@ -39,8 +38,10 @@ impl Moving {
     }
 }
 
-/// Consecutive numbers as ranges.
-fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+/// Numbers as ranges in ascending order: the manager ends a worker that tells them otherwise.
+fn ranges(mut numbers: Vec<u64>) -> Vec<(u64, u64)> {
+    numbers.sort_unstable();
+    numbers.dedup();
     let follows = |a: &u64, b: &u64| *b == *a + 1;
     numbers.chunk_by(follows).filter_map(|run| Some((*run.first()?, *run.last()?))).collect()
 }
@@ -50,8 +51,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consecutive_numbers_are_one_range() {
-        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
-        assert_eq!(runs(&[]), []);
+    fn consecutive_numbers_are_one_range_and_ranges_ascend() {
+        assert_eq!(ranges(vec![9, 2, 3, 10, 7, 1, 7]), [(1, 3), (7, 7), (9, 10)]);
+        assert_eq!(ranges(vec![]), []);
     }
 }
