@@ -39,7 +39,7 @@ impl Lease {
     /// What a worker begins with: the block with this first serial.
     pub fn begun(first: u64) -> Lease {
         let mut lease = Lease::default();
-        lease.add(first);
+        lease.add(first, None);
         lease
     }
 
@@ -48,16 +48,27 @@ impl Lease {
         &self.has
     }
 
-    fn granted(&mut self, now: u64, first: u64) {
+    /// The block that begins with `first` is the worker's; before, the slot's next serial was
+    /// `next`. The answer is what the worker has by that.
+    fn granted(&mut self, now: u64, first: u64, next: Option<u64>) -> (u64, u64) {
         (self.due_ms, self.not_before_ms, self.failing) = (None, now + APART_MS, false);
-        self.add(first);
+        self.add(first, next)
     }
 
-    fn add(&mut self, first: u64) {
+    /// Where the clock has moved a quiet slot on, and its last block was this worker's, nobody has
+    /// a number between the two: they are one run, or there would be one more with each block.
+    fn add(&mut self, first: u64, next: Option<u64>) -> (u64, u64) {
         let last = first + LEASE_SERIALS - 1;
         match self.has.last_mut() {
-            Some(run) if run.1 + 1 == first => run.1 = last,
-            _ => self.has.push((first, last)),
+            Some(run) if next == Some(run.1 + 1) && first > run.1 => {
+                let first = run.1 + 1;
+                run.1 = last;
+                (first, last)
+            }
+            _ => {
+                self.has.push((first, last));
+                (first, last)
+            }
         }
     }
 
@@ -77,6 +88,7 @@ impl Master {
                 continue;
             }
             let slot = worker.id.slot;
+            let next = self.serials.next().get(&slot.0).copied();
             let leased = self.serials.lease(slot);
             let told = leased.and_then(|first| {
                 let lease = MasterToWorker::Lease { first };
@@ -87,8 +99,8 @@ impl Master {
                     if worker.lease.failing {
                         tracing::info!(%slot, "numbers are leased again");
                     }
-                    worker.lease.granted(now, first);
-                    granted.push((worker.id, first, first + LEASE_SERIALS - 1));
+                    let (first, last) = worker.lease.granted(now, first, next);
+                    granted.push((worker.id, first, last));
                 }
                 Err(error) if worker.lease.failed(now) => {
                     tracing::error!(%slot, %error, "no numbers to lease; the master tries again");
@@ -126,26 +138,28 @@ mod tests {
         assert!(!lease.failed(2_000));
         lease.wanted();
         assert_eq!(lease.due_ms(), Some(2_000 + AGAIN_MS));
-        lease.granted(3_000, 1);
+        lease.granted(3_000, 1, None);
         assert_eq!(lease.due_ms(), None);
         assert!(lease.failed(4_000));
     }
 
     #[test]
-    fn blocks_in_a_row_are_one_run() {
-        let mut lease = Lease::begun(1);
-        lease.granted(0, 1 + LEASE_SERIALS);
-        lease.granted(0, 1 + 9 * LEASE_SERIALS);
-        assert_eq!(
-            lease.has(),
-            [(1, 2 * LEASE_SERIALS), (1 + 9 * LEASE_SERIALS, 10 * LEASE_SERIALS)]
-        );
+    fn blocks_in_a_row_are_one_run_and_so_are_those_between_which_nobody_has_any() {
+        let block = |n: u64| 1 + n * LEASE_SERIALS;
+        let mut lease = Lease::begun(block(0));
+        let in_a_row = lease.granted(0, block(1), Some(block(1)));
+        assert_eq!(in_a_row, (block(1), block(2) - 1));
+        let others_between = lease.granted(0, block(9), Some(block(5)));
+        assert_eq!(others_between, (block(9), block(10) - 1));
+        let quiet = lease.granted(0, block(20), Some(block(10)));
+        assert_eq!(quiet, (block(10), block(21) - 1));
+        assert_eq!(lease.has(), [(1, block(2) - 1), (block(9), block(21) - 1)]);
     }
 
     #[test]
     fn leases_of_one_worker_are_apart() {
         let mut lease = Lease::default();
-        lease.granted(1_000, 1);
+        lease.granted(1_000, 1, None);
         lease.wanted();
         lease.wanted();
         assert_eq!(lease.due_ms(), Some(1_000 + APART_MS));
