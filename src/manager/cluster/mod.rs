@@ -4,12 +4,13 @@
 //! - [`single`] is what goes to one client of another node, and comes from there.
 //! - [`wide`] is what goes to the members of topics, or to all.
 //! - [`topics`] is which topics this node is subscribed to.
-//! - [`presence`] is who is present by clients of other nodes.
+//! - [`presence`] is who is present by clients of other nodes, [`questions`] what is asked of that.
 //! - [`told`] is what the courier says, and what commands are told of the nodes.
 //! - [`part`] is how this node leaves the others.
 
 mod part;
 mod presence;
+mod questions;
 mod single;
 mod told;
 mod topics;

@@ -6,8 +6,9 @@
 //! of a room that are new to this node begin with one list of all nodes: until the others have
 //! answered, what they say is kept and not told.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
+use super::questions::Questions;
 use super::{Cluster, NodeMessage};
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
@@ -22,10 +23,6 @@ use crate::sys::clock::monotonic_ms;
 /// For the other nodes to say who is present there.
 const PATIENCE_MS: u64 = 2_000;
 
-/// Rooms that are asked about at once, and workers' questions that wait for one of them. Who asks
-/// beyond is answered with what is known here.
-const ASKED_MAX: usize = 4_096;
-
 /// What the manager knows of presence on other nodes, besides the lists themselves.
 #[derive(Default)]
 pub struct Remote {
@@ -33,33 +30,13 @@ pub struct Remote {
     known: HashSet<Topic>,
     /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
     heard: HashMap<u8, u64>,
-    /// What was asked, under our numbers.
-    asked: HashMap<u64, Asked>,
-}
-
-/// A question to the other nodes who is present in a room.
-struct Asked {
-    room: Topic,
-    /// Nodes that answer, once the engine has said how many.
-    nodes: Option<u32>,
-    answered: u32,
-    /// Workers that wait for the list.
-    waiting: Vec<(WorkerId, RequestId)>,
-    /// What others have said of a room that this node is not subscribed to.
-    elsewhere: Option<BTreeMap<String, Present>>,
-    due_ms: u64,
-}
-
-impl Remote {
-    fn is_asked(&mut self, room: &Topic) -> Option<&mut Asked> {
-        self.asked.values_mut().find(|it| it.room == *room && it.elsewhere.is_none())
-    }
+    asked: Questions,
 }
 
 impl Cluster {
     /// Asks the others who is present in a room; `None` where nobody can be asked.
-    fn ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<&mut Asked> {
-        if !self.is_up() || self.presence.asked.len() >= ASKED_MAX {
+    fn ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<u64> {
+        if !self.is_up() || !self.presence.asked.has_room() {
             return None;
         }
         self.last_asked += 1;
@@ -68,15 +45,8 @@ impl Cluster {
         if !self.send(To::Members(room.clone()), id, &message, &[]) {
             return None;
         }
-        let asked = Asked {
-            room: room.clone(),
-            nodes: None,
-            answered: 0,
-            waiting: Vec::new(),
-            elsewhere: elsewhere.then(BTreeMap::new),
-            due_ms: monotonic_ms() + PATIENCE_MS,
-        };
-        Some(self.presence.asked.entry(id).or_insert(asked))
+        self.presence.asked.begin(id, room.clone(), elsewhere, monotonic_ms() + PATIENCE_MS);
+        Some(id)
     }
 
     fn say_present(&mut self, room: &Topic, present: &Present) {
@@ -138,7 +108,7 @@ impl Manager {
         if cluster.presence.known.contains(room) {
             return false;
         }
-        cluster.presence.is_asked(room).is_some() || {
+        cluster.presence.asked.about(room).is_some() || {
             // The subscription goes first, so that what changes meanwhile comes here.
             self.follow_topics();
             let asked = self.cluster.as_mut().and_then(|it| it.ask_presence(room, false));
@@ -158,12 +128,14 @@ impl Manager {
         if is_member && cluster.presence.known.contains(room) {
             return false;
         }
-        let asked = match is_member {
-            true => cluster.presence.is_asked(room),
+        if !cluster.presence.asked.may_wait() {
+            return false;
+        }
+        let question = match is_member {
+            true => cluster.presence.asked.about(room),
             false => cluster.ask_presence(room, true),
         };
-        let asked = asked.filter(|asked| asked.waiting.len() < ASKED_MAX);
-        asked.map(|asked| asked.waiting.push((asker, id))).is_some()
+        question.map(|question| cluster.presence.asked.wait(question, (asker, id))).is_some()
     }
 
     /// The engine is there again, or this manager is new: others are told what is here, and asked
@@ -182,7 +154,7 @@ impl Manager {
         }
         cluster.say_presence_rooms(To::All, false, &self.presence.own_rooms());
         for room in rooms {
-            if cluster.presence.is_asked(&room).is_none() {
+            if cluster.presence.asked.about(&room).is_none() {
                 cluster.ask_presence(&room, false);
             }
         }
@@ -240,7 +212,7 @@ impl Manager {
             let rooms = self.presence.own_rooms();
             cluster.say_presence_rooms(To::Node(from.node), true, &rooms);
         }
-        let asked: Vec<u64> = cluster.presence.asked.keys().copied().collect();
+        let asked = cluster.presence.asked.ids();
         asked.into_iter().for_each(|id| self.check_presence(id));
     }
 
@@ -265,25 +237,17 @@ impl Manager {
         };
         list.retain(|present| !present.is_too_long());
         let Some(cluster) = &mut self.cluster else { return };
-        let asked = cluster.presence.asked.get_mut(&id);
-        if let Some(elsewhere) = asked.and_then(|asked| {
-            asked.answered += 1;
-            asked.elsewhere.as_mut()
-        }) {
-            for present in list {
-                let nobody = Present::new(present.uid.clone(), 0, present.info);
-                let known = elsewhere.entry(present.uid).or_insert(nobody);
-                known.count = known.count.saturating_add(present.count);
-            }
-        } else if self.interest.has_any(&room) {
-            self.take_presence_list(from, room, list);
+        match cluster.presence.asked.answer(id, list) {
+            Ok(unheard) => self.presence.count_unheard(unheard),
+            Err(list) if self.interest.has_any(&room) => self.take_presence_list(from, room, list),
+            Err(_) => {}
         }
         self.check_presence(id);
     }
 
     /// The engine has a question of ours; true if it was one about presence.
     pub(super) fn on_presence_sent(&mut self, id: u64, nodes: Option<u32>) -> bool {
-        let asked = self.cluster.as_mut().and_then(|it| it.presence.asked.get_mut(&id));
+        let asked = self.cluster.as_mut().and_then(|it| it.presence.asked.get_mut(id));
         let Some(asked) = asked else { return false };
         asked.nodes = nodes;
         match nodes {
@@ -296,7 +260,7 @@ impl Manager {
     /// Ends a question that all have answered.
     fn check_presence(&mut self, id: u64) {
         let Some(cluster) = self.cluster.as_ref().filter(|it| it.has_heard_all()) else { return };
-        let asked = cluster.presence.asked.get(&id);
+        let asked = cluster.presence.asked.get(id);
         if asked.is_some_and(|asked| asked.nodes.is_some_and(|nodes| asked.answered >= nodes)) {
             self.end_presence(id, true);
         }
@@ -307,9 +271,9 @@ impl Manager {
     /// alone who asked for it.
     fn end_presence(&mut self, id: u64, whole: bool) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(asked) = cluster.presence.asked.remove(&id) else { return };
+        let Some(asked) = cluster.presence.asked.end(id) else { return };
         let mut list = self.presence.list(&asked.room);
-        if let Some(elsewhere) = asked.elsewhere {
+        if let Some(elsewhere) = asked.elsewhere.map(|it| it.users) {
             for present in &mut list {
                 let more = elsewhere.get(&present.uid).map_or(0, |it| it.count);
                 present.count = present.count.saturating_add(more);
@@ -367,14 +331,13 @@ impl Manager {
     /// Where some have not answered in time, all are asked again.
     pub(super) fn tick_presence(&mut self, now: u64) {
         let Some(cluster) = &self.cluster else { return };
-        let due = cluster.presence.asked.iter().filter(|(_, asked)| asked.due_ms <= now);
-        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
+        let due = cluster.presence.asked.due(now);
         due.into_iter().for_each(|id| self.give_up_presence(id));
     }
 
     fn give_up_presence(&mut self, id: u64) {
         let Some(cluster) = &self.cluster else { return };
-        let Some(asked) = cluster.presence.asked.get(&id) else { return };
+        let Some(asked) = cluster.presence.asked.get(id) else { return };
         // A run that hangs still has its subscriptions when it is dead for everybody.
         let others = cluster.nodes.len().saturating_sub(1) as u32;
         let whole = asked.nodes.is_some() && asked.answered >= others && cluster.has_heard_all();
@@ -393,8 +356,7 @@ impl Manager {
 
     /// The courier is gone, and with it what was asked: all is asked again when the next is there.
     pub(super) fn lose_presence(&mut self) {
-        let asked = self.cluster.as_ref().map(|it| it.presence.asked.keys().copied().collect());
-        let asked: Vec<u64> = asked.unwrap_or_default();
-        asked.into_iter().for_each(|id| self.end_presence(id, false));
+        let asked = self.cluster.as_ref().map(|it| it.presence.asked.ids());
+        asked.into_iter().flatten().for_each(|id| self.end_presence(id, false));
     }
 }

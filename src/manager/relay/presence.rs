@@ -76,7 +76,7 @@ fn are_few(users: impl ExactSizeIterator<Item = usize>) -> bool {
 }
 
 /// Bytes that a user takes in a room.
-fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
+pub fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
     USER_BYTES + room.as_str().len() + uid.len() + info.map_or(0, str::len)
 }
 
@@ -181,6 +181,11 @@ impl Presence {
             return None;
         }
         self.set(holder, user, (count, info), now, linger_ms)
+    }
+
+    /// Nodes have said something of so many users for which there was no room.
+    pub fn count_unheard(&mut self, users: usize) {
+        self.unheard += users;
     }
 
     /// How often nodes have said something since the last time for which there was no room.

@@ -1,7 +1,15 @@
 //! A worker that was taken over tells the manager more than any worker has to tell.
 
+use std::collections::VecDeque;
+
 use super::*;
-use crate::api::rooms::{Member, Topic};
+use crate::api::rooms::{Member, Present, Topic};
+use crate::ipc::BODY_BYTES_MAX;
+use crate::ipc::cluster::envelope::{self, NodeMessage};
+use crate::ipc::cluster::messages::{
+    CourierToManager, EngineState, ManagerToCourier, To, courier_id,
+};
+use crate::ipc::cluster::nodes::NodeId;
 
 fn interest(names: impl Iterator<Item = String>) -> WorkerToManager {
     let joined = names.map(|name| Topic::room(&name)).collect();
@@ -92,6 +100,88 @@ fn a_worker_that_asks_for_long_lists_and_reads_none_keeps_nobody_waiting() {
         let told = master.hear().await;
         assert!(matches!(told, ManagerToMaster::Kill(it) if it == id(0, 1)), "{told:?}");
         assert!(begun.elapsed().as_secs() < 10);
+    });
+}
+
+/// A courier's part, for a manager of node 0 beside a node 1.
+struct FakeCourier {
+    link: Link,
+    heard: VecDeque<(NodeMessage, To)>,
+}
+
+impl FakeCourier {
+    /// A manager with this courier, whose engine is there.
+    async fn boot() -> (Master, FakeCourier) {
+        let mut config = Config::default();
+        config.cluster.engine = Some("redis://127.0.0.1".to_owned().try_into().unwrap());
+        let master = Master::boot_with(1, None, &config).await;
+        let (ours, theirs) = packet::pair().unwrap();
+        let id = NodeId { node: 0, boot: 1 };
+        master.tell(&MasterToManager::Courier { epoch: 1, id }, &[theirs]);
+        let link = Link::new(ours, courier_id(1)).unwrap();
+        let mut courier = FakeCourier { link, heard: VecDeque::new() };
+        courier.say(&CourierToManager::Engine(EngineState::Ok), b"").await;
+        // What a node says first when it can.
+        let first = courier.hear().await.0;
+        assert!(matches!(first, NodeMessage::PresenceRooms { is_answer: false }), "{first:?}");
+        (master, courier)
+    }
+
+    async fn say(&self, message: &CourierToManager, body: &[u8]) {
+        let sent = self.link.send(Lane::Data, message, Body::Inline(body), vec![]).unwrap();
+        assert_eq!(sent, Sent::Queued);
+        self.link.flush().await.unwrap();
+    }
+
+    /// Brings something that node 1 says.
+    async fn bring(&self, message: &NodeMessage, body: &[u8]) {
+        let envelope = envelope::write(NodeId { node: 1, boot: 1 }, message, body).unwrap();
+        self.say(&CourierToManager::Arrived, &envelope).await;
+    }
+
+    /// The next message to another node.
+    async fn hear(&mut self) -> (NodeMessage, To) {
+        let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
+        while self.heard.is_empty() {
+            let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
+            let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+            while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
+                if let ManagerToCourier::Send { to, .. } = frame.message {
+                    let bytes = frame.body.into_bytes().unwrap();
+                    self.heard.push_back((envelope::read(&bytes).unwrap().1, to));
+                }
+            }
+        }
+        self.heard.pop_front().unwrap()
+    }
+}
+
+#[test]
+fn what_nodes_say_of_a_room_that_nobody_here_is_in_is_kept_as_far_as_there_is_room() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        let room = || Topic::room("presence-r");
+        worker.say(&WorkerToManager::PresenceOf { id: 5, room: room() });
+        let (NodeMessage::PresenceAsk { id, .. }, To::Members(_)) = courier.hear().await else {
+            panic!()
+        };
+        courier.say(&CourierToManager::Sent { id, nodes: Some(3) }, b"").await;
+        // A list of a node has at most 32 MiB.
+        for part in 0..3 {
+            let user = |n: usize| Present::new(format!("u{n}"), 1, Some("i".repeat(64 * 1024)));
+            let list: Vec<Present> = (part * 400..(part + 1) * 400).map(user).collect();
+            let mut body = Vec::new();
+            codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body).unwrap();
+            courier.bring(&NodeMessage::PresenceList { id, room: room() }, &body).await;
+        }
+        let body = loop {
+            if let (ManagerToWorker::PresenceAnswer { id: 5 }, body) = worker.hear().await {
+                break body;
+            }
+        };
+        let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &body).unwrap();
+        assert!((1000..1024).contains(&list.len()), "{}", list.len());
     });
 }
 
