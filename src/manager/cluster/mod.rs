@@ -41,6 +41,8 @@ use topics::Topics;
 
 /// Until a question to another node is forgotten: whoever asked has given up before.
 const ANSWER_MS: u64 = 6_000;
+/// Questions to other nodes that wait for an answer. Whoever asks beyond hears `full`.
+const ASKED_MAX: usize = 1 << 18;
 /// Bytes of packets of the courier after which the workers get their turn.
 const TURN_PACKETS: usize = 64;
 
@@ -121,11 +123,15 @@ impl Cluster {
         self.certain && !self.nodes.iter().any(|record| record.node == node)
     }
 
-    fn ask(&mut self, origin: Origin, id: RequestId, what: What) -> u64 {
+    /// A number of ours for a question; `None` where too many wait for an answer.
+    fn ask(&mut self, origin: Origin, id: RequestId, what: What) -> Option<u64> {
+        if self.asked.len() >= ASKED_MAX {
+            return None;
+        }
         self.last_asked += 1;
         let due_ms = monotonic_ms() + ANSWER_MS;
         self.asked.insert(self.last_asked, Asked { origin, id, what, due_ms });
-        self.last_asked
+        Some(self.last_asked)
     }
 
     /// Gives an envelope to the courier; false where that could not be.
@@ -365,5 +371,20 @@ async fn read(manager: Shared, link: Rc<Link>) {
             in_turn = 0;
             tokio::task::yield_now().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_questions_wait_for_other_nodes_and_no_more_until_one_is_answered() {
+        let mut cluster = Cluster::new(0, 1);
+        let ask = |cluster: &mut Cluster| cluster.ask(Origin::Control, 1, What::Verdict);
+        let last = std::iter::from_fn(|| ask(&mut cluster)).last().unwrap();
+        assert_eq!(cluster.asked.len(), ASKED_MAX);
+        cluster.asked.remove(&last);
+        assert!(ask(&mut cluster).is_some() && ask(&mut cluster).is_none());
     }
 }

@@ -57,7 +57,10 @@ impl Manager {
                 }
             },
         };
-        let asked = if id == 0 { 0 } else { cluster.ask(origin, id, what) };
+        let asked = if id == 0 { Some(0) } else { cluster.ask(origin, id, what) };
+        let Some(asked) = asked else {
+            return self.refuse_abroad((origin, id, what), Verdict::Full);
+        };
         let Some(message) = message(routed, number, asked) else { return };
         if cluster.send(To::Node(fd.node()), asked, &message, inline) {
             return self.row.add(Counter::Relayed, 1);

@@ -76,16 +76,18 @@ impl Manager {
         let (fits, body) = (body.is_some(), body.unwrap_or_default());
         let asked = match asker {
             Some((origin, id)) if cluster.is_up() && fits => cluster.ask(origin, id, What::Call),
-            _ => 0,
+            _ => Some(0),
         };
-        let message = match message {
-            NodeMessage::Call { call, .. } => NodeMessage::Call { id: asked, call },
-            other => other,
-        };
-        if cluster.is_up() && fits && cluster.send(to, asked, &message, body) {
-            return true;
+        if let Some(asked) = asked.filter(|_| cluster.is_up() && fits) {
+            let message = match message {
+                NodeMessage::Call { call, .. } => NodeMessage::Call { id: asked, call },
+                other => other,
+            };
+            if cluster.send(to, asked, &message, body) {
+                return true;
+            }
+            cluster.asked.remove(&asked);
         }
-        cluster.asked.remove(&asked);
         self.row.add(Counter::LaneFull, 1);
         if let Some((origin, id)) = asker {
             self.tell_nodes_asked(origin, id, None);
