@@ -58,8 +58,14 @@ impl Manager {
         fds.iter().copied().find(|number| owner(*number) != Some(from))
     }
 
-    /// Connections that stay where they are.
-    pub fn on_stays(&mut self, from: WorkerId, fds: Vec<(u64, String)>) {
+    /// Connections that stay where they are, as far as they are the worker's.
+    pub fn on_stays(&mut self, from: WorkerId, mut fds: Vec<(u64, String)>) {
+        let named = fds.len();
+        fds.retain(|(fd, _)| self.not_of(from, &[*fd]).is_none());
+        if fds.len() < named {
+            let count = named - fds.len();
+            tracing::error!(worker = %from, count, "clients of others are to stay with a worker");
+        }
         for (fd, why) in &fds {
             tracing::info!(worker = %from, fd, why, "a connection stays on its old worker");
         }

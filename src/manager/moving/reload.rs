@@ -24,6 +24,8 @@ use crate::manager::moving::step::Passed;
 
 /// How often one slot's new worker is started before the slot is given up.
 const TRIES_MAX: u8 = 2;
+/// Clients that may stay with one old worker: more than a worker has handlers that run.
+const STAY_MAX: usize = 1 << 20;
 
 /// Deadlines, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -299,7 +301,8 @@ impl Reload {
             Event::Tick { waits_for } => self.on_tick(waits_for, now),
             Event::Stays { from, fds } => {
                 if let Some(step) = self.step_from(from) {
-                    step.stay.extend(fds);
+                    let room = STAY_MAX.saturating_sub(step.stay.len());
+                    step.stay.extend(fds.into_iter().take(room));
                 }
                 Vec::new()
             }

@@ -382,6 +382,21 @@ fn a_worker_that_claims_clients_of_others_has_nothing_of_theirs() {
     });
 }
 
+#[test]
+fn clients_of_others_do_not_stay_with_an_old_worker_that_names_them() {
+    story(async {
+        let (mut scene, new_worker) = Scene::set().await;
+        let stays = [fd(1, 5), fd(0, 7)].map(|fd| (fd, "its handler runs".to_owned()));
+        scene.old.say(&WorkerToManager::Stays { fds: stays.to_vec() });
+        scene.gave_all();
+        scene.old.hears_in_order(&["drain"]).await;
+        new_worker.push(0, fd(1, 5), "for its owner");
+        new_worker.push(0, fd(0, 7), "for who stayed");
+        scene.other.hears_in_order(&["hand over", "5 for its owner"]).await;
+        scene.old.hears_in_order(&["7 for who stayed"]).await;
+    });
+}
+
 /// The next message of another worker: whether this one acts.
 async fn acts(worker: &mut FakeWorker) -> bool {
     loop {

@@ -116,6 +116,19 @@ fn a_reload_moves_slot_by_slot_and_commits() {
 }
 
 #[test]
+fn of_more_clients_that_stay_than_any_worker_has_no_more_are_kept() {
+    let mut story = Story::begin(1);
+    story.prepared(1).ready(0, 2).rests(id(0, 1));
+    let half = STAY_MAX as u64 / 2 + 1;
+    for first in [0, half] {
+        let fds = (first..first + half).collect();
+        story.on(Event::Stays { from: id(0, 1), fds });
+    }
+    story.passed(id(0, 1), 1, Left::Nothing);
+    assert_eq!(story.verdict().slots[0].stayed, STAY_MAX as u64);
+}
+
+#[test]
 fn the_next_pass_begins_when_the_last_is_over_and_the_old_worker_has_more() {
     let mut story = Story::begin(1);
     story.prepared(1).ready(0, 2);
