@@ -59,6 +59,8 @@ pub struct WorkerHandle {
     pub ranges_told: usize,
     /// The last number that it has told: the next range is above it.
     pub told_to: Option<u64>,
+    /// Direct links to it that it has told.
+    pub peers_told: usize,
     /// What allows its lists of connections, each while it is under way.
     pub lists: Rc<Semaphore>,
     /// Its pushes that were refused and not yet told.
@@ -84,6 +86,7 @@ impl WorkerHandle {
             killed: false,
             ranges_told: 0,
             told_to: None,
+            peers_told: 0,
             lists: Rc::new(Semaphore::new(LISTS_MAX)),
             refused: 0,
             tasks: Vec::new(),

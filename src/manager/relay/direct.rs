@@ -18,8 +18,10 @@ use crate::manager::workers::Phase;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 
-/// Links of one worker that a new manager is told of, and ends that it is told before the links:
-/// far more than there are.
+/// Links to one worker that a new manager is told of: far more than there are. Each message for
+/// many is a look at all of them.
+pub const PEERS_MAX: usize = 1024;
+/// Ends of links that a new manager is told of before it is told of the links.
 const OVER_MAX: usize = 4096;
 
 /// The links there are.
@@ -164,10 +166,11 @@ impl Manager {
 
     /// These direct links lead to a worker, which says so once, before it says what it owns.
     pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
-        if self.workers.get(to).is_none_or(|worker| worker.introduced) {
-            return;
-        }
-        for (link, from) in from.into_iter().take(OVER_MAX) {
+        let worker = self.workers.get_mut(to).filter(|worker| !worker.introduced);
+        let Some(worker) = worker else { return };
+        let room = PEERS_MAX.saturating_sub(worker.peers_told);
+        worker.peers_told += from.len();
+        for (link, from) in from.into_iter().take(room) {
             // Its sender ends it, as we are new to it.
             let pair = Pair { from, to, end: None, told: true, left: false };
             self.direct.links.entry(link).or_insert(pair);

@@ -1,6 +1,7 @@
 //! Direct links, between played workers.
 
 use super::*;
+use crate::manager::relay::direct::PEERS_MAX;
 
 /// A manager with two workers that know of direct links.
 async fn two() -> (Master, FakeWorker, FakeWorker) {
@@ -113,6 +114,31 @@ fn a_new_manager_is_told_of_links_and_waits_for_their_end() {
         a.say(&WorkerToManager::List { id: 3 });
         assert!(matches!(a.hear().await.0, ManagerToWorker::ListAnswer { id: 3, .. }));
         a.say(&WorkerToManager::PeerEnded { link: 7 });
+        assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));
+    });
+}
+
+#[test]
+fn of_more_links_than_there_are_a_new_manager_waits_for_no_more() {
+    let most = PEERS_MAX as u64;
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut a = master.attach(id(0, 1), 1, true);
+        let b = master.attach(id(1, 1), 1, true);
+        for links in [0..most - 1, most - 1..2 * most] {
+            let from = links.map(|link| (link, id(1, 1))).collect();
+            a.say(&WorkerToManager::Peers { from });
+        }
+        for (worker, slot) in [(&a, 0), (&b, 1)] {
+            worker.owns(2, vec![(fd(slot, 1), fd(slot, 9))]);
+        }
+        b.push(0, fd(0, 5), "settled");
+        while !matches!(a.hear().await.0, ManagerToWorker::Push { .. }) {}
+        let mut control = master.control().await;
+        let _new = reload(&master, &mut control).await;
+        for link in 0..most {
+            a.say(&WorkerToManager::PeerEnded { link });
+        }
         assert!(matches!(a.hear().await.0, ManagerToWorker::HandOver { to } if to == id(0, 2)));
     });
 }

@@ -6,6 +6,9 @@ use crate::fd::WorkerId;
 use crate::ipc::messages::PassId;
 use crate::manager::moving::step::Step;
 
+/// Passes that one worker has and that a manager which died has left: far more than there are.
+const HOLDS_MAX: usize = 64;
+
 impl Passes {
     /// A worker says that it has given these in a pass, and has not heard what became of them.
     pub fn gives(&mut self, from: WorkerId, pass: PassId, fds: Vec<u64>) {
@@ -15,7 +18,9 @@ impl Passes {
     /// A worker says that it has these of a pass, and has not heard that they are its own. Nothing
     /// more of the pass can come to it.
     pub fn holds(&mut self, by: WorkerId, (pass, from): (PassId, WorkerId), fds: Vec<u64>) {
-        self.holds.push(Holding { by, pass, from, fds });
+        if self.holds.iter().filter(|it| it.by == by).count() < HOLDS_MAX {
+            self.holds.push(Holding { by, pass, from, fds });
+        }
     }
 
     /// A worker says to this manager, or to one that died, what it has of a pass. That is its
@@ -102,5 +107,26 @@ impl Passes {
         let release = Step::Release { ends: Vec::new(), arriving };
         let own = owners.into_iter().map(|(id, pass, _)| Step::Own { id, pass });
         std::iter::once(release).chain(own).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::Slot;
+
+    fn id(slot: u8) -> WorkerId {
+        WorkerId { slot: Slot(slot), epoch: 1 }
+    }
+
+    #[test]
+    fn of_more_passes_than_a_worker_can_have_no_more_are_kept() {
+        let mut passes = Passes::new(2, false);
+        for pass in 0..4 * HOLDS_MAX as u64 {
+            passes.holds(id(0), (pass, id(1)), Vec::new());
+        }
+        assert_eq!(passes.holds.len(), HOLDS_MAX);
+        passes.holds(id(2), (9, id(1)), vec![5]);
+        assert_eq!(passes.holds.len(), HOLDS_MAX + 1, "each worker has its own");
     }
 }
