@@ -1,7 +1,7 @@
 //! What waits while connections move, or while a new manager learns who owns what: bounded, in
 //! the order it came, and sent again through the same doors when the hold ends.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
@@ -91,6 +91,8 @@ pub struct Hold {
     pub scope: Scope,
     items: VecDeque<HeldMessage>,
     bytes: usize,
+    /// By its sender, where each message to many stands that is not marked as had.
+    unmarked: HashMap<WorkerId, Vec<usize>>,
     /// Whether something was refused since the last release.
     full: bool,
     /// Messages between workers for slots that have no worker yet.
@@ -113,6 +115,11 @@ impl Hold {
             return Some(item);
         }
         self.bytes += weight;
+        if let HeldMessage::Wide { wide, had: false, .. } = &item
+            && let Some(sender) = wide.sender
+        {
+            self.unmarked.entry(sender).or_default().push(self.items.len());
+        }
         self.items.push_back(item);
         None
     }
@@ -137,10 +144,9 @@ impl Hold {
 
     /// What this worker sent to all so far, its clients of a pass have had.
     pub fn mark_had(&mut self, by: WorkerId) {
-        for item in &mut self.items {
-            if let HeldMessage::Wide { wide, had, .. } = item
-                && wide.sender == Some(by)
-            {
+        // Each is marked once: a worker may say so very often while very much is held.
+        for index in self.unmarked.remove(&by).unwrap_or_default() {
+            if let Some(HeldMessage::Wide { had, .. }) = self.items.get_mut(index) {
                 *had = true;
             }
         }
@@ -160,6 +166,7 @@ impl Hold {
     pub fn release(&mut self) -> VecDeque<HeldMessage> {
         self.scope = Scope::Open;
         (self.bytes, self.full) = (0, false);
+        self.unmarked.clear();
         std::mem::take(&mut self.items)
     }
 }
@@ -169,6 +176,31 @@ mod tests {
     use super::*;
     use crate::api::Opcode;
     use crate::ipc::messages::ManagerToWorker;
+
+    #[test]
+    fn what_a_worker_sent_is_marked_once_and_what_it_sends_later_is_not() {
+        let mut hold = Hold::new(Scope::All);
+        let id = |slot| WorkerId { slot: Slot(slot), epoch: 1 };
+        let add = |hold: &mut Hold, sender| {
+            let wide = Wide::broadcast(sender, Opcode::Text, 0);
+            let body = OwnedBody::Bytes(Bytes::new());
+            assert!(hold.add(HeldMessage::Wide { wide, had: false, body }, 0).is_none());
+        };
+        for sender in [Some(id(0)), Some(id(1)), None, Some(id(0))] {
+            add(&mut hold, sender);
+        }
+        assert_eq!(hold.unmarked[&id(0)], [0, 3]);
+        hold.mark_had(id(0));
+        assert!(!hold.unmarked.contains_key(&id(0)), "nothing is left to look at");
+        add(&mut hold, Some(id(0)));
+        let had: Vec<bool> = hold
+            .release()
+            .iter()
+            .map(|item| matches!(item, HeldMessage::Wide { had: true, .. }))
+            .collect();
+        assert_eq!(had, [true, false, false, true, false]);
+        assert!(hold.unmarked.is_empty());
+    }
 
     #[test]
     fn a_hold_is_bounded_and_keeps_its_order() {
