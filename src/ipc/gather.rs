@@ -15,7 +15,7 @@ pub struct Gather {
     rooms: BTreeMap<Topic, u64>,
     /// What both hold.
     bytes: usize,
-    /// Whether there was no room for some of the members.
+    /// Whether there was no room for some of what was told.
     is_over: bool,
     /// Whether it was told how many are asked.
     is_told: bool,
@@ -48,7 +48,7 @@ impl Gather {
         self.tally.queued = self.tally.queued.saturating_add(queued);
         self.tally.full = self.tally.full.saturating_add(full);
         if let Some(nodes) = &mut self.tally.nodes {
-            nodes.answered += u32::from(whole);
+            nodes.answered += u32::from(whole && !self.is_over);
         }
     }
 
@@ -69,6 +69,11 @@ impl Gather {
     /// Bytes that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// There was no room for a part: whoever told it has not answered.
+    pub fn lost_part(&mut self) {
+        self.is_over = true;
     }
 
     /// One has told some of its members, and perhaps all. What there is no room for is dropped,
@@ -98,7 +103,7 @@ impl Gather {
         while self.rooms.len() > MEMBERS_MAX {
             self.bytes -= self.rooms.pop_last().map_or(0, |(room, _)| room.weight());
         }
-        self.tally.answered += u32::from(last);
+        self.tally.answered += u32::from(last && !self.is_over);
     }
 
     /// Whether nobody is left to answer.
@@ -160,6 +165,20 @@ mod tests {
         assert!((100_000..400_000).contains(&members.len()), "{}", members.len());
         assert_eq!(rooms.len(), MEMBERS_MAX);
         assert!(rooms.contains_key(&Topic::room("000000")), "the smallest names");
+    }
+
+    #[test]
+    fn of_whom_a_part_was_lost_nobody_has_answered() {
+        let mut gather = Gather::of(true);
+        gather.asked(1, 0, true);
+        gather.nodes_asked(Some(1), false);
+        gather.lost_part();
+        gather.named(Vec::new(), true);
+        gather.listed(Vec::new(), true);
+        gather.node_counted(0, 0, true);
+        assert!(!gather.is_whole());
+        let (tally, ..) = gather.finish();
+        assert_eq!((tally.answered, tally.nodes.unwrap().answered), (0, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::relay::message::{Gathering, Wide};
+use super::relay::message::Wide;
 use super::{Manager, Shared};
 use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Tally, Topic};
 use crate::fd::Fd;
@@ -117,15 +117,11 @@ impl Manager {
 
     fn begin_gather(&mut self, gather: Gather) -> (RequestId, oneshot::Receiver<()>) {
         self.last_asked += 1;
-        let (whole, receiver) = oneshot::channel();
-        self.gathering.insert(self.last_asked, Gathering { gather, whole: Some(whole) });
-        (self.last_asked, receiver)
+        (self.last_asked, self.gathering.begin(self.last_asked, gather))
     }
 
     fn end_call(&mut self, id: RequestId) -> Gathered {
-        let gathering = self.gathering.remove(&id);
-        let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
-        let (tally, members, rooms) = gather.finish();
+        let (tally, members, rooms) = self.gathering.end(id).finish();
         Gathered { tally, members, rooms }
     }
 }

@@ -65,7 +65,7 @@ use moving::pass::Passes;
 use relay::direct::Direct;
 use relay::hold::{Hold, Scope};
 use relay::interest::Interest;
-use relay::message::{Gathering, Reply};
+use relay::message::{Gatherings, Reply};
 use relay::presence::Presence;
 use relay::router::Router;
 use server_ticks::ServerTicks;
@@ -99,7 +99,7 @@ pub(crate) struct Manager {
     asked: HashMap<RequestId, oneshot::Sender<Reply>>,
     last_asked: RequestId,
     /// Control commands that wait for the answers of several workers.
-    gathering: HashMap<RequestId, Gathering>,
+    gathering: Gatherings,
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
@@ -248,7 +248,7 @@ impl Manager {
                 row,
                 reloads: Reloads::new(boot.generation, boot.pending),
                 asked: HashMap::new(),
-                gathering: HashMap::new(),
+                gathering: Gatherings::default(),
                 // Answers to what our predecessor asked are not for us.
                 last_asked: u64::from(boot.epoch) << 32,
                 upgrading: Vec::new(),

@@ -8,7 +8,7 @@ use tokio::task::spawn_local;
 
 use super::What;
 use crate::api::Opcode;
-use crate::api::rooms::{Call, Member, Topic};
+use crate::api::rooms::{Call, Member, TOPICS_MAX, Topic};
 use crate::error::{Result, Subject};
 use crate::ipc::cluster::envelope::{BODY_BYTES_MAX, NodeMessage};
 use crate::ipc::cluster::messages::To;
@@ -19,7 +19,7 @@ use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::broadcast::Spread;
-use crate::manager::relay::message::{Reply, Wide};
+use crate::manager::relay::message::Wide;
 
 /// For the workers of this node to answer a call of another node, which waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -111,6 +111,10 @@ impl Manager {
 
     /// Another node asks its members, and so ours, for something.
     pub(super) fn on_node_call(&mut self, from: NodeId, id: u64, call: Call, body: &[u8]) {
+        if call.topics.len() > TOPICS_MAX {
+            let topics = call.topics.len();
+            return tracing::warn!(node = from.node, topics, "a call that no node makes");
+        }
         if id == 0 {
             let origin = Origin::Control;
             let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
@@ -164,12 +168,12 @@ impl Manager {
 
     pub(super) fn on_node_members(&mut self, id: u64, part: Vec<Member>) {
         let Some((origin, id)) = self.caller(id) else { return };
-        self.answer(origin, id, Reply::Members { part, last: false });
+        self.gather_members(origin, id, part, false);
     }
 
     pub(super) fn on_node_rooms(&mut self, id: u64, part: Vec<(Topic, u64)>) {
         let Some((origin, id)) = self.caller(id) else { return };
-        self.answer(origin, id, Reply::Rooms { part, last: false });
+        self.gather_rooms(origin, id, part, false);
     }
 
     /// Who has called under a number of ours.

@@ -5,6 +5,7 @@ use super::presence::Holder;
 use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
+use crate::ipc::gather::Gather;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
@@ -12,7 +13,7 @@ use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
 use crate::sys::clock::monotonic_ms;
 
-/// Bytes that the answers of all workers to all control commands may hold together.
+/// Bytes that the answers of all workers and nodes to all control commands may hold together.
 const GATHERED_BYTES_MAX: usize = 48 << 20;
 
 /// A name that is longer than any configuration allows.
@@ -57,15 +58,11 @@ impl Manager {
             }
             WorkerToManager::Members { origin, id, part, last } => {
                 check_names(part.iter().filter_map(|member| member.uid.as_deref()))?;
-                if self.may_gather(from, origin, part.iter().map(Member::weight).sum()) {
-                    self.answer(origin, id, Reply::Members { part, last });
-                }
+                self.gather_members(origin, id, part, last);
             }
             WorkerToManager::Rooms { origin, id, part, last } => {
                 check_names(part.iter().map(|(room, _)| room.name()))?;
-                if self.may_gather(from, origin, part.iter().map(|it| it.0.weight()).sum()) {
-                    self.answer(origin, id, Reply::Rooms { part, last });
-                }
+                self.gather_rooms(origin, id, part, last);
             }
             WorkerToManager::Present { room, uid, count } => {
                 self.on_present(from, room, uid, count, body)?;
@@ -79,13 +76,40 @@ impl Manager {
         Ok(())
     }
 
+    /// A part of a list of members, from a worker or another node.
+    pub fn gather_members(
+        &mut self,
+        origin: Origin,
+        id: RequestId,
+        part: Vec<Member>,
+        last: bool,
+    ) {
+        if self.may_gather(origin, id, part.iter().map(Member::weight).sum()) {
+            self.answer(origin, id, Reply::Members { part, last });
+        }
+    }
+
+    /// A part of a list of rooms, from a worker or another node.
+    pub fn gather_rooms(
+        &mut self,
+        origin: Origin,
+        id: RequestId,
+        part: Vec<(Topic, u64)>,
+        last: bool,
+    ) {
+        if self.may_gather(origin, id, part.iter().map(|it| it.0.weight()).sum()) {
+            self.answer(origin, id, Reply::Rooms { part, last });
+        }
+    }
+
     /// Whether there is room for a part of an answer of so many bytes. Where there is none, the
     /// part is dropped.
-    fn may_gather(&self, from: WorkerId, origin: Origin, bytes: usize) -> bool {
-        let held: usize = self.gathering.values().map(|it| it.gather.bytes()).sum();
+    fn may_gather(&mut self, origin: Origin, id: RequestId, bytes: usize) -> bool {
+        let held = self.gathering.bytes();
         let fits = origin != Origin::Control || held + bytes <= GATHERED_BYTES_MAX;
         if !fits {
-            tracing::error!(worker = %from, held, "a part of a list is dropped: no room for it");
+            tracing::error!(held, "a part of a list is dropped: no room for it");
+            self.gathering.add(id, Gather::lost_part);
         }
         fits
     }

@@ -166,14 +166,7 @@ impl Manager {
 
     /// Something came for a control command that gathers answers, if it still does.
     pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        let Some(gathering) = self.gathering.get_mut(&id) else { return };
-        add(&mut gathering.gather);
-        if gathering.gather.is_whole()
-            && let Some(whole) = gathering.whole.take()
-        {
-            // A command that has given up waits no more.
-            let _ = whole.send(());
-        }
+        self.gathering.add(id, add);
     }
 
     /// A number for a control command's question, and where its answer will come.
