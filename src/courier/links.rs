@@ -147,7 +147,9 @@ impl Courier {
             let mut wanted = self.wanted.borrow_mut();
             if let Some(told) = &mut *self.told.borrow_mut() {
                 told.extend(joined.iter().cloned());
-                told.retain(|topic| !left.contains(topic));
+                for topic in &left {
+                    told.remove(topic);
+                }
             }
             joined.retain(|topic| wanted.insert(topic.clone()));
             left.retain(|topic| wanted.remove(topic));
