@@ -6,12 +6,15 @@
 
 mod context;
 mod handle;
+mod presence;
 mod publish;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::presence::missing;
+pub use self::presence::{PresenceEvent, Present};
 pub use self::publish::Publish;
 use super::{Opcode, Verdict};
 use crate::fd::Fd;
@@ -309,46 +312,6 @@ impl Member {
     pub(crate) fn weight(&self) -> usize {
         2 * size_of::<Member>() + self.uid.as_ref().map_or(0, |uid| uid.len() + 16)
     }
-}
-
-/// A user who is present in a room: [`Context::presence`](super::Context::presence).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Present {
-    /// Who.
-    pub uid: String,
-    /// By how many connections.
-    pub count: u32,
-    /// What the first of these gave as its info when it joined, as JSON.
-    pub info: Option<String>,
-}
-
-impl Present {
-    /// A user who is present.
-    pub fn new(uid: String, count: u32, info: Option<String>) -> Present {
-        Present { uid, count, info }
-    }
-
-    /// Whether no configuration allows a uid or an info that is so long.
-    pub(crate) fn is_too_long(&self) -> bool {
-        let info = self.info.as_ref().map_or(0, String::len);
-        self.uid.len() > NAME_BYTES_MAX || info > INFO_BYTES_MAX
-    }
-}
-
-/// Somebody has come into a room that has presence, or has left it: the first connection of a
-/// user, or the last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PresenceEvent {
-    /// The room.
-    pub room: String,
-    /// Who.
-    pub uid: String,
-    /// What the user gave as info when joining, as JSON.
-    pub info: Option<String>,
-    /// Whether the user has come; else left.
-    pub joined: bool,
 }
 
 /// What a connection has besides its request: on the worker that has the connection.

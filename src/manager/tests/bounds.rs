@@ -10,6 +10,7 @@ use crate::ipc::cluster::messages::{
     CourierToManager, EngineState, ManagerToCourier, To, courier_id,
 };
 use crate::ipc::cluster::nodes::NodeId;
+use crate::manager::relay::presence::LISTS_MADE;
 
 fn interest(names: impl Iterator<Item = String>) -> WorkerToManager {
     let joined = names.map(|name| Topic::room(&name)).collect();
@@ -78,7 +79,8 @@ fn a_worker_may_have_as_many_topics_as_the_configuration_says_and_what_moves_to_
 }
 
 #[test]
-fn a_worker_that_asks_for_long_lists_and_reads_none_keeps_nobody_waiting() {
+fn for_a_worker_that_asks_for_long_lists_and_reads_none_few_are_made() {
+    let before = LISTS_MADE.get();
     story(async {
         let config = Config { rooms_presence: vec!["presence-".to_owned()], ..Config::default() };
         let master = Master::boot_with(1, None, &config).await;
@@ -95,12 +97,13 @@ fn a_worker_that_asks_for_long_lists_and_reads_none_keeps_nobody_waiting() {
             let (joined, left, settled) = (Vec::new(), vec![room()], Vec::new());
             worker.say(&WorkerToManager::Interest { number: 0, joined, left, settled });
         }
-        let begun = std::time::Instant::now();
         worker.say(&present(&"x".repeat(256), "u"));
         let told = master.hear().await;
         assert!(matches!(told, ManagerToMaster::Kill(it) if it == id(0, 1)), "{told:?}");
-        assert!(begun.elapsed().as_secs() < 10);
     });
+    // A few in each of some turns, of the 4,000 that were asked for.
+    let made = LISTS_MADE.get() - before;
+    assert!((1..100).contains(&made), "{made}");
 }
 
 /// A courier's part, for a manager of node 0 beside a node 1.

@@ -1,0 +1,94 @@
+//! Who is present in a room, as handlers, workers, the manager and other nodes tell it.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use serde::{Deserialize, Serialize};
+
+use super::{INFO_BYTES_MAX, NAME_BYTES_MAX};
+
+/// A user who is present in a room: [`Context::presence`](crate::api::Context::presence).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Present {
+    /// Who.
+    pub uid: String,
+    /// By how many connections.
+    pub count: u32,
+    /// What the first of these gave as its info when it joined, as JSON.
+    pub info: Option<String>,
+}
+
+impl Present {
+    /// A user who is present.
+    pub fn new(uid: String, count: u32, info: Option<String>) -> Present {
+        Present { uid, count, info }
+    }
+
+    /// Whether no configuration allows a uid or an info that is so long.
+    pub(crate) fn is_too_long(&self) -> bool {
+        let info = self.info.as_ref().map_or(0, String::len);
+        self.uid.len() > NAME_BYTES_MAX || info > INFO_BYTES_MAX
+    }
+}
+
+/// Somebody has come into a room that has presence, or has left it: the first connection of a
+/// user, or the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresenceEvent {
+    /// The room.
+    pub room: String,
+    /// Who.
+    pub uid: String,
+    /// What the user gave as info when joining, as JSON.
+    pub info: Option<String>,
+    /// Whether the user has come; else left.
+    pub joined: bool,
+}
+
+/// Those of `before` that are not among `now`. Lists of presence are long and come again and again,
+/// so none is compared with each.
+pub(crate) fn missing<K: Eq + Hash>(
+    before: impl IntoIterator<Item = K>,
+    now: impl IntoIterator<Item = K>,
+) -> Vec<K> {
+    let now: HashSet<K> = now.into_iter().collect();
+    before.into_iter().filter(|it| !now.contains(it)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hash::Hasher;
+
+    use super::*;
+
+    /// A uid that counts how often it is compared.
+    #[derive(Debug, Clone, Copy)]
+    struct Counted<'a>(u32, &'a Cell<u32>);
+
+    impl PartialEq for Counted<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            self.1.set(self.1.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Counted<'_> {}
+
+    impl Hash for Counted<'_> {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    #[test]
+    fn who_is_missing_is_found_without_a_comparison_of_each_with_each() {
+        let compared = &Cell::new(0);
+        let uids = |from: u32| (from..from + 1_000).map(move |n| Counted(n, compared));
+        let gone: Vec<u32> = missing(uids(0), uids(1)).into_iter().map(|it| it.0).collect();
+        assert_eq!(gone, [0]);
+        assert!((999..4_000).contains(&compared.get()), "{}", compared.get());
+    }
+}
