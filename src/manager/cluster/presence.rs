@@ -17,7 +17,8 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{Reach, RequestId};
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
-use crate::manager::relay::presence::{Holder, is_short};
+use crate::manager::relay::holders::Holder;
+use crate::manager::relay::presence::is_short;
 use crate::sys::clock::monotonic_ms;
 
 /// For the other nodes to say who is present there.
@@ -56,6 +57,11 @@ impl Cluster {
         if self.is_up() {
             self.send(To::Members(room.clone()), 0, &message, info.as_bytes());
         }
+    }
+
+    /// Whether what is long to make for other nodes would be made in vain.
+    fn is_full(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.is_full())
     }
 
     fn say_presence_list(&self, to: To, id: u64, room: &Topic, list: &[Present]) -> bool {
@@ -182,8 +188,9 @@ impl Manager {
     }
 
     pub(super) fn on_presence_ask(&mut self, from: NodeId, id: u64, room: &Topic) {
-        // A new manager tells all of them once it knows who is here.
-        if self.owners_due_at.is_some() {
+        // A new manager tells all of them once it knows who is here. Whoever asks for more than the
+        // engine takes is not answered, and asks again.
+        if self.owners_due_at.is_some() || self.cluster.as_ref().is_none_or(Cluster::is_full) {
             return;
         }
         let list = self.presence.own(room);
@@ -200,8 +207,8 @@ impl Manager {
                 return tracing::warn!(node = from.node, %error, "a list of rooms is garbled");
             }
         };
-        let known = self.presence.of(Holder::Node(from)).into_iter().map(|(room, _)| room);
-        let over: HashSet<Topic> = known.filter(|room| !rooms.contains(room)).collect();
+        let known = self.presence.rooms_of(Holder::Node(from));
+        let over: Vec<Topic> = known.filter(|room| !rooms.contains(room)).cloned().collect();
         for room in over {
             self.take_presence_list(from, room, Vec::new());
         }

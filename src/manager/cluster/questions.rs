@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::messages::RequestId;
-use crate::manager::relay::presence::weight;
+use crate::manager::relay::holders::weight;
 
 /// Questions at once. Who asks beyond is answered with what is known here.
 const ASKED_MAX: usize = 4_096;

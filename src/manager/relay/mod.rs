@@ -4,12 +4,13 @@
 //! - [`switch`] brings one message there, [`broadcast`] one to many. [`hold`] is where messages
 //!   wait while connections move, [`release`] sends them on.
 //! - [`interest`] says which workers have members of a room, [`presence`] who is in a room, and
-//!   [`rooms`] is what workers say of both.
+//!   [`rooms`] is what workers say of both. [`holders`] bounds what is said of presence.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 
 pub(super) mod broadcast;
 pub(super) mod direct;
 pub(super) mod hold;
+pub(super) mod holders;
 pub(super) mod interest;
 pub(super) mod message;
 pub(super) mod presence;

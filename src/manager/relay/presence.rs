@@ -6,29 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use super::holders::{Holder, Holders, weight};
 use crate::api::rooms::{Present, Topic, missing};
-use crate::fd::WorkerId;
 use crate::ipc::cluster::nodes::NodeId;
 
-/// Bytes that what one worker says may take: some hundred thousand users with a short info.
-const WORKER_BYTES_MAX: usize = 64 << 20;
-/// Bytes that what all other nodes say may take together.
-const NODES_BYTES_MAX: usize = 128 << 20;
-/// Runs of nodes of which anything is kept, workers counted as well. There are 64 nodes at once.
-const HOLDERS_MAX: usize = 1024;
 /// Bytes of users without connections who are still there. Beyond, who leaves has left at once.
 const LEAVING_BYTES_MAX: usize = 32 << 20;
-/// What a user in a room takes besides its names and its info.
-const USER_BYTES: usize = 320;
-
-/// Who has connections of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Holder {
-    /// A worker of this node.
-    Worker(WorkerId),
-    /// Another node, all of its workers together.
-    Node(NodeId),
-}
 
 /// The connections of one user that one holder has in a room.
 #[derive(Debug, Clone)]
@@ -75,11 +58,6 @@ fn are_few(users: impl ExactSizeIterator<Item = usize>) -> bool {
     users.len() <= USERS && users.sum::<usize>() <= BYTES
 }
 
-/// Bytes that a user takes in a room.
-pub fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
-    USER_BYTES + room.as_str().len() + uid.len() + info.map_or(0, str::len)
-}
-
 impl User {
     fn present(&self, uid: &str) -> Present {
         let mut present = present(uid, &self.parts);
@@ -115,10 +93,7 @@ impl User {
 #[derive(Debug, Default)]
 pub struct Presence {
     rooms: HashMap<Topic, BTreeMap<String, User>>,
-    /// Bytes that what each has said takes; who has said nothing is not here.
-    bytes: HashMap<Holder, usize>,
-    /// Those of all nodes.
-    nodes_bytes: usize,
+    holders: Holders,
     /// What nodes have said of users for which there was no room.
     unheard: usize,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
@@ -137,32 +112,7 @@ impl Presence {
         let user = self.rooms.get(room).and_then(|users| users.get(uid));
         let before = user.and_then(|user| user.part(holder));
         let before = before.map_or(0, |part| weight(room, uid, part.info.as_deref()));
-        let now = weight(room, uid, info);
-        now <= before
-            || match holder {
-                Holder::Worker(_) => self.bytes_of(holder) - before + now <= WORKER_BYTES_MAX,
-                Holder::Node(_) => {
-                    let known = self.bytes.contains_key(&holder) || self.bytes.len() < HOLDERS_MAX;
-                    known && self.nodes_bytes - before + now <= NODES_BYTES_MAX
-                }
-            }
-    }
-
-    fn bytes_of(&self, holder: Holder) -> usize {
-        self.bytes.get(&holder).copied().unwrap_or_default()
-    }
-
-    /// What a holder has said took so many bytes, and takes so many now.
-    fn weigh(&mut self, holder: Holder, had: usize, has: usize) {
-        let bytes = self.bytes_of(holder) - had + has;
-        if bytes == 0 {
-            self.bytes.remove(&holder);
-        } else {
-            self.bytes.insert(holder, bytes);
-        }
-        if let Holder::Node(_) = holder {
-            self.nodes_bytes = self.nodes_bytes - had + has;
-        }
+        self.holders.has_room(holder, (before, weight(room, uid, info)))
     }
 
     /// A node says how many connections of a user it has in a room. As [`set`](Self::set), but
@@ -217,7 +167,7 @@ impl Presence {
         let has = user.part(holder).map_or(0, bytes);
         let news = user.news(&uid, now, linger_ms);
         let leaves_at = user.leaves_at;
-        self.weigh(holder, had, has);
+        self.holders.weigh(holder, &room, (had, has));
         self.note_leaving((left_at, leaves_at), &room, &uid);
         self.tidy(&room, &uid);
         news
@@ -255,9 +205,8 @@ impl Presence {
     pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
         let linger_ms = self.linger_ms(linger_ms);
-        self.weigh(holder, self.bytes_of(holder), 0);
-        for (room, users) in &mut self.rooms {
-            for (uid, user) in users.iter_mut() {
+        for room in self.holders.forget(holder) {
+            for (uid, user) in self.rooms.get_mut(&room).into_iter().flatten() {
                 let before = user.parts.len();
                 user.parts.retain(|part| part.holder != holder);
                 if user.parts.len() == before {
@@ -304,11 +253,15 @@ impl Presence {
 
     /// Which users a holder has in which rooms.
     pub fn of(&self, holder: Holder) -> Vec<(Topic, String)> {
-        let has = |user: &User| user.parts.iter().any(|part| part.holder == holder);
-        let all =
-            self.rooms.iter().flat_map(|(room, users)| users.iter().map(move |it| (room, it)));
-        let its = all.filter(|(_, (_, user))| has(user));
+        let rooms = self.rooms_of(holder).filter_map(|room| self.rooms.get_key_value(room));
+        let all = rooms.flat_map(|(room, users)| users.iter().map(move |it| (room, it)));
+        let its = all.filter(|(_, (_, user))| user.part(holder).is_some());
         its.map(|(room, (uid, _))| (room.clone(), uid.clone())).collect()
+    }
+
+    /// In which rooms a holder has users.
+    pub fn rooms_of(&self, holder: Holder) -> impl Iterator<Item = &Topic> {
+        self.holders.rooms_of(holder)
     }
 
     /// A node has these in a room, and nobody else. The answer is who has come by that, or is
@@ -335,11 +288,7 @@ impl Presence {
 
     /// The nodes that have somebody anywhere.
     pub fn nodes(&self) -> Vec<NodeId> {
-        let node = |holder: &Holder| match holder {
-            Holder::Node(node) => Some(*node),
-            Holder::Worker(_) => None,
-        };
-        self.bytes.keys().filter_map(node).collect()
+        self.holders.nodes()
     }
 
     /// What nodes have said of a room is not wanted any more.
@@ -356,15 +305,13 @@ impl Presence {
             self.rooms.remove(room);
         }
         for (holder, bytes) in forgotten {
-            self.weigh(holder, bytes, 0);
+            self.holders.weigh(holder, room, (bytes, 0));
         }
     }
 
     /// The rooms that somebody is in by connections of this node.
     pub fn own_rooms(&self) -> Vec<Topic> {
-        let parts = |user: &User| user.parts.iter().any(|part| is_own(&part));
-        let rooms = self.rooms.iter().filter(|(_, users)| users.values().any(parts));
-        rooms.map(|(room, _)| room.clone()).collect()
+        self.holders.own_rooms()
     }
 
     /// Who is in a room by connections of this node.
@@ -411,7 +358,8 @@ thread_local! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fd::Slot;
+    use crate::fd::{Slot, WorkerId};
+    use crate::manager::relay::holders::HOLDERS_MAX;
 
     fn id(slot: u8) -> Holder {
         Holder::Worker(WorkerId { slot: Slot(slot), epoch: 1 })
@@ -488,7 +436,7 @@ mod tests {
         presence.set(id(0), user(0), (0, None), 0, 0);
         assert!(presence.has_room(id(0), &user(said), Some(&info)));
         presence.forget(id(0), 0, 0);
-        assert!(presence.bytes.is_empty() && presence.rooms.is_empty());
+        assert!(presence.holders.is_empty() && presence.rooms.is_empty());
     }
 
     #[test]
@@ -516,11 +464,10 @@ mod tests {
         assert_eq!(presence.replace(node(2), &room, list(9), 0, 0), []);
         assert_eq!(presence.take_unheard(), 9);
         presence.forget(Holder::Node(node(0)), 0, 0);
-        assert_eq!((presence.nodes(), presence.bytes.len()), (vec![node(1)], 1));
+        assert_eq!(presence.nodes(), [node(1)]);
         assert_eq!(presence.replace(node(2), &room, list(9), 0, 0).len(), 9);
         presence.forget_nodes_in(&room);
-        assert!(presence.bytes.is_empty() && presence.rooms.is_empty());
-        assert_eq!(presence.nodes_bytes, 0);
+        assert!(presence.holders.is_empty() && presence.rooms.is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What workers say of rooms.
 
+use super::holders::Holder;
 use super::message::{Address, Reply, Routed, Wide};
-use super::presence::Holder;
 use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
