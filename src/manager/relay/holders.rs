@@ -1,6 +1,6 @@
-//! How much each worker and each node has said of who is present, and in which rooms. Pure.
+//! How much each worker and each node has said of who is present, and of whom. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::api::rooms::Topic;
 use crate::fd::WorkerId;
@@ -13,7 +13,7 @@ const NODES_BYTES_MAX: usize = 128 << 20;
 /// Runs of nodes of which anything is kept, workers counted as well. There are 64 nodes at once.
 pub const HOLDERS_MAX: usize = 1024;
 /// What a user in a room takes besides its names and its info.
-const USER_BYTES: usize = 320;
+const USER_BYTES: usize = 400;
 
 /// Who has connections of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,17 +24,19 @@ pub enum Holder {
     Node(NodeId),
 }
 
-/// Bytes that a user takes in a room, whose name stands with its holder as well.
+/// Bytes that a user takes in a room: both names stand with the holder as well.
 pub fn weight(room: &Topic, uid: &str, info: Option<&str>) -> usize {
-    USER_BYTES + 2 * room.as_str().len() + uid.len() + info.map_or(0, str::len)
+    USER_BYTES + 2 * (room.as_str().len() + uid.len()) + info.map_or(0, str::len)
 }
+
+/// Users by their rooms.
+pub type Users = HashMap<Topic, BTreeSet<String>>;
 
 /// What one holder has said.
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
-    /// In which rooms it has users, and how many.
-    rooms: HashMap<Topic, usize>,
+    users: Users,
 }
 
 /// What each has said; who has said nothing is not here.
@@ -63,20 +65,25 @@ impl Holders {
     }
 
     /// What a holder has said of a user in a room took so many bytes, and takes so many now.
-    pub fn weigh(&mut self, holder: Holder, room: &Topic, (had, has): (usize, usize)) {
+    pub fn weigh(
+        &mut self,
+        holder: Holder,
+        (room, uid): (&Topic, &str),
+        (had, has): (usize, usize),
+    ) {
         if had == has {
             return;
         }
         let held = self.held.entry(holder).or_default();
         held.bytes = held.bytes - had + has;
         if had == 0 {
-            *held.rooms.entry(room.clone()).or_default() += 1;
+            held.users.entry(room.clone()).or_default().insert(uid.to_owned());
         } else if has == 0
-            && let Some(users) = held.rooms.get_mut(room)
+            && let Some(users) = held.users.get_mut(room)
         {
-            *users -= 1;
-            if *users == 0 {
-                held.rooms.remove(room);
+            users.remove(uid);
+            if users.is_empty() {
+                held.users.remove(room);
             }
         }
         if held.bytes == 0 {
@@ -87,24 +94,24 @@ impl Holders {
         }
     }
 
-    /// A holder is no more. The answer is in which rooms it had users.
-    pub fn forget(&mut self, holder: Holder) -> Vec<Topic> {
-        let Some(held) = self.held.remove(&holder) else { return Vec::new() };
+    /// A holder is no more. The answer is which users it had.
+    pub fn forget(&mut self, holder: Holder) -> Users {
+        let held = self.held.remove(&holder).unwrap_or_default();
         if let Holder::Node(_) = holder {
             self.nodes_bytes -= held.bytes;
         }
-        held.rooms.into_keys().collect()
+        held.users
     }
 
-    /// In which rooms a holder has users.
-    pub fn rooms_of(&self, holder: Holder) -> impl Iterator<Item = &Topic> {
-        self.held.get(&holder).into_iter().flat_map(|held| held.rooms.keys())
+    /// The users of a holder, by the rooms.
+    pub fn users_of(&self, holder: Holder) -> Option<&Users> {
+        self.held.get(&holder).map(|held| &held.users)
     }
 
     /// In which rooms workers of this node have users.
     pub fn own_rooms(&self) -> Vec<Topic> {
         let own = self.held.iter().filter(|(holder, _)| matches!(holder, Holder::Worker(_)));
-        let rooms: HashSet<&Topic> = own.flat_map(|(_, held)| held.rooms.keys()).collect();
+        let rooms: HashSet<&Topic> = own.flat_map(|(_, held)| held.users.keys()).collect();
         rooms.into_iter().cloned().collect()
     }
 
@@ -130,24 +137,28 @@ mod tests {
     use crate::fd::Slot;
 
     #[test]
-    fn in_which_rooms_a_holder_has_users_is_known_without_a_look_at_the_others() {
+    fn whom_a_holder_has_in_which_rooms_is_known_without_a_look_at_the_others() {
         let mut holders = Holders::default();
         let worker = |slot| Holder::Worker(WorkerId { slot: Slot(slot), epoch: 1 });
         let node = Holder::Node(NodeId { node: 1, boot: 5 });
         let (ours, both) = (Topic::room("ours"), Topic::room("both"));
-        holders.weigh(worker(0), &ours, (0, 10));
-        // Two users, of whom one gets another info and goes.
-        for change in [(0, 10), (0, 10), (10, 20), (20, 0), (0, 0)] {
-            holders.weigh(worker(0), &both, change);
+        let users = |room: &Topic, uid: &str| (room.clone(), BTreeSet::from([uid.to_owned()]));
+        holders.weigh(worker(0), (&ours, "ann"), (0, 10));
+        holders.weigh(worker(0), (&both, "ann"), (0, 10));
+        // Another info, and gone.
+        for change in [(0, 10), (10, 20), (20, 0), (0, 0)] {
+            holders.weigh(worker(0), (&both, "bob"), change);
         }
-        holders.weigh(worker(1), &both, (0, 10));
-        holders.weigh(node, &both, (0, 10));
-        assert_eq!(holders.rooms_of(worker(0)).count(), 2);
+        holders.weigh(worker(1), (&both, "bob"), (0, 10));
+        holders.weigh(node, (&both, "cid"), (0, 10));
         assert_eq!((holders.own_rooms().len(), holders.nodes_bytes), (2, 10));
-        assert_eq!(holders.forget(worker(0)).len(), 2);
+        let of_first = Users::from([users(&ours, "ann"), users(&both, "ann")]);
+        assert_eq!(holders.users_of(worker(0)), Some(&of_first));
+        assert_eq!(holders.forget(worker(0)), of_first);
         assert_eq!((holders.own_rooms(), holders.nodes().len()), (vec![both.clone()], 1));
-        holders.weigh(worker(1), &both, (10, 0));
-        assert_eq!((holders.own_rooms(), holders.forget(node)), (vec![], vec![both]));
+        holders.weigh(worker(1), (&both, "bob"), (10, 0));
+        assert_eq!(holders.own_rooms(), []);
+        assert_eq!(holders.forget(node), Users::from([users(&both, "cid")]));
         assert!(holders.is_empty());
     }
 }

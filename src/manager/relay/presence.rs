@@ -167,7 +167,7 @@ impl Presence {
         let has = user.part(holder).map_or(0, bytes);
         let news = user.news(&uid, now, linger_ms);
         let leaves_at = user.leaves_at;
-        self.holders.weigh(holder, &room, (had, has));
+        self.holders.weigh(holder, (&room, &uid), (had, has));
         self.note_leaving((left_at, leaves_at), &room, &uid);
         self.tidy(&room, &uid);
         news
@@ -205,16 +205,14 @@ impl Presence {
     pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
         let linger_ms = self.linger_ms(linger_ms);
-        for room in self.holders.forget(holder) {
-            for (uid, user) in self.rooms.get_mut(&room).into_iter().flatten() {
-                let before = user.parts.len();
+        for (room, uids) in self.holders.forget(holder) {
+            let Some(users) = self.rooms.get_mut(&room) else { continue };
+            for uid in uids {
+                let Some(user) = users.get_mut(&uid) else { continue };
                 user.parts.retain(|part| part.holder != holder);
-                if user.parts.len() == before {
-                    continue;
-                }
                 let left_at = user.leaves_at;
-                changed.extend(user.news(uid, now, linger_ms).map(|it| (room.clone(), it)));
-                touched.push(((left_at, user.leaves_at), room.clone(), uid.clone()));
+                changed.extend(user.news(&uid, now, linger_ms).map(|it| (room.clone(), it)));
+                touched.push(((left_at, user.leaves_at), room.clone(), uid));
             }
         }
         for (leaves_at, room, uid) in touched {
@@ -253,15 +251,14 @@ impl Presence {
 
     /// Which users a holder has in which rooms.
     pub fn of(&self, holder: Holder) -> Vec<(Topic, String)> {
-        let rooms = self.rooms_of(holder).filter_map(|room| self.rooms.get_key_value(room));
-        let all = rooms.flat_map(|(room, users)| users.iter().map(move |it| (room, it)));
-        let its = all.filter(|(_, (_, user))| user.part(holder).is_some());
-        its.map(|(room, (uid, _))| (room.clone(), uid.clone())).collect()
+        let rooms = self.holders.users_of(holder).into_iter().flatten();
+        let all = rooms.flat_map(|(room, uids)| uids.iter().map(move |uid| (room, uid)));
+        all.map(|(room, uid)| (room.clone(), uid.clone())).collect()
     }
 
     /// In which rooms a holder has users.
     pub fn rooms_of(&self, holder: Holder) -> impl Iterator<Item = &Topic> {
-        self.holders.rooms_of(holder)
+        self.holders.users_of(holder).into_iter().flat_map(|users| users.keys())
     }
 
     /// A node has these in a room, and nobody else. The answer is who has come by that, or is
@@ -275,8 +272,8 @@ impl Presence {
         linger_ms: u64,
     ) -> Vec<Present> {
         let holder = Holder::Node(node);
-        let before = self.rooms.get(room).into_iter().flatten();
-        let before = before.filter(|(_, user)| user.part(holder).is_some()).map(|(uid, _)| uid);
+        let users = self.holders.users_of(holder);
+        let before = users.and_then(|users| users.get(room)).into_iter().flatten();
         let gone = missing(before, list.iter().map(|it| &it.uid)).into_iter();
         let gone: Vec<Present> = gone.map(|uid| Present::new(uid.clone(), 0, None)).collect();
         let all: Vec<Present> = gone.into_iter().chain(list).collect();
@@ -297,15 +294,16 @@ impl Presence {
         let mut forgotten = Vec::new();
         users.retain(|uid, user| {
             for part in user.parts.extract_if(.., |part| !is_own(&&*part)) {
-                forgotten.push((part.holder, weight(room, uid, part.info.as_deref())));
+                let bytes = weight(room, uid, part.info.as_deref());
+                forgotten.push((part.holder, uid.clone(), bytes));
             }
             !user.parts.is_empty() || user.leaves_at.is_some()
         });
         if users.is_empty() {
             self.rooms.remove(room);
         }
-        for (holder, bytes) in forgotten {
-            self.holders.weigh(holder, room, (bytes, 0));
+        for (holder, uid, bytes) in forgotten {
+            self.holders.weigh(holder, (room, &uid), (bytes, 0));
         }
     }
 
