@@ -2,19 +2,15 @@
 
 use super::holders::Holder;
 use super::message::{Address, Reply, Routed, Wide};
-use crate::api::rooms::{INFO_BYTES_MAX, Member, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
-use crate::ipc::gather::Gather;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Manager;
 use crate::sys::clock::monotonic_ms;
-
-/// Bytes that the answers of all workers and nodes to all control commands may hold together.
-const GATHERED_BYTES_MAX: usize = 48 << 20;
 
 /// A name that is longer than any configuration allows.
 fn too_long(bytes: usize) -> Error {
@@ -74,44 +70,6 @@ impl Manager {
             _ => {}
         }
         Ok(())
-    }
-
-    /// A part of a list of members, from a worker or another node.
-    pub fn gather_members(
-        &mut self,
-        origin: Origin,
-        id: RequestId,
-        part: Vec<Member>,
-        last: bool,
-    ) {
-        if self.may_gather(origin, id, part.iter().map(Member::weight).sum()) {
-            self.answer(origin, id, Reply::Members { part, last });
-        }
-    }
-
-    /// A part of a list of rooms, from a worker or another node.
-    pub fn gather_rooms(
-        &mut self,
-        origin: Origin,
-        id: RequestId,
-        part: Vec<(Topic, u64)>,
-        last: bool,
-    ) {
-        if self.may_gather(origin, id, part.iter().map(|it| it.0.weight()).sum()) {
-            self.answer(origin, id, Reply::Rooms { part, last });
-        }
-    }
-
-    /// Whether there is room for a part of an answer of so many bytes. Where there is none, the
-    /// part is dropped.
-    fn may_gather(&mut self, origin: Origin, id: RequestId, bytes: usize) -> bool {
-        let held = self.gathering.bytes();
-        let fits = origin != Origin::Control || held + bytes <= GATHERED_BYTES_MAX;
-        if !fits {
-            tracing::error!(held, "a part of a list is dropped: no room for it");
-            self.gathering.add(id, Gather::lost_part);
-        }
-        fits
     }
 
     /// A worker says which topics have members there, and which of the changes are done that
