@@ -7,9 +7,14 @@ use crate::fd::WorkerId;
 
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
 pub const WAIT_MS: u64 = 1000;
-/// Ranges of numbers that one worker tells a manager: one for each client that came from elsewhere
-/// and a few for each lease.
-const RANGES_MAX: usize = 1 << 18;
+/// Ranges of numbers that any worker may tell a manager.
+const RANGES_MIN: usize = 1 << 18;
+
+/// Ranges of numbers that a worker may tell whose registry has room for so many clients: one for
+/// each that came from elsewhere, and another for those that are on their way.
+fn ranges_max(capacity: usize) -> usize {
+    RANGES_MIN.max(2 * capacity)
+}
 
 impl Manager {
     /// A worker says which clients it has of others' numbers. It is believed once, by a manager
@@ -31,8 +36,9 @@ impl Manager {
             return Ok(());
         }
         worker.ranges_told += ranges.len();
-        if worker.ranges_told > RANGES_MAX {
-            return Err(Error::new(format!("it tells more than {RANGES_MAX} ranges of numbers")));
+        let most = ranges_max(worker.registry.capacity());
+        if worker.ranges_told > most {
+            return Err(Error::new(format!("it tells more than {most} ranges of numbers")));
         }
         // Ranges that overlap would each cost a look at all that they have in common.
         for &(first, last) in ranges {
@@ -56,7 +62,7 @@ impl Manager {
             return false;
         };
         worker.ranges_told += count;
-        manager == self.epoch && worker.ranges_told <= RANGES_MAX
+        manager == self.epoch && worker.ranges_told <= ranges_max(worker.registry.capacity())
     }
 
     /// Ends the wait of a successor once every worker that may have clients has said what it
@@ -104,6 +110,18 @@ impl Manager {
             && self.router.serving_here(id.slot).is_none()
         {
             self.router.serve(successor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_may_tell_of_every_client_that_it_has_room_for() {
+        for capacity in [64, 1_000_000, 1 << 24] {
+            assert!(ranges_max(capacity) >= RANGES_MIN.max(capacity), "{capacity}");
         }
     }
 }
