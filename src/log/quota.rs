@@ -87,6 +87,11 @@ impl Visit for Glance {
         }
     }
 
+    // No number is a message or a reason.
+    fn record_u64(&mut self, _: &Field, _: u64) {}
+
+    fn record_i64(&mut self, _: &Field, _: i64) {}
+
     fn record_str(&mut self, field: &Field, value: &str) {
         if let Some(word) = self.word(field) {
             let _ = word.write_str(value);
