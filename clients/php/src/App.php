@@ -80,8 +80,10 @@ class App
     /** @var array<int, Reply> answers that are not ended */
     private array $replies = [];
     private int $asked = 0;
-    /** @var array<string, mixed>|null the event at hand */
-    private ?array $event = null;
+    /** The event at hand: its kind, 0 between two events, its id and its client. */
+    private int $kind = 0;
+    private int $id = 0;
+    private int $fd = 0;
     /** The text that a client has sent and the event at hand tells: it is known to be UTF-8. */
     private ?string $text = null;
     /** The client whose handshake is being decided. What is sent to it is carried out after the 101. */
@@ -181,13 +183,13 @@ class App
     /** The client whose event is handled; null between two events. */
     public function handling(): ?int
     {
-        return $this->event['fd'] ?? null;
+        return $this->kind === 0 ? null : $this->fd;
     }
 
     /** Whether a handler of an event runs. */
     public function isBusy(): bool
     {
-        return $this->event !== null;
+        return $this->kind !== 0;
     }
 
     /** How many events this process handled. */
@@ -224,7 +226,8 @@ class App
             return false;
         }
         $this->mine[$fd] = $left;
-        $this->channel->output .= pack('VCCvVP', strlen($data), Protocol::PUSH, 0, $opcode, 0, $fd) . $data;
+        // The head is told as one number: pack() takes time for each of its parts.
+        $this->channel->output .= pack('Px4P', strlen($data) | Protocol::PUSH << 32 | $opcode << 48, $fd) . $data;
         if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }
@@ -398,6 +401,7 @@ class App
         if ($this->next() === null) {
             $this->ending = !$this->wait($seconds) || $this->ending;
         }
+        $this->flush(); // What follows may take long.
         return !$this->ending;
     }
 
@@ -413,14 +417,15 @@ class App
             $this->undone = 0;
         }
         $this->channel?->flush();
-        // Where the worker reads slowly the write waits, which says nothing about the handler.
-        $gathered && $this->worked();
+        // Where the worker reads slowly the write waits, which says nothing about the handler at hand.
+        $gathered && $this->kind !== 0 && $this->worked();
     }
 
     /** Ends run() after the event at hand. wsd starts a new process in this one's place. */
     public function stop(): void
     {
         $this->ending = true;
+        $this->flush(); // No message is handled with the one at hand any more.
     }
 
     private function hello(): bool
@@ -458,68 +463,119 @@ class App
         return true;
     }
 
-    /** Handles one event that is here already; null where there is none. */
+    /** Handles what is here already; null where there is nothing. */
     private function next(): ?bool
     {
+        if ($this->backlog === [] && $this->messages()) {
+            return true;
+        }
         $event = $this->backlog === [] ? $this->channel->next() : array_shift($this->backlog);
         if ($event === null) {
             return null;
         }
         if ($event['kind'] >= Protocol::VERDICT) {
+            $this->flush();
             $this->told($event);
             return true;
         }
         $begun = $this->clock ?: hrtime(true);
-        if ($begun >= $this->timers->due) {
-            $this->flush();
-            $this->tick();
-        }
-        // A handler may do anything after it has sent something, so that leaves at once. Only of
-        // events that came together, while all were quick, what they send is gathered for a moment.
-        $gathers = $this->quick >= self::QUICK_EVENTS && $event['kind'] === Protocol::MESSAGE
-            && ($this->channel->output !== '' || $this->channel->has());
-        if (!$gathers || $begun >= $this->leaves) {
-            $this->flush();
-        }
-        if ($gathers && $this->channel->output === '') {
-            $this->worked();
-            $this->leaves = $begun + self::QUICK_NS;
-        }
-        $this->gathers = $gathers;
-        $this->event = $event;
-        if ($event['kind'] !== Protocol::MESSAGE) {
-            $this->dispatch($event);
-        } elseif (($this->mine[$event['fd']] ??= $this->free) !== self::CLOSED) {
-            // What a client has sent is not told any more once this process has closed it.
-            // Here and not by a call: what costs a message costs each of a million.
-            $fd = $event['fd'];
-            try {
-                if ($event['code'] === self::TEXT) {
-                    $this->text = $event['payload'];
-                }
-                $handler = $event['code'] > self::BINARY ? $this->handlers['control'] : $this->message;
-                $handler($this, $fd, $event['payload'], $event['code'], $event['flags']);
-            } catch (\Throwable $error) {
-                $this->failed($error, $fd);
+        $this->begin($begun, false);
+        [$this->kind, $this->id, $this->fd] = [$event['kind'], $event['id'], $event['fd']];
+        $this->dispatch($event);
+        $this->finish($event['id'], $begun, false);
+        return true;
+    }
+
+    /**
+     * Handles messages that are next, or one where its handler's commands leave at once. False for none.
+     * What costs a message here costs each of a million, so little is called for one.
+     */
+    private function messages(): bool
+    {
+        for ($any = false; ($message = $this->channel->take(Protocol::MESSAGE)) !== null; $any = true) {
+            $begun = $this->clock ?: hrtime(true);
+            if (!$this->gathers || $begun >= $this->leaves || $begun >= $this->timers->due) {
+                $this->begin($begun, $this->channel->has());
+            }
+            $gathers = $this->gathers;
+            $this->kind = Protocol::MESSAGE;
+            $this->id = $id = $message['i'];
+            $this->fd = $message['f'];
+            $this->heard($message['f'], $message['h'] >> 48 & 0xffff, $message['h'] >> 40 & 0xff, $message['p']);
+            $message = null; // It may be long, and so may the next one.
+            if (!$this->gathers) {
+                // The process may end now, and what waits in the backlog comes before the next message.
+                $this->finish($id, $begun, $gathers);
+                return true;
+            }
+            $this->kind = 0;
+            $this->handled++;
+            $this->undone = $id;
+            $this->mark = strlen($this->channel->output);
+            $this->clock = hrtime(true);
+            if ($this->clock - $begun >= self::QUICK_NS) {
+                $this->lasted(true);
             }
         }
-        $this->event = $this->text = null;
-        if ($this->gathers && $event['id'] !== 0) {
-            $this->handled++;
-            $this->undone = $event['id'];
-            $this->mark = strlen($this->channel->output);
-        } else {
-            $this->done($event['id']);
+        return $any;
+    }
+
+    /** A client of this process has sent a message, a ping or a pong. */
+    private function heard(int $fd, int $opcode, int $flags, string $data): void
+    {
+        // What a client has sent is not told any more once this process has closed it.
+        if (($this->mine[$fd] ??= $this->free) === self::CLOSED) {
+            return;
         }
+        $handler = $opcode > self::BINARY ? $this->handlers['control'] : $this->message;
+        $this->text = $opcode === self::TEXT ? $data : null;
+        try {
+            $handler($this, $fd, $data, $opcode, $flags);
+        } catch (\Throwable $error) {
+            $this->failed($error, $fd);
+        }
+        $this->text = null;
+    }
+
+    /**
+     * Before an event: what was sent leaves, and timers that are due run.
+     *
+     * A handler may do anything after a command, so a command leaves at once. Only where messages came
+     * together, while all were quick, their commands are gathered for a moment.
+     */
+    private function begin(int $now, bool $together): void
+    {
+        $this->flush();
+        if ($now >= $this->timers->due) {
+            $this->tick();
+            $this->flush();
+        }
+        $this->gathers = $together && $this->quick >= self::QUICK_EVENTS && $this->backlog === [];
+        if ($this->gathers) {
+            $this->worked();
+            $this->leaves = $now + self::QUICK_NS;
+        }
+    }
+
+    /** After an event whose commands are not gathered, or not any more. */
+    private function finish(int $id, int $begun, bool $gathered): void
+    {
+        $this->kind = 0;
+        $this->done($id);
         $this->clock = hrtime(true);
-        if ($this->clock - $begun < self::QUICK_NS || ($gathers && !$this->worked())) {
-            $this->quick++;
-        } else {
-            $this->quick = $gathers ? -self::QUICK_AGAIN : min($this->quick, 0);
-            $this->gathers = false;
+        $this->clock - $begun < self::QUICK_NS ? $this->quick++ : $this->lasted($gathered);
+        $this->flush();
+    }
+
+    /** An event took longer than a quick one. */
+    private function lasted(bool $gathered): void
+    {
+        if (!$gathered) {
+            $this->quick = min($this->quick, 0);
+        } elseif ($this->worked()) {
+            $this->quick = -self::QUICK_AGAIN;
+            $this->flush();
         }
-        $this->gathers || $this->flush();
-        return true;
     }
 
     /**
@@ -541,6 +597,9 @@ class App
     private function dispatch(array $event): void
     {
         switch ($event['kind']) {
+            case Protocol::MESSAGE:
+                $this->heard($event['fd'], $event['code'], $event['flags'], $event['payload']);
+                break;
             case Protocol::OPEN:
                 $this->opened($event);
                 break;
@@ -777,12 +836,12 @@ class App
         array_map(fn (Reply $reply) => $reply->fail(), $this->replies);
         $last = error_get_last();
         $fatal = (($last['type'] ?? 0) & self::FATAL) !== 0;
-        if ($this->event !== null) {
+        if ($this->kind !== 0) {
             $of = [Protocol::OPEN, Protocol::MESSAGE, Protocol::ATTACH];
-            if ($fatal && in_array($this->event['kind'], $of, true)) {
-                $this->close($this->event['fd'], 1011, 'the handler failed');
+            if ($fatal && in_array($this->kind, $of, true)) {
+                $this->close($this->fd, 1011, 'the handler failed');
             }
-            $this->done($this->event['id']);
+            $this->done($this->id);
         }
         $this->end($fatal ? 1 : 0);
     }

@@ -110,26 +110,42 @@ final class Channel
     /**
      * The next whole frame that was read already, with its 'payload'; null for none.
      *
-     * @return array{head: int, kind: int, flags: int, code: int, id: int, fd: int, payload: string}|null
+     * @return array{kind: int, flags: int, code: int, id: int, fd: int, payload: string}|null
      */
     public function next(): ?array
     {
-        $have = strlen($this->input) - $this->at;
-        if ($have < Protocol::HEADER_BYTES) {
+        $frame = $this->take(null);
+        return $frame === null ? null : [
+            'kind' => $frame['h'] >> 32 & 0xff,
+            'flags' => $frame['h'] >> 40 & 0xff,
+            'code' => $frame['h'] >> 48 & 0xffff,
+            'id' => $frame['i'],
+            'fd' => $frame['f'],
+            'payload' => $frame['p'],
+        ];
+    }
+
+    /**
+     * As next(), where the next frame is of that kind, or of any: its head as one number (length, kind, flags
+     * and code), id, fd and payload. The names have one letter since such strings are there already, while
+     * unpack() makes a string for a longer name, in each frame.
+     *
+     * @return array{h: int, i: int, f: int, p: string}|null
+     */
+    public function take(?int $kind): ?array
+    {
+        $at = $this->at + Protocol::HEADER_BYTES;
+        $have = strlen($this->input) - $at;
+        if ($have < 0) {
             return null;
         }
-        // Length, kind, flags and code are one number: PHP makes a string for each name of unpack.
-        $frame = unpack('Phead/Vid/Pfd', $this->input, $this->at);
-        $head = $frame['head'];
-        $length = $head & 0xffffffff;
-        if ($have < Protocol::HEADER_BYTES + $length) {
+        $frame = unpack('Ph/Vi/Pf', $this->input, $this->at);
+        $length = $frame['h'] & 0xffffffff;
+        if ($have < $length || ($kind !== null && ($frame['h'] >> 32 & 0xff) !== $kind)) {
             return null;
         }
-        $frame['kind'] = $head >> 32 & 0xff;
-        $frame['flags'] = $head >> 40 & 0xff;
-        $frame['code'] = $head >> 48 & 0xffff;
-        $frame['payload'] = substr($this->input, $this->at + Protocol::HEADER_BYTES, $length);
-        $this->at += Protocol::HEADER_BYTES + $length;
+        $frame['p'] = substr($this->input, $at, $length);
+        $this->at = $at + $length;
         return $frame;
     }
 
