@@ -416,7 +416,9 @@ class App
             $this->channel->insert($this->mark, $done);
             $this->undone = 0;
         }
-        $this->channel?->flush();
+        if ($this->channel !== null && $this->channel->output !== '') {
+            $this->channel->flush();
+        }
         // Where the worker reads slowly the write waits, which says nothing about the handler at hand.
         $gathered && $this->kind !== 0 && $this->worked();
     }
@@ -853,7 +855,7 @@ class App
         $this->clock = 0;
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
-        $this->tick();
+        $this->timers->due === PHP_INT_MAX || $this->tick();
         return $alive;
     }
 

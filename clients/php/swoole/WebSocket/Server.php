@@ -46,8 +46,9 @@ class Server extends \Swoole\Http\Server
         int $opcode = WEBSOCKET_OPCODE_TEXT,
         $flags = WEBSOCKET_FLAG_FIN,
     ): bool {
-        if ($opcode === WEBSOCKET_OPCODE_TEXT && $flags === WEBSOCKET_FLAG_FIN && is_string($data)) {
-            return $this->app->pushUnasked($fd, $data) || $this->confirmed($fd, $data, $opcode);
+        $plain = $opcode === WEBSOCKET_OPCODE_TEXT || $opcode === WEBSOCKET_OPCODE_BINARY;
+        if ($plain && $flags === WEBSOCKET_FLAG_FIN && is_string($data)) {
+            return $this->app->pushUnasked($fd, $data, $opcode) || $this->confirmed($fd, $data, $opcode);
         }
         $parts = Frame::parts($data, $opcode, (int) ($flags ?? WEBSOCKET_FLAG_FIN), static::class . '::push');
         if ($parts === null) {
