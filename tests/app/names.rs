@@ -122,6 +122,12 @@ async fn the_clients_read_and_write_the_golden_frames() {
 }
 
 #[tokio::test]
+async fn a_php_process_that_gets_many_messages_at_once_answers_in_order() {
+    let said = command(Command::new("php").arg(path("tests/app-protocol/order.php"))).await.ok();
+    assert_eq!(said, "in order\n");
+}
+
+#[tokio::test]
 async fn a_program_that_is_missing_is_told_in_one_sentence() {
     let run =
         "php=$(command -v php); PATH=/nowhere exec \"$php\" -d \"auto_prepend_file=$1\" \"$0\"";

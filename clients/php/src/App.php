@@ -52,8 +52,12 @@ class App
     private const QUICK_EVENTS = 32;
     /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
     private const GATHER_BYTES = 32 << 10;
-    /** So many quick events it takes after one that was thought to be quick and was not. */
-    private const QUICK_AGAIN = 100_000;
+    /**
+     * So many quick events it takes after one that was thought to be quick and was not; after the next such
+     * event twice as many, up to the most, unless it was long in coming.
+     */
+    private const QUICK_AGAIN = 1_000;
+    private const QUICK_AGAIN_MOST = 100_000;
     /** Freed when a script ends for want of memory, so that its end can be told. */
     private const RESERVED_BYTES = 65536;
     /** Errors after which PHP runs nothing more of a script. */
@@ -90,6 +94,9 @@ class App
     private int $deciding = 0;
     /** How many quick events came in a row. */
     private int $quick = 0;
+    /** How many it takes after the next event that was thought to be quick, and the number of the last one. */
+    private int $again = self::QUICK_AGAIN;
+    private int $mistaken = 0;
     /** When the last event ended, if nothing was waited for since. */
     private int $clock = 0;
     /** When what events have sent leaves at the latest, looked at between two events. */
@@ -575,7 +582,14 @@ class App
         if (!$gathered) {
             $this->quick = min($this->quick, 0);
         } elseif ($this->worked()) {
-            $this->quick = -self::QUICK_AGAIN;
+            // A machine that stands still for a moment looks like a handler that works: so a rare one costs
+            // little, and a handler that is slow now and then seldom keeps the commands of others.
+            if ($this->handled - $this->mistaken >= 2 * self::QUICK_AGAIN_MOST) {
+                $this->again = self::QUICK_AGAIN;
+            }
+            $this->quick = -$this->again;
+            $this->again = min(2 * $this->again, self::QUICK_AGAIN_MOST);
+            $this->mistaken = $this->handled;
             $this->flush();
         }
     }
