@@ -152,7 +152,9 @@ final class Channel
     /** Waits for bytes. False when the worker is gone. */
     public function read(?float $seconds = null): bool
     {
-        if ($seconds !== null && !$this->readable($seconds)) {
+        // A read that waits would do without the look. But the kernel wakes such a read, in vain, each time
+        // the worker takes from the socket what this process has sent.
+        if (!$this->readable($seconds)) {
             return true;
         }
         for ($failures = 0; $failures < 8; $failures++) {
@@ -182,12 +184,12 @@ final class Channel
         $this->at = 0;
     }
 
-    private function readable(float $seconds): bool
+    private function readable(?float $seconds): bool
     {
         $read = [$this->socket];
         $none = null;
-        $whole = (int) $seconds;
-        $micros = (int) (($seconds - $whole) * 1e6);
+        $whole = $seconds === null ? null : (int) $seconds;
+        $micros = $seconds === null ? null : (int) (($seconds - $whole) * 1e6);
         return (bool) @stream_select($read, $none, $none, $whole, $micros);
     }
 }
