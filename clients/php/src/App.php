@@ -53,8 +53,8 @@ class App
     /** More is not gathered: so much leaves in one piece, or not at all where the process dies. */
     private const GATHER_BYTES = 32 << 10;
     /**
-     * So many quick events it takes after one that was thought to be quick and was not; after the next such
-     * event twice as many, up to the most, unless it was long in coming.
+     * So many quick events it takes to gather again after an event that was thought to be quick and was not;
+     * after the next such event twice as many, up to the most, unless such an event was long in coming.
      */
     private const QUICK_AGAIN = 1_000;
     private const QUICK_AGAIN_MOST = 100_000;
@@ -434,7 +434,7 @@ class App
     public function stop(): void
     {
         $this->ending = true;
-        $this->flush(); // No message is handled with the one at hand any more.
+        $this->flush(); // Ends the gathering, and with it the loop over messages.
     }
 
     private function hello(): bool
@@ -496,8 +496,8 @@ class App
     }
 
     /**
-     * Handles messages that are next, or one where its handler's commands leave at once. False for none.
-     * What costs a message here costs each of a million, so little is called for one.
+     * Handles the messages that are next: all of them while their commands are gathered, else one. False
+     * where there is none. What costs a message here costs each of a million, so little is called for one.
      */
     private function messages(): bool
     {
