@@ -18,7 +18,7 @@ impl Peers {
         message: WorkerToWorker,
         body: &[u8],
     ) -> Verdict {
-        if fd.node() != self.settings.node && self.settings.in_cluster {
+        if self.is_abroad(fd) {
             return self.send_abroad(&message.by_manager(Reach::AllBut(Vec::new())), body);
         }
         match self.direct.send(fd.slot(), &message, body) {
@@ -28,6 +28,15 @@ impl Peers {
                 self.relay(&message.by_manager(Reach::AllBut(Vec::new())), body)
             }
         }
+    }
+
+    fn is_abroad(&self, fd: Fd) -> bool {
+        self.settings.in_cluster && fd.node() != self.settings.node
+    }
+
+    /// Whether a client is another node's while the engine is away: nothing goes there.
+    pub(super) fn is_cut_off(&self, fd: Fd) -> bool {
+        self.engine_away.get() && self.is_abroad(fd)
     }
 
     /// Gives a message for a client of another node to the manager, unless it would go nowhere.

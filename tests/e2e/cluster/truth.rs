@@ -134,6 +134,29 @@ async fn while_the_engine_is_away_every_command_and_the_api_say_that_it_is() {
 }
 
 #[tokio::test]
+async fn while_the_engine_is_away_the_api_says_that_nothing_reached_another_node() {
+    let mut engine = Engine::start().await;
+    let server = node(&engine, 0).start().await;
+    sees(&server, 1).await;
+    engine.kill();
+    is_alone(&server).await;
+    let api = Api::of(&server).await;
+    // A client of node 1, if there is one.
+    let path = format!("/v1/connections/{}", (1_u64 << 47) + 1);
+    let replies = [
+        api.get(&path).await,
+        api.ask("POST", &path, "x").await,
+        api.ask("DELETE", &path, "").await,
+    ];
+    for reply in replies {
+        assert_eq!((reply.status, reply.code()), (503, "unavailable".to_owned()), "{}", reply.body);
+        assert!(reply.body.contains("the engine is away"), "{}", reply.body);
+    }
+    let gone = api.get("/v1/connections/1").await;
+    assert_eq!(gone.status, 410, "of its own clients the node knows: {}", gone.body);
+}
+
+#[tokio::test]
 async fn the_connections_of_a_room_are_those_of_all_nodes() {
     let engine = Engine::start().await;
     let nodes = nodes(&engine, 2).await;

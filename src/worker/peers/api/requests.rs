@@ -22,6 +22,8 @@ use crate::worker::peers::Peers;
 const BATCH_MAX: usize = 1000;
 /// Of which so many are pushed before clients have their turn.
 const BATCH_TURN: usize = 128;
+/// Why nothing is asked of a client of another node.
+const CUT_OFF: &str = "the client is another node's, and the engine is away; nothing was done";
 
 /// What the body of `/v1/push` is.
 #[derive(Debug, Deserialize)]
@@ -74,15 +76,20 @@ pub(super) async fn answer(
     done.unwrap_or_else(fault)
 }
 
-/// The client that a path names.
-fn client(route: &Route) -> Result<Fd, Fault> {
+/// The client that a path names. That one of another node cannot be asked while the engine is away
+/// is said before anything is done, so that whoever asks may ask again.
+fn client(worker: &Peers, route: &Route) -> Result<Fd, Fault> {
     let number = number(&route.segment).and_then(|number| Fd::try_from(number).ok());
-    number.ok_or_else(|| Fault::bad("the path names no client number"))
+    match number {
+        None => Err(Fault::bad("the path names no client number")),
+        Some(fd) if worker.is_cut_off(fd) => Err(Fault::Unavailable(CUT_OFF)),
+        Some(fd) => Ok(fd),
+    }
 }
 
 async fn info(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
     Query::of(parts, &[])?;
-    match worker.info_asking(client(route)?).answer().await {
+    match worker.info_asking(client(worker, route)?).answer().await {
         Ok(Some(info)) => Ok(reply(200, &json!(info))),
         Ok(None) => Err(Fault::Verdict(Verdict::Gone)),
         // To ask again does no harm.
@@ -97,13 +104,13 @@ async fn push(
     body: Bytes,
 ) -> Result<HttpResponse, Fault> {
     Query::of(parts, &[])?;
-    let (fd, message) = (client(route)?, message(parts, body)?);
+    let (fd, message) = (client(worker, route)?, message(parts, body)?);
     let pushed = worker.push_asking(fd, message.opcode, &message.data);
     Ok(told(pushed.verdict().await))
 }
 
 async fn close(worker: &Rc<Peers>, route: &Route, parts: &Parts) -> Result<HttpResponse, Fault> {
-    let (fd, query) = (client(route)?, Query::of(parts, &["code", "reason"])?);
+    let (fd, query) = (client(worker, route)?, Query::of(parts, &["code", "reason"])?);
     let (code, reason) = closing(&query)?;
     Ok(told(worker.close_told(fd, code, reason).await))
 }
