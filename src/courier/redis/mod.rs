@@ -1,10 +1,12 @@
 //! Redis and Valkey as an engine: one connection for everything, with RESP3, so that what is
 //! subscribed, published and leased has one order.
 //!
+//! - [`faults`]: what an operator is told when the server refuses.
 //! - [`places`]: where the server is, also where Sentinels have to be asked.
 //! - [`scripts`]: what the server does as one step.
 //! - [`settings`]: what the server says of itself.
 
+mod faults;
 mod places;
 mod scripts;
 mod settings;
@@ -15,14 +17,15 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value, cmd,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    PushInfo, PushKind, RedisConnectionInfo, Value, cmd,
 };
 
+use self::faults::told;
 use super::engine::{Asked, Claimed, Description, Engine, Lease, Message, OWNER_BYTES, Session};
 use super::inbox::Inbox;
 use crate::config::EngineAddress;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// For a connection to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -96,16 +99,6 @@ fn on_push(push: PushInfo, inbox: &Inbox, subscribed: &AtomicU64) {
             subscribed.store(u64::try_from(count).unwrap_or_default(), Ordering::Relaxed);
         }
         _ => {}
-    }
-}
-
-/// An error as an operator is told it.
-fn told(error: &RedisError) -> Error {
-    match error.kind() {
-        ErrorKind::RESP3NotSupported => {
-            Error::new("it does not know HELLO: wsd needs a Redis 6 or later, or a Valkey")
-        }
-        _ => Error::new(error.to_string()),
     }
 }
 

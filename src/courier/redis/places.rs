@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisResult, Value, cmd};
 
+use super::faults::{told, words};
 use crate::config::EnginePlace;
 use crate::error::{Error, Result};
 
@@ -23,7 +24,7 @@ pub async fn find(place: &EnginePlace) -> Result<ConnectionAddr> {
         match ask(ConnectionAddr::Tcp(host.clone(), *port), service).await {
             Ok(Some((host, port))) => return Ok(ConnectionAddr::Tcp(host, port)),
             Ok(None) => last = format!("the Sentinel {host}:{port} knows no service {service}"),
-            Err(error) => last = format!("the Sentinel {host}:{port}: {error}"),
+            Err(error) => last = format!("the Sentinel {host}:{port}: {}", words(&error)),
         }
     }
     Err(Error::new(last))
@@ -43,7 +44,7 @@ async fn ask(sentinel: ConnectionAddr, service: &str) -> RedisResult<Option<(Str
 /// A server that was the master may not know yet that it is no more.
 pub async fn check_master(connection: &mut MultiplexedConnection) -> Result<()> {
     let role: RedisResult<Vec<Value>> = cmd("ROLE").query_async(connection).await;
-    let role = role.map_err(|error| super::told(&error))?;
+    let role = role.map_err(|error| told(&error))?;
     match role.first() {
         Some(Value::BulkString(role)) if role == b"master" => Ok(()),
         _ => Err(Error::new("the Sentinels name a server that is not the master now")),

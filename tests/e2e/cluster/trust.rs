@@ -134,9 +134,11 @@ async fn a_check_doubts_a_user_without_a_password() {
 
 #[tokio::test]
 async fn a_check_tells_of_an_engine_that_answers_and_keeps_nothing() {
-    for (setting, value, word) in
-        [("--replicaof", "127.0.0.1 1", "read only replica"), ("--maxmemory", "1", "maxmemory")]
-    {
+    for (setting, value, word) in [
+        ("--replicaof", "127.0.0.1 1", "name its master"),
+        ("--maxmemory", "1", "raise its maxmemory"),
+        ("--requirepass", "hush", "cluster.password_file"),
+    ] {
         let engine = Engine::start_with(&[setting, value]).await;
         let server = node(&engine, 4).start_nothing();
         let ran = server.wsd(["check", "--connect"]).await;
