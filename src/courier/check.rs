@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Description, Engine, Lease, Message, Session};
+use super::engine::{Description, Engine, Lease, Message, OWNER_BYTES, Session};
 use super::inbox::Inbox;
 use super::state::Names;
 use crate::config::Config;
@@ -37,13 +37,18 @@ async fn ask(engine: &dyn Engine, names: &Names) -> Result<(Description, Vec<Nod
     Ok((description, records.filter_map(|bytes| NodeRecord::from_bytes(&bytes)).collect()))
 }
 
-/// Does what a node does all the time: a replica, an engine that is full and one that does not let
-/// this user do it would answer to everything else.
-async fn try_out(session: &mut dyn Session, name: String) -> Result<()> {
-    let owner = format!("{:016x}", std::process::id());
-    let lease = Lease { key: name.clone(), owner, record: Vec::new() };
+/// Does all that a node does: a replica, an engine that is full and one that does not let this user
+/// do it would answer to everything else.
+async fn try_out(session: &mut dyn Session, [name, serials]: [String; 2]) -> Result<()> {
+    // One owner for whoever checks: a lease that another check has left would not be written, and
+    // so would hide that this user may not write.
+    let lease = Lease { key: name.clone(), owner: "0".repeat(OWNER_BYTES), record: Vec::new() };
     session.claim(&lease, TRIAL_TTL).await?;
     session.release(&lease).await?;
-    session.subscribe(std::slice::from_ref(&name)).await?;
-    session.publish(&[Message { channel: name, payload: Vec::new() }]).await.map(drop)
+    session.raise(&serials, &[(0, 1)]).await?;
+    session.forget(&serials).await?;
+    let channel = std::slice::from_ref(&name);
+    session.subscribe(channel).await?;
+    session.publish(&[Message { channel: name.clone(), payload: Vec::new() }]).await?;
+    session.unsubscribe(channel).await
 }

@@ -46,6 +46,10 @@ pub trait Session {
         numbers: &'a [(u8, u64)],
     ) -> Asked<'a, Vec<(u8, u64)>>;
 
+    /// Forgets the numbers that are kept under a key.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone tries"))]
+    fn forget<'a>(&'a mut self, key: &'a str) -> Asked<'a, ()>;
+
     /// What the engine says of itself.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone asks"))]
     fn describe(&mut self) -> Asked<'_, Description>;

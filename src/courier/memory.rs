@@ -167,6 +167,12 @@ impl Session for MemorySession {
         })
     }
 
+    fn forget<'a>(&'a mut self, key: &'a str) -> Asked<'a, ()> {
+        self.answer(|shared| {
+            shared.numbers.borrow_mut().remove(key);
+        })
+    }
+
     fn describe(&mut self) -> Asked<'_, Description> {
         self.answer(|_| Description { what: "memory".to_owned(), doubts: Vec::new() })
     }

@@ -91,10 +91,10 @@ impl Names {
         format!("{}serials:{node}", self.0)
     }
 
-    /// What `wsd check --connect` tries: a key and a channel.
+    /// What `wsd check --connect` tries: a lease and a channel, and numbers of clients.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone tries"))]
-    pub fn trial(&self) -> String {
-        format!("{}check", self.0)
+    pub fn trial(&self) -> [String; 2] {
+        [format!("{}check", self.0), format!("{}check:serials", self.0)]
     }
 
     /// The lease of a node.

@@ -169,6 +169,13 @@ impl Session for RedisSession {
         })
     }
 
+    fn forget<'a>(&'a mut self, key: &'a str) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let forgotten = cmd("DEL").arg(key).exec_async(&mut self.connection).await;
+            forgotten.map_err(|error| told(&error))
+        })
+    }
+
     fn describe(&mut self) -> Asked<'_, Description> {
         Box::pin(settings::describe(&mut self.connection))
     }

@@ -171,6 +171,24 @@ async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn a_check_finds_each_right_that_a_node_needs_and_its_user_lacks() {
+    let engine = Engine::start().await;
+    let server = node(&engine, 4).start_nothing();
+    let rights = "get set mget del hget hset hgetall eval publish subscribe unsubscribe info";
+    for right in rights.split(' ') {
+        let set = engine.ask(&format!("ACL SETUSER default +@all -{right}"));
+        assert!(set.unwrap().starts_with("+OK"), "{right}");
+        let ran = server.wsd(["check", "--connect"]).await;
+        assert_eq!(ran.code, Some(1), "{right}: {ran:?}");
+        assert!(ran.stderr.contains("lacks a right: docs/cluster.md"), "{right}: {ran:?}");
+    }
+    engine.ask("ACL SETUSER default +@all");
+    server.wsd(["check", "--connect"]).await.ok();
+    let left = engine.ask("KEYS *").unwrap();
+    assert!(left.starts_with("*0"), "nothing is left of what was tried: {left}");
+}
+
+#[tokio::test]
 async fn a_node_that_speaks_another_envelope_is_named_and_refused() {
     let engine = Engine::start().await;
     let record = r#"{'node':9,'host':'elsewhere','version':'9.9.9','envelope':2}"#;
