@@ -81,7 +81,7 @@ fn ask_engine(sources: &Sources, config: &Config) -> Result<Description, Obstacl
     }));
     let name = &config.cluster.name;
     engine.what = format!(
-        "{} answers at {address}; {} nodes of the cluster {name} are there",
+        "{} answers at {address}; nodes of the cluster {name} that are there: {}",
         engine.what,
         nodes.len()
     );

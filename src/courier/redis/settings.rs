@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, RedisResult, cmd};
 
+use super::faults::told;
 use crate::courier::engine::Description;
 use crate::error::Result;
 
@@ -16,7 +17,7 @@ const SOFT_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// Asks the server.
 pub async fn describe(connection: &mut MultiplexedConnection) -> Result<Description> {
     let info: RedisResult<InfoDict> = cmd("INFO").arg("server").query_async(connection).await;
-    let info = info.map_err(|error| super::told(&error))?;
+    let info = info.map_err(|error| told(&error))?;
     let field = |name: &str| info.get::<String>(name);
     let what = match (field("valkey_version"), field("redis_version")) {
         (Some(version), _) => format!("Valkey {version}"),
@@ -28,8 +29,23 @@ pub async fn describe(connection: &mut MultiplexedConnection) -> Result<Descript
     // A user that may not ask that is no reason for doubt.
     let limits: RedisResult<HashMap<String, String>> = question.query_async(connection).await;
     let limits = limits.ok().and_then(|pairs| pairs.into_values().next());
-    let doubts = limits.as_deref().and_then(doubt).into_iter().collect();
+    let memory: RedisResult<InfoDict> = cmd("INFO").arg("memory").query_async(connection).await;
+    let eviction = memory.ok().and_then(|memory| {
+        eviction(memory.get("maxmemory")?, &memory.get::<String>("maxmemory_policy")?)
+    });
+    let doubts = limits.as_deref().and_then(doubt).into_iter().chain(eviction).collect();
     Ok(Description { what, doubts })
+}
+
+/// What is doubtful about how the server makes room.
+fn eviction(maxmemory: u64, policy: &str) -> Option<String> {
+    (maxmemory > 0 && policy != "noeviction").then(|| {
+        format!(
+            "maxmemory-policy is {policy}: an engine that is full may evict the lease of a node, \
+             which the others then take for dead; write `maxmemory-policy noeviction` into its \
+             configuration"
+        )
+    })
 }
 
 /// What is doubtful about the limits of output buffers, which are told as words: a class, its
@@ -61,5 +77,12 @@ mod tests {
         assert!(doubt(&limits("pubsub 1048576 0 0")).unwrap().contains("1048576"));
         assert!(doubt(&limits("pubsub 0 4096 1")).is_some());
         assert_eq!(doubt("nonsense"), None);
+    }
+
+    #[test]
+    fn an_engine_that_may_evict_a_lease_is_doubted() {
+        assert_eq!(eviction(0, "allkeys-lru"), None, "without a limit nothing is evicted");
+        assert_eq!(eviction(1 << 30, "noeviction"), None);
+        assert!(eviction(1 << 30, "volatile-ttl").unwrap().contains("noeviction"));
     }
 }

@@ -109,11 +109,23 @@ async fn nobody_but_the_master_sees_the_password_of_the_environment_after_any_ch
 
 #[tokio::test]
 async fn a_check_says_what_answers_and_what_is_doubtful_or_why_not() {
-    let limit = ["--client-output-buffer-limit", "pubsub 1mb 1mb 10"];
-    let mut engine = Engine::start_with(&limit).await;
+    let mut engine = Engine::start_with(&[
+        "--client-output-buffer-limit",
+        "pubsub 1mb 1mb 10",
+        "--maxmemory",
+        "1gb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+    ])
+    .await;
     let server = node(&engine, 4).start().await;
     let said = server.wsd(["check", "--connect"]).await.ok();
-    for word in ["Redis ", "1 nodes of the cluster wsd", "client-output-buffer-limit pubsub"] {
+    for word in [
+        "Redis ",
+        "nodes of the cluster wsd that are there: 1",
+        "client-output-buffer-limit pubsub",
+        "maxmemory-policy is allkeys-lru",
+    ] {
         assert!(said.contains(word), "{word}: {said}");
     }
     engine.kill();
@@ -148,6 +160,24 @@ async fn a_check_tells_of_an_engine_that_answers_and_keeps_nothing() {
 }
 
 #[tokio::test]
+async fn a_check_finds_each_right_that_a_node_needs_and_its_user_lacks() {
+    let engine = Engine::start().await;
+    let server = node(&engine, 4).start_nothing();
+    let rights = "get set mget del hget hset hgetall eval publish subscribe unsubscribe info";
+    for right in rights.split(' ') {
+        let set = engine.ask(&format!("ACL SETUSER default +@all -{right}"));
+        assert!(set.unwrap().starts_with("+OK"), "{right}");
+        let ran = server.wsd(["check", "--connect"]).await;
+        assert_eq!(ran.code, Some(1), "{right}: {ran:?}");
+        assert!(ran.stderr.contains("lacks a right: docs/cluster.md"), "{right}: {ran:?}");
+    }
+    engine.ask("ACL SETUSER default +@all");
+    server.wsd(["check", "--connect"]).await.ok();
+    let left = engine.ask("KEYS *").unwrap();
+    assert!(left.starts_with("*0"), "nothing is left of what was tried: {left}");
+}
+
+#[tokio::test]
 async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("old.sock");
@@ -168,24 +198,6 @@ async fn an_engine_that_is_too_old_is_refused_by_what_it_lacks() {
     let ran = server.wsd(["check", "--connect"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("wsd needs a Redis 6 or later"), "{ran:?}");
-}
-
-#[tokio::test]
-async fn a_check_finds_each_right_that_a_node_needs_and_its_user_lacks() {
-    let engine = Engine::start().await;
-    let server = node(&engine, 4).start_nothing();
-    let rights = "get set mget del hget hset hgetall eval publish subscribe unsubscribe info";
-    for right in rights.split(' ') {
-        let set = engine.ask(&format!("ACL SETUSER default +@all -{right}"));
-        assert!(set.unwrap().starts_with("+OK"), "{right}");
-        let ran = server.wsd(["check", "--connect"]).await;
-        assert_eq!(ran.code, Some(1), "{right}: {ran:?}");
-        assert!(ran.stderr.contains("lacks a right: docs/cluster.md"), "{right}: {ran:?}");
-    }
-    engine.ask("ACL SETUSER default +@all");
-    server.wsd(["check", "--connect"]).await.ok();
-    let left = engine.ask("KEYS *").unwrap();
-    assert!(left.starts_with("*0"), "nothing is left of what was tried: {left}");
 }
 
 #[tokio::test]
