@@ -33,9 +33,13 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "reactornum",
             "threads",
             "concurrency",
-            "cluster",
         ],
         "write worker_num = 4, or app.processes for the processes of an application",
+    ),
+    (
+        &["cluster", "redis", "valkey", "redisurl", "redishost", "broker", "adapter"],
+        "write engine = \"redis://host:6379\" in [cluster] for several hosts, or worker_num = 4 \
+         for several workers",
     ),
     (
         &[

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::keys::{Config, HandlerName};
+use super::keys::{ClusterConfig, Config, HandlerName};
 use super::sources::Sources;
 
 /// The most connections that are allowed without being asked for.
@@ -87,7 +87,17 @@ impl Config {
                  proxies alone"
             )
         };
-        everybody.map(doubt).collect()
+        everybody.map(doubt).chain(self.lonely()).collect()
+    }
+
+    /// A node that names no engine serves as if there were no cluster, and nobody would notice
+    /// before two clients miss each other.
+    fn lonely(&self) -> Option<String> {
+        (self.cluster.engine.is_none() && self.cluster != ClusterConfig::default()).then(|| {
+            "[cluster] names no engine, so that this server is alone; write engine = \
+             \"redis://host:6379\" there"
+                .to_owned()
+        })
     }
 
     /// Sets `max_connection` where it was left at 0, and lowers it to what a descriptor limit of

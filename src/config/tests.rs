@@ -471,3 +471,25 @@ fn values_are_told_as_they_were_written() {
     assert!(faults.iter().any(|it| it.contains("has 'a\"b\\c:x', whose port")), "{faults:?}");
     assert!(faults.iter().all(|it| !it.contains("\\\"")), "{faults:?}");
 }
+
+#[test]
+fn a_node_that_names_no_engine_is_doubted() {
+    let cases: [(&[(&str, &str)], bool); 5] = [
+        (&[], false),
+        (&[("cluster.node", "0")], false),
+        (&[("cluster.node", "1")], true),
+        (&[("cluster.name", "prod")], true),
+        (&[("cluster.node", "1"), ("cluster.engine", "redis://h")], false),
+    ];
+    for (set, is_doubted) in cases {
+        let doubts = load(set).unwrap().doubts();
+        let told = doubts.iter().any(|doubt| doubt.contains("[cluster] names no engine"));
+        assert_eq!(told, is_doubted, "{set:?}: {doubts:?}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_written_as_one_key_is_told_the_table() {
+    let faults = faults(load_file("cluster = \"redis://h\"\n", &[]));
+    assert!(faults[0].contains("[cluster]"), "{faults:?}");
+}
