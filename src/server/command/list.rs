@@ -163,12 +163,20 @@ fn tcp(info: &Info) -> Option<(&'static str, String)> {
     Some(("tcp", format!("rtt {}, {unacked} unacked, {resent} resent", rtt(rtt_us))))
 }
 
+/// The worker, which on another node than the first is not the one of that slot here.
+fn worker(info: &Info) -> String {
+    match info.fd.node() {
+        0 => info.worker.to_string(),
+        node => format!("{} of node {node}", info.worker),
+    }
+}
+
 fn card(info: &Info, now: u64) -> String {
     let client = info.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
     let mut table = Table::new(&["client", ""]);
     let fields = [
         ("fd", info.fd.to_string()),
-        ("worker", info.worker.to_string()),
+        ("worker", worker(info)),
         ("address", client),
         ("peer", safe(&info.peer)),
         ("connected", format!("{} ago", duration(now.saturating_sub(info.connected_at)))),

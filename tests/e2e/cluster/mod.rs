@@ -100,6 +100,7 @@ async fn questions_and_changes_by_number_are_the_owners_to_answer() {
     assert_eq!(there.ask("uid me").await, "uid ann");
     let ran = nodes[0].wsd(["info", &other.to_string()]).await;
     assert!(ran.code == Some(0) && ran.stdout.contains("ann"), "{ran:?}");
+    assert!(ran.stdout.contains("of node 1\n"), "a worker of which node: {ran:?}");
     // The handler of another node closes as a handler does.
     assert_eq!(here.ask(format!("close {other} 4000 bye")).await, "close relayed");
     assert_eq!(there.closed().await, Closed::Frame(4000, "bye".to_owned()));
