@@ -215,6 +215,7 @@ impl Master {
         }
         if self.serials.began_with_file() {
             tracing::warn!(why, "the engine is away: the node starts alone");
+            self.report.note(&format!("the engine is away ({why}): the node starts alone"));
             self.courier.may_serve = true;
         } else {
             self.courier.trouble = Some(format!("the engine is away: {why}"));

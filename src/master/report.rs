@@ -17,8 +17,8 @@ pub const READY_LINE: &str = "ready\n";
 /// A word of the master to the launcher: a line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
-    /// The start takes a while; what it waits for.
-    Waits(String),
+    /// The start goes on; what is to be known of it, such as what it waits for.
+    Note(String),
     /// Every worker serves; what to tell whoever started the server.
     Serves(String),
     /// The start failed, and why.
@@ -46,8 +46,8 @@ pub struct Report {
     /// Where the log is.
     log: Option<PathBuf>,
     told: bool,
-    /// What it was told to wait for last.
-    waits: String,
+    /// What was told last of a start that goes on.
+    note: String,
 }
 
 impl Report {
@@ -70,13 +70,13 @@ impl Report {
         Report { told: true, ..Report::default() }
     }
 
-    /// The start is not over; told again only where it waits for something else.
-    pub fn waits(&mut self, what: &str) {
-        if self.told || self.waits == what {
+    /// What is to be known of a start that is not over; told again only where it is something else.
+    pub fn note(&mut self, what: &str) {
+        if self.told || self.note == what {
             return;
         }
-        what.clone_into(&mut self.waits);
-        let word = Word::Waits(what.to_owned());
+        what.clone_into(&mut self.note);
+        let word = Word::Note(what.to_owned());
         match &mut self.pipe {
             // The launcher may have been killed meanwhile; nobody is left to be told.
             Some(pipe) => drop(pipe.write_all(word.line().as_bytes())),
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_word_is_one_line_whatever_it_says() {
         for word in [
-            Word::Waits("worker 0".to_owned()),
+            Word::Note("worker 0".to_owned()),
             Word::Serves("serves".to_owned()),
             Word::Failed("first\n  \"second\"".to_owned()),
         ] {

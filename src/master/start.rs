@@ -31,7 +31,7 @@ impl Master {
             return;
         }
         let waits = self.start_waits_for();
-        self.report.waits(&format!("the start waits for {waits}"));
+        self.report.note(&format!("the start waits for {waits}"));
         if now >= until {
             let limit = MS_MAX / 1000;
             self.fail_start(format!(

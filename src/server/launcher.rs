@@ -166,7 +166,7 @@ fn away_from_link(pipe: File) -> Result<File, Error> {
 fn await_verdict(pipe: File, config: &Config) -> ExitCode {
     for line in BufReader::new(pipe).lines() {
         match line.map(|line| Word::read(&line)) {
-            Ok(Some(Word::Waits(what))) => eprintln!("wsd: {what}"),
+            Ok(Some(Word::Note(what))) => eprintln!("wsd: {what}"),
             Ok(Some(Word::Serves(banner))) => {
                 eprintln!("{banner}");
                 return ExitCode::SUCCESS;

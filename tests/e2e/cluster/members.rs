@@ -80,6 +80,7 @@ async fn a_node_starts_alone_without_the_engine_if_it_knows_its_numbers_and_else
     let ran = server.start_again().await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(server.log().contains("the node starts alone"));
+    assert!(ran.stderr.contains("the node starts alone"), "whoever starts it is told: {ran:?}");
     let after = server.client().await.who().await.fd;
     assert!(after > before && after >> 47 == 3);
     engine.start_again().await;
