@@ -9,7 +9,12 @@ const RIGHTS: &str =
     "the engine's user lacks a right: docs/cluster.md has the rights that are enough";
 
 /// What a refusal has in it, and the cure.
-const CURES: [(&str, &str); 8] = [
+const CURES: [(&str, &str); 9] = [
+    (
+        "DENIED",
+        "give the engine a password, or a user of the ACL in docs/cluster.md: without one it \
+         answers its own host alone",
+    ),
     (
         "NOAUTH",
         "the engine asks for a password: write the password into a file, and the file's path as \
@@ -58,13 +63,14 @@ pub fn words(error: &RedisError) -> String {
     }
 }
 
-/// What the server itself has said, without the place in a script of ours.
+/// What the server itself has said: its first sentence, without the place in a script of ours.
 fn refusal(error: &RedisError) -> Option<String> {
     let errors = error.clone().into_server_errors()?;
     let (_, first) = errors.first()?;
     let detail = first.details().unwrap_or_default();
     let detail = detail.split_once(" script: ").map_or(detail, |(before, _)| before);
-    Some(format!("{} {}", first.code(), detail.trim_end_matches('.')))
+    let sentence = detail.split_once(". ").map_or(detail, |(first, _)| first);
+    Some(format!("{} {}", first.code(), sentence.trim_end_matches('.')))
 }
 
 #[cfg(test)]
@@ -85,13 +91,15 @@ mod tests {
     fn a_refusal_is_told_in_the_servers_words_with_its_cure() {
         let told = of("-OOM command not allowed. script: d4d9, on @user_script:1.");
         assert!(told.starts_with("OOM command not allowed; the engine is full"), "{told}");
+        let told = of("-DENIED Redis is running in protected mode. In this mode 1) disable it");
+        assert!(told.contains("a password") && !told.contains("disable"), "{told}");
         for (answer, cure) in [
             ("-NOAUTH HELLO must be called", "cluster.password_file"),
             ("-WRONGPASS invalid username-password pair", "cluster.password_file"),
             ("-NOPERM this user has no permissions to run the 'eval' command", "docs/cluster.md"),
             ("-ERR The user executing the script can't run this command", "docs/cluster.md"),
             ("-READONLY You can't write against a read only replica.", "Sentinels"),
-            ("-ERR Error running script: @user_script: 1: -READONLY You can't", "Sentinels"),
+            ("-ERR Error running script (call to f_d4): @user_script: 1: -READONLY", "Sentinels"),
             ("-MISCONF Redis is configured to save RDB snapshots", "save \"\""),
         ] {
             assert!(of(answer).contains(cure), "{answer}: {}", of(answer));
