@@ -126,6 +126,7 @@ impl Manager {
 fn courier(state: &CourierState) -> CourierReport {
     let CourierState { pid, restarts } = *state;
     let usage = Usage::of(pid).unwrap_or_default();
+    let pid = (pid != 0).then_some(pid);
     CourierReport { pid, restarts, memory_bytes: usage.memory_bytes, cpu_ms: usage.cpu_ms }
 }
 

@@ -123,10 +123,14 @@ impl Master {
     }
 
     fn start_courier(&mut self, now: u64) {
-        if let Err(error) = self.try_start_courier(now) {
-            tracing::error!(%error, "cannot start the courier");
-            self.fail_start(error.to_string());
-            self.courier.process.not_started(now);
+        match self.try_start_courier(now) {
+            Ok(()) => self.courier.trouble = None,
+            Err(error) => {
+                tracing::error!(%error, "cannot start the courier");
+                self.courier.trouble = Some(format!("the courier does not start: {error}"));
+                self.fail_start(error.to_string());
+                self.courier.process.not_started(now);
+            }
         }
     }
 

@@ -323,8 +323,8 @@ pub struct ManagerReport {
 /// The courier, which speaks to the engine of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CourierReport {
-    /// Its process; 0 while there is none.
-    pub pid: i32,
+    /// Its process; `None` while there is none.
+    pub pid: Option<i32>,
     /// Couriers started again after a crash.
     pub restarts: u64,
     /// Resident memory in bytes.

@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 pub(super) use adopt::adopt;
 
 use super::launch::Preface;
+use super::password::engine_password;
 use super::reload::Image;
 use super::report::READY_LINE;
 use super::{Launch, Master, notify, trust};
@@ -83,6 +84,10 @@ impl Master {
         }
         notify::reloading();
         trust::judge_files(&self.launch.sources, &self.launch.invoked, &self.config)?;
+        if self.config.node().is_some() {
+            // The next courier needs it: without, the node would be alone behind the upgrade.
+            engine_password(&self.config)?;
+        }
         let image = Image::open(&self.launch.invoked, self.image.generation)?;
         let (reader, writer) = std::io::pipe().subject(|| "pipe".to_owned())?;
         let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));

@@ -138,8 +138,8 @@ fn processes(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(courier) = &status.courier {
         let again = restarts(courier.restarts);
         let what = match courier.pid {
-            0 => "not there".to_owned(),
-            pid => format!("pid {pid}  {}", takes(courier.memory_bytes, courier.cpu_ms)),
+            None => "not there".to_owned(),
+            Some(pid) => format!("pid {pid}  {}", takes(courier.memory_bytes, courier.cpu_ms)),
         };
         lines.push(("courier", what + &again));
     }
@@ -309,6 +309,7 @@ mod tests {
                 cpu_ms: 900,
             }],
         };
+        let courier = CourierReport { pid: Some(4002), restarts: 1, ..CourierReport::default() };
         let status = Status {
             version: "0.1.0".to_owned(),
             master_pid: 4000,
@@ -319,7 +320,7 @@ mod tests {
             connections: 2408,
             workers: vec![worker(0, WorkerState::Serving, 0), worker(1, WorkerState::Hung, 4000)],
             counters: BTreeMap::from([("panics".to_owned(), 3)]),
-            courier: Some(CourierReport { pid: 4002, restarts: 1, ..CourierReport::default() }),
+            courier: Some(courier),
             ..Status::default()
         };
         let page = "\

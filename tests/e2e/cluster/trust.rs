@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
+use nix::sys::signal::Signal;
+
 use super::{node, nodes, sees};
 use crate::harness::*;
 use crate::security::rights::application;
@@ -105,6 +107,34 @@ async fn nobody_but_the_master_sees_the_password_of_the_environment_after_any_ch
     }
     sees(&server, 1).await;
     assert_eq!(readers(&server), ["wsd: master"]);
+}
+
+#[tokio::test]
+async fn an_upgrade_without_the_password_changes_nothing_and_a_courier_without_it_is_told() {
+    let engine = Engine::start_with(&["--requirepass", PASSWORD]).await;
+    let setup = node(&engine, 0);
+    let file = setup.path().join("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    let quoted = format!("{:?}", file.display().to_string());
+    let server = setup.set("cluster.password_file", quoted).start().await;
+    sees(&server, 1).await;
+    let courier = server.courier();
+    std::fs::remove_file(&file).unwrap();
+    let ran = server.wsd(["upgrade"]).await;
+    assert!(ran.code == Some(1) && ran.stderr.contains("cluster.password_file"), "{ran:?}");
+    assert_eq!(server.courier(), courier);
+    kill(courier, Signal::SIGKILL);
+    until("the status to say why", async || {
+        let status = server.status().await;
+        let trouble = status["troubles"][0].as_str()?.to_owned();
+        let is_why = trouble.contains("the courier does not start: cluster.password_file");
+        (is_why && status["courier"]["pid"].is_null()).then_some(())
+    })
+    .await;
+    std::fs::write(&file, PASSWORD).unwrap();
+    sees(&server, 1).await;
+    until("no trouble", async || server.status().await["troubles"][0].is_null().then_some(()))
+        .await;
 }
 
 #[tokio::test]
