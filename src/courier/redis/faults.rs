@@ -8,8 +8,11 @@ use crate::error::Error;
 const RIGHTS: &str =
     "the engine's user lacks a right: docs/cluster.md has the rights that are enough";
 
+const CLUSTER_MODE: &str =
+    "the engine runs in cluster mode, which wsd does not speak: name an engine that does not";
+
 /// What a refusal has in it, and the cure.
-const CURES: [(&str, &str); 9] = [
+const CURES: [(&str, &str); 12] = [
     (
         "DENIED",
         "give the engine a password, or a user of the ACL in docs/cluster.md: without one it \
@@ -33,6 +36,9 @@ const CURES: [(&str, &str); 9] = [
         "the engine cannot write to its disk, which a cluster does not need: write `save \"\"` \
          into its configuration",
     ),
+    ("CLUSTERDOWN", CLUSTER_MODE),
+    ("CROSSSLOT", CLUSTER_MODE),
+    ("MOVED ", CLUSTER_MODE),
     ("DB index is out of range", "name a database that the engine has in cluster.engine"),
 ];
 
@@ -100,6 +106,7 @@ mod tests {
             ("-ERR The user executing the script can't run this command", "docs/cluster.md"),
             ("-READONLY You can't write against a read only replica.", "Sentinels"),
             ("-ERR Error running script (call to f_d4): @user_script: 1: -READONLY", "Sentinels"),
+            ("-CROSSSLOT Keys in request don't hash to the same slot", "cluster mode"),
             ("-MISCONF Redis is configured to save RDB snapshots", "save \"\""),
         ] {
             assert!(of(answer).contains(cure), "{answer}: {}", of(answer));
