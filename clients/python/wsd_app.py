@@ -345,7 +345,7 @@ class App:
         return VERDICTS[self._ask(CLOSE_USER, flags=1, code=code, payload=payload)[1]]
 
     def members(self, room):
-        """The members of a room: a list of {"fd": …, "uid": …}."""
+        """The members of a room, of all that answer: a list of {"fd": …, "uid": …}."""
         return json.loads(self._ask(MEMBERS, payload=f"#{room}".encode())[2] or b"[]")
 
     def connections_of(self, uid):

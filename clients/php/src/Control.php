@@ -105,7 +105,7 @@ final class Control
         return $this->tally(['uid' => (string) $uid], $data, $opcode, 0)['ok'];
     }
 
-    /** Closes every connection of a user. False when the user has none. */
+    /** Closes every connection of a user. False when the user has none, or nobody knows of some. */
     public function closeUid(string|int $uid, int $code = 1000, string $reason = ''): bool
     {
         $request = ['cmd' => 'close_user', 'uid' => (string) $uid, 'code' => $code, 'reason' => $reason];

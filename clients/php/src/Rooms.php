@@ -84,7 +84,7 @@ trait Rooms
         return $this->tally(["@$uid"], $data, $opcode, 0);
     }
 
-    /** Closes every connection of a user. False where the user has none. */
+    /** Closes every connection of a user. False where the user has none, or nobody knows of some. */
     public function closeUid(string|int $uid, int $code = 1000, string $reason = ''): bool
     {
         $payload = Protocol::string((string) $uid) . $reason;
@@ -92,7 +92,7 @@ trait Rooms
         return (Protocol::VERDICTS[$answer['code']] ?? 'unknown') === 'queued';
     }
 
-    /** @return list<array{fd: int, uid: ?string}> the members of a room, on all workers */
+    /** @return list<array{fd: int, uid: ?string}> the members of a room, of all workers and nodes that answer */
     public function members(string $room): array
     {
         return json_decode($this->ask(Protocol::MEMBERS, 0, 0, "#$room")['payload'] ?: '[]', true);

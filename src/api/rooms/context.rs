@@ -180,8 +180,9 @@ impl Context {
         async move { counted.await.verdict() }
     }
 
-    /// The members of a room on all workers, in the order of their numbers: at most 16,384 of
-    /// each worker, and those of the workers that answer within 5 seconds.
+    /// The members of a room on all workers of all nodes, in the order of their numbers: at most
+    /// 16,384 of each worker, and those of the workers and nodes that answer within 5 seconds.
+    /// While the engine of a cluster is away no other node does; [`count`](Self::count) says so.
     pub fn members(&self, room: &str) -> impl Future<Output = Vec<Member>> + 'static {
         self.reactor().members(Topic::room(room))
     }
