@@ -19,7 +19,12 @@ final class Gateway
     /** @var array<string, string> what finds the server outside of its processes: runtime_dir, pid_file */
     public static array $settings = [];
 
-    /** @param list<int|string>|null $to @param list<int|string>|int|string|null $except */
+    /**
+     * In a cluster, whoever leaves out more than one client reaches those of this node alone.
+     *
+     * @param list<int|string>|null $to
+     * @param list<int|string>|int|string|null $except
+     */
     public static function sendToAll(
         string $message,
         ?array $to = null,
@@ -202,7 +207,7 @@ final class Gateway
             : array_map(fn (int $fd): array => self::getSession($fd) ?? [], self::getAllClientIdList());
     }
 
-    /** @return array<int, int> */
+    /** @return array<int, int> the clients, in a cluster those of this node */
     public static function getAllClientIdList(): array
     {
         $server = self::server();
