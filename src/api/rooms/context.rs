@@ -26,7 +26,9 @@ impl Context {
         self.change(fd, Change::Join { room: room.to_owned(), info: None })
     }
 
-    /// As [`join`](Self::join), with what presence shows of this member in the room, as JSON.
+    /// As [`join`](Self::join), with what presence shows of this member in the room, as JSON: at
+    /// most `session_max` bytes. Another call changes what the list shows, and is no event; a
+    /// `join` of who is in the room leaves it as it is.
     pub fn join_with(&self, fd: Fd, room: &str, info: &impl Serialize) -> Verdict {
         match serde_json::to_string(info) {
             Ok(info) => self.change(fd, Change::Join { room: room.to_owned(), info: Some(info) }),

@@ -15,7 +15,8 @@ pub struct Present {
     pub uid: String,
     /// By how many connections.
     pub count: u32,
-    /// What the first of these gave as its info when it joined, as JSON.
+    /// What the first of these gave as its info when it joined, or one of them since by joining
+    /// again, as JSON.
     pub info: Option<String>,
 }
 

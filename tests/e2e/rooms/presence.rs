@@ -130,3 +130,40 @@ async fn presence_repeats_no_event_whatever_dies() {
     let present = two.ask(format!("presence {ROOM}")).await;
     assert!(present.contains("bob") && !present.contains("ann"), "{present}");
 }
+
+/// Waits until the list has `ann` with one connection that shows this text; no event may come.
+async fn is_shown(client: &mut Client, info: &str) {
+    let ann = format!(r#""uid":"ann","count":1,"info":"\"{info}\"""#);
+    until(info, async || {
+        client.send(format!("presence {ROOM}")).await;
+        let list = loop {
+            let text = client.receive().await;
+            assert!(!text.starts_with("added ") && !text.starts_with("removed "), "{text}");
+            if text.starts_with("presence ") {
+                break text;
+            }
+        };
+        list.contains(&ann).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_joins_again_shows_what_was_shown_until_something_else_is_given() {
+    let server = start().await;
+    let mut clients = clients_on(&server, &[0, 1]).await;
+    let [(one, _), (two, _)] = &mut clients[..] else { unreachable!() };
+    enter(two, "bob").await;
+    assert_eq!(one.ask("bind me ann").await, "bind queued");
+    one.send(format!("join-with me {ROOM} first")).await;
+    while next_change(two).await != "added ann" {}
+    let shows_nothing = format!("join-confirmed me {ROOM}");
+    let shows_something = format!("join-with me {ROOM} second");
+    for (join, info) in [(shows_nothing, "first"), (shows_something, "second")] {
+        one.send(join).await;
+        is_shown(two, info).await;
+        // The worker that a connection moves to begins with what the connection shows.
+        server.wsd(["reload"]).await.ok();
+        is_shown(two, info).await;
+    }
+}

@@ -124,7 +124,9 @@ impl Clients {
     /// Puts a connection into a room, and has the manager know.
     fn enter_room(&self, table: &mut Table, key: Key, topic: Topic, info: Option<String>) {
         let joined = self.rooms.table.borrow_mut().join(table, key.index, topic.clone());
-        if let Some(connection) = table.get_mut(key) {
+        // A member who joins again with nothing to show shows the same as before.
+        let shows_more = info.is_some();
+        if let Some(connection) = table.get_mut(key).filter(|_| shows_more) {
             connection.set_info(&topic, info);
             self.reckon(connection);
         }
@@ -134,8 +136,13 @@ impl Clients {
         if joined == table::Joined::First {
             self.say_interest(0, vec![topic.clone()], Vec::new(), Vec::new());
         }
-        if joined != table::Joined::Again && self.has_presence(&topic) {
+        if !self.has_presence(&topic) {
+            return;
+        }
+        if joined != table::Joined::Again {
             self.enter_presence(table, key, &topic);
+        } else if shows_more {
+            self.show_presence(table, key, &topic);
         }
     }
 

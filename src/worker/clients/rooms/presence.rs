@@ -20,7 +20,7 @@ use crate::worker::clients::table::Table;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Own {
     count: u32,
-    /// What the first of them gave.
+    /// What the first of them gave, or one of them since by joining again.
     info: Option<String>,
 }
 
@@ -51,6 +51,13 @@ impl Presence {
             own.info = info;
         }
         own.clone()
+    }
+
+    /// A connection of a user shows something else in a room; how many there are.
+    fn show(&mut self, room: &Topic, uid: &str, info: Option<String>) -> Option<Own> {
+        let own = self.own.get_mut(room)?.get_mut(uid)?;
+        own.info = info;
+        Some(own.clone())
     }
 
     /// One less; how many are now.
@@ -137,6 +144,17 @@ impl Clients {
         let info = table.get(key).and_then(|it| it.info_in(room));
         let own = self.rooms.presence.borrow_mut().enter(room, user.name(), info);
         self.say_present(room, user.name(), &own);
+    }
+
+    /// A member of a room that has presence shows something else from now on: the lists have that,
+    /// and since nobody has come or left, there is no event.
+    pub(in crate::worker) fn show_presence(&self, table: &Table, key: Key, room: &Topic) {
+        let Some(user) = self.user_of(table, key) else { return };
+        let info = table.get(key).and_then(|it| it.info_in(room));
+        let own = self.rooms.presence.borrow_mut().show(room, user.name(), info);
+        if let Some(own) = own {
+            self.say_present(room, user.name(), &own);
+        }
     }
 
     /// A connection is about to leave a room that has presence.
@@ -273,6 +291,9 @@ mod tests {
         assert_eq!(presence.enter(&room(), "ann", None).count, 1);
         let second = presence.enter(&room(), "ann", Some("{}".to_owned()));
         assert_eq!(second, Own { count: 2, info: Some("{}".to_owned()) });
+        let shown = presence.show(&room(), "ann", Some("[]".to_owned()));
+        assert_eq!(shown, Some(Own { count: 2, info: Some("[]".to_owned()) }));
+        assert_eq!(presence.show(&room(), "bob", None), None, "who is not there shows nothing");
         assert_eq!(presence.exit(&room(), "ann").count, 1);
         assert_eq!(presence.exit(&room(), "ann").count, 0);
         assert!(presence.own.is_empty());
