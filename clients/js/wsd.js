@@ -9,6 +9,8 @@
 const RETRY_AFTER_MAX_MS = 10 * 60 * 1000;
 /** How often a queue is looked at while the browser's own buffer is full, in milliseconds. */
 const DRAIN_MS = 50;
+/** `WebSocket.OPEN`, which another implementation may not have as a constant. */
+const TAKES_MESSAGES = 1;
 /** The longest that setTimeout can wait. */
 const TIMEOUT_MAX_MS = 2 ** 31 - 1;
 
@@ -136,10 +138,10 @@ export class WsdSocket {
   /** Closes for good. What was queued is dropped. */
   close(code = 1000, reason = "") {
     if (this.#state === "closed") return;
-    const socket = this.#socket;
-    this.#end({ code, reason, wasClean: true, byUs: true });
     // A socket that is still connecting may be closed as well; the server sees no message of it.
-    socket?.close(code, reason);
+    // A code or reason that may not be sent throws, and then nothing has changed.
+    this.#socket?.close(code, reason);
+    this.#end({ code, reason, wasClean: true, byUs: true });
   }
 
   #emit(name, event) {
@@ -179,6 +181,7 @@ export class WsdSocket {
     const attempt = ++this.#attempt;
     const current = () => attempt === this.#attempt;
     this.#become("connecting");
+    if (!current()) return; // A listener has closed, or tried again.
     // Covers the token as well: a callback that never answers is a failed try.
     this.#after("open", this.#options.openTimeout, () => {
       if (current()) this.#lost({ code: 1006, reason: "", wasClean: false, why: "timeout" });
@@ -235,13 +238,18 @@ export class WsdSocket {
     this.#heard();
     this.#flushing = true;
     this.#become("open");
-    this.#emit("open", { first, protocol: socket.protocol });
+    // A listener of the state may have closed.
+    if (this.#state === "open") this.#emit("open", { first, protocol: socket.protocol });
     this.#flushing = false;
     this.#drain();
   }
 
-  /** Whether the browser's buffer has room for so many bytes; an empty one takes anything. */
+  /**
+   * Whether the socket takes so many bytes: it is open, and the browser's buffer has room or is
+   * empty. Between the server's close frame and the end a socket says nothing of what it drops.
+   */
   #takes(size) {
+    if (this.#socket.readyState !== TAKES_MESSAGES) return false;
     const waits = this.#socket.bufferedAmount;
     return waits === 0 || waits + size <= this.#options.bufferedMax;
   }

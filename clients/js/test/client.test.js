@@ -13,21 +13,28 @@ class FakeSocket {
   constructor(url, protocols) {
     Object.assign(this, { url, protocols, sent: [], closed: null, protocol: "" });
     this.bufferedAmount = 0;
+    this.readyState = 0;
     made.push(this);
   }
   send(data) {
     this.sent.push(data);
   }
   close(code, reason) {
+    if (code !== undefined && code !== 1000 && (code < 3000 || code > 4999)) {
+      throw new RangeError(`${code} may not be sent`);
+    }
     this.closed = { code, reason };
+    this.readyState = 2;
   }
   opens() {
+    this.readyState = 1;
     this.onopen({});
   }
   says(data) {
     this.onmessage({ data });
   }
   ends(code, reason = "", wasClean = code !== 1006) {
+    this.readyState = 3;
     this.onclose({ code, reason, wasClean });
   }
 }
@@ -196,6 +203,18 @@ test("a browser whose buffer is full queues, in order, until it has room", async
   assert.deepEqual(socket.sent, ["one", "two"]);
 });
 
+test("what is sent while the socket closes waits for the next connection", async () => {
+  const { client } = await opened();
+  // The server's close frame has come, and the end of the connection has not.
+  made[0].readyState = 2;
+  assert.equal(client.send("one"), true);
+  await passes(50);
+  made[0].ends(1012, "retry after 0 ms");
+  await passes(0);
+  made[1].opens();
+  assert.deepEqual(made.map(({ sent }) => sent), [[], ["one"]]);
+});
+
 test("each connection asks for a fresh token, told how the last one ended", async () => {
   const asked = [];
   const token = async (again) => {
@@ -264,6 +283,34 @@ test("close is for good, whatever state it finds", async () => {
   const before = made.length;
   await passes(60_000);
   assert.equal(made.length, before);
+});
+
+test("a close that may not be sent changes nothing", async () => {
+  const { client } = await opened();
+  assert.throws(() => client.close(1001), RangeError);
+  assert.equal(client.state, "open");
+  client.close(4000);
+  assert.deepEqual([client.state, made[0].closed.code], ["closed", 4000]);
+});
+
+test("nothing is told, and no token asked for, behind a close", async () => {
+  for (const last of ["connecting", "open"]) {
+    let asked = 0;
+    const { client } = await opened({ token: () => `${(asked += 1)}` });
+    const told = [];
+    client.on("open", () => told.push("open"));
+    client.on("close", () => told.push("close"));
+    client.on("state", ({ state }) => {
+      told.push(state);
+      if (state === last) client.close();
+    });
+    made.at(-1).ends(1006);
+    await passes(250);
+    if (last === "open") made.at(-1).opens();
+    const states = last === "open" ? ["waiting", "connecting", "open"] : ["waiting", "connecting"];
+    assert.deepEqual(told, [...states, "closed", "close"]);
+    assert.equal(asked, last === "open" ? 2 : 1);
+  }
 });
 
 test("retry tries at once, and only where a try is waited for", async () => {
