@@ -177,6 +177,13 @@ impl Close {
         Close { reason: format!("retry after {retry_ms} ms"), ..Close::because(cause) }
     }
 
+    /// The time that a handler set for the connection has come. The reason says so, since a client
+    /// that is closed with 1008 alone may take it that nobody wants it any more.
+    pub fn expired() -> Close {
+        let cause = Cause::Expired;
+        Close { reason: cause.as_str().to_owned(), ..Close::because(cause) }
+    }
+
     /// Who ended the connection.
     pub fn by(&self) -> Initiator {
         self.cause.initiator()

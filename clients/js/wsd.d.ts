@@ -52,7 +52,10 @@ export interface Options {
    * a server's pings, so use it only where the server sends messages regularly. Default 0: off.
    */
   silence?: number;
-  /** Close codes of the server that are final. Default `[1000, 1008]`. */
+  /**
+   * Close codes of the server that are final. Default `[1000, 1008]`; 1008 with the reason
+   * `expired` is not, where a callback gives token or address.
+   */
   final?: number[];
   /** Messages that may wait for a connection. Default 256. */
   queueMessages?: number;

@@ -290,13 +290,20 @@ export class WsdSocket {
     const socket = this.#forget();
     if (socket && close.why) socket.close();
     this.#lastClose = close;
-    if (this.#options.final.includes(close.code) && !close.why) return this.#end(close);
+    const renews = this.#renews(close);
+    if (this.#options.final.includes(close.code) && !close.why && !renews) return this.#end(close);
     const told = this.#tries === 0 ? retryAfter(close.reason) : null;
-    const wait = told ?? this.#backoff(close.code);
+    const wait = told ?? this.#backoff(renews ? null : close.code);
     this.#told = told !== null;
     this.#tries += 1;
     this.#after("retry", wait, () => this.#connect());
     this.#become("waiting", { retryAt: Date.now() + wait, retryIn: wait });
+  }
+
+  /** Whether the connection's time was over, and a callback may give the next one another token. */
+  #renews({ code, reason }) {
+    const asks = [this.#url, this.#options.token].some((it) => typeof it === "function");
+    return asks && code === 1008 && reason === "expired";
   }
 
   /**

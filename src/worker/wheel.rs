@@ -48,7 +48,7 @@ impl Worker {
         match self.due_on(key) {
             Due::Nothing => {}
             Due::Pong => self.end(key, Close::because(Cause::PongTimeout)),
-            Due::Expired => self.start_close(key, Close::because(Cause::Expired)),
+            Due::Expired => self.start_close(key, Close::expired()),
             Due::Message => self.start_close(key, Close::because(Cause::MessageTimeout)),
             Due::Stage(stage) => self.past_deadline(key, stage),
         }

@@ -229,6 +229,22 @@ test("each connection asks for a fresh token, told how the last one ended", asyn
   assert.deepEqual(asked, [[0, null], [1, 1006]]);
 });
 
+test("a connection whose token has expired comes back with another", async () => {
+  let asked = 0;
+  const { client, states } = await opened({ token: () => `${(asked += 1)}` });
+  made.at(-1).ends(1008, "expired");
+  assert.equal(states.at(-1).retryIn, 250);
+  await passes(250);
+  assert.equal(made.at(-1).url, "ws://a.test/ws?token=2");
+  made.at(-1).opens();
+  made.at(-1).ends(1008, "too fast");
+  assert.equal(client.state, "closed");
+  // The same token would expire again.
+  const { client: fixed } = await opened({ token: "1" });
+  made.at(-1).ends(1008, "expired");
+  assert.equal(fixed.state, "closed");
+});
+
 test("a token callback that fails is a failed try, and one that has nobody ends it", async () => {
   const answers = [() => Promise.reject(new Error("offline")), () => null];
   const { client, states } = start({ token: () => answers.shift()() });

@@ -232,7 +232,7 @@ async fn a_connection_that_expires_is_closed_by_that_name() {
     let mut clients = clients_on(&server, &[0, 1]).await;
     let other = clients[1].1;
     assert_eq!(clients[0].0.ask(format!("expire {other} 300")).await, "expire relayed");
-    assert_eq!(clients[1].0.closed().await, Closed::Frame(1008, String::new()));
+    assert_eq!(clients[1].0.closed().await, Closed::Frame(1008, "expired".to_owned()));
     let closed = format!("close {other} expired 1008");
     until("the close", || async {
         server.events().iter().any(|event| event.starts_with(&closed)).then_some(())
