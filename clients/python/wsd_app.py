@@ -52,6 +52,12 @@ def string(data):
     return U32.pack(len(data)) + data
 
 
+def check_event(name, events):
+    """A handler that is never called would be missed late: one of `handshake` lets nobody wait."""
+    if name not in events:
+        raise ValueError(f"there is no event {name!r} here, only {', '.join(events)}")
+
+
 def user(uid):
     """The text of a uid; None and "" are nobody's."""
     if uid is None or uid == "":
@@ -242,6 +248,9 @@ class Reply:
 
 
 class App:
+    EVENTS = ("start", "handshake", "open", "message", "close", "request", "attach", "tick", "pipe",
+              "note", "presence", "stop")
+
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._socket, self._input = None, bytearray()
@@ -249,6 +258,8 @@ class App:
         self._deciding = None
 
     def on(self, name):
+        check_event(name, self.EVENTS)
+
         def keep(handler):
             self.handlers[name] = handler
             return handler

@@ -10,11 +10,11 @@
 
     app.run()
 
-Handlers: start(app), open(app, request), message(app, fd, data, opcode), close(app, fd, code,
-reason, by, cause), attach(app, request), pipe(app, worker, tag, data), presence(app, room, uid,
-joined, info), stop(app); plain or async. Events of one client are handled one after the other,
-those of several clients at the same time. What asks the worker is awaited; what only tells is
-not.
+Handlers: start(app), handshake(app, request) -> None | Refuse | Accept, open(app, request),
+message(app, fd, data, opcode), close(app, fd, code, reason, by, cause), attach(app, request),
+pipe(app, worker, tag, data), presence(app, room, uid, joined, info), stop(app); plain or async.
+Events of one client are handled one after the other, those of several clients at the same time.
+What asks the worker is awaited; what only tells is not. Plain HTTP is wsd_app's.
 """
 
 import asyncio
@@ -27,20 +27,24 @@ import sys
 import traceback
 
 from wsd_app import (
-    ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO, JOIN,
-    HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY, REQUEST,
-    RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION, WANTS,
-    WANTS_PRESENCE, Request, _presence, _topics, fields, frame, moment, string,
-    take, user)
+    ACCEPT, ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO,
+    JOIN, HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY,
+    REFUSE, REQUEST, RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION,
+    WANTS, WANTS_PRESENCE, Accept, Refuse, Request, _is_text, _presence, _topics, check_event,
+    fields, frame, moment, string, take, user)
 
 
 class App:
+    EVENTS = ("start", "handshake", "open", "message", "close", "attach", "pipe", "presence", "stop")
+
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._asked, self._answers, self._turns, self._tasks = 0, {}, {}, set()
-        self._ending, self._gone = None, False
+        self._ending, self._gone, self._deciding = None, False, set()
 
     def on(self, name):
+        check_event(name, self.EVENTS)
+
         def keep(handler):
             self.handlers[name] = handler
             return handler
@@ -72,6 +76,12 @@ class App:
     # What asks.
 
     async def push_confirmed(self, fd, data, opcode=1):
+        if fd in self._deciding:
+            # The verdict would come after the handshake, which waits for this handler.
+            if opcode == 1 and not _is_text(data):
+                return "invalid_text"
+            self.push(fd, data, opcode)
+            return "relayed"
         return VERDICTS[(await self._ask(PUSH, flags=1, code=opcode, fd=fd, payload=data))[1]]
 
     async def join(self, fd, room, info=None):
@@ -115,6 +125,9 @@ class App:
     async def members(self, room):
         return json.loads((await self._ask(MEMBERS, payload=f"#{room}".encode()))[2] or b"[]")
 
+    async def connections_of(self, uid):
+        return json.loads((await self._ask(MEMBERS, payload=f"@{uid}".encode()))[2] or b"[]")
+
     async def send(self, worker, data, tag=0):
         answer = await self._ask(SEND, flags=1, code=worker, fd=tag, payload=data)
         return VERDICTS[answer[1]] in ("queued", "relayed")
@@ -157,9 +170,9 @@ class App:
         wants = 0
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
-        # A handshake is let in as the configuration says; CLOSE ends a client's turn.
+        # CLOSE ends a client's turn.
         more = WANTS_PRESENCE if "presence" in self.handlers else 0
-        self._send(READY, flags=wants & ~1 | WANTS["close"], code=VERSION, fd=more)
+        self._send(READY, flags=wants | WANTS["close"], code=VERSION, fd=more)
         try:
             await self._ending.wait()
             while self._tasks:
@@ -225,7 +238,7 @@ class App:
     async def _event(self, kind, flags, code, id, fd, payload):
         try:
             if kind == OPEN:
-                await self._call("open", Request.read(fd, payload))
+                await self._open(flags, id, Request.read(fd, payload))
             elif kind == MESSAGE:
                 await self._call("message", fd, payload, code)
             elif kind == ATTACH:
@@ -249,11 +262,26 @@ class App:
             self._send(DONE, id=id)
         await self._writer.drain()
 
+    async def _open(self, flags, id, request):
+        if flags & 1:
+            self._deciding.add(request.fd)
+            try:
+                answer = await self._call("handshake", request) or Accept()
+            except Exception:
+                traceback.print_exc(file=sys.stderr)
+                answer = Refuse(500)
+            self._deciding.discard(request.fd)
+            if isinstance(answer, Refuse):
+                body = fields(answer.fields) + answer.body
+                return self._send(REFUSE, code=answer.status, id=id, fd=request.fd, payload=body)
+            body = string(answer.subprotocol.encode()) + fields(answer.fields)
+            self._send(ACCEPT, id=id, fd=request.fd, payload=body)
+        await self._call("open", request)
+
     async def _call(self, name, *arguments):
         handler = self.handlers.get(name)
         done = handler(self, *arguments) if handler else None
-        if inspect.isawaitable(done):
-            await done
+        return await done if inspect.isawaitable(done) else done
 
     async def _read(self, reader):
         try:

@@ -85,6 +85,21 @@ fn a_python_process_answers_its_clients() {
 }
 
 #[test]
+fn a_handler_for_asyncio_decides_who_is_let_in() {
+    on_worker(async {
+        let script = path("tests/app/fixtures/doorman_asyncio.py");
+        let worker = Worker::start(&["python3", &script], settings()).await;
+        let refused = worker.try_open("/", &[]).await.unwrap_err();
+        assert_eq!((refused.status, &refused.body[..]), (401, &b"not you"[..]));
+        assert_eq!(worker.try_open("/fails", &[]).await.unwrap_err().status, 500);
+        let (fd, accept) = worker.try_open("/secret", &[]).await.expect("let in");
+        assert_eq!(accept.headers, [("x-from".to_owned(), "asyncio".to_owned())]);
+        assert_eq!(worker.hear(fd).await, said("early"), "what a handshake pushes follows it");
+        assert_eq!(worker.hear(fd).await, said("relayed"));
+    });
+}
+
+#[test]
 fn questions_are_answered_with_the_truth() {
     on_worker(async {
         let worker = php_worker(settings()).await;

@@ -169,6 +169,21 @@ async fn a_publish_to_more_rooms_than_it_may_name_is_an_error_in_python() {
     assert!(ran.stderr.ends_with("ValueError: name 1 to 128 rooms\n"), "{ran:?}");
 }
 
+/// A handler that nobody calls lets everybody in, where it was to decide about handshakes.
+#[tokio::test]
+async fn a_handler_of_an_event_that_does_not_exist_is_an_error_in_python() {
+    for (module, event) in [("wsd_app", "mesage"), ("wsd_asyncio", "request")] {
+        let script = format!(
+            "import sys; sys.path.insert(0, sys.argv[1]); import {module}; \
+             {module}.App().on({event:?})"
+        );
+        let mut python = tokio::process::Command::new("python3");
+        let ran = command(python.args(["-c", &script, &path("clients/python")])).await;
+        let error = format!("ValueError: there is no event '{event}' here, only start, ");
+        assert!(ran.stderr.contains(&error), "{ran:?}");
+    }
+}
+
 /// Each is told of those who come after it and of those who leave, once, on both workers.
 #[tokio::test]
 async fn applications_hear_who_comes_and_who_leaves() {
