@@ -114,6 +114,7 @@ fn questions_are_answered_with_the_truth() {
         assert!(
             worker.ask(a, &format!("info {b}")).await.contains("\"connected_at\":1700000000000")
         );
+        assert_eq!(worker.ask(a, "no-text").await, "[false,false,false]");
         worker.say(a, "all to the others").await;
         assert_eq!(worker.hear(b).await, said("to the others"));
         worker.say(a, "send 0").await;

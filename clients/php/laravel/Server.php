@@ -99,8 +99,7 @@ final class Server extends SwooleServer
     /** Queues a message for every client of the server. */
     public function broadcast(string $data, int $opcode = WEBSOCKET_OPCODE_TEXT): bool
     {
-        $this->app->broadcast($data, $opcode);
-        return true;
+        return $this->app->broadcast($data, $opcode);
     }
 
     /** The handler; one for each process. */

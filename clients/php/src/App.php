@@ -226,9 +226,7 @@ class App
     {
         $left = ($this->mine[$fd] ?? -1) - strlen($data);
         // What the worker would refuse is asked about, so that a push is true only for what is queued.
-        $fits = $opcode === self::TEXT
-            ? $data === $this->text || preg_match('//u', $data) === 1
-            : $opcode === self::BINARY;
+        $fits = $opcode === self::TEXT ? $this->isWhole($data, $opcode) : $opcode === self::BINARY;
         if ($left < 0 || !$fits) {
             return false;
         }
@@ -249,7 +247,7 @@ class App
         }
         if ($this->isDeciding($fd)) {
             // The verdict would come after the handshake, which waits for this handler.
-            $whole = $opcode !== self::TEXT || preg_match('//u', $data) === 1;
+            $whole = $this->isWhole($data, $opcode);
             $whole && $this->say(Protocol::frame(Protocol::PUSH, code: $opcode, fd: $fd, payload: $data));
             return $whole ? 'relayed' : 'invalid_text';
         }
@@ -289,6 +287,9 @@ class App
     {
         if (strlen($data) > $this->most) {
             return $this->refused('broadcast', 0, 'too_big');
+        }
+        if (!$this->isWhole($data, $opcode)) {
+            return $this->refused('broadcast', 0, 'invalid_text');
         }
         $this->say(Protocol::frame(Protocol::BROADCAST, 0, $opcode, 0, $except, $data));
         return true;
@@ -794,6 +795,12 @@ class App
         // What throws here ends the process, so that a start fails and a reload is refused.
         $this->call('start');
         $this->placed = true;
+    }
+
+    /** Whether text is UTF-8. Any other is sent to nobody, of which nobody tells who asks for no verdict. */
+    private function isWhole(string $data, int $opcode): bool
+    {
+        return $opcode !== self::TEXT || $data === $this->text || preg_match('//u', $data) === 1;
     }
 
     private function refused(string $what, int $to, string $verdict): bool

@@ -138,6 +138,9 @@ trait Rooms
         if (strlen($data) > $this->most) {
             return $this->refused('publish', 0, 'too_big');
         }
+        if (!$this->isWhole($data, $opcode)) {
+            return $this->refused('publish', 0, 'invalid_text');
+        }
         if ($topics === [] || count($topics) > self::ROOMS_MAX) {
             return $this->refused('publish', 0, 'name 1 to ' . self::ROOMS_MAX . ' rooms');
         }
