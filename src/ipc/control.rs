@@ -155,6 +155,9 @@ pub enum Request {
         fd: Fd,
         /// Where.
         room: String,
+        /// What presence shows of the client there; left out, what it shows already or nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        info: Option<serde_json::Value>,
     },
     /// Takes a client out of a room. Answers with the owner's `verdict`.
     Leave {
@@ -358,7 +361,15 @@ mod tests {
             ),
             (
                 r#"{"cmd":"join","fd":123,"room":"r"}"#,
-                Request::Join { fd: fd(123), room: "r".to_owned() },
+                Request::Join { fd: fd(123), room: "r".to_owned(), info: None },
+            ),
+            (
+                r#"{"cmd":"join","fd":123,"room":"r","info":{"x":1}}"#,
+                Request::Join {
+                    fd: fd(123),
+                    room: "r".to_owned(),
+                    info: Some(serde_json::json!({"x": 1})),
+                },
             ),
             (r#"{"cmd":"bind","fd":123}"#, Request::Bind { fd: fd(123), uid: None }),
             (

@@ -184,7 +184,10 @@ impl Client {
             Request::CloseUser { uid, code, reason, here } => {
                 self.close_user(&uid, code, &reason, here).await
             }
-            Request::Join { fd, room } => self.change(fd, Change::Join { room, info: None }).await,
+            Request::Join { fd, room, info } => {
+                let info = info.map(|info| info.to_string());
+                self.change(fd, Change::Join { room, info }).await
+            }
             Request::Leave { fd, room } => self.change(fd, Change::Leave { room }).await,
             Request::Bind { fd, uid } => {
                 let change = uid.map_or(Change::Unbind, |uid| Change::Bind { uid });

@@ -184,6 +184,30 @@ async fn a_handler_of_an_event_that_does_not_exist_is_an_error_in_python() {
     }
 }
 
+/// By the names of the server in a queue worker, which asks over the control socket.
+#[tokio::test]
+async fn what_presence_shows_may_be_given_from_outside_of_the_application() {
+    let setup = app(&["php", &path("tests/app/fixtures/presence.php")]);
+    let server = setup.set("worker_num", 2).start().await;
+    let mut ann = Client::connect(&server.address, "/?name=ann").await;
+    assert_eq!(ann.receive().await, "came ann of ann");
+    let script = format!(
+        "require {:?}; \
+         $server = new class {{ \
+             use Wsd\\RoomsOf; \
+             public function wsdRooms(): Wsd\\Control {{ \
+                 return new Wsd\\Control(['runtime_dir' => {:?}]); \
+             }} \
+         }}; \
+         $fd = $server->wsdRooms()->connectionsOf('ann')[0]['fd']; \
+         exit($server->join($fd, 'presence-b', ['of' => 'outside']) ? 0 : 1);",
+        path("clients/php/autoload.php"),
+        server.runtime().display().to_string(),
+    );
+    command(tokio::process::Command::new("php").arg("-r").arg(script)).await.ok();
+    assert_eq!(ann.receive().await, "came ann of outside");
+}
+
 /// Each is told of those who come after it and of those who leave, once, on both workers.
 #[tokio::test]
 async fn applications_hear_who_comes_and_who_leaves() {

@@ -48,10 +48,14 @@ final class Control
         return $this->done($request)['ok'];
     }
 
-    /** Puts a client into a room; true when every publish finds the member. */
-    public function join(int $fd, string $room): bool
+    /**
+     * Puts a client into a room; true when every publish finds the member. $info is what presence shows
+     * of it there.
+     */
+    public function join(int $fd, string $room, mixed $info = null): bool
     {
-        return $this->done(['cmd' => 'join', 'fd' => $fd, 'room' => $room])['ok'];
+        $shows = $info === null ? [] : ['info' => $info];
+        return $this->done(['cmd' => 'join', 'fd' => $fd, 'room' => $room] + $shows)['ok'];
     }
 
     public function leave(int $fd, string $room): bool

@@ -7,9 +7,10 @@ namespace Wsd;
 /** The names of rooms, users and sessions on what stands for the server: Swoole has none of them. */
 trait RoomsOf
 {
-    public function join(int $fd, string $room): bool
+    /** $info is what presence shows of the client there. */
+    public function join(int $fd, string $room, mixed $info = null): bool
     {
-        return $this->wsdRooms()->join($fd, $room);
+        return $this->wsdRooms()->join($fd, $room, $info);
     }
 
     public function leave(int $fd, string $room): bool
