@@ -189,6 +189,9 @@ async fn a_user_is_pushed_to_and_closed_on_every_worker_and_is_gone_then() {
         assert_eq!(client.closed().await, Closed::Frame(4001, "so it is".to_owned()));
     }
     has_heard_all(&mut clients[2].0).await;
+    bind(&mut clients[2].0, "lone").await;
+    // Who is there and left out is not gone.
+    tally(0, &api.ask("POST", &format!("/v1/uids/lone?except={}", clients[2].1), "x").await);
     for (method, body) in [("POST", "x"), ("DELETE", "")] {
         let reply = api.ask(method, "/v1/uids/u", body).await;
         assert_eq!(error(&reply), expect(410, "gone"), "{method}");

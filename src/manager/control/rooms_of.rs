@@ -168,6 +168,8 @@ fn tally(tally: &Tally, call: &Call) -> Answer {
     let mut answer = Answer::with(tally);
     answer.verdict = Some(verdict);
     let user = call.topics.iter().find(|topic| topic.is_user());
+    // The one that is left out may be the only connection, and then the user is there.
+    let user = user.filter(|_| call.except == 0);
     if let (Verdict::Gone, Some(user)) = (verdict, user) {
         answer.ok = false;
         answer.error = Some(format!("user {} has no connection", user.name()));

@@ -42,7 +42,10 @@ pub(super) async fn push_user(
 ) -> Result<HttpResponse, Fault> {
     let query = Query::of(parts, &["except"])?;
     let publish = Publish::new(vec![user(worker, &route.segment)?], message(parts, body)?);
-    published(worker, Publish { except: except(&query)?, ..publish }, true).await
+    let publish = Publish { except: except(&query)?, ..publish };
+    // The one that is left out may be the only connection, and then the user is there.
+    let zeros_are_gone = publish.except.is_none();
+    published(worker, publish, zeros_are_gone).await
 }
 
 async fn published(
