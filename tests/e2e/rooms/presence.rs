@@ -167,3 +167,29 @@ async fn who_joins_again_shows_what_was_shown_until_something_else_is_given() {
         is_shown(two, info).await;
     }
 }
+
+/// The publisher is on another worker than the member who hears.
+#[tokio::test]
+async fn what_is_published_keeps_its_place_among_events_of_presence() {
+    let server = start().await;
+    let mut clients = clients_on(&server, &[0, 1]).await;
+    let [(one, _), (two, _)] = &mut clients[..] else { unreachable!() };
+    enter(two, "bob").await;
+    assert_eq!(one.ask("bind me ann").await, "bind queued");
+    let (first, last) = (format!("publish {ROOM} first"), format!("publish {ROOM} last"));
+    for round in 0..5 {
+        one.send(format!("join-confirmed me {ROOM}")).await;
+        while !one.receive().await.starts_with("join-confirmed ") {}
+        for command in [&first, &last, &format!("leave me {ROOM}")] {
+            one.send(command).await;
+        }
+        let mut heard = Vec::new();
+        while heard.len() < 4 {
+            let text = two.receive().await;
+            if text != "added bob" {
+                heard.push(text);
+            }
+        }
+        assert_eq!(heard, ["added ann", "first", "last", "removed ann"], "round {round}");
+    }
+}
