@@ -99,6 +99,18 @@ fn a_handler_for_asyncio_decides_who_is_let_in() {
     });
 }
 
+/// The question comes right behind the word that lets the client in.
+#[test]
+fn a_client_that_was_let_in_is_known_to_its_process() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        for _ in 0..20 {
+            let fd = worker.open("/known").await;
+            assert_eq!(worker.hear(fd).await, said("[true,true]"));
+        }
+    });
+}
+
 #[test]
 fn questions_are_answered_with_the_truth() {
     on_worker(async {

@@ -184,6 +184,15 @@ async fn a_handler_of_an_event_that_does_not_exist_is_an_error_in_python() {
     }
 }
 
+#[tokio::test]
+async fn what_is_published_at_an_opening_finds_who_joined_in_the_handshake() {
+    let server = app(&["php", &path("tests/app/fixtures/let_in.php")]).start().await;
+    for round in 0..5 {
+        let mut client = Client::connect(&server.address, &format!("/{round}")).await;
+        assert_eq!(client.receive().await, "here", "{round}");
+    }
+}
+
 /// By the names of the server in a queue worker, which asks over the control socket.
 #[tokio::test]
 async fn what_presence_shows_may_be_given_from_outside_of_the_application() {

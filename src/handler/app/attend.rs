@@ -28,8 +28,6 @@ const WRITE_BYTES: usize = 64 << 10;
 const DESCRIPTORS_MAX: usize = 16;
 /// The close code of a client that costs others (RFC 6455 section 7.4.1, policy violation).
 const CODE_POLICY: u16 = 1008;
-/// How long a client may take from ACCEPT to `on_open`, in milliseconds, before it counts as gone.
-const OPENING_MS_MAX: u64 = 15_000;
 
 /// Serves a process that was started.
 pub fn serve(shared: &Rc<Shared>, ctx: &Context, started: Started) {
@@ -103,7 +101,6 @@ pub fn sweep(shared: &Rc<Shared>) {
     overdue.into_iter().filter_map(|id| shared.links.get(id)).for_each(|link| link.end());
     let touched = shared.pool.borrow_mut().rehome(now);
     touched.into_iter().for_each(|place| shared.wake(place));
-    shared.sweep_opening(OPENING_MS_MAX);
     shared.drop_bodies();
     let limit = shared.settings.memory_limit;
     if limit == 0 {

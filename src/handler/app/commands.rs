@@ -1,9 +1,11 @@
 //! Carries out what an application process asks for.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::oneshot;
 
 use super::codec::{
     self, ALL, ANY, Broken, KEEP_BYTES_MAX, Kind, LATER, MORE, NOTE, Packet, TASK, USER, VERDICT,
@@ -14,7 +16,6 @@ use super::shared::{Answer, Held};
 use super::values::{INVALID_TEXT, message, verdict_code};
 use super::{bodies, replies, rooms};
 use crate::api::{Accept, AppReport, Context, Refuse, Verdict, is_reserved};
-use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 
 /// The code of VERDICT for a command that makes no sense.
@@ -100,7 +101,7 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         Kind::Members => rooms::members(link, ctx, &packet),
         Kind::CloseUser => rooms::close_user(link, ctx, packet),
         Kind::Ready => link.ready(&packet),
-        Kind::Accept => accept(link, packet),
+        Kind::Accept => accept(link, ctx, packet),
         Kind::Refuse => refuse(link, packet),
         Kind::Response => replies::respond(link, ctx, packet),
         Kind::Body => replies::part(link, packet),
@@ -248,28 +249,42 @@ fn done(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Broken> {
     if known { Ok(()) } else { Err(Broken::Value(Kind::Done)) }
 }
 
-fn accept(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
+/// Goes with an accepted handshake to `on_open`, and is dropped where the client left meanwhile.
+#[derive(Clone)]
+struct UntilOpen {
+    _dropped: Arc<oneshot::Sender<()>>,
+}
+
+fn accept(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     let mut body = packet.body;
     let subprotocol = codec::take_string(&mut body).ok_or(Broken::Payload(Kind::Accept))?;
     let fields = take_fields(&mut body).ok_or(Broken::Payload(Kind::Accept))?;
-    let shared = &link.shared;
+    let shared = link.shared.clone();
     let answer = shared.answers.borrow_mut().remove(&packet.id);
     let Some(Answer::Handshake(fd, answer)) = answer else {
         return Ok(()); // Nobody waits any more.
     };
     shared.pool.borrow_mut().answered(link.id, packet.id);
-    let mut accept = Accept::new();
+    let (sender, dropped) = oneshot::channel::<()>();
+    let mut accept = Accept::new().extension(UntilOpen { _dropped: Arc::new(sender) });
     accept.subprotocol = (!subprotocol.is_empty()).then(|| text(&subprotocol));
     accept.headers = own(&fields);
-    let now = shared.now_ms();
     let gone = shared.opening.borrow_mut().get_mut(&fd).is_none_or(|opening| {
-        opening.accepted_at = Some(now);
+        // Whatever the process sends next, of a room or a user as well, finds the client open.
+        opening.pause = Some(link.pause());
         opening.gone
     });
     if gone || answer.send(Ok(accept)).is_err() {
-        shared.opening.borrow_mut().remove(&fd);
-        shared.client_closed(fd, &Close::because(Cause::ClientVanished));
+        shared.never_opened(fd);
+        return Ok(());
     }
+    ctx.spawn(async move {
+        let _ = dropped.await;
+        // `on_open` has taken out whoever is open.
+        if shared.opening.borrow().contains_key(&fd) {
+            shared.never_opened(fd);
+        }
+    });
     Ok(())
 }
 

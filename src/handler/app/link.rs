@@ -38,6 +38,16 @@ impl Drop for Question {
     }
 }
 
+/// What a process has sent waits until this is dropped.
+pub struct Pause(Rc<Link>);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.pauses.set(self.0.pauses.get() - 1);
+        self.0.wake.notify_one();
+    }
+}
+
 /// Our side of one process.
 pub struct Link {
     pub id: ProcessId,
@@ -63,6 +73,7 @@ pub struct Link {
     pub(super) ticker: RefCell<Option<Timer>>,
     pub(super) tick_waits: Rc<Cell<bool>>,
     pub(super) questions: Cell<usize>,
+    pauses: Cell<usize>,
     pub(super) ctx: Context,
 }
 
@@ -87,6 +98,7 @@ impl Link {
             ticker: RefCell::new(None),
             tick_waits: Rc::default(),
             questions: Cell::new(0),
+            pauses: Cell::new(0),
             ctx,
         };
         link.answer(link.hello());
@@ -302,7 +314,13 @@ impl Link {
 impl Link {
     /// Whether the process may ask more.
     pub fn may_ask(&self) -> bool {
-        self.questions.get() < QUESTIONS_MAX
+        self.questions.get() < QUESTIONS_MAX && self.pauses.get() == 0
+    }
+
+    /// What the process sends from here on waits.
+    pub fn pause(self: &Rc<Self>) -> Pause {
+        self.pauses.set(self.pauses.get() + 1);
+        Pause(self.clone())
     }
 
     /// The process asks what others answer.

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::codec::{Kind, NOTE, Packet, put_string};
 use super::held::{Bodies, Outgoings};
+use super::link::Pause;
 use super::links::Links;
 use super::memory::Memory;
 use super::packets::{PLAIN, request_body};
@@ -48,8 +49,8 @@ pub struct Opening {
     pub held: Vec<Packet>,
     /// What they take.
     held_bytes: usize,
-    /// When it was accepted, in milliseconds.
-    pub accepted_at: Option<u64>,
+    /// It was let in, and what its process says from then on waits until it is open.
+    pub pause: Option<Pause>,
     /// It left while the application made up its mind.
     pub gone: bool,
 }
@@ -240,20 +241,11 @@ impl Shared {
         Held::Kept
     }
 
-    /// Ends handshakes that were accepted and never opened: the client left in between.
-    pub fn sweep_opening(&self, older_than_ms: u64) {
-        let now = self.now_ms();
-        let late = |opening: &Opening| {
-            opening.accepted_at.is_some_and(|at| now.saturating_sub(at) > older_than_ms)
-        };
-        let fds: Vec<u64> = {
-            let opening = self.opening.borrow();
-            opening.iter().filter(|(_, client)| late(client)).map(|(fd, _)| *fd).collect()
-        };
-        for fd in fds {
-            self.opening.borrow_mut().remove(&fd);
-            self.client_closed(fd, &Close::because(Cause::ClientVanished));
-        }
+    /// A client was let in and has left before it was open.
+    pub fn never_opened(&self, fd: u64) {
+        let opening = self.opening.borrow_mut().remove(&fd);
+        self.client_closed(fd, &Close::because(Cause::ClientVanished));
+        drop(opening); // Its process goes on.
     }
 
     /// Keeps a client out.
