@@ -400,9 +400,25 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
             let (tally, count) = ctx.task(job).await.expect("the job");
             format!("{} {}", tally.await.expect("a tally"), count.await.expect("a count").queued)
         }
+        "thread-presence" => thread_presence(ctx, me, rest).await,
         "room-flood" => room_flood(ctx, first, number(more)).await,
         _ => "what?".to_owned(),
     }
+}
+
+/// Another thread joins with something to show, and asks who is present and how many connections
+/// the user has.
+async fn thread_presence(ctx: &Context, me: Fd, room: &str) -> String {
+    let (handle, room) = (ctx.handle(), room.to_owned());
+    let uid = ctx.uid(me).unwrap_or_default();
+    let job = move || {
+        handle.join_with(me, &room, &"thread");
+        (handle.presence(&room), handle.connections_of(&uid))
+    };
+    let (present, connections) = ctx.task(job).await.expect("the job");
+    let present = present.await.expect("a list");
+    let list = serde_json::to_string(&present).expect("JSON");
+    format!("{} {list}", connections.await.len())
 }
 
 /// Publishes `count` numbered messages to a room. A lane that is full is waited out.

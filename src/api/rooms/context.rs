@@ -30,13 +30,8 @@ impl Context {
     /// most `session_max` bytes. Another call changes what the list shows, and is no event; a
     /// `join` of who is in the room leaves it as it is.
     pub fn join_with(&self, fd: Fd, room: &str, info: &impl Serialize) -> Verdict {
-        match serde_json::to_string(info) {
-            Ok(info) => self.change(fd, Change::Join { room: room.to_owned(), info: Some(info) }),
-            Err(error) => {
-                tracing::error!(fd = fd.as_u64(), %error, "the info of a join is no JSON");
-                Verdict::TooBig
-            }
-        }
+        let join = Change::join_with(fd, room, info);
+        join.map_or(Verdict::TooBig, |join| self.change(fd, join))
     }
 
     /// As [`join`](Self::join), and waits until what any worker publishes from then on reaches

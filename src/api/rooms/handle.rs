@@ -15,6 +15,19 @@ impl Handle {
         self.change(fd, Change::Join { room: room.to_owned(), info: None })
     }
 
+    /// See [`Context::join_with`].
+    pub fn join_with(&self, fd: Fd, room: &str, info: &impl Serialize) -> Verdict {
+        let join = Change::join_with(fd, room, info);
+        join.map_or(Verdict::TooBig, |join| self.change(fd, join))
+    }
+
+    /// See [`Context::presence`]. `Err(Unknown)` also where the worker has left meanwhile.
+    pub fn presence(&self, room: &str) -> SendFuture<Result<Vec<Present>, Verdict>> {
+        let room = room.to_owned();
+        let asked = self.ask(room.len(), move |ctx| Box::pin(ctx.presence(&room)));
+        Box::pin(async move { asked?.await.unwrap_or(Err(Verdict::Unknown)) })
+    }
+
     /// See [`Context::join_confirmed`]. `Err(Unknown)` also where the worker has left meanwhile.
     pub fn join_confirmed(&self, fd: Fd, room: &str) -> SendFuture<Result<Vec<Present>, Verdict>> {
         let room = room.to_owned();
@@ -128,6 +141,18 @@ impl Handle {
             match asked {
                 Ok(answer) => answer.await.unwrap_or(Verdict::Unknown),
                 Err(verdict) => verdict,
+            }
+        })
+    }
+
+    /// See [`Context::connections_of`]; empty also where too many calls wait.
+    pub fn connections_of(&self, uid: &str) -> SendFuture<Vec<Member>> {
+        let uid = uid.to_owned();
+        let asked = self.ask(uid.len(), move |ctx| Box::pin(ctx.connections_of(&uid)));
+        Box::pin(async move {
+            match asked {
+                Ok(answer) => answer.await.unwrap_or_default(),
+                Err(_) => Vec::new(),
             }
         })
     }

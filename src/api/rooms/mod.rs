@@ -116,6 +116,18 @@ pub enum Change {
 }
 
 impl Change {
+    /// A join of which presence shows something; `None`, with a line in the log, where that is no
+    /// JSON.
+    fn join_with(fd: Fd, room: &str, info: &impl Serialize) -> Option<Change> {
+        match serde_json::to_string(info) {
+            Ok(info) => Some(Change::Join { room: room.to_owned(), info: Some(info) }),
+            Err(error) => {
+                tracing::error!(fd = fd.as_u64(), %error, "the info of a join is no JSON");
+                None
+            }
+        }
+    }
+
     /// The topic that the connection is in from here on.
     pub fn joins(&self) -> Option<Topic> {
         match self {

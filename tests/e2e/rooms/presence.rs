@@ -193,3 +193,19 @@ async fn what_is_published_keeps_its_place_among_events_of_presence() {
         assert_eq!(heard, ["added ann", "first", "last", "removed ann"], "round {round}");
     }
 }
+
+#[tokio::test]
+async fn other_threads_reach_presence_by_their_handle() {
+    let server = start().await;
+    let mut client = server.client_on(0).await;
+    client.ask("bind me ann").await;
+    client.send(format!("thread-presence {ROOM}")).await;
+    let answer = loop {
+        let text = client.receive().await;
+        if text.starts_with("thread-presence ") {
+            break text;
+        }
+    };
+    let list = r#"[{"uid":"ann","count":1,"info":"\"thread\""}]"#;
+    assert_eq!(answer, format!("thread-presence 1 {list}"));
+}
