@@ -164,6 +164,7 @@ impl Handler for AppHandler {
                     }
                 }
             }
+            drop(opening.pause); // Its process goes on.
             return Flow::default();
         }
         shared.pin(&request, &[]);
