@@ -109,7 +109,10 @@ export class WsdSocket {
   send(data: Message): boolean;
   /** Tries at once, where a next try is waited for. */
   retry(): void;
-  /** Closes for good. What was queued is dropped. */
+  /**
+   * Closes for good. What was queued is dropped. Throws, as a WebSocket does, where code or reason
+   * may not be sent.
+   */
   close(code?: number, reason?: string): void;
 }
 
