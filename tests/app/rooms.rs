@@ -193,6 +193,23 @@ async fn what_is_published_at_an_opening_finds_who_joined_in_the_handshake() {
     }
 }
 
+/// What the process sends behind its decision waits until the client is open, or is known to have
+/// left.
+#[tokio::test]
+async fn a_client_that_leaves_while_an_application_decides_keeps_nobody_waiting() {
+    let setup = app(&["python3", &path("tests/app/fixtures/undecided_asyncio.py")]);
+    let server = setup.set("app.processes", 1).start().await;
+    let mut first = Client::connect(&server.address, "/").await;
+    for _ in 0..3 {
+        let mut leaver = Raw::connect(&server.address).await;
+        leaver.send(handshake(&server.address, "X-Waits: 1\r\n")).await;
+        assert_eq!(first.receive().await, "asked");
+        drop(leaver);
+        first.send("let it in").await;
+        assert_eq!(first.receive().await, "client_vanished");
+    }
+}
+
 /// By the names of the server in a queue worker, which asks over the control socket.
 #[tokio::test]
 async fn what_presence_shows_may_be_given_from_outside_of_the_application() {
