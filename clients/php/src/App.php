@@ -806,7 +806,7 @@ class App
     private function refused(string $what, int $to, string $verdict): bool
     {
         if ($verdict !== 'gone') {
-            $whom = $to === 0 ? 'refused' : "not sent to $to";
+            $whom = $to === 0 ? 'refused' : "refused for $to";
             trigger_error("Wsd\\App::$what(): $whom: $verdict", E_USER_WARNING);
         }
         return false;
