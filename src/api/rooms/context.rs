@@ -195,8 +195,8 @@ impl Context {
         self.reactor().count(call, "")
     }
 
-    /// Has a connection closed at that time (1008 `expired`, cause `expired`), for instance when the token
-    /// that it came with expires. A later call is in place of an earlier; `None`: never.
+    /// Has a connection closed at that time (1008 `expired`, cause `expired`), for instance when
+    /// the token that it came with expires. A later call is in place of an earlier; `None`: never.
     pub fn expire_at(&self, fd: Fd, time: impl Into<Option<SystemTime>>) -> Verdict {
         let millis = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
