@@ -35,7 +35,8 @@ from wsd_app import (
 
 
 class App:
-    EVENTS = ("start", "handshake", "open", "message", "close", "attach", "pipe", "presence", "stop")
+    EVENTS = ("start", "handshake", "open", "message", "close", "attach", "pipe", "presence",
+              "stop")
 
     def __init__(self):
         self.handlers, self.facts = {}, {}
