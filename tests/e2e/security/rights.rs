@@ -378,9 +378,11 @@ async fn an_application_that_takes_every_control_connection_leaves_the_owner_in_
     taker.args(["-c", TAKE_ALL]).arg(server.runtime().join("wsd.sock")).kill_on_drop(true);
     taker.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()).stdout(Stdio::piped());
     let mut taker = taker.spawn().unwrap();
-    let mut said = [0; 5];
-    soon("the taker", taker.stdout.take().unwrap().read_exact(&mut said)).await.unwrap();
+    // Whoever closes this end ends the taker when its line comes in two parts.
+    let (mut said, mut stdout) = ([0; 6], taker.stdout.take().unwrap());
+    soon("the taker", stdout.read_exact(&mut said)).await.unwrap();
     let refused = server.wsd_as(NOBODY, ["status"]).await;
+    assert!(taker.try_wait().unwrap().is_none(), "the taker has ended");
     assert!(refused.stderr.contains("too many control connections"), "{refused:?}");
     server.wsd(["status"]).await.ok();
     server.wsd(["reload"]).await.ok();
