@@ -29,8 +29,9 @@ fuzz_target!(|text: &str| {
     assert_eq!(errors.to_string().lines().count(), errors.0.len(), "{errors}");
     let lines = file.lines().count().max(1);
     errors.0.iter().for_each(|error| points_somewhere(error, lines));
-    let running = Config::load_what_is_right(Config::default(), &sources);
-    assert!(!running.runtime_dir.as_os_str().is_empty());
+    if let Ok(running) = Config::load_to_find(Config::default(), &sources) {
+        assert!(!running.runtime_dir.as_os_str().is_empty());
+    }
 });
 
 fn file_of(text: &str) -> (File, PathBuf) {

@@ -114,7 +114,7 @@ impl Registry {
     }
 
     /// Every entry in use.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         (0..self.capacity()).filter_map(|index| self.entry(index))
     }

@@ -55,6 +55,7 @@ mod workers;
 /// What only fuzz targets see.
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing {
+    /// The file of serials.
     pub mod serials {
         pub use crate::master::serials::{block, parse, render};
     }
