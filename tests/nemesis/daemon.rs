@@ -259,6 +259,6 @@ pub fn signal(pid: i32, signal: Signal) -> bool {
 
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie has died; only its parent has not asked yet.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    // A zombie has died; its parent has not asked yet, or does so now.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
