@@ -189,7 +189,7 @@ pub struct Packet {
     pub code: u16,
     /// Ties an answer to its question; not 0 for events.
     pub id: u32,
-    /// The client, or 0.
+    /// The client, or 0; in PIPE and SEND a number of the sender's.
     pub fd: u64,
     /// The payload.
     pub body: Bytes,
@@ -210,6 +210,12 @@ impl Packet {
             fd: self.fd,
             ..Packet::new(self.kind)
         }
+    }
+
+    /// The client that an event is of, if it is one's. The number of PIPE may be that of a client
+    /// that has nothing to do with it.
+    pub fn client(&self) -> Option<u64> {
+        (self.kind != Kind::Pipe && self.fd != 0).then_some(self.fd)
     }
 
     /// Appends the frame to `out`.

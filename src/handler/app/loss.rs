@@ -53,7 +53,7 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     // where nothing was sent, the process may have died on any of them.
     let certain = over || sent.is_empty();
     if certain {
-        sorted.blamed = Some(oldest.packet.fd).filter(|fd| *fd != 0);
+        sorted.blamed = oldest.packet.client();
     } else {
         // A request is never gathered with others, and what stands behind it was not begun.
         let gathered = sent.iter_mut().take_while(|event| event.packet.kind != Kind::Request);

@@ -338,8 +338,8 @@ impl Pool {
                 loss.deadly.extend(sorted.blamed);
             }
         }
-        let twice = sorted.dropped.iter().filter(|event| event.tries > 1 && event.packet.fd != 0);
-        loss.deadly.extend(twice.map(|event| event.packet.fd));
+        let twice = sorted.dropped.iter().filter(|event| event.tries > 1);
+        loss.deadly.extend(twice.filter_map(|event| event.packet.client()));
         loss.deadly.dedup();
         let died_on = sorted.dropped.iter().find_map(|event| event.address).or(blamed);
         loss.dropped.extend(sorted.dropped.into_iter().map(|event| event.packet));

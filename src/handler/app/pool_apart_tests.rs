@@ -160,3 +160,23 @@ fn clients_of_the_place_of_a_suspect_share_one_death_and_move_with_their_events(
     assert_eq!(here, [(Kind::Attach, 1), (Kind::Attach, 2), message, message]);
     assert!(pool.queues[1].pins == 0 && pool.queues[0].pins == 2);
 }
+
+#[test]
+fn the_client_whose_number_a_message_between_processes_has_by_chance_is_not_its_sender() {
+    for says_end in [true, false] {
+        let mut pool = pool(1);
+        client(&mut pool, 7, 0);
+        pool.queue(0, Packet { fd: 7, ..Packet::new(Kind::Pipe) });
+        for epoch in [1, 2] {
+            assert!(!pool.is_busy(7), "the client has no event");
+            pool.ready(id(0, epoch), ALL_WANTED & !wants::ATTACH, 0);
+            assert_eq!(kinds(&taken(&mut pool, id(0, epoch))), [(Kind::Pipe, 7)]);
+            if says_end {
+                pool.ended(id(0, epoch), true, true);
+            }
+            let loss = pool.lost(id(0, epoch), false, 0);
+            assert!(loss.deadly.is_empty(), "{loss:?}");
+            assert_eq!((loss.again, loss.dropped.len()), if epoch == 1 { (1, 0) } else { (0, 1) });
+        }
+    }
+}

@@ -13,7 +13,7 @@ impl Pool {
     /// Whether an event of that client waits or is being handled.
     pub fn is_busy(&self, fd: u64) -> bool {
         let Some(pin) = self.pins.get(&fd) else { return false };
-        self.queues[usize::from(pin.place)].all().any(|event| event.packet.fd == fd)
+        self.queues[usize::from(pin.place)].all().any(|event| event.packet.client() == Some(fd))
     }
 
     /// Whether an event of that id waits or is being handled.
