@@ -18,6 +18,7 @@ if (App::isAppProcess()) {
             'ask' => $app->exists($fd),
             'ask-later' => $app->timers->add(0, fn () => $app->exists($fd), false),
             'stop' => $app->stop(),
+            'stop-later' => $app->timers->add(0, fn () => $app->stop(), false),
             'slow' => usleep(2000),
             default => null,
         };
@@ -118,6 +119,11 @@ claim('DONE is said of the last event', $done === 1000);
 $said = play(1000, [900 => 'stop']);
 claim('after an event that stops the process, none is begun', count(of(Protocol::PUSH, $said)) === 900);
 claim('that event is done', end($said)['kind'] === Protocol::DONE && end($said)['id'] === 900);
+
+$said = play(1000, [900 => 'stop-later']);
+$begun = count(of(Protocol::PUSH, $said));
+claim('after a timer that stops the process, no more than one event is begun', $begun <= 901);
+claim('all that was begun is done', end($said)['kind'] === Protocol::DONE && end($said)['id'] === $begun);
 
 // A loaded machine may make any event slow, but not all of them.
 $after = array_filter(of(Protocol::DONE, play(5000, [1000 => 'slow'])), fn (array $done): bool => $done['id'] > 1000);

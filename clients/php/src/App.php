@@ -560,7 +560,9 @@ class App
             $this->tick();
             $this->flush();
         }
-        $this->gathers = $together && $this->quick >= self::QUICK_EVENTS && $this->backlog === [];
+        // A timer, or a function that a signal called, may have stopped the process.
+        $together = $together && $this->backlog === [] && !$this->ending;
+        $this->gathers = $together && $this->quick >= self::QUICK_EVENTS;
         if ($this->gathers) {
             $this->worked();
             $this->leaves = $now + self::QUICK_NS;
