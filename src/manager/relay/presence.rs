@@ -69,6 +69,21 @@ impl User {
         self.parts.iter().find(|part| part.holder == holder)
     }
 
+    /// A holder has these connections, and no others. Of several that give an info the first is
+    /// shown. Where no connection has come or left and the info is another, one that was in the
+    /// room has joined again, and is shown from then on.
+    fn hear(&mut self, now: Part) {
+        let Some(at) = self.parts.iter().position(|part| part.holder == now.holder) else {
+            return self.parts.push(now);
+        };
+        let before = &self.parts[at];
+        let shows_else = now.count == before.count && now.info != before.info;
+        self.parts[at] = now;
+        if shows_else {
+            self.parts[..=at].rotate_right(1);
+        }
+    }
+
     /// What the room has to be told now that the connections have changed. Who has no connection
     /// left is told to have left only after `linger_ms`.
     fn news(&mut self, uid: &str, now: u64, linger_ms: u64) -> Option<Present> {
@@ -159,10 +174,7 @@ impl Presence {
         let user = self.rooms.entry(room.clone()).or_default().entry(uid.clone()).or_default();
         let bytes = |part: &Part| weight(&room, &uid, part.info.as_deref());
         let (had, left_at) = (user.part(holder).map_or(0, bytes), user.leaves_at);
-        match user.parts.iter_mut().find(|part| part.holder == holder) {
-            Some(part) => (part.count, part.info) = (count, info),
-            None => user.parts.push(Part { holder, count, info }),
-        }
+        user.hear(Part { holder, count, info });
         user.parts.retain(|part| part.count > 0);
         let has = user.part(holder).map_or(0, bytes);
         let news = user.news(&uid, now, linger_ms);
@@ -382,6 +394,25 @@ mod tests {
         presence.replace(node, &room, both(), 0, 0);
         presence.forget_nodes_in(&room);
         assert_eq!(presence.list(&room), [user("ann", 1)]);
+    }
+
+    #[test]
+    fn a_list_shows_what_a_user_gave_last_by_joining_again_on_whichever_worker() {
+        let (mut presence, room) = (Presence::default(), Topic::room("r"));
+        let user = || (room.clone(), "ann".to_owned());
+        let mut shown_after = |holder, count, info: &str| {
+            let news = presence.set(holder, user(), (count, Some(info.to_owned())), 0, 0);
+            (news.is_some(), presence.list(&room)[0].info.clone().unwrap())
+        };
+        let node = Holder::Node(NodeId { node: 1, boot: 5 });
+        assert_eq!(shown_after(id(0), 1, "a"), (true, "a".to_owned()));
+        assert_eq!(shown_after(id(1), 1, "b"), (false, "a".to_owned()), "who came first is shown");
+        assert_eq!(shown_after(id(1), 2, "b"), (false, "a".to_owned()), "another connection");
+        assert_eq!(shown_after(node, 1, "c"), (false, "a".to_owned()));
+        assert_eq!(shown_after(id(1), 2, "d"), (false, "d".to_owned()), "it has joined again");
+        assert_eq!(shown_after(id(0), 1, "a"), (false, "d".to_owned()), "that is told again");
+        assert_eq!(shown_after(id(0), 1, "e"), (false, "e".to_owned()));
+        assert_eq!(shown_after(node, 1, "f"), (false, "f".to_owned()));
     }
 
     #[test]
