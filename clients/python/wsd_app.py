@@ -35,7 +35,7 @@ HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN, PRESENCE = r
  PROTECT, CLOSE_USER, EXPIRE) = range(32, 59)
 VERDICT = 64
 TAKEN, NOTE, PLACE, PART, TALLY = 69, 70, 71, 72, 73
-MORE, FILE, LATER, HELD, HERE = 1, 2, 2, 1, 2
+MORE, FILE, LATER, HELD, HERE, UNTAKEN = 1, 2, 2, 1, 2, 1
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid", "no_user", "local_only")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
@@ -417,24 +417,28 @@ class App:
             wants |= bits if name in self.handlers else 0
         more = WANTS_PRESENCE if "presence" in self.handlers else 0
         self._send(READY, flags=wants, code=VERSION, fd=more)
-        code, event = 1, None
+        code, event, taking = 1, None, True
         try:
             while (event := self._next()) is not None and event[0] != SHUTDOWN:
+                taking = False
                 self._dispatch(*event)
                 self._done(event)
-                event = None  # What fails from here on is between two events.
-            event = None
+                event, taking = None, True  # What fails now is the next event, as it is taken in.
+            event, taking = None, False
             self._call("stop")
             code = 0
         except SystemExit:
-            code = 0
+            code, taking = 0, False
+            raise
+        except KeyboardInterrupt:
+            taking = False
             raise
         finally:
             # A handler that ends the program ends its event, and the worker is told.
             for reply in list(self._replies.values()):
                 reply._fail()
             self._done(event)
-            self._send(END, code=code)
+            self._send(END, flags=UNTAKEN if taking else 0, code=code)
 
     def _done(self, event):
         if event is not None and event[3]:

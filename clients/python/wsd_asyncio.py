@@ -29,9 +29,9 @@ import traceback
 from wsd_app import (
     ACCEPT, ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO,
     JOIN, HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY,
-    REFUSE, REQUEST, RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, VERDICT, VERDICTS, VERSION,
-    WANTS, WANTS_PRESENCE, Accept, Refuse, Request, _is_text, _presence, _topics, check_event,
-    fields, frame, moment, string, take, user)
+    REFUSE, REQUEST, RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, UNTAKEN, VERDICT, VERDICTS,
+    VERSION, WANTS, WANTS_PRESENCE, Accept, Refuse, Request, _is_text, _presence, _topics,
+    check_event, fields, frame, moment, string, take, user)
 
 
 class App:
@@ -183,7 +183,7 @@ class App:
             # What came and could not be taken in.
             failed = listening.done() and not listening.cancelled() and listening.exception()
             listening.cancel()
-            self._send(END, code=1 if failed else 0)
+            self._send(END, flags=UNTAKEN if failed else 0, code=1 if failed else 0)
             await self._writer.drain()
 
     async def _listen(self, reader):

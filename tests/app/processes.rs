@@ -63,6 +63,19 @@ fn a_message_that_no_process_takes_in_ends_its_client_alone() {
     });
 }
 
+/// An event that was counted may not be tried again where a process dies on it.
+#[test]
+fn what_fails_in_a_handler_is_not_counted_on_the_event_behind() {
+    on_worker(async {
+        let script = path("tests/app/fixtures/fails_twice.py");
+        let worker = Worker::start(&["python3", &script], settings()).await;
+        let (first, second) = worker.two_clients().await;
+        worker.say(first, "fail when the next is there").await;
+        worker.say(second, "die once").await;
+        assert_eq!(worker.hear(second).await, said("done"));
+    });
+}
+
 #[test]
 fn a_python_process_answers_its_clients() {
     on_worker(async {

@@ -843,10 +843,10 @@ class App
     }
 
     /** Says that this process ends and begins no further event. */
-    private function end(int $code): void
+    private function end(int $code, int $flags = 0): void
     {
         $this->flush();
-        $this->channel->write(Protocol::frame(Protocol::END, code: $code));
+        $this->channel->write(Protocol::frame(Protocol::END, $flags, $code));
         $this->channel->flush();
         $this->channel->close();
     }
@@ -868,7 +868,9 @@ class App
             }
             $this->done($this->id);
         }
-        $this->end($fatal ? 1 : 0);
+        // An error of a timer or in a handler says nothing about the event that is next.
+        $untaken = $fatal && $this->kind === 0 && $last['file'] === __DIR__ . '/Channel.php';
+        $this->end($fatal ? 1 : 0, $untaken ? Protocol::FLAG_UNTAKEN : 0);
     }
 
     /** Waits for the next event or timer. False when the worker is gone. */

@@ -67,6 +67,7 @@ final class Protocol
     public const FLAG_ANSWER = 1;
     public const FLAG_ALL = 1;
     public const FLAG_LATER = 2;
+    public const FLAG_UNTAKEN = 1;
     public const FLAG_COMPRESSED = 2;
     public const FLAG_VERDICT = 1;
     public const FLAG_MORE = 1;

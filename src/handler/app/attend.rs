@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::ReadHalf;
 
-use super::codec::{ANSWER, Broken, Kind, Packet, decode, decode_too_long};
+use super::codec::{ANSWER, Broken, Kind, Packet, UNTAKEN, decode, decode_too_long};
 use super::commands;
 use super::link::{ANSWER_BYTES_MAX, Link};
 use super::loss::Loss;
@@ -117,13 +117,12 @@ pub fn sweep(shared: &Rc<Shared>) {
 impl Link {
     /// END came: the process leaves by itself, and another takes its place.
     pub fn leaves(&self, packet: &Packet) {
-        let failed = packet.code != 0;
-        let why = if failed { "a fatal error" } else { "it ended its own run" };
+        let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
         tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
         let by_itself = !self.leaving.replace(true);
         let loss = {
             let mut pool = self.shared.pool.borrow_mut();
-            pool.ended(self.id, by_itself, failed);
+            pool.ended(self.id, by_itself, packet.flags & UNTAKEN != 0);
             pool.lost(self.id, false, self.shared.now_ms())
         };
         self.shared.placed(loss.placed);

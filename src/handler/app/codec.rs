@@ -19,6 +19,8 @@ pub const COMPRESSED: u8 = 2;
 pub const ALL: u8 = 1;
 /// Flag of DONE: the answer to this request comes later.
 pub const LATER: u8 = 2;
+/// Flag of END: the process could not take in what it was sent next.
+pub const UNTAKEN: u8 = 1;
 /// Flag of PUSH, DISCONNECT, PROTECT, SEND and what changes a client's rooms: VERDICT is waited
 /// for; of PUBLISH, TALLY.
 pub const VERDICT: u8 = 1;

@@ -40,7 +40,7 @@ pub(super) struct Sorted {
 pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     let mut sent = process.sent;
     if process.ended {
-        return sort_unbegun(sent, process.failed);
+        return sort_unbegun(sent, process.untaken);
     }
     if process.wants & wants::IN_ORDER == 0 {
         return sort_all(sent, hung, process.reached);
@@ -69,12 +69,11 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     sorted
 }
 
-/// Of a process that said that it began none of them. What ended it with a fatal error may have
-/// been the next of them all the same, where that could not even be taken in. The next time this
-/// event goes alone, so that a second such end is nobody else's doing.
-fn sort_unbegun(mut sent: VecDeque<Event>, failed: bool) -> Sorted {
+/// Of a process that said that it began none of them. Where it could not even take the next one in,
+/// that one goes alone the next time, so that a second such end is nobody else's doing.
+fn sort_unbegun(mut sent: VecDeque<Event>, untaken: bool) -> Sorted {
     let mut dropped = Vec::new();
-    if let Some(next) = sent.front_mut().filter(|_| failed) {
+    if let Some(next) = sent.front_mut().filter(|_| untaken) {
         next.tries += 1;
         if next.tries > 1 {
             dropped.extend(sent.pop_front());

@@ -236,7 +236,7 @@ impl Pool {
             since: 0,
             reached: false,
             ended: false,
-            failed: false,
+            untaken: false,
             last: None,
         }
     }
@@ -298,11 +298,11 @@ impl Pool {
     }
 
     /// A process ends, by itself or as it was told, and has begun none of the events it has.
-    /// `failed` says that a fatal error ended it.
-    pub fn ended(&mut self, id: ProcessId, by_itself: bool, failed: bool) {
+    /// `untaken` says that it could not take the next of them in.
+    pub fn ended(&mut self, id: ProcessId, by_itself: bool, untaken: bool) {
         if let Some(process) = self.queues[usize::from(id.place)].running(id) {
             process.ended = true;
-            process.failed = failed;
+            process.untaken = untaken;
             process.last.take_if(|_| !by_itself);
         }
     }

@@ -48,8 +48,8 @@ pub struct Process {
     pub reached: bool,
     /// Whether it said END: it has begun none of `sent`.
     pub ended: bool,
-    /// Whether a fatal error made it say so.
-    pub failed: bool,
+    /// Whether it said that it could not take the next of them in.
+    pub untaken: bool,
     /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
 }
