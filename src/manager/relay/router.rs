@@ -84,13 +84,19 @@ impl Singles {
         }
     }
 
-    /// Looks at each of them once, and keeps it with the owner that `owner` names, if any.
+    /// Looks at each of them once, and keeps it with the owner that `owner` names, if any. At the
+    /// end of a handover that is each client of a worker, and everybody waits: so the map is made
+    /// anew from what is in order, and nothing is looked for in it.
     fn revise(&mut self, owner: impl Fn(Fd, WorkerId) -> Option<WorkerId>) {
-        for (fd, before) in std::mem::take(self).owners {
-            if let Some(now) = owner(fd, before) {
-                self.insert(fd, now);
-            }
-        }
+        let Singles { owners, mut counts } = std::mem::take(self);
+        counts.clear();
+        let kept = owners.into_iter().filter_map(|(fd, before)| {
+            let now = owner(fd, before)?;
+            *counts.entry((fd.slot(), now)).or_default() += 1;
+            Some((fd, now))
+        });
+        self.owners = kept.collect();
+        self.counts = counts;
     }
 
     /// The slots of whose numbers somebody has single clients, and who that is.
