@@ -110,8 +110,8 @@ export class WsdSocket {
   /** Tries at once, where a next try is waited for. */
   retry(): void;
   /**
-   * Closes for good. What was queued is dropped. Throws, as a WebSocket does, where code or reason
-   * may not be sent.
+   * Closes for good. What was queued is dropped. Where there is a connection whose WebSocket throws
+   * since code or reason may not be sent, `close` throws as well, and nothing has changed.
    */
   close(code?: number, reason?: string): void;
 }
