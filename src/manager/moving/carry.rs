@@ -60,6 +60,10 @@ impl Manager {
 
     /// Connections that stay where they are, as far as they are the worker's.
     pub fn on_stays(&mut self, from: WorkerId, mut fds: Vec<(u64, String)>) {
+        // Else a manager that died had asked, and this one may not know yet whose clients they are.
+        if !self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(from)) {
+            return;
+        }
         let named = fds.len();
         fds.retain(|(fd, _)| self.not_of(from, &[*fd]).is_none());
         if fds.len() < named {
