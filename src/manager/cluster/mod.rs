@@ -10,7 +10,7 @@
 
 mod part;
 mod presence;
-mod questions;
+pub(super) mod questions;
 mod single;
 mod told;
 mod topics;

@@ -6,7 +6,7 @@
 //! of a room that are new to this node begin with one list of all nodes: until the others have
 //! answered, what they say is kept and not told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::questions::Questions;
 use super::{Cluster, NodeMessage};
@@ -32,12 +32,26 @@ pub struct Remote {
     /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
     heard: HashMap<u8, u64>,
     asked: Questions,
+    /// Rooms of this node that are to be asked about when there is room for the question.
+    unasked: BTreeSet<Topic>,
 }
 
 impl Cluster {
-    /// Asks the others who is present in a room; `None` where nobody can be asked.
+    /// Asks the others who is present in a room; `None` where nobody can be asked now. A room of
+    /// this node is asked about later then: once the engine is back, or when there is room.
     fn ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<u64> {
-        if !self.is_up() || !self.presence.asked.has_room() {
+        if !self.is_up() {
+            return None;
+        }
+        let asked = self.try_ask_presence(room, elsewhere);
+        if asked.is_none() && !elsewhere {
+            self.presence.unasked.insert(room.clone());
+        }
+        asked
+    }
+
+    fn try_ask_presence(&mut self, room: &Topic, elsewhere: bool) -> Option<u64> {
+        if !self.presence.asked.has_room(elsewhere) {
             return None;
         }
         self.last_asked += 1;
@@ -306,6 +320,7 @@ impl Manager {
         for room in rooms {
             if let Some(cluster) = &mut self.cluster {
                 cluster.presence.known.remove(room);
+                cluster.presence.unasked.remove(room);
             }
             self.presence.forget_nodes_in(room);
         }
@@ -340,6 +355,21 @@ impl Manager {
         let Some(cluster) = &self.cluster else { return };
         let due = cluster.presence.asked.due(now);
         due.into_iter().for_each(|id| self.give_up_presence(id));
+        self.ask_unasked();
+    }
+
+    /// Asks about rooms for whose question there was no room.
+    fn ask_unasked(&mut self) {
+        let Some(cluster) = self.cluster.as_mut().filter(|it| it.is_up()) else { return };
+        while cluster.presence.asked.has_room(false)
+            && let Some(room) = cluster.presence.unasked.pop_first()
+        {
+            let is_asked = cluster.presence.asked.about(&room).is_some();
+            let is_over = is_asked || cluster.presence.known.contains(&room);
+            if !is_over && cluster.ask_presence(&room, false).is_none() {
+                return;
+            }
+        }
     }
 
     fn give_up_presence(&mut self, id: u64) {

@@ -7,8 +7,9 @@ use crate::fd::WorkerId;
 use crate::ipc::messages::RequestId;
 use crate::manager::relay::holders::weight;
 
-/// Questions at once. Who asks beyond is answered with what is known here.
-const ASKED_MAX: usize = 4_096;
+/// Questions at once, of which half may be about rooms that this node is not subscribed to. A worker
+/// that asks beyond is answered with what is known here; rooms of this node are asked about later.
+pub const ASKED_MAX: usize = 4_096;
 /// Questions of workers that wait for these, all together. Beyond, the same.
 const WAITING_MAX: usize = 1 << 16;
 /// Bytes of what others have said of rooms that this node is not subscribed to, all together: some
@@ -71,9 +72,10 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Whether one more may be asked.
-    pub fn has_room(&self) -> bool {
-        self.by_id.len() < ASKED_MAX
+    /// Whether one more may be asked; `elsewhere`: about a room that this node is not subscribed to.
+    pub fn has_room(&self, elsewhere: bool) -> bool {
+        let of_elsewhere = self.by_id.len() - self.by_room.len();
+        self.by_id.len() < ASKED_MAX && !(elsewhere && of_elsewhere >= ASKED_MAX / 2)
     }
 
     /// A question was asked.
@@ -218,6 +220,22 @@ mod tests {
         assert_eq!((questions.due(5), questions.ids().len()), (vec![1], 2));
         questions.end(1);
         assert_eq!(questions.about(&room(1)), None);
-        assert!(questions.has_room());
+        assert!(questions.has_room(false));
+    }
+
+    #[test]
+    fn questions_about_rooms_elsewhere_leave_room_for_those_about_rooms_here() {
+        let mut questions = Questions::default();
+        let mut begun = 0;
+        for elsewhere in [true, false] {
+            while questions.has_room(elsewhere) {
+                questions.begin(begun, room(begun), elsewhere, 0);
+                begun += 1;
+            }
+            let most = if elsewhere { ASKED_MAX / 2 } else { ASKED_MAX };
+            assert_eq!(begun as usize, most);
+        }
+        questions.end(0);
+        assert!(questions.has_room(true) && questions.has_room(false));
     }
 }

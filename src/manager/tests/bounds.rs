@@ -1,6 +1,6 @@
 //! A worker that was taken over tells the manager more than any worker has to tell.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::*;
 use crate::api::rooms::{Member, Present, Topic};
@@ -10,6 +10,7 @@ use crate::ipc::cluster::messages::{
     CourierToManager, EngineState, ManagerToCourier, To, courier_id,
 };
 use crate::ipc::cluster::nodes::NodeId;
+use crate::manager::cluster::questions::ASKED_MAX;
 use crate::manager::relay::presence::LISTS_MADE;
 
 fn interest(names: impl Iterator<Item = String>) -> WorkerToManager {
@@ -157,6 +158,28 @@ impl FakeCourier {
         }
         self.heard.pop_front().unwrap()
     }
+}
+
+#[test]
+fn of_more_rooms_here_than_may_be_asked_about_at_once_each_is_asked_about() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let worker = master.serving(id(0, 1), 1).await;
+        let names: Vec<String> = (0..=ASKED_MAX).map(|n| format!("presence-{n}")).collect();
+        for part in names.chunks(512) {
+            worker.say(&interest(part.iter().cloned()));
+        }
+        let mut asked = HashSet::new();
+        while asked.len() <= ASKED_MAX {
+            let (NodeMessage::PresenceAsk { id, room }, _) = courier.hear().await else {
+                panic!()
+            };
+            if asked.insert(room) && asked.len() == ASKED_MAX {
+                // No node has anybody in this room, and so there is room for another question.
+                courier.say(&CourierToManager::Sent { id, nodes: Some(0) }, b"").await;
+            }
+        }
+    });
 }
 
 #[test]
