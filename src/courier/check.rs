@@ -49,6 +49,7 @@ async fn try_out(session: &mut dyn Session, [name, serials]: [String; 2]) -> Res
     session.forget(&serials).await?;
     let channel = std::slice::from_ref(&name);
     session.subscribe(channel).await?;
+    session.subscribers(channel).await?;
     session.publish(&[Message { channel: name.clone(), payload: Vec::new() }]).await?;
     session.unsubscribe(channel).await
 }

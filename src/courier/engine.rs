@@ -33,6 +33,9 @@ pub trait Session {
     /// Unsubscribes.
     fn unsubscribe<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, ()>;
 
+    /// How many sessions have subscribed to each of these channels.
+    fn subscribers<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, Vec<u32>>;
+
     /// Takes a lease, or keeps it: it is the owner's from now on for `ttl`, unless another has it.
     fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Claimed>;
 

@@ -104,6 +104,14 @@ impl Leases {
         Look { nodes, certain: self.is_certain(now), dead: Vec::new() }
     }
 
+    /// Who may have clients and cannot be asked for them: the nodes that are not dead and have not
+    /// subscribed, or whose lease is missing.
+    pub fn silent(&self, subscribed: &[u8]) -> Vec<u8> {
+        let nodes = self.nodes.iter();
+        let silent = nodes.filter(|(node, it)| it.missing > 0 || !subscribed.contains(node));
+        silent.map(|(node, _)| *node).collect()
+    }
+
     fn is_certain(&self, now: u64) -> bool {
         self.whole_since.is_some_and(|since| now.saturating_sub(since) >= self.ttl_ms)
     }
@@ -130,6 +138,24 @@ mod tests {
         assert!(look.certain && look.dead.is_empty() && nodes(&look) == [1, 2]);
         let look = leases.looked(7_000, vec![record(1, 1)]);
         assert_eq!((nodes(&look), look.dead), (vec![1], vec![record(2, 2)]));
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_asked_is_silent_until_it_can_be_or_is_dead() {
+        let mut leases = Leases::new(5_000);
+        leases.renewed(0);
+        leases.looked(0, vec![record(1, 1), record(2, 2)]);
+        assert!(leases.silent(&[1, 2]).is_empty());
+        assert_eq!(leases.silent(&[1]), [2], "its courier is replaced");
+        // The engine may count a connection of a host that is dead.
+        leases.looked(6_000, vec![record(1, 1)]);
+        assert_eq!(leases.silent(&[1, 2]), [2]);
+        leases.looked(7_000, vec![record(1, 1)]);
+        assert!(leases.silent(&[1]).is_empty(), "it is dead");
+        leases.looked(8_000, vec![record(1, 1), record(2, 3)]);
+        assert_eq!(leases.silent(&[1]), [2]);
+        leases.left(2, 3);
+        assert!(leases.silent(&[1]).is_empty(), "it has left");
     }
 
     #[test]

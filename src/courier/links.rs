@@ -31,6 +31,7 @@ pub async fn follow_master(courier: &Courier) -> Result<()> {
                 courier.serials.borrow_mut().extend(next);
                 courier.serials_are_news.set(true);
             }
+            MasterToCourier::Drains(drains) => courier.record.borrow_mut().drains = drains,
             MasterToCourier::Reopen => {
                 if let Some(log) = fds.first() {
                     process::take_log(log.as_fd(), false)?;
@@ -132,6 +133,13 @@ impl Courier {
         self.tell(&CourierToManager::Nodes { nodes: look.nodes, certain: look.certain });
     }
 
+    /// Tells the manager which nodes cannot be asked, and which drain.
+    pub fn tell_standing(&self, silent: Vec<u8>) {
+        let look = self.leases.borrow().look(clock::monotonic_ms());
+        let draining = look.nodes.iter().filter(|it| it.drains).map(|it| it.node).collect();
+        self.tell(&CourierToManager::Standing { silent, draining });
+    }
+
     /// What the manager has not told it is not interested in: its predecessor was.
     fn know_whole(&self) {
         let Some(told) = self.told.take() else { return };
@@ -140,6 +148,9 @@ impl Courier {
             wanted.iter().filter(|topic| !told.contains(topic)).cloned().collect()
         };
         self.change_interest(0, Vec::new(), left);
+        if self.accepts.get() {
+            self.queue.add(Item::Whole);
+        }
     }
 
     fn change_interest(&self, number: u64, mut joined: Vec<Topic>, mut left: Vec<Topic>) {
@@ -194,6 +205,13 @@ impl Courier {
         }
     }
 
+    /// What has come so far goes to the manager now.
+    pub fn take_arrivals(&self) {
+        if let Some(messages) = self.inbox.try_take() {
+            self.all_arrived(messages);
+        }
+    }
+
     fn all_arrived(&self, messages: VecDeque<Vec<u8>>) {
         self.link.begin_turn();
         for message in messages {
@@ -204,9 +222,7 @@ impl Courier {
 
     /// Nothing comes from other nodes any more: the manager is told so, behind all that has come.
     pub fn parted(&self) {
-        if let Some(messages) = self.inbox.try_take() {
-            self.all_arrived(messages);
-        }
+        self.take_arrivals();
         let parted = CourierToManager::Parted;
         if let Err(error) = self.link.insist(&parted, Body::Inline(&[]), Vec::new()) {
             tracing::error!(%error, "the manager is not told that nothing comes any more");

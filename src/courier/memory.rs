@@ -41,6 +41,18 @@ impl MemoryEngine {
         self.0.leases.borrow_mut().clear();
     }
 
+    /// The connection that was made as the how many-th is cut, and no other is taken until
+    /// `take_again`.
+    pub fn cut(&self, number: u64) {
+        self.0.is_down.set(true);
+        self.0.sessions.borrow_mut().remove(&number);
+    }
+
+    /// Takes connections again, and has lost nothing.
+    pub fn take_again(&self) {
+        self.0.is_down.set(false);
+    }
+
     /// Brings nothing any more, and says nothing of that.
     pub fn set_deaf(&self, is_deaf: bool) {
         self.0.is_deaf.set(is_deaf);
@@ -124,6 +136,16 @@ impl Session for MemorySession {
             if let Some((_, mine)) = sessions.get_mut(&number) {
                 mine.retain(|channel| !channels.contains(channel));
             }
+        })
+    }
+
+    fn subscribers<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, Vec<u32>> {
+        self.answer(|shared| {
+            let sessions = shared.sessions.borrow();
+            let having = |channel: &String| {
+                sessions.values().filter(|(_, it)| it.contains(channel)).count() as u32
+            };
+            channels.iter().map(having).collect()
         })
     }
 

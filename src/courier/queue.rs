@@ -26,6 +26,8 @@ pub enum Item {
     Subscribe(Vec<Topic>, u64),
     /// Unsubscribe.
     Unsubscribe(Vec<Topic>),
+    /// Say by a subscription that this session has subscribed to everything.
+    Whole,
     /// Unsubscribe from everything, and say so.
     Part,
 }
@@ -78,7 +80,7 @@ impl Item {
             Item::Publish(publish) => publish.message.payload.len() + ITEM_COST,
             Item::Subscribe(joined, _) => topics(joined),
             Item::Unsubscribe(left) => topics(left),
-            Item::Part => 0,
+            Item::Whole | Item::Part => 0,
         }
     }
 }

@@ -74,7 +74,7 @@ async fn serve_once(courier: &Courier, engine: &dyn Engine) -> Ended {
         courier.count(|counts| counts.connects += 1);
         courier.join(&mut *session).await?;
         courier.probes.replace(Probes::default());
-        let mut live = Live { courier, session, active: HashSet::new() };
+        let mut live = Live { courier, session, active: HashSet::new(), is_whole: false };
         live.resubscribe().await?;
         Ok::<_, Error>(live)
     };
@@ -94,6 +94,8 @@ struct Live<'a> {
     session: Box<dyn Session>,
     /// The topics that it has subscribed to.
     active: HashSet<Topic>,
+    /// Whether it has said by a subscription that it has subscribed to everything.
+    is_whole: bool,
 }
 
 impl Courier {
@@ -124,7 +126,7 @@ impl Courier {
             match item {
                 Item::Publish(publish) => self.unsent(publish.id),
                 Item::Subscribe(_, number) => self.note(number),
-                Item::Unsubscribe(_) => {}
+                Item::Unsubscribe(_) | Item::Whole => {}
                 Item::Part => self.parted(),
             }
         }
@@ -140,7 +142,13 @@ impl Live<'_> {
         let own = [courier.names.node(courier.id.node), courier.names.all()];
         self.session.subscribe(&own).await?;
         let wanted: Vec<Topic> = courier.wanted.borrow().iter().cloned().collect();
+        let is_told_all = courier.told.borrow().is_none();
         self.subscribe(wanted).await?;
+        if is_told_all {
+            self.be_whole().await?;
+        }
+        let silent = self.silent().await?;
+        courier.tell_standing(silent);
         tracing::info!(node = courier.id.node, topics = self.active.len(), "joined the cluster");
         courier.enter(EngineState::Ok);
         courier.tell_nodes();
@@ -156,7 +164,7 @@ impl Live<'_> {
                 part.iter().map(|topic| self.courier.names.topic(topic)).collect();
             let counted = self.session.subscribe(&channels).await?;
             self.active.extend(part.iter().cloned());
-            let made = self.active.len() as u64 + OWN_CHANNELS;
+            let made = self.active.len() as u64 + OWN_CHANNELS + u64::from(self.is_whole);
             if counted.is_some_and(|counted| counted != made) {
                 return Err(Error::new(format!(
                     "the engine counts {counted:?} subscriptions, and {made} were made"
@@ -164,6 +172,34 @@ impl Live<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Says that all that is for clients of this node reaches it from here on.
+    async fn be_whole(&mut self) -> Result<()> {
+        if !self.is_whole {
+            let whole = self.courier.names.whole(self.courier.id.node);
+            self.session.subscribe(&[whole]).await?;
+            self.is_whole = true;
+        }
+        Ok(())
+    }
+
+    /// The nodes that may have clients and cannot be asked for them now.
+    async fn silent(&mut self) -> Result<Vec<u8>> {
+        let courier = self.courier;
+        let nodes = courier.leases.borrow().look(clock::monotonic_ms()).nodes;
+        let nodes: Vec<u8> = nodes.iter().map(|it| it.node).collect();
+        let channels: Vec<String> = nodes.iter().map(|it| courier.names.whole(*it)).collect();
+        let counts = self.session.subscribers(&channels).await?;
+        // A node that leaves says so before its subscription ends.
+        courier.take_arrivals();
+        let subscribed = nodes.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+        let subscribed: Vec<u8> = subscribed.map(|(node, _)| node).collect();
+        let mut silent = courier.leases.borrow().silent(&subscribed);
+        // Of itself this node knows without a lease.
+        silent.retain(|node| *node != courier.id.node);
+        silent.extend((!self.is_whole).then_some(courier.id.node));
+        Ok(silent)
     }
 
     async fn unsubscribe(&mut self, mut topics: Vec<Topic>) -> Result<()> {
@@ -213,13 +249,14 @@ impl Live<'_> {
                 subscribed
             }
             Batch::Other(Item::Unsubscribe(topics)) => self.unsubscribe(topics).await,
+            Batch::Other(Item::Whole) => self.be_whole().await,
             Batch::Other(Item::Part) => self.part().await,
             Batch::Other(Item::Publish(publish)) => self.publish(vec![publish]).await,
         }
     }
 
     /// Takes nothing more from other nodes: who asks from here on is told that this node has
-    /// nobody, and who asked before is answered.
+    /// nobody, which is the truth, so the node stays whole; and who asked before is answered.
     async fn part(&mut self) -> Result<()> {
         let unsubscribed = self.unsubscribe_all().await;
         self.courier.parted();
@@ -234,9 +271,14 @@ impl Live<'_> {
     }
 
     async fn publish(&mut self, publishes: Vec<Publish>) -> Result<()> {
+        let asks_many = publishes.iter().any(|it| it.id != 0 && it.own != Own::No);
         let (messages, asked): (Vec<Message>, VecDeque<(Own, u64)>) =
             publishes.into_iter().map(|it| (it.message, (it.own, it.id))).unzip();
-        let counts = match self.session.publish(&messages).await {
+        let given = match asks_many {
+            true => self.ask(&messages).await,
+            false => self.session.publish(&messages).await,
+        };
+        let counts = match given {
             Ok(counts) => counts,
             Err(error) => {
                 // Some may have gone; whoever asked is told that nobody knows of whom.
@@ -261,6 +303,18 @@ impl Live<'_> {
         Ok(())
     }
 
+    /// Publishes questions to many nodes, and tells the manager of the nodes that may not have
+    /// heard them: whichever came or went meanwhile was silent before or behind that.
+    async fn ask(&mut self, messages: &[Message]) -> Result<Vec<u32>> {
+        let mut silent = self.silent().await?;
+        let counts = self.session.publish(messages).await?;
+        let behind = self.silent().await?;
+        silent.retain(|node| !behind.contains(node));
+        silent.extend(behind);
+        self.courier.tell_standing(silent);
+        Ok(counts)
+    }
+
     /// Keeps the lease, looks at the others', and sees whether what is published comes back.
     async fn tick(&mut self) -> Result<()> {
         let courier = self.courier;
@@ -282,6 +336,8 @@ impl Live<'_> {
             tracing::warn!(node = dead.node, host = dead.host, "a node of the cluster is dead");
         }
         courier.tell(&CourierToManager::Nodes { nodes: look.nodes, certain: look.certain });
+        let silent = self.silent().await?;
+        courier.tell_standing(silent);
         courier.tell(&CourierToManager::Counts(courier.all_counts()));
         let now_us = clock::monotonic_us();
         if courier.probes.borrow().is_lost(now_us) {

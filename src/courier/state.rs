@@ -43,7 +43,7 @@ pub(super) struct Courier {
     pub probes: RefCell<Probes>,
     /// The topics with members on this node, as the manager says.
     pub wanted: RefCell<HashSet<Topic>>,
-    /// Those of them that a new manager has told, until it has told all.
+    /// Those of them that a manager has told that is new to this courier, until it has told all.
     pub told: RefCell<Option<HashSet<Topic>>>,
     /// What others are told of this node.
     pub record: RefCell<NodeRecord>,
@@ -74,6 +74,12 @@ impl Names {
     /// What goes to one node.
     pub fn node(&self, node: u8) -> String {
         format!("{}n:{node}", self.0)
+    }
+
+    /// Nothing is published here. A node has subscribed to this while all that is for its clients
+    /// reaches it, so that the others can see whom they cannot ask.
+    pub fn whole(&self, node: u8) -> String {
+        format!("{}w:{node}", self.0)
     }
 
     /// What goes to all.
@@ -135,7 +141,7 @@ impl Courier {
             leases: RefCell::new(Leases::new(ttl.as_millis() as u64)),
             probes: RefCell::default(),
             wanted: RefCell::default(),
-            told: RefCell::default(),
+            told: RefCell::new(Some(HashSet::new())),
             record: RefCell::new(record),
             counts: Cell::default(),
             serials: RefCell::default(),

@@ -37,7 +37,8 @@ struct Stub {
     _master: OwnedFd,
 }
 
-fn start(engine: &MemoryEngine, node: u8) -> Stub {
+/// A courier whose manager has not told everything yet.
+fn begin(engine: &MemoryEngine, node: u8) -> Stub {
     let ((ours, theirs), (master, to_master)) = (packet::pair().unwrap(), packet::pair().unwrap());
     let id = NodeId { node, boot: u64::from(node) + 100 };
     let boot = CourierBoot { epoch: 1, id, since: 0, config: String::new(), password: None };
@@ -48,6 +49,12 @@ fn start(engine: &MemoryEngine, node: u8) -> Stub {
     let link = Link::new(ours, courier_id(1)).unwrap();
     let stub = Stub { id, link, courier, _master: master };
     stub.say(&ManagerToCourier::Begin, b"");
+    stub
+}
+
+fn start(engine: &MemoryEngine, node: u8) -> Stub {
+    let stub = begin(engine, node);
+    stub.say(&ManagerToCourier::Whole, b"");
     stub
 }
 
@@ -89,11 +96,46 @@ impl Stub {
         tokio::time::timeout(PATIENCE, heard).await.expect("the courier to say so")
     }
 
+    /// Waits for the engine, and until all that was said is done.
     async fn is_up(&self) {
         self.hear(|message, _| {
             matches!(message, CourierToManager::Engine(EngineState::Ok)).then_some(())
         })
         .await;
+        self.is_done().await;
+    }
+
+    async fn is_done(&self) {
+        const BARRIER: u64 = u64::MAX;
+        let nothing =
+            ManagerToCourier::Interest { number: BARRIER, joined: Vec::new(), left: Vec::new() };
+        self.say(&nothing, b"");
+        self.noted(BARRIER).await;
+    }
+
+    /// Waits until the courier has read so many leases.
+    async fn sees(&self, count: usize) {
+        self.hear(|message, _| match message {
+            CourierToManager::Nodes { nodes, .. } if nodes.len() == count => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// How many nodes have what was sent, and which could not be asked.
+    async fn asked(&self, number: u64) -> (Option<u32>, Vec<u8>) {
+        let mut last = Vec::new();
+        self.hear(|message, _| match message {
+            CourierToManager::Standing { silent, .. } => {
+                last = silent;
+                None
+            }
+            CourierToManager::Sent { id, nodes } if id == number => {
+                Some((nodes, std::mem::take(&mut last)))
+            }
+            _ => None,
+        })
+        .await
     }
 
     async fn noted(&self, number: u64) {
@@ -250,6 +292,76 @@ async fn a_node_that_leaves_is_asked_nothing_more_and_has_been_told_all_that_it_
 }
 
 #[tokio::test]
+async fn a_node_whose_courier_is_away_is_told_as_silent_with_the_next_question() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        let two = start(&engine, 2);
+        two.is_up().await;
+        one.sees(2).await;
+        two.join(8, "r");
+        two.noted(8).await;
+        let room = || To::Members(Topic::room("r"));
+        one.send(room(), 21, b"x");
+        assert_eq!(one.asked(21).await, (Some(1), vec![]));
+        // The connection that was made second; the lease lives on.
+        engine.cut(2);
+        one.send(room(), 22, b"x");
+        assert_eq!(one.asked(22).await, (Some(0), vec![2]));
+        one.send(To::All, 23, b"x");
+        assert_eq!(one.asked(23).await, (Some(0), vec![2]));
+        engine.take_again();
+        two.is_up().await;
+        one.send(room(), 24, b"x");
+        assert_eq!(one.asked(24).await, (Some(1), vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_manager_has_not_told_everything_is_silent_until_it_has() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        let two = begin(&engine, 2);
+        two.is_up().await;
+        one.sees(2).await;
+        one.send(To::All, 21, b"x");
+        assert_eq!(one.asked(21).await, (Some(1), vec![2]));
+        two.say(&ManagerToCourier::Whole, b"");
+        two.is_done().await;
+        one.send(To::All, 22, b"x");
+        assert_eq!(one.asked(22).await, (Some(1), vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_is_silent_at_no_moment() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        let one = start(&engine, 1);
+        one.is_up().await;
+        let two = start(&engine, 2);
+        two.is_up().await;
+        one.sees(2).await;
+        two.say(&ManagerToCourier::Part, b"");
+        two.hear(|message, _| matches!(message, CourierToManager::Parted).then_some(())).await;
+        one.send(To::All, 21, b"x");
+        assert_eq!(one.asked(21).await, (Some(0), vec![]), "it has nobody, and says so");
+        let Stub { _master: master, link, courier, .. } = two;
+        drop(master);
+        one.sees(1).await;
+        one.send(To::All, 22, b"x");
+        assert_eq!(one.asked(22).await, (Some(0), vec![]));
+        drop((link, courier));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_rooms_are_subscribed_to_again_after_an_outage() {
     const ROOMS: u64 = 100_000;
     const PART: u64 = 1_000;
@@ -264,7 +376,7 @@ async fn a_hundred_thousand_rooms_are_subscribed_to_again_after_an_outage() {
         }
         one.noted(ROOMS / PART).await;
         let before = engine.channels();
-        assert_eq!(before.len() as u64, ROOMS + 2);
+        assert_eq!(before.len() as u64, ROOMS + 3);
         engine.set_down(true);
         one.send(To::All, 1, b"finds out");
         assert_eq!(one.sent(1).await, None);

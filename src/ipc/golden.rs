@@ -280,6 +280,7 @@ fn what_is_said_to_and_by_a_courier_stays() {
         MasterToCourier::Reopen,
         MasterToCourier::Leave,
         MasterToCourier::Serials { next: vec![(3, 258)] },
+        MasterToCourier::Drains(true),
     ]);
     stays(vec![
         CourierToMaster::Hello(hello()),
@@ -311,6 +312,7 @@ fn what_is_said_to_and_by_a_courier_stays() {
         CourierToManager::Noted { number: 9 },
         CourierToManager::Counts(CourierCounts { sent: 1, ..CourierCounts::default() }),
         CourierToManager::Parted,
+        CourierToManager::Standing { silent: vec![5], draining: vec![6] },
     ]);
 }
 

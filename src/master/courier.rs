@@ -161,8 +161,16 @@ impl Master {
         courier.manager_end = Some(manager_end);
         courier.serials_told.clear();
         courier.process.send(&MasterToCourier::Boot(boot), vec![courier_end]);
+        if self.drain.is_some() {
+            self.tell_courier_drains(true);
+        }
         self.attach_courier();
         Ok(())
+    }
+
+    /// Has the courier tell the other nodes whether this one drains.
+    pub(super) fn tell_courier_drains(&mut self, drains: bool) {
+        self.courier.process.send(&MasterToCourier::Drains(drains), Vec::new());
     }
 
     /// Tells the manager of the courier, with the descriptor that leads there.

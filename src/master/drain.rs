@@ -36,6 +36,7 @@ impl Master {
         }
         let now = clock::monotonic_ms();
         self.summary.tell(Fact::Draining, u64::from(on));
+        self.tell_courier_drains(on);
         if on {
             let grace_s = self.config.drain_grace.as_secs_f64();
             tracing::info!(grace_s, "draining: not ready from now on");

@@ -139,6 +139,17 @@ impl Session for RedisSession {
         })
     }
 
+    fn subscribers<'a>(&'a mut self, channels: &'a [String]) -> Asked<'a, Vec<u32>> {
+        Box::pin(async move {
+            let mut question = cmd("PUBSUB");
+            question.arg("NUMSUB").arg(channels);
+            let counts = question.query_async(&mut self.connection).await;
+            // Each channel and its count, in the order of the question.
+            let counts: Vec<(String, u32)> = counts.map_err(|error| told(&error))?;
+            Ok(counts.into_iter().map(|(_, count)| count).collect())
+        })
+    }
+
     fn claim<'a>(&'a mut self, lease: &'a Lease, ttl: Duration) -> Asked<'a, Claimed> {
         Box::pin(async move {
             let claim = scripts::claim(lease, ttl);

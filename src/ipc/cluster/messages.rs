@@ -51,6 +51,8 @@ pub enum MasterToCourier {
         /// By slot: the first serial that surely was not.
         next: Vec<(u8, u64)>,
     },
+    /// Whether the node drains.
+    Drains(bool),
 }
 
 /// Courier to master, over its descriptor 3.
@@ -190,4 +192,12 @@ pub enum CourierToManager {
     Counts(CourierCounts),
     /// The answer to your `Part`: no other node asks this one any more. Data lane.
     Parted,
+    /// What is known of the nodes besides, at each look at the leases, and before the `Sent` of
+    /// what goes to many.
+    Standing {
+        /// The nodes that may have clients and cannot be asked, this one among them.
+        silent: Vec<u8>,
+        /// The nodes that drain.
+        draining: Vec<u8>,
+    },
 }

@@ -41,18 +41,33 @@ pub struct NodeRecord {
     pub lag_us: u64,
     /// Times that messages may have been lost on their way to it since it was started.
     pub gaps: u64,
+    /// Whether it drains. The lease says so; on a link, where the bytes of a record stay as they
+    /// were released, `Standing` does.
+    #[serde(skip)]
+    pub drains: bool,
+}
+
+/// A record as it is written beside the lease.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    record: NodeRecord,
+    #[serde(default)]
+    drains: bool,
 }
 
 impl NodeRecord {
     /// As it is written beside the lease.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Numbers and texts alone: nothing that JSON cannot hold.
-        serde_json::to_vec(self).unwrap_or_default()
+        let written = Written { record: self.clone(), drains: self.drains };
+        serde_json::to_vec(&written).unwrap_or_default()
     }
 
     /// What a lease says, as far as that can be read and no node says more.
     pub fn from_bytes(bytes: &[u8]) -> Option<NodeRecord> {
-        let record: NodeRecord = serde_json::from_slice(bytes).ok()?;
+        let Written { record, drains } = serde_json::from_slice(bytes).ok()?;
+        let record = NodeRecord { drains, ..record };
         let is_short = |text: &str| text.len() <= TEXT_BYTES_MAX;
         Some(record).filter(|it| is_short(&it.host) && is_short(&it.version))
     }
@@ -67,6 +82,11 @@ mod tests {
         let record = |host: &str| NodeRecord { host: host.to_owned(), ..NodeRecord::default() };
         let ours = record("a machine");
         assert_eq!(NodeRecord::from_bytes(&ours.to_bytes()), Some(ours));
+        let drains = NodeRecord { drains: true, ..record("another") };
+        assert_eq!(NodeRecord::from_bytes(&drains.to_bytes()), Some(drains));
+        // A node that knows nothing of a field, and one that knows more.
+        let other = NodeRecord::from_bytes(br#"{"node":3,"host":"h","more":[1]}"#);
+        assert_eq!(other, Some(NodeRecord { node: 3, ..record("h") }));
         // The list of all nodes would be too long for its message, and nobody would hear of any.
         assert_eq!(NodeRecord::from_bytes(&record(&"x".repeat(70_000)).to_bytes()), None);
         assert_eq!(NodeRecord::from_bytes(b"{"), None);

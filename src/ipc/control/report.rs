@@ -75,8 +75,8 @@ pub struct ClusterReport {
     pub node: u8,
     /// Nodes that are there, this one among them.
     pub nodes: u64,
-    /// Other nodes that have said nothing yet since the engine was back. Until they have, or a
-    /// lease is over, nobody knows how many nodes a question reaches.
+    /// Nodes that cannot be asked: they are silent, or have said nothing yet since the engine was
+    /// back. Until they can, or are dead, nobody knows how many nodes a question has to reach.
     #[serde(default)]
     pub unheard: u64,
     /// Since when the engine is away, in milliseconds since 1970; `None`: it is there.
@@ -108,6 +108,9 @@ pub struct NodeReport {
     pub node: u8,
     /// Whether it is the one that was asked.
     pub here: bool,
+    /// What the one that was asked knows of it.
+    #[serde(default)]
+    pub state: NodeState,
     /// The name of its machine.
     pub host: String,
     /// The version of its image.
@@ -122,6 +125,21 @@ pub struct NodeReport {
     pub lag_us: u64,
     /// Times that messages may have been lost on their way to it.
     pub gaps: u64,
+}
+
+/// What a node knows of another, or of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It can be asked for its clients.
+    Serves,
+    /// It can, and is to have no more of them (`wsd drain`).
+    Drains,
+    /// It is not declared dead, and cannot be asked: no tally and no list is whole meanwhile.
+    Silent,
+    /// The node that was asked is itself cut off from the engine.
+    #[default]
+    Unknown,
 }
 
 /// A worker process.

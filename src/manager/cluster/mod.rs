@@ -61,6 +61,9 @@ pub struct Cluster {
     /// Nodes that have said nothing yet since the engine came back: whether they have subscribed
     /// again nobody knows, so the engine's count of who was asked is not the truth.
     unheard: HashSet<u8>,
+    /// Nodes that cannot be asked, and nodes that drain, by the courier's last word.
+    silent: HashSet<u8>,
+    draining: HashSet<u8>,
     /// What the courier has counted, as far as this manager has added that to its own counters;
     /// `None`: a manager before this one has.
     counts: Option<CourierCounts>,
@@ -78,6 +81,10 @@ struct Asked {
     id: RequestId,
     what: What,
     due_ms: u64,
+    /// How many nodes have answered.
+    answered: u32,
+    /// Where some could not be asked: how many could.
+    heard_by: Option<u32>,
 }
 
 /// What kind of question.
@@ -105,6 +112,8 @@ impl Cluster {
             nodes: Vec::new(),
             certain: false,
             unheard: HashSet::new(),
+            silent: HashSet::new(),
+            draining: HashSet::new(),
             counts: (epoch == 1).then(CourierCounts::default),
             answers: part::Answers::default(),
             topics: Topics::default(),
@@ -130,7 +139,8 @@ impl Cluster {
         }
         self.last_asked += 1;
         let due_ms = monotonic_ms() + ANSWER_MS;
-        self.asked.insert(self.last_asked, Asked { origin, id, what, due_ms });
+        let asked = Asked { origin, id, what, due_ms, answered: 0, heard_by: None };
+        self.asked.insert(self.last_asked, asked);
         Some(self.last_asked)
     }
 

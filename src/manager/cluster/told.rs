@@ -1,12 +1,34 @@
 //! What the courier says, and what commands are told of the nodes.
 
-use super::{Asked, What};
+use std::collections::HashSet;
+
+use super::{Asked, Cluster, What};
 use crate::api::Verdict;
 use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
-use crate::ipc::control::{ClusterReport, NodeReport};
+use crate::ipc::control::{ClusterReport, NodeReport, NodeState};
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::relay::message::Reply;
+
+impl Cluster {
+    /// The nodes that may have clients and cannot be asked, as far as is known.
+    fn beyond_asking(&self) -> HashSet<u8> {
+        self.unheard.union(&self.silent).copied().collect()
+    }
+
+    /// What is known of a node that was not declared dead.
+    fn state_of(&self, node: u8) -> NodeState {
+        if node != self.node && !self.is_up() {
+            NodeState::Unknown
+        } else if node != self.node && self.silent.contains(&node) {
+            NodeState::Silent
+        } else if self.draining.contains(&node) {
+            NodeState::Drains
+        } else {
+            NodeState::Serves
+        }
+    }
+}
 
 impl Manager {
     pub(super) fn courier_told(&mut self, message: CourierToManager) {
@@ -26,6 +48,10 @@ impl Manager {
             CourierToManager::Counts(counts) => {
                 let before = cluster.counts.replace(counts);
                 self.add_counts(before.unwrap_or(counts), counts);
+            }
+            CourierToManager::Standing { silent, draining } => {
+                cluster.silent = silent.into_iter().collect();
+                cluster.draining = draining.into_iter().collect();
             }
             CourierToManager::Parted => cluster.answers.parted(),
             CourierToManager::Arrived => {}
@@ -74,11 +100,19 @@ impl Manager {
             return;
         }
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(asked) = cluster.asked.get(&id) else { return };
+        let beyond = cluster.beyond_asking().len() as u32;
+        let Some(asked) = cluster.asked.get_mut(&id) else { return };
         let (origin, caller, what) = (asked.origin, asked.id, asked.what);
         match (what, nodes) {
+            (What::Call, Some(1..)) if beyond > 0 && nodes > Some(asked.answered) => {
+                // The caller waits for the nodes that heard the question, and meanwhile counts the
+                // silent ones as asked. Behind the last answer the caller is told that nobody
+                // knows how many had to be asked.
+                asked.heard_by = nodes;
+                self.tell_nodes_asked(origin, caller, nodes.map(|heard| heard + beyond));
+            }
             (What::Call, nodes) => {
-                let nodes = nodes.filter(|_| cluster.unheard.is_empty());
+                let nodes = nodes.filter(|_| beyond == 0);
                 if nodes.is_none_or(|nodes| nodes == 0) {
                     cluster.asked.remove(&id);
                 }
@@ -121,7 +155,7 @@ impl Manager {
         Some(ClusterReport {
             node: cluster.node,
             nodes: cluster.nodes.len() as u64,
-            unheard: cluster.unheard.len() as u64,
+            unheard: cluster.beyond_asking().len() as u64,
             away_since,
             why,
             topics: cluster.topics.len(),
@@ -150,6 +184,7 @@ impl Manager {
         let report = |record: &crate::ipc::cluster::nodes::NodeRecord| NodeReport {
             node: record.node,
             here: record.node == cluster.node,
+            state: cluster.state_of(record.node),
             host: record.host.clone(),
             version: record.version.clone(),
             since: record.since,

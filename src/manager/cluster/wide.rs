@@ -154,7 +154,24 @@ impl Manager {
 
     /// A node has answered a call of ours.
     pub(super) fn on_node_tally(&mut self, id: u64, queued: u64, full: u64, whole: bool) {
-        let Some((origin, id)) = self.caller(id) else { return };
+        let asked = self.cluster.as_mut().and_then(|cluster| cluster.asked.get_mut(&id));
+        let Some(asked) = asked.filter(|asked| asked.what == What::Call) else { return };
+        asked.answered += 1;
+        // The last one that could be asked: the caller is told so behind its answer.
+        let ends = asked.heard_by == Some(asked.answered);
+        let (origin, caller) = (asked.origin, asked.id);
+        self.pass_tally(origin, caller, (queued, full, whole));
+        if ends {
+            self.tell_nodes_asked(origin, caller, None);
+        }
+    }
+
+    fn pass_tally(
+        &mut self,
+        origin: Origin,
+        id: RequestId,
+        (queued, full, whole): (u64, u64, bool),
+    ) {
         match origin {
             Origin::Worker(worker) => {
                 if let Some(worker) = self.workers.get(worker) {
