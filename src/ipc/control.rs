@@ -14,9 +14,9 @@ mod running_server;
 pub use answer::Answer;
 pub use client::{Control, ControlError};
 pub use report::{
-    ClusterReport, Connection, CourierReport, ManagerReport, NodeReport, NodeState,
-    ProcessReport, ReloadReport, ReloadState, ReloadVerdict, Restarts, Room, SlotVerdict, Status,
-    Throttled, WorkerReport, WorkerState,
+    ClusterReport, Connection, CourierReport, ManagerReport, NodeReport, NodeState, ProcessReport,
+    ReloadReport, ReloadState, ReloadVerdict, Restarts, Room, SlotVerdict, Status, Throttled,
+    WorkerReport, WorkerState,
 };
 pub use running_server::{Holder, LOCK_FILE, Master, RunningServer, whole_file};
 

@@ -10,8 +10,18 @@ use crate::sys::clock::unix_ms;
 
 /// Lists the nodes of the cluster, as this one knows them.
 pub(crate) fn nodes(runtime_dir: &Path, json: bool) -> ExitStatus {
-    let headings =
-        [">node", "state", "host", "version", ">connections", ">topics", ">up", ">lag", ">gaps", ""];
+    let headings = [
+        ">node",
+        "state",
+        "host",
+        "version",
+        ">connections",
+        ">topics",
+        ">up",
+        ">lag",
+        ">gaps",
+        "",
+    ];
     let mut table = Table::new(&headings);
     list(runtime_dir, &Request::Nodes {}, json, "node", |nodes: Vec<NodeReport>| {
         for node in nodes {

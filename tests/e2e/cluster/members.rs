@@ -57,6 +57,7 @@ async fn a_node_that_dies_with_everything_is_gone_once_its_lease_has_ended() {
         (here.ask(format!("confirmed {other} x")).await == "confirmed gone").then_some(())
     })
     .await;
+    assert_eq!(here.ask("tally lobby x").await, "tally queued for 0 true");
 }
 
 #[tokio::test]

@@ -193,7 +193,8 @@ async fn a_check_tells_of_an_engine_that_answers_and_keeps_nothing() {
 async fn a_check_finds_each_right_that_a_node_needs_and_its_user_lacks() {
     let engine = Engine::start().await;
     let server = node(&engine, 4).start_nothing();
-    let rights = "get set mget del hget hset hgetall eval publish subscribe unsubscribe info";
+    let rights =
+        "get set mget del hget hset hgetall eval publish subscribe unsubscribe pubsub info";
     for right in rights.split(' ') {
         let set = engine.ask(&format!("ACL SETUSER default +@all -{right}"));
         assert!(set.unwrap().starts_with("+OK"), "{right}");

@@ -178,3 +178,100 @@ async fn the_connections_of_a_room_are_those_of_all_nodes() {
     assert_eq!(listed(&[]).await, fds);
     assert_eq!(listed(&["--here"]).await, fds[..1]);
 }
+
+/// What a node says of the state of each node, in the order of their numbers.
+async fn states(server: &Server) -> Vec<String> {
+    let ran = server.wsd(["nodes", "--json"]).await;
+    let list: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(|node| node["state"].as_str().map(str::to_owned)).collect()
+}
+
+async fn says_of_all(server: &Server, what: &[&str]) {
+    until("the states of the nodes", async || (states(server).await == what).then_some(())).await;
+}
+
+#[tokio::test]
+async fn while_a_courier_is_replaced_no_tally_and_no_list_is_whole_and_the_others_still_answer() {
+    let engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..3 {
+        let setup = node(&engine, number).set("cluster.lease_ttl", "\"60s\"");
+        nodes.push(setup.start().await);
+    }
+    for server in &nodes {
+        sees(server, 3).await;
+    }
+    let (mut silent, mut other) = (nodes[1].client().await, nodes[2].client().await);
+    for client in [&mut silent, &mut other] {
+        assert_eq!(client.ask("join-confirmed me lobby").await, "join-confirmed []");
+    }
+    // Nobody starts another courier while the master is stopped.
+    let master = nodes[1].master().await;
+    kill(master, Signal::SIGSTOP);
+    kill(nodes[1].courier(), Signal::SIGKILL);
+    until("the engine to have lost the courier", async || {
+        engine.ask("PUBSUB NUMSUB wsd:wsd:w:1")?.contains(":0\r\n").then_some(())
+    })
+    .await;
+    let (code, told) = published(&nodes[0], "lobby").await;
+    assert_eq!((code, &told["queued"]), (Some(6), &Value::from(1)), "{told}");
+    assert_eq!(told["nodes"], serde_json::json!({"asked": null, "answered": 1}), "{told}");
+    assert_eq!(other.receive().await, "x");
+    // Also of a room that nobody is known to be in.
+    let (code, told) = published(&nodes[0], "empty").await;
+    assert!(code == Some(6) && told["nodes"]["asked"].is_null(), "{told}");
+    for list in [&["members", "lobby"][..], &["rooms"], &["connections", "--room", "lobby"]] {
+        let ran = nodes[0].wsd(list).await;
+        assert_eq!(ran.code, Some(6), "{list:?}: {ran:?}");
+    }
+    let mut asker = nodes[0].client().await;
+    let tally = asker.ask("tally lobby y").await;
+    assert!(tally.starts_with("tally queued for 1") && tally.ends_with("false"), "{tally}");
+    assert_eq!(other.receive().await, "y");
+    says_of_all(&nodes[0], &["serves", "silent", "serves"]).await;
+    kill(master, Signal::SIGCONT);
+    for server in &nodes {
+        sees(server, 3).await;
+    }
+    assert_eq!(asker.ask("tally lobby z").await, "tally queued for 2 true");
+    for client in [&mut silent, &mut other] {
+        assert_eq!(client.receive().await, "z");
+    }
+    says_of_all(&nodes[0], &["serves", "serves", "serves"]).await;
+}
+
+#[tokio::test]
+async fn every_node_is_told_which_of_them_drains_and_one_alone_knows_of_itself() {
+    let mut engine = Engine::start().await;
+    let nodes = nodes(&engine, 2).await;
+    let _client = nodes[1].client().await;
+    for server in &nodes {
+        says_of_all(server, &["serves", "serves"]).await;
+    }
+    nodes[1].wsd(["drain"]).await.ok();
+    for server in &nodes {
+        says_of_all(server, &["serves", "drains"]).await;
+    }
+    let before = nodes[1].courier();
+    kill(before, Signal::SIGKILL);
+    until("another courier", async || {
+        let processes = nodes[1].processes();
+        let is_there = processes.iter().any(|it| it.name == "wsd: courier" && it.pid != before);
+        is_there.then_some(())
+    })
+    .await;
+    for server in &nodes {
+        sees(server, 2).await;
+        says_of_all(server, &["serves", "drains"]).await;
+    }
+    nodes[1].wsd(["drain", "--undo"]).await.ok();
+    for server in &nodes {
+        says_of_all(server, &["serves", "serves"]).await;
+    }
+    let page = nodes[0].wsd(["nodes"]).await.ok();
+    assert!(page.contains("state") && page.contains("serves") && page.contains("here"), "{page}");
+    engine.kill();
+    is_alone(&nodes[0]).await;
+    says_of_all(&nodes[0], &["serves", "unknown"]).await;
+}
