@@ -86,7 +86,8 @@ pub trait Handler: 'static {
     /// asynchronously with it, takes [`Frame::into_owned`] first.
     fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow;
 
-    /// The connection has ended; `fd` is gone for everyone. Swoole's `close`.
+    /// The connection has ended; `fd` is gone for everyone. Until this has ended, the context's
+    /// `rooms`, `uid` and `session` read what the connection had. Swoole's `close`.
     fn on_close(&self, ctx: &Context, fd: Fd, close: Close) -> Flow {
         Flow::default()
     }

@@ -51,6 +51,7 @@ impl Clients {
     pub(in crate::worker) fn forget(&self, table: &mut Table, key: Key) -> Option<Connection> {
         self.leave_rooms(table, key);
         let mut connection = table.remove(key)?;
+        self.drop_belongings(&connection);
         self.no_longer_pending(&mut connection);
         self.uncount(&mut connection);
         self.budget.give_back(connection.counted as usize);

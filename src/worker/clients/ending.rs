@@ -187,6 +187,7 @@ impl Clients {
             + connection.outbox.take().map_or(0, |outbox| outbox.messages());
         self.add(Counter::PushLost, lost as u64);
         let fd = connection.fd;
+        self.keep_belongings(key, connection);
         self.leave_rooms(&mut table, key);
         if let Some(fd) = fd {
             table.unname(fd);

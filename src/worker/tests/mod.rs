@@ -5,4 +5,5 @@ mod handover;
 mod harness;
 mod memory;
 mod messages;
+mod parting;
 mod serving;

@@ -16,6 +16,7 @@ pub(in crate::worker) mod presence;
 pub(in crate::worker) mod table;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
@@ -47,6 +48,8 @@ pub(in crate::worker) struct Rooms {
     pub presence: RefCell<presence::Presence>,
     /// Whether there may be connections that came over and are not ours yet for everybody.
     pub has_arrivals: Cell<bool>,
+    /// Connections that have ended and what they were in, for their `on_close`.
+    parting: RefCell<HashMap<Fd, (Key, Belongings)>>,
 }
 
 impl table::Holders for Table {
@@ -77,6 +80,10 @@ impl Clients {
 
     /// What a connection has, as it is told to handlers.
     pub(in crate::worker) fn belongings_of(&self, connection: &Connection) -> Belongings {
+        Belongings { session: session_of(connection), ..self.memberships_of(connection) }
+    }
+
+    fn memberships_of(&self, connection: &Connection) -> Belongings {
         let rooms = self.rooms.table.borrow();
         let mut of = Belongings::default();
         for topic in rooms.topics_of(&connection.memberships) {
@@ -85,14 +92,33 @@ impl Clients {
                 false => of.rooms.push(topic.name().to_owned()),
             }
         }
-        let personal = connection.personal.as_ref();
-        of.session = personal.and_then(|it| it.session.as_deref()).map(str::to_owned);
         of
+    }
+
+    /// A connection ends: its `on_close` still reads what the connection was in, and the session,
+    /// which stays with the connection until then.
+    pub(in crate::worker) fn keep_belongings(&self, key: Key, connection: &Connection) {
+        if let Some(fd) = connection.fd.filter(|_| connection.opened) {
+            let had = self.memberships_of(connection);
+            self.rooms.parting.borrow_mut().insert(fd, (key, had));
+        }
+    }
+
+    /// A connection is forgotten.
+    pub(in crate::worker) fn drop_belongings(&self, connection: &Connection) {
+        if let Some(fd) = connection.fd {
+            self.rooms.parting.borrow_mut().remove(&fd);
+        }
     }
 
     pub(in crate::worker) fn belongings_here(&self, fd: Fd) -> Option<Belongings> {
         let table = self.table.borrow();
-        Some(self.belongings_of(table.get(table.find(fd)?)?))
+        if let Some(key) = table.find(fd) {
+            return Some(self.belongings_of(table.get(key)?));
+        }
+        let parting = self.rooms.parting.borrow();
+        let (key, had) = parting.get(&fd)?;
+        Some(Belongings { session: session_of(table.get(*key)?), ..had.clone() })
     }
 
     /// The topics of a connection, with what presence shows of it in each: as they travel.
@@ -209,6 +235,11 @@ impl Clients {
             let _ = sender.send(());
         }
     }
+}
+
+fn session_of(connection: &Connection) -> Option<String> {
+    let personal = connection.personal.as_ref()?;
+    personal.session.as_deref().map(str::to_owned)
 }
 
 /// Topics in parts that fit a message.
