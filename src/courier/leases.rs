@@ -19,6 +19,8 @@ pub struct Leases {
     whole_since: Option<u64>,
     renewed_at: u64,
     nodes: BTreeMap<u8, Known>,
+    /// By node the run of it that has left last: a look may still find the lease of that.
+    left: BTreeMap<u8, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +43,8 @@ pub struct Look {
 impl Leases {
     /// Nothing is known yet.
     pub fn new(ttl_ms: u64) -> Leases {
-        Leases { ttl_ms, whole_since: None, renewed_at: 0, nodes: BTreeMap::new() }
+        let (nodes, left) = (BTreeMap::new(), BTreeMap::new());
+        Leases { ttl_ms, whole_since: None, renewed_at: 0, nodes, left }
     }
 
     /// This node has renewed its own lease; `asked_at` is when it began to ask.
@@ -64,6 +67,7 @@ impl Leases {
 
     /// A node says that it leaves. The answer is what was known of it.
     pub fn left(&mut self, node: u8, boot: u64) -> Option<NodeRecord> {
+        self.left.insert(node, boot);
         let known = self.nodes.get(&node).filter(|known| known.record.boot == boot)?;
         let record = known.record.clone();
         self.nodes.remove(&node);
@@ -74,8 +78,10 @@ impl Leases {
     pub fn looked(&mut self, now: u64, read: Vec<NodeRecord>) -> Look {
         let certain = self.is_certain(now);
         let mut dead = Vec::new();
+        let is_there = |record: &NodeRecord| self.left.get(&record.node) != Some(&record.boot);
+        let read = read.into_iter().filter(is_there);
         let mut read: BTreeMap<u8, NodeRecord> =
-            read.into_iter().map(|record| (record.node, record)).collect();
+            read.map(|record| (record.node, record)).collect();
         self.nodes.retain(|node, known| match read.remove(node) {
             Some(record) => {
                 if record.boot != known.record.boot {
@@ -156,6 +162,11 @@ mod tests {
         assert_eq!(leases.silent(&[1]), [2]);
         leases.left(2, 3);
         assert!(leases.silent(&[1]).is_empty(), "it has left");
+        // Its lease was read before it was given back.
+        leases.looked(9_000, vec![record(1, 1), record(2, 3)]);
+        assert!(leases.silent(&[1]).is_empty(), "it has left still");
+        leases.looked(10_000, vec![record(1, 1), record(2, 4)]);
+        assert_eq!(leases.silent(&[1]), [2], "another run of it has come");
     }
 
     #[test]
