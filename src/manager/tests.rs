@@ -23,6 +23,7 @@ use crate::sys::packet;
 mod bounds;
 mod direct;
 mod moving;
+mod nodes;
 mod relay;
 mod starting;
 

@@ -108,14 +108,14 @@ fn for_a_worker_that_asks_for_long_lists_and_reads_none_few_are_made() {
 }
 
 /// A courier's part, for a manager of node 0 beside a node 1.
-struct FakeCourier {
+pub(super) struct FakeCourier {
     link: Link,
     heard: VecDeque<(NodeMessage, To)>,
 }
 
 impl FakeCourier {
     /// A manager with this courier, whose engine is there.
-    async fn boot() -> (Master, FakeCourier) {
+    pub(super) async fn boot() -> (Master, FakeCourier) {
         let mut config = Config::default();
         config.cluster.engine = Some("redis://127.0.0.1".to_owned().try_into().unwrap());
         let master = Master::boot_with(1, None, &config).await;
@@ -131,20 +131,20 @@ impl FakeCourier {
         (master, courier)
     }
 
-    async fn say(&self, message: &CourierToManager, body: &[u8]) {
+    pub(super) async fn say(&self, message: &CourierToManager, body: &[u8]) {
         let sent = self.link.send(Lane::Data, message, Body::Inline(body), vec![]).unwrap();
         assert_eq!(sent, Sent::Queued);
         self.link.flush().await.unwrap();
     }
 
     /// Brings something that node 1 says.
-    async fn bring(&self, message: &NodeMessage, body: &[u8]) {
+    pub(super) async fn bring(&self, message: &NodeMessage, body: &[u8]) {
         let envelope = envelope::write(NodeId { node: 1, boot: 1 }, message, body).unwrap();
         self.say(&CourierToManager::Arrived, &envelope).await;
     }
 
     /// The next message to another node.
-    async fn hear(&mut self) -> (NodeMessage, To) {
+    pub(super) async fn hear(&mut self) -> (NodeMessage, To) {
         let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
         while self.heard.is_empty() {
             let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
