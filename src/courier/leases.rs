@@ -110,6 +110,17 @@ impl Leases {
         Look { nodes, certain: self.is_certain(now), dead: Vec::new() }
     }
 
+    /// The numbers of the nodes that are not dead, as far as is known.
+    pub fn numbers(&self) -> Vec<u8> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Which of these nodes say that they drain.
+    pub fn draining(&self) -> Vec<u8> {
+        let draining = self.nodes.iter().filter(|(_, it)| it.record.drains);
+        draining.map(|(node, _)| *node).collect()
+    }
+
     /// Who may have clients and cannot be asked for them: the nodes that are not dead and have not
     /// subscribed, or whose lease is missing.
     pub fn silent(&self, subscribed: &[u8]) -> Vec<u8> {

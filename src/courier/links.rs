@@ -135,8 +135,7 @@ impl Courier {
 
     /// Tells the manager which nodes cannot be asked, and which drain.
     pub fn tell_standing(&self, silent: Vec<u8>) {
-        let look = self.leases.borrow().look(clock::monotonic_ms());
-        let draining = look.nodes.iter().filter(|it| it.drains).map(|it| it.node).collect();
+        let draining = self.leases.borrow().draining();
         self.tell(&CourierToManager::Standing { silent, draining });
     }
 

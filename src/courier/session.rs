@@ -187,8 +187,7 @@ impl Live<'_> {
     /// The nodes that may have clients and cannot be asked for them now.
     async fn silent(&mut self) -> Result<Vec<u8>> {
         let courier = self.courier;
-        let nodes = courier.leases.borrow().look(clock::monotonic_ms()).nodes;
-        let nodes: Vec<u8> = nodes.iter().map(|it| it.node).collect();
+        let nodes = courier.leases.borrow().numbers();
         let channels: Vec<String> = nodes.iter().map(|it| courier.names.whole(*it)).collect();
         let counts = self.session.subscribers(&channels).await?;
         // A node that leaves says so before its subscription ends.
