@@ -351,7 +351,7 @@ impl Manager {
             self.router.serve(id);
         }
         self.tell_engine_to(id);
-        self.deliver_early();
+        self.deliver_to_slots();
         self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }

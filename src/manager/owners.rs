@@ -84,6 +84,7 @@ impl Manager {
         self.direct.links_known();
         let steps = self.passes.settle_all();
         self.carry_out(steps);
+        self.deliver_to_slots();
         self.tell_topics_whole();
         self.spread_all_presence();
         self.resync_presence();

@@ -86,11 +86,11 @@ pub enum WorkerToManager {
         /// `None`: gone.
         info: Option<Info>,
     },
-    /// Bytes for another worker's handler. Body: the bytes. Data lane.
+    /// Bytes for the handlers of a slot's processes. Body: the bytes. Data lane.
     WorkerMessage {
         /// For whom.
         to: Slot,
-        /// Whether you, a process of that slot, do what is done once for the slot.
+        /// Whether you, a process of that slot, have had it and do what is done once for the slot.
         acts: bool,
     },
     /// Connections of a pass. Body: their state, opaque to the manager. + fds, one each. The

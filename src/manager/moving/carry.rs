@@ -159,6 +159,8 @@ impl Manager {
                 }
                 Step::Passed(passed) => self.reload_event(Event::Passed(passed)),
                 Step::GoOn => {
+                    // Behind `Own`, with which handlers hear of those who came.
+                    self.deliver_to_slots();
                     let steps = self.passes.go_on();
                     self.carry_out(steps);
                 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use bytes::Bytes;
 
-use super::hold::{HeldMessage, OwnedBody, Scope};
+use super::hold::{HeldMessage, OwnedBody, Scope, SlotMessage};
 use super::message::{Address, Routed, Wide};
 use crate::api::Verdict;
 use crate::error::Error;
@@ -93,8 +93,11 @@ impl Manager {
     }
 
     /// Brings a message to every process of a slot that may have clients: while one hands its
-    /// clients over to the other there are two. The sender is not among them.
-    pub fn deliver_to_slot(&mut self, from: WorkerId, to: Slot, acts: bool, body: Body<'_>) {
+    /// clients over to the other there are two. The sender is among them unless it has had the
+    /// message. Whoever gets it may tell its own clients, so it waits while some of them are on
+    /// their way from one process to the other.
+    pub fn deliver_to_slot(&mut self, message: SlotMessage) {
+        let SlotMessage { from, to, acts, .. } = message;
         let routed = |acts| Routed::Message { from, acts };
         let mut targets: Vec<WorkerId> = self
             .workers
@@ -102,16 +105,19 @@ impl Manager {
             .filter(|worker| worker.id().slot == to && worker.may_have_clients())
             .map(WorkerHandle::id)
             .chain(self.router.serving(to))
-            .filter(|id| *id != from)
+            .chain(Some(from).filter(|from| from.slot == to))
+            .filter(|id| *id != from || !acts)
             .collect();
         targets.sort_unstable();
         targets.dedup();
-        let kept = OwnedBody::new(body);
-        if targets.is_empty() && from.slot != to {
-            // Its worker is about to start, or to start again.
-            if !self.router.has_slot(to) {
-                self.refuse(routed(false), Verdict::Gone);
-            } else if !self.hold.add_early(from, to, kept) {
+        // The slot's worker is about to start, or to start again.
+        let starts = targets.is_empty() && from.slot != to;
+        if starts && !self.router.has_slot(to) {
+            return self.refuse(routed(false), Verdict::Gone);
+        }
+        let moves = |id: &WorkerId| self.hold.scope == Scope::All || self.passes.is_end(*id);
+        if starts || targets.iter().any(moves) {
+            if !self.hold.add_for_slot(message) {
                 self.refuse(routed(false), Verdict::Full);
             }
             return;
@@ -120,7 +126,7 @@ impl Manager {
         let actor = targets.iter().max_by_key(|id| self.rank(**id, to)).filter(|_| !acts).copied();
         for target in targets {
             let routed = routed(Some(target) == actor);
-            match kept.body() {
+            match message.body.body() {
                 Ok(body) => self.pass_on(Some(target), Address::Slot(to), routed, body),
                 Err(error) => {
                     tracing::error!(worker = %target, %error, "a message could not be passed on");
@@ -143,13 +149,11 @@ impl Manager {
         (id.slot == place, steady, id)
     }
 
-    /// A slot has a worker now: what waited for it goes there, and the rest waits on.
-    pub fn deliver_early(&mut self) {
-        for (from, to, kept) in self.hold.take_early() {
-            match kept.body() {
-                Ok(body) => self.deliver_to_slot(from, to, false, body),
-                Err(_) => self.refuse(Routed::Message { from, acts: false }, Verdict::Full),
-            }
+    /// A slot has a worker now, or a pass is over: what waited for that goes out, and the rest
+    /// waits on.
+    pub fn deliver_to_slots(&mut self) {
+        for message in self.hold.take_for_slots() {
+            self.deliver_to_slot(message);
         }
     }
 

@@ -84,6 +84,19 @@ pub enum HeldMessage {
     },
 }
 
+/// A message between workers, for all processes of a slot.
+#[derive(Debug)]
+pub struct SlotMessage {
+    /// Who sent it.
+    pub from: WorkerId,
+    /// For which slot.
+    pub to: Slot,
+    /// Whether its sender, a process of that slot, has had it and acts.
+    pub acts: bool,
+    /// The bytes.
+    pub body: OwnedBody,
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Hold {
@@ -95,9 +108,9 @@ pub struct Hold {
     unmarked: HashMap<WorkerId, Vec<usize>>,
     /// Whether something was refused since the last release.
     full: bool,
-    /// Messages between workers for slots that have no worker yet.
-    early: VecDeque<(WorkerId, Slot, OwnedBody)>,
-    early_bytes: usize,
+    /// Messages for slots that have no worker yet, or whose clients move.
+    for_slots: VecDeque<SlotMessage>,
+    for_slots_bytes: usize,
 }
 
 impl Hold {
@@ -124,22 +137,22 @@ impl Hold {
         None
     }
 
-    /// Adds a message for a slot that has no worker yet; false where there is no room.
+    /// Adds a message for a slot; false where there is no room.
     #[must_use]
-    pub fn add_early(&mut self, from: WorkerId, to: Slot, body: OwnedBody) -> bool {
-        let weight = body.len() + ITEM_BYTES;
-        if self.early_bytes + weight > HELD_BYTES_MAX {
+    pub fn add_for_slot(&mut self, message: SlotMessage) -> bool {
+        let weight = message.body.len() + ITEM_BYTES;
+        if self.for_slots_bytes + weight > HELD_BYTES_MAX {
             return false;
         }
-        self.early_bytes += weight;
-        self.early.push_back((from, to, body));
+        self.for_slots_bytes += weight;
+        self.for_slots.push_back(message);
         true
     }
 
-    /// Gives out what was added for slots without a worker.
-    pub fn take_early(&mut self) -> VecDeque<(WorkerId, Slot, OwnedBody)> {
-        self.early_bytes = 0;
-        std::mem::take(&mut self.early)
+    /// Gives out what was added for slots.
+    pub fn take_for_slots(&mut self) -> VecDeque<SlotMessage> {
+        self.for_slots_bytes = 0;
+        std::mem::take(&mut self.for_slots)
     }
 
     /// What this worker sent to all so far, its clients of a pass have had.

@@ -79,6 +79,7 @@ impl FakeWorker {
             ManagerToWorker::Push { fd, id, .. } => format!("{} {body} ?{id}", serial(fd)),
             ManagerToWorker::Broadcast { .. } => format!("all {body}"),
             ManagerToWorker::Missed { .. } => format!("missed {body}"),
+            ManagerToWorker::WorkerMessage { .. } => format!("slot {body}"),
             ManagerToWorker::Close { fd, .. } => format!("{} close {body}", serial(fd)),
             ManagerToWorker::Settled { taken, .. } => {
                 let taken: Vec<u64> = taken.into_iter().map(serial).collect();
@@ -410,14 +411,45 @@ async fn acts(worker: &mut FakeWorker) -> bool {
 fn of_the_processes_of_a_slot_that_get_a_message_one_acts() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
+        scene.old.gave(scene.pass, Left::Busy);
         let message = |acts| WorkerToManager::WorkerMessage { to: Slot(0), acts };
-        scene.other.say(&message(false));
-        assert_eq!([acts(&mut scene.old).await, acts(&mut new_worker).await], [false, true]);
-        for its_sender_acts in [true, false] {
-            scene.old.say(&message(its_sender_acts));
-            assert_eq!(acts(&mut new_worker).await, !its_sender_acts);
-            new_worker.say(&message(its_sender_acts));
-            assert_eq!(acts(&mut scene.old).await, !its_sender_acts);
+        for sender in [&scene.other, &scene.old, &new_worker] {
+            sender.say(&message(false));
         }
+        for _ in 0..3 {
+            assert_eq!([acts(&mut scene.old).await, acts(&mut new_worker).await], [false, true]);
+        }
+        scene.old.say(&message(true));
+        assert!(!acts(&mut new_worker).await, "its sender has had it and acts");
+        new_worker.say(&message(true));
+        assert!(!acts(&mut scene.old).await);
+    });
+}
+
+#[test]
+fn a_message_to_a_slot_whose_clients_move_finds_each_client_with_one_process() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let pass = scene.pass;
+        scene.gives(5);
+        for (sender, text) in [(&scene.other, "a"), (&scene.old, "b"), (&new_worker, "c")] {
+            let message = WorkerToManager::WorkerMessage { to: Slot(0), acts: false };
+            sender.say_with(&message, text.as_bytes());
+        }
+        scene.is_read().await;
+        scene.old.gave(pass, Left::Busy);
+        new_worker.hears_in_order(&["adopt 5", "take"]).await;
+        new_worker.adopted(pass, &[5]);
+        let mut at_new = Vec::new();
+        while at_new.len() < 4 {
+            at_new.push(new_worker.hears().await);
+        }
+        at_new[1..].sort();
+        assert_eq!(at_new, ["own", "slot a", "slot b", "slot c"], "handlers hear of 5 with `Own`");
+        assert_eq!(scene.old.hears().await, "settled [5]");
+        let mut at_old =
+            [scene.old.hears().await, scene.old.hears().await, scene.old.hears().await];
+        at_old.sort();
+        assert_eq!(at_old, ["slot a", "slot b", "slot c"]);
     });
 }

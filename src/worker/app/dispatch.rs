@@ -235,10 +235,4 @@ impl App {
             }
         });
     }
-
-    /// `send_to_worker` to itself: after the running handler, as if it came from elsewhere.
-    pub(in crate::worker) fn message_self(self: &Rc<Self>, acts: bool, data: bytes::Bytes) {
-        let worker = self.clone();
-        tokio::task::spawn_local(async move { worker.worker_message(worker.slot(), acts, data) });
-    }
 }

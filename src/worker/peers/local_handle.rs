@@ -185,14 +185,7 @@ impl Reactor for LocalHandle {
             if data.len() > DATA_LANE_BYTES_MAX {
                 return Verdict::TooBig;
             }
-            let is_own = to == worker.slot();
-            let acts = is_own && !worker.is_giving();
-            let relayed = worker.relay(&WorkerToManager::WorkerMessage { to, acts }, &data);
-            if !is_own {
-                return relayed;
-            }
-            worker.message_self(acts, data);
-            Verdict::Queued
+            worker.relay(&WorkerToManager::WorkerMessage { to, acts: false }, &data)
         })
     }
 

@@ -1,6 +1,5 @@
 //! What `on_close` still reads of the client that has left.
 
-use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 
 use super::harness::*;

@@ -16,7 +16,7 @@ use crate::api::{
 };
 use crate::close::{Cause, Close};
 use crate::config::{Config, Hosts};
-use crate::fd::Fd;
+use crate::fd::{Fd, Slot};
 use crate::ipc::messages::{ManagerToWorker, MasterToWorker, Origin, StopMode, WorkerToManager};
 use crate::ipc::registry::{Entry, Registry};
 use crate::ipc::scoreboard::Counter;
@@ -94,7 +94,7 @@ impl Handler for Obedient {
                 });
             }
             "self" => {
-                assert_eq!(ctx.send_to_worker(ctx.worker().slot, "note"), Verdict::Queued);
+                assert_eq!(ctx.send_to_worker(ctx.worker().slot, "note"), Verdict::Relayed);
             }
             _ => {
                 ctx.push(fd, frame);
@@ -446,12 +446,17 @@ async fn a_broadcast_reaches_everyone_here_and_the_manager() {
 #[tokio::test]
 async fn jobs_and_notes_come_back_to_the_reactor() {
     let server = Server::new();
-    let (_worker, heard) = obedient(&server, config()).await;
+    let (mut worker, heard) = obedient(&server, config()).await;
     let mut client = server.connect().await;
     told(&heard).await;
     say(&mut client, "task").await;
     assert_eq!(text(&mut client).await, "55");
     say(&mut client, "self").await;
+    let to_itself = |heard: &WorkerToManager| {
+        matches!(heard, WorkerToManager::WorkerMessage { to: Slot(0), acts: false })
+    };
+    worker.hears(|(message, body, _)| (to_itself(message) && *body == "note").then_some(())).await;
+    worker.says(ManagerToWorker::WorkerMessage { from: Slot(0), acts: true }, b"note").await;
     assert_eq!(told(&heard).await, "note 0 note");
 }
 

@@ -98,7 +98,8 @@ impl Clients {
     /// A connection ends: its `on_close` still reads what the connection was in, and the session,
     /// which stays with the connection until then.
     pub(in crate::worker) fn keep_belongings(&self, key: Key, connection: &Connection) {
-        if let Some(fd) = connection.fd.filter(|_| connection.opened) {
+        let has_some = !connection.memberships.is_empty() || connection.personal.is_some();
+        if let Some(fd) = connection.fd.filter(|_| connection.opened && has_some) {
             let had = self.memberships_of(connection);
             self.rooms.parting.borrow_mut().insert(fd, (key, had));
         }
@@ -106,8 +107,9 @@ impl Clients {
 
     /// A connection is forgotten.
     pub(in crate::worker) fn drop_belongings(&self, connection: &Connection) {
-        if let Some(fd) = connection.fd {
-            self.rooms.parting.borrow_mut().remove(&fd);
+        let mut parting = self.rooms.parting.borrow_mut();
+        if let Some(fd) = connection.fd.filter(|_| !parting.is_empty()) {
+            parting.remove(&fd);
         }
     }
 
