@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::sync::Semaphore;
 
 use super::listing::Page;
-use super::relay::hold::{OwnedBody, SlotMessage};
+use super::relay::hold::SlotMessage;
 use super::relay::message::{Address, Reply, Routed, Wide};
 use super::{Manager, Shared};
 use crate::error::{Error, Result};
@@ -118,8 +118,7 @@ impl Manager {
                 self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
             }
             WorkerToManager::WorkerMessage { to, acts } => {
-                let body = OwnedBody::new(body);
-                self.deliver_to_slot(SlotMessage { from, to, acts, body });
+                self.deliver_to_slot(SlotMessage::new(from, to, acts, body));
             }
             WorkerToManager::Broadcast { opcode, except } => {
                 self.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::codec::{ANSWER, Kind, Packet, RequestBody};
+use super::codec::{ANSWER, Kind, Packet};
+use super::request_body::RequestBody;
 use crate::api::{HttpRequest, Request};
 
 /// Bit of READY's `fd`: the process wants PRESENCE.

@@ -7,8 +7,9 @@ use crate::fd::WorkerId;
 use crate::ipc::messages::RequestId;
 use crate::manager::relay::holders::weight;
 
-/// Questions at once, of which half may be about rooms that this node is not subscribed to. A worker
-/// that asks beyond is answered with what is known here; rooms of this node are asked about later.
+/// Questions at once, half of which may be about rooms to which this node is not subscribed. A
+/// worker that asks beyond is answered with what is known here; rooms of this node are asked about
+/// later.
 pub const ASKED_MAX: usize = 4_096;
 /// Questions of workers that wait for these, all together. Beyond, the same.
 const WAITING_MAX: usize = 1 << 16;
@@ -72,7 +73,7 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Whether one more may be asked; `elsewhere`: about a room that this node is not subscribed to.
+    /// Whether one more may be asked; `elsewhere`: about a room that is none of this node.
     pub fn has_room(&self, elsewhere: bool) -> bool {
         let of_elsewhere = self.by_id.len() - self.by_room.len();
         self.by_id.len() < ASKED_MAX && !(elsewhere && of_elsewhere >= ASKED_MAX / 2)

@@ -97,6 +97,13 @@ pub struct SlotMessage {
     pub body: OwnedBody,
 }
 
+impl SlotMessage {
+    /// Keeps a message.
+    pub fn new(from: WorkerId, to: Slot, acts: bool, body: Body<'_>) -> SlotMessage {
+        SlotMessage { from, to, acts, body: OwnedBody::new(body) }
+    }
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Hold {
