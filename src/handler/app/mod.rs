@@ -19,7 +19,7 @@ pub mod pool;
 mod process_queue;
 mod replies;
 mod report;
-mod request_body;
+pub mod request_body;
 mod rooms;
 mod settings;
 mod shared;
