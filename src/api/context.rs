@@ -207,12 +207,13 @@ impl Context {
         self.reactor.connections()
     }
 
-    /// Sends bytes, at most 16 MiB, to the handler of another worker (`on_worker_message`).
+    /// Sends bytes, at most 16 MiB, to the handler of a worker (`on_worker_message`), this one too.
     /// Swoole's `sendMessage`.
     ///
     /// During a reload a slot is two processes, each with clients of its own, and the message
-    /// reaches both. What is to be done once for a slot, and not for the clients of a process, is
-    /// done by the one for which [`is_giving`](Self::is_giving) is false.
+    /// reaches both: handlers that tell their own clients, and heed `freeze` and `on_attach`, tell
+    /// each client once. What is to be done once for a slot, and not for the clients of a process,
+    /// is done by the one for which [`is_giving`](Self::is_giving) is false.
     pub fn send_to_worker(&self, to: Slot, data: impl Into<Bytes>) -> Verdict {
         self.reactor.send_to_worker(to, data.into())
     }

@@ -154,7 +154,7 @@ pub trait Handler: 'static {
         Ok(())
     }
 
-    /// Another worker called `send_to_worker`. Swoole's `pipeMessage`.
+    /// A worker, this one perhaps, called `send_to_worker`. Swoole's `pipeMessage`.
     fn on_worker_message(&self, ctx: &Context, from: Slot, data: Bytes) -> Flow {
         Flow::default()
     }

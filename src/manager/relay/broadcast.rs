@@ -115,8 +115,12 @@ impl Manager {
         if starts && !self.router.has_slot(to) {
             return self.refuse(routed(false), Verdict::Gone);
         }
-        let moves = |id: &WorkerId| self.hold.scope == Scope::All || self.passes.is_end(*id);
-        if starts || targets.iter().any(moves) {
+        let moves = |id: &WorkerId| match acts {
+            // The clients that its sender still had then have it.
+            true => self.passes.waits(Some(from), Some(*id), None),
+            false => self.passes.is_end(*id),
+        };
+        if starts || self.hold.scope == Scope::All || targets.iter().any(moves) {
             if !self.hold.add_for_slot(message) {
                 self.refuse(routed(false), Verdict::Full);
             }

@@ -427,6 +427,27 @@ fn of_the_processes_of_a_slot_that_get_a_message_one_acts() {
 }
 
 #[test]
+fn what_an_old_worker_has_told_its_clients_is_told_by_the_new_one_to_those_it_had_given() {
+    story(async {
+        let (mut scene, mut new_worker) = Scene::set().await;
+        let says = |old: &FakeWorker, text: &str| {
+            old.say_with(
+                &WorkerToManager::WorkerMessage { to: Slot(0), acts: true },
+                text.as_bytes(),
+            );
+        };
+        says(&scene.old, "before");
+        scene.gives(5);
+        says(&scene.old, "behind");
+        scene.is_read().await;
+        scene.old.gave(scene.pass, Left::Busy);
+        new_worker.hears_in_order(&["slot before", "adopt 5", "take"]).await;
+        new_worker.adopted(scene.pass, &[5]);
+        new_worker.hears_in_order(&["own", "slot behind"]).await;
+    });
+}
+
+#[test]
 fn a_message_to_a_slot_whose_clients_move_finds_each_client_with_one_process() {
     story(async {
         let (mut scene, mut new_worker) = Scene::set().await;
