@@ -31,7 +31,7 @@ enum Verdict {
     More,
     Refused(Refusal),
     Plain,
-    Upgrade(Box<(Request, Asked)>),
+    Upgrade(Rc<Request>, Box<Asked>),
 }
 
 /// How a connection came.
@@ -83,9 +83,7 @@ impl Door {
             }
             Verdict::Refused(refusal) => self.refuse_head(key, refusal.answering(&received)),
             Verdict::Plain => self.hand_to_http(key, received.into_owned()),
-            Verdict::Upgrade(upgrade) => {
-                let (mut request, asked) = *upgrade;
-                request.local = self.local_of(key);
+            Verdict::Upgrade(request, asked) => {
                 self.keep_tail(key, &received[rest..]);
                 drop(received);
                 self.count_client(key, request.client);
@@ -115,12 +113,14 @@ impl Door {
             Err(refusal) => return (Verdict::Refused(refusal), 0),
         };
         drop(table);
-        let verdict = self.judge_whole(&raw, came, assigned).unwrap_or_else(Verdict::Refused);
+        let verdict = self.judge_whole(key, &raw, came, assigned);
+        let verdict = verdict.unwrap_or_else(Verdict::Refused);
         (verdict, raw.len())
     }
 
     fn judge_whole(
         &self,
+        key: Key,
         raw: &head::RawHead<'_>,
         came: Came,
         assigned: Option<Fd>,
@@ -146,14 +146,15 @@ impl Door {
         if let (None, Some(client)) = (self.counted(peer), client) {
             self.check_client(client).map_err(hidden)?;
         }
-        let request = head::request(&head, fd, None, peer, client);
+        let request =
+            Request { local: self.local_of(key), ..head::request(&head, fd, None, peer, client) };
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let asked = Asked {
             key: upgrade.key.to_owned(),
             protocols: upgrade.protocols.iter().map(|name| (*name).to_owned()).collect(),
             extensions: head.all("sec-websocket-extensions").map(text).collect(),
         };
-        Ok(Verdict::Upgrade(Box::new((request, asked))))
+        Ok(Verdict::Upgrade(Rc::new(request), Box::new(asked)))
     }
 
     /// Whether the page and the name that a handshake comes with are allowed.
@@ -193,13 +194,12 @@ impl Door {
         )
     }
 
-    fn handshake(self: &Rc<Self>, key: Key, request: Request, asked: Asked) {
+    fn handshake(self: &Rc<Self>, key: Key, request: Rc<Request>, asked: Box<Asked>) {
         let fd = request.fd;
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.stage = Stage::Handshaking;
             connection.fd = Some(fd);
         }
-        let request = Rc::new(request);
         let (handler, shown) = (self.handler.clone(), request.clone());
         let door = self.clone();
         self.call(
@@ -216,12 +216,14 @@ impl Door {
         self: &Rc<Self>,
         key: Key,
         request: Rc<Request>,
-        asked: Asked,
+        asked: Box<Asked>,
         answer: Result<Handshake, Panicked>,
     ) {
         let here = self.table.borrow().get(key).map(|connection| connection.stage);
         match (here, answer) {
-            (Some(Stage::Handshaking), Ok(Ok(accept))) => self.let_in(key, request, asked, accept),
+            (Some(Stage::Handshaking), Ok(Ok(accept))) => {
+                self.let_in(key, request, &asked, accept)
+            }
             (Some(Stage::Handshaking), Ok(Err(refuse))) => {
                 match response::refuse(&refuse, SystemTime::now()) {
                     Ok(bytes) => {
@@ -236,7 +238,7 @@ impl Door {
         }
     }
 
-    fn let_in(self: &Rc<Self>, key: Key, request: Rc<Request>, asked: Asked, accept: Accept) {
+    fn let_in(self: &Rc<Self>, key: Key, request: Rc<Request>, asked: &Asked, accept: Accept) {
         let offered: Vec<&str> = asked.protocols.iter().map(String::as_str).collect();
         let configured = &self.settings.config.subprotocols;
         let chosen = subprotocol::choose(&offered, configured, accept.subprotocol.as_deref());

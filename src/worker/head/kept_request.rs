@@ -40,7 +40,13 @@ pub struct KeptRequest(Box<[u8]>);
 impl KeptRequest {
     /// Packs a request, with the headers whose names (in any case) are in `keep_headers`.
     pub fn new(request: &Request, keep_headers: &[String]) -> KeptRequest {
-        let mut bytes = Vec::with_capacity(64 + request.target.len());
+        let kept = |name: &str| keep_headers.iter().any(|keep| keep.eq_ignore_ascii_case(name));
+        let subprotocol = request.subprotocol.as_deref().unwrap_or_default().as_bytes();
+        let headers = || request.headers.iter().filter(|(name, _)| kept(name));
+        let texts = headers().flat_map(|(name, value)| [name.as_bytes(), value]);
+        let texts = texts.chain([request.target.as_bytes(), subprotocol]).map(packed_len);
+        // As much as it takes, since it stays for as long as the connection does.
+        let mut bytes = Vec::with_capacity(addresses_len(request) + texts.sum::<usize>());
         put_ip(&mut bytes, request.peer.map(|peer| peer.ip()));
         if let Some(peer) = request.peer {
             bytes.extend_from_slice(&peer.port().to_be_bytes());
@@ -50,13 +56,12 @@ impl KeptRequest {
         }
         put_ip(&mut bytes, request.client);
         put(&mut bytes, request.target.as_bytes());
-        put(&mut bytes, request.subprotocol.as_deref().unwrap_or_default().as_bytes());
-        for (name, value) in request.headers.iter() {
-            if keep_headers.iter().any(|keep| keep.eq_ignore_ascii_case(name)) {
-                put(&mut bytes, name.as_bytes());
-                put(&mut bytes, value);
-            }
+        put(&mut bytes, subprotocol);
+        for (name, value) in headers() {
+            put(&mut bytes, name.as_bytes());
+            put(&mut bytes, value);
         }
+        debug_assert_eq!(bytes.len(), bytes.capacity());
         KeptRequest(bytes.into_boxed_slice())
     }
 
@@ -188,6 +193,20 @@ fn put(bytes: &mut Vec<u8>, text: &[u8]) {
     }
     bytes.push(length as u8);
     bytes.extend_from_slice(text);
+}
+
+/// What `put` takes for a text.
+fn packed_len(text: &[u8]) -> usize {
+    let bits = usize::BITS - text.len().leading_zeros();
+    bits.max(1).div_ceil(7) as usize + text.len()
+}
+
+/// What both addresses take, with their tags.
+fn addresses_len(request: &Request) -> usize {
+    let ip = |ip: IpAddr| if ip.is_ipv4() { 4 } else { 16 };
+    let scope = |peer: SocketAddr| if peer.is_ipv6() { 4 } else { 0 };
+    let peer = request.peer.map_or(0, |peer| ip(peer.ip()) + 2 + scope(peer));
+    2 + peer + request.client.map_or(0, ip)
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

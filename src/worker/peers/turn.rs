@@ -32,8 +32,11 @@ impl Peers {
         for _ in 0..ROUNDS_MAX {
             let all = self.flush_all(&mut pace);
             self.turn.congested.set(!all);
-            for key in self.turn.ended.take() {
-                self.finish(key);
+            let mut ended = self.turn.ended.take();
+            ended.drain(..).for_each(|key| self.finish(key));
+            // Its memory serves the next turn.
+            if self.turn.ended.borrow().is_empty() {
+                self.turn.ended.replace(ended);
             }
             if !all {
                 // The others have a turn, and then this goes on.
