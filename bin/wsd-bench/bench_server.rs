@@ -15,12 +15,16 @@
 //! | `enter <room> <room> ...` | binds this client to its fd, joins them, answers `entered <n>` |
 //! | `publish <rooms> <payload>` | publishes to the next of the rooms `0` to `<rooms>` - 1 |
 //! | `storm <rooms>` | joins as many rooms of its worker, leaves them and answers |
+//!
+//! A client that opens with the path `/rooms/<rooms>/<each>` joins the next `<each>` of the rooms
+//! `0` to `<rooms>` - 1 at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::rc::Rc;
 
-use wsd::api::{Context, Flow, Frame, Handler, Message, Verdict};
+use wsd::api::{Context, Flow, Frame, Handler, Message, Request, Verdict};
 use wsd::close::Close;
 use wsd::fd::Fd;
 
@@ -33,9 +37,24 @@ struct BenchServer {
     targets: RefCell<HashMap<Fd, Vec<Fd>>>,
     /// Publishes so far.
     publishes: Cell<u64>,
+    /// Joins of clients that opened with a path of rooms.
+    joins: Cell<u64>,
 }
 
 impl Handler for BenchServer {
+    fn on_open(&self, ctx: &Context, request: Rc<Request>) -> Flow {
+        if let Some((rooms, each)) = rooms_of(request.path()) {
+            let first = self.joins.get();
+            self.joins.set(first + each);
+            for nth in first..first + each {
+                if !ctx.join(request.fd, &(nth % rooms).to_string()).is_ok() {
+                    tell(ctx, request.fd, "refused".to_owned());
+                }
+            }
+        }
+        Flow::default()
+    }
+
     fn on_message(&self, ctx: &Context, frame: Frame<'_>) -> Flow {
         let (word, rest) = frame.text().map(split).unwrap_or_default();
         let from = frame.fd;
@@ -100,6 +119,12 @@ impl Handler for BenchServer {
         self.targets.borrow_mut().remove(&fd);
         Flow::default()
     }
+}
+
+/// The rooms of a path, and how many of them each client joins.
+fn rooms_of(path: &str) -> Option<(u64, u64)> {
+    let (rooms, each) = path.strip_prefix("/rooms/")?.split_once('/')?;
+    Some((rooms.parse().ok().filter(|rooms| *rooms > 0)?, each.parse().ok()?))
 }
 
 /// The first word and what follows it.
