@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
+use super::rooms::{Belongings, Call, Change, Member, PresenceList, Publish, Tally, Topic};
 use super::{
     AppReport, Info, Message, Opcode, Payload, ProcessEvent, ProcessId, ProcessState, Verdict,
 };
@@ -79,9 +79,9 @@ pub trait Reactor: Sealed {
         Box::pin(std::future::ready(Tally::default()))
     }
     /// See [`Context::presence`](super::Context::presence).
-    fn presence(&self, room: Topic) -> LocalFuture<Result<Vec<Present>, Verdict>> {
+    fn presence(&self, room: Topic) -> LocalFuture<Result<PresenceList, Verdict>> {
         let _ = room;
-        Box::pin(std::future::ready(Ok(Vec::new())))
+        Box::pin(std::future::ready(Ok(PresenceList::default())))
     }
     /// See [`Context::publish_here`](super::Context::publish_here).
     fn publish_here(&self, publish: Publish) -> Tally {

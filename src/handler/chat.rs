@@ -85,8 +85,8 @@ impl Chat {
             let askers = asking.borrow_mut().remove(&room).unwrap_or_default();
             // Without an answer the page keeps what it knows.
             let Ok(present) = present else { return };
-            let count = present.len();
-            let listed = present.into_iter().take(LIST_MAX);
+            let count = present.users.len();
+            let listed = present.users.into_iter().take(LIST_MAX);
             let users = listed.map(|it| user(it.uid, it.info.as_deref())).collect();
             let Some(json) = wire::encode(&Event::Users { room, count, users }) else { return };
             let json = Bytes::from(json);

@@ -207,6 +207,7 @@ fn what_a_manager_says_to_a_worker_stays() {
         ManagerToWorker::NodeTally { id: 9, queued: 5, full: 6, whole: true },
         ManagerToWorker::Rooms { id: 9, part: vec![(Topic::room("r"), 2)], last: true },
         ManagerToWorker::Farewell,
+        ManagerToWorker::PresenceNodes { id: 9, asked: Some(2), answered: 1, away: false },
     ]);
 }
 

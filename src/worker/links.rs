@@ -145,6 +145,7 @@ impl Worker {
             | ManagerToWorker::Rooms { .. }
             | ManagerToWorker::Presence { .. }
             | ManagerToWorker::PresenceAnswer { .. }
+            | ManagerToWorker::PresenceNodes { .. }
             | ManagerToWorker::NodesAsked { .. }
             | ManagerToWorker::NodeTally { .. }
             | ManagerToWorker::Noted { .. }) => self.manager_says_of_rooms(message, body)?,

@@ -366,7 +366,7 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
     let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
     match command {
         "join-confirmed" => match ctx.join_confirmed(client(me, first), more).await {
-            Ok(present) => serde_json::to_string(&present).expect("JSON"),
+            Ok(present) => serde_json::to_string(&present.users).expect("JSON"),
             Err(verdict) => verdict.to_string(),
         },
         "bind-confirmed" => ctx.bind_confirmed(client(me, first), more).await.to_string(),
@@ -380,7 +380,16 @@ async fn about_rooms(ctx: &Context, me: Fd, command: &str, rest: &str) -> String
         }
         "members" => serde_json::to_string(&ctx.members(rest).await).expect("JSON"),
         "presence" => {
-            serde_json::to_string(&ctx.presence(rest).await.unwrap_or_default()).expect("JSON")
+            let present = ctx.presence(rest).await.unwrap_or_default();
+            serde_json::to_string(&present.users).expect("JSON")
+        }
+        "presence-nodes" => {
+            let present = ctx.presence(rest).await.unwrap_or_default();
+            format!(
+                "{} {}",
+                serde_json::to_string(&present.nodes).expect("JSON"),
+                present.is_whole()
+            )
         }
         "count" => ctx.count(rest).await.queued.to_string(),
         "rooms" => ctx.rooms(client(me, first)).join(","),
@@ -417,7 +426,7 @@ async fn thread_presence(ctx: &Context, me: Fd, room: &str) -> String {
     };
     let (present, connections) = ctx.task(job).await.expect("the job");
     let present = present.await.expect("a list");
-    let list = serde_json::to_string(&present).expect("JSON");
+    let list = serde_json::to_string(&present.users).expect("JSON");
     format!("{} {list}", connections.await.len())
 }
 

@@ -145,7 +145,7 @@ async fn message(ctx: &Context, frame: Frame<'_>) {
 async fn join(ctx: &Context, me: Fd, ask: &Packet, opcode: Opcode) {
     let joined = ctx.join_confirmed(me, &wire::room(ask.to)).await;
     let (verdict, present) = match joined {
-        Ok(present) => (Verdict::Queued, present),
+        Ok(present) => (Verdict::Queued, present.users),
         Err(verdict) => (verdict, Vec::new()),
     };
     let mut told = Packet::new(Kind::Joined, ask.n, ask.from, ask.to);

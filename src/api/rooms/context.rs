@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Act, Call, Change, Member, Present, Publish, SessionError, Tally, Topic};
+use super::{Act, Call, Change, Member, PresenceList, Publish, SessionError, Tally, Topic};
 use crate::api::{Context, Message, Verdict};
 use crate::fd::Fd;
 
@@ -35,14 +35,14 @@ impl Context {
     }
 
     /// As [`join`](Self::join), and waits until what any worker publishes from then on reaches
-    /// this member. The answer is who is present, for a room that has presence, and else empty;
+    /// this member. The answer is who is present, for a room that has presence, and else nobody;
     /// or the verdict of a join that was not done, `Unknown` where no answer came within 5
     /// seconds.
     pub fn join_confirmed(
         &self,
         fd: Fd,
         room: &str,
-    ) -> impl Future<Output = Result<Vec<Present>, Verdict>> + 'static {
+    ) -> impl Future<Output = Result<PresenceList, Verdict>> + 'static {
         let change = Change::Join { room: room.to_owned(), info: None };
         let joined = self.reactor().change_confirmed(fd, change);
         let (reactor, topic) = (self.reactor().clone(), Topic::room(room));
@@ -56,11 +56,12 @@ impl Context {
 
     /// Who is present in a room that has presence (`rooms_presence`), by uid; of any other room
     /// nobody. `Unknown` where no answer came within 5 seconds. On a worker that has members of
-    /// the room the events (`on_presence`) go on from this list.
+    /// the room the events (`on_presence`) go on from this list. In a cluster the list says whether
+    /// somebody on another node may be missing ([`PresenceList::is_whole`]).
     pub fn presence(
         &self,
         room: &str,
-    ) -> impl Future<Output = Result<Vec<Present>, Verdict>> + 'static {
+    ) -> impl Future<Output = Result<PresenceList, Verdict>> + 'static {
         self.reactor().presence(Topic::room(room))
     }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Change, Member, Present, SessionError, Tally};
+use super::{Change, Member, PresenceList, SessionError, Tally};
 use crate::api::{Context, Handle, Message, SendFuture, Verdict};
 use crate::fd::Fd;
 
@@ -22,14 +22,14 @@ impl Handle {
     }
 
     /// See [`Context::presence`]. `Err(Unknown)` also where the worker has left meanwhile.
-    pub fn presence(&self, room: &str) -> SendFuture<Result<Vec<Present>, Verdict>> {
+    pub fn presence(&self, room: &str) -> SendFuture<Result<PresenceList, Verdict>> {
         let room = room.to_owned();
         let asked = self.ask(room.len(), move |ctx| Box::pin(ctx.presence(&room)));
         Box::pin(async move { asked?.await.unwrap_or(Err(Verdict::Unknown)) })
     }
 
     /// See [`Context::join_confirmed`]. `Err(Unknown)` also where the worker has left meanwhile.
-    pub fn join_confirmed(&self, fd: Fd, room: &str) -> SendFuture<Result<Vec<Present>, Verdict>> {
+    pub fn join_confirmed(&self, fd: Fd, room: &str) -> SendFuture<Result<PresenceList, Verdict>> {
         let room = room.to_owned();
         let asked = self.ask(room.len(), move |ctx| Box::pin(ctx.join_confirmed(fd, &room)));
         Box::pin(async move { asked?.await.unwrap_or(Err(Verdict::Unknown)) })

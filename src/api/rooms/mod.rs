@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::presence::missing;
-pub use self::presence::{PresenceEvent, Present};
+pub use self::presence::{PresenceEvent, PresenceList, Present};
 pub use self::publish::Publish;
 use super::{Opcode, Verdict};
 use crate::fd::Fd;
@@ -221,7 +221,7 @@ pub struct Tally {
     pub engine: Option<EngineWord>,
 }
 
-/// The other nodes, in a [`Tally`].
+/// The other nodes, in a [`Tally`] or a [`PresenceList`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Nodes {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use super::{INFO_BYTES_MAX, NAME_BYTES_MAX};
+use super::{EngineWord, INFO_BYTES_MAX, NAME_BYTES_MAX, Nodes};
 
 /// A user who is present in a room: [`Context::presence`](crate::api::Context::presence).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +30,40 @@ impl Present {
     pub(crate) fn is_too_long(&self) -> bool {
         let info = self.info.as_ref().map_or(0, String::len);
         self.uid.len() > NAME_BYTES_MAX || info > INFO_BYTES_MAX
+    }
+}
+
+/// Who is present in a room: the answer of [`Context::presence`](crate::api::Context::presence).
+/// Nothing in it is a guess: of a node that could not be asked it says so, as a
+/// [`Tally`](super::Tally) does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PresenceList {
+    /// The users, by uid.
+    pub users: Vec<Present>,
+    /// The other nodes of the cluster: how many have somebody in the room, and of how many all are
+    /// among the users. `None` without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Nodes>,
+    /// Whether the cluster's engine was there; `None` without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineWord>,
+}
+
+impl PresenceList {
+    /// Nobody yet; in a cluster, what is not said of the other nodes is not known.
+    pub(crate) fn of(cluster: bool) -> PresenceList {
+        let mut list = PresenceList::default();
+        if cluster {
+            list.nodes = Some(Nodes::default());
+            list.engine = Some(EngineWord::Away);
+        }
+        list
+    }
+
+    /// Whether nobody can be missing: each other node that has somebody there has said so.
+    pub fn is_whole(&self) -> bool {
+        self.nodes.is_none_or(|nodes| nodes.asked == Some(nodes.answered))
     }
 }
 

@@ -318,4 +318,15 @@ pub enum ManagerToWorker {
     /// The answer to your `Drained`: you are asked nothing more. Behind all that you were asked.
     /// Data lane.
     Farewell,
+    /// What other nodes have to do with the list of your `PresenceOf`. Before the answer.
+    PresenceNodes {
+        /// Which question.
+        id: RequestId,
+        /// How many have somebody in the room; `None`: nobody knows.
+        asked: Option<u32>,
+        /// Of how many of these the list has all.
+        answered: u32,
+        /// Whether the engine of the cluster is away.
+        away: bool,
+    },
 }

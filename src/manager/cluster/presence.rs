@@ -28,9 +28,9 @@ const PATIENCE_MS: u64 = 2_000;
 #[derive(Default)]
 pub struct Remote {
     /// Rooms whose list is that of all nodes.
-    known: HashSet<Topic>,
+    pub(super) known: HashSet<Topic>,
     /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
-    heard: HashMap<u8, u64>,
+    pub(super) heard: HashMap<u8, u64>,
     asked: Questions,
     /// Rooms of this node that are to be asked about when there is room for the question.
     unasked: BTreeSet<Topic>,
@@ -85,18 +85,6 @@ impl Cluster {
             return false;
         }
         self.send(to, 0, &NodeMessage::PresenceList { id, room: room.clone() }, &body)
-    }
-
-    /// Whether each other node has said in which rooms it has somebody. One that was cut off when
-    /// this manager came could not be asked, and its users are not gone.
-    fn has_heard_all(&self) -> bool {
-        self.unheard().next().is_none()
-    }
-
-    fn unheard(&self) -> impl Iterator<Item = NodeId> {
-        let others = self.nodes.iter().filter(|record| record.node != self.node);
-        let ids = others.map(|record| NodeId { node: record.node, boot: record.boot });
-        ids.filter(|id| self.presence.heard.get(&id.node) != Some(&id.boot))
     }
 
     /// Says in which rooms somebody is present by clients of this node.
@@ -293,24 +281,17 @@ impl Manager {
     fn end_presence(&mut self, id: u64, whole: bool) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(asked) = cluster.presence.asked.end(id) else { return };
+        let nodes = cluster.asked_presence_nodes(&asked, whole);
         let mut list = self.presence.list(&asked.room);
-        if let Some(elsewhere) = asked.elsewhere.map(|it| it.users) {
-            for present in &mut list {
-                let more = elsewhere.get(&present.uid).map_or(0, |it| it.count);
-                present.count = present.count.saturating_add(more);
-            }
-            // The list is in the order of the uids.
-            let here = |uid: &str| list.binary_search_by(|it| it.uid.as_str().cmp(uid)).is_ok();
-            let more = elsewhere.into_iter().filter(|(uid, _)| !here(uid)).map(|(_, it)| it);
-            let more: Vec<Present> = more.collect();
-            list.extend(more);
+        if let Some(elsewhere) = asked.elsewhere {
+            elsewhere.add_to(&mut list);
         } else if whole {
             cluster.presence.known.insert(asked.room.clone());
             self.spread_presence(asked.room, true, &list, Reach::AllBut(Vec::new()));
         }
         for (asker, id) in asked.waiting {
             if self.takes_list(asker, is_short(&list)) {
-                self.answer_presence(asker, id, &list);
+                self.answer_presence(asker, id, &list, nodes);
             }
         }
     }
@@ -379,7 +360,7 @@ impl Manager {
         let others = cluster.nodes.len().saturating_sub(1) as u32;
         let whole = asked.nodes.is_some() && asked.answered >= others && cluster.has_heard_all();
         let rooms = self.presence.own_rooms();
-        for node in cluster.unheard() {
+        for node in cluster.unheard_runs() {
             cluster.say_presence_rooms(To::Node(node.node), false, &rooms);
         }
         let again = (!whole && asked.elsewhere.is_none()).then(|| asked.room.clone());

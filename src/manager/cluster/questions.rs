@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::api::rooms::{Present, Topic};
+use crate::api::rooms::{Nodes, Present, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::messages::RequestId;
 use crate::manager::relay::holders::weight;
@@ -39,6 +39,8 @@ pub struct Elsewhere {
     /// By uid.
     pub users: BTreeMap<String, Present>,
     bytes: usize,
+    /// Nodes of whose users some found no room.
+    cut: u32,
 }
 
 impl Elsewhere {
@@ -57,7 +59,27 @@ impl Elsewhere {
                 unheard += 1;
             }
         }
+        self.cut += u32::from(unheard > 0);
         unheard
+    }
+
+    /// Adds these users to those here, who are in the order of their uids.
+    pub fn add_to(self, list: &mut Vec<Present>) {
+        let mut elsewhere = self.users;
+        for present in &mut *list {
+            let more = elsewhere.remove(&present.uid).map_or(0, |it| it.count);
+            present.count = present.count.saturating_add(more);
+        }
+        list.extend(elsewhere.into_values());
+    }
+}
+
+impl Question {
+    /// How many nodes had to answer, by what is known, and how many have said all.
+    pub fn nodes(&self, whole: bool) -> Nodes {
+        let asked = if whole { Some(self.answered) } else { self.nodes };
+        let cut = self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.cut);
+        Nodes { asked, answered: self.answered.saturating_sub(cut) }
     }
 }
 
@@ -185,9 +207,11 @@ mod tests {
         assert!((170..200).contains(&unheard), "{unheard}");
         assert!(questions.elsewhere_bytes <= ELSEWHERE_BYTES_MAX);
         let first = questions.end(1).unwrap();
-        assert_eq!((first.answered, first.elsewhere.unwrap().users["u0"].count), (2, 2));
+        assert_eq!(first.nodes(true), Nodes { asked: Some(2), answered: 2 });
+        assert_eq!(first.elsewhere.unwrap().users["u0"].count, 2);
         assert_eq!(questions.answer(2, list(600, 400)), Ok(0), "what is over makes room");
-        questions.end(2);
+        let second = questions.end(2).unwrap();
+        assert_eq!(second.nodes(true), Nodes { asked: Some(2), answered: 1 }, "one was cut");
         assert_eq!(questions.elsewhere_bytes, 0);
     }
 

@@ -1,7 +1,5 @@
 //! What the courier says, and what commands are told of the nodes.
 
-use std::collections::HashSet;
-
 use super::{Asked, Cluster, What};
 use crate::api::Verdict;
 use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
@@ -11,11 +9,6 @@ use crate::manager::Manager;
 use crate::manager::relay::message::Reply;
 
 impl Cluster {
-    /// The nodes that may have clients and cannot be asked, as far as is known.
-    fn beyond_asking(&self) -> HashSet<u8> {
-        self.unheard.union(&self.silent).copied().collect()
-    }
-
     /// What is known of a node that was not declared dead.
     fn state_of(&self, node: u8) -> NodeState {
         if node != self.node && !self.is_up() {

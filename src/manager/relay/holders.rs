@@ -115,6 +115,14 @@ impl Holders {
         rooms.into_iter().cloned().collect()
     }
 
+    /// How many nodes have somebody in a room.
+    pub fn nodes_in(&self, room: &Topic) -> usize {
+        let is_there = |(holder, held): &(&Holder, &Held)| {
+            matches!(holder, Holder::Node(_)) && held.users.contains_key(room)
+        };
+        self.held.iter().filter(is_there).count()
+    }
+
     /// The nodes that have somebody anywhere.
     pub fn nodes(&self) -> Vec<NodeId> {
         let node = |holder: &Holder| match holder {

@@ -295,6 +295,11 @@ impl Presence {
         all.into_iter().filter_map(hear).collect()
     }
 
+    /// How many nodes have somebody in a room.
+    pub fn nodes_in(&self, room: &Topic) -> usize {
+        self.holders.nodes_in(room)
+    }
+
     /// The nodes that have somebody anywhere.
     pub fn nodes(&self) -> Vec<NodeId> {
         self.holders.nodes()

@@ -2,7 +2,7 @@
 
 use super::holders::Holder;
 use super::message::{Address, Reply, Routed, Wide};
-use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Present, TOPICS_MAX, Topic};
+use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Nodes, Present, TOPICS_MAX, Topic};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToManager};
@@ -233,12 +233,20 @@ impl Manager {
         }
         if self.takes_list(asker, self.presence.is_short(room)) {
             let list = self.presence.list(room);
-            self.answer_presence(asker, id, &list);
+            let nodes = self.known_presence_nodes(room);
+            self.answer_presence(asker, id, &list, nodes);
         }
     }
 
-    /// A worker asked who is present in a room, and is told.
-    pub fn answer_presence(&mut self, asker: WorkerId, id: RequestId, list: &[Present]) {
+    /// A worker asked who is present in a room, and is told. `nodes`: the other nodes, in a cluster.
+    pub fn answer_presence(
+        &mut self,
+        asker: WorkerId,
+        id: RequestId,
+        list: &[Present],
+        nodes: Nodes,
+    ) {
+        self.tell_presence_nodes(asker, id, nodes);
         let mut body = Vec::new();
         if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &list, &mut body) {
             return tracing::error!(%error, "presence is not told");

@@ -13,7 +13,7 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::manager::cluster::questions::ASKED_MAX;
 use crate::manager::relay::presence::LISTS_MADE;
 
-fn interest(names: impl Iterator<Item = String>) -> WorkerToManager {
+pub(super) fn interest(names: impl Iterator<Item = String>) -> WorkerToManager {
     let joined = names.map(|name| Topic::room(&name)).collect();
     WorkerToManager::Interest { number: 0, joined, left: Vec::new(), settled: Vec::new() }
 }

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::bounds::FakeCourier;
+use super::bounds::{FakeCourier, interest};
 use super::*;
+use crate::api::rooms::{Present, Topic};
+use crate::ipc::BODY_BYTES_MAX;
 use crate::ipc::cluster::envelope::NodeMessage;
 use crate::ipc::cluster::messages::CourierToManager;
 
@@ -46,4 +48,74 @@ fn while_a_node_is_silent_the_others_answer_and_nobody_knows_how_many_had_to_be_
             assert_eq!(nodes, json!({"asked": 1, "answered": 1}));
         });
     }
+}
+
+fn presence_room() -> Topic {
+    Topic::room("presence-r")
+}
+
+/// Node 1 answers a question with one user.
+async fn ann_is_present(courier: &mut FakeCourier) {
+    let id = loop {
+        if let NodeMessage::PresenceAsk { id, .. } = courier.hear().await.0 {
+            break id;
+        }
+    };
+    courier.say(&CourierToManager::Sent { id, nodes: Some(1) }, b"").await;
+    let mut body = Vec::new();
+    let list = [Present::new("ann".to_owned(), 1, None)];
+    codec::encode_within(BODY_BYTES_MAX as u64, &&list[..], &mut body).unwrap();
+    courier.bring(&NodeMessage::PresenceList { id, room: presence_room() }, &body).await;
+}
+
+/// Tells which nodes are silent, and waits until the manager has read that.
+async fn are_silent(courier: &mut FakeCourier, silent: Vec<u8>) {
+    courier.say(&CourierToManager::Standing { silent, draining: Vec::new() }, b"").await;
+    courier.bring(&NodeMessage::PresenceAsk { id: 77, room: presence_room() }, b"").await;
+    while !matches!(courier.hear().await.0, NodeMessage::PresenceList { id: 77, .. }) {}
+}
+
+/// What the answer to a question who is present says of the other nodes: how many had to be
+/// asked, and how many have answered.
+async fn list_has(worker: &mut FakeWorker) -> (Option<u32>, u32) {
+    let mut told = None;
+    loop {
+        match worker.hear().await.0 {
+            ManagerToWorker::PresenceNodes { id: 5, asked, answered, away: false } => {
+                told = Some((asked, answered));
+            }
+            ManagerToWorker::PresenceAnswer { id: 5 } => return told.expect("the other nodes"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_list_of_presence_says_of_which_nodes_nobody_knows() {
+    for (silent, asked) in [(vec![2], None), (Vec::new(), Some(1))] {
+        story(async move {
+            let (master, mut courier) = FakeCourier::boot().await;
+            let mut worker = master.serving(id(0, 1), 1).await;
+            are_silent(&mut courier, silent).await;
+            worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+            ann_is_present(&mut courier).await;
+            assert_eq!(list_has(&mut worker).await, (asked, 1));
+        });
+    }
+}
+
+#[test]
+fn a_list_that_is_known_here_says_of_which_nodes_nobody_knows() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        worker.say(&interest(["presence-r".to_owned()].into_iter()));
+        ann_is_present(&mut courier).await;
+        while !matches!(worker.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+        for (silent, asked) in [(vec![2], None), (Vec::new(), Some(1))] {
+            are_silent(&mut courier, silent).await;
+            worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+            assert_eq!(list_has(&mut worker).await, (asked, 1));
+        }
+    });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Peers;
-use crate::api::rooms::{Belongings, Call, Change, Member, Present, Publish, Tally, Topic};
+use crate::api::rooms::{Belongings, Call, Change, Member, PresenceList, Publish, Tally, Topic};
 use crate::api::{
     AppReport, Info, LocalFuture, Message, Opcode, Payload, ProcessEvent, ProcessId, ProcessState,
     Reactor, TaskError, Verdict,
@@ -143,7 +143,7 @@ impl Reactor for LocalHandle {
         self.with(ready(Tally::default()), |worker| worker.count_all(call, reason))
     }
 
-    fn presence(&self, room: Topic) -> LocalFuture<Result<Vec<Present>, Verdict>> {
+    fn presence(&self, room: Topic) -> LocalFuture<Result<PresenceList, Verdict>> {
         self.with(ready(Err(Verdict::Unknown)), |worker| worker.presence(room))
     }
 

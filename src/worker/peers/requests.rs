@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Peers;
-use crate::api::rooms::{Present, Topic};
+use crate::api::rooms::{PresenceList, Topic};
 use crate::api::{Info, Verdict};
 use crate::ipc::gather::Gather;
 use crate::ipc::messages::RequestId;
@@ -23,8 +23,8 @@ pub(in crate::worker) enum Waiting {
     Tick(oneshot::Sender<Option<u64>>),
     List(oneshot::Sender<Vec<Info>>, Vec<Info>),
     Gather(oneshot::Sender<()>, Rc<RefCell<Gather>>),
-    /// Who is present in this room.
-    Presence(oneshot::Sender<Vec<Present>>, Topic),
+    /// Who is present in this room, and what is known of other nodes so far.
+    Presence(oneshot::Sender<PresenceList>, Topic, PresenceList),
 }
 
 /// The open questions of this worker.

@@ -5,7 +5,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::presence::{counts, enter, events, hears, start};
+use super::presence::{ROOM, counts, enter, events, hears, start};
 use super::{is_alone, node, nodes, sees};
 use crate::harness::*;
 
@@ -78,6 +78,46 @@ async fn behind_an_outage_no_list_and_no_tally_is_whole_before_all_nodes_are_bac
     let (code, told) = published(&nodes[0], "lobby").await;
     assert_eq!((code, &told["queued"]), (Some(0), &Value::from(1)), "{told}");
     assert_eq!(there.receive().await, "x");
+}
+
+/// Waits until a list of presence says this of the other nodes, and whether it is whole.
+async fn lists(client: &mut Client, wanted: &str) {
+    until(wanted, async || {
+        let told = client.ask(format!("presence-nodes {ROOM}")).await;
+        (told == format!("presence-nodes {wanted}")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_a_node_is_silent_no_list_of_presence_is_whole() {
+    let engine = Engine::start().await;
+    let mut nodes = Vec::new();
+    for number in 0..3 {
+        let setup = node(&engine, number).set("cluster.lease_ttl", "\"60s\"");
+        nodes.push(setup.set("rooms_presence", r#"["presence-"]"#).start().await);
+    }
+    for server in &nodes {
+        sees(server, 3).await;
+    }
+    let (mut ann, _) = enter(&nodes[0], "ann").await;
+    let (_bob, _) = enter(&nodes[1], "bob").await;
+    counts(&mut ann, &[("ann", 1), ("bob", 1)]).await;
+    events(&mut ann).await;
+    // Of a room that nobody of the node is in, the others are asked.
+    let mut stranger = nodes[2].client().await;
+    lists(&mut ann, r#"{"asked":1,"answered":1} true"#).await;
+    lists(&mut stranger, r#"{"asked":2,"answered":2} true"#).await;
+    // The master that would start another courier stands still.
+    let (master, courier) = (nodes[1].master().await, nodes[1].courier());
+    kill(master, Signal::SIGSTOP);
+    kill(courier, Signal::SIGKILL);
+    for client in [&mut ann, &mut stranger] {
+        lists(client, r#"{"asked":null,"answered":1} false"#).await;
+    }
+    kill(master, Signal::SIGCONT);
+    lists(&mut ann, r#"{"asked":1,"answered":1} true"#).await;
+    lists(&mut stranger, r#"{"asked":2,"answered":2} true"#).await;
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod whom;
 use std::rc::Rc;
 
 use super::Peers;
+use crate::api::rooms::Nodes;
 use crate::error::Result;
 use crate::ipc::messages::ManagerToWorker;
 use crate::ipc::packet::Body;
@@ -58,6 +59,9 @@ impl Peers {
             }
             ManagerToWorker::PresenceAnswer { id } => {
                 self.answer_presence(id, read_list(body)?);
+            }
+            ManagerToWorker::PresenceNodes { id, asked, answered, away } => {
+                self.hear_presence_nodes(id, Nodes { asked, answered }, away);
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::api::rooms::{Present, Topic};
+use crate::api::rooms::{EngineWord, Nodes, PresenceList, Present, Topic};
 use crate::api::{Context, LocalFuture, Verdict};
 use crate::error::Result;
 use crate::ipc::messages::{RequestId, WorkerToManager};
@@ -41,18 +41,27 @@ impl Peers {
 
     /// The manager says who is present, behind all that it has sent of presence before. Members of
     /// the room here are told what they have been told, so that the events go on from the list.
-    pub(in crate::worker) fn answer_presence(&self, id: RequestId, list: Vec<Present>) {
+    pub(in crate::worker) fn answer_presence(&self, id: RequestId, users: Vec<Present>) {
         let mut waiting = self.requests.waiting.borrow_mut();
-        let Some(Waiting::Presence(_, room)) = waiting.get(&id) else { return };
+        let Some(Waiting::Presence(_, room, _)) = waiting.get(&id) else { return };
         let mut presence = self.rooms.presence.borrow_mut();
         if presence.as_told(room, Vec::new()).is_none() {
             // Who has given up waiting is forgotten here.
             presence.unanswered.retain(|(_, id)| waiting.contains_key(id));
             return presence.unanswered.push((room.clone(), id));
         }
-        if let Some(Waiting::Presence(sender, _)) = waiting.remove(&id) {
+        if let Some(Waiting::Presence(sender, _, known)) = waiting.remove(&id) {
             // Who asked may have given up.
-            let _ = sender.send(list);
+            let _ = sender.send(PresenceList { users, ..known });
+        }
+    }
+
+    /// The manager says what other nodes have to do with a list, before it sends that.
+    pub(super) fn hear_presence_nodes(&self, id: RequestId, nodes: Nodes, away: bool) {
+        let mut waiting = self.requests.waiting.borrow_mut();
+        if let Some(Waiting::Presence(_, _, known)) = waiting.get_mut(&id) {
+            known.nodes = Some(nodes);
+            known.engine = Some(if away { EngineWord::Away } else { EngineWord::Ok });
         }
     }
 
@@ -60,18 +69,21 @@ impl Peers {
     pub(in crate::worker) fn presence(
         self: &Rc<Self>,
         room: Topic,
-    ) -> LocalFuture<std::result::Result<Vec<Present>, Verdict>> {
+    ) -> LocalFuture<std::result::Result<PresenceList, Verdict>> {
         if !self.has_presence(&room) {
-            return Box::pin(std::future::ready(Ok(Vec::new())));
+            return Box::pin(std::future::ready(Ok(PresenceList::default())));
         }
-        let question = self.ask(|sender| Waiting::Presence(sender, room.clone()));
+        let known = PresenceList::of(self.settings.in_cluster);
+        let question = self.ask(|sender| Waiting::Presence(sender, room.clone(), known));
         self.say_in_order(&WorkerToManager::PresenceOf { id: question.id, room: room.clone() });
         let peers = self.clone();
         Box::pin(async move {
-            let list = question.answer().await.ok_or(Verdict::Unknown)?;
+            let mut list = question.answer().await.ok_or(Verdict::Unknown)?;
             // Of now, and not of when the answer came: events may have been told since.
             let presence = peers.rooms.presence.borrow();
-            presence.as_told(&room, list).ok_or(Verdict::Unknown)
+            let users = std::mem::take(&mut list.users);
+            list.users = presence.as_told(&room, users).ok_or(Verdict::Unknown)?;
+            Ok(list)
         })
     }
 
@@ -79,7 +91,7 @@ impl Peers {
     pub(in crate::worker) fn ask_presence_again(&self) {
         let waiting = self.requests.waiting.borrow();
         for (id, question) in waiting.iter() {
-            if let Waiting::Presence(_, room) = question {
+            if let Waiting::Presence(_, room, _) = question {
                 self.say_in_order(&WorkerToManager::PresenceOf { id: *id, room: room.clone() });
             }
         }

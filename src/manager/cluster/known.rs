@@ -1,0 +1,69 @@
+//! Whether what is told of the other nodes is all there is: who cannot be asked, and what a list of
+//! presence has of whom.
+
+use std::collections::HashSet;
+
+use super::Cluster;
+use super::questions::Question;
+use crate::api::rooms::{Nodes, Topic};
+use crate::fd::WorkerId;
+use crate::ipc::cluster::nodes::NodeId;
+use crate::ipc::messages::{ManagerToWorker, RequestId};
+use crate::manager::Manager;
+
+impl Cluster {
+    /// The nodes that may have clients and cannot be asked, as far as is known.
+    pub(super) fn beyond_asking(&self) -> HashSet<u8> {
+        self.unheard.union(&self.silent).copied().collect()
+    }
+
+    /// Whether each other node has said in which rooms it has somebody. One that was cut off when
+    /// this manager came could not be asked, and its users are not gone.
+    pub(super) fn has_heard_all(&self) -> bool {
+        self.unheard_runs().next().is_none()
+    }
+
+    /// Those that have not said so.
+    pub(super) fn unheard_runs(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.nodes.iter().filter(|record| record.node != self.node);
+        let ids = others.map(|record| NodeId { node: record.node, boot: record.boot });
+        ids.filter(|id| self.presence.heard.get(&id.node) != Some(&id.boot))
+    }
+
+    /// Whether no node can have somebody of whom this one has not been told.
+    fn misses_nobody(&self) -> bool {
+        self.is_up() && self.has_heard_all() && self.beyond_asking().is_empty()
+    }
+
+    /// The other nodes, in the answer to a question. `whole`: all that had to answer have.
+    pub(super) fn asked_presence_nodes(&self, question: &Question, whole: bool) -> Nodes {
+        let Nodes { asked, answered } = question.nodes(whole);
+        Nodes { asked: asked.filter(|_| self.misses_nobody()), answered }
+    }
+}
+
+impl Manager {
+    /// The other nodes, in the list of a room as it is known here.
+    pub(in crate::manager) fn known_presence_nodes(&self, room: &Topic) -> Nodes {
+        let answered = self.presence.nodes_in(room) as u32;
+        let is_followed =
+            |it: &&Cluster| it.presence.known.contains(room) && self.interest.has_any(room);
+        let cluster = self.cluster.as_ref().filter(is_followed);
+        let is_all = cluster.is_some_and(Cluster::misses_nobody);
+        Nodes { asked: is_all.then_some(answered), answered }
+    }
+
+    /// Tells a worker what the other nodes have to do with the list that follows.
+    pub(in crate::manager) fn tell_presence_nodes(
+        &self,
+        asker: WorkerId,
+        id: RequestId,
+        nodes: Nodes,
+    ) {
+        let (Some(cluster), Some(worker)) = (&self.cluster, self.workers.get(asker)) else {
+            return;
+        };
+        let (Nodes { asked, answered }, away) = (nodes, !cluster.is_up());
+        worker.tell_of_nodes(&ManagerToWorker::PresenceNodes { id, asked, answered, away });
+    }
+}
