@@ -57,7 +57,8 @@ pub trait Session {
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line alone asks"))]
     fn describe(&mut self) -> Asked<'_, Description>;
 
-    /// What the holders of leases wrote down; `None` where there is none.
+    /// What the holders of leases wrote down; `None` where there is none. Of what is longer than a
+    /// record of a node, no more than that is read.
     fn holders<'a>(&'a mut self, keys: &'a [String]) -> Asked<'a, Vec<Option<Vec<u8>>>>;
 }
 

@@ -362,6 +362,21 @@ async fn a_node_that_leaves_is_silent_at_no_moment() {
 }
 
 #[tokio::test]
+async fn a_lease_that_no_node_writes_is_counted_and_passed_over() {
+    in_local(async {
+        let engine = MemoryEngine::default();
+        for (node, record) in [(2, &b"no record"[..]), (3, b""), (4, b"{\"node\":5}")] {
+            engine.write_lease(&format!("wsd:wsd:lease:{node}"), record);
+        }
+        let one = start(&engine, 1);
+        one.is_up().await;
+        assert_eq!(one.courier.counts.get().garbled, 3);
+        one.sees(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_rooms_are_subscribed_to_again_after_an_outage() {
     const ROOMS: u64 = 100_000;
     const PART: u64 = 1_000;

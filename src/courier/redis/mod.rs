@@ -193,10 +193,13 @@ impl Session for RedisSession {
 
     fn holders<'a>(&'a mut self, keys: &'a [String]) -> Asked<'a, Vec<Option<Vec<u8>>>> {
         Box::pin(async move {
-            let values = cmd("MGET").arg(keys).query_async(&mut self.connection).await;
-            let values: Vec<Option<Vec<u8>>> = values.map_err(|error| told(&error))?;
-            let record = |value: Vec<u8>| value.get(OWNER_BYTES..).map(<[u8]>::to_vec);
-            Ok(values.into_iter().map(|value| value.and_then(record)).collect())
+            let holders = scripts::holders(keys).query_async(&mut self.connection).await;
+            let holders: Vec<Vec<u8>> = holders.map_err(|error| told(&error))?;
+            let record = |held: Vec<u8>| {
+                let record = held.get(OWNER_BYTES..).unwrap_or_default().to_vec();
+                (!held.is_empty()).then_some(record)
+            };
+            Ok(holders.into_iter().map(record).collect())
         })
     }
 }

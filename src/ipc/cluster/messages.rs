@@ -154,7 +154,8 @@ pub struct CourierCounts {
     pub unsent: u64,
     /// Messages that came and were lost, since nobody took them in time.
     pub dropped: u64,
-    /// What came on our channels and was no envelope of ours.
+    /// What came on our channels and was no envelope of ours, and leases that no node has written,
+    /// each time that they were read.
     pub garbled: u64,
     /// Times that messages may have been lost on their way here: outages, and what was dropped.
     pub gaps: u64,

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Nodes of a cluster: the first part of a client's number says which one opened it.
 pub const NODES_MAX: u8 = 64;
 
+/// Bytes of the longest record that is read: five times what two long texts and the numbers take.
+pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes of a text in a record: with all of them the list of all nodes fits a message.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -66,6 +69,9 @@ impl NodeRecord {
 
     /// What a lease says, as far as that can be read and no node says more.
     pub fn from_bytes(bytes: &[u8]) -> Option<NodeRecord> {
+        if bytes.len() > RECORD_BYTES_MAX {
+            return None;
+        }
         let Written { record, drains } = serde_json::from_slice(bytes).ok()?;
         let record = NodeRecord { drains, ..record };
         let is_short = |text: &str| text.len() <= TEXT_BYTES_MAX;
@@ -90,5 +96,8 @@ mod tests {
         // The list of all nodes would be too long for its message, and nobody would hear of any.
         assert_eq!(NodeRecord::from_bytes(&record(&"x".repeat(70_000)).to_bytes()), None);
         assert_eq!(NodeRecord::from_bytes(b"{"), None);
+        // What is longer than any record is not even parsed.
+        let long = [&record("h").to_bytes()[..], &[b' '; RECORD_BYTES_MAX]].concat();
+        assert_eq!(NodeRecord::from_bytes(&long), None);
     }
 }

@@ -238,7 +238,8 @@ impl Manager {
         }
     }
 
-    /// A worker asked who is present in a room, and is told. `nodes`: the other nodes, in a cluster.
+    /// A worker asked who is present in a room, and is told; in a cluster, also of how many nodes
+    /// that is.
     pub fn answer_presence(
         &mut self,
         asker: WorkerId,

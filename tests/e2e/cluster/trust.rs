@@ -193,8 +193,7 @@ async fn a_check_tells_of_an_engine_that_answers_and_keeps_nothing() {
 async fn a_check_finds_each_right_that_a_node_needs_and_its_user_lacks() {
     let engine = Engine::start().await;
     let server = node(&engine, 4).start_nothing();
-    let rights =
-        "get set mget del hget hset hgetall eval publish subscribe unsubscribe pubsub info";
+    let rights = "getrange set del hget hset eval publish subscribe unsubscribe pubsub info";
     for right in rights.split(' ') {
         let set = engine.ask(&format!("ACL SETUSER default +@all -{right}"));
         assert!(set.unwrap().starts_with("+OK"), "{right}");
@@ -265,4 +264,34 @@ async fn what_is_no_envelope_is_counted_and_dropped() {
     let other = there.who().await.fd;
     assert_eq!(here.ask(format!("confirmed {other} on")).await, "confirmed queued");
     assert_eq!(there.receive().await, "on");
+}
+
+#[tokio::test]
+async fn what_is_written_to_the_engine_without_end_is_not_read_without_end() {
+    let engine = Engine::start().await;
+    let server = node(&engine, 0).start().await;
+    sees(&server, 1).await;
+    let peak = |courier: i32| memory(courier, "status", "VmHWM");
+    let (first, before) = (server.courier(), peak(server.courier()));
+    engine.ask("SETRANGE wsd:wsd:lease:9 150000000 x").unwrap();
+    engine.ask("LPUSH wsd:wsd:lease:8 x").unwrap();
+    until("the lease to be counted", async || {
+        let garbled = server.status().await["cluster"]["garbled"].as_u64()?;
+        (garbled > 0).then_some(())
+    })
+    .await;
+    sees(&server, 1).await;
+    assert!(peak(first) - before < 50 << 20, "{before} and then {}", peak(first));
+    let long = "return redis.call('HSET', KEYS[1], ARGV[1], string.rep('9', 60000000))";
+    for field in ["7", "beyond"] {
+        engine.ask(&format!("EVAL \"{long}\" 1 wsd:wsd:serials:0 {field}")).unwrap();
+    }
+    kill(first, Signal::SIGKILL);
+    until("another courier", async || {
+        let joined = server.log().matches("joined the cluster").count();
+        (joined == 2).then_some(())
+    })
+    .await;
+    let second = server.courier();
+    assert!(peak(second) - before < 50 << 20, "{before} and then {}", peak(second));
 }
