@@ -222,7 +222,7 @@ impl Manager {
             self.row.add(Counter::ClusterGaps, 1);
         }
         self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
-        self.note_topics(u64::MAX);
+        self.lose_topics();
         self.lose_presence();
     }
 

@@ -43,7 +43,9 @@ impl Cluster {
         if !self.is_up() {
             return None;
         }
-        let asked = self.try_ask_presence(room, elsewhere);
+        // The subscription goes first, so that what changes meanwhile comes here.
+        let may_ask = elsewhere || !self.topics.is_untold(room);
+        let asked = if may_ask { self.try_ask_presence(room, elsewhere) } else { None };
         if asked.is_none() && !elsewhere {
             self.presence.unasked.insert(room.clone());
         }
@@ -117,7 +119,6 @@ impl Manager {
             return false;
         }
         cluster.presence.asked.about(room).is_some() || {
-            // The subscription goes first, so that what changes meanwhile comes here.
             self.follow_topics();
             let asked = self.cluster.as_mut().and_then(|it| it.ask_presence(room, false));
             asked.is_some()
@@ -340,7 +341,7 @@ impl Manager {
     }
 
     /// Asks about rooms for whose question there was no room.
-    fn ask_unasked(&mut self) {
+    pub(super) fn ask_unasked(&mut self) {
         let Some(cluster) = self.cluster.as_mut().filter(|it| it.is_up()) else { return };
         while cluster.presence.asked.has_room(false)
             && let Some(room) = cluster.presence.unasked.pop_first()

@@ -1,8 +1,11 @@
 //! Which topics this node is subscribed to: those that a worker has members of. The first join is
 //! told at once, and confirmed when the engine has it; the last leave lingers, so that clients
 //! that come back at once cost nothing.
+//!
+//! Only so much is on its way to the courier. Of what it has not been told, the difference waits
+//! and no history: a room that came and went while the engine was slow is nothing to tell.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::Cluster;
 use crate::api::rooms::Topic;
@@ -19,6 +22,10 @@ const LINGER_MS: u64 = 1_000;
 const WAITING_MAX: usize = 1 << 18;
 /// Topics in one message.
 const PART: usize = 128;
+/// Topics on their way to the courier, beyond which others wait here until it has said that the
+/// engine has some of them: an engine that is slower than the workers' clients come and go would
+/// let the lane grow without end.
+const ON_THE_WAY_MAX: usize = 16 * 1024;
 
 /// The topics.
 #[derive(Default)]
@@ -26,10 +33,27 @@ pub struct Topics {
     subscribed: HashSet<Topic>,
     /// Those without members, and when they are to be left.
     lingering: HashMap<Topic, u64>,
+    /// Those that the courier knows to be otherwise, under the number of the change.
+    untold: BTreeMap<u64, Topic>,
+    numbers: HashMap<Topic, u64>,
     /// Confirmations of workers that wait for the courier's word of a number.
     waiting: VecDeque<(u64, WorkerId, u64)>,
+    /// The number of the last change.
     last: u64,
+    /// What the courier was told and has not noted: the last number in a message, and how many
+    /// topics are in that.
+    on_the_way: VecDeque<(u64, usize)>,
+    /// How many topics that is in all.
+    on_the_way_topics: usize,
     noted: u64,
+}
+
+/// What the courier is told in one message.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Part {
+    number: u64,
+    joined: Vec<Topic>,
+    left: Vec<Topic>,
 }
 
 impl Topics {
@@ -38,16 +62,23 @@ impl Topics {
         self.subscribed.len() as u64
     }
 
-    /// A topic has members now, or has none. Whether it is new.
-    fn change(&mut self, topic: &Topic, has_members: bool, now: u64) -> bool {
+    /// Whether the courier knows something else of a topic.
+    pub fn is_untold(&self, topic: &Topic) -> bool {
+        self.numbers.contains_key(topic)
+    }
+
+    /// A topic has members now, or has none.
+    fn change(&mut self, topic: &Topic, has_members: bool, now: u64) {
         if !has_members {
             if self.subscribed.contains(topic) {
                 self.lingering.entry(topic.clone()).or_insert(now + LINGER_MS);
             }
-            return false;
+            return;
         }
         self.lingering.remove(topic);
-        self.subscribed.insert(topic.clone())
+        if self.subscribed.insert(topic.clone()) {
+            self.turn(topic);
+        }
     }
 
     /// Those that have lingered long enough.
@@ -57,21 +88,82 @@ impl Topics {
         for topic in &due {
             self.lingering.remove(topic);
             self.subscribed.remove(topic);
+            self.turn(topic);
         }
         due
+    }
+
+    /// A topic is subscribed to, or is no more: to be told, or, where the courier was not told the
+    /// last time, not.
+    fn turn(&mut self, topic: &Topic) {
+        if let Some(number) = self.numbers.remove(topic) {
+            self.untold.remove(&number);
+            return;
+        }
+        self.last += 1;
+        self.untold.insert(self.last, topic.clone());
+        self.numbers.insert(topic.clone(), self.last);
+    }
+
+    /// What the courier is to be told next, where no more than so many topics are on their way.
+    fn next_part(&mut self, on_the_way_max: usize) -> Option<Part> {
+        if self.on_the_way_topics >= on_the_way_max || self.untold.is_empty() {
+            return None;
+        }
+        let mut part = Part::default();
+        let mut count = 0;
+        while count < PART
+            && let Some((number, topic)) = self.untold.pop_first()
+        {
+            count += 1;
+            self.numbers.remove(&topic);
+            part.number = number;
+            match self.subscribed.contains(&topic) {
+                true => part.joined.push(topic),
+                false => part.left.push(topic),
+            }
+        }
+        self.on_the_way.push_back((part.number, count));
+        self.on_the_way_topics += count;
+        Some(part)
+    }
+
+    /// The engine knows what was told up to a number.
+    fn note(&mut self, number: u64) {
+        self.noted = self.noted.max(number.min(self.last));
+        while let Some((_, topics)) = self.on_the_way.pop_front_if(|it| it.0 <= number) {
+            self.on_the_way_topics -= topics;
+        }
+    }
+
+    /// The number up to which nothing of what has changed is still to be told or noted.
+    fn settled(&self) -> u64 {
+        match (self.on_the_way.is_empty(), self.untold.first_key_value()) {
+            (false, _) => self.noted,
+            (true, Some((first, _))) => first - 1,
+            (true, None) => self.last,
+        }
+    }
+
+    /// There is no courier any more: the next one knows nothing.
+    fn forget_courier(&mut self) {
+        self.on_the_way.clear();
+        self.on_the_way_topics = 0;
+        self.untold.clear();
+        self.numbers.clear();
+        for topic in &self.subscribed {
+            self.last += 1;
+            self.untold.insert(self.last, topic.clone());
+            self.numbers.insert(topic.clone(), self.last);
+        }
     }
 }
 
 impl Cluster {
-    fn tell_topics(&mut self, joined: Vec<Topic>, left: Vec<Topic>) {
+    /// Tells the courier what has changed, as far as it has noted what it was told before.
+    fn tell_topics(&mut self, on_the_way_max: usize) {
         let Some(link) = &self.link else { return };
-        let parts = |topics: Vec<Topic>| topics.chunks(PART).map(<[Topic]>::to_vec).collect();
-        let (joined, left): (Vec<_>, Vec<_>) = (parts(joined), parts(left));
-        let joined = joined.into_iter().map(|part| (part, Vec::new()));
-        let left = left.into_iter().map(|part| (Vec::new(), part));
-        for (joined, left) in joined.chain(left) {
-            self.topics.last += 1;
-            let number = self.topics.last;
+        while let Some(Part { number, joined, left }) = self.topics.next_part(on_the_way_max) {
             let interest = ManagerToCourier::Interest { number, joined, left };
             if let Err(error) = link.insist(&interest, Body::Inline(&[]), Vec::new()) {
                 tracing::error!(%error, "the courier is not told of topics");
@@ -85,23 +177,18 @@ impl Manager {
     pub(in crate::manager) fn follow_topics(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let now = monotonic_ms();
-        let mut joined = Vec::new();
         for topic in self.interest.take_changes() {
             let has_members = self.interest.has_any(&topic);
-            if cluster.topics.change(&topic, has_members, now) {
-                joined.push(topic);
-            }
+            cluster.topics.change(&topic, has_members, now);
         }
-        if !joined.is_empty() {
-            cluster.tell_topics(joined, Vec::new());
-        }
+        cluster.tell_topics(ON_THE_WAY_MAX);
     }
 
     pub(super) fn leave_topics(&mut self, now: u64) {
         let Some(cluster) = &mut self.cluster else { return };
         let left = cluster.topics.take_due(now);
         if !left.is_empty() {
-            cluster.tell_topics(Vec::new(), left.clone());
+            cluster.tell_topics(ON_THE_WAY_MAX);
             self.leave_presence(&left);
         }
     }
@@ -109,17 +196,18 @@ impl Manager {
     /// A courier is new: it learns everything.
     pub(super) fn tell_all_topics(&mut self) {
         self.follow_topics();
-        let Some(cluster) = &mut self.cluster else { return };
-        let topics: Vec<Topic> = cluster.topics.subscribed.iter().cloned().collect();
-        cluster.tell_topics(topics, Vec::new());
         if self.owners_due_at.is_none() {
             self.tell_topics_whole();
         }
     }
 
-    /// Every worker has said which topics it has members of.
+    /// Every worker has said which topics it has members of. All of them are told before, which are
+    /// as many as the workers have.
     pub(in crate::manager) fn tell_topics_whole(&mut self) {
         self.follow_topics();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.tell_topics(usize::MAX);
+        }
         let link = self.cluster.as_ref().and_then(|cluster| cluster.link.as_ref());
         let Some(link) = link else { return };
         if let Err(error) = link.insist(&ManagerToCourier::Whole, Body::Inline(&[]), Vec::new()) {
@@ -133,7 +221,7 @@ impl Manager {
         self.follow_topics();
         if let Some(cluster) = &mut self.cluster
             && cluster.link.is_some()
-            && cluster.topics.noted < cluster.topics.last
+            && cluster.topics.settled() < cluster.topics.last
             && cluster.topics.waiting.len() < WAITING_MAX
         {
             let last = cluster.topics.last;
@@ -144,12 +232,27 @@ impl Manager {
         }
     }
 
-    /// The engine knows everything up to a number, or nobody waits for it.
+    /// The engine knows what it was told up to a number: there is room to tell it more.
     pub(super) fn note_topics(&mut self, number: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.topics.noted = number.min(cluster.topics.last);
+        cluster.topics.note(number);
+        cluster.tell_topics(ON_THE_WAY_MAX);
+        let settled = cluster.topics.settled();
+        self.confirm_interest(settled);
+        self.ask_unasked();
+    }
+
+    /// The courier is gone, and nobody waits for its word any more.
+    pub(super) fn lose_topics(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.topics.forget_courier();
+        self.confirm_interest(u64::MAX);
+    }
+
+    fn confirm_interest(&mut self, settled: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
         while let Some((_, worker, number)) =
-            cluster.topics.waiting.pop_front_if(|it| it.0 <= number)
+            cluster.topics.waiting.pop_front_if(|it| it.0 <= settled)
         {
             if let Some(worker) = self.workers.get(worker) {
                 worker.noted(number);
@@ -162,16 +265,76 @@ impl Manager {
 mod tests {
     use super::*;
 
+    fn room(name: u64) -> Topic {
+        Topic::room(&name.to_string())
+    }
+
+    /// All that may be told now.
+    fn told(topics: &mut Topics) -> Vec<Part> {
+        std::iter::from_fn(|| topics.next_part(ON_THE_WAY_MAX)).collect()
+    }
+
     #[test]
-    fn the_first_join_is_new_and_the_last_leave_lingers() {
+    fn the_first_join_is_told_and_the_last_leave_lingers() {
         let mut topics = Topics::default();
-        let room = Topic::room("r");
-        assert!(topics.change(&room, true, 0) && !topics.change(&room, true, 0));
-        assert!(!topics.change(&room, false, 100));
+        let join = Part { number: 1, joined: vec![room(7)], left: Vec::new() };
+        topics.change(&room(7), true, 0);
+        topics.change(&room(7), true, 0);
+        assert_eq!(told(&mut topics), [join]);
+        topics.change(&room(7), false, 100);
         assert!(topics.take_due(1_099).is_empty());
-        assert!(!topics.change(&room, true, 1_099), "who comes back at once costs nothing");
-        topics.change(&room, false, 2_000);
+        topics.change(&room(7), true, 1_099);
+        assert!(told(&mut topics).is_empty(), "who comes back at once costs nothing");
+        topics.change(&room(7), false, 2_000);
         assert_eq!(topics.take_due(3_000).len(), 1);
-        assert!(topics.len() == 0 && topics.change(&room, true, 3_000));
+        let leave = Part { number: 2, joined: Vec::new(), left: vec![room(7)] };
+        assert_eq!((topics.len(), told(&mut topics)), (0, vec![leave]));
+    }
+
+    #[test]
+    fn of_rooms_that_come_and_go_while_the_engine_is_slow_the_difference_waits() {
+        let mut topics = Topics::default();
+        let (kept, mut sent) = (1_000_000, 0);
+        topics.change(&room(kept), true, 0);
+        let mut count = |topics: &mut Topics| {
+            for part in told(topics) {
+                sent += part.joined.len() + part.left.len();
+            }
+        };
+        // Each room is joined and left, and none of that is noted.
+        for name in 0..100_000 {
+            topics.change(&room(name), true, name);
+            count(&mut topics);
+            topics.change(&room(name), false, name);
+            topics.take_due(name + LINGER_MS);
+            count(&mut topics);
+        }
+        assert!(sent <= ON_THE_WAY_MAX + PART, "{sent}");
+        assert!(topics.untold.len() <= 2 && topics.numbers.len() == topics.untold.len());
+        assert_eq!(topics.len(), 1);
+        topics.note(topics.last);
+        assert!(told(&mut topics).len() <= 1 && !topics.is_untold(&room(kept)));
+    }
+
+    #[test]
+    fn who_waits_for_a_join_waits_until_it_is_told_and_noted() {
+        let mut topics = Topics::default();
+        for name in 0..ON_THE_WAY_MAX as u64 {
+            topics.change(&room(name), true, 0);
+        }
+        let first = told(&mut topics).len();
+        topics.change(&room(99_999), true, 0);
+        let (number, behind) = (topics.last, topics.last - 1);
+        assert!(told(&mut topics).is_empty() && topics.is_untold(&room(99_999)));
+        assert!(topics.settled() < number);
+        topics.note(behind);
+        assert_eq!((first, topics.settled()), (ON_THE_WAY_MAX / PART, behind));
+        assert_eq!(told(&mut topics)[0].joined, [room(99_999)]);
+        assert_eq!(topics.settled(), behind, "it is on its way");
+        topics.note(number);
+        assert_eq!(topics.settled(), number);
+        // Another courier knows of none of them.
+        topics.forget_courier();
+        assert!(topics.is_untold(&room(99_999)) && topics.untold.len() as u64 == topics.len());
     }
 }
