@@ -87,6 +87,21 @@ async fn a_plain_connection_is_closed_by_its_number() {
 }
 
 #[tokio::test]
+async fn a_connection_that_closes_with_its_answer_is_gone_with_it_though_the_visitor_stays() {
+    let script = serve().await;
+    let mut parting = Visitor::come(&script.address).await;
+    parting.say("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    parting.hear(b"\r\n\r\n").await;
+    let told: Vec<serde_json::Value> = serde_json::from_slice(&parting.hear(b"\n").await).unwrap();
+    assert_eq!(told[2], true, "while it is answered");
+    let mut other = Visitor::come(&script.address).await;
+    let known = other.get(&format!("/known?fd={}", told[0]), "HTTP/1.1").await;
+    assert_eq!(known, [serde_json::json!(false)]);
+    assert_eq!(parting.rest().await, b"");
+    script.stop().await;
+}
+
+#[tokio::test]
 async fn a_detached_answer_is_ended_by_the_number_of_its_connection() {
     let script = serve().await;
     let mut visitor = Visitor::come(&script.address).await;

@@ -88,6 +88,13 @@ impl HttpConnection {
         self.fd.get()
     }
 
+    /// The connection is gone for everybody, as in Swoole, however long the client stays.
+    pub(in crate::worker) fn end(&self) {
+        if let Some(fd) = self.fd.get() {
+            self.worker.http.0.borrow_mut().remove(&fd);
+        }
+    }
+
     fn become_known(&self, fd: Option<Fd>) {
         let Some(fd) = fd else { return };
         self.fd.set(Some(fd));
@@ -99,8 +106,6 @@ impl HttpConnection {
 
 impl Drop for HttpConnection {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.get() {
-            self.worker.http.0.borrow_mut().remove(&fd);
-        }
+        self.end();
     }
 }

@@ -180,6 +180,10 @@ impl http::Service for Plain {
         here.then(|| self.worker.readiness())
     }
 
+    fn ends(&self) {
+        self.http.end();
+    }
+
     fn makes_room(&self) -> bool {
         self.worker.silent_body_yields()
     }

@@ -106,6 +106,9 @@ pub trait Service {
     /// Whether the answer to this request, which has just come, is to close the connection.
     fn is_last(&self) -> bool;
 
+    /// The last answer is told, and nothing more is answered, however long the end takes.
+    fn ends(&self) {}
+
     /// Has a body of which nothing comes make room for another; false where there is none.
     fn makes_room(&self) -> bool {
         false
@@ -207,12 +210,12 @@ where
             let refusal = service.dress(refusal.hide_from_strangers(is_stranger(peer)));
             // The client may be gone; there is nobody else to tell.
             let _ = stream.write_all(&refusal.to_bytes(SystemTime::now())).await;
-            close(stream).await;
+            part(service, stream).await;
             return End::Refused(refusal);
         }
         _ => {}
     }
-    close(stream).await;
+    part(service, stream).await;
     End::Closed
 }
 
@@ -245,6 +248,12 @@ fn yields<S: AsyncWrite + Unpin, V: Service>(
     // What the socket does not take now, nobody reads.
     let _ = Pin::new(&mut stream).poll_write(&mut now, &bytes);
     End::Refused(refusal)
+}
+
+/// Closes behind the last answer. Nobody finds the connection meanwhile.
+async fn part<S: AsyncRead + AsyncWrite + Unpin, V: Service>(service: &V, stream: S) {
+    service.ends();
+    close(stream).await;
 }
 
 /// Closes so that the last answer arrives (RFC 9112 section 9.6): a socket closed with unread

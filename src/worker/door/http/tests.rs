@@ -16,6 +16,7 @@ struct Site {
     refused: RefCell<Vec<u16>>,
     body_waits: Cell<usize>,
     seen: RefCell<Vec<(String, Option<IpAddr>)>>,
+    has_ended: Cell<bool>,
 }
 
 impl Service for Site {
@@ -75,6 +76,10 @@ impl Service for Site {
 
     fn is_last(&self) -> bool {
         false
+    }
+
+    fn ends(&self) {
+        self.has_ended.set(true);
     }
 
     fn hold(&self, _: usize) -> bool {
@@ -495,4 +500,22 @@ async fn a_client_that_leaves_ends_the_connection() {
     drop(client);
     let end = serve(server, Vec::new(), None, &Site::default(), &limits(), pending()).await;
     assert!(matches!(end, End::Closed));
+}
+
+#[tokio::test]
+async fn a_connection_has_ended_when_its_last_answer_is_told_though_the_client_stays() {
+    let (site, limits) = (Site::default(), limits());
+    let (mut client, server) = duplex(64 * 1024);
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let peer = "127.0.0.1:9".parse().ok();
+    let served = serve(server, Vec::new(), peer, &site, &limits, pending());
+    let told = async {
+        let said = all(&mut client).await;
+        let has_ended = site.has_ended.get();
+        drop(client);
+        (said, has_ended)
+    };
+    let (_, (said, has_ended)) = tokio::join!(served, told);
+    assert!(said.starts_with("HTTP/1.1 200") && has_ended, "{said}");
 }
