@@ -13,7 +13,8 @@ Handlers: start(app), handshake(app, request) -> None | Refuse | Accept, open(ap
 message(app, fd, data, opcode), close(app, fd, code, reason, by, cause),
 request(app, request) -> Response | None, attach(app, request), tick(app),
 pipe(app, worker, tag, data), presence(app, room, uid, joined, info), stop(app). Data are bytes;
-opcode is 1 for text, 2 for binary.
+opcode is 1 for text, 2 for binary. In close, uid(fd), rooms(fd) and session(fd) answer still what
+the client had.
 """
 
 import json
@@ -35,11 +36,11 @@ HELLO, OPEN, MESSAGE, CLOSE, REQUEST, ATTACH, TICK, PIPE, SHUTDOWN, PRESENCE = r
  PROTECT, CLOSE_USER, EXPIRE) = range(32, 59)
 VERDICT = 64
 TAKEN, NOTE, PLACE, PART, TALLY = 69, 70, 71, 72, 73
-MORE, FILE, LATER, HELD, HERE, UNTAKEN = 1, 2, 2, 1, 2, 1
+MORE, FILE, LATER, HELD, HERE, UNTAKEN, HAD = 1, 2, 2, 1, 2, 1, 8
 VERDICTS = ("queued", "relayed", "full", "gone", "too_big", "unknown", "invalid_text",
             "invalid", "no_user", "local_only")
 WANTS = {"handshake": 3, "open": 2, "message": 4, "close": 8, "request": 16, "attach": 32}
-IN_ORDER, WANTS_PRESENCE = 64, 1
+IN_ORDER, WANTS_PRESENCE, WANTS_HAD = 64, 1, 4
 # Of one publish.
 TOPICS_MAX = 128
 
@@ -75,6 +76,15 @@ def _topics(kind, names):
     if not 1 <= len(names) <= TOPICS_MAX:
         raise ValueError(f"name 1 to {TOPICS_MAX} rooms")
     return U32.pack(len(names)) + b"".join(string((kind + name).encode()) for name in names)
+
+
+def _end(flags, payload):
+    """What CLOSE says: the cause, what the client had, and the reason."""
+    cause, at = take(payload, 0)
+    had = b"{}"
+    if flags & HAD:
+        had, at = take(payload, at)
+    return cause.decode(), json.loads(had), payload[at:].decode()
 
 
 def _presence(code, payload):
@@ -255,7 +265,7 @@ class App:
         self.handlers, self.facts = {}, {}
         self._socket, self._input = None, bytearray()
         self._backlog, self._asked, self._replies, self._room = deque(), 0, {}, {}
-        self._deciding = None
+        self._deciding, self._had = None, (0, {})
 
     def on(self, name):
         check_event(name, self.EVENTS)
@@ -327,8 +337,20 @@ class App:
         return self._change(EXPIRE, fd, moment(time))
 
     def session(self, fd):
-        kept = (self.info(fd) or {}).get("session")
+        kept = self._known(fd).get("session")
         return None if kept is None else json.loads(kept)
+
+    def rooms(self, fd):
+        """The rooms of a client."""
+        return self._known(fd).get("rooms", [])
+
+    def uid(self, fd):
+        """The user of a client; None where it is nobody's."""
+        return self._known(fd).get("uid")
+
+    def _known(self, fd):
+        """What is known of a client, and at its end what it had."""
+        return self._had[1] if fd == self._had[0] else self.info(fd) or {}
 
     def set_session(self, fd, value):
         return self._change(SESSION, fd, b"" if value is None else json.dumps(value).encode())
@@ -416,6 +438,7 @@ class App:
         for name, bits in WANTS.items():
             wants |= bits if name in self.handlers else 0
         more = WANTS_PRESENCE if "presence" in self.handlers else 0
+        more |= WANTS_HAD if "close" in self.handlers else 0
         self._send(READY, flags=wants, code=VERSION, fd=more)
         code, event, taking = 1, None, True
         try:
@@ -454,9 +477,11 @@ class App:
         elif kind == MESSAGE:
             self._guarded(fd, "message", fd, payload, code)
         elif kind == CLOSE:
-            cause, at = take(payload, 0)
+            cause, had, reason = _end(flags, payload)
             by = ("nobody", "client", "server")[flags & 3]
-            self._guarded(0, "close", fd, code, payload[at:].decode(), by, cause.decode())
+            self._had = fd, had
+            self._guarded(0, "close", fd, code, reason, by, cause)
+            self._had = 0, {}
         elif kind == REQUEST:
             request = Request.read(0, payload)
             if flags & HELD:

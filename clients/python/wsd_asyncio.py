@@ -30,8 +30,8 @@ from wsd_app import (
     ACCEPT, ATTACH, BIND, BROADCAST, CLOSE, CLOSE_USER, DISCONNECT, DONE, END, EXPIRE, HEADER, INFO,
     JOIN, HERE, KEEP, LEAVE, MEMBERS, MESSAGE, OPEN, PIPE, PLACE, PRESENCE, PUBLISH, PUSH, READY,
     REFUSE, REQUEST, RESPONSE, SEND, SESSION, SHUTDOWN, TAKEN, TALLY, UNTAKEN, VERDICT, VERDICTS,
-    VERSION, WANTS, WANTS_PRESENCE, Accept, Refuse, Request, _is_text, _presence, _topics,
-    check_event, fields, frame, moment, string, take, user)
+    VERSION, WANTS, WANTS_HAD, WANTS_PRESENCE, Accept, Refuse, Request, _end, _is_text, _presence,
+    _topics, check_event, fields, frame, moment, string, user)
 
 
 class App:
@@ -41,7 +41,7 @@ class App:
     def __init__(self):
         self.handlers, self.facts = {}, {}
         self._asked, self._answers, self._turns, self._tasks = 0, {}, {}, set()
-        self._ending, self._gone, self._deciding = None, False, set()
+        self._ending, self._gone, self._deciding, self._had = None, False, set(), {}
 
     def on(self, name):
         check_event(name, self.EVENTS)
@@ -106,8 +106,20 @@ class App:
         return await self._change(SESSION, fd, payload)
 
     async def session(self, fd):
-        kept = (await self.info(fd) or {}).get("session")
+        kept = (await self._known(fd)).get("session")
         return None if kept is None else json.loads(kept)
+
+    async def rooms(self, fd):
+        """The rooms of a client."""
+        return (await self._known(fd)).get("rooms", [])
+
+    async def uid(self, fd):
+        """The user of a client; None where it is nobody's."""
+        return (await self._known(fd)).get("uid")
+
+    async def _known(self, fd):
+        """What is known of a client, and at its end what it had."""
+        return self._had[fd] if fd in self._had else await self.info(fd) or {}
 
     async def info(self, fd):
         _, code, payload = await self._ask(INFO, fd=fd)
@@ -173,6 +185,7 @@ class App:
             wants |= bits if name in self.handlers else 0
         # CLOSE ends a client's turn.
         more = WANTS_PRESENCE if "presence" in self.handlers else 0
+        more |= WANTS_HAD if "close" in self.handlers else 0
         self._send(READY, flags=wants | WANTS["close"], code=VERSION, fd=more)
         try:
             await self._ending.wait()
@@ -249,9 +262,12 @@ class App:
             elif kind == PRESENCE:
                 await self._call("presence", *_presence(code, payload))
             elif kind == CLOSE:
-                cause, at = take(payload, 0)
+                cause, self._had[fd], reason = _end(flags, payload)
                 by = ("nobody", "client", "server")[flags & 3]
-                await self._call("close", fd, code, payload[at:].decode(), by, cause.decode())
+                try:
+                    await self._call("close", fd, code, reason, by, cause)
+                finally:
+                    del self._had[fd]
             elif kind == REQUEST:
                 # Plain HTTP is wsd_app's: the server answers for itself here.
                 self._send(RESPONSE, id=id, payload=fields([]))

@@ -259,3 +259,24 @@ async fn applications_hear_who_comes_and_who_leaves() {
         }
     }
 }
+
+#[tokio::test]
+async fn at_the_end_of_a_client_an_application_reads_what_the_client_had() {
+    for (language, script) in
+        [("php", "parting.php"), ("python3", "parting.py"), ("python3", "parting_asyncio.py")]
+    {
+        let script = path(&format!("tests/app/fixtures/{script}"));
+        let server = app(&[language, &script]).start().await;
+        let mut watcher = Client::connect(&server.address, "/").await;
+        assert_eq!(watcher.ask("watch").await, "done");
+        let mut ann = Client::connect(&server.address, "/").await;
+        assert_eq!(ann.ask("settle").await, "done");
+        let stranger = Client::connect(&server.address, "/").await;
+        ann.close(1000, "bye").await;
+        let told = r#"["ann", ["lobby", "second"], {"seat": 7}, "bye", null]"#;
+        assert_eq!(json(&watcher.receive().await), json(told), "{script}");
+        stranger.close(1000, "").await;
+        let told = r#"[null, [], null, "", null]"#;
+        assert_eq!(json(&watcher.receive().await), json(told), "{script}");
+    }
+}

@@ -20,7 +20,7 @@ use function hrtime, pack, strlen;
  *  - open(Request)                        the client is in
  *  - message(int $fd, string $data, int $opcode, int $flags)   Protocol::FLAG_COMPRESSED
  *  - control(int $fd, string $data, int $opcode)   a ping or pong of a client, and a ping is yours to answer
- *  - close(int $fd, Close $close)
+ *  - close(int $fd, Close $close)         rooms(), uid() and session() answer still what the client had
  *  - request(Request, Reply): ?Response   plain HTTP; a Response answers, the Reply answers in parts
  *                                         or later, neither is wsd's own 404
  *  - connect(Request)                     before the first request of a plain HTTP connection
@@ -90,6 +90,8 @@ class App
     private int $fd = 0;
     /** The text that a client has sent and the event at hand tells: it is known to be UTF-8. */
     private ?string $text = null;
+    /** @var array<string, mixed> the client whose end the event at hand tells, and what it had */
+    private array $had = [];
     /** The client whose handshake is being decided. What is sent to it is carried out after the 101. */
     private int $deciding = 0;
     /** How many quick events came in a row. */
@@ -468,6 +470,7 @@ class App
         }
         $more = isset($this->handlers['presence']) ? Protocol::WANT_PRESENCE : 0;
         $more |= isset($this->handlers['disconnect']) ? Protocol::WANT_PLAIN : 0;
+        $more |= isset($this->handlers['close']) ? Protocol::WANT_HAD : 0;
         $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION, fd: $more));
         $this->channel->flush();
         return true;
@@ -685,9 +688,13 @@ class App
         }
         $at = 0;
         $cause = Protocol::readString($event['payload'], $at);
+        $has = ($event['flags'] & Protocol::FLAG_HAD) !== 0;
+        $had = $has ? json_decode(Protocol::readString($event['payload'], $at), true) : [];
         $by = ['nobody', 'client', 'server'][$event['flags'] & 3] ?? 'nobody';
         $close = new Close($event['code'], substr($event['payload'], $at), $by, $cause);
+        $this->had = ['fd' => $event['fd']] + $had;
         $this->guard(fn () => $this->call('close', $event['fd'], $close));
+        $this->had = [];
     }
 
     private function requested(array $event): void

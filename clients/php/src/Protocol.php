@@ -91,9 +91,11 @@ final class Protocol
     /** Of the field fd of READY. */
     public const WANT_PRESENCE = 1;
     public const WANT_PLAIN = 2;
+    public const WANT_HAD = 4;
     /** Of REQUEST and of CLOSE. */
     public const FLAG_FIRST = 2;
     public const FLAG_PLAIN = 4;
+    public const FLAG_HAD = 8;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
         'no_user', 'local_only'];

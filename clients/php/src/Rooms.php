@@ -28,7 +28,13 @@ trait Rooms
     /** @return list<string> the rooms of a client */
     public function rooms(int $fd): array
     {
-        return $this->info($fd)['rooms'] ?? [];
+        return $this->known($fd)['rooms'] ?? [];
+    }
+
+    /** The user of a client; null where it is nobody's. */
+    public function uid(int $fd): ?string
+    {
+        return $this->known($fd)['uid'] ?? null;
     }
 
     /**
@@ -107,7 +113,7 @@ trait Rooms
     /** What setSession() kept with a client's connection; null where nothing is kept. */
     public function session(int $fd): mixed
     {
-        $json = $this->info($fd)['session'] ?? null;
+        $json = $this->known($fd)['session'] ?? null;
         return $json === null ? null : json_decode($json, true);
     }
 
@@ -123,6 +129,12 @@ trait Rooms
     {
         $at = $time === null ? 0 : max(1, (int) ($time * 1000));
         return $this->change(Protocol::EXPIRE, $fd, pack('P', $at), 'expireAt');
+    }
+
+    /** What is known of a client, and at its end what it had. */
+    private function known(int $fd): array
+    {
+        return ($this->had['fd'] ?? 0) === $fd ? $this->had : $this->info($fd) ?? [];
     }
 
     private function change(int $kind, int $fd, string $payload, string $what): bool

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
-use super::packets::{WANTS_PLAIN, WANTS_PRESENCE};
+use super::packets::{WANTS_HAD, WANTS_PLAIN, WANTS_PRESENCE};
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
@@ -186,6 +186,7 @@ impl Link {
         self.shared.wants.set(Some(packet.flags));
         self.shared.wants_presence.set(packet.fd & WANTS_PRESENCE != 0);
         self.shared.wants_plain.set(packet.fd & WANTS_PLAIN != 0);
+        self.shared.wants_had.set(packet.fd & WANTS_HAD != 0);
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
         if let Some(old) = old {
             self.shared.relieve(old);

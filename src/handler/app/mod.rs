@@ -183,8 +183,10 @@ impl Handler for AppHandler {
         )
     }
 
-    fn on_close(&self, _ctx: &Context, fd: Fd, close: Close) -> Flow {
-        self.shared.client_closed(fd.as_u64(), &close);
+    fn on_close(&self, ctx: &Context, fd: Fd, close: Close) -> Flow {
+        let is_wanted = self.shared.wants_had.get();
+        let had = if is_wanted { ctx.reactor().belongings(fd) } else { None };
+        self.shared.client_closed(fd.as_u64(), &close, had.as_ref());
         Flow::default()
     }
 

@@ -1,19 +1,27 @@
-//! Requests as packets.
+//! Requests as packets, and the ends of clients.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::codec::{ANSWER, Kind, Packet};
+use super::codec::{ANSWER, Kind, Packet, put_string};
 use super::request_body::RequestBody;
+use crate::api::rooms::Belongings;
 use crate::api::{HttpRequest, Request};
+use crate::close::{Close, Initiator};
 
 /// Bit of READY's `fd`: the process wants PRESENCE.
 pub const WANTS_PRESENCE: u64 = 1;
 /// Bit of READY's `fd`: the process wants to hear of plain HTTP connections.
 pub const WANTS_PLAIN: u64 = 2;
+/// Bit of READY's `fd`: the process wants to hear at the end of a client what the client had.
+pub const WANTS_HAD: u64 = 4;
 /// Flag of REQUEST: the first of its connection.
 pub const FIRST: u8 = 2;
 /// Flag of CLOSE: of a connection that was plain HTTP.
 pub const PLAIN: u8 = 4;
+/// Flag of CLOSE: with what the client had.
+const HAD: u8 = 8;
+/// Rooms that are named of what a client had, as INFO names them.
+const ROOMS_MAX: usize = 128;
 
 /// The payload of OPEN and ATTACH; with `only`, no other header fields.
 pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {
@@ -70,5 +78,56 @@ pub fn handshake_packet(request: &Request) -> Packet {
         fd: request.fd.as_u64(),
         body: request_body(request, None),
         ..Packet::new(Kind::Open)
+    }
+}
+
+/// CLOSE of a client, with what the client had, where that is told.
+pub fn close_packet(fd: u64, close: &Close, had: Option<&Belongings>) -> Packet {
+    let by = match close.by() {
+        Initiator::Nobody => 0,
+        Initiator::Client => 1,
+        Initiator::Server => 2,
+    };
+    let had = had.filter(|had| **had != Belongings::default());
+    let mut body = BytesMut::new();
+    put_string(&mut body, close.cause.as_str().as_bytes());
+    if let Some(Belongings { uid, rooms, session }) = had {
+        let rooms = &rooms[..rooms.len().min(ROOMS_MAX)];
+        let had = serde_json::json!({ "uid": uid, "rooms": rooms, "session": session });
+        put_string(&mut body, had.to_string().as_bytes());
+    }
+    body.put_slice(close.reason.as_bytes());
+    let flags = by | if had.is_some() { HAD } else { 0 };
+    Packet { flags, code: close.code, fd, body: body.freeze(), ..Packet::new(Kind::Close) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::close::Cause;
+    use crate::handler::app::codec::take_string;
+
+    #[test]
+    fn the_end_of_a_client_tells_what_the_client_had_if_that_was_something() {
+        let close = Close { code: 1000, reason: "bye".to_owned(), cause: Cause::ClientClosed };
+        for had in [None, Some(&Belongings::default())] {
+            let mut packet = close_packet(7, &close, had);
+            assert_eq!((packet.flags, packet.code, packet.fd), (1, 1000, 7));
+            assert_eq!(take_string(&mut packet.body).unwrap(), Cause::ClientClosed.as_str());
+            assert_eq!(packet.body, "bye");
+        }
+        let had = Belongings {
+            rooms: (0..200).map(|room| room.to_string()).collect(),
+            uid: Some("ann".to_owned()),
+            session: Some("{}".to_owned()),
+        };
+        let mut packet = close_packet(7, &close, Some(&had));
+        assert_eq!(packet.flags, 1 | HAD);
+        take_string(&mut packet.body).unwrap();
+        let told = take_string(&mut packet.body).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!((&told["uid"], &told["session"]), (&"ann".into(), &"{}".into()));
+        assert_eq!(told["rooms"].as_array().map(Vec::len), Some(ROOMS_MAX));
+        assert_eq!(packet.body, "bye");
     }
 }

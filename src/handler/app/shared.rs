@@ -5,20 +5,21 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::{Kind, NOTE, Packet, put_string};
+use super::codec::{Kind, NOTE, Packet};
 use super::held::{Bodies, Outgoings};
 use super::link::Pause;
 use super::links::Links;
 use super::memory::Memory;
-use super::packets::{PLAIN, request_body};
+use super::packets::{PLAIN, close_packet, request_body};
 use super::pool::{Pin, Pool};
 use super::settings::AppSettings;
 use super::spawner::Spawner;
+use crate::api::rooms::Belongings;
 use crate::api::{Accept, Context, Handshake, HttpResponse, ProcessId, Refuse, Request, Verdict};
-use crate::close::{Cause, Close, Initiator};
+use crate::close::{Cause, Close};
 use crate::fd::{Fd, Slot};
 use crate::sys::address::network;
 
@@ -86,6 +87,8 @@ pub struct Shared {
     pub wants_presence: Cell<bool>,
     /// Whether that process wants to hear of plain HTTP connections.
     pub wants_plain: Cell<bool>,
+    /// Whether that process wants to hear at the end of a client what the client had.
+    pub wants_had: Cell<bool>,
     /// Those connections that a process has heard of, with its place.
     pub plain: RefCell<HashMap<u64, u16>>,
     /// Memory of the processes, for the metrics.
@@ -110,6 +113,7 @@ impl Shared {
             wants: Cell::new(None),
             wants_presence: Cell::new(false),
             wants_plain: Cell::new(false),
+            wants_had: Cell::new(false),
             plain: RefCell::default(),
             memory: Memory::default(),
             begun: Instant::now(),
@@ -190,26 +194,11 @@ impl Shared {
         pool.pin(request.fd.as_u64(), pin);
     }
 
-    /// Tells the application that a client is gone.
-    pub fn client_closed(&self, fd: u64, close: &Close) {
+    /// Tells the application that a client is gone, and what the client had.
+    pub fn client_closed(&self, fd: u64, close: &Close, had: Option<&Belongings>) {
         let place = self.place_of(fd);
         self.pool.borrow_mut().unpin(fd);
-        let mut body = BytesMut::new();
-        put_string(&mut body, close.cause.as_str().as_bytes());
-        body.put_slice(close.reason.as_bytes());
-        let by = match close.by() {
-            Initiator::Nobody => 0,
-            Initiator::Client => 1,
-            Initiator::Server => 2,
-        };
-        let packet = Packet {
-            flags: by,
-            code: close.code,
-            fd,
-            body: body.freeze(),
-            ..Packet::new(Kind::Close)
-        };
-        self.queue(place, packet);
+        self.queue(place, close_packet(fd, close, had));
     }
 
     /// Tells the application that a plain HTTP connection has ended of which a process has heard.
@@ -244,7 +233,7 @@ impl Shared {
     /// A client was let in and has left before it was open.
     pub fn never_opened(&self, fd: u64) {
         let opening = self.opening.borrow_mut().remove(&fd);
-        self.client_closed(fd, &Close::because(Cause::ClientVanished));
+        self.client_closed(fd, &Close::because(Cause::ClientVanished), None);
         drop(opening); // Its process goes on.
     }
 

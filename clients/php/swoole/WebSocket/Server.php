@@ -271,7 +271,8 @@ class Server extends \Swoole\Http\Server
         $handler = $this->callbackOf($parting ? 'disconnect' : 'close', $fd);
         unset($this->portOf[$fd]);
         // Swoole tells a server's own close by a reactor of -1.
-        $this->closing = $this->known($fd);
+        $known = $this->known($fd);
+        $this->closing = $known === null ? null : $known + ['uid' => $this->app->uid($fd)];
         unset($this->met[$fd]);
         try {
             $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : self::reactor($fd));
