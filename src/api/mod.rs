@@ -5,6 +5,8 @@
 
 mod body;
 mod context;
+#[cfg(test)]
+pub(crate) mod counted;
 mod flow;
 mod handle;
 mod handler;

@@ -169,6 +169,16 @@ async fn in_local<T>(test: impl Future<Output = T>) -> T {
     LocalSet::new().run_until(test).await
 }
 
+/// Nodes 1 and 2, of which the first sees the second.
+async fn start_two(engine: &MemoryEngine) -> (Stub, Stub) {
+    let one = start(engine, 1);
+    one.is_up().await;
+    let two = start(engine, 2);
+    two.is_up().await;
+    one.sees(2).await;
+    (one, two)
+}
+
 #[tokio::test]
 async fn what_is_sent_reaches_every_other_node_that_has_subscribed_once() {
     in_local(async {
@@ -295,11 +305,7 @@ async fn a_node_that_leaves_is_asked_nothing_more_and_has_been_told_all_that_it_
 async fn a_node_whose_courier_is_away_is_told_as_silent_with_the_next_question() {
     in_local(async {
         let engine = MemoryEngine::default();
-        let one = start(&engine, 1);
-        one.is_up().await;
-        let two = start(&engine, 2);
-        two.is_up().await;
-        one.sees(2).await;
+        let (one, two) = start_two(&engine).await;
         two.join(8, "r");
         two.noted(8).await;
         let room = || To::Members(Topic::room("r"));
@@ -342,11 +348,7 @@ async fn a_node_whose_manager_has_not_told_everything_is_silent_until_it_has() {
 async fn a_node_that_leaves_is_silent_at_no_moment() {
     in_local(async {
         let engine = MemoryEngine::default();
-        let one = start(&engine, 1);
-        one.is_up().await;
-        let two = start(&engine, 2);
-        two.is_up().await;
-        one.sees(2).await;
+        let (one, two) = start_two(&engine).await;
         two.say(&ManagerToCourier::Part, b"");
         two.hear(|message, _| matches!(message, CourierToManager::Parted).then_some(())).await;
         one.send(To::All, 21, b"x");

@@ -95,28 +95,9 @@ pub(crate) fn missing<K: Eq + Hash>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::hash::Hasher;
 
     use super::*;
-
-    /// A uid that counts how often it is compared.
-    #[derive(Debug, Clone, Copy)]
-    struct Counted<'a>(u32, &'a Cell<u32>);
-
-    impl PartialEq for Counted<'_> {
-        fn eq(&self, other: &Self) -> bool {
-            self.1.set(self.1.get() + 1);
-            self.0 == other.0
-        }
-    }
-
-    impl Eq for Counted<'_> {}
-
-    impl Hash for Counted<'_> {
-        fn hash<H: Hasher>(&self, state: &mut H) {
-            self.0.hash(state);
-        }
-    }
+    use crate::api::counted::Counted;
 
     #[test]
     fn who_is_missing_is_found_without_a_comparison_of_each_with_each() {

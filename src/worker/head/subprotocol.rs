@@ -55,28 +55,10 @@ pub fn choose<'a>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::hash::Hasher;
 
     use super::*;
+    use crate::api::counted::Counted;
     use crate::worker::head::{Limits, Reader, parse};
-
-    /// A name that counts how often it is compared.
-    struct Counted<'a>(u32, &'a Cell<u32>);
-
-    impl PartialEq for Counted<'_> {
-        fn eq(&self, other: &Self) -> bool {
-            self.1.set(self.1.get() + 1);
-            self.0 == other.0
-        }
-    }
-
-    impl Eq for Counted<'_> {}
-
-    impl Hash for Counted<'_> {
-        fn hash<H: Hasher>(&self, state: &mut H) {
-            self.0.hash(state);
-        }
-    }
 
     #[test]
     fn of_names_that_differ_not_each_is_compared_with_each() {
