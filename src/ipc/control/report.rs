@@ -93,7 +93,8 @@ pub struct ClusterReport {
     pub unsent: u64,
     /// Messages of other nodes that were lost here, since nobody took them in time.
     pub dropped: u64,
-    /// What came on the cluster's channels and was no envelope.
+    /// What came on the cluster's channels and was no envelope, and leases that no node has
+    /// written, each time that they were read.
     pub garbled: u64,
     /// Times that messages may have been lost on their way here.
     pub gaps: u64,
