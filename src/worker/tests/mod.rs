@@ -6,4 +6,5 @@ mod harness;
 mod memory;
 mod messages;
 mod parting;
+mod presence;
 mod serving;
