@@ -194,6 +194,16 @@ fn nginx_takes(site: &str) {
 }
 
 #[test]
+fn haproxy_takes_the_sections() {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut check = Command::new("sh");
+    check.env("PATH", format!("{path}:/usr/sbin")).args(["-c", "exec haproxy -c -f \"$0\""]);
+    let (output, text) = run(check.arg(repository("etc/haproxy/wsd.cfg")), "haproxy");
+    assert!(output.status.success(), "{text}(without haproxy: install the package haproxy)");
+    assert!(!text.contains("[WARNING]"), "{text}");
+}
+
+#[test]
 fn the_kernel_knows_every_setting_of_the_sysctl_file() {
     let text = read("etc/sysctl.d/60-wsd.conf");
     let settings: Vec<&str> = text

@@ -1,17 +1,14 @@
 //! Readiness and draining: alone, behind HAProxy and behind nginx.
 
 use std::fs;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::net::TcpStream;
 
 use crate::harness::{Api, Closed, Raw, Server, Setup, kill, soon, until};
-use crate::proxy::Nginx;
+use crate::proxy::{HaProxy, Nginx};
 
 /// One request on a connection that the client would keep.
 async fn get(address: &str, path: &str) -> (u16, String) {
@@ -97,41 +94,6 @@ async fn a_full_server_is_not_ready() {
     assert!(told.body.contains("over capacity"), "{told:?}");
 }
 
-/// HAProxy in front of two servers, which it asks whether they are ready.
-struct HaProxy {
-    _process: Child,
-    address: String,
-}
-
-impl HaProxy {
-    async fn start(directory: &Path, servers: &[&str]) -> HaProxy {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let lines = servers.iter().enumerate();
-        let lines: String =
-            lines.map(|(index, server)| format!("  server s{index} {server}\n")).collect();
-        let config = format!(
-            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  \
-             timeout server 60s\n  timeout tunnel 60s\nfrontend front\n  bind {address}\n  \
-             default_backend wsd\nbackend wsd\n  option httpchk GET /healthz\n  \
-             default-server check inter 100ms fall 2 rise 1\n{lines}"
-        );
-        let file = directory.join("haproxy.cfg");
-        fs::write(&file, config).unwrap();
-        let path = std::env::var("PATH").unwrap_or_default();
-        let mut haproxy = Command::new("haproxy");
-        haproxy.arg("-f").arg(&file).arg("-db").env("PATH", format!("{path}:/usr/sbin"));
-        haproxy.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let process = haproxy.spawn().expect("the package haproxy");
-        until("haproxy to listen", async || TcpStream::connect(&address).await.ok()).await;
-        until("haproxy to know a server", async || {
-            (get(&address, "/").await.0 == 200).then_some(())
-        })
-        .await;
-        HaProxy { _process: process, address }
-    }
-}
-
 /// Asks one request after the other until told otherwise: how many, and what was no 200.
 async fn visit(address: String, ends: Arc<AtomicBool>, asked: Arc<AtomicUsize>) -> Vec<String> {
     let mut failed = Vec::new();
@@ -192,7 +154,7 @@ async fn a_rolling_restart_behind_haproxy_fails_no_request() {
     let mut servers = pair(r#""1s""#).await;
     let addresses = [servers[0].address.clone(), servers[1].address.clone()];
     let directory = servers[0].path().to_owned();
-    let haproxy = HaProxy::start(&directory, &[&addresses[0], &addresses[1]]).await;
+    let haproxy = HaProxy::balancing(&directory, &addresses).await;
     rolling_restart(&mut servers, &haproxy.address).await;
 }
 

@@ -1,10 +1,11 @@
-//! Behind a real nginx, with the site that ships.
+//! Behind a real nginx and a real HAProxy, with the files that ship.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -109,13 +110,70 @@ impl Nginx {
         nginx.env("PATH", format!("{path}:/usr/sbin")).stderr(Stdio::null()).kill_on_drop(true);
         let process = nginx.spawn().expect("the package nginx");
         let address = format!("127.0.0.1:{port}");
-        until("nginx to listen", async || tokio::net::TcpStream::connect(&address).await.ok())
-            .await;
+        until("nginx to listen", async || TcpStream::connect(&address).await.ok()).await;
         Nginx { _process: process, address }
     }
 }
 
-async fn free_port() -> u16 {
+/// HAProxy with the sections of `etc/haproxy`, its address and servers moved, and impatient.
+pub struct HaProxy {
+    _process: Child,
+    /// Where it answers questions about itself.
+    socket: PathBuf,
+    pub address: String,
+}
+
+impl HaProxy {
+    /// In front of several servers, which it asks whether they are ready.
+    pub async fn balancing(directory: &Path, servers: &[String]) -> HaProxy {
+        let address = format!("127.0.0.1:{}", free_port().await);
+        let socket = directory.join("haproxy.sock");
+        let shipped = std::fs::read_to_string(repository().join("etc/haproxy/wsd.cfg")).unwrap();
+        let (sections, _) = shipped.split_once("    server ").expect("its servers");
+        let (mut sections, bind) = (sections.to_owned(), format!("bind {address}\n"));
+        for (old, new) in [("bind :80\n", bind.as_str()), ("inter 1s ", "inter 100ms ")] {
+            assert!(sections.contains(old), "{old}");
+            sections = sections.replace(old, new);
+        }
+        let servers = servers.iter().enumerate();
+        let servers = servers.map(|(index, server)| format!("    server node-{index} {server}\n"));
+        let servers = servers.collect::<String>();
+        let global = format!("global\n    stats socket {}\n\n", socket.display());
+        let file = directory.join("haproxy.cfg");
+        std::fs::write(&file, [global, sections, servers].concat()).unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut haproxy = Command::new("haproxy");
+        haproxy.arg("-f").arg(&file).arg("-db").env("PATH", format!("{path}:/usr/sbin"));
+        haproxy.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let process = haproxy.spawn().expect("the package haproxy");
+        until("HAProxy to listen", async || TcpStream::connect(&address).await.ok()).await;
+        HaProxy { _process: process, socket, address }
+    }
+
+    /// Waits until HAProxy takes a server to be `UP`, or `DOWN`.
+    pub async fn takes(&self, server: usize, to_be: &str) {
+        until("HAProxy to learn of a server", async || {
+            self.state(server).await.filter(|state| state.starts_with(to_be))
+        })
+        .await;
+    }
+
+    /// What HAProxy says of a server: the column `status` of its table.
+    async fn state(&self, server: usize) -> Option<String> {
+        let mut stream = UnixStream::connect(&self.socket).await.ok()?;
+        stream.write_all(b"show stat\n").await.ok()?;
+        let mut table = String::new();
+        stream.read_to_string(&mut table).await.ok()?;
+        let mut lines = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let column = lines.next()?.iter().position(|name| *name == "status")?;
+        let name = format!("node-{server}");
+        let row = lines.find(|row| row.starts_with(&["wsd", name.as_str()]))?;
+        row.get(column).map(|state| (*state).to_owned())
+    }
+}
+
+/// A port of this machine that nobody has.
+pub async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -151,14 +209,17 @@ async fn seen_address(to: &str, from: &str, headers: &[(&'static str, &str)]) ->
 async fn the_handler_sees_the_real_client_and_no_pretended_one() {
     let server = Setup::testbed().set("trusted_proxies", r#"["127.0.0.1"]"#).start().await;
     let nginx = Nginx::start(server.path(), &server.address, "").await;
+    let haproxy = HaProxy::balancing(server.path(), std::slice::from_ref(&server.address)).await;
     let spoofed: [&[_]; 3] = [
         &[],
         &[("x-forwarded-for", "6.6.6.6")],
         &[("x-real-ip", "6.6.6.6"), ("x-forwarded-for", "6.6.6.6, 7.7.7.7")],
     ];
     for headers in spoofed {
-        assert_eq!(seen_address(&nginx.address, "127.0.0.2", headers).await, "127.0.0.2");
-        assert_eq!(seen_address(&server.address, "127.0.0.3", headers).await, "127.0.0.3");
+        for address in [&nginx.address, &haproxy.address, &server.address] {
+            let seen = seen_address(address, "127.0.0.2", headers).await;
+            assert_eq!(seen, "127.0.0.2", "by {address} with {headers:?}");
+        }
     }
 }
 
