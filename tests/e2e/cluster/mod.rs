@@ -7,6 +7,7 @@
 //! - [`presence`]: who is present, wherever the connection is.
 //! - [`failover`]: Sentinels bring another engine to the place of the first.
 //! - [`balanced`]: behind a balancer.
+//! - [`rolling`]: behind a balancer, while each node in turn is changed and stopped.
 //! - [`truth`]: what is told while something is away, and of all nodes.
 //! - [`trust`]: passwords, rights, and what a check says.
 
@@ -15,6 +16,7 @@ mod failover;
 mod members;
 mod outages;
 mod presence;
+mod rolling;
 mod trust;
 mod truth;
 
