@@ -28,8 +28,7 @@ struct Stay {
 /// What all seats tell the test, and the test tells them.
 #[derive(Default)]
 struct Hall {
-    /// The node that is upgraded or stopped: what it sends to other nodes and what these send to it
-    /// may be lost.
+    /// The node that is upgraded or stopped: messages between that node and others may be lost.
     shaken: Option<u8>,
     is_over: bool,
     /// All stays so far.
@@ -46,13 +45,14 @@ type Shared = Arc<Mutex<Hall>>;
 struct Ears {
     stay: Stay,
     hall: Shared,
-    /// Those that may have spoken before this one was a member.
+    /// The stays that may have spoken before this one was a member.
     before: BTreeSet<Stay>,
     last: BTreeMap<Stay, u64>,
 }
 
 impl Ears {
-    /// Each message once and in order, and none missing but where a node was shaken.
+    /// Takes each message of a stay once and in order. None may be missing but between the shaken
+    /// node and another.
     fn hear(&mut self, text: &str) {
         let numbers: Option<Vec<u64>> =
             text.split(' ').skip(1).map(|it| it.parse().ok()).collect();
@@ -186,7 +186,7 @@ async fn roll(nodes: &mut [Server], at: usize, haproxy: &HaProxy, hall: &Shared)
     nodes[at].wsd(["drain"]).await.ok();
     assert_eq!(Api::of(&nodes[at]).await.get("/ready").await.status, 503);
     haproxy.takes(at, "DOWN").await;
-    // Its clients stay, and newcomers are with the others.
+    // Clients of the drained node stay, and newcomers are with the others.
     all_hear_all(hall).await;
     for _ in 0..NODES {
         let fd = Client::connect(&haproxy.address, "/").await.who().await.fd;
@@ -243,7 +243,7 @@ async fn behind_haproxy_each_node_is_changed_and_stopped_and_the_others_lose_not
     all_hear_all(&hall).await;
     for at in 0..nodes.len() {
         roll(&mut nodes, at, &haproxy, &hall).await;
-        assert!(!taken(&hall).contains(&(at as u8)), "who has left it stays where it went");
+        assert!(!taken(&hall).contains(&(at as u8)), "a seat stays where it went");
     }
     hall.lock().unwrap().is_over = true;
     for seat in seats {
