@@ -15,7 +15,7 @@ const CLUSTER_MODE: &str =
 const CURES: [(&str, &str); 12] = [
     (
         "DENIED",
-        "give the engine a password, or a user of the ACL in docs/cluster.md: without one it \
+        "give the engine's own user `default` a password (requirepass): without one the engine \
          answers its own host alone",
     ),
     (
