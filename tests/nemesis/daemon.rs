@@ -22,11 +22,10 @@ const STATUS: Duration = Duration::from_secs(30);
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// What a node of a cluster is told of it.
-#[derive(Clone, Copy)]
 pub struct Host {
     pub node: u64,
-    /// Where its pump listens.
-    pub port: u16,
+    /// `cluster.engine`.
+    pub engine: String,
 }
 
 /// How servers are started.
@@ -125,12 +124,10 @@ impl Daemon {
 
     fn write(&self, file: &str, run: &str, worker_num: u64) -> std::io::Result<()> {
         let user = self.manner.user.as_deref().unwrap_or_default();
-        let cluster = self.host.map_or_else(String::new, |Host { node, port }| {
-            format!(
-                "[cluster]\nengine = \"redis://127.0.0.1:{port}\"\nnode = {node}\n\
-                 lease_ttl = \"{} ms\"\n",
-                LEASE.as_millis()
-            )
+        let cluster = self.host.as_ref().map_or_else(String::new, |host| {
+            let Host { node, engine } = host;
+            let lease = LEASE.as_millis();
+            format!("[cluster]\nengine = {engine:?}\nnode = {node}\nlease_ttl = \"{lease} ms\"\n")
         });
         let config = format!(
             "listen = [\"127.0.0.1:0\"]\nworker_num = {worker_num}\nruntime_dir = {run:?}\n\

@@ -8,9 +8,10 @@ use tokio::time::sleep;
 use wsd::ipc::control::Status;
 
 use crate::daemon::{Daemon, is_alive, signal};
-use crate::engine::{Engine, Pump};
+use crate::engine::Engine;
 use crate::hosts::{HOST_OPS, HostFault, HostOp};
 use crate::ledger::Harm;
+use crate::pump::Pump;
 use crate::rng::Rng;
 use crate::world::{Leave, Seat, World};
 

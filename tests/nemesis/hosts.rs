@@ -11,9 +11,10 @@ use wsd::ipc::control::ClusterReport;
 
 use crate::account::GAPS_TOLD;
 use crate::daemon::{Daemon, LEASE, children, is_alive, signal, status_at, title};
-use crate::engine::{Engine, Pump};
+use crate::engine::{Engine, Failover};
 use crate::faults::Node;
 use crate::ledger::{ALL, Harm};
+use crate::pump::Pump;
 use crate::world::World;
 
 /// Every node sees all others again after so long, or it is a violation.
@@ -35,13 +36,14 @@ pub enum HostOp {
     StopCourier,
     KillEngine,
     StopEngine,
+    Failover,
     Cut,
     Stall,
     Slow,
 }
 
 /// Each with its name on the command line and its share.
-pub const HOST_OPS: [(HostOp, &str, u64); 11] = [
+pub const HOST_OPS: [(HostOp, &str, u64); 12] = [
     (HostOp::KillNode, "kill-node", 8),
     (HostOp::RestartNode, "restart-node", 6),
     (HostOp::FreezeNode, "freeze-node", 6),
@@ -50,6 +52,7 @@ pub const HOST_OPS: [(HostOp, &str, u64); 11] = [
     (HostOp::StopCourier, "stop-courier", 6),
     (HostOp::KillEngine, "kill-engine", 8),
     (HostOp::StopEngine, "stop-engine", 8),
+    (HostOp::Failover, "failover", 6),
     (HostOp::Cut, "cut", 12),
     (HostOp::Stall, "stall-link", 10),
     (HostOp::Slow, "slow-link", 8),
@@ -83,11 +86,11 @@ impl HostFault {
             HostOp::KillCourier => {
                 let courier = courier(&node.daemon).await;
                 let harm = async { _ = signal(courier, Signal::SIGKILL) };
-                self.break_ways(world, nodes, harm).await;
+                self.break_ways(world, nodes, Harm::CutOff, harm).await;
             }
             HostOp::Cut => {
                 let harm = async { node.pump.iter().for_each(Pump::cut) };
-                self.break_ways(world, nodes, harm).await;
+                self.break_ways(world, nodes, Harm::CutOff, harm).await;
             }
             HostOp::KillEngine => {
                 let mut started = Ok(());
@@ -96,11 +99,12 @@ impl HostFault {
                     sleep(self.pause()).await;
                     started = engine.start_again().await;
                 };
-                self.break_ways(world, nodes, harm).await;
+                self.break_ways(world, nodes, Harm::Away, harm).await;
                 if let Err(why) = started {
                     world.violation(why);
                 }
             }
+            HostOp::Failover => self.fail_over(world, nodes, engine).await,
             _ => self.hold_up(world, node, engine).await,
         }
         world.ledger.borrow_mut().count(counted_as(op));
@@ -116,11 +120,17 @@ impl HostFault {
         world.ledger.borrow_mut().fault(what, node, 0)
     }
 
-    /// Something breaks the connections of one node or of all. Each has to make another, and to
-    /// count that something may be lost.
-    async fn break_ways(&self, world: &World, nodes: &[Node], harm: impl Future<Output = ()>) {
-        let all = self.op == HostOp::KillEngine;
-        let fault = self.fault(world, if all { Harm::Away } else { Harm::CutOff });
+    /// Something breaks the connections of one node, or of all where the engine is away. Each has
+    /// to make another, and to count that something may be lost.
+    async fn break_ways(
+        &self,
+        world: &World,
+        nodes: &[Node],
+        what: Harm,
+        harm: impl Future<Output = ()>,
+    ) {
+        let all = what == Harm::Away;
+        let fault = self.fault(world, what);
         let hit = || nodes.iter().enumerate().filter(|(place, _)| all || *place == self.place);
         let mut before = Vec::new();
         for (_, node) in hit() {
@@ -149,6 +159,22 @@ impl HostFault {
         world.ledger.borrow_mut().fault_over(fault);
         let (op, took) = (self.op, began.elapsed());
         world.tell(&format!("{op:?} of node {}: all see each other {took:.0?}", self.place));
+    }
+
+    /// Sentinels have the replica take the master's place, which every node finds.
+    async fn fail_over(&self, world: &World, nodes: &[Node], engine: &mut Engine) {
+        let ways = [Failover::Killed, Failover::Stopped, Failover::Asked];
+        let how = ways[(self.dice % 3) as usize];
+        if let Err(why) = engine.can_fail_over().await {
+            return world.violation(why);
+        }
+        let mut done = Ok(());
+        let harm = async { done = engine.fail_over(how).await };
+        self.break_ways(world, nodes, Harm::Away, harm).await;
+        match done {
+            Ok(()) => world.tell(&format!("a replica is the master: {how:?}")),
+            Err(why) => world.violation(why),
+        }
     }
 
     /// What stands still or is slow for a while: for a short one nothing is lost.
@@ -284,6 +310,7 @@ fn counted_as(op: HostOp) -> &'static str {
         HostOp::StopCourier => "couriers that stood still",
         HostOp::KillEngine => "engines killed and started empty",
         HostOp::StopEngine => "engines that stood still",
+        HostOp::Failover => "failovers by Sentinels",
         HostOp::Cut => "connections to the engine that were cut",
         HostOp::Stall => "connections to the engine that stalled",
         HostOp::Slow => "connections to the engine that were slow",

@@ -6,6 +6,8 @@
 
 use std::process::{Command, Output};
 
+mod addresses;
+
 fn nemesis(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nemesis")).args(arguments).output().expect("run the nemesis")
 }
@@ -88,6 +90,15 @@ fn no_fault_of_nodes_or_engine_costs_a_message_that_nothing_accounts_for() {
                   slow-link,freeze-node,kill-node,restart-node,twin";
     let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "10"];
     let output = nemesis(&[&load[..], &["--seed", "11", "--only", faults]].concat());
+    println!("{}", said(&output));
+    assert!(output.status.success(), "see above; the first line has the seed");
+}
+
+#[test]
+fn no_failover_costs_a_message_that_nothing_accounts_for() {
+    let faults = "failover,restart-node,reload,churn";
+    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "20"];
+    let output = nemesis(&[&load[..], &["--seed", "3", "--only", faults]].concat());
     println!("{}", said(&output));
     assert!(output.status.success(), "see above; the first line has the seed");
 }

@@ -19,11 +19,14 @@ use wsd::ipc::control::Status;
 
 use account::History;
 use daemon::{Daemon, Host, Manner};
-use engine::{Engine, Pump};
-use faults::{Nemesis, Node, all_ops};
+use engine::Engine;
+use faults::{Nemesis, Node, Op, all_ops};
+use hosts::HostOp;
+use pump::Pump;
 use world::{Leave, World};
 
 mod account;
+mod addresses;
 mod client;
 mod daemon;
 mod engine;
@@ -31,6 +34,7 @@ mod faults;
 mod hosts;
 mod ledger;
 mod membership;
+mod pump;
 mod rng;
 #[allow(dead_code, reason = "the server uses the rest")]
 mod wire;
@@ -38,13 +42,14 @@ mod world;
 
 const USAGE: &str = "\
 nemesis [--nodes N] [--seed N] [--minutes N | --seconds N | --deploys N] [--only FAULT,...] [--keep]
-        [--clients N] [--pause-ms N] [--visitors N] [--user NAME]
+        [--clients N] [--pause-ms N] [--visitors N] [--user NAME] [--engine PROGRAM]
         [--break drop|double|swap|corrupt|misroute|unclosed|unpublished|stranger|presence|
                  twice|ghost]
 
 Torments a server, or a cluster of so many, and checks what it delivers: for a time, or with so
 many reloads and upgrades and nothing else. A client asks and pauses, 15 ms on the mean; a visitor
-comes and leaves. Exit status: 0 no violation, 1 violations, 2 wrong command line.";
+comes and leaves. A cluster's engine is redis-server, or another program that takes the same
+arguments, such as valkey-server. Exit status: 0 no violation, 1 violations, 2 wrong command line.";
 
 /// Each has a client that stays, of a user of its own.
 const NODES_MAX: u64 = wire::UIDS_ALL - wire::UIDS;
@@ -66,6 +71,7 @@ struct Options {
     broken: Option<String>,
     keep: bool,
     user: Option<String>,
+    engine: String,
 }
 
 fn main() -> ExitCode {
@@ -102,6 +108,7 @@ fn options() -> Result<Options, String> {
         broken: None,
         keep: false,
         user: None,
+        engine: "redis-server".to_owned(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -134,9 +141,17 @@ fn take(options: &mut Options, name: &str, value: Option<String>) -> Result<(), 
         "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
         "--break" => options.broken = Some(value),
         "--user" => options.user = Some(value),
+        "--engine" => options.engine = value,
         _ => return Err(format!("{name}: there is no such option")),
     }
     Ok(())
+}
+
+/// The faults that are asked for, of which a run of deploys has none.
+fn ops(options: &Options) -> Vec<(Op, &'static str, u64)> {
+    let asked = |name: &str| options.only.as_ref().is_none_or(|o| o.iter().any(|n| n == name));
+    let ops = all_ops(options.nodes).into_iter();
+    ops.filter(|(_, name, _)| options.deploys.is_none() && asked(name)).collect()
 }
 
 /// Starts the servers: one, or a cluster with its engine.
@@ -147,11 +162,14 @@ async fn start(options: &Options, home: &Path) -> Result<(Vec<Node>, Option<Engi
     if options.nodes == 1 {
         return Ok((vec![Node::new(Daemon::start(manner, None, 2).await?, None)], None));
     }
-    let engine = Engine::start(home).await?;
+    let ops = ops(options);
+    let has = |wanted: HostOp| ops.iter().any(|(op, ..)| *op == Op::Host(wanted));
+    let is_watched = has(HostOp::Failover);
+    let engine = Engine::start(&options.engine, home, is_watched).await?;
     let mut nodes = Vec::new();
     for node in 0..options.nodes {
-        let pump = Pump::start(engine.socket()).map_err(|error| format!("a pump: {error}"))?;
-        let host = Host { node, port: pump.port };
+        let pump = Pump::start(engine.places()).map_err(|error| format!("a pump: {error}"))?;
+        let host = Host { node, engine: engine.address(&pump.ports) };
         nodes.push(Node::new(Daemon::start(manner.clone(), Some(host), 2).await?, Some(pump)));
     }
     Ok((nodes, Some(engine)))
@@ -181,10 +199,7 @@ async fn run(options: Options) -> Result<u64, String> {
     for number in 0..visitors {
         tokio::task::spawn_local(client::visit(world.clone(), number));
     }
-    let asked = |name: &str| options.only.as_ref().is_none_or(|o| o.iter().any(|n| n == name));
-    let ops = all_ops(options.nodes).into_iter();
-    let ops = ops.filter(|(_, name, _)| options.deploys.is_none() && asked(name)).collect();
-    let mut nemesis = Nemesis::new(world.clone(), nodes, engine, ops);
+    let mut nemesis = Nemesis::new(world.clone(), nodes, engine, ops(&options));
     let mut history = History::default();
     if let Some(times) = options.deploys {
         all_sit(&world).await;
