@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use wsd::ipc::control::{Control, Request, Status, WorkerState};
 
+use crate::clock::Clock;
 use crate::wire::PRESENCE;
 
 /// A command that takes longer is a violation.
@@ -26,6 +27,8 @@ pub struct Host {
     pub node: u64,
     /// `cluster.engine`.
     pub engine: String,
+    /// Its wall clock, where that can be moved.
+    pub clock: Option<Clock>,
 }
 
 /// How servers are started.
@@ -68,6 +71,11 @@ impl Daemon {
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The wall clock of its host, where that can be moved.
+    pub fn clock(&self) -> Option<&Clock> {
+        self.host.as_ref()?.clock.as_ref()
     }
 
     fn program(&self) -> PathBuf {
@@ -125,7 +133,7 @@ impl Daemon {
     fn write(&self, file: &str, run: &str, worker_num: u64) -> std::io::Result<()> {
         let user = self.manner.user.as_deref().unwrap_or_default();
         let cluster = self.host.as_ref().map_or_else(String::new, |host| {
-            let Host { node, engine } = host;
+            let Host { node, engine, .. } = host;
             let lease = LEASE.as_millis();
             format!("[cluster]\nengine = {engine:?}\nnode = {node}\nlease_ttl = \"{lease} ms\"\n")
         });
@@ -161,6 +169,9 @@ impl Daemon {
         command.env("NEMESIS_HISTORY", &self.manner.history);
         if let Some(broken) = &self.manner.broken {
             command.env("NEMESIS_BREAK", broken);
+        }
+        if let Some(clock) = self.clock() {
+            command.envs(clock.environment());
         }
         let command = command.stdin(Stdio::null()).kill_on_drop(true);
         let what = arguments.join(" ");

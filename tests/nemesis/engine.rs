@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
+use crate::clock::Clock;
 use crate::daemon::signal;
 use crate::pump::Place;
 
@@ -86,6 +87,8 @@ impl Drop for Process {
 pub struct Engine {
     program: String,
     directory: PathBuf,
+    /// The wall clock of its servers, where that can be moved.
+    pub clock: Option<Clock>,
     /// One, or two that Sentinels watch.
     servers: Vec<Process>,
     /// Which of them is the master.
@@ -98,13 +101,14 @@ impl Engine {
     pub async fn start(
         program: &str,
         directory: &Path,
+        clock: Option<Clock>,
         is_watched: bool,
     ) -> Result<Engine, String> {
         let ports = if is_watched { free_ports(2 + SENTINELS) } else { vec![0] };
         let mut servers: Vec<Process> = ports.into_iter().map(Process::at).collect();
         let sentinels = servers.split_off(servers.len().min(2));
         let (program, directory) = (program.to_owned(), directory.to_owned());
-        let mut engine = Engine { program, directory, servers, master: 0, sentinels };
+        let mut engine = Engine { program, directory, clock, servers, master: 0, sentinels };
         for place in 0..engine.servers.len() {
             engine.start_server(place).await?;
         }
@@ -163,6 +167,9 @@ impl Engine {
             let master = self.servers[self.master].port.to_string();
             server.args(["--replicaof", "127.0.0.1", &master]);
         }
+        if let Some(clock) = &self.clock {
+            server.envs(clock.environment());
+        }
         self.servers[place].start(&mut server)?;
         let answers = async || {
             let said = ask_at(&socket, "PING").await;
@@ -190,6 +197,11 @@ impl Engine {
     /// The answer of the master to an inline command, if there is one.
     pub async fn ask(&self, command: &str) -> Option<String> {
         ask_at(&self.socket(self.master), command).await
+    }
+
+    /// The master's process.
+    pub fn pid(&self) -> i32 {
+        self.servers[self.master].pid()
     }
 
     /// Kills the master.

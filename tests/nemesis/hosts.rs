@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use wsd::ipc::control::ClusterReport;
 
 use crate::account::GAPS_TOLD;
+use crate::clock::{BACK, setting};
 use crate::daemon::{Daemon, LEASE, children, is_alive, signal, status_at, title};
 use crate::engine::{Engine, Failover};
 use crate::faults::Node;
@@ -40,10 +41,11 @@ pub enum HostOp {
     Cut,
     Stall,
     Slow,
+    MoveClock,
 }
 
 /// Each with its name on the command line and its share.
-pub const HOST_OPS: [(HostOp, &str, u64); 12] = [
+pub const HOST_OPS: [(HostOp, &str, u64); 13] = [
     (HostOp::KillNode, "kill-node", 8),
     (HostOp::RestartNode, "restart-node", 6),
     (HostOp::FreezeNode, "freeze-node", 6),
@@ -56,6 +58,7 @@ pub const HOST_OPS: [(HostOp, &str, u64); 12] = [
     (HostOp::Cut, "cut", 12),
     (HostOp::Stall, "stall-link", 10),
     (HostOp::Slow, "slow-link", 8),
+    (HostOp::MoveClock, "move-clock", 10),
 ];
 
 impl HostOp {
@@ -105,6 +108,7 @@ impl HostFault {
                 }
             }
             HostOp::Failover => self.fail_over(world, nodes, engine).await,
+            HostOp::MoveClock => self.move_clock(world, nodes, engine).await,
             _ => self.hold_up(world, node, engine).await,
         }
         world.ledger.borrow_mut().count(counted_as(op));
@@ -174,6 +178,37 @@ impl HostFault {
         match done {
             Ok(()) => world.tell(&format!("a replica is the master: {how:?}")),
             Err(why) => world.violation(why),
+        }
+    }
+
+    /// The wall clock of the engine or of a node is set, and stays so. It costs nothing, unless
+    /// the engine's goes forward, by which every lease has ended: then nobody is dead by that.
+    async fn move_clock(&self, world: &World, nodes: &[Node], engine: &Engine) {
+        let daemon = &nodes[self.place].daemon;
+        let is_engine = self.dice.is_multiple_of(3);
+        let clock = if is_engine { engine.clock.as_ref() } else { daemon.clock() };
+        let Some(clock) = clock else { return };
+        let status = daemon.status().await;
+        let master = status.map_or(0, |status| status.master_pid);
+        let pid = if is_engine { engine.pid() } else { master };
+        if !comes_true(async || clock.is_of(pid)).await {
+            return world.violation(format!("process {pid} has not the clock that is moved"));
+        }
+        let (before, ahead) = (clock.ahead(), setting(self.dice / 3));
+        let mut moved = Ok(());
+        let harm = async { moved = clock.set(ahead) };
+        if is_engine && ahead > before {
+            self.break_ways(world, nodes, Harm::Away, harm).await;
+        } else {
+            harm.await;
+            // Until then a lease that the engine has may end by the clock before.
+            sleep(SHORT).await;
+        }
+        let whose =
+            if is_engine { "the engine".to_owned() } else { format!("node {}", self.place) };
+        match moved {
+            Ok(()) => world.tell(&format!("the clock of {whose}: {before} s, then {ahead} s")),
+            Err(error) => world.violation(format!("the clock of {whose}: {error}")),
         }
     }
 
@@ -251,6 +286,9 @@ impl HostFault {
         }
         let noted = daemon.note(&format!("dead {}", self.place));
         noted.expect("note the death");
+        if self.dice.is_multiple_of(5) {
+            self.lose_numbers(world, daemon);
+        }
         let is_long = self.dice % 4 < 2;
         sleep(if is_long { LEASE + self.pause() } else { self.pause() }).await;
         if let Err(why) = daemon.command(&["start", "-d"]).await {
@@ -263,6 +301,20 @@ impl HostFault {
         world.ledger.borrow_mut().fault_over(fault);
         let took = began.elapsed();
         world.tell(&format!("{:?} {}: started again {took:.0?}", self.op, self.place));
+    }
+
+    /// Of what says which numbers of clients were given, the engine alone is left to the node: its
+    /// file is lost, and its clock set back.
+    fn lose_numbers(&self, world: &World, daemon: &Daemon) {
+        let Some(clock) = daemon.clock() else { return };
+        let lost = std::fs::remove_file(daemon.runtime().join("serials"));
+        match lost.and_then(|()| clock.set(BACK)) {
+            Ok(()) => {
+                world.tell(&format!("node {}: its file of numbers is lost", self.place));
+                world.ledger.borrow_mut().count("files of numbers that were lost");
+            }
+            Err(error) => world.violation(format!("lose the file of numbers: {error}")),
+        }
     }
 
     /// Every process of the node stands still, for a moment or until it is dead for the others.
@@ -314,6 +366,7 @@ fn counted_as(op: HostOp) -> &'static str {
         HostOp::Cut => "connections to the engine that were cut",
         HostOp::Stall => "connections to the engine that stalled",
         HostOp::Slow => "connections to the engine that were slow",
+        HostOp::MoveClock => "clocks that were moved",
     }
 }
 
@@ -329,9 +382,15 @@ async fn courier(daemon: &Daemon) -> i32 {
 
 /// Whether a node has the engine and comes to see it.
 async fn sees_all_soon(node: &Node) -> bool {
+    let sees = async || report(&node.daemon).await.is_some_and(|it| it.away_since.is_none());
+    comes_true(sees).await
+}
+
+/// Whether something is so before long.
+async fn comes_true(is_so: impl AsyncFn() -> bool) -> bool {
     let began = Instant::now();
     while began.elapsed() < HEAL {
-        if report(&node.daemon).await.is_some_and(|it| it.away_since.is_none()) {
+        if is_so().await {
             return true;
         }
         sleep(Duration::from_millis(20)).await;

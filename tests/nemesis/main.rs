@@ -95,8 +95,8 @@ fn no_fault_of_nodes_or_engine_costs_a_message_that_nothing_accounts_for() {
 }
 
 #[test]
-fn no_failover_costs_a_message_that_nothing_accounts_for() {
-    let faults = "failover,restart-node,reload,churn";
+fn no_failover_and_no_moved_clock_costs_a_message_that_nothing_accounts_for() {
+    let faults = "failover,move-clock,restart-node,reload,churn";
     let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "20"];
     let output = nemesis(&[&load[..], &["--seed", "3", "--only", faults]].concat());
     println!("{}", said(&output));

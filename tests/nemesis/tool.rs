@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use wsd::ipc::control::Status;
 
 use account::History;
+use clock::Clock;
 use daemon::{Daemon, Host, Manner};
 use engine::Engine;
 use faults::{Nemesis, Node, Op, all_ops};
@@ -28,6 +29,7 @@ use world::{Leave, World};
 mod account;
 mod addresses;
 mod client;
+mod clock;
 mod daemon;
 mod engine;
 mod faults;
@@ -164,12 +166,18 @@ async fn start(options: &Options, home: &Path) -> Result<(Vec<Node>, Option<Engi
     }
     let ops = ops(options);
     let has = |wanted: HostOp| ops.iter().any(|(op, ..)| *op == Op::Host(wanted));
+    let library = has(HostOp::MoveClock).then(|| clock::compile(home)).transpose()?;
+    let clock = |of: &str| {
+        let file = home.join(format!("clock-{of}"));
+        library.as_ref().map(|library| Clock::new(library, file)).transpose()
+    };
     let is_watched = has(HostOp::Failover);
-    let engine = Engine::start(&options.engine, home, is_watched).await?;
+    let engine = Engine::start(&options.engine, home, clock("engine")?, is_watched).await?;
     let mut nodes = Vec::new();
     for node in 0..options.nodes {
         let pump = Pump::start(engine.places()).map_err(|error| format!("a pump: {error}"))?;
-        let host = Host { node, engine: engine.address(&pump.ports) };
+        let (address, clock) = (engine.address(&pump.ports), clock(&node.to_string())?);
+        let host = Host { node, engine: address, clock };
         nodes.push(Node::new(Daemon::start(manner.clone(), Some(host), 2).await?, Some(pump)));
     }
     Ok((nodes, Some(engine)))
