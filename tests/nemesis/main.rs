@@ -96,9 +96,11 @@ fn no_fault_of_nodes_or_engine_costs_a_message_that_nothing_accounts_for() {
 
 #[test]
 fn no_failover_and_no_moved_clock_costs_a_message_that_nothing_accounts_for() {
-    let faults = "failover,move-clock,restart-node,reload,churn";
-    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "20"];
-    let output = nemesis(&[&load[..], &["--seed", "3", "--only", faults]].concat());
+    // The seed begins with two ways of a failover, clocks that go forward and back, of a node and
+    // of the engine, and a node that has lost its file of numbers.
+    let faults = ["--seed", "314", "--only", "failover,move-clock,restart-node"];
+    let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "25"];
+    let output = nemesis(&[&load[..], &faults].concat());
     println!("{}", said(&output));
     assert!(output.status.success(), "see above; the first line has the seed");
 }
