@@ -30,6 +30,10 @@ pub async fn follow_master(courier: &Courier) -> Result<()> {
             MasterToCourier::Serials { next } => {
                 courier.serials.borrow_mut().extend(next);
                 courier.serials_are_news.set(true);
+                // Where there is no session, the next begins with it.
+                if courier.accepts.get() {
+                    courier.queue.add(Item::Raise);
+                }
             }
             MasterToCourier::Drains(drains) => courier.record.borrow_mut().drains = drains,
             MasterToCourier::Reopen => {

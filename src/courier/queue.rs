@@ -28,6 +28,8 @@ pub enum Item {
     Unsubscribe(Vec<Topic>),
     /// Say by a subscription that this session has subscribed to everything.
     Whole,
+    /// Have the engine keep which numbers of clients were given.
+    Raise,
     /// Unsubscribe from everything, and say so.
     Part,
 }
@@ -80,7 +82,7 @@ impl Item {
             Item::Publish(publish) => publish.message.payload.len() + ITEM_COST,
             Item::Subscribe(joined, _) => topics(joined),
             Item::Unsubscribe(left) => topics(left),
-            Item::Whole | Item::Part => 0,
+            Item::Whole | Item::Raise | Item::Part => 0,
         }
     }
 }

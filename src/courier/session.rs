@@ -126,7 +126,7 @@ impl Courier {
             match item {
                 Item::Publish(publish) => self.unsent(publish.id),
                 Item::Subscribe(_, number) => self.note(number),
-                Item::Unsubscribe(_) | Item::Whole => {}
+                Item::Unsubscribe(_) | Item::Whole | Item::Raise => {}
                 Item::Part => self.parted(),
             }
         }
@@ -249,9 +249,19 @@ impl Live<'_> {
             }
             Batch::Other(Item::Unsubscribe(topics)) => self.unsubscribe(topics).await,
             Batch::Other(Item::Whole) => self.be_whole().await,
+            Batch::Other(Item::Raise) => self.raise().await,
             Batch::Other(Item::Part) => self.part().await,
             Batch::Other(Item::Publish(publish)) => self.publish(vec![publish]).await,
         }
+    }
+
+    /// Has the engine keep which numbers of clients were given, if that is news: at once, since
+    /// the node may end any time, and lose its file.
+    async fn raise(&mut self) -> Result<()> {
+        if self.courier.serials_are_news.get() {
+            self.courier.raise_serials(&mut *self.session).await?;
+        }
+        Ok(())
     }
 
     /// Takes nothing more from other nodes: who asks from here on is told that this node has
@@ -326,9 +336,7 @@ impl Live<'_> {
             Claimed::Held(holder) => return Err(courier.refused(courier.held_by(&holder))),
         }
         courier.leases.borrow_mut().renewed(asked_at);
-        if courier.serials_are_news.get() {
-            courier.raise_serials(&mut *self.session).await?;
-        }
+        self.raise().await?;
         let nodes = courier.read_leases(&mut *self.session).await?;
         let look = courier.leases.borrow_mut().looked(clock::monotonic_ms(), nodes);
         for dead in &look.dead {

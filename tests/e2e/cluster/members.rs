@@ -128,6 +128,18 @@ async fn the_engine_knows_which_numbers_a_node_has_given_where_its_file_is_lost(
 }
 
 #[tokio::test]
+async fn the_engine_knows_the_numbers_of_a_node_that_ends_as_soon_as_it_serves() {
+    let engine = Engine::start().await;
+    let server = node(&engine, 3).set("worker_num", 1).start().await;
+    assert_eq!(server.wsd(["stop"]).await.code, Some(0));
+    let file = std::fs::read_to_string(server.runtime().join("serials")).unwrap();
+    let granted = file.lines().find_map(|line| line.strip_prefix("0 ")?.parse::<u64>().ok());
+    let kept = engine.ask("HGET wsd:wsd:serials:3 0").unwrap();
+    let kept = kept.lines().nth(1).and_then(|line| line.parse::<u64>().ok());
+    assert!(granted.is_some() && kept >= granted, "{kept:?}, and the file says {granted:?}");
+}
+
+#[tokio::test]
 async fn an_upgrade_and_a_reload_keep_number_clients_and_rooms() {
     let engine = Engine::start().await;
     let nodes = nodes(&engine, 2).await;
