@@ -15,7 +15,8 @@ const MINUTES: u64 = 120;
 /// Seconds between two reloads; `SOAK_RELOAD_SECONDS` names another number.
 const RELOAD_EVERY: u64 = 300;
 const LANES: usize = 8;
-const PAUSE: Duration = Duration::from_millis(50);
+/// Milliseconds that a lane rests between two pairs; `SOAK_PAUSE_MS` names another number.
+const PAUSE_MS: u64 = 50;
 const IDLE: usize = 100;
 /// What may differ for no reason: a page more or less in one of an allocator's lists.
 const SLACK_KIB: f64 = 64.0;
@@ -53,6 +54,7 @@ async fn come_and_go(address: &str, is_application: bool) {
 impl Lanes {
     fn start(server: &Server, is_application: bool) -> Lanes {
         let (gate, done) = (Arc::<RwLock<()>>::default(), Arc::<AtomicU64>::default());
+        let pause = Duration::from_millis(number("SOAK_PAUSE_MS", PAUSE_MS));
         let lane = |_| {
             let (gate, done, address) = (gate.clone(), done.clone(), server.address.clone());
             tokio::spawn(async move {
@@ -62,7 +64,7 @@ impl Lanes {
                         come_and_go(&address, is_application).await;
                         done.fetch_add(2, Ordering::Relaxed);
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
             })
         };
