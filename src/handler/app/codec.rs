@@ -32,6 +32,8 @@ pub const ANY: u8 = 4;
 pub const NOTE: u8 = 8;
 /// Flag of SEND: to a process that runs a function of its own.
 pub const USER: u8 = 16;
+/// Flag of REQUEST: the request that follows may be begun before DONE of this one is sent.
+pub const TOGETHER: u8 = 4;
 /// Flag of RESPONSE and BODY: the body goes on.
 pub const MORE: u8 = 1;
 /// Flag of REQUEST: the worker holds the body, and its payload has the body's length.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::codec::{AGAIN, Kind, Packet, wants};
+use super::codec::{AGAIN, Kind, Packet, TOGETHER, wants};
 use super::process_queue::{Event, Process};
 use crate::api::ProcessId;
 
@@ -48,6 +48,9 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     let mut sorted = Sorted::default();
     let Some(mut oldest) = sent.pop_front() else { return sorted };
     oldest.tries += 1;
+    let goes_on =
+        |event: &Event| event.packet.kind == Kind::Request && event.packet.flags & TOGETHER != 0;
+    let mut together = goes_on(&oldest);
     let over = hung || process.reached || oldest.packet.kind == Kind::Request;
     // Quick events are gathered, and DONE of the first of them comes with all that they sent. So
     // where nothing was sent, the process may have died on any of them.
@@ -55,7 +58,7 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     if certain {
         sorted.blamed = oldest.packet.client();
     } else {
-        // A request is never gathered with others, and what stands behind it was not begun.
+        // A request is not gathered with others, and what stands behind it was not begun.
         let gathered = sent.iter_mut().take_while(|event| event.packet.kind != Kind::Request);
         gathered.for_each(suspect);
     }
@@ -64,6 +67,12 @@ pub(super) fn sort(process: Process, hung: bool) -> Sorted {
     } else {
         oldest.packet.flags |= AGAIN;
         sent.push_front(oldest);
+    }
+    // What is answered together may have been begun, and a request is never tried twice.
+    while together && sent.front().is_some_and(|next| next.packet.kind == Kind::Request) {
+        let Some(next) = sent.pop_front() else { break };
+        together = goes_on(&next);
+        sorted.dropped.push(next);
     }
     sorted.again = sent;
     sorted

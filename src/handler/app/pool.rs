@@ -238,6 +238,8 @@ impl Pool {
             ended: false,
             untaken: false,
             last: None,
+            quick: 0,
+            together: 0,
         }
     }
 
@@ -341,7 +343,10 @@ impl Pool {
         let twice = sorted.dropped.iter().filter(|event| event.tries > 1);
         loss.deadly.extend(twice.filter_map(|event| event.packet.client()));
         loss.deadly.dedup();
-        let died_on = sorted.dropped.iter().find_map(|event| event.address).or(blamed);
+        // Where several addresses may have been the one, none of them is suspected.
+        let mut addresses = sorted.dropped.iter().filter_map(|event| event.address);
+        let first = addresses.next().filter(|first| addresses.all(|other| other == *first));
+        let died_on = first.or(blamed);
         loss.dropped.extend(sorted.dropped.into_iter().map(|event| event.packet));
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);

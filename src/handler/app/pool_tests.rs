@@ -385,3 +385,6 @@ proptest! {
 
 #[path = "pool_apart_tests.rs"]
 mod apart;
+
+#[path = "pool_together_tests.rs"]
+mod together;

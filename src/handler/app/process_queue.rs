@@ -5,12 +5,22 @@ use std::net::IpAddr;
 
 use bytes::BytesMut;
 
-use super::codec::{ANSWER, Kind, Packet, wants};
+use super::codec::{ANSWER, Kind, Packet, TOGETHER, wants};
 use crate::api::{Opcode, ProcessId};
 
 /// A request is sent while fewer events than this are under way: one that is handled, and one that
 /// keeps the process busy until the worker has seen its DONE.
 const REQUESTS_AHEAD: usize = 2;
+/// As `REQUESTS_AHEAD`, of a process that is quick.
+const REQUESTS_AHEAD_MOST: usize = 16;
+/// So many requests a quick process may answer in one write. The death of the process costs them
+/// all, since nobody knows which of them it has begun.
+const TOGETHER_MOST: usize = 8;
+/// A process is quick that finished so many events and was slow with hardly any of them: what ends
+/// processes now and then is never among requests that are answered together.
+const QUICK_EVENTS: u32 = 5_000;
+/// How long a quick event may take, in milliseconds.
+const QUICK_MS: u64 = 1;
 
 /// An event on its way.
 #[derive(Debug)]
@@ -52,9 +62,52 @@ pub struct Process {
     pub untaken: bool,
     /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
+    /// How many events it finished, at most twice `QUICK_EVENTS`; a slow one takes half of them.
+    pub quick: u32,
+    /// How many requests that may be answered together were sent last.
+    pub together: usize,
 }
 
 impl Process {
+    fn is_quick(&self) -> bool {
+        self.wants & wants::IN_ORDER != 0 && self.quick >= QUICK_EVENTS
+    }
+
+    /// How many requests it is sent ahead.
+    fn requests_ahead(&self) -> usize {
+        match self.is_quick() {
+            true => REQUESTS_AHEAD_MOST,
+            false => REQUESTS_AHEAD,
+        }
+    }
+
+    /// It finished `count` events in that time.
+    fn finished(&mut self, count: usize, took_ms: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.quick = match took_ms <= QUICK_MS * u64::from(count) {
+            true => self.quick.saturating_add(count).min(2 * QUICK_EVENTS),
+            false => self.quick / 2,
+        };
+    }
+
+    /// Says of a request that leaves now whether the next one, which leaves with it, may be begun
+    /// before DONE of this one comes.
+    fn put_together(&mut self, event: &mut Event, next: Option<&Event>) {
+        let is_request = |event: &Event| event.packet.kind == Kind::Request;
+        let room = self.requests_ahead().min(self.window);
+        let goes_on = is_request(event)
+            && next.is_some_and(|next| is_request(next) && next.tries == 0)
+            && self.is_quick()
+            && self.together + 1 < TOGETHER_MOST
+            && self.sent.len() + 1 < room;
+        self.together = if goes_on { self.together + 1 } else { 0 };
+        if is_request(event) {
+            // The flag may be there from a process that died.
+            event.packet.flags &= !TOGETHER;
+            event.packet.flags |= if goes_on { TOGETHER } else { 0 };
+        }
+    }
+
     fn wants(&self, packet: &Packet) -> bool {
         let bit = match packet.kind {
             Kind::Open if packet.flags & ANSWER != 0 => wants::HANDSHAKE,
@@ -142,12 +195,12 @@ impl ProcessQueue {
                 || (!process.sent.is_empty() && self.waiting.front().is_some_and(alone));
             // A request behind another event may still be taken back, if its client leaves.
             let ahead = process.wants & wants::IN_ORDER != 0
-                && process.sent.len() >= REQUESTS_AHEAD
+                && process.sent.len() >= process.requests_ahead()
                 && self.waiting.front().is_some_and(|event| event.packet.kind == Kind::Request);
             if suspect || ahead || process.ended {
                 break;
             }
-            let Some(event) = self.waiting.pop_front() else { break };
+            let Some(mut event) = self.waiting.pop_front() else { break };
             if !process.wants(&event.packet) {
                 self.bytes -= event.packet.size();
                 unwanted.push(event.packet.id);
@@ -156,6 +209,7 @@ impl ProcessQueue {
             if process.sent.is_empty() {
                 process.since = now_ms;
             }
+            process.put_together(&mut event, self.waiting.front());
             event.packet.encode(out);
             process.sent.push_back(event);
         }
@@ -177,9 +231,10 @@ impl ProcessQueue {
         let Some(at) = process.sent.iter().position(|sent| sent.packet.id == event) else {
             return false;
         };
+        let range = if all { 0..at + 1 } else { at..at + 1 };
+        process.finished(range.len(), now_ms.saturating_sub(process.since));
         process.since = now_ms;
         process.reached = false;
-        let range = if all { 0..at + 1 } else { at..at + 1 };
         for event in process.sent.drain(range) {
             self.bytes -= event.packet.size();
             process.last = event.address;

@@ -1,0 +1,113 @@
+//! Requests that a quick process may answer in one write.
+
+use super::super::codec::TOGETHER;
+use super::*;
+
+const ENOUGH: usize = 5_000;
+
+/// A pool with a process that has finished many events at once.
+fn quick() -> Pool {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    warm(&mut pool);
+    pool
+}
+
+/// The process of the first place finishes many events at once.
+fn warm(pool: &mut Pool) {
+    for _ in 0..ENOUGH {
+        pool.queue(0, message(1, "a"));
+        let event = taken(pool, id(0, 1)).remove(0);
+        pool.done(id(0, 1), event.id, false, 0, |_| {});
+    }
+}
+
+fn requests(pool: &mut Pool, count: usize) {
+    for _ in 0..count {
+        pool.queue(0, Packet::new(Kind::Request));
+    }
+}
+
+fn flags(packets: &[Packet]) -> Vec<bool> {
+    packets.iter().map(|packet| packet.flags & TOGETHER != 0).collect()
+}
+
+#[test]
+fn a_process_that_is_not_known_as_quick_is_sent_two_requests_and_none_together() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    requests(&mut pool, 20);
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+}
+
+#[test]
+fn a_quick_process_is_sent_requests_in_groups_of_eight() {
+    let mut pool = quick();
+    requests(&mut pool, 20);
+    let sent = taken(&mut pool, id(0, 1));
+    let group = [true, true, true, true, true, true, true, false];
+    assert_eq!(flags(&sent), [group, group].concat());
+    pool.done(id(0, 1), sent[7].id, true, 0, |_| {});
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [true, true, true, false], "the last ends it");
+}
+
+#[test]
+fn a_request_goes_together_with_no_other_event() {
+    let mut pool = quick();
+    requests(&mut pool, 1);
+    pool.queue(0, message(1, "a"));
+    requests(&mut pool, 2);
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false, true, false]);
+}
+
+#[test]
+fn slow_events_make_a_process_a_slow_one() {
+    let mut pool = quick();
+    for _ in 0..2 {
+        requests(&mut pool, 1);
+        let slow = taken(&mut pool, id(0, 1)).remove(0);
+        pool.done(id(0, 1), slow.id, false, 20, |_| {});
+    }
+    requests(&mut pool, 20);
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+}
+
+#[test]
+fn a_dead_process_costs_the_requests_that_go_together_and_no_others() {
+    let mut pool = quick();
+    requests(&mut pool, 20);
+    let sent = taken(&mut pool, id(0, 1));
+    assert_eq!(sent.len(), 16);
+    let loss = pool.lost(id(0, 1), false, 0);
+    let ids = |packets: &[Packet]| packets.iter().map(|packet| packet.id).collect::<Vec<_>>();
+    assert_eq!((ids(&loss.dropped), loss.again), (ids(&sent[..8]), 8));
+    pool.ready(id(0, 2), ALL_WANTED, 0);
+    let again = taken(&mut pool, id(0, 2));
+    assert_eq!(ids(&again), ids(&sent[8..10]), "what was not begun comes to the next process");
+    assert_eq!(flags(&again), [false, false]);
+}
+
+#[test]
+fn a_process_that_says_it_ends_has_begun_no_request_of_those_together() {
+    let mut pool = quick();
+    requests(&mut pool, 8);
+    let sent = taken(&mut pool, id(0, 1));
+    pool.done(id(0, 1), sent[2].id, true, 0, |_| {});
+    pool.ended(id(0, 1), true, false);
+    assert_eq!(pool.lost(id(0, 1), false, 0), Loss { again: 5, ..Loss::default() });
+}
+
+#[test]
+fn no_address_is_suspected_where_a_process_died_on_one_of_several() {
+    let mut pool = pool(2);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.ready(id(1, 1), ALL_WANTED, 0);
+    warm(&mut pool);
+    let addresses = ["192.0.2.66", "192.0.2.1"].map(|text| text.parse().ok());
+    for address in addresses {
+        pool.queue_of(address, 0, Packet::new(Kind::Request));
+    }
+    taken(&mut pool, id(0, 1));
+    assert_eq!(pool.lost(id(0, 1), false, 0).dropped.len(), 2);
+    assert!(!pool.suspects.is_anybody_apart());
+}
