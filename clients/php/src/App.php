@@ -107,6 +107,8 @@ class App
     private int $undone = 0;
     private int $mark = 0;
     private bool $gathers = false;
+    /** The kind of the last message or request: those of one kind are gathered. */
+    private int $often = 0;
     /** How often this process had waited at the last look, and its processor time in nanoseconds. */
     private int $waits = 0;
     private int $spent = 0;
@@ -479,7 +481,7 @@ class App
     /** Handles what is here already; null where there is nothing. */
     private function next(): ?bool
     {
-        if ($this->backlog === [] && $this->messages()) {
+        if ($this->backlog === [] && $this->often()) {
             return true;
         }
         $event = $this->backlog === [] ? $this->channel->next() : array_shift($this->backlog);
@@ -500,23 +502,31 @@ class App
     }
 
     /**
-     * Handles the messages that are next: all of them while their commands are gathered, else one. False
-     * where there is none. What costs a message here costs each of a million, so little is called for one.
+     * Handles the messages and requests that are next: all of them while what they send is gathered, else one.
+     * False where there is none. What costs a message here costs each of a million, so little is called for one.
      */
-    private function messages(): bool
+    private function often(): bool
     {
-        for ($any = false; ($message = $this->channel->take(Protocol::MESSAGE)) !== null; $any = true) {
-            $begun = $this->clock ?: hrtime(true);
-            if (!$this->gathers || $begun >= $this->leaves || $begun >= $this->timers->due) {
+        for ($any = false; ($event = $this->channel->take(true)) !== null; $any = true) {
+            [$begun, $head] = [$this->clock ?: hrtime(true), $event['h']];
+            [$kind, $flags] = [$head >> 32 & 0xff, $head >> 40 & 0xff];
+            if (!$this->gathers || $kind !== $this->often || $begun >= $this->leaves || $begun >= $this->timers->due) {
                 $this->begin($begun, $this->channel->has());
             }
             $gathers = $this->gathers;
-            $this->kind = Protocol::MESSAGE;
-            $this->id = $id = $message['i'];
-            $this->fd = $message['f'];
-            $this->heard($message['f'], $message['h'] >> 48 & 0xffff, $message['h'] >> 40 & 0xff, $message['p']);
-            $message = null; // It may be long, and so may the next one.
-            if (!$this->gathers) {
+            $this->kind = $this->often = $kind;
+            $this->id = $id = $event['i'];
+            $this->fd = $event['f'];
+            if ($kind === Protocol::MESSAGE) {
+                $this->heard($event['f'], $head >> 48 & 0xffff, $flags, $event['p']);
+                $ends = false;
+            } else {
+                $this->requested($event['f'], $id, $flags, $event['p']);
+                // Only where the worker says so may the next request begin before this one's DONE is sent.
+                $ends = ($flags & Protocol::FLAG_TOGETHER) === 0 || isset($this->replies[$id]);
+            }
+            $event = null; // It may be long, and so may the next one.
+            if ($ends || !$this->gathers) {
                 // The process may end now, and what waits in the backlog comes before the next message.
                 $this->finish($id, $begun, $gathers);
                 return true;
@@ -553,8 +563,8 @@ class App
     /**
      * Before an event: what was sent leaves, and timers that are due run.
      *
-     * A handler may do anything after a command, so a command leaves at once. Only where messages came
-     * together, while all were quick, their commands are gathered for a moment.
+     * A handler may do anything after a command, so a command leaves at once. Only where messages or requests
+     * came together, while all were quick, their commands are gathered for a moment.
      */
     private function begin(int $now, bool $together): void
     {
@@ -566,7 +576,7 @@ class App
         // A timer, or a function that a signal called, may have stopped the process.
         $together = $together && $this->backlog === [] && !$this->ending;
         $this->gathers = $together && $this->quick >= self::QUICK_EVENTS;
-        if ($this->gathers) {
+        if ($this->gathers && $now >= $this->leaves) {
             $this->worked();
             $this->leaves = $now + self::QUICK_NS;
         }
@@ -629,7 +639,7 @@ class App
                 $this->closed($event);
                 break;
             case Protocol::REQUEST:
-                $this->requested($event);
+                $this->requested($event['fd'], $event['id'], $event['flags'], $event['payload']);
                 break;
             case Protocol::ATTACH:
                 $this->mine[$event['fd']] = $this->free;
@@ -697,17 +707,17 @@ class App
         $this->had = [];
     }
 
-    private function requested(array $event): void
+    private function requested(int $fd, int $id, int $flags, string $payload): void
     {
-        $reply = $this->replies[$event['id']] = new Reply($this, $event['id']);
-        $isHeld = ($event['flags'] & Protocol::FLAG_HELD) !== 0;
-        $held = $isHeld ? fn (int $length) => new HeldBody($this, $event['id'], $length) : null;
+        $reply = $this->replies[$id] = new Reply($this, $id);
+        $isHeld = ($flags & Protocol::FLAG_HELD) !== 0;
+        $held = $isHeld ? fn (int $length) => new HeldBody($this, $id, $length) : null;
         try {
-            $request = Protocol::request($event['fd'], $event['payload'], $held);
-            if (($event['flags'] & Protocol::FLAG_FIRST) !== 0) {
+            $request = Protocol::request($fd, $payload, $held);
+            if (($flags & Protocol::FLAG_FIRST) !== 0) {
                 $this->guard(fn () => $this->call('connect', $request));
             }
-            $response = $this->call('request', $request, $reply);
+            $response = ($this->handlers['request'])($this, $request, $reply);
             if ($response !== null) {
                 $reply->send($response);
             } elseif (!$reply->isKept()) {
@@ -723,6 +733,8 @@ class App
     public function reply(Reply $reply, int $kind, int $flags, int $code, string $payload): void
     {
         $this->say(Protocol::frame($kind, $flags, $code, $reply->id(), 0, $payload));
+        // Of an answer in parts each leaves at once, whatever else is gathered.
+        ($flags & Protocol::FLAG_MORE) === 0 || $this->flush();
     }
 
     /**
@@ -884,7 +896,7 @@ class App
     private function wait(?float $seconds = null): bool
     {
         $this->flush();
-        $this->clock = 0;
+        [$this->clock, $this->leaves] = [0, 0];
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->timers->due === PHP_INT_MAX || $this->tick();

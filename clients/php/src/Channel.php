@@ -114,7 +114,7 @@ final class Channel
      */
     public function next(): ?array
     {
-        $frame = $this->take(null);
+        $frame = $this->take(false);
         return $frame === null ? null : [
             'kind' => $frame['h'] >> 32 & 0xff,
             'flags' => $frame['h'] >> 40 & 0xff,
@@ -126,13 +126,13 @@ final class Channel
     }
 
     /**
-     * As next(), where the next frame is of that kind, or of any: its head as one number (length, kind, flags
+     * As next(), or where $often, only a message or a request: its head as one number (length, kind, flags
      * and code), id, fd and payload. The names have one letter since such strings are there already, while
      * unpack() makes a string for a longer name, in each frame.
      *
      * @return array{h: int, i: int, f: int, p: string}|null
      */
-    public function take(?int $kind): ?array
+    public function take(bool $often): ?array
     {
         $at = $this->at + Protocol::HEADER_BYTES;
         $have = strlen($this->input) - $at;
@@ -141,7 +141,10 @@ final class Channel
         }
         $frame = unpack('Ph/Vi/Pf', $this->input, $this->at);
         $length = $frame['h'] & 0xffffffff;
-        if ($have < $length || ($kind !== null && ($frame['h'] >> 32 & 0xff) !== $kind)) {
+        if ($have < $length) {
+            return null;
+        }
+        if ($often && ($kind = $frame['h'] >> 32 & 0xff) !== Protocol::MESSAGE && $kind !== Protocol::REQUEST) {
             return null;
         }
         $frame['p'] = substr($this->input, $at, $length);

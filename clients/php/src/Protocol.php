@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function count, pack, strlen, substr, unpack;
+
 /** Numbers and payloads of the app protocol, version 2: docs/app-protocol.md. */
 final class Protocol
 {
@@ -96,6 +99,8 @@ final class Protocol
     public const FLAG_FIRST = 2;
     public const FLAG_PLAIN = 4;
     public const FLAG_HAD = 8;
+    /** Of REQUEST: its DONE may be sent with that of the next one. */
+    public const FLAG_TOGETHER = 4;
 
     public const VERDICTS = ['queued', 'relayed', 'full', 'gone', 'too_big', 'unknown', 'invalid_text', 'invalid',
         'no_user', 'local_only'];
@@ -109,7 +114,9 @@ final class Protocol
         int $fd = 0,
         string $payload = '',
     ): string {
-        return pack('VCCvVP', strlen($payload), $kind, $flags, $code, $id, $fd) . $payload;
+        // The head is told as few numbers: pack() takes time for each of its parts.
+        $head = strlen($payload) | $kind << 32 | $flags << 40 | ($code & 0xffff) << 48;
+        return pack('PVP', $head, $id, $fd) . $payload;
     }
 
     public static function string(string $text): string
@@ -122,7 +129,8 @@ final class Protocol
     {
         $bytes = pack('V', count($fields));
         foreach ($fields as [$name, $value]) {
-            $bytes .= pack('V', strlen($name)) . $name . pack('V', strlen($value)) . $value;
+            $length = strlen($name);
+            $bytes .= pack("Va{$length}V", $length, $name, strlen($value)) . $value;
         }
         return $bytes;
     }
@@ -143,28 +151,25 @@ final class Protocol
      */
     public static function request(int $fd, string $payload, ?callable $held = null): Request
     {
-        $at = 0;
-        $head = self::readStrings($payload, $at, 7);
-        $count = unpack('V', $payload, $at)[1];
-        $at += 4;
-        $fields = array_chunk(self::readStrings($payload, $at, 2 * $count), 2);
-        $body = $held === null ? substr($payload, $at) : $held(unpack('P', $payload, $at)[1]);
-        return new Request($fd, ...$head, fields: $fields, body: $body);
-    }
-
-    /**
-     * Reads strings that stand one after the other; no call for each, since every request has many.
-     *
-     * @return list<string>
-     */
-    private static function readStrings(string $payload, int &$at, int $count): array
-    {
-        $strings = [];
-        for ($i = 0; $i < $count; $i++) {
+        // No call for each string, since every request has many.
+        $head = [];
+        for ($at = 0, $i = 0; $i < 7; $i++) {
             $length = unpack('V', $payload, $at)[1];
-            $strings[] = substr($payload, $at + 4, $length);
+            $head[] = substr($payload, $at + 4, $length);
             $at += 4 + $length;
         }
-        return $strings;
+        $fields = [];
+        for ($count = unpack('V', $payload, $at)[1], $at += 4; $count > 0; $count--) {
+            $length = unpack('V', $payload, $at)[1];
+            $name = substr($payload, $at + 4, $length);
+            $at += 4 + $length;
+            $length = unpack('V', $payload, $at)[1];
+            $fields[] = [$name, substr($payload, $at + 4, $length)];
+            $at += 4 + $length;
+        }
+        $body = $held === null ? substr($payload, $at) : $held(unpack('P', $payload, $at)[1]);
+        return new Request(
+            $fd, $head[0], $head[1], $head[2], $head[3], $head[4], $head[5], $head[6], $fields, $body,
+        );
     }
 }

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function is_string, strlen, strrpos, substr;
+
 /**
  * The request that opened a connection, or a plain HTTP request ($fd is 0 then).
  *
@@ -95,9 +98,11 @@ final class Request
     private static function address(string $text): array
     {
         $colon = strrpos($text, ':');
-        return $colon === false
-            ? [$text, 0]
-            : [trim(substr($text, 0, $colon), '[]'), (int) substr($text, $colon + 1)];
+        if ($colon === false) {
+            return [$text, 0];
+        }
+        $host = $text[0] === '[' ? trim(substr($text, 0, $colon), '[]') : substr($text, 0, $colon);
+        return [$host, (int) substr($text, $colon + 1)];
     }
 
     /** @return array<array-key, mixed> the query's parameters, as PHP's $_GET has them */

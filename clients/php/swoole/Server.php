@@ -552,9 +552,7 @@ class Server implements \Wsd\OpenSwooleServer
         $this->app->on('note', fn (App $app, int $from, int $tag, string $data) => $this->posted($data));
         $this->files = StaticFiles::of($this->setting ?? []);
         if ($this->files !== null || $this->handles('request') || $this->hearsPlain()) {
-            $this->app->on('request', function (App $app, \Wsd\Request $request, \Wsd\Reply $reply): void {
-                $this->request($request, $reply);
-            });
+            $this->app->on('request', $this->request(...));
         }
     }
 
@@ -619,7 +617,7 @@ class Server implements \Wsd\OpenSwooleServer
         return false;
     }
 
-    private function request(\Wsd\Request $request, \Wsd\Reply $reply): void
+    private function request(App $app, \Wsd\Request $request, \Wsd\Reply $reply): void
     {
         if ($this->files?->serve($request, $reply)) {
             return;

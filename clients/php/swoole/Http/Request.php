@@ -6,6 +6,7 @@ namespace Swoole\Http;
 
 use Wsd\Multipart;
 use Wsd\Request as WsdRequest;
+use Wsd\Variables;
 
 /** The request that opened a connection, or a plain HTTP request, as Swoole shows it. */
 #[\AllowDynamicProperties]
@@ -29,8 +30,8 @@ class Request
     private string $raw = '';
     private ?WsdRequest $from = null;
     private bool $completed = true;
-    /** @var array<string, mixed> parse_cookie, parse_body, parse_files, upload_tmp_dir */
-    private array $options = [];
+    /** @var array<string, mixed> what was given to set() */
+    private array $setting = [];
 
     /**
      * @internal
@@ -41,23 +42,17 @@ class Request
         $self = new self();
         $self->fd = $request->fd;
         $self->from = $request;
-        $self->options = [
-            'parse_cookie' => $setting['http_parse_cookie'] ?? true,
-            'parse_body' => $setting['http_parse_post'] ?? true,
-            'parse_files' => $setting['http_parse_files'] ?? false,
-            'upload_tmp_dir' => $setting['upload_tmp_dir'] ?? null,
-        ];
+        $self->setting = $setting;
         $self->header = [];
         $self->server = [];
         $self->read($request);
         [$peer, $peerPort] = $request->peerAddress();
-        $self->server += [
-            'server_port' => $request->localAddress()[1] ?: $port,
-            'remote_port' => $peerPort,
-            'server_addr' => $request->localAddress()[0],
-            'remote_addr' => $request->client !== '' ? $request->client : $peer,
-            'master_time' => $self->server['request_time'],
-        ];
+        [$local, $localPort] = $request->localAddress();
+        $self->server['server_port'] = $localPort ?: $port;
+        $self->server['remote_port'] = $peerPort;
+        $self->server['server_addr'] = $local;
+        $self->server['remote_addr'] = $request->client !== '' ? $request->client : $peer;
+        $self->server['master_time'] = $self->server['request_time'];
         return $self;
     }
 
@@ -70,8 +65,13 @@ class Request
     {
         $self = new self();
         $self->completed = false;
-        $self->options = array_change_key_case($options)
-            + ['parse_cookie' => true, 'parse_body' => true, 'parse_files' => true, 'upload_tmp_dir' => null];
+        $options = array_change_key_case($options);
+        $self->setting = [
+            'http_parse_cookie' => $options['parse_cookie'] ?? true,
+            'http_parse_post' => $options['parse_body'] ?? true,
+            'http_parse_files' => $options['parse_files'] ?? true,
+            'upload_tmp_dir' => $options['upload_tmp_dir'] ?? null,
+        ];
         $self->header = [];
         $self->server = [];
         return $self;
@@ -145,11 +145,14 @@ class Request
     /** Of no interest to who dumps a request: what it was made of. */
     public function __debugInfo(): array
     {
-        return array_diff_key(get_object_vars($this), array_flip(['body', 'raw', 'from', 'completed', 'options']));
+        return array_diff_key(get_object_vars($this), array_flip(['body', 'raw', 'from', 'completed', 'setting']));
     }
 
     public function __destruct()
     {
+        if ($this->tmpfiles === null) {
+            return;
+        }
         foreach ((array) $this->tmpfiles as $file) {
             is_string($file) && is_file($file) && unlink($file);
         }
@@ -174,31 +177,37 @@ class Request
 
     private function read(WsdRequest $request): void
     {
+        // What costs a request here costs every one, so little is called.
+        [$header, $cookies, $parses] = [[], false, $this->setting['http_parse_cookie'] ?? true];
         foreach ($request->fields as [$name, $value]) {
-            if ($name === 'cookie' && $this->options['parse_cookie']) {
+            if ($name === 'cookie' && $parses) {
+                $cookies = true;
                 continue;
             }
             // A repeated field is a list, as in Swoole 6, but for those of which the last counts.
-            $this->header[$name] = isset($this->header[$name]) && !in_array($name, self::LAST_COUNTS, true)
-                ? [...(array) $this->header[$name], $value]
+            $header[$name] = isset($header[$name]) && !in_array($name, self::LAST_COUNTS, true)
+                ? [...(array) $header[$name], $value]
                 : $value;
         }
-        $this->cookie = $this->options['parse_cookie'] ? ($request->cookies() ?: null) : null;
-        $this->get = $request->query() ?: null;
-        $now = microtime(true);
-        if ($request->queryString() !== '') {
-            $this->server['query_string'] = $request->queryString();
+        $this->header = $header;
+        $this->cookie = $cookies ? ($request->cookies() ?: null) : null;
+        [$path, $query] = explode('?', $request->target, 2) + [1 => ''];
+        if ($query !== '') {
+            $this->get = Variables::parse($query) ?: null;
+            $this->server['query_string'] = $query;
         }
-        $this->server += [
-            'request_method' => $request->method,
-            'request_uri' => $request->path(),
-            'path_info' => urldecode($request->path()),
-            'request_time' => (int) $now,
-            'request_time_float' => $now,
-            'server_protocol' => $request->version,
-        ];
+        $now = microtime(true);
+        $this->server['request_method'] = $request->method;
+        $this->server['request_uri'] = $path;
+        $this->server['path_info'] = urldecode($path);
+        $this->server['request_time'] = (int) $now;
+        $this->server['request_time_float'] = $now;
+        $this->server['server_protocol'] = $request->version;
+        if ($request->length() === 0) {
+            return;
+        }
         $this->body = $request->isHeld() ? '' : $request->body;
-        if ($request->length() > 0 && in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {
+        if (in_array($request->method, ['POST', 'PUT', 'PATCH', 'DELETE'], true)) {
             $this->form($request, $request->header('content-type') ?? '');
         }
     }
@@ -206,19 +215,19 @@ class Request
     private function form(WsdRequest $request, string $type): void
     {
         if (stripos($type, 'application/x-www-form-urlencoded') === 0) {
-            if ($this->options['parse_body']) {
-                $this->post = \Wsd\Variables::parse($request->body);
+            if ($this->setting['http_parse_post'] ?? true) {
+                $this->post = Variables::parse($request->body);
             }
             return;
         }
         $boundary = Multipart::boundary($type);
         if ($boundary !== null) {
-            $form = new Multipart($boundary, $this->options['upload_tmp_dir']);
+            $form = new Multipart($boundary, $this->setting['upload_tmp_dir'] ?? null);
             foreach ($request->parts() as $part) {
                 $form->feed($part);
             }
             $form->end();
-            $files = $this->options['parse_files'] ? Multipart::likeFiles($form->files) : $form->files;
+            $files = ($this->setting['http_parse_files'] ?? false) ? Multipart::likeFiles($form->files) : $form->files;
             [$this->post, $this->files] = [$form->post ?: null, $files ?: null];
             $this->tmpfiles = $form->temporary ?: null;
         }

@@ -110,7 +110,7 @@ class Response
             return false;
         }
         // Of names that differ in their case only, the last counts.
-        foreach (array_keys((array) $this->header) as $name) {
+        foreach ((array) $this->header as $name => $_) {
             if (strcasecmp((string) $name, $key) === 0) {
                 unset($this->header[$name]);
             }
@@ -324,9 +324,13 @@ class Response
     private function typed(): \Wsd\Response
     {
         $said = self::said($this);
+        foreach ($said->fields as [$name]) {
+            if ($name === 'content-type') {
+                return $said;
+            }
+        }
         // Set to nothing, it is not added.
-        $set = array_key_exists('content-type', array_change_key_case((array) $this->header));
-        if ($said->header('content-type') === null && !$set) {
+        if (!array_key_exists('content-type', array_change_key_case((array) $this->header))) {
             $said->fields[] = ['content-type', 'text/html'];
         }
         return $said;
