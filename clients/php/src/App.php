@@ -508,8 +508,10 @@ class App
     private function often(): bool
     {
         for ($any = false; ($event = $this->channel->take(true)) !== null; $any = true) {
-            [$begun, $head] = [$this->clock ?: hrtime(true), $event['h']];
-            [$kind, $flags] = [$head >> 32 & 0xff, $head >> 40 & 0xff];
+            $begun = $this->clock ?: hrtime(true);
+            $head = $event['h'];
+            $kind = $head >> 32 & 0xff;
+            $flags = $head >> 40 & 0xff;
             if (!$this->gathers || $kind !== $this->often || $begun >= $this->leaves || $begun >= $this->timers->due) {
                 $this->begin($begun, $this->channel->has());
             }
@@ -729,6 +731,13 @@ class App
         }
     }
 
+    /** @internal sends an answer that is one frame, and ends it */
+    public function replyWhole(int $id, int $status, string $payload): void
+    {
+        unset($this->replies[$id]);
+        $this->say(Protocol::frame(Protocol::RESPONSE, 0, $status, $id, 0, $payload));
+    }
+
     /** @internal sends a frame of an answer */
     public function reply(Reply $reply, int $kind, int $flags, int $code, string $payload): void
     {
@@ -855,7 +864,7 @@ class App
     /** Sends a command now, or with those of other quick events. */
     private function say(string $frame): void
     {
-        $this->channel->write($frame);
+        $this->channel->output .= $frame;
         if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
             $this->flush();
         }

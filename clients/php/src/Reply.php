@@ -99,9 +99,9 @@ final class Reply
                 && $this->end($response->body);
         }
         $this->begun = true;
+        $this->open = false;
         $payload = Protocol::fields($response->fields) . $response->body;
-        $this->app->reply($this, Protocol::RESPONSE, 0, $response->status, $payload);
-        $this->close();
+        $this->app->replyWhole($this->id, $response->status, $payload);
         return !$this->gone;
     }
 
@@ -154,8 +154,8 @@ final class Reply
     public function pass(): void
     {
         if ($this->open && !$this->begun) {
-            $this->app->reply($this, Protocol::RESPONSE, 0, 0, '');
-            $this->close();
+            $this->open = false;
+            $this->app->replyWhole($this->id, 0, '');
         }
     }
 

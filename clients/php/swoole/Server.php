@@ -622,11 +622,14 @@ class Server implements \Wsd\OpenSwooleServer
         if ($this->files?->serve($request, $reply)) {
             return;
         }
-        $most = $this->setting['buffer_output_size'] ?? $this->setting['output_buffer_size'] ?? PHP_INT_MAX;
-        $compression = Compression::of($this->setting ?? [], $request);
-        $most = SwooleSettings::bytes($most);
+        // Little is called here, since it costs every page.
+        $setting = $this->setting;
+        $most = $setting['buffer_output_size'] ?? $setting['output_buffer_size'] ?? null;
+        $most = $most === null ? PHP_INT_MAX : SwooleSettings::bytes($most);
+        $compression = empty($setting['http_compression']) ? null : Compression::of($setting, $request);
         $response = Http\Response::answering($reply, $request->fd, $most, $compression);
-        $handler = $this->portAt($request)?->getCallback('request') ?? $this->handlers['request'] ?? null;
+        $port = count($this->ports) < 2 ? null : $this->portAt($request);
+        $handler = $port?->getCallback('request') ?? $this->handlers['request'] ?? null;
         if ($handler === null && $this->files === null && !$this->handles('request')) {
             return; // wsd answers.
         }

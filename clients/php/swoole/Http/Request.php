@@ -178,7 +178,9 @@ class Request
     private function read(WsdRequest $request): void
     {
         // What costs a request here costs every one, so little is called.
-        [$header, $cookies, $parses] = [[], false, $this->setting['http_parse_cookie'] ?? true];
+        $header = [];
+        $cookies = false;
+        $parses = $this->setting['http_parse_cookie'] ?? true;
         foreach ($request->fields as [$name, $value]) {
             if ($name === 'cookie' && $parses) {
                 $cookies = true;
@@ -191,10 +193,15 @@ class Request
         }
         $this->header = $header;
         $this->cookie = $cookies ? ($request->cookies() ?: null) : null;
-        [$path, $query] = explode('?', $request->target, 2) + [1 => ''];
-        if ($query !== '') {
-            $this->get = Variables::parse($query) ?: null;
-            $this->server['query_string'] = $query;
+        $path = $request->target;
+        $at = strpos($path, '?');
+        if ($at !== false) {
+            $query = substr($path, $at + 1);
+            $path = substr($path, 0, $at);
+            if ($query !== '') {
+                $this->get = Variables::parse($query) ?: null;
+                $this->server['query_string'] = $query;
+            }
         }
         $now = microtime(true);
         $this->server['request_method'] = $request->method;

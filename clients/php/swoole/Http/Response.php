@@ -51,7 +51,8 @@ class Response
     public static function answering(Reply $reply, int $fd, int $most, ?Compression $compression): self
     {
         $self = self::of($fd);
-        [$self->most, $self->compression] = [$most, $compression];
+        $self->most = $most;
+        $self->compression = $compression;
         $self->reply = $reply->later();
         return $self;
     }
@@ -227,7 +228,8 @@ class Response
         if ($this->reply === null) {
             return true;
         }
-        [$reply, $this->reply] = [$this->reply, null];
+        $reply = $this->reply;
+        $this->reply = null;
         if ($reply->isBegun()) {
             return $reply->end($this->body);
         }
