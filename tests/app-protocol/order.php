@@ -1,11 +1,11 @@
 <?php
 
-// Plays the worker for a process that gets many messages at once, and checks the order of what the process
-// says: run by tests/app/names.rs. The process is this script as well.
+// Plays the worker for a process that gets many messages or requests at once, and checks the order of what the
+// process says: run by tests/app/names.rs. The process is this script as well.
 
 require __DIR__ . '/../../clients/php/autoload.php';
 
-use Wsd\{App, Channel, Protocol};
+use Wsd\{App, Channel, Protocol, Reply, Request, Response};
 
 const CLIENT = 1 << 39;
 const EXISTS_ANSWER = 66;
@@ -25,6 +25,16 @@ if (App::isAppProcess()) {
         $app->push($fd, $number);
         $word === 'throw' && throw new RuntimeException('as told');
     });
+    $app->on('request', function (App $app, Request $request, Reply $reply): ?Response {
+        match (substr($request->target, 1)) {
+            'ask' => $app->exists(CLIENT),
+            'later' => $app->timers->add(0, fn () => $reply->send(new Response()), false) && $reply->later(),
+            'throw' => throw new RuntimeException('as told'),
+            'stop' => $app->stop(),
+            default => null,
+        };
+        return $reply->isKept() ? null : new Response();
+    });
     exit($app->run());
 }
 
@@ -32,9 +42,10 @@ if (App::isAppProcess()) {
  * Sends messages, 128 at once as a worker does, and others right behind the answer to a question.
  *
  * @param array<int, string> $words of those messages whose word is not `echo`
+ * @param string $events the function that makes them
  * @return list<array> the frames that the process sends after READY, without END
  */
-function play(int $count, array $words): array
+function play(int $count, array $words, string $events = 'messages'): array
 {
     [$ours, $theirs] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
     $pipes = [0 => ['null'], 1 => STDERR, 2 => ['null'], 3 => $theirs];
@@ -51,7 +62,7 @@ function play(int $count, array $words): array
             $channel->write(Protocol::frame(EXISTS_ANSWER, code: 1, id: $frame['id']));
         }
         if (in_array($frame['kind'], [Protocol::READY, Protocol::EXISTS], true) || is_done($frame, $sent)) {
-            $channel->write(messages($sent + 1, min($sent + 128, $count), $words));
+            $channel->write($events($sent + 1, min($sent + 128, $count), $words));
             $sent = min($sent + 128, $count);
         }
         if (is_done($frame, $count)) {
@@ -83,6 +94,29 @@ function messages(int $first, int $last, array $words): string
     for ($id = $first; $id <= $last; $id++) {
         $text = "$id " . ($words[$id] ?? 'echo');
         $frames .= Protocol::frame(Protocol::MESSAGE, 0, App::TEXT, $id, CLIENT + $id, $text);
+    }
+    return $frames;
+}
+
+/** Requests of as many visitors, eight of which may be answered together. */
+function requests(int $first, int $last, array $words): string
+{
+    $frames = '';
+    for ($id = $first; $id <= $last; $id++) {
+        $head = ['GET', '/' . ($words[$id] ?? ''), '', '', '', '', 'HTTP/1.1'];
+        $payload = implode('', array_map(Protocol::string(...), $head)) . Protocol::fields([]);
+        $flags = $id % 8 === 0 || $id === $last ? 0 : Protocol::FLAG_TOGETHER;
+        $frames .= Protocol::frame(Protocol::REQUEST, $flags, 0, $id, CLIENT + $id, $payload);
+    }
+    return $frames;
+}
+
+/** As requests(), where each is answered alone. */
+function requests_alone(int $first, int $last, array $words): string
+{
+    $frames = '';
+    for ($id = $first; $id <= $last; $id++) {
+        $frames .= requests($id, $id, $words);
     }
     return $frames;
 }
@@ -128,4 +162,38 @@ claim('all that was begun is done', end($said)['kind'] === Protocol::DONE && end
 // A loaded machine may make any event slow, but not all of them.
 $after = array_filter(of(Protocol::DONE, play(5000, [1000 => 'slow'])), fn (array $done): bool => $done['id'] > 1000);
 claim('one slow event does not end the gathering for long', count($after) < 4000);
+// Requests: the first that leaves is answered first, and what a process that dies may have begun is known.
+$ids = fn (array $frames): array => array_column($frames, 'id');
+$done = of(Protocol::DONE, play(1000, [], 'requests_alone'));
+claim('a request that goes alone has a DONE of its own', $ids($done) === range(1, 1000));
+foreach (play(1000, [], 'requests_alone') as $at => $frame) {
+    $kind = $at % 2 === 0 ? Protocol::RESPONSE : Protocol::DONE;
+    claim('DONE of a request comes before the next one is begun', $frame['kind'] === $kind);
+}
+$said = play(1000, [200 => 'ask', 300 => 'throw', 400 => 'ask', 401 => 'later', 500 => 'later'], 'requests');
+$answered = array_values(array_diff($ids(of(Protocol::RESPONSE, $said)), [401, 500]));
+claim('requests are answered in order', $answered === array_values(array_diff(range(1, 1000), [401, 500])));
+claim('each is answered once', count(of(Protocol::RESPONSE, $said)) === 1000);
+$status = array_column(of(Protocol::RESPONSE, $said), 'code', 'id');
+claim('a request that fails is status 500, and those beside it are not', array_keys($status, 500) === [300]);
+[$begun, $done] = [0, 0];
+foreach ($said as $frame) {
+    if ($frame['kind'] === Protocol::RESPONSE && !in_array($frame['id'], [401, 500], true)) {
+        claim('DONE of a group comes before the next group is begun', intdiv($frame['id'] - 1, 8) <= intdiv($done, 8));
+        $begun = $frame['id'];
+    } elseif ($frame['kind'] === Protocol::DONE) {
+        $isLater = ($frame['flags'] & Protocol::FLAG_LATER) !== 0;
+        claim('DONE that says later is of that request alone', $isLater === in_array($frame['id'], [401, 500], true));
+        claim('DONE comes behind the answers', $isLater || $frame['id'] <= $begun);
+        $done = $frame['id'];
+    } elseif ($frame['kind'] === Protocol::EXISTS) {
+        claim('DONE of all requests before comes before a question', $done === $begun);
+    }
+}
+claim('DONE is said of the last request', $done === 1000);
+$done = of(Protocol::DONE, play(5000, [], 'requests'));
+claim('quick requests that go together are answered together', count($done) < 3000);
+$said = play(1000, [900 => 'stop'], 'requests');
+claim('after a request that stops the process, none is begun', count(of(Protocol::RESPONSE, $said)) === 900);
+claim('that request is done', end($said)['kind'] === Protocol::DONE && end($said)['id'] === 900);
 echo "in order\n";

@@ -513,7 +513,9 @@ class App
             $kind = $head >> 32 & 0xff;
             $flags = $head >> 40 & 0xff;
             if (!$this->gathers || $kind !== $this->often || $begun >= $this->leaves || $begun >= $this->timers->due) {
-                $this->begin($begun, $this->channel->has());
+                // Only where the worker says so may a request be done before its DONE is sent.
+                $may = $kind === Protocol::MESSAGE || ($flags & Protocol::FLAG_TOGETHER) !== 0;
+                $this->begin($begun, $may && $this->channel->has());
             }
             $gathers = $this->gathers;
             $this->kind = $this->often = $kind;
@@ -524,7 +526,6 @@ class App
                 $ends = false;
             } else {
                 $this->requested($event['f'], $id, $flags, $event['p']);
-                // Only where the worker says so may the next request begin before this one's DONE is sent.
                 $ends = ($flags & Protocol::FLAG_TOGETHER) === 0 || isset($this->replies[$id]);
             }
             $event = null; // It may be long, and so may the next one.
