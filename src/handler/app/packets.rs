@@ -1,5 +1,7 @@
 //! Requests as packets, and the ends of clients.
 
+use std::fmt::{Display, Write};
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::{ANSWER, Kind, Packet, put_string};
@@ -46,29 +48,51 @@ pub fn request_body(request: &Request, only: Option<&[String]>) -> Bytes {
     .encode()
 }
 
-/// The payload of REQUEST.
+/// The payload of REQUEST, as [`RequestBody`] has it: written at once, since every page has one.
 pub fn http_body(http: &HttpRequest) -> Bytes {
     let request = &http.request;
-    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + request.body().len());
+    put_string(&mut out, request.method().as_str().as_bytes());
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        (text(name.as_str()), Bytes::copy_from_slice(value.as_bytes()))
-    };
-    RequestBody {
-        method: text(request.method().as_str()),
-        target: text(target),
-        subprotocol: Bytes::new(),
-        peer: text(&http.peer.map(|peer| peer.to_string()).unwrap_or_default()),
-        client: text(&http.client.map(|client| client.to_string()).unwrap_or_default()),
-        local: text(&http.local.map(|local| local.to_string()).unwrap_or_default()),
-        version: text(&format!("{:?}", request.version())),
-        fields: request.headers().iter().map(field).collect(),
-        rest: match &http.held {
-            Some(held) => Bytes::copy_from_slice(&held.length().to_le_bytes()),
-            None => request.body().clone(),
-        },
+    put_string(&mut out, target.as_bytes());
+    put_string(&mut out, b"");
+    put_shown(&mut out, http.peer);
+    put_shown(&mut out, http.client);
+    put_shown(&mut out, http.local);
+    put_string(&mut out, version(request.version()));
+    out.put_u32_le(u32::try_from(request.headers().len()).unwrap_or(u32::MAX));
+    for (name, value) in request.headers() {
+        put_string(&mut out, name.as_str().as_bytes());
+        put_string(&mut out, value.as_bytes());
     }
-    .encode()
+    match &http.held {
+        Some(held) => out.put_u64_le(held.length()),
+        None => out.put_slice(request.body()),
+    }
+    out.freeze()
+}
+
+/// What most requests take without their bodies.
+const HEAD_BYTES: usize = 1 << 10;
+
+fn version(version: http::Version) -> &'static [u8] {
+    match version {
+        http::Version::HTTP_10 => b"HTTP/1.0",
+        _ => b"HTTP/1.1",
+    }
+}
+
+/// Appends a string that shows a value, an empty one for none.
+fn put_shown(out: &mut BytesMut, value: Option<impl Display>) {
+    let at = out.len();
+    out.put_u32_le(0);
+    let Some(value) = value else { return };
+    // Memory grows as it is needed.
+    let _ = write!(out, "{value}");
+    let length = u32::try_from(out.len() - at - size_of::<u32>()).unwrap_or(u32::MAX);
+    if let Some(place) = out.get_mut(at..at + size_of::<u32>()) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
 }
 
 /// An OPEN that waits for ACCEPT or REFUSE.
@@ -129,5 +153,35 @@ mod tests {
         assert_eq!((&told["uid"], &told["session"]), (&"ann".into(), &"{}".into()));
         assert_eq!(told["rooms"].as_array().map(Vec::len), Some(ROOMS_MAX));
         assert_eq!(packet.body, "bye");
+    }
+
+    #[test]
+    fn a_request_is_written_as_the_protocol_has_it() {
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/a?b=c")
+            .version(http::Version::HTTP_10)
+            .header("host", "a.example")
+            .header("x-twice", "1")
+            .header("x-twice", "2")
+            .body(Bytes::from_static(b"body"))
+            .unwrap();
+        let http = HttpRequest {
+            peer: Some("[2001:db8::1]:80".parse().unwrap()),
+            client: Some("192.0.2.1".parse().unwrap()),
+            ..HttpRequest::new(request)
+        };
+        let field = |name: &'static str, value: &'static str| (name.into(), value.into());
+        let ought = RequestBody {
+            method: "POST".into(),
+            target: "/a?b=c".into(),
+            peer: "[2001:db8::1]:80".into(),
+            client: "192.0.2.1".into(),
+            version: "HTTP/1.0".into(),
+            fields: vec![field("host", "a.example"), field("x-twice", "1"), field("x-twice", "2")],
+            rest: "body".into(),
+            ..RequestBody::default()
+        };
+        assert_eq!(RequestBody::decode(http_body(&http), Kind::Request).unwrap(), ought);
     }
 }
