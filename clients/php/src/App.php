@@ -511,22 +511,22 @@ class App
             $begun = $this->clock ?: hrtime(true);
             $head = $event['h'];
             $kind = $head >> 32 & 0xff;
-            $flags = $head >> 40 & 0xff;
             if (!$this->gathers || $kind !== $this->often || $begun >= $this->leaves || $begun >= $this->timers->due) {
                 // Only where the worker says so may a request be done before its DONE is sent.
-                $may = $kind === Protocol::MESSAGE || ($flags & Protocol::FLAG_TOGETHER) !== 0;
+                $may = $kind === Protocol::MESSAGE || ($head >> 40 & Protocol::FLAG_TOGETHER) !== 0;
                 $this->begin($begun, $may && $this->channel->has());
+                $this->often = $kind;
             }
             $gathers = $this->gathers;
-            $this->kind = $this->often = $kind;
+            $this->kind = $kind;
             $this->id = $id = $event['i'];
             $this->fd = $event['f'];
+            $ends = false;
             if ($kind === Protocol::MESSAGE) {
-                $this->heard($event['f'], $head >> 48 & 0xffff, $flags, $event['p']);
-                $ends = false;
+                $this->heard($event['f'], $head >> 48 & 0xffff, $head >> 40 & 0xff, $event['p']);
             } else {
-                $this->requested($event['f'], $id, $flags, $event['p']);
-                $ends = ($flags & Protocol::FLAG_TOGETHER) === 0 || isset($this->replies[$id]);
+                $this->requested($event['f'], $id, $head >> 40 & 0xff, $event['p']);
+                $ends = ($head >> 40 & Protocol::FLAG_TOGETHER) === 0 || isset($this->replies[$id]);
             }
             $event = null; // It may be long, and so may the next one.
             if ($ends || !$this->gathers) {
@@ -723,7 +723,7 @@ class App
             $response = ($this->handlers['request'])($this, $request, $reply);
             if ($response !== null) {
                 $reply->send($response);
-            } elseif (!$reply->isKept()) {
+            } elseif (isset($this->replies[$id]) && !$reply->isKept()) {
                 $reply->pass();
             }
         } catch (\Throwable $error) {
@@ -736,7 +736,12 @@ class App
     public function replyWhole(int $id, int $status, string $payload): void
     {
         unset($this->replies[$id]);
-        $this->say(Protocol::frame(Protocol::RESPONSE, 0, $status, $id, 0, $payload));
+        // As say() of a frame.
+        $head = strlen($payload) | Protocol::RESPONSE << 32 | $status << 48;
+        $this->channel->output .= pack('PVP', $head, $id, 0) . $payload;
+        if (!$this->gathers || strlen($this->channel->output) >= self::GATHER_BYTES) {
+            $this->flush();
+        }
     }
 
     /** @internal sends a frame of an answer */

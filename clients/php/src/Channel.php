@@ -144,8 +144,11 @@ final class Channel
         if ($have < $length) {
             return null;
         }
-        if ($often && ($kind = $frame['h'] >> 32 & 0xff) !== Protocol::MESSAGE && $kind !== Protocol::REQUEST) {
-            return null;
+        if ($often) {
+            $kind = $frame['h'] >> 32 & 0xff;
+            if ($kind !== Protocol::MESSAGE && $kind !== Protocol::REQUEST) {
+                return null;
+            }
         }
         $frame['p'] = substr($this->input, $at, $length);
         $this->at = $at + $length;

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Wsd;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function strlen, substr;
+
 /**
  * The answer to one plain HTTP request, for as long as it is not ended: in one piece, in parts that
  * leave at once, or later, by a timer, a task's result or another event.

@@ -8,6 +8,9 @@ use Wsd\Multipart;
 use Wsd\Request as WsdRequest;
 use Wsd\Variables;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function in_array, microtime, strpos, substr, urldecode;
+
 /** The request that opened a connection, or a plain HTTP request, as Swoole shows it. */
 #[\AllowDynamicProperties]
 class Request

@@ -10,6 +10,9 @@ use Wsd\MediaType;
 use Wsd\Reply;
 use Wsd\SwooleErrors;
 
+// Named here, PHP compiles calls of them without a look at the namespace at run time.
+use function is_array, is_string, preg_match, rtrim, strlen, strpbrk, strtolower;
+
 /** The answer to a plain HTTP request, or to a handshake in onHandshake. */
 #[\AllowDynamicProperties]
 class Response
@@ -50,7 +53,8 @@ class Response
     /** @internal the answer to a plain request, which lives until it is ended */
     public static function answering(Reply $reply, int $fd, int $most, ?Compression $compression): self
     {
-        $self = self::of($fd);
+        $self = new self();
+        $self->fd = $fd;
         $self->most = $most;
         $self->compression = $compression;
         $self->reply = $reply->later();
@@ -100,7 +104,7 @@ class Response
 
     public function header(string $key, $value, bool $format = true): bool
     {
-        if (!$this->open('header')) {
+        if ($this->ended && !$this->open('header')) {
             return false;
         }
         if (strlen($key) > self::NAME_BYTES_MAX) {
@@ -212,7 +216,7 @@ class Response
 
     public function end(?string $content = null): bool
     {
-        if (!$this->open('end')) {
+        if ($this->ended && !$this->open('end')) {
             return false;
         }
         $this->body .= (string) $content;
