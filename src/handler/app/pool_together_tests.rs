@@ -41,13 +41,13 @@ fn a_process_that_is_not_known_as_quick_is_sent_two_requests_and_none_together()
 }
 
 #[test]
-fn a_quick_process_is_sent_requests_in_groups_of_eight() {
+fn a_quick_process_is_sent_requests_in_groups_of_sixteen() {
     let mut pool = quick();
-    requests(&mut pool, 20);
+    requests(&mut pool, 36);
     let sent = taken(&mut pool, id(0, 1));
-    let group = [true, true, true, true, true, true, true, false];
-    assert_eq!(flags(&sent), [group, group].concat());
-    pool.done(id(0, 1), sent[7].id, true, 0, |_| {});
+    let group = [vec![true; 15], vec![false]].concat();
+    assert_eq!(flags(&sent), [&group[..], &group[..]].concat());
+    pool.done(id(0, 1), sent[15].id, true, 0, |_| {});
     assert_eq!(flags(&taken(&mut pool, id(0, 1))), [true, true, true, false], "the last ends it");
 }
 
@@ -75,15 +75,15 @@ fn slow_events_make_a_process_a_slow_one() {
 #[test]
 fn a_dead_process_costs_the_requests_that_go_together_and_no_others() {
     let mut pool = quick();
-    requests(&mut pool, 20);
+    requests(&mut pool, 40);
     let sent = taken(&mut pool, id(0, 1));
-    assert_eq!(sent.len(), 16);
+    assert_eq!(sent.len(), 32);
     let loss = pool.lost(id(0, 1), false, 0);
     let ids = |packets: &[Packet]| packets.iter().map(|packet| packet.id).collect::<Vec<_>>();
-    assert_eq!((ids(&loss.dropped), loss.again), (ids(&sent[..8]), 8));
+    assert_eq!((ids(&loss.dropped), loss.again), (ids(&sent[..16]), 16));
     pool.ready(id(0, 2), ALL_WANTED, 0);
     let again = taken(&mut pool, id(0, 2));
-    assert_eq!(ids(&again), ids(&sent[8..10]), "what was not begun comes to the next process");
+    assert_eq!(ids(&again), ids(&sent[16..18]), "what was not begun comes to the next process");
     assert_eq!(flags(&again), [false, false]);
 }
 

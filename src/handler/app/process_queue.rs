@@ -12,10 +12,10 @@ use crate::api::{Opcode, ProcessId};
 /// keeps the process busy until the worker has seen its DONE.
 const REQUESTS_AHEAD: usize = 2;
 /// As `REQUESTS_AHEAD`, of a process that is quick.
-const REQUESTS_AHEAD_MOST: usize = 16;
+const REQUESTS_AHEAD_MOST: usize = 32;
 /// So many requests a quick process may answer in one write. The death of the process costs them
 /// all, since nobody knows which of them it has begun.
-const TOGETHER_MOST: usize = 8;
+const TOGETHER_MOST: usize = 16;
 /// A process is quick that finished so many events and was slow with hardly any of them: what ends
 /// processes now and then is never among requests that are answered together.
 const QUICK_EVENTS: u32 = 5_000;
