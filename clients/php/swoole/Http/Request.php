@@ -9,7 +9,7 @@ use Wsd\Request as WsdRequest;
 use Wsd\Variables;
 
 // Named here, PHP compiles calls of them without a look at the namespace at run time.
-use function in_array, microtime, strpos, substr, urldecode;
+use function in_array, microtime, strpos, strrchr, substr, urldecode;
 
 /** The request that opened a connection, or a plain HTTP request, as Swoole shows it. */
 #[\AllowDynamicProperties]
@@ -49,12 +49,11 @@ class Request
         $self->header = [];
         $self->server = [];
         $self->read($request);
-        [$peer, $peerPort] = $request->peerAddress();
         [$local, $localPort] = $request->localAddress();
         $self->server['server_port'] = $localPort ?: $port;
-        $self->server['remote_port'] = $peerPort;
+        $self->server['remote_port'] = (int) substr(strrchr($request->peer, ':') ?: '', 1);
         $self->server['server_addr'] = $local;
-        $self->server['remote_addr'] = $request->client !== '' ? $request->client : $peer;
+        $self->server['remote_addr'] = $request->client !== '' ? $request->client : $request->peerAddress()[0];
         $self->server['master_time'] = $self->server['request_time'];
         return $self;
     }
