@@ -1,7 +1,7 @@
 //! Requests that a quick process may answer in one write.
 
-use super::super::codec::TOGETHER;
 use super::*;
+use crate::handler::app::codec::TOGETHER;
 
 const ENOUGH: usize = 5_000;
 
