@@ -31,6 +31,8 @@ const RECEIVE_BYTES: usize = 128 * 1024;
 const CONGESTED_BYTES: usize = 8 * 1024;
 /// Events until other tasks have their turn.
 const BATCH: usize = 256;
+/// Newcomers that go before a crowd: who waits longer than most of them waits like anybody.
+const NEWCOMERS: usize = 32;
 
 /// Serves until the worker is told to leave.
 pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Result<()> {
@@ -61,6 +63,9 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
             if count == 0 || room == 0 || worker.turn.waiting() > 0 {
                 break;
             }
+        }
+        if room == 0 {
+            worker.let_in(&mut buffer);
         }
         if room == 0 || worker.turn.waiting() > 0 {
             // Whoever woke us, there may be more.
@@ -123,6 +128,22 @@ impl Worker {
                 if app.turn.take_lone(before, key) || waits {
                     app.flush(key);
                 }
+            }
+        }
+    }
+
+    /// Accepts who waits, and reads the heads of the newest. The set lists first who was ready
+    /// first, so behind a crowd, such as thousands that leave at once, a newcomer would wait until
+    /// all of the crowd have been handled, once to be accepted and once to be read.
+    fn let_in(self: &Rc<Self>, buffer: &mut [u8]) {
+        let listeners = self.listeners.borrow().of_clients();
+        for index in listeners {
+            self.accept_some(index);
+        }
+        for key in self.gate.admitted.newest(NEWCOMERS) {
+            let is_pending = self.table.borrow().get(key).is_some_and(|it| it.pending);
+            if is_pending {
+                self.handle(EpollEvent::new(EpollFlags::EPOLLIN, key.to_u64()), buffer);
             }
         }
     }

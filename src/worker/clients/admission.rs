@@ -195,6 +195,11 @@ impl Admitted {
         }
     }
 
+    /// The handshakes that have begun last, at most so many, among others that are none any more.
+    pub fn newest(&self, most: usize) -> Vec<Key> {
+        self.queue.borrow().iter().rev().take(most).copied().collect()
+    }
+
     /// Takes the oldest handshake of which `unfinished` holds off the queue.
     pub fn oldest_handshake(&self, unfinished: impl Fn(Key) -> bool) -> Option<Key> {
         let mut queue = self.queue.borrow_mut();

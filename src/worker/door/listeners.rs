@@ -65,6 +65,15 @@ impl Listeners {
         self.sockets.iter().map(watched).collect()
     }
 
+    /// The listeners on which clients are accepted now.
+    pub fn of_clients(&self) -> Vec<u32> {
+        let accepts = |it: &Option<Listening>| {
+            let it = it.as_ref().filter(|it| it.purpose == Purpose::Clients);
+            it.is_some_and(|it| self.armed && self.is_watched(it) && !it.missed)
+        };
+        (0..).zip(&self.sockets).filter(|(_, it)| accepts(it)).map(|(index, _)| index).collect()
+    }
+
     /// A listener's descriptor, to accept on.
     pub fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.sockets.get(index as usize)?.as_ref().map(|listening| &listening.socket)

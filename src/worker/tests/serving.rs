@@ -174,6 +174,49 @@ async fn messages_of_every_size_come_back_in_order() {
     assert_eq!(worker.registry.entries().count(), 0);
 }
 
+/// Tells of each client and each message; on "wait", stands still until the test goes on.
+struct Stands(Sender<&'static str>, Receiver<()>);
+
+impl Handler for Stands {
+    fn on_open(&self, _: &Context, _: Rc<Request>) -> Flow {
+        let _ = self.0.send("open");
+        Flow::default()
+    }
+
+    fn on_message(&self, _: &Context, frame: Frame<'_>) -> Flow {
+        let _ = self.0.send("message");
+        if frame.text() == Some("wait") {
+            let _ = self.1.recv();
+        }
+        Flow::default()
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_goes_before_most_of_a_crowd() {
+    const CROWD: usize = 600;
+    let server = Server::new();
+    let ((tell, told), (goes_on, waits)) = (channel(), channel());
+    let _worker = server.start(FIRST, config(), move || Stands(tell, waits)).await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(server.connect().await);
+    }
+    crowd[0].send(WsMessage::text("wait")).await.unwrap();
+    let opened = (0..=CROWD).map(|_| told.recv_timeout(PATIENCE).unwrap());
+    assert_eq!(opened.last(), Some("message"), "the worker stands still");
+    for client in &mut crowd[1..] {
+        client.send(WsMessage::text("one of many")).await.unwrap();
+    }
+    let mut newcomer = TcpStream::connect(server.address()).await.unwrap();
+    let head = b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    newcomer.write_all(head).await.unwrap();
+    goes_on.send(()).unwrap();
+    let before = (0..).take_while(|_| told.recv_timeout(PATIENCE).unwrap() == "message").count();
+    assert!(before < CROWD / 2 + 1, "{before} of {CROWD} went before");
+}
+
 #[tokio::test]
 async fn a_client_that_vanishes_is_told_of_once() {
     let server = Server::new();
