@@ -71,6 +71,8 @@ pub struct ConfigError {
 
 /// What is wrong with a name of the file, and of the command line.
 pub(super) const NO_SUCH_KEY: &str = "there is no such key";
+/// How a remedy begins that names another key.
+pub(super) const DID_YOU_MEAN: &str = "did you mean";
 /// What is wrong with the name of a variable of the environment.
 pub(super) const NO_SUCH_VARIABLE: &str = "no key has this name";
 
@@ -80,7 +82,9 @@ impl ConfigError {
     /// table around it.
     pub(super) fn may_hide_the_server(&self, is_named: bool) -> bool {
         const PLACE: &str = "runtime_dir";
-        if !is_named && [NO_SUCH_KEY, NO_SUCH_VARIABLE].contains(&self.what.wrong.as_str()) {
+        let is_unknown = [NO_SUCH_KEY, NO_SUCH_VARIABLE].contains(&self.what.wrong.as_str());
+        // A misspelt name of another key stands for that key.
+        if !is_named && is_unknown && !self.what.right.starts_with(DID_YOU_MEAN) {
             return true;
         }
         let whole_file = matches!(self.source, Source::File { .. }) && self.key.is_empty();

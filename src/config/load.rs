@@ -5,7 +5,9 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::errors::{ConfigError, ConfigErrors, NO_SUCH_KEY, NO_SUCH_VARIABLE, Source, Wrong};
+use super::errors::{
+    ConfigError, ConfigErrors, DID_YOU_MEAN, NO_SUCH_KEY, NO_SUCH_VARIABLE, Source, Wrong,
+};
 use super::foreign;
 use super::keys::{Config, Key, REMOVED, keys};
 use super::nearest;
@@ -256,7 +258,7 @@ fn removed(is_it: impl Fn(&str) -> bool) -> Option<Wrong> {
 
 fn unknown(near: Option<&str>, wrong: &str) -> Wrong {
     match near {
-        Some(near) => Wrong::new(wrong, format!("did you mean {}?", quote(near))),
+        Some(near) => Wrong::new(wrong, format!("{DID_YOU_MEAN} {}?", quote(near))),
         None => Wrong::new(wrong, "etc/wsd.toml lists all keys"),
     }
 }

@@ -326,6 +326,7 @@ fn a_fault_that_could_hide_the_server_is_one_also_for_whoever_only_looks_for_it(
     assert_eq!(found.runtime_dir, PathBuf::from("/x"));
     // What is no name of a key hides nothing.
     assert!(find("worker_num = 300\n").is_ok());
+    assert!(find("worker_mun = 3\n").is_ok(), "another key is meant");
     let nowhere = Sources { file: Some("/nowhere.toml".into()), ..sources(&[]) };
     assert!(Config::load_to_find(Config::default(), &nowhere).is_err());
 }
