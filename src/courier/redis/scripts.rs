@@ -23,11 +23,12 @@ const CLAIM: &str = "local held = redis.call('GETRANGE', KEYS[1], 0, ARGV[4]) \
 const RELEASE: &str = "if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] \
     then redis.call('DEL', KEYS[1]) end return nil";
 
-/// The beginnings of these leases; one that is not there, or is no text, is empty.
+/// The beginnings of these leases; one that is not there is empty. What is no text is a lease that
+/// no node writes.
 const HOLDERS: &str = "local all = {} \
     for i, key in ipairs(KEYS) do \
     local held = redis.pcall('GETRANGE', key, 0, ARGV[1]) \
-    if type(held) ~= 'string' then held = '' end \
+    if type(held) ~= 'string' then held = '?' end \
     all[i] = held end return all";
 
 /// Raises the fields of a hash, one for each slot that there can be, to at least these numbers, and
