@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::Cluster;
+use super::presence::Remote;
 use super::questions::Question;
 use crate::api::rooms::{Nodes, Topic};
 use crate::fd::WorkerId;
@@ -38,7 +39,22 @@ impl Cluster {
     /// The other nodes, in the answer to a question. `whole`: all that had to answer have.
     pub(super) fn asked_presence_nodes(&self, question: &Question, whole: bool) -> Nodes {
         let Nodes { asked, answered } = question.nodes(whole);
-        Nodes { asked: asked.filter(|_| self.misses_nobody()), answered }
+        let is_known = !question.misses_some && self.misses_nobody();
+        Nodes { asked: asked.filter(|_| is_known), answered }
+    }
+}
+
+impl Remote {
+    /// Whether the list of a room is that of all nodes, and nothing of it is to be asked anew, as
+    /// it is behind an outage.
+    fn has_all_of(&self, room: &Topic) -> bool {
+        let is_to_be_asked = self.unasked.contains(room) || self.untold.contains(room);
+        self.known.contains(room) && self.asked.about(room).is_none() && !is_to_be_asked
+    }
+
+    /// The courier was told that this node comes to these: they may be asked about.
+    pub(super) fn told(&mut self, rooms: &[Topic]) {
+        self.unasked.extend(rooms.iter().filter_map(|room| self.untold.take(room)));
     }
 }
 
@@ -47,7 +63,7 @@ impl Manager {
     pub(in crate::manager) fn known_presence_nodes(&self, room: &Topic) -> Nodes {
         let answered = self.presence.nodes_in(room) as u32;
         let is_followed =
-            |it: &&Cluster| it.presence.known.contains(room) && self.interest.has_any(room);
+            |it: &&Cluster| it.presence.has_all_of(room) && self.interest.has_any(room);
         let cluster = self.cluster.as_ref().filter(is_followed);
         let is_all = cluster.is_some_and(Cluster::misses_nobody);
         Nodes { asked: is_all.then_some(answered), answered }

@@ -15,7 +15,7 @@ mod presence;
 pub(super) mod questions;
 mod single;
 mod told;
-mod topics;
+pub(super) mod topics;
 mod wide;
 
 use std::collections::{HashMap, HashSet};

@@ -31,9 +31,11 @@ pub struct Remote {
     pub(super) known: HashSet<Topic>,
     /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
     pub(super) heard: HashMap<u8, u64>,
-    asked: Questions,
+    pub(super) asked: Questions,
     /// Rooms of this node that are to be asked about when there is room for the question.
-    unasked: BTreeSet<Topic>,
+    pub(super) unasked: BTreeSet<Topic>,
+    /// Those that are to be asked about once the courier was told that this node comes to them.
+    pub(super) untold: HashSet<Topic>,
 }
 
 impl Cluster {
@@ -44,8 +46,11 @@ impl Cluster {
             return None;
         }
         // The subscription goes first, so that what changes meanwhile comes here.
-        let may_ask = elsewhere || !self.topics.is_untold(room);
-        let asked = if may_ask { self.try_ask_presence(room, elsewhere) } else { None };
+        if !elsewhere && self.topics.is_untold(room) {
+            self.presence.untold.insert(room.clone());
+            return None;
+        }
+        let asked = self.try_ask_presence(room, elsewhere);
         if asked.is_none() && !elsewhere {
             self.presence.unasked.insert(room.clone());
         }
@@ -257,9 +262,11 @@ impl Manager {
 
     /// The engine has a question of ours; true if it was one about presence.
     pub(super) fn on_presence_sent(&mut self, id: u64, nodes: Option<u32>) -> bool {
-        let asked = self.cluster.as_mut().and_then(|it| it.presence.asked.get_mut(id));
-        let Some(asked) = asked else { return false };
+        let Some(cluster) = &mut self.cluster else { return false };
+        let Some(asked) = cluster.presence.asked.get_mut(id) else { return false };
         asked.nodes = nodes;
+        // A node that comes back later was not asked.
+        asked.misses_some = !cluster.silent.is_empty() || !cluster.unheard.is_empty();
         match nodes {
             Some(_) => self.check_presence(id),
             None => self.end_presence(id, false),
@@ -303,6 +310,7 @@ impl Manager {
             if let Some(cluster) = &mut self.cluster {
                 cluster.presence.known.remove(room);
                 cluster.presence.unasked.remove(room);
+                cluster.presence.untold.remove(room);
             }
             self.presence.forget_nodes_in(room);
         }
@@ -348,7 +356,10 @@ impl Manager {
         {
             let is_asked = cluster.presence.asked.about(&room).is_some();
             let is_over = is_asked || cluster.presence.known.contains(&room);
-            if !is_over && cluster.ask_presence(&room, false).is_none() {
+            if !is_over {
+                cluster.ask_presence(&room, false);
+            }
+            if cluster.presence.unasked.contains(&room) {
                 return;
             }
         }

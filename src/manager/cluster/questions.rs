@@ -25,6 +25,8 @@ pub struct Question {
     pub nodes: Option<u32>,
     /// Nodes that have answered.
     pub answered: u32,
+    /// Whether a node that may have somebody there could not be asked.
+    pub misses_some: bool,
     /// Workers that wait for the list.
     pub waiting: Vec<(WorkerId, RequestId)>,
     /// What others have said of a room that this node is not subscribed to.
@@ -107,8 +109,8 @@ impl Questions {
             self.by_room.insert(room.clone(), id);
         }
         let elsewhere = elsewhere.then(Elsewhere::default);
-        let waiting = Vec::new();
-        let question = Question { room, nodes: None, answered: 0, waiting, elsewhere, due_ms };
+        let (nodes, answered, misses_some, waiting) = (None, 0, false, Vec::new());
+        let question = Question { room, nodes, answered, misses_some, waiting, elsewhere, due_ms };
         self.by_id.insert(id, question);
     }
 

@@ -25,7 +25,7 @@ const PART: usize = 128;
 /// Topics on their way to the courier, beyond which others wait here until it has said that the
 /// engine has some of them: an engine that is slower than the workers' clients come and go would
 /// let the lane grow without end.
-const ON_THE_WAY_MAX: usize = 16 * 1024;
+pub const ON_THE_WAY_MAX: usize = 16 * 1024;
 
 /// The topics.
 #[derive(Default)]
@@ -164,6 +164,7 @@ impl Cluster {
     fn tell_topics(&mut self, on_the_way_max: usize) {
         let Some(link) = &self.link else { return };
         while let Some(Part { number, joined, left }) = self.topics.next_part(on_the_way_max) {
+            self.presence.told(&joined);
             let interest = ManagerToCourier::Interest { number, joined, left };
             if let Err(error) = link.insist(&interest, Body::Inline(&[]), Vec::new()) {
                 tracing::error!(%error, "the courier is not told of topics");

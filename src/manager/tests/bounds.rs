@@ -111,6 +111,8 @@ fn for_a_worker_that_asks_for_long_lists_and_reads_none_few_are_made() {
 pub(super) struct FakeCourier {
     link: Link,
     heard: VecDeque<(NodeMessage, To)>,
+    /// The numbers under which it was told of topics.
+    told: Vec<u64>,
 }
 
 impl FakeCourier {
@@ -123,7 +125,7 @@ impl FakeCourier {
         let id = NodeId { node: 0, boot: 1 };
         master.tell(&MasterToManager::Courier { epoch: 1, id }, &[theirs]);
         let link = Link::new(ours, courier_id(1)).unwrap();
-        let mut courier = FakeCourier { link, heard: VecDeque::new() };
+        let mut courier = FakeCourier { link, heard: VecDeque::new(), told: Vec::new() };
         courier.say(&CourierToManager::Engine(EngineState::Ok), b"").await;
         // What a node says first when it can.
         let first = courier.hear().await.0;
@@ -145,18 +147,34 @@ impl FakeCourier {
 
     /// The next message to another node.
     pub(super) async fn hear(&mut self) -> (NodeMessage, To) {
-        let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
         while self.heard.is_empty() {
-            let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
-            let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
-            while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
-                if let ManagerToCourier::Send { to, .. } = frame.message {
+            self.read().await;
+        }
+        self.heard.pop_front().unwrap()
+    }
+
+    /// The number under which it was first told of topics.
+    pub(super) async fn told_first(&mut self) -> u64 {
+        while self.told.is_empty() {
+            self.read().await;
+        }
+        self.told[0]
+    }
+
+    async fn read(&mut self) {
+        let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
+        let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
+        let mut frames = Frames::new(&buffer[..arrival.len]).unwrap();
+        while let Some(frame) = frames.next(&mut arrival.fds).unwrap() {
+            match frame.message {
+                ManagerToCourier::Send { to, .. } => {
                     let bytes = frame.body.into_bytes().unwrap();
                     self.heard.push_back((envelope::read(&bytes).unwrap().1, to));
                 }
+                ManagerToCourier::Interest { number, .. } => self.told.push(number),
+                _ => {}
             }
         }
-        self.heard.pop_front().unwrap()
     }
 }
 

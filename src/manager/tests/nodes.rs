@@ -7,7 +7,8 @@ use super::*;
 use crate::api::rooms::{Present, Topic};
 use crate::ipc::BODY_BYTES_MAX;
 use crate::ipc::cluster::envelope::NodeMessage;
-use crate::ipc::cluster::messages::CourierToManager;
+use crate::ipc::cluster::messages::{CourierToManager, EngineState};
+use crate::manager::cluster::topics::ON_THE_WAY_MAX;
 
 /// Has a room published to while some nodes are silent and one hears of it, which answers before
 /// or behind the engine. What the command is told of the other nodes.
@@ -54,14 +55,24 @@ fn presence_room() -> Topic {
     Topic::room("presence-r")
 }
 
-/// Node 1 answers a question with one user.
-async fn ann_is_present(courier: &mut FakeCourier) {
-    let id = loop {
+/// The others are asked who is present.
+async fn is_asked(courier: &mut FakeCourier) -> u64 {
+    loop {
         if let NodeMessage::PresenceAsk { id, .. } = courier.hear().await.0 {
-            break id;
+            return id;
         }
-    };
+    }
+}
+
+/// The others are asked who is present, and node 1 answers with one user.
+async fn ann_is_present(courier: &mut FakeCourier) {
+    let id = is_asked(courier).await;
     courier.say(&CourierToManager::Sent { id, nodes: Some(1) }, b"").await;
+    say_ann(courier, id).await;
+}
+
+/// Node 1 answers a question with one user.
+async fn say_ann(courier: &FakeCourier, id: u64) {
     let mut body = Vec::new();
     let list = [Present::new("ann".to_owned(), 1, None)];
     codec::encode_within(BODY_BYTES_MAX as u64, &&list[..], &mut body).unwrap();
@@ -117,5 +128,71 @@ fn a_list_that_is_known_here_says_of_which_nodes_nobody_knows() {
             worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
             assert_eq!(list_has(&mut worker).await, (asked, 1));
         }
+    });
+}
+
+#[test]
+fn a_list_misses_a_node_that_was_silent_when_the_others_were_asked() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        are_silent(&mut courier, vec![2]).await;
+        worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+        let question = is_asked(&mut courier).await;
+        courier.say(&CourierToManager::Sent { id: question, nodes: Some(1) }, b"").await;
+        // Node 2 is back before node 1 has answered.
+        are_silent(&mut courier, Vec::new()).await;
+        say_ann(&courier, question).await;
+        assert_eq!(list_has(&mut worker).await, (None, 1));
+    });
+}
+
+#[test]
+fn behind_an_outage_a_list_is_not_whole_before_the_room_was_asked_about_anew() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        worker.say(&interest(["presence-r".to_owned()].into_iter()));
+        ann_is_present(&mut courier).await;
+        while !matches!(worker.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+        let away = EngineState::Away { since: 1, why: "of the test".to_owned() };
+        for state in [away, EngineState::Ok] {
+            courier.say(&CourierToManager::Engine(state), b"").await;
+        }
+        let question = is_asked(&mut courier).await;
+        worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+        assert_eq!(list_has(&mut worker).await, (None, 1));
+        courier.say(&CourierToManager::Sent { id: question, nodes: Some(1) }, b"").await;
+        say_ann(&courier, question).await;
+        are_silent(&mut courier, Vec::new()).await;
+        worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+        assert_eq!(list_has(&mut worker).await, (Some(1), 1));
+    });
+}
+
+#[test]
+fn a_room_of_which_the_courier_is_told_is_asked_about_whatever_others_wait() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        let mut names: Vec<String> = (0..ON_THE_WAY_MAX).map(|n| format!("before-{n}")).collect();
+        names.push("presence-z".to_owned());
+        names.extend((0..512).map(|n| format!("between-{n}")));
+        names.push("presence-a".to_owned());
+        for part in names.chunks(512) {
+            worker.say(&interest(part.iter().cloned()));
+            worker.link.flush().await.unwrap();
+        }
+        // With this there is room for one part more: of the last room the courier is told later.
+        let number = courier.told_first().await;
+        worker.say(&WorkerToManager::List { id: 1 });
+        while !matches!(worker.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        courier.say(&CourierToManager::Noted { number }, b"").await;
+        let asked = loop {
+            if let NodeMessage::PresenceAsk { room, .. } = courier.hear().await.0 {
+                break room;
+            }
+        };
+        assert_eq!(asked, Topic::room("presence-z"));
     });
 }
