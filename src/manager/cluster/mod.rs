@@ -101,10 +101,11 @@ enum What {
 }
 
 impl Cluster {
-    /// Of the node with this number, for the manager of this epoch: no two managers of a run ask
-    /// under the same number.
+    /// Of the node with this number, for the manager of this epoch: no two managers of a run ask,
+    /// or tell the courier of topics, under the same number.
     pub fn new(node: u8, epoch: u32) -> Cluster {
         let why = "the courier has not been started yet".to_owned();
+        let before = u64::from(epoch) << 32;
         Cluster {
             node,
             id: None,
@@ -118,10 +119,10 @@ impl Cluster {
             draining: HashSet::new(),
             counts: (epoch == 1).then(CourierCounts::default),
             answers: part::Answers::default(),
-            topics: Topics::default(),
+            topics: Topics::beyond(before),
             presence: presence::Remote::default(),
             asked: HashMap::new(),
-            last_asked: u64::from(epoch) << 32,
+            last_asked: before,
         }
     }
 

@@ -171,6 +171,30 @@ fn behind_an_outage_a_list_is_not_whole_before_the_room_was_asked_about_anew() {
 }
 
 #[test]
+fn what_a_courier_notes_of_the_manager_before_confirms_no_join() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        let (joined, left, settled) = (vec![Topic::room("r")], Vec::new(), Vec::new());
+        worker.say(&WorkerToManager::Interest { number: 7, joined, left, settled });
+        let number = courier.told_first().await;
+        // The manager before had told more than this one.
+        courier.say(&CourierToManager::Noted { number: 9_999 }, b"").await;
+        are_silent(&mut courier, Vec::new()).await;
+        worker.say(&WorkerToManager::List { id: 1 });
+        loop {
+            let told = worker.hear().await.0;
+            assert!(!matches!(told, ManagerToWorker::Noted { .. }), "the engine has not heard it");
+            if let ManagerToWorker::ListAnswer { .. } = told {
+                break;
+            }
+        }
+        courier.say(&CourierToManager::Noted { number }, b"").await;
+        while !matches!(worker.hear().await.0, ManagerToWorker::Noted { number: 7 }) {}
+    });
+}
+
+#[test]
 fn a_room_of_which_the_courier_is_told_is_asked_about_whatever_others_wait() {
     story(async {
         let (master, mut courier) = FakeCourier::boot().await;
