@@ -51,8 +51,10 @@ impl Cluster {
             return None;
         }
         let asked = self.try_ask_presence(room, elsewhere);
-        if asked.is_none() && !elsewhere {
-            self.presence.unasked.insert(room.clone());
+        match asked {
+            _ if elsewhere => {}
+            Some(_) => _ = self.presence.unasked.remove(room),
+            None => _ = self.presence.unasked.insert(room.clone()),
         }
         asked
     }
@@ -354,9 +356,8 @@ impl Manager {
         while cluster.presence.asked.has_room(false)
             && let Some(room) = cluster.presence.unasked.pop_first()
         {
-            let is_asked = cluster.presence.asked.about(&room).is_some();
-            let is_over = is_asked || cluster.presence.known.contains(&room);
-            if !is_over {
+            // Also of a room that is known: behind an outage all is asked anew.
+            if cluster.presence.asked.about(&room).is_none() {
                 cluster.ask_presence(&room, false);
             }
             if cluster.presence.unasked.contains(&room) {

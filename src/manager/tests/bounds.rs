@@ -201,6 +201,33 @@ fn of_more_rooms_here_than_may_be_asked_about_at_once_each_is_asked_about() {
 }
 
 #[test]
+fn behind_an_outage_each_of_more_rooms_than_may_be_asked_about_at_once_is_asked_about_anew() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let worker = master.serving(id(0, 1), 1).await;
+        let names: Vec<String> = (0..=ASKED_MAX).map(|n| format!("presence-{n}")).collect();
+        for part in names.chunks(512) {
+            worker.say(&interest(part.iter().cloned()));
+        }
+        for _ in 0..2 {
+            let mut asked = HashSet::new();
+            while asked.len() <= ASKED_MAX {
+                let (NodeMessage::PresenceAsk { id, room }, _) = courier.hear().await else {
+                    continue;
+                };
+                // No node has anybody in this room.
+                courier.say(&CourierToManager::Sent { id, nodes: Some(0) }, b"").await;
+                asked.insert(room);
+            }
+            let away = EngineState::Away { since: 1, why: "of the test".to_owned() };
+            for state in [away, EngineState::Ok] {
+                courier.say(&CourierToManager::Engine(state), b"").await;
+            }
+        }
+    });
+}
+
+#[test]
 fn what_nodes_say_of_a_room_that_nobody_here_is_in_is_kept_as_far_as_there_is_room() {
     story(async {
         let (master, mut courier) = FakeCourier::boot().await;
