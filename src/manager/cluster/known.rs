@@ -36,11 +36,17 @@ impl Cluster {
         self.is_up() && self.has_heard_all() && self.beyond_asking().is_empty()
     }
 
-    /// The other nodes, in the answer to a question. `whole`: all that had to answer have.
-    pub(super) fn asked_presence_nodes(&self, question: &Question, whole: bool) -> Nodes {
+    /// The other nodes, in the answer to a question. `whole`: all that had to answer have. `cut`:
+    /// of so many of these some users found no room here.
+    pub(super) fn asked_presence_nodes(
+        &self,
+        question: &Question,
+        whole: bool,
+        cut: u32,
+    ) -> Nodes {
         let Nodes { asked, answered } = question.nodes(whole);
         let is_known = !question.misses_some && self.misses_nobody();
-        Nodes { asked: asked.filter(|_| is_known), answered }
+        Nodes { asked: asked.filter(|_| is_known), answered: answered.saturating_sub(cut) }
     }
 }
 
@@ -61,12 +67,12 @@ impl Remote {
 impl Manager {
     /// The other nodes, in the list of a room as it is known here.
     pub(in crate::manager) fn known_presence_nodes(&self, room: &Topic) -> Nodes {
-        let answered = self.presence.nodes_in(room) as u32;
+        let (count, answered) = self.presence.nodes_in(room);
         let is_followed =
             |it: &&Cluster| it.presence.has_all_of(room) && self.interest.has_any(room);
         let cluster = self.cluster.as_ref().filter(is_followed);
         let is_all = cluster.is_some_and(Cluster::misses_nobody);
-        Nodes { asked: is_all.then_some(answered), answered }
+        Nodes { asked: is_all.then_some(count), answered }
     }
 
     /// Tells a worker what the other nodes have to do with the list that follows.

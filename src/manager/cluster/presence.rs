@@ -291,7 +291,7 @@ impl Manager {
     fn end_presence(&mut self, id: u64, whole: bool) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(asked) = cluster.presence.asked.end(id) else { return };
-        let nodes = cluster.asked_presence_nodes(&asked, whole);
+        let nodes = cluster.asked_presence_nodes(&asked, whole, self.presence.cut_in(&asked.room));
         let mut list = self.presence.list(&asked.room);
         if let Some(elsewhere) = asked.elsewhere {
             elsewhere.add_to(&mut list);

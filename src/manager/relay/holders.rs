@@ -115,12 +115,13 @@ impl Holders {
         rooms.into_iter().cloned().collect()
     }
 
-    /// How many nodes have somebody in a room.
-    pub fn nodes_in(&self, room: &Topic) -> usize {
-        let is_there = |(holder, held): &(&Holder, &Held)| {
-            matches!(holder, Holder::Node(_)) && held.users.contains_key(room)
+    /// The numbers of the nodes that have somebody in a room.
+    pub fn nodes_in(&self, room: &Topic) -> HashSet<u8> {
+        let number = |(holder, held): (&Holder, &Held)| match holder {
+            Holder::Node(id) if held.users.contains_key(room) => Some(id.node),
+            _ => None,
         };
-        self.held.iter().filter(is_there).count()
+        self.held.iter().filter_map(number).collect()
     }
 
     /// The nodes that have somebody anywhere.

@@ -3,7 +3,7 @@
 //!
 //! Each says how many it has, and not what has changed, so hearing it twice does no harm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::holders::{Holder, Holders, weight};
@@ -111,6 +111,8 @@ pub struct Presence {
     holders: Holders,
     /// What nodes have said of users for which there was no room.
     unheard: usize,
+    /// Nodes of whose users in a room some found no room here, by their numbers.
+    cut: HashMap<Topic, HashSet<u8>>,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
     leaving: BTreeMap<(u64, Topic, String), usize>,
     leaving_bytes: usize,
@@ -143,6 +145,7 @@ impl Presence {
         let holder = Holder::Node(node);
         if count > 0 && !self.has_room(holder, &user, info.as_deref()) {
             self.unheard += 1;
+            self.cut.entry(user.0).or_default().insert(node.node);
             return None;
         }
         self.set(holder, user, (count, info), now, linger_ms)
@@ -215,6 +218,9 @@ impl Presence {
 
     /// A holder is no more. The answer is who is gone by that.
     pub fn forget(&mut self, holder: Holder, now: u64, linger_ms: u64) -> Vec<(Topic, Present)> {
+        if let Holder::Node(id) = holder {
+            self.cut.values_mut().for_each(|cut| _ = cut.remove(&id.node));
+        }
         let (mut changed, mut touched) = (Vec::new(), Vec::new());
         let linger_ms = self.linger_ms(linger_ms);
         for (room, uids) in self.holders.forget(holder) {
@@ -283,6 +289,9 @@ impl Presence {
         now: u64,
         linger_ms: u64,
     ) -> Vec<Present> {
+        if let Some(cut) = self.cut.get_mut(room) {
+            cut.remove(&node.node);
+        }
         let holder = Holder::Node(node);
         let users = self.holders.users_of(holder);
         let before = users.and_then(|users| users.get(room)).into_iter().flatten();
@@ -295,9 +304,17 @@ impl Presence {
         all.into_iter().filter_map(hear).collect()
     }
 
-    /// How many nodes have somebody in a room.
-    pub fn nodes_in(&self, room: &Topic) -> usize {
-        self.holders.nodes_in(room)
+    /// How many nodes have somebody in a room, and of how many of these all are in the list.
+    pub fn nodes_in(&self, room: &Topic) -> (u32, u32) {
+        let mut nodes = self.holders.nodes_in(room);
+        nodes.extend(self.cut.get(room).into_iter().flatten());
+        let count = nodes.len() as u32;
+        (count, count - self.cut_in(room))
+    }
+
+    /// Of how many nodes some users in a room found no room here.
+    pub fn cut_in(&self, room: &Topic) -> u32 {
+        self.cut.get(room).map_or(0, HashSet::len) as u32
     }
 
     /// The nodes that have somebody anywhere.
@@ -307,6 +324,7 @@ impl Presence {
 
     /// What nodes have said of a room is not wanted any more.
     pub fn forget_nodes_in(&mut self, room: &Topic) {
+        self.cut.remove(room);
         let Some(users) = self.rooms.get_mut(room) else { return };
         let mut forgotten = Vec::new();
         users.retain(|uid, user| {
@@ -502,6 +520,33 @@ mod tests {
         assert_eq!(presence.replace(node(2), &room, list(9), 0, 0).len(), 9);
         presence.forget_nodes_in(&room);
         assert!(presence.holders.is_empty() && presence.rooms.is_empty());
+    }
+
+    #[test]
+    fn a_list_for_a_part_of_which_there_was_no_room_has_not_all_of_that_node() {
+        let (mut presence, room) = (Presence::default(), Topic::room("presence-r"));
+        let [one, two, long] = [1, 2, 3].map(|node| NodeId { node, boot: 5 });
+        let info = "i".repeat(64 * 1024);
+        let ann = || vec![Present::new("ann".to_owned(), 1, Some(info.clone()))];
+        presence.replace(one, &room, ann(), 0, 0);
+        let mut said = 0;
+        let hall = |n: u32| (Topic::room("presence-hall"), n.to_string());
+        while presence.hear(long, hall(said), (1, Some(info.clone())), 0, 0).is_some() {
+            said += 1;
+        }
+        presence.replace(two, &room, ann(), 0, 0);
+        assert_eq!((presence.nodes_in(&room), presence.cut_in(&room)), ((2, 1), 1));
+        presence.forget(Holder::Node(two), 0, 0);
+        assert_eq!((presence.nodes_in(&room), presence.cut_in(&room)), ((1, 1), 0));
+        presence.replace(two, &room, ann(), 0, 0);
+        presence.forget_nodes_in(&room);
+        assert_eq!((presence.nodes_in(&room), presence.cut_in(&room)), ((0, 0), 0));
+        presence.replace(one, &room, ann(), 0, 0);
+        presence.replace(two, &room, ann(), 0, 0);
+        presence.forget(Holder::Node(long), 0, 0);
+        assert_eq!((presence.nodes_in(&room), presence.cut_in(&room)), ((2, 1), 1));
+        presence.replace(two, &room, ann(), 0, 0);
+        assert_eq!((presence.nodes_in(&room), presence.cut_in(&room)), ((2, 2), 0));
     }
 
     #[test]
