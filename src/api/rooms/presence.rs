@@ -42,10 +42,10 @@ pub struct PresenceList {
     /// The users, by uid.
     pub users: Vec<Present>,
     /// The other nodes of the cluster: how many have somebody in the room, and of how many all are
-    /// among the users. `None` without a cluster.
+    /// among the users. `None` without a cluster, and for a room that has no presence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Nodes>,
-    /// Whether the cluster's engine was there; `None` without a cluster.
+    /// Whether the cluster's engine was there; `None` as for the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineWord>,
 }
