@@ -85,6 +85,7 @@ impl Manager {
         let cluster = self.cluster.as_mut().filter(|_| self.stopping)?;
         let link = cluster.link.clone()?;
         cluster.answers.parted = Some(sender);
+        cluster.topics.part();
         if let Err(error) = link.insist(&ManagerToCourier::Part, Body::Inline(&[]), Vec::new()) {
             tracing::error!(%error, "the courier is not told that the node leaves");
             return None;

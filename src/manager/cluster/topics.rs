@@ -151,6 +151,12 @@ impl Topics {
         }
     }
 
+    /// This node leaves the others: what the courier was not told by now it is not told any more.
+    pub fn part(&mut self) {
+        self.untold.clear();
+        self.numbers.clear();
+    }
+
     /// There is no courier any more: the next one knows nothing.
     fn forget_courier(&mut self) {
         self.on_the_way.clear();
@@ -321,6 +327,18 @@ mod tests {
         assert_eq!(topics.len(), 1);
         topics.note(topics.last);
         assert!(told(&mut topics).len() <= 1 && !topics.is_untold(&room(kept)));
+    }
+
+    #[test]
+    fn a_node_that_leaves_comes_to_no_topic_any_more() {
+        let mut topics = Topics::default();
+        for name in 0..=ON_THE_WAY_MAX as u64 {
+            topics.change(&room(name), true, 0);
+        }
+        assert_eq!(told(&mut topics).len(), ON_THE_WAY_MAX / PART);
+        topics.part();
+        topics.note(topics.last);
+        assert!(told(&mut topics).is_empty() && topics.settled() == topics.last);
     }
 
     #[test]
