@@ -329,6 +329,60 @@ mod tests {
         assert!(told(&mut topics).len() <= 1 && !topics.is_untold(&room(kept)));
     }
 
+    /// What an engine knows that takes one part after the other.
+    #[derive(Default)]
+    struct Told {
+        parts: VecDeque<Part>,
+        known: HashSet<Topic>,
+    }
+
+    impl Told {
+        fn take_one(&mut self, topics: &mut Topics) {
+            let Some(Part { number, joined, left }) = self.parts.pop_front() else { return };
+            self.known.extend(joined);
+            left.iter().for_each(|topic| assert!(self.known.remove(topic), "left unknown"));
+            topics.note(number);
+        }
+    }
+
+    #[test]
+    fn whatever_comes_and_goes_the_engine_knows_each_join_that_is_settled_and_in_the_end_all() {
+        for seed in 0..100_u64 {
+            let mut dice = seed;
+            let mut roll = |sides: u64| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (dice >> 33) % sides
+            };
+            let (mut topics, mut told, mut joins) =
+                (Topics::default(), Told::default(), Vec::new());
+            for now in 0..1_000 {
+                let topic = room(roll(8));
+                match roll(6) {
+                    0 | 1 => {
+                        topics.change(&topic, true, now);
+                        joins.push((topics.last, topic));
+                    }
+                    2 => {
+                        topics.change(&topic, false, now);
+                        joins.retain(|(_, joined)| *joined != topic);
+                    }
+                    3 => drop(topics.take_due(now + roll(2) * LINGER_MS)),
+                    4 => told.parts.extend(topics.next_part(3)),
+                    _ => told.take_one(&mut topics),
+                }
+                let settled = topics.settled();
+                for (_, topic) in joins.extract_if(.., |(number, _)| *number <= settled) {
+                    assert!(told.known.contains(&topic), "seed {seed}, at {now}: {topic:?}");
+                }
+            }
+            told.parts.extend(std::iter::from_fn(|| topics.next_part(usize::MAX)));
+            while !told.parts.is_empty() {
+                told.take_one(&mut topics);
+            }
+            assert_eq!((told.known, topics.settled()), (topics.subscribed, topics.last));
+        }
+    }
+
     #[test]
     fn a_node_that_leaves_comes_to_no_topic_any_more() {
         let mut topics = Topics::default();
