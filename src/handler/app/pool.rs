@@ -238,7 +238,7 @@ impl Pool {
             ended: false,
             untaken: false,
             last: None,
-            quick: 0,
+            saved: 0,
             together: 0,
         }
     }
