@@ -17,6 +17,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(4);
 const HEAL_LAG: Duration = Duration::from_secs(3);
 /// How long a member goes on with what it has not heard of presence.
 const UNHEARD: Duration = Duration::from_secs(60);
+/// How much later than others a client may see that its worker was killed: all of them read when
+/// they get the processor.
+const SEEN_LATE: Duration = Duration::from_secs(1);
 /// How long after a kill its messages may still be asked for.
 const KILL_LAG: Duration = Duration::from_secs(1);
 
@@ -101,16 +104,32 @@ impl History {
     }
 }
 
-/// Judges every ask that is older than `age` and not settled, and forgets it.
-pub fn sweep(ledger: &mut Ledger, history: &History, age: Duration) {
-    for (at, room, what) in std::mem::take(&mut ledger.doubts) {
+/// Judges what members were told of presence that did not fit, once that is older than `age`.
+fn judge_presence(ledger: &mut Ledger, history: &History, age: Duration) {
+    for doubt in std::mem::take(&mut ledger.doubts) {
+        if doubt.at.elapsed() < age {
+            ledger.doubts.push(doubt);
+            continue;
+        }
         // A member whose queue was full was told something else than what is.
-        let since = |read: &Instant| *read + UNHEARD >= at;
-        match history.unheard.iter().any(|(read, of)| *of == room && since(read)) {
-            true => ledger.count("presence: a member's queue was full"),
-            false => ledger.violation(what),
+        let since = |read: &Instant| *read + UNHEARD >= doubt.at;
+        if history.unheard.iter().any(|(read, of)| *of == doubt.room && since(read)) {
+            ledger.count("presence: a member's queue was full");
+        } else if doubt.stayed.is_some_and(|fd| ended_by(ledger, fd, doubt.at + SEEN_LATE)) {
+            ledger.count("presence: an end was told before its client saw it");
+        } else {
+            ledger.violation(doubt.what);
         }
     }
+}
+
+fn ended_by(ledger: &Ledger, fd: u64, at: Instant) -> bool {
+    ledger.lives.get(&fd).and_then(|life| life.ended).is_some_and(|(when, _)| when <= at)
+}
+
+/// Judges every ask that is older than `age` and not settled, and forgets it.
+pub fn sweep(ledger: &mut Ledger, history: &History, age: Duration) {
+    judge_presence(ledger, history, age);
     let now = Instant::now();
     let old: Vec<(u64, u64)> = ledger
         .asks

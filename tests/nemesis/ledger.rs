@@ -20,6 +20,8 @@ pub const STALL_LAG: Duration = Duration::from_secs(5);
 const DOUBT: Duration = Duration::from_secs(8);
 /// How long before the kill the connections may have moved.
 const JUST_MOVED: Duration = Duration::from_secs(1);
+/// A handler that runs so long may keep its connection from moving in a reload.
+const SLOW_ANSWER: Duration = Duration::from_millis(1500);
 /// What a member is told of who left is no older than that.
 const STAYED: Duration = Duration::from_secs(8);
 /// Violations that are told in full; the rest is only counted.
@@ -49,6 +51,18 @@ pub struct Life {
     pub answered: u64,
     /// When it did not read.
     pub stalls: Vec<(Instant, Instant)>,
+    /// When the last answer came that was long in coming: the handler may have run all the while.
+    pub slow: Option<Instant>,
+}
+
+/// What a member was told of presence that does not fit.
+#[derive(Debug)]
+pub struct Doubt {
+    pub at: Instant,
+    pub room: u64,
+    /// Who had stayed, where somebody was told to have left.
+    pub stayed: Option<u64>,
+    pub what: String,
 }
 
 /// An ask that is not settled yet.
@@ -131,8 +145,8 @@ pub struct Ledger {
     pub silences: HashMap<(u64, usize, bool), Duration>,
     /// Until when what members are told of presence is not judged.
     doubt: Option<Instant>,
-    /// What members were told of presence that does not fit, of which room, and when.
-    pub doubts: Vec<(Instant, u64, String)>,
+    /// What members were told of presence that does not fit.
+    pub doubts: Vec<Doubt>,
     told: Vec<String>,
     pub violations: u64,
 }
@@ -177,7 +191,15 @@ impl Ledger {
     pub fn opened(&mut self, fd: u64, pid: i32) {
         self.count("connections");
         let heard = Instant::now();
-        let life = Life { pid, heard, ended: None, asked: 0, answered: 0, stalls: Vec::new() };
+        let life = Life {
+            pid,
+            heard,
+            ended: None,
+            asked: 0,
+            answered: 0,
+            stalls: Vec::new(),
+            slow: None,
+        };
         if self.lives.insert(fd, life).is_some() {
             self.violation(format!("fd {fd} was given to two clients"));
         }
@@ -309,12 +331,13 @@ impl Ledger {
         } else if self.is_in_doubt(me) {
             // Not judged.
         } else if !self.memberships.present(me, packet) {
-            self.does_not_fit(me, *room, format!("presence twice at {me}: {what}"));
+            self.does_not_fit(me, *room, None, format!("presence twice at {me}: {what}"));
         } else if *joined == 0
             && let Some(fd) = self.memberships.stayed(*uid, *room, STAYED)
             && !self.was(Instant::now(), STAYED, Duration::ZERO, |it| it.seems_dead(node_of(fd)))
         {
-            self.does_not_fit(me, *room, format!("{fd} stayed, and {me} was told: {what}"));
+            let what = format!("{fd} stayed, and {me} was told: {what}");
+            self.does_not_fit(me, *room, Some(fd), what);
         }
     }
 
@@ -324,11 +347,11 @@ impl Ledger {
         self.doubt = Some(Instant::now() + DOUBT);
     }
 
-    /// Judged when it is known whose queue was full.
-    fn does_not_fit(&mut self, me: u64, room: u64, what: String) {
+    /// Judged when it is known whose queue was full, and who had ended just then.
+    fn does_not_fit(&mut self, me: u64, room: u64, stayed: Option<u64>, what: String) {
         let what = format!("{:.3}: {what}", self.began.elapsed().as_secs_f64());
         self.memberships.missed(me);
-        self.doubts.push((Instant::now(), room, what));
+        self.doubts.push(Doubt { at: Instant::now(), room, stayed, what });
     }
 
     /// What an answer says of memberships.
@@ -349,7 +372,7 @@ impl Ledger {
         {
             let what = format!("room {}, {:?}", packet.to, packet.body);
             let what = format!("a list at {me} that was told of {told:?}: {what}");
-            self.does_not_fit(me, packet.to, what);
+            self.does_not_fit(me, packet.to, None, what);
         }
     }
 
@@ -361,7 +384,8 @@ impl Ledger {
         }
         if !self.is_all_in_doubt() {
             let (wrong, now) = (self.memberships.wrong_lists(), Instant::now());
-            self.doubts.extend(wrong.into_iter().map(|(room, what)| (now, room, what)));
+            let doubt = |(room, what)| Doubt { at: now, room, stayed: None, what };
+            self.doubts.extend(wrong.into_iter().map(doubt));
         }
         self.count_many("memberships at the end", self.memberships.count() as u64);
     }
@@ -381,6 +405,7 @@ impl Ledger {
             return self.violation(format!("answer again at {me}: {}", brief(packet)));
         };
         let (sent, kind) = (ask.sent, ask.kind);
+        life.slow = if sent.elapsed() > SLOW_ANSWER { Some(Instant::now()) } else { life.slow };
         ask.answered = true;
         ask.verdict = packet.verdict();
         let refused = matches!(ask.verdict, Some(Verdict::Full | Verdict::Gone));

@@ -10,6 +10,8 @@ use crate::ledger::{End, Fault, Harm, Ledger, node_of};
 
 /// How long after a kill its clients may see their connection end.
 const DROP_LAG: Duration = Duration::from_secs(5);
+/// How long after a reload an old worker may close those who have stayed.
+const DRAINED: Duration = Duration::from_secs(40);
 /// With broadcasts, and then without.
 const TIDE_SECS: u64 = 2;
 
@@ -110,6 +112,17 @@ impl World {
         // It may be with another process by now than with the one that answered last.
         let silence = now.duration_since(heard);
         let moved = ledger.was(heard, DROP_LAG, silence, |it| it.what == Harm::Reload);
+        // A connection whose handler runs, since another node does not answer, stays with its old
+        // worker until that worker has waited long enough.
+        let ran = life.and_then(|life| life.slow).is_some_and(|at| at.elapsed() < DRAINED);
+        let drained = ran
+            && how.contains("1012")
+            && ledger.was(now, DRAINED, Duration::ZERO, |it| {
+                it.what == Harm::Reload && it.node == node_of(fd)
+            });
+        if drained {
+            return ledger.count("connections dropped: their handlers ran when the others moved");
+        }
         let killed = ledger.was(now, DROP_LAG, Duration::ZERO, |fault| match fault.what {
             Harm::KilledWorker => fault.pid == pid || moved,
             Harm::Node => fault.node == node_of(fd),
