@@ -238,7 +238,7 @@ impl Pool {
             ended: false,
             untaken: false,
             last: None,
-            saved: 0,
+            quick: 0,
             together: 0,
         }
     }

@@ -73,17 +73,6 @@ fn slow_events_make_a_process_a_slow_one() {
 }
 
 #[test]
-fn an_event_that_is_slow_now_and_then_leaves_a_process_quick() {
-    let mut pool = quick();
-    warm(&mut pool);
-    requests(&mut pool, 1);
-    let slow = taken(&mut pool, id(0, 1)).remove(0);
-    pool.done(id(0, 1), slow.id, false, 1_000, |_| {});
-    requests(&mut pool, 2);
-    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [true, false]);
-}
-
-#[test]
 fn a_dead_process_costs_the_requests_that_go_together_and_no_others() {
     let mut pool = quick();
     requests(&mut pool, 40);

@@ -16,11 +16,11 @@ const REQUESTS_AHEAD_MOST: usize = 32;
 /// So many requests a quick process may answer in one write. The death of the process costs them
 /// all, since nobody knows which of them it has begun.
 const TOGETHER_MOST: usize = 16;
-/// A process is quick that has saved so many milliseconds: each event that it finished saved one, and
-/// cost as many as it took. So an event that is slow now and then, or a machine that stands still for
-/// a moment, changes little, and what ends processes now and then is never among requests that are
-/// answered together.
-const QUICK_MS: u64 = 5_000;
+/// A process is quick that finished so many events and was slow with hardly any of them: what ends
+/// processes now and then is never among requests that are answered together.
+const QUICK_EVENTS: u32 = 5_000;
+/// How long a quick event may take, in milliseconds.
+const QUICK_MS: u64 = 1;
 
 /// An event on its way.
 #[derive(Debug)]
@@ -62,15 +62,15 @@ pub struct Process {
     pub untaken: bool,
     /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
-    /// How many milliseconds it has saved, at most twice `QUICK_MS`.
-    pub saved: u64,
+    /// How many events it finished, at most twice `QUICK_EVENTS`; a slow one takes half of them.
+    pub quick: u32,
     /// How many requests that may be answered together were sent last.
     pub together: usize,
 }
 
 impl Process {
     fn is_quick(&self) -> bool {
-        self.wants & wants::IN_ORDER != 0 && self.saved >= QUICK_MS
+        self.wants & wants::IN_ORDER != 0 && self.quick >= QUICK_EVENTS
     }
 
     /// How many requests it is sent ahead.
@@ -83,8 +83,11 @@ impl Process {
 
     /// It finished `count` events in that time.
     fn finished(&mut self, count: usize, took_ms: u64) {
-        let saved = self.saved + count as u64;
-        self.saved = saved.saturating_sub(took_ms).min(2 * QUICK_MS);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.quick = match took_ms <= QUICK_MS * u64::from(count) {
+            true => self.quick.saturating_add(count).min(2 * QUICK_EVENTS),
+            false => self.quick / 2,
+        };
     }
 
     /// Says of a request that leaves now whether the next one, which leaves with it, may be begun
