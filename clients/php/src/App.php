@@ -579,8 +579,8 @@ class App
         // A timer, or a function that a signal called, may have stopped the process.
         $together = $together && $this->backlog === [] && !$this->ending;
         $this->gathers = $together && $this->quick >= self::QUICK_EVENTS;
-        if ($this->gathers && $now >= $this->leaves) {
-            $this->worked();
+        if ($this->gathers) {
+            $this->worked(); // What was written may have waited for the worker.
             $this->leaves = $now + self::QUICK_NS;
         }
     }
@@ -911,7 +911,7 @@ class App
     private function wait(?float $seconds = null): bool
     {
         $this->flush();
-        [$this->clock, $this->leaves] = [0, 0];
+        $this->clock = 0;
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->timers->due === PHP_INT_MAX || $this->tick();
