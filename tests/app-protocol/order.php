@@ -22,7 +22,7 @@ if (App::isAppProcess()) {
             'slow' => usleep(2000),
             default => null,
         };
-        $app->push($fd, $number);
+        $app->push($fd, $word === 'long' ? str_pad($number, 4000) : $number);
         $word === 'throw' && throw new RuntimeException('as told');
     });
     $app->on('request', function (App $app, Request $request, Reply $reply): ?Response {
@@ -43,9 +43,10 @@ if (App::isAppProcess()) {
  *
  * @param array<int, string> $words of those messages whose word is not `echo`
  * @param string $events the function that makes them
+ * @param int $pause microseconds for which the worker now and then reads nothing
  * @return list<array> the frames that the process sends after READY, without END
  */
-function play(int $count, array $words, string $events = 'messages'): array
+function play(int $count, array $words, string $events = 'messages', int $pause = 0): array
 {
     [$ours, $theirs] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
     $pipes = [0 => ['null'], 1 => STDERR, 2 => ['null'], 3 => $theirs];
@@ -58,6 +59,7 @@ function play(int $count, array $words, string $events = 'messages'): array
     do {
         $frame = next_of($channel);
         $said[] = $frame;
+        count($said) % 200 === 0 && usleep($pause);
         if ($frame['kind'] === Protocol::EXISTS) {
             $channel->write(Protocol::frame(EXISTS_ANSWER, code: 1, id: $frame['id']));
         }
@@ -162,6 +164,9 @@ claim('all that was begun is done', end($said)['kind'] === Protocol::DONE && end
 // A loaded machine may make any event slow, but not all of them.
 $after = array_filter(of(Protocol::DONE, play(5000, [1000 => 'slow'])), fn (array $done): bool => $done['id'] > 1000);
 claim('one slow event does not end the gathering for long', count($after) < 4000);
+$done = of(Protocol::DONE, play(5000, array_fill(1, 5000, 'long'), pause: 3000));
+claim('a worker that reads slowly does not end the gathering', count($done) < 4000);
+
 // Requests: the first that leaves is answered first, and what a process that dies may have begun is known.
 $ids = fn (array $frames): array => array_column($frames, 'id');
 $done = of(Protocol::DONE, play(1000, [], 'requests_alone'));
