@@ -31,9 +31,12 @@ if (App::isAppProcess()) {
             'later' => $app->timers->add(0, fn () => $reply->send(new Response()), false) && $reply->later(),
             'throw' => throw new RuntimeException('as told'),
             'stop' => $app->stop(),
+            'exit' => exit,
+            'parts' => $reply->write('part'),
             default => null,
         };
-        return $reply->isKept() ? null : new Response();
+        $reply->isBegun() && $reply->end();
+        return $reply->isOpen() && !$reply->isKept() ? new Response() : null;
     });
     exit($app->run());
 }
@@ -202,4 +205,14 @@ claim('quick requests that go together are answered together', count($done) < 30
 $said = play(1000, [900 => 'stop'], 'requests');
 claim('after a request that stops the process, none is begun', count(of(Protocol::RESPONSE, $said)) === 900);
 claim('that request is done', end($said)['kind'] === Protocol::DONE && end($said)['id'] === 900);
+
+$said = play(1000, [900 => 'exit'], 'requests');
+$status = array_column(of(Protocol::RESPONSE, $said), 'code', 'id');
+claim('a request that ends the script costs itself alone', $status === array_fill(1, 899, 200) + [900 => 500]);
+claim('such a request is done', end($said)['kind'] === Protocol::DONE && end($said)['id'] === 900);
+
+$said = play(1000, [900 => 'parts'], 'requests');
+$part = array_search(Protocol::BODY, array_column($said, 'kind'), true);
+$done = array_filter(array_slice($said, 0, $part), fn (array $frame): bool => is_done($frame, 899));
+claim('before a part of an answer, which leaves at once, leaves what was gathered', $done !== []);
 echo "in order\n";
