@@ -75,6 +75,7 @@ function play(int $count, array $words, string $events = 'messages', int $pause 
         }
     } while ($frame['kind'] !== Protocol::END);
     proc_close($process);
+    claim('it tells that it answers requests together', ($said[0]['fd'] & Protocol::GATHERS) !== 0);
     return array_slice($said, 1, -1);
 }
 

@@ -473,6 +473,7 @@ class App
         $more = isset($this->handlers['presence']) ? Protocol::WANT_PRESENCE : 0;
         $more |= isset($this->handlers['disconnect']) ? Protocol::WANT_PLAIN : 0;
         $more |= isset($this->handlers['close']) ? Protocol::WANT_HAD : 0;
+        $more |= isset($this->handlers['request']) ? Protocol::GATHERS : 0;
         $this->channel->write(Protocol::frame(Protocol::READY, $wants, Protocol::VERSION, fd: $more));
         $this->channel->flush();
         return true;

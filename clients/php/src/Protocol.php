@@ -95,6 +95,8 @@ final class Protocol
     public const WANT_PRESENCE = 1;
     public const WANT_PLAIN = 2;
     public const WANT_HAD = 4;
+    /** It answers requests together where FLAG_TOGETHER says that it may. */
+    public const GATHERS = 8;
     /** Of REQUEST and of CLOSE. */
     public const FLAG_FIRST = 2;
     public const FLAG_PLAIN = 4;

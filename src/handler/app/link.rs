@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
-use super::packets::{WANTS_HAD, WANTS_PLAIN, WANTS_PRESENCE};
+use super::packets::{GATHERS, WANTS_HAD, WANTS_PLAIN, WANTS_PRESENCE};
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
@@ -176,8 +176,10 @@ impl Link {
             return Err(Broken::Version(packet.code));
         }
         let place = self.id.place;
+        let gathers = packet.fd & GATHERS != 0;
         if self.spare.get() && self.shared.pool.borrow().is_ready(place) {
             self.shared.pool.borrow_mut().stands_by(self.id, packet.flags, packet.id);
+            self.shared.pool.borrow_mut().gathers(self.id, gathers);
             tracing::info!(app = %self.id, pid = self.pid, "the application process stands by");
             return Ok(());
         }
@@ -188,6 +190,7 @@ impl Link {
         self.shared.wants_plain.set(packet.fd & WANTS_PLAIN != 0);
         self.shared.wants_had.set(packet.fd & WANTS_HAD != 0);
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
+        self.shared.pool.borrow_mut().gathers(self.id, gathers);
         if let Some(old) = old {
             self.shared.relieve(old);
         }

@@ -16,6 +16,8 @@ pub const WANTS_PRESENCE: u64 = 1;
 pub const WANTS_PLAIN: u64 = 2;
 /// Bit of READY's `fd`: the process wants to hear at the end of a client what the client had.
 pub const WANTS_HAD: u64 = 4;
+/// Bit of READY's `fd`: the process answers requests together where it is told that it may.
+pub const GATHERS: u64 = 8;
 /// Flag of REQUEST: the first of its connection.
 pub const FIRST: u8 = 2;
 /// Flag of CLOSE: of a connection that was plain HTTP.

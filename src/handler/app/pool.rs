@@ -238,7 +238,7 @@ impl Pool {
             ended: false,
             untaken: false,
             last: None,
-            quick: 0,
+            quick: None,
             together: 0,
         }
     }
@@ -247,6 +247,16 @@ impl Pool {
     pub fn stands_by(&mut self, id: ProcessId, wanted: u8, window: u32) {
         let process = self.process_of(id, wanted, window);
         self.queues[usize::from(id.place)].spare = Some(process);
+    }
+
+    /// Says of a process that has just said READY whether it answers requests together where it
+    /// may.
+    pub fn gathers(&mut self, id: ProcessId, gathers: bool) {
+        let queue = &mut self.queues[usize::from(id.place)];
+        let seats = [&mut queue.process, &mut queue.next, &mut queue.spare];
+        if let Some(process) = seats.into_iter().flatten().find(|process| process.id == id) {
+            process.quick = gathers.then_some(0);
+        }
     }
 
     /// Appends to `out` what may be sent to that process now, up to about `bytes_max`. Gives the

@@ -5,18 +5,19 @@ use crate::handler::app::codec::TOGETHER;
 
 const ENOUGH: usize = 5_000;
 
-/// A pool with a process that has finished many events at once.
+/// A pool with a process that has finished many requests at once.
 fn quick() -> Pool {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    warm(&mut pool);
+    pool.gathers(id(0, 1), true);
+    warm(&mut pool, Kind::Request);
     pool
 }
 
 /// The process of the first place finishes many events at once.
-fn warm(pool: &mut Pool) {
+fn warm(pool: &mut Pool, kind: Kind) {
     for _ in 0..ENOUGH {
-        pool.queue(0, message(1, "a"));
+        pool.queue(0, Packet { fd: 1, ..Packet::new(kind) });
         let event = taken(pool, id(0, 1)).remove(0);
         pool.done(id(0, 1), event.id, false, 0, |_| {});
     }
@@ -36,8 +37,61 @@ fn flags(packets: &[Packet]) -> Vec<bool> {
 fn a_process_that_is_not_known_as_quick_is_sent_two_requests_and_none_together() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.gathers(id(0, 1), true);
     requests(&mut pool, 20);
     assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+}
+
+#[test]
+fn quick_messages_do_not_make_a_process_one_whose_pages_are_quick() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.gathers(id(0, 1), true);
+    warm(&mut pool, Kind::Message);
+    requests(&mut pool, 20);
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+}
+
+#[test]
+fn a_process_that_answers_one_request_after_the_other_is_sent_none_together() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    warm(&mut pool, Kind::Request);
+    requests(&mut pool, 20);
+    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+    assert_eq!(pool.lost(id(0, 1), false, 0).dropped.len(), 1, "its death costs one");
+}
+
+#[test]
+fn a_process_that_stood_by_answers_together_as_others_do() {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.stands_by(id(0, 2), ALL_WANTED, 0);
+    pool.gathers(id(0, 2), true);
+    assert_eq!(pool.lost(id(0, 1), false, 0).placed, Some(id(0, 2)));
+    for _ in 0..ENOUGH {
+        requests(&mut pool, 1);
+        let event = taken(&mut pool, id(0, 2)).remove(0);
+        pool.done(id(0, 2), event.id, false, 0, |_| {});
+    }
+    requests(&mut pool, 2);
+    assert_eq!(flags(&taken(&mut pool, id(0, 2))), [true, false]);
+}
+
+#[test]
+fn the_next_request_may_never_come_where_its_visitor_leaves() {
+    let mut pool = quick();
+    requests(&mut pool, 2);
+    let mut out = BytesMut::new();
+    pool.take(id(0, 1), 0, &mut out, 1);
+    let first = decode(&mut out, usize::MAX).unwrap().unwrap();
+    assert_eq!(flags(std::slice::from_ref(&first)), [true]);
+    assert!(pool.withdraw(first.id + 1), "what was not sent is taken back");
+    assert!(taken(&mut pool, id(0, 1)).is_empty());
+    pool.queue(0, message(1, "a"));
+    let next = taken(&mut pool, id(0, 1));
+    let loss = pool.lost(id(0, 1), false, 0);
+    assert_eq!((loss.dropped.len(), loss.again, next.len()), (1, 1, 1), "a message is no request");
 }
 
 #[test]
@@ -102,7 +156,8 @@ fn no_address_is_suspected_where_a_process_died_on_one_of_several() {
     let mut pool = pool(2);
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.ready(id(1, 1), ALL_WANTED, 0);
-    warm(&mut pool);
+    pool.gathers(id(0, 1), true);
+    warm(&mut pool, Kind::Request);
     let addresses = ["192.0.2.66", "192.0.2.1"].map(|text| text.parse().ok());
     for address in addresses {
         pool.queue_of(address, 0, Packet::new(Kind::Request));

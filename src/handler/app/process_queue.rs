@@ -16,9 +16,9 @@ const REQUESTS_AHEAD_MOST: usize = 32;
 /// So many requests a quick process may answer in one write. The death of the process costs them
 /// all, since nobody knows which of them it has begun.
 const TOGETHER_MOST: usize = 16;
-/// A process is quick that finished so many events and was slow with hardly any of them: what ends
+/// A process is quick that finished so many requests and was slow with hardly any event: what ends
 /// processes now and then is never among requests that are answered together.
-const QUICK_EVENTS: u32 = 5_000;
+const QUICK_REQUESTS: u32 = 5_000;
 /// How long a quick event may take, in milliseconds.
 const QUICK_MS: u64 = 1;
 
@@ -62,15 +62,17 @@ pub struct Process {
     pub untaken: bool,
     /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
-    /// How many events it finished, at most twice `QUICK_EVENTS`; a slow one takes half of them.
-    pub quick: u32,
+    /// Of one that answers requests together where it may: how many requests it finished, at most
+    /// twice `QUICK_REQUESTS`; a slow event takes half of them. Messages are not counted, since
+    /// many quick ones say nothing about pages.
+    pub quick: Option<u32>,
     /// How many requests that may be answered together were sent last.
     pub together: usize,
 }
 
 impl Process {
     fn is_quick(&self) -> bool {
-        self.wants & wants::IN_ORDER != 0 && self.quick >= QUICK_EVENTS
+        self.quick.is_some_and(|requests| requests >= QUICK_REQUESTS)
     }
 
     /// How many requests it is sent ahead.
@@ -81,13 +83,13 @@ impl Process {
         }
     }
 
-    /// It finished `count` events in that time.
-    fn finished(&mut self, count: usize, took_ms: u64) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.quick = match took_ms <= QUICK_MS * u64::from(count) {
-            true => self.quick.saturating_add(count).min(2 * QUICK_EVENTS),
-            false => self.quick / 2,
-        };
+    /// It finished so many events, some of them requests, in that time.
+    fn finished(&mut self, events: usize, requests: u32, took_ms: u64) {
+        let is_quick = took_ms <= QUICK_MS * events as u64;
+        self.quick = self.quick.map(|before| match is_quick {
+            true => before.saturating_add(requests).min(2 * QUICK_REQUESTS),
+            false => before / 2,
+        });
     }
 
     /// Says of a request that leaves now whether the next one, which leaves with it, may be begun
@@ -232,14 +234,17 @@ impl ProcessQueue {
             return false;
         };
         let range = if all { 0..at + 1 } else { at..at + 1 };
-        process.finished(range.len(), now_ms.saturating_sub(process.since));
+        let (events, took_ms) = (range.len(), now_ms.saturating_sub(process.since));
+        let mut requests = 0;
         process.since = now_ms;
         process.reached = false;
         for event in process.sent.drain(range) {
+            requests += u32::from(event.packet.kind == Kind::Request);
             self.bytes -= event.packet.size();
             process.last = event.address;
             each(event.packet.id);
         }
+        process.finished(events, requests, took_ms);
         true
     }
 
