@@ -361,11 +361,11 @@ impl Pool {
         if self.on_crash == OnCrash::Close && !ended {
             self.give_up_clients(id.place, &mut loss);
         }
-        let is_apart = match (died_on, last.filter(|_| ended)) {
+        match (died_on, last.filter(|_| ended)) {
             (Some(address), _) => self.suspect(address, DIED),
             (None, Some(address)) => self.suspect(address, EXITED),
-            (None, None) => false,
-        };
+            (None, None) => {}
+        }
         if self.suspects.is_anybody_apart() {
             self.sort_out(id.place);
         }
@@ -376,7 +376,8 @@ impl Pool {
             loss.placed = Some(spare.id);
             self.take_over(spare);
         }
-        if is_apart {
+        // Also what this process had not begun of an address that was apart before.
+        if self.suspects.is_anybody_apart() {
             self.deal_requests_anew();
         }
         loss

@@ -66,6 +66,26 @@ fn an_address_that_a_process_died_on_is_served_by_one_place_which_serves_nobody_
 }
 
 #[test]
+fn what_a_process_had_not_begun_goes_where_an_address_is_served_that_is_apart_by_then() {
+    let mut pool = ready(3);
+    for place in [0, 1, 1] {
+        pool.queue_of(address(BAD), place, Packet::new(Kind::Request));
+    }
+    request(&mut pool, GOOD);
+    for place in [0, 1] {
+        taken(&mut pool, id(place, 1));
+    }
+    pool.lost(id(0, 1), false, 0);
+    assert_eq!(pool.places_for(address(BAD)), 2..3);
+    assert_eq!(pool.lost(id(1, 1), false, 0).again, 1);
+    let of_place = |place: usize| -> Vec<_> {
+        pool.queues[place].waiting.iter().map(|event| event.address).collect()
+    };
+    assert_eq!(of_place(2), [address(BAD)], "it costs that place a process and no other");
+    assert_eq!([of_place(0), of_place(1)].concat(), [address(GOOD)]);
+}
+
+#[test]
 fn an_address_that_exits_often_is_served_apart_and_one_that_exits_once_is_not() {
     let mut pool = pool(2);
     request(&mut pool, "192.0.2.7");

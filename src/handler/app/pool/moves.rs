@@ -44,10 +44,9 @@ impl Pool {
         touched.into_iter().collect()
     }
 
-    /// A process ended on an event of an address. True where that sets the address apart.
-    pub(super) fn suspect(&mut self, address: IpAddr, marks: u32) -> bool {
-        let marked = self.suspects.mark(address, marks, self.now_ms);
-        match marked {
+    /// A process ended on an event of an address.
+    pub(super) fn suspect(&mut self, address: IpAddr, marks: u32) {
+        match self.suspects.mark(address, marks, self.now_ms) {
             Marked::Apart => tracing::warn!(
                 %address, seconds = APART_MS / 1000,
                 "application processes end on events of this address: one place serves it alone"
@@ -59,7 +58,6 @@ impl Pool {
             ),
             Marked::Noted => {}
         }
-        marked == Marked::Apart
     }
 
     /// A place has lost its process: who may not be there goes where he may.
