@@ -572,6 +572,7 @@ class App
      */
     private function begin(int $now, bool $together): void
     {
+        $looks = $this->undone !== 0; // The write may wait for the worker, which says nothing of a handler.
         $this->flush();
         if ($now >= $this->timers->due) {
             $this->tick();
@@ -580,8 +581,8 @@ class App
         // A timer, or a function that a signal called, may have stopped the process.
         $together = $together && $this->backlog === [] && !$this->ending;
         $this->gathers = $together && $this->quick >= self::QUICK_EVENTS;
-        if ($this->gathers) {
-            $this->worked(); // What was written may have waited for the worker.
+        if ($this->gathers && ($looks || $now >= $this->leaves)) {
+            $this->worked();
             $this->leaves = $now + self::QUICK_NS;
         }
     }
@@ -591,9 +592,9 @@ class App
     {
         $this->kind = 0;
         $this->done($id);
-        $this->clock = hrtime(true);
-        $this->clock - $begun < self::QUICK_NS ? $this->quick++ : $this->lasted($gathered);
+        hrtime(true) - $begun < self::QUICK_NS ? $this->quick++ : $this->lasted($gathered);
         $this->flush();
+        $this->clock = 0; // The time of the write is not the next event's.
     }
 
     /** An event took longer than a quick one. */
@@ -912,7 +913,7 @@ class App
     private function wait(?float $seconds = null): bool
     {
         $this->flush();
-        $this->clock = 0;
+        [$this->clock, $this->leaves] = [0, 0];
         $due = $this->timers->wait();
         $alive = $this->channel->read($due === null ? $seconds : min($due, $seconds ?? $due));
         $this->timers->due === PHP_INT_MAX || $this->tick();
