@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use wsd::api::{Opcode, Reactor, Verdict};
 use wsd::handler::app::{AppSettings, OnCrash};
 
@@ -272,6 +273,24 @@ fn a_request_is_tried_once_and_its_death_is_told() {
 }
 
 #[test]
+fn the_death_of_a_quick_process_costs_what_it_was_to_answer_together_at_most() {
+    on_worker(async {
+        let worker = php_worker(settings()).await;
+        // On a machine that is too slow for it, the process is sent two ahead, and one is lost.
+        for _ in 0..350 {
+            join_all((0..16).map(|_| get(&worker, "/page?q=1"))).await;
+        }
+        let path = |at| if at == 7 { "/killed" } else { "/page?q=1" };
+        let answers = join_all((0..40).map(|at| get(&worker, path(at)))).await;
+        assert_eq!(answers[7].status(), 502);
+        let lost = answers.iter().filter(|answer| answer.status() == 502).count();
+        assert!(lost <= 16, "{lost}");
+        let whole = answers.iter().filter(|answer| answer.body() == "<p>GET 1 ").count();
+        assert_eq!(whole + lost, 40, "the others are answered by the next process");
+    });
+}
+
+#[test]
 fn what_was_sent_before_a_crash_is_done_once() {
     on_worker(async {
         let worker = php_worker(settings()).await;
@@ -415,7 +434,7 @@ fn a_full_queue_stops_the_reading_of_its_clients() {
             }
         }
         assert_eq!(pending.len(), 6);
-        futures_util::future::join_all(pending).await;
+        join_all(pending).await;
         for _ in 0..10 {
             assert_eq!(worker.hear(fd).await, said("1"));
         }
