@@ -114,16 +114,32 @@ fn a_request_goes_together_with_no_other_event() {
     assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false, true, false]);
 }
 
-#[test]
-fn slow_events_make_a_process_a_slow_one() {
-    let mut pool = quick();
-    for _ in 0..2 {
+/// Whether a process is quick one of whose requests, of so many, takes so long.
+fn is_quick(of: usize, took_ms: u64) -> bool {
+    let mut pool = pool(1);
+    pool.ready(id(0, 1), ALL_WANTED, 0);
+    pool.gathers(id(0, 1), true);
+    for at in 1..=3 * ENOUGH {
         requests(&mut pool, 1);
-        let slow = taken(&mut pool, id(0, 1)).remove(0);
-        pool.done(id(0, 1), slow.id, false, 20, |_| {});
+        let request = taken(&mut pool, id(0, 1)).remove(0);
+        let took_ms = if at % of == 0 { took_ms } else { 0 };
+        pool.done(id(0, 1), request.id, false, took_ms, |_| {});
     }
-    requests(&mut pool, 20);
-    assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
+    requests(&mut pool, 2);
+    flags(&taken(&mut pool, id(0, 1)))[0]
+}
+
+#[test]
+fn slow_pages_make_a_process_a_slow_one() {
+    assert!(is_quick(1, 1));
+    assert!(!is_quick(1, 3), "all of them");
+    assert!(!is_quick(20, 50), "some");
+    assert!(!is_quick(3 * ENOUGH, 2_000), "the last, which took long");
+}
+
+#[test]
+fn a_process_that_waits_for_its_processor_now_and_then_is_quick_all_the_same() {
+    assert!(is_quick(30, 4));
 }
 
 #[test]

@@ -21,6 +21,9 @@ const TOGETHER_MOST: usize = 16;
 const QUICK_REQUESTS: u32 = 5_000;
 /// How long a quick event may take, in milliseconds.
 const QUICK_MS: u64 = 1;
+/// How many requests each further millisecond takes away. A process that shares its processor waits
+/// for it some milliseconds now and then, and is quick all the same; one with slow pages is not.
+const LATE_MS_COST: u64 = 5;
 
 /// An event on its way.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ pub struct Process {
     /// Who sent the event that it finished last.
     pub last: Option<IpAddr>,
     /// Of one that answers requests together where it may: how many requests it finished, at most
-    /// twice `QUICK_REQUESTS`; a slow event takes half of them. Messages are not counted, since
+    /// twice `QUICK_REQUESTS`, without what slow events took away. Messages are not counted, since
     /// many quick ones say nothing about pages.
     pub quick: Option<u32>,
     /// How many requests that may be answered together were sent last.
@@ -85,10 +88,11 @@ impl Process {
 
     /// It finished so many events, some of them requests, in that time.
     fn finished(&mut self, events: usize, requests: u32, took_ms: u64) {
-        let is_quick = took_ms <= QUICK_MS * events as u64;
-        self.quick = self.quick.map(|before| match is_quick {
-            true => before.saturating_add(requests).min(2 * QUICK_REQUESTS),
-            false => before / 2,
+        let late_ms = took_ms.saturating_sub(QUICK_MS * events as u64);
+        let cost = u32::try_from(late_ms.saturating_mul(LATE_MS_COST)).unwrap_or(u32::MAX);
+        self.quick = self.quick.map(|before| {
+            let count = before.saturating_add(requests).min(2 * QUICK_REQUESTS);
+            count.saturating_sub(cost)
         });
     }
 
