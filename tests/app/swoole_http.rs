@@ -7,8 +7,12 @@ use crate::harness::until;
 use crate::support::*;
 
 async fn start(env: &[(&str, &str)]) -> Worker {
+    start_script("swoole_http", env).await
+}
+
+async fn start_script(name: &str, env: &[(&str, &str)]) -> Worker {
     let prepend = format!("auto_prepend_file={}", path("clients/php/autoload.php"));
-    let script = path("tests/app/fixtures/swoole_http.php");
+    let script = path(&format!("tests/app/fixtures/{name}.php"));
     let php = ["php", "-n", "-d", &prepend, &script];
     Worker::start_with(&php, env, AppSettings::default()).await
 }
@@ -28,6 +32,15 @@ async fn post(worker: &Worker, target: &str, kind: &str, body: &[u8]) -> String 
 
 fn text(response: &http::Response<Bytes>) -> String {
     String::from_utf8(response.body().to_vec()).unwrap()
+}
+
+#[test]
+fn a_script_without_pages_leaves_them_to_the_server_also_where_it_hears_of_ends() {
+    on_worker(async {
+        let worker = start_script("scripts/ends", &[]).await;
+        let request = http::Request::get("/").body(Bytes::new()).unwrap();
+        assert!(worker.http(request).await.is_none());
+    });
 }
 
 #[test]

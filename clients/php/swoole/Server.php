@@ -622,17 +622,17 @@ class Server implements \Wsd\OpenSwooleServer
         if ($this->files?->serve($request, $reply)) {
             return;
         }
+        $port = count($this->ports) < 2 ? null : $this->portAt($request);
+        $handler = $port?->getCallback('request') ?? $this->handlers['request'] ?? null;
+        if ($handler === null && $this->files === null && !$this->handles('request')) {
+            return; // wsd answers.
+        }
         // Little is called here, since it costs every page.
         $setting = $this->setting;
         $most = $setting['buffer_output_size'] ?? $setting['output_buffer_size'] ?? null;
         $most = $most === null ? PHP_INT_MAX : SwooleSettings::bytes($most);
         $compression = empty($setting['http_compression']) ? null : Compression::of($setting, $request);
         $response = Http\Response::answering($reply, $request->fd, $most, $compression);
-        $port = count($this->ports) < 2 ? null : $this->portAt($request);
-        $handler = $port?->getCallback('request') ?? $this->handlers['request'] ?? null;
-        if ($handler === null && $this->files === null && !$this->handles('request')) {
-            return; // wsd answers.
-        }
         if ($handler === null) {
             $response->status(404);
             $response->end();
