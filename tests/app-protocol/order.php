@@ -32,6 +32,7 @@ if (App::isAppProcess()) {
             'throw' => throw new RuntimeException('as told'),
             'stop' => $app->stop(),
             'exit' => exit,
+            'odd' => $reply->send(new Response(200, '', [['x-count', 5]])),
             'parts' => $reply->write('part'),
             default => null,
         };
@@ -179,12 +180,13 @@ foreach (play(1000, [], 'requests_alone') as $at => $frame) {
     $kind = $at % 2 === 0 ? Protocol::RESPONSE : Protocol::DONE;
     claim('DONE of a request comes before the next one is begun', $frame['kind'] === $kind);
 }
-$said = play(1000, [200 => 'ask', 300 => 'throw', 400 => 'ask', 401 => 'later', 500 => 'later'], 'requests');
+$words = [200 => 'ask', 300 => 'throw', 400 => 'ask', 401 => 'later', 500 => 'later', 600 => 'odd'];
+$said = play(1000, $words, 'requests');
 $answered = array_values(array_diff($ids(of(Protocol::RESPONSE, $said)), [401, 500]));
 claim('requests are answered in order', $answered === array_values(array_diff(range(1, 1000), [401, 500])));
 claim('each is answered once', count(of(Protocol::RESPONSE, $said)) === 1000);
 $status = array_column(of(Protocol::RESPONSE, $said), 'code', 'id');
-claim('a request that fails is status 500, and those beside it are not', array_keys($status, 500) === [300]);
+claim('a request that fails is status 500, and those beside it are not', array_keys($status, 500) === [300, 600]);
 [$begun, $done] = [0, 0];
 foreach ($said as $frame) {
     if ($frame['kind'] === Protocol::RESPONSE && !in_array($frame['id'], [401, 500], true)) {

@@ -101,9 +101,10 @@ final class Reply
             return $this->begin($response->status, [...$response->fields, $length])
                 && $this->end($response->body);
         }
+        // A field that is no text fails here, while the answer can still be status 500.
+        $payload = Protocol::fields($response->fields) . $response->body;
         $this->begun = true;
         $this->open = false;
-        $payload = Protocol::fields($response->fields) . $response->body;
         $this->app->replyWhole($this->id, $response->status, $payload);
         return !$this->gone;
     }
