@@ -209,6 +209,13 @@ fn missing(ledger: &Ledger, key: (u64, u64), ask: &Ask, target: u64) -> Option<&
     match ask.verdict {
         Some(Verdict::Full) => return Some("missing: told full"),
         Some(Verdict::TooBig) => return Some("missing: told too big"),
+        // Who was to join is gone, or on a node that is cut off: nothing was published.
+        Some(Verdict::Gone)
+            if ask.kind == Kind::Enlist
+                && (ended(ledger, ask.to).is_some() || parted(ledger, ask, key.0, ask.to)) =>
+        {
+            return Some("missing: who was to join is gone");
+        }
         // Never of one who lives, unless its node was dead for the asker's.
         Some(Verdict::Gone) if target_end.is_none() && parted(ledger, ask, key.0, target) => {
             return Some("missing: told gone of a node that was cut off");
