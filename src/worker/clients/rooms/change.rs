@@ -9,6 +9,7 @@ use crate::worker::base::ticks::{NEVER, TICK_MS, Tick, tick};
 use crate::worker::clients::Clients;
 use crate::worker::clients::connection::Connection;
 use crate::worker::clients::key::Key;
+use crate::worker::clients::rooms::table::{Memberships, Rooms};
 use crate::worker::clients::table::Table;
 
 /// Whether a client has more with it after a change than before.
@@ -98,21 +99,30 @@ impl Clients {
             return Verdict::NoUser;
         }
         let full = {
-            let rooms = self.rooms.table.borrow();
-            let of = table.get(key).map(|it| &it.memberships);
-            let (mut is_in, mut count) = (false, 0);
-            for its in of.into_iter().flat_map(|of| rooms.topics_of(of)) {
-                is_in |= *its == topic;
-                count += usize::from(!its.is_user());
-            }
-            let rooms_full = rooms.len() >= config.rooms_max && !rooms.has(&topic);
-            !is_in && (count >= config.rooms_per_client || rooms_full)
+            let (rooms, of) =
+                (self.rooms.table.borrow(), table.get(key).map(|it| &it.memberships));
+            let has_all = of.is_some_and(|of| rooms.count_of(of) >= config.rooms_per_client);
+            // Most are far below both limits, and need not be looked through for each room.
+            (has_all || rooms.len() >= config.rooms_max)
+                && of.is_some_and(|of| self.is_full_for(&rooms, of, &topic))
         };
         if full {
             return Verdict::Full;
         }
         self.enter_room(table, key, topic, info);
         Verdict::Queued
+    }
+
+    /// Whether a client may be in no room more, or this worker have none, and the topic is one.
+    fn is_full_for(&self, rooms: &Rooms, of: &Memberships, topic: &Topic) -> bool {
+        let config = &self.settings.config;
+        let (mut is_in, mut count) = (false, 0);
+        for its in rooms.topics_of(of) {
+            is_in |= its == topic;
+            count += usize::from(!its.is_user());
+        }
+        let rooms_full = rooms.len() >= config.rooms_max && !rooms.has(topic);
+        !is_in && (count >= config.rooms_per_client || rooms_full)
     }
 
     fn leave_here(&self, table: &mut Table, key: Key, topic: &Topic) {

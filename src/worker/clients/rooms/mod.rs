@@ -151,7 +151,7 @@ impl Clients {
 
     /// Puts a connection into a room, and has the manager know.
     fn enter_room(&self, table: &mut Table, key: Key, topic: Topic, info: Option<String>) {
-        let joined = self.rooms.table.borrow_mut().join(table, key.index, topic.clone());
+        let joined = self.rooms.table.borrow_mut().join(table, key.index, &topic);
         // A member who joins again with nothing to show shows the same as before.
         let shows_more = info.is_some();
         if let Some(connection) = table.get_mut(key).filter(|_| shows_more) {

@@ -159,6 +159,11 @@ impl Rooms {
         self.all_of(of).iter().map(|membership| &self.slab[membership.room as usize].topic)
     }
 
+    /// How many topics a connection is in.
+    pub fn count_of(&self, of: &Memberships) -> usize {
+        self.all_of(of).len()
+    }
+
     fn all_of<'a>(&'a self, of: &'a Memberships) -> &'a [Membership] {
         match of.list() {
             Some(list) => &self.lists[list],
@@ -205,10 +210,10 @@ impl Rooms {
     }
 
     /// Puts a connection into a room.
-    pub fn join(&mut self, holders: &mut impl Holders, holder: u32, topic: Topic) -> Joined {
+    pub fn join(&mut self, holders: &mut impl Holders, holder: u32, topic: &Topic) -> Joined {
         let (room, first) = match self.find(topic.as_str()) {
             Some(room) => (room, false),
-            None => (self.open(topic), true),
+            None => (self.open(topic.clone()), true),
         };
         let of = holders.memberships(holder);
         let its = self.all_of(of);
@@ -374,7 +379,7 @@ mod tests {
                 match step {
                     Step::Join(who, room) => {
                         let new = model.entry(room).or_default().insert(who);
-                        let joined = rooms.join(&mut holders, who, topic(room));
+                        let joined = rooms.join(&mut holders, who, &topic(room));
                         prop_assert_eq!(joined == Joined::Again, !new);
                         // Whatever is outside knows of every room with members.
                         if new {
@@ -432,7 +437,7 @@ mod tests {
         for client in 0..clients {
             for nth in 0..in_each {
                 let room = (client * in_each + nth * 7) % rooms;
-                table.join(&mut crowd, client, Topic::room(&format!("room:{room}")));
+                table.join(&mut crowd, client, &Topic::room(&format!("room:{room}")));
             }
         }
         let fields = crowd.0.len() * size_of::<Memberships>();

@@ -68,7 +68,7 @@ mod tests {
     fn a_room_that_is_named_often_is_there_once() {
         let (mut rooms, mut people) = (Rooms::default(), People(vec![Memberships::default(); 3]));
         for (holder, room) in [(0, "a"), (1, "a"), (1, "b"), (2, "b")] {
-            rooms.join(&mut people, holder, Topic::room(room));
+            rooms.join(&mut people, holder, &Topic::room(room));
         }
         let named = ["a", "b", "nobody's"].map(Topic::room);
         let often = named.iter().cycle().take(3 * 1000);
