@@ -1,8 +1,10 @@
-"""Asks for the metrics on 1,000 connections at once, again and again: scrapes.py ADDRESS TOKEN SECONDS
+"""Asks for the metrics on 1,000 connections at once, again and again.
 
-A process of its own, behind all others for the processor: what a load of so many takes of the tester
-is nothing that a client of the server notices. Prints how many answers were whole, how many were asked
-for, and how long the longest round took, in milliseconds.
+    scrapes.py ADDRESS TOKEN SECONDS
+
+A process of its own, behind all others for the processor: what a load of so many takes of the
+tester is nothing that a client of the server notices. Prints how many answers were whole, how many
+were asked for, and how long the longest round took, in milliseconds.
 """
 
 import asyncio
@@ -17,8 +19,8 @@ async def scrape(host, port, request):
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    body = await reader.readexactly(int(length.split(b":")[1]))
+    fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if line)
+    body = await reader.readexactly(int(fields[b"content-length"]))
     writer.close()
     return head.startswith(b"HTTP/1.1 200 ") and b"wsd_opened_total" in body
 

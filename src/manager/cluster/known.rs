@@ -1,16 +1,29 @@
 //! Whether what is told of the other nodes is all there is: who cannot be asked, and what a list of
 //! presence has of whom.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Cluster;
-use super::presence::Remote;
-use super::questions::Question;
+use super::questions::{Question, Questions};
 use crate::api::rooms::{Nodes, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{ManagerToWorker, RequestId};
 use crate::manager::Manager;
+
+/// What the manager knows of presence on other nodes, besides the lists themselves.
+#[derive(Default)]
+pub struct Remote {
+    /// Rooms whose list is that of all nodes.
+    pub(super) known: HashSet<Topic>,
+    /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
+    pub(super) heard: HashMap<u8, u64>,
+    pub(super) asked: Questions,
+    /// Rooms of this node that are to be asked about when there is room for the question.
+    pub(super) unasked: BTreeSet<Topic>,
+    /// Those that are to be asked about once the courier was told that this node comes to them.
+    pub(super) untold: HashSet<Topic>,
+}
 
 impl Cluster {
     /// The nodes that may have clients and cannot be asked, as far as is known.

@@ -71,7 +71,7 @@ pub struct Cluster {
     counts: Option<CourierCounts>,
     answers: part::Answers,
     topics: Topics,
-    presence: presence::Remote,
+    presence: known::Remote,
     /// What was asked of other nodes, under our numbers.
     asked: HashMap<u64, Asked>,
     last_asked: u64,
@@ -120,7 +120,7 @@ impl Cluster {
             counts: (epoch == 1).then(CourierCounts::default),
             answers: part::Answers::default(),
             topics: Topics::beyond(before),
-            presence: presence::Remote::default(),
+            presence: known::Remote::default(),
             asked: HashMap::new(),
             last_asked: before,
         }

@@ -6,9 +6,8 @@
 //! of a room that are new to this node begin with one list of all nodes: until the others have
 //! answered, what they say is kept and not told.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::questions::Questions;
 use super::{Cluster, NodeMessage};
 use crate::api::rooms::{Present, Topic};
 use crate::fd::WorkerId;
@@ -23,20 +22,6 @@ use crate::sys::clock::monotonic_ms;
 
 /// For the other nodes to say who is present there.
 const PATIENCE_MS: u64 = 2_000;
-
-/// What the manager knows of presence on other nodes, besides the lists themselves.
-#[derive(Default)]
-pub struct Remote {
-    /// Rooms whose list is that of all nodes.
-    pub(super) known: HashSet<Topic>,
-    /// Nodes, with their runs, that have said to this manager in which rooms they have somebody.
-    pub(super) heard: HashMap<u8, u64>,
-    pub(super) asked: Questions,
-    /// Rooms of this node that are to be asked about when there is room for the question.
-    pub(super) unasked: BTreeSet<Topic>,
-    /// Those that are to be asked about once the courier was told that this node comes to them.
-    pub(super) untold: HashSet<Topic>,
-}
 
 impl Cluster {
     /// Asks the others who is present in a room; `None` where nobody can be asked now. A room of
