@@ -16,6 +16,16 @@ AT_ONCE = 1_000
 
 
 async def scrape(host, port, request):
+    while True:
+        try:
+            return await ask(host, port, request)
+        except (asyncio.IncompleteReadError, ConnectionError) as cut:
+            # Where places are few, a connection that has not asked yet gives its own to another.
+            if getattr(cut, "partial", b""):
+                raise
+
+
+async def ask(host, port, request):
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
