@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::sys::clock;
 use line::{Fields, Style};
 pub use line::{is_unsafe, json_unicode};
-use quota::{Glance, Quota, Rest};
+use quota::{Glance, Limit, Quota, Rest};
 use sink::{Direct, Queued, Sink};
 
 /// How the lines of a process reach descriptor 2.
@@ -97,6 +97,18 @@ pub fn tell_rest() {
     }
 }
 
+/// The target of an event of which `admits_close` was asked before it was made.
+pub const ADMITTED: &str = "wsd::admitted";
+
+/// Whether one more `closed` with this cause is to be logged, with the target `ADMITTED`. Most of a
+/// crowd that leaves is only counted, and to make an event for that took a hundredth of all that a
+/// connection costs that comes and goes.
+pub fn admits_close(cause: &str) -> bool {
+    LINES.get().is_none_or(|lines| {
+        lines.level() >= LevelFilter::INFO && lines.admits(&quota::LIMITS[quota::CLOSED], cause)
+    })
+}
+
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload
@@ -125,13 +137,19 @@ impl Lines {
         if is_limited(event.metadata()) {
             let glance = Glance::of(event);
             let (limit, why) = glance.limit(*event.metadata().level());
-            let (shown, rest) = self.quota.admit(limit, why, clock::monotonic_ms() / 1000);
-            self.tell(rest);
-            if !shown {
+            if !self.admits(limit, why) {
                 return;
             }
         }
         self.sink.write(self.style.write(*event.metadata().level(), Fields::of(event)));
+    }
+
+    /// Whether one more event of this reason is logged. What was left out of earlier seconds is told
+    /// first.
+    fn admits(&self, limit: &'static Limit, why: &str) -> bool {
+        let (shown, rest) = self.quota.admit(limit, why, clock::monotonic_ms() / 1000);
+        self.tell(rest);
+        shown
     }
 
     fn tell_rest(&self) {
@@ -155,7 +173,7 @@ impl Lines {
 fn is_limited(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_own = target == "wsd" || target.starts_with("wsd::");
-    is_own && *metadata.level() <= tracing::Level::INFO
+    is_own && target != ADMITTED && *metadata.level() <= tracing::Level::INFO
 }
 
 /// The machinery below is not asked for its chatter; programs built on the crate are.

@@ -34,6 +34,9 @@ pub static LIMITS: [Limit; 4] = [
     Limit { message: "", reason: "message", shown: INFORMATION_SHOWN },
 ];
 
+/// The place of the limit of `closed`, of which is asked before an event is made.
+pub const CLOSED: usize = 1;
+
 /// Of information with one message: one for each worker of the largest server.
 const INFORMATION_SHOWN: u64 = 300;
 

@@ -198,23 +198,31 @@ impl Handler for AppHandler {
         if !self.shared.wanted(wants::REQUEST) {
             return Flow::Ready(None);
         }
-        let shared = self.shared.clone();
-        Flow::later(async move {
-            let deadline = shared.settings.event_timeout;
-            let fd = http.fd.map_or(0, Fd::as_u64);
-            let flags = if http.held.is_some() { HELD } else { 0 };
-            let packet =
-                Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
-            let address = http.client.or(http.peer.map(|peer| peer.ip())).map(network);
-            let queued = queue_request(&shared, address, packet, http.held);
-            let queued = tokio::time::timeout(deadline, queued);
-            let Ok((answer, _guard)) = queued.await else {
-                let mut response = HttpResponse::default();
-                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-                return Some(response);
-            };
-            answer.await.unwrap_or_default()
-        })
+        let shared = &self.shared;
+        let fd = http.fd.map_or(0, Fd::as_u64);
+        let flags = if http.held.is_some() { HELD } else { 0 };
+        let packet = Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
+        let address = http.client.or(http.peer.map(|peer| peer.ip())).map(network);
+        // Most requests have room at once, and need not wait in a future with all that waiting takes.
+        match queue_request(shared, address, (packet, http.held)) {
+            Ok((answer, guard)) => Flow::later(async move {
+                let _guard = guard;
+                answer.await.unwrap_or_default()
+            }),
+            Err(request) => {
+                let shared = shared.clone();
+                Flow::later(async move {
+                    let deadline = shared.settings.event_timeout;
+                    let queued = queue_request_later(&shared, address, request);
+                    let Ok((answer, _guard)) = tokio::time::timeout(deadline, queued).await else {
+                        let mut response = HttpResponse::default();
+                        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                        return Some(response);
+                    };
+                    answer.await.unwrap_or_default()
+                })
+            }
+        }
     }
 
     fn on_disconnect(&self, _ctx: &Context, fd: Fd) -> Flow {
@@ -311,32 +319,51 @@ async fn handshake(shared: Rc<Shared>, request: Rc<Request>) -> Handshake {
     answer.unwrap_or_else(|_| Err(Refuse::new(503, "The application failed.\n")))
 }
 
-async fn queue_request(
+/// A request for the application, with the body that the worker holds for it.
+type ToQueue = (Packet, Option<HeldBody>);
+
+/// A request that was queued, until it is answered.
+type Queued = (oneshot::Receiver<Option<HttpResponse>>, RequestGuard);
+
+/// Queues a request where its process has room; else the request comes back.
+fn queue_request(
     shared: &Rc<Shared>,
     address: Option<IpAddr>,
-    mut packet: Packet,
-    held: Option<HeldBody>,
-) -> (oneshot::Receiver<Option<HttpResponse>>, RequestGuard) {
+    (mut packet, held): ToQueue,
+) -> Result<Queued, ToQueue> {
+    let place = shared.pool.borrow().choose(address);
+    if !shared.pool.borrow().has_room(place) {
+        return Err((packet, held));
+    }
+    if shared.wants_plain.get()
+        && packet.fd != 0
+        && let Entry::Vacant(unheard) = shared.plain.borrow_mut().entry(packet.fd)
+    {
+        unheard.insert(place);
+        packet.flags |= FIRST;
+    }
+    let id = shared.pool.borrow_mut().queue_of(address, place, packet);
+    let (sender, receiver) = oneshot::channel();
+    let answer = Answer::Response { answer: sender, owner: None };
+    shared.answers.borrow_mut().insert(id, answer);
+    if let Some(held) = held {
+        shared.bodies.insert(id, held);
+    }
+    shared.wake(place);
+    Ok((receiver, RequestGuard { shared: shared.clone(), id }))
+}
+
+/// Queues a request once its process has room.
+async fn queue_request_later(
+    shared: &Rc<Shared>,
+    address: Option<IpAddr>,
+    mut request: ToQueue,
+) -> Queued {
     loop {
         let changed = shared.changed.notified();
-        let place = shared.pool.borrow().choose(address);
-        if shared.pool.borrow().has_room(place) {
-            if shared.wants_plain.get()
-                && packet.fd != 0
-                && let Entry::Vacant(unheard) = shared.plain.borrow_mut().entry(packet.fd)
-            {
-                unheard.insert(place);
-                packet.flags |= FIRST;
-            }
-            let id = shared.pool.borrow_mut().queue_of(address, place, packet);
-            let (sender, receiver) = oneshot::channel();
-            let answer = Answer::Response { answer: sender, owner: None };
-            shared.answers.borrow_mut().insert(id, answer);
-            if let Some(held) = held {
-                shared.bodies.insert(id, held);
-            }
-            shared.wake(place);
-            return (receiver, RequestGuard { shared: shared.clone(), id });
+        match queue_request(shared, address, request) {
+            Ok(queued) => return queued,
+            Err(waits) => request = waits,
         }
         changed.await;
     }

@@ -6,6 +6,7 @@ use super::App;
 use super::dispatch::Panicked;
 use crate::close::{Cause, Close};
 use crate::ipc::scoreboard::Counter;
+use crate::log;
 use crate::worker::clients::connection::Stage;
 use crate::worker::clients::key::Key;
 
@@ -28,13 +29,11 @@ impl App {
             self.codec.borrow_mut().release(connection.engine.params());
             (fd, close)
         };
-        tracing::info!(
-            fd = fd.as_u64(),
-            code = close.code,
-            cause = close.cause.as_str(),
-            reason = ?close.reason,
-            "closed"
-        );
+        let cause = close.cause.as_str();
+        if log::admits_close(cause) {
+            let (fd, code, reason) = (fd.as_u64(), close.code, &close.reason);
+            tracing::info!(target: log::ADMITTED, fd, code, cause, ?reason, "closed");
+        }
         self.registry.closing(key.index as usize);
         self.board.sub(Counter::Connections, 1);
         self.add(Counter::Closed, 1);

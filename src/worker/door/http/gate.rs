@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -32,6 +33,9 @@ pub(super) struct Gate<S> {
     exit: Exit,
     limits: Limits,
     wait: Option<Wait>,
+    /// Ends no later than what is waited for. A timer that ends too early costs less than one for
+    /// each request.
+    timer: Option<Pin<Box<Sleep>>>,
     pace: Pace,
 }
 
@@ -65,12 +69,11 @@ enum Then {
     Chunked(Chunks),
 }
 
-/// Runs while bytes are awaited.
+/// A wait for bytes.
 struct Wait {
     began: Instant,
     /// Whether it is for more of a request, not for its first byte.
     begun: bool,
-    timer: Pin<Box<Sleep>>,
 }
 
 /// How a body comes.
@@ -84,8 +87,9 @@ struct Pace {
 impl<S> Gate<S> {
     pub(super) fn new(stream: S, received: Vec<u8>, limits: &Limits, exit: Exit) -> Gate<S> {
         let (state, limits) = (State::Head(Reader::new()), *limits);
-        let (ready, wait, pace) = (Vec::new(), None, Pace::default());
-        Gate { stream, received, used: 0, ready, state, exit, limits, wait, pace }
+        let (ready, pace) = (Vec::new(), Pace::default());
+        let (wait, timer) = (None, None);
+        Gate { stream, received, used: 0, ready, state, exit, limits, wait, timer, pace }
     }
 
     /// The stream, what was read of it and is nobody's yet, and whether that is the beginning of
@@ -163,13 +167,18 @@ impl<S> Gate<S> {
             State::Head(reader) => reader.has_begun(self.rest()),
             _ => true,
         };
-        let patience = self.patience(begun);
         let wait = self.wait.take_if(|wait| wait.begun == begun);
-        let wait = self.wait.insert(wait.unwrap_or_else(|| {
-            let began = Instant::now();
-            Wait { began, begun, timer: Box::pin(sleep_until(began + patience)) }
-        }));
-        ready!(wait.timer.as_mut().poll(cx));
+        let wait = self.wait.insert(wait.unwrap_or_else(|| Wait { began: Instant::now(), begun }));
+        let end = wait.began + self.patience(begun);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        ready!(timer.as_mut().poll(cx));
+        while timer.deadline() < end {
+            timer.as_mut().reset(end);
+            ready!(timer.as_mut().poll(cx));
+        }
         let refusal = Refusal::timeout().answering(self.rest());
         Poll::Ready(if begun { Outcome::Refused(refusal) } else { Outcome::Idle })
     }
@@ -246,8 +255,8 @@ impl<S: AsyncRead + Unpin> Gate<S> {
 
     /// Reads more from the stream, or shuts the gate.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut chunk = [0; 8192];
-        let mut chunk = ReadBuf::new(&mut chunk);
+        let mut chunk = [MaybeUninit::uninit(); 8192];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
         let read = match Pin::new(&mut self.stream).poll_read(cx, &mut chunk) {
             Poll::Ready(read) => read.map(|()| chunk.filled()),
             Poll::Pending => {
