@@ -43,7 +43,7 @@ impl Item for Capability {
                 Some(near) => format!("did you mean {}?", quote(near)),
                 None => "capabilities(7) lists all of them".to_owned(),
             };
-            Wrong::new(format!("names the capability {}", quote(text)), right)
+            Wrong::new(format!("has {}, which is no capability", quote(text)), right)
         })
     }
 

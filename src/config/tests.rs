@@ -494,3 +494,18 @@ fn a_cluster_that_is_written_as_one_key_is_told_the_table() {
     let faults = faults(load_file("cluster = \"redis://h\"\n", &[]));
     assert!(faults[0].contains("[cluster]"), "{faults:?}");
 }
+
+#[test]
+fn white_space_at_an_end_of_a_value_is_seen_in_the_message() {
+    let set = [("worker_num", "4 "), ("log_level", "info\r")];
+    let faults = faults(load(&set));
+    assert!(faults[0].contains("is \"4 \"; write"), "{faults:?}");
+    assert!(faults[1].contains("is 'info\\r'; did you mean \"info\"?"), "{faults:?}");
+}
+
+#[test]
+fn a_capability_that_does_not_exist_is_told_as_such() {
+    let faults = faults(load(&[("capabilities", "CAP_NET_ADMINN")]));
+    let told = "has \"CAP_NET_ADMINN\", which is no capability; did you mean \"CAP_NET_ADMIN\"?";
+    assert!(faults[0].ends_with(told), "{faults:?}");
+}

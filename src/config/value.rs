@@ -92,6 +92,8 @@ impl Raw {
     /// The value as a person would point at it.
     fn shown(&self) -> String {
         match self {
+            // White space at an end would not be seen: a line of a file may have brought it along.
+            Raw::Bare(text) if text.trim() != text => pointed(text),
             Raw::Bare(text) | Raw::Other(text) => shorten(text),
             Raw::Text(text) => format!("the text {}", pointed(text)),
             Raw::Integer(number) => number.to_string(),

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::unistd::geteuid;
 
 use crate::config::{Config, PASSWORD_VARIABLE};
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Result};
 use crate::sys::path_walk::untrusted_part;
 
 /// Bytes of the file that are read.
@@ -43,15 +43,25 @@ fn trusted(path: &Path, config: &Config) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let subject = || format!("cluster.password_file: read {}", path.display());
+    let shown = path.display();
+    let unread = |error: std::io::Error| {
+        Error::new(format!(
+            "cluster.password_file: {shown} cannot be read: {error}; name a file that the user of \
+             the master may read"
+        ))
+    };
     // Not to wait for whoever would write to a pipe.
     let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).subject(subject)?;
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
     let mut text = String::new();
-    file.take(BYTES_MAX).read_to_string(&mut text).subject(subject)?;
+    file.take(BYTES_MAX).read_to_string(&mut text).map_err(unread)?;
     let word = text.lines().next().unwrap_or_default();
-    let empty = || Error::new(format!("cluster.password_file: {} is empty", path.display()));
-    if word.is_empty() { Err(empty()) } else { Ok(word.to_owned()) }
+    match word {
+        "" => Err(Error::new(format!(
+            "cluster.password_file: the first line of {shown} is empty; write the password there"
+        ))),
+        word => Ok(word.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -70,5 +80,8 @@ mod tests {
         std::fs::write(&path, "\nx").unwrap();
         let error = engine_password(&config).unwrap_err().to_string();
         assert!(error.contains("cluster.password_file") && error.contains("empty"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        let error = engine_password(&config).unwrap_err().to_string();
+        assert!(error.contains("cannot be read") && error.contains("name a file"), "{error}");
     }
 }

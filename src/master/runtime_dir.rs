@@ -62,11 +62,12 @@ impl RuntimeDir {
     pub fn take(config: &Config) -> Result<RuntimeDir> {
         // Nothing is made where it would be in doubt.
         let path = absolute(&config.runtime_dir).subject(|| "runtime_dir".to_owned())?;
-        let known = PathWalk::to(&path, Links::Ours, Missing::Stop)?;
+        let named = |error: Error| Error::new(format!("runtime_dir: {error}"));
+        let known = PathWalk::to(&path, Links::Ours, Missing::Stop).map_err(named)?;
         trust::judge("runtime_dir", known.untrusted.as_ref(), config)?;
         let fresh = !path.exists();
-        let way = PathWalk::to(&path, Links::Ours, Missing::Make(DIR_MODE))?;
-        let dir = way.open_dir(Missing::Make(DIR_MODE))?;
+        let way = PathWalk::to(&path, Links::Ours, Missing::Make(DIR_MODE)).map_err(named)?;
+        let dir = way.open_dir(Missing::Make(DIR_MODE)).map_err(named)?;
         check(&dir)?;
         let lock = lock_in(&dir)?;
         dir.keep_from_cleaners();
@@ -279,6 +280,13 @@ mod tests {
         sockets.extend(taken.repair().unwrap());
         assert_eq!(sockets.len(), 3);
         assert!(RuntimeDir::take(&config).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_told_with_the_key_that_names_the_directory() {
+        // Nothing can be made in /proc, by nobody.
+        let error = RuntimeDir::take(&config(Path::new("/proc/wsd"))).err().unwrap().to_string();
+        assert!(error.starts_with("runtime_dir: make the directory /proc/wsd"), "{error}");
     }
 
     #[test]

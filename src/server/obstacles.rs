@@ -213,7 +213,11 @@ impl Obstacle {
 fn program(config: &Config) -> std::result::Result<(), Obstacle> {
     let cwd = &config.app.cwd;
     if let Err(errno) = nix::unistd::chdir(cwd) {
-        let text = format!("{}: {}; name a directory that is there", cwd.display(), errno.desc());
+        let right = match errno {
+            Errno::ENOENT | Errno::ENOTDIR => "name a directory that is there",
+            _ => "name a directory that the application may enter",
+        };
+        let text = format!("{}: {}; {right}", cwd.display(), errno.desc());
         return Err(obstacle("app.cwd", text));
     }
     let Some(program) = config.app.command.0.first() else { return Ok(()) };
@@ -227,30 +231,39 @@ fn program(config: &Config) -> std::result::Result<(), Obstacle> {
                 "there is no {program} (seen from {}); name a program that is there",
                 cwd.display()
             )),
-            Err(errno) => wrong(&format!("{program} cannot be executed: {}", errno.desc())),
+            Err(errno) => wrong(&refused(Path::new(program), errno)),
         };
     }
     let path = config.app.env.get("PATH").map(OsString::from);
     let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| PATH_UNSET.into());
-    let mut refused: Option<(PathBuf, Errno)> = None;
+    let mut first: Option<(PathBuf, Errno)> = None;
     for directory in std::env::split_paths(&path) {
         let candidate = directory.join(program);
         match executable(&candidate) {
             Ok(()) => return Ok(()),
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(errno) => drop(refused.get_or_insert((candidate, errno))),
+            Err(errno) => drop(first.get_or_insert((candidate, errno))),
         }
     }
-    match refused {
-        Some((candidate, errno)) => wrong(&format!(
-            "{} cannot be executed: {}; name another, or change its permissions",
-            candidate.display(),
-            errno.desc()
-        )),
+    match first {
+        Some((candidate, errno)) => wrong(&refused(&candidate, errno)),
         None => wrong(&format!(
             "there is no program {program} on PATH ({}); install it, or write its whole path",
             path.to_string_lossy()
         )),
+    }
+}
+
+/// What is told of a program that is there and may not be executed.
+fn refused(program: &Path, errno: Errno) -> String {
+    let shown = program.display();
+    match program.is_dir() {
+        true => format!("{shown} is a directory; name a program"),
+        false => format!(
+            "{shown} cannot be executed: {}; name another program, or give this one the \
+             permission with `chmod +x`",
+            errno.desc()
+        ),
     }
 }
 

@@ -40,10 +40,10 @@ pub fn time(text: &str) -> Result<Duration, String> {
 
 /// The reason of a close.
 pub fn close_reason(text: &str) -> Result<String, String> {
-    let most = crate::close::REASON_BYTES_MAX;
-    match text.len() <= most {
+    let (length, most) = (text.len(), crate::close::REASON_BYTES_MAX);
+    match length <= most {
         true => Ok(text.to_owned()),
-        false => Err(format!("it has {} bytes, a close frame takes {most}", text.len())),
+        false => Err(format!("the reason has {length} bytes; a close frame takes at most {most}")),
     }
 }
 
