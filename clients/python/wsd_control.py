@@ -84,7 +84,7 @@ class Control:
                 if "ok" in answer:
                     return answer
                 each(answer)
-        raise Refused("the server ended the connection; it may have been done or not")
+        raise Refused("the server ended the connection; the request may have been done or not")
 
     def _connect(self):
         directory, owner = self._open()

@@ -32,18 +32,18 @@ impl Manager {
         };
         if !worker.may_claim && !ranges.is_empty() {
             let count = ranges.len();
-            tracing::error!(worker = %id, count, "claims clients that it was not given");
+            tracing::error!(worker = %id, count, "a worker claims clients of others");
             return Ok(());
         }
         worker.ranges_told += ranges.len();
         let most = ranges_max(worker.registry.capacity());
         if worker.ranges_told > most {
-            return Err(Error::new(format!("it tells more than {most} ranges of numbers")));
+            return Err(Error::new(format!("more than {most} ranges of numbers")));
         }
         // Ranges that overlap would each cost a look at all that they have in common.
         for &(first, last) in ranges {
             if first > last || worker.told_to.is_some_and(|told_to| first <= told_to) {
-                return Err(Error::new("it tells ranges of numbers that do not ascend"));
+                return Err(Error::new("ranges of numbers that do not ascend"));
             }
             worker.told_to = Some(last);
         }

@@ -219,7 +219,7 @@ impl Manager {
     /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
     /// fresh one is the cure.
     fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
-        tracing::error!(worker = %id, %error, "a worker broke the protocol: it is replaced");
+        tracing::error!(worker = %id, %error, "a worker that broke the protocol is replaced");
         self.master.send(&ManagerToMaster::Kill(id));
     }
 

@@ -85,7 +85,7 @@ impl Manager {
             }
         }
         for id in hung {
-            tracing::error!(worker = %id, "the worker does not answer: it is killed");
+            tracing::error!(worker = %id, "a worker that does not answer is killed");
             self.master.send(&ManagerToMaster::KillHung(id));
         }
     }

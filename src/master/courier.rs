@@ -209,7 +209,8 @@ impl Master {
             CourierToMaster::Refused { why } => {
                 if self.courier.may_serve {
                     tracing::error!(why, "this node is not part of the cluster any more");
-                    self.courier.trouble = Some(format!("{why}; it serves its own clients alone"));
+                    self.courier.trouble =
+                        Some(format!("{why}; this node serves its own clients alone"));
                 } else {
                     self.fail_start(why);
                 }

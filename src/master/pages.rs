@@ -67,7 +67,7 @@ impl Master {
             }
             tracing::error!(
                 worker = %worker.id, told, open,
-                "a worker broke the protocol, it counts more clients than descriptors: killed"
+                "a worker that broke the protocol is killed: more clients counted than descriptors"
             );
             worker.end_for_breach();
         }

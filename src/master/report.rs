@@ -137,8 +137,8 @@ fn banner(config: &Config, addresses: &[String]) -> String {
         })
         .collect();
     let end = match config.daemonize {
-        true => "`wsd stop` stops it",
-        false => "Ctrl-C stops it",
+        true => "`wsd stop` stops the server",
+        false => "Ctrl-C stops the server",
     };
     let log = config
         .log_file

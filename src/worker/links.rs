@@ -50,7 +50,7 @@ pub(super) async fn write_manager(worker: Rc<Worker>) {
 impl Worker {
     fn master_says(self: &Rc<Self>, message: MasterToWorker, fds: Vec<OwnedFd>) -> Result<()> {
         match message {
-            MasterToWorker::Boot(_) => Err(Error::new("it is for the start alone")),
+            MasterToWorker::Boot(_) => Err(Error::new("the message Boot is for the start alone")),
             MasterToWorker::Page { of } => self.board.page_opened(of, &fds),
             MasterToWorker::PageEnded { of, last } => self.board.page_ended(of, &last),
             MasterToWorker::AcceptClients { on } => {
@@ -189,5 +189,5 @@ impl Worker {
 
 /// The descriptor beside a message.
 fn only(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd> {
-    fds.pop().ok_or_else(|| Error::new("it came without its descriptor"))
+    fds.pop().ok_or_else(|| Error::new("a message came without its descriptor"))
 }

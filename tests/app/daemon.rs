@@ -79,7 +79,8 @@ async fn a_process_that_never_reads_is_replaced_and_the_log_says_why() {
     let mut idle = server.client().await;
     client.send("hello").await;
     assert_eq!(client.closed().await, Closed::Frame(1011, "the application failed".to_owned()));
-    logged(&server, &["WARN", "killed", "it finished no event within event_timeout"]).await;
+    logged(&server, &["WARN", "killed", "the process finished no event within event_timeout"])
+        .await;
     // Who asked nothing of it loses nothing.
     drop(client);
     server.has_connections(1).await;

@@ -50,7 +50,7 @@ async fn an_application_that_speaks_another_version_is_told_with_the_cure() {
         time.sleep(60)";
     let (server, ran) = python(ready).try_start().await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("it speaks version 99"), "{ran:?}");
+    assert!(ran.stderr.contains("the application speaks version 99"), "{ran:?}");
     server.is_gone().await;
 }
 

@@ -225,8 +225,8 @@ final class Control
             $each === null || $each($answer);
         }
         throw new \RuntimeException(stream_get_meta_data($socket)['timed_out']
-            ? 'wsd did not answer in time; it may have been done or not'
-            : 'wsd ended the connection before it answered; it may have been done or not');
+            ? 'wsd did not answer in time; the request may have been done or not'
+            : 'wsd ended the connection before an answer; the request may have been done or not');
     }
 
     /**

@@ -60,10 +60,11 @@ pub fn words(error: &RedisError) -> String {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::RESP3NotSupported => {
-            "it does not know HELLO: wsd needs a Redis 6 or later, or a Valkey".to_owned()
+            "the engine does not know HELLO: wsd needs a Redis 6 or later, or a Valkey".to_owned()
         }
         ErrorKind::Parse => {
-            format!("it answers as no Redis does ({})", text.lines().next().unwrap_or_default())
+            let first = text.lines().next().unwrap_or_default();
+            format!("the engine answers as no Redis does ({first})")
         }
         _ => refusal(error).unwrap_or(text),
     }

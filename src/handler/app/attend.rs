@@ -76,7 +76,7 @@ fn after_loss(shared: &Rc<Shared>, ctx: &Context, loss: Loss, status: u16) {
             ?kind,
             fd,
             id = packet.id,
-            "an event is given up: its process died or hung on it"
+            "an event is given up: the process died or hung on that event"
         );
         match kind {
             Kind::Request => shared.unanswered(packet.id, status),
@@ -117,7 +117,7 @@ pub fn sweep(shared: &Rc<Shared>) {
 impl Link {
     /// END came: the process leaves by itself, and another takes its place.
     pub fn leaves(&self, packet: &Packet) {
-        let why = if packet.code == 0 { "it ended its own run" } else { "a fatal error" };
+        let why = if packet.code == 0 { "the process ended its own run" } else { "a fatal error" };
         tracing::info!(app = %self.id, pid = self.pid, why, "the application process ends");
         let by_itself = !self.leaving.replace(true);
         let loss = {
@@ -142,7 +142,7 @@ impl Link {
         loop {
             self.fill(&mut sending);
             if self.out.borrow().len() > ANSWER_BYTES_MAX {
-                return Some(Why::Protocol("it asks much and reads nothing".to_owned()));
+                return Some(Why::Protocol("many questions, and no answer is read".to_owned()));
             }
             tokio::select! {
                 biased;

@@ -271,8 +271,8 @@ impl std::fmt::Display for Broken {
             Broken::Unexpected(kind) => write!(f, "a {kind:?} that has no place here"),
             Broken::Version(version) => write!(
                 f,
-                "it speaks version {version} of the app protocol and this server {VERSION}: \
-                 install the client library of the same release"
+                "the application speaks version {version} of the app protocol, and this server \
+                 {VERSION}: install the client library of the same release"
             ),
             Broken::Answer(what) => write!(f, "an answer that cannot be sent: {what}"),
         }

@@ -138,7 +138,7 @@ impl Link {
 
     /// The descriptor that came with the frame at hand.
     pub fn descriptor(&self) -> Result<OwnedFd, Broken> {
-        let none = || Broken::Answer("no descriptor came with it".to_owned());
+        let none = || Broken::Answer("no descriptor came with a frame that needs one".to_owned());
         self.descriptors.borrow_mut().pop_front().ok_or_else(none)
     }
 

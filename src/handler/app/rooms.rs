@@ -65,7 +65,10 @@ pub fn change(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Bro
         let verdict = ctx.change(fd, change);
         if !verdict.is_ok() {
             let (app, kind) = (link.id, packet.kind);
-            tracing::warn!(%app, fd = packet.fd, ?kind, %verdict, "it was not done");
+            tracing::warn!(
+                %app, fd = packet.fd, ?kind, %verdict,
+                "a command of an application was refused"
+            );
         }
         return Ok(());
     }

@@ -40,10 +40,10 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::MaxRequests => f.write_str("it handled max_requests events"),
-            Why::Memory(bytes) => write!(f, "it holds {bytes} bytes, over memory_limit"),
-            Why::EventTimeout => f.write_str("it finished no event within event_timeout"),
-            Why::Protocol(what) => write!(f, "it broke the protocol: {what}"),
+            Why::MaxRequests => f.write_str("the process handled max_requests events"),
+            Why::Memory(bytes) => write!(f, "the process holds {bytes} bytes, over memory_limit"),
+            Why::EventTimeout => f.write_str("the process finished no event within event_timeout"),
+            Why::Protocol(what) => write!(f, "the process broke the protocol: {what}"),
         }
     }
 }

@@ -68,7 +68,8 @@ impl Answer {
                 Some("the engine of the cluster is away: other nodes were not asked".to_owned())
             }
             Verdict::Unknown => Some(format!(
-                "the worker of client {fd} did not answer in time; it may have been done or not"
+                "the worker of client {fd} did not answer in time; the request may have \
+                 been done or not"
             )),
         };
         Answer { ok: verdict.is_ok(), error, verdict: Some(verdict), more: Map::new() }

@@ -377,7 +377,7 @@ async fn read(manager: Shared, link: Rc<Link>) {
         };
         if let Err(error) = read {
             tracing::error!(%error, "the courier broke the protocol");
-            return manager.borrow_mut().lose_courier("it broke the protocol");
+            return manager.borrow_mut().lose_courier("the courier broke the protocol");
         }
         in_turn = if arrival.waited { 0 } else { in_turn + 1 };
         if in_turn >= TURN_PACKETS {

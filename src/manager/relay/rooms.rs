@@ -14,7 +14,7 @@ use crate::sys::clock::monotonic_ms;
 
 /// A name that is longer than any configuration allows.
 fn too_long(bytes: usize) -> Error {
-    Error::new(format!("it tells a name of {bytes} bytes"))
+    Error::new(format!("a name of {bytes} bytes"))
 }
 
 /// That none of these names is longer than any configuration allows.
@@ -44,7 +44,7 @@ impl Manager {
             WorkerToManager::Call { id, reach, call } => {
                 let topics = call.topics.len();
                 if topics > TOPICS_MAX {
-                    return Err(Error::new(format!("it calls the members of {topics} topics")));
+                    return Err(Error::new(format!("a call of the members of {topics} topics")));
                 }
                 let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
                 self.spread_everywhere(Wide { sender: Some(from), message, reach }, body);
@@ -90,9 +90,7 @@ impl Manager {
         // What moves to a worker comes to what that has itself.
         let (told, rooms_max) = (self.interest.told_by(from), self.settings.rooms_max);
         if told > 2 * rooms_max {
-            return Err(Error::new(format!(
-                "it has members of {told} topics: more than rooms_max"
-            )));
+            return Err(Error::new(format!("members of {told} topics: more than rooms_max")));
         }
         for topic in left {
             self.interest.left(from, topic);
@@ -118,7 +116,7 @@ impl Manager {
     ) -> Result<()> {
         check_names([room.name(), &uid].into_iter())?;
         if body.len() > INFO_BYTES_MAX {
-            return Err(Error::new(format!("it tells an info of {} bytes", body.len())));
+            return Err(Error::new(format!("an info of {} bytes", body.len())));
         }
         let info = match body.into_bytes() {
             Ok(info) if info.is_empty() => None,

@@ -47,7 +47,7 @@ pub(crate) fn drain(runtime_dir: &Path, undo: bool, wait: bool, json: bool) -> E
     drop(control);
     let said = match undo {
         true => "the server takes new clients\n",
-        false => "the server drains; `wsd drain --undo` takes it back\n",
+        false => "the server drains; after `wsd drain --undo` the server takes clients again\n",
     };
     // It was done, whether or not anybody reads so.
     let _ = match json {

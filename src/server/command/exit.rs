@@ -34,7 +34,7 @@ impl ExitStatus {
         (ExitStatus::NotRunning, "the server does not run"),
         (ExitStatus::Gone, "the client is gone"),
         (ExitStatus::Refused, "nothing was queued: too much waits, or the message is too big"),
-        (ExitStatus::TimedOut, "no answer came in time; it may have been done or not"),
+        (ExitStatus::TimedOut, "no answer came in time; the request may have been done or not"),
     ];
 
     /// The status that goes with an answer.

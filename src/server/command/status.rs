@@ -153,7 +153,8 @@ fn cluster_line(cluster: &ClusterReport, style: Style) -> String {
     if let Some(since) = cluster.away_since {
         let why = safe(cluster.why.as_deref().unwrap_or("the courier is not there"));
         let away = duration(unix_ms().saturating_sub(since));
-        let what = format!("the engine is away since {away}, this node serves alone: {why}");
+        let what =
+            format!("the engine has been away for {away}, and this node serves alone: {why}");
         line = format!("node {}  {}", cluster.node, style.text(Tone::Odd, &what));
     }
     if cluster.gaps > 0 {

@@ -232,7 +232,7 @@ impl Door {
                     Err(bad) => self.refuse_bug(key, &bad.to_string()),
                 }
             }
-            (Some(Stage::Handshaking), Err(Panicked)) => self.refuse_bug(key, "it panicked"),
+            (Some(Stage::Handshaking), Err(Panicked)) => self.refuse_bug(key, "a panic"),
             // The client left meanwhile; `resume` clears up.
             _ => {}
         }

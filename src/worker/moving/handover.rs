@@ -225,7 +225,7 @@ impl Moving {
                 MoveOutcome::Waits
             }
             Stage::Head | Stage::Open => MoveOutcome::Moves,
-            Stage::Closing | Stage::Parting => MoveOutcome::Stays("it is being closed"),
+            Stage::Closing | Stage::Parting => MoveOutcome::Stays("the connection closes"),
             Stage::Handshaking | Stage::Lingering | Stage::Moving | Stage::Ended => {
                 MoveOutcome::Ends
             }

@@ -97,12 +97,13 @@ impl Moving {
         snapshot: Snapshot,
     ) -> Result<()> {
         let gone = self.forget(&mut self.table.borrow_mut(), key);
-        let mut gone = gone.ok_or_else(|| Error::new("it is gone"))?;
+        let mut gone = gone.ok_or_else(|| Error::new("the connection is gone"))?;
         if gone.opened {
             self.registry.closed(key.index as usize);
             self.board.sub(Counter::Connections, 1);
         }
-        let socket: OwnedFd = gone.socket.take().ok_or_else(|| Error::new("it is closed"))?;
+        let socket: OwnedFd =
+            gone.socket.take().ok_or_else(|| Error::new("the connection is closed"))?;
         self.adopt_one(pass, fd, snapshot, socket)
     }
 }

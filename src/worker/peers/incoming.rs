@@ -63,7 +63,7 @@ impl Peers {
     ) -> Result<()> {
         let mut frames = Frames::new(packet)?;
         if frames.id != link.id() {
-            return Err(Error::new(format!("it is from {}", frames.id)));
+            return Err(Error::new(format!("a packet is from {}", frames.id)));
         }
         while let Some(frame) = frames.next::<WorkerToWorker>(fds)? {
             self.peer_says(frame.message.passed_on_for(link.id()), frame.body)?;

@@ -77,7 +77,7 @@ impl Fault {
             Fault::Verdict(Verdict::Full) => {
                 "what waits for the client is at its limit; nothing was queued"
             }
-            Fault::Verdict(_) => "no answer came in time; it may have been done or not",
+            Fault::Verdict(_) => "no answer came in time; the request may have been done or not",
         };
         text.to_owned()
     }
@@ -138,7 +138,7 @@ pub(super) fn tallied(tally: &Tally, of_user: bool) -> HttpResponse {
         }
         Tally { queued: 0, .. } if is_known => fault(Fault::Verdict(Verdict::Full)),
         tally => {
-            let why = format!("{tally}; it may have been done for more or not");
+            let why = format!("{tally}; the request may have been done for more or not");
             let error = json!({ "code": "unknown", "message": why });
             reply(409, &json!({ "error": error, "tally": tally }))
         }
