@@ -208,10 +208,10 @@ settings! {
 
     "Limits" {
         /// Connections of all workers together: WebSockets, handshakes under way and plain HTTP.
-        /// Over it whoever waits longest for its client's next request or body gives its place
-        /// up, else the oldest unfinished handshake; where there is none, a client gets 503 with
-        /// Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which is also the
-        /// ceiling.
+        /// Over it the plain connection that waits longest for its client's next request or body
+        /// gives its place up, else the oldest unfinished handshake; where there is none, a client
+        /// gets 503 with Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which is
+        /// also the ceiling.
         max_connection: usize = 0, within(0..=1 << 24);
         /// The longest message a client may send; a longer one ends its connection with 1009.
         package_max_length: u64 = 2 * MIB, within(1..=GIB);
@@ -344,7 +344,8 @@ settings! {
     "Liveness" {
         /// A client that has sent nothing for so long is closed with 1001. Messages count, pings
         /// of the client, and pongs to pings of the application; the answers to the server's own
-        /// pings do not, which every browser sends. 0 is never: who only listens does no wrong.
+        /// pings do not, which every browser sends. 0 is never: a client that only
+        /// listens does no wrong.
         heartbeat_idle_time: Duration = secs(0), zero_or(secs(1)..=DAY);
         /// How often the server looks for such clients, at least once in heartbeat_idle_time. 0 is
         /// never.
@@ -433,8 +434,8 @@ settings! {
         listen: Vec<ListenAddr> = Vec::new(), api_listen_ok;
         /// Who may ask, a text for each: name, scopes and hash of a token, as `wsd token` prints
         /// them. The scopes are read (metrics, information), push (messages and closes) and
-        /// admin (all of it). Without a token whoever can connect to a Unix socket may ask
-        /// everything.
+        /// admin (all of it). Without a token every process that can connect to a Unix
+        /// socket may ask everything.
         tokens: Vec<Token> = Vec::new(), tokens_differ;
         /// The permissions of a Unix socket in api.listen.
         socket_mode: Mode = Mode(0o600);
@@ -454,8 +455,8 @@ settings! {
         /// The engine that carries messages between the nodes of a cluster, a Redis 6 or later or
         /// a Valkey: "redis://user@host:6379/0", "unix:/path?user=U&db=0", or
         /// "redis+sentinel://host:26379,host:26379/service". Empty means that this server is
-        /// alone. Whoever can write to the engine can push to every client. Cannot change on
-        /// reload.
+        /// alone. A program that can write to the engine can push to every client. Cannot change
+        /// on reload.
         engine: Option<EngineAddress> = None, engine_ok;
         /// The cluster's name: nodes of one name and one engine are one cluster. Cannot change on
         /// reload.

@@ -18,8 +18,9 @@ const HEAD: &str = "\
 /// What to set on the open internet. `scripts/attack` floods a server that has it.
 const INTERNET: &str = "\
 #
-# For the open internet, the defaults in brackets, 0 there and here being no limit. What counts an
-# address counts it in each worker, so that all of them allow worker_num times as much:
+# For the open internet, the defaults in brackets, 0 there and here being no limit. Of
+# connections_per_ip, handshakes_per_second and handshakes_burst each worker allows its part, and
+# of handshakes_per_ip all, so that all workers allow worker_num times as many of these:
 #
 #     max_connection = 20000        # [0: what ulimit -n allows] all workers together
 #     connections_per_ip = 64       # [0] of one address, or /64 of IPv6

@@ -95,7 +95,7 @@ enum Command {
         #[arg(long)]
         here: bool,
     },
-    /// List the nodes of the cluster, as this one knows them.
+    /// List the nodes of the cluster, as the node that is asked knows them.
     Nodes,
     /// List the rooms that have members, and how many.
     Rooms {
@@ -115,9 +115,9 @@ enum Command {
     Publish {
         /// The room.
         room: String,
-        /// The message; `-` reads it from standard input.
+        /// The message; `-` reads the message from standard input.
         text: OsString,
-        /// Send it as a binary message.
+        /// Send a binary message.
         #[arg(long)]
         binary: bool,
         /// Leave this client out.
@@ -143,7 +143,7 @@ enum Command {
         /// To every connection of this user: push --uid UID TEXT.
         #[arg(long, value_name = "UID")]
         uid: Option<String>,
-        /// Send it as a binary message.
+        /// Send a binary message.
         #[arg(long)]
         binary: bool,
         /// With --uid: to the connections of this node of a cluster alone.
@@ -152,9 +152,9 @@ enum Command {
     },
     /// Push a text message to every client.
     Broadcast {
-        /// The message; `-` reads it from standard input.
+        /// The message; `-` reads the message from standard input.
         text: OsString,
-        /// Send it as a binary message.
+        /// Send a binary message.
         #[arg(long)]
         binary: bool,
         /// Leave this client out.
@@ -164,7 +164,7 @@ enum Command {
         #[arg(long)]
         here: bool,
     },
-    /// Close one client's connection; status 4 when it is gone.
+    /// Close one client's connection; status 4 when the client is gone.
     Close {
         /// The client's number, as `connections` shows it.
         fd: Fd,
@@ -181,7 +181,7 @@ enum Command {
         #[arg(long)]
         connect: bool,
     },
-    /// Open the log file anew, after it was rotated.
+    /// Open the log file anew, after a rotation.
     Reopen,
     /// Take no new clients, keep those that are there, and end when the last is gone.
     ///
@@ -234,7 +234,7 @@ enum Command {
     Token {
         /// What the token is known by: letters, digits, dots, _ and -.
         name: String,
-        /// What it allows: read, push and admin, with + between them.
+        /// What the token allows: read, push and admin, with + between them.
         #[arg(long, default_value = "read", value_parser = Scopes::parse)]
         scope: Scopes,
     },
