@@ -210,8 +210,8 @@ settings! {
         /// Connections of all workers together: WebSockets, handshakes under way and plain HTTP.
         /// Over it the plain connection that waits longest for its client's next request or body
         /// gives its place up, else the oldest unfinished handshake; where there is none, a client
-        /// gets 503 with Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which is
-        /// also the ceiling.
+        /// gets 503 with Retry-After. 0 means what the descriptor limit (ulimit -n) allows, which
+        /// is also the ceiling.
         max_connection: usize = 0, within(0..=1 << 24);
         /// The longest message a client may send; a longer one ends its connection with 1009.
         package_max_length: u64 = 2 * MIB, within(1..=GIB);
