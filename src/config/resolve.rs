@@ -58,6 +58,11 @@ impl Config {
         }
     }
 
+    /// Whether a command without `-c` and `--set` finds the server of this configuration.
+    pub(crate) fn is_in_usual_place(&self, sources: &Sources) -> bool {
+        self.runtime_dir == sources.dir.join(runtime_dir(sources))
+    }
+
     /// How many clients a worker with `limit` descriptors has room for: all but a reserve, so
     /// that refused clients and a full house keep no process, link or handover from its own.
     pub fn clients_of_worker(&self, limit: u64) -> u64 {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::sys::process;
 
 /// The answer of an image that can take a server over.
@@ -96,8 +96,8 @@ impl Report {
     }
 
     /// Every worker serves.
-    pub fn ready(&mut self, config: &Config, addresses: &[String]) {
-        let banner = banner(config, addresses);
+    pub fn ready(&mut self, config: &Config, sources: &Sources, addresses: &[String]) {
+        let banner = banner(config, sources, addresses);
         self.end(Word::Serves(banner.clone()), &banner);
     }
 
@@ -126,7 +126,7 @@ impl Report {
     }
 }
 
-fn banner(config: &Config, addresses: &[String]) -> String {
+fn banner(config: &Config, sources: &Sources, addresses: &[String]) -> String {
     let workers = config.worker_num;
     let plural = if workers == 1 { "" } else { "s" };
     let pages: Vec<String> = addresses
@@ -136,9 +136,11 @@ fn banner(config: &Config, addresses: &[String]) -> String {
             false => format!("http://{address}/"),
         })
         .collect();
+    let place = config.runtime_dir.display();
     let end = match config.daemonize {
-        true => "`wsd stop` stops the server",
-        false => "Ctrl-C stops the server",
+        false => "Ctrl-C stops the server".to_owned(),
+        true if config.is_in_usual_place(sources) => "`wsd stop` stops the server".to_owned(),
+        true => format!("`wsd stop --set runtime_dir={place}` stops the server"),
     };
     let log = config
         .log_file
@@ -154,6 +156,19 @@ fn banner(config: &Config, addresses: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_is_told_with_the_command_that_finds_the_server() {
+        let sources = Sources::default();
+        let told = |place: &str| {
+            let runtime_dir = PathBuf::from(place);
+            let config = Config { daemonize: true, runtime_dir, ..Config::default() };
+            banner(&config, &sources, &[])
+        };
+        assert!(told("/run/wsd").contains("`wsd stop` stops"), "{}", told("/run/wsd"));
+        let other = told("/srv/run");
+        assert!(other.contains("`wsd stop --set runtime_dir=/srv/run` stops"), "{other}");
+    }
 
     #[test]
     fn a_word_is_one_line_whatever_it_says() {

@@ -200,9 +200,10 @@ fn lock_in(dir: &Dir) -> Result<File> {
                 let holder = Holder::read(&mut file);
                 let holder = holder.map_or(String::new(), |h| format!(" (pid {})", h.pid));
                 return Err(Error::new(format!(
-                    "already running{holder}: {} is locked; `wsd stop` ends it, another \
-                     `runtime_dir` starts a second one",
-                    path.display()
+                    "already running{holder}: {} is locked; `wsd stop --set runtime_dir={}` ends \
+                     that server, another `runtime_dir` starts a second one",
+                    path.display(),
+                    dir.path().display()
                 )));
             }
             Err(errno) => return Err(Error::io(format!("lock {}", path.display()), errno)),

@@ -24,7 +24,7 @@ impl Master {
             self.summary.tell(Fact::Started, 1);
             notify::ready();
             let addresses = self.listeners.addresses(Purpose::Clients);
-            self.report.ready(&self.config, &addresses);
+            self.report.ready(&self.config, &self.launch.sources, &addresses);
             return;
         }
         if now + MS_MAX < until + SLOW_MS {
