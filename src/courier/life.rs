@@ -29,7 +29,7 @@ pub(crate) fn run(master: OwnedFd) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("wsd: the courier cannot start its reactor: {error}");
+            crate::log::say(format_args!("wsd: the courier cannot start its reactor: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -8,6 +8,7 @@ mod line;
 mod quota;
 mod sink;
 
+use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -67,6 +68,12 @@ pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> R
     let _ = LINES.set(lines);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Says a line of its own on standard error. `eprintln!` would panic where that fails, as on a full
+/// disk or a pipe whose reader has gone, and no process may end for want of somebody to be told.
+pub fn say(text: impl std::fmt::Display) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Changes the level while running, as a reload does.

@@ -162,7 +162,7 @@ pub fn run(record: OwnedFd) -> ExitCode {
     let launch = match Launch::read(&record) {
         Ok(launch) => launch,
         Err(error) => {
-            eprintln!("wsd: {error}");
+            crate::log::say(format_args!("wsd: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -210,7 +210,7 @@ fn take_over(launch: Launch, record: OwnedFd, why: std::os::fd::RawFd) -> ExitCo
         Err(_) => Error::new("the new image panicked while it adopted the server"),
     };
     let error = upgrade::give_up(why, &error.to_string());
-    eprintln!("wsd: {error}");
+    crate::log::say(format_args!("wsd: {error}"));
     ExitCode::FAILURE
 }
 

@@ -86,7 +86,7 @@ impl Report {
 
     /// Says something in the log, and on the terminal where the log is elsewhere.
     fn say(&mut self, text: &str) {
-        eprintln!("{text}");
+        crate::log::say(text);
         let Some(terminal) = &mut self.terminal else { return };
         let place = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino, stat.st_rdev);
         if fstat(&*terminal).ok().map(place) != fstat(std::io::stderr()).ok().map(place) {

@@ -20,7 +20,7 @@ pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: boo
     let engine_doubts = engine.as_ref().map_or(&[][..], |engine| &engine.doubts);
     let doubts: Vec<String> =
         config.doubts().into_iter().chain(engine_doubts.iter().cloned()).collect();
-    found.iter().for_each(|obstacle| eprintln!("wsd: {obstacle}"));
+    found.iter().for_each(|obstacle| crate::log::say(format_args!("wsd: {obstacle}")));
     if json {
         let errors: Vec<_> = found
             .iter()

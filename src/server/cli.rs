@@ -269,20 +269,20 @@ pub fn run(server: Server) -> ExitCode {
             if matches!(command, Command::Check { .. }) && options.json {
                 check::print_errors(&errors);
             }
-            eprintln!("{errors}");
+            crate::log::say(format_args!("{errors}"));
             return ExitCode::FAILURE;
         }
     };
     if matches!(command, Command::Reload | Command::Upgrade)
         && let Err(useless) = words::check_sets(&sources)
     {
-        eprintln!("wsd: {useless}");
+        crate::log::say(format_args!("wsd: {useless}"));
         return ExitStatus::Usage.into();
     }
     if !matches!(command, Command::Start(_) | Command::Check { .. })
         && let Err(error) = launcher::check_lead(&server, &sources, &config)
     {
-        eprintln!("wsd: {error}");
+        crate::log::say(format_args!("wsd: {error}"));
         return ExitCode::FAILURE;
     }
     match command {
@@ -319,7 +319,10 @@ fn without_server(command: &Command, json: bool) -> Option<ExitStatus> {
             match clap_mangen::generate_to(Cli::command(), directory) {
                 Ok(()) => ExitStatus::Done,
                 Err(error) => {
-                    eprintln!("wsd: cannot write to {}: {error}", directory.display());
+                    crate::log::say(format_args!(
+                        "wsd: cannot write to {}: {error}",
+                        directory.display()
+                    ));
                     ExitStatus::Failed
                 }
             }
@@ -333,7 +336,7 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
     match command {
         Command::Stop => match end(config) {
             ExitStatus::NotRunning => {
-                eprintln!("wsd: no server runs in {}", dir.display());
+                crate::log::say(format_args!("wsd: no server runs in {}", dir.display()));
                 ExitStatus::NotRunning
             }
             status => status,
@@ -393,7 +396,7 @@ fn end(config: &Config) -> ExitStatus {
         Ok(Stopped::NotRunning) => ExitStatus::NotRunning,
         Ok(Stopped::Gracefully | Stopped::Killed) => ExitStatus::Done,
         Err(error) => {
-            eprintln!("wsd: {error}");
+            crate::log::say(format_args!("wsd: {error}"));
             ExitStatus::Failed
         }
     }

@@ -28,7 +28,7 @@ pub fn start_in_foreground(server: Server) -> ExitCode {
     match load(&server, &sources, true) {
         Ok(config) => start(sources, Config { daemonize: false, ..config }),
         Err(errors) => {
-            eprintln!("{errors}");
+            crate::log::say(format_args!("{errors}"));
             ExitCode::FAILURE
         }
     }
@@ -65,7 +65,7 @@ pub fn check_lead(server: &Server, sources: &Sources, config: &Config) -> Result
 /// Tells of everything that a start would fail on.
 pub fn find_obstacles(sources: &Sources, config: &Config) -> Result<(), ExitCode> {
     let found = obstacles(sources, &invoked_path(), config);
-    found.iter().for_each(|obstacle| eprintln!("wsd: {obstacle}"));
+    found.iter().for_each(|obstacle| crate::log::say(format_args!("wsd: {obstacle}")));
     if found.is_empty() { Ok(()) } else { Err(ExitCode::FAILURE) }
 }
 
@@ -76,27 +76,29 @@ pub fn start(sources: Sources, mut config: Config) -> ExitCode {
     }
     // A server in the foreground logs to the terminal anyway.
     if let Some(warning) = config.root_warning().filter(|_| config.daemonize) {
-        eprintln!("wsd: {warning}");
+        crate::log::say(format_args!("wsd: {warning}"));
     }
     match doubts(&sources, &invoked_path(), &config) {
-        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("wsd: {warning}")),
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| crate::log::say(format_args!("wsd: {warning}")))
+        }
         Err(error) => {
-            eprintln!("wsd: {error}");
+            crate::log::say(format_args!("wsd: {error}"));
             return ExitCode::FAILURE;
         }
     }
     if let Some(note) = config.fit_descriptors(process::raise_descriptor_limit()) {
-        eprintln!("wsd: {note}");
+        crate::log::say(format_args!("wsd: {note}"));
     }
     for doubt in config.doubts() {
-        eprintln!("wsd: {doubt}");
+        crate::log::say(format_args!("wsd: {doubt}"));
     }
     let launched = match config.daemonize {
         true => daemonize(sources, config),
         false => Err(become_master(sources, config, None)),
     };
     launched.unwrap_or_else(|error| {
-        eprintln!("wsd: {error}");
+        crate::log::say(format_args!("wsd: {error}"));
         ExitCode::FAILURE
     })
 }
@@ -166,9 +168,9 @@ fn away_from_link(pipe: File) -> Result<File, Error> {
 fn await_verdict(pipe: File, config: &Config) -> ExitCode {
     for line in BufReader::new(pipe).lines() {
         match line.map(|line| Word::read(&line)) {
-            Ok(Some(Word::Note(what))) => eprintln!("wsd: {what}"),
+            Ok(Some(Word::Note(what))) => crate::log::say(format_args!("wsd: {what}")),
             Ok(Some(Word::Serves(banner))) => {
-                eprintln!("{banner}");
+                crate::log::say(format_args!("{banner}"));
                 return ExitCode::SUCCESS;
             }
             Ok(Some(Word::Failed(why))) => return failed(&why, config),
@@ -180,10 +182,10 @@ fn await_verdict(pipe: File, config: &Config) -> ExitCode {
 }
 
 fn failed(why: &str, config: &Config) -> ExitCode {
-    eprintln!("wsd: {why}");
+    crate::log::say(format_args!("wsd: {why}"));
     // A start that failed before the log was opened has nothing there.
     if let Some(log) = config.log_file.as_ref().filter(|log| log.exists()) {
-        eprintln!("wsd: the log is {}", log.display());
+        crate::log::say(format_args!("wsd: the log is {}", log.display()));
     }
     ExitCode::FAILURE
 }

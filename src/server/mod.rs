@@ -152,11 +152,11 @@ impl Server {
 
     fn role(&self) -> std::result::Result<Option<Role>, ExitCode> {
         if let Some(wrong) = &self.wrong {
-            eprintln!("wsd: {wrong}");
+            crate::log::say(format_args!("wsd: {wrong}"));
             return Err(ExitCode::FAILURE);
         }
         Role::of_this_process().map_err(|error| {
-            eprintln!("wsd: {error}");
+            crate::log::say(format_args!("wsd: {error}"));
             ExitCode::FAILURE
         })
     }

@@ -80,7 +80,7 @@ fn code(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wsd: {error}");
+            crate::log::say(format_args!("wsd: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -45,7 +45,7 @@ pub fn stop(config: &Config) -> Result<Stopped> {
     if ended(pidfd.as_fd(), max_wait_time + GRACE)? {
         return Ok(Stopped::Gracefully);
     }
-    eprintln!("wsd: the master (pid {pid}) did not stop in time: killing it");
+    crate::log::say(format_args!("wsd: the master (pid {pid}) did not stop in time: killing it"));
     let children = children(pid, owner);
     signal(pid, pidfd.as_fd(), Signal::SIGKILL)?;
     ended(pidfd.as_fd(), ORPHANS)?;

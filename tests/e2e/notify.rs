@@ -1,5 +1,7 @@
 //! What the service manager is told (sd_notify(3)), over a real socket.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use nix::sys::signal::{SIGHUP, SIGTERM};
@@ -42,6 +44,29 @@ async fn systemd_hears_of_start_reload_and_stop() {
 
     kill(master, SIGTERM);
     socket.wait_for("STOPPING=1").await;
+    let status = soon("the master to end", foreground.wait()).await.unwrap();
+    assert!(status.success(), "{status}");
+    server.is_gone().await;
+}
+
+/// Standard error is the log, as under `wsd start 2>&1 | head -1`.
+#[tokio::test]
+async fn a_server_whose_standard_error_nobody_reads_serves_all_the_same() {
+    let setup = Setup::stock();
+    let socket = NotifySocket::bind(setup.path());
+    let server = setup.start().await;
+    server.wsd(["stop"]).await.ok();
+    let (reader, writer) = UnixStream::pair().unwrap();
+    drop(reader);
+    let mut start = server.starter();
+    start.env("NOTIFY_SOCKET", socket.path()).stderr(Stdio::from(OwnedFd::from(writer)));
+    let mut foreground =
+        start.args(["start", "--set", "log_file="]).kill_on_drop(true).spawn().unwrap();
+    let master = foreground.id().unwrap() as i32;
+
+    socket.wait_for("READY=1").await;
+    assert_eq!(server.master().await, master);
+    kill(master, SIGTERM);
     let status = soon("the master to end", foreground.wait()).await.unwrap();
     assert!(status.success(), "{status}");
     server.is_gone().await;

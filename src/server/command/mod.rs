@@ -97,7 +97,7 @@ fn told(answer: &Answer, json: bool) -> ExitStatus {
 
 fn say_wrong(what: &str) {
     for line in what.lines() {
-        eprintln!("wsd: {}", safe(line));
+        crate::log::say(format_args!("wsd: {}", safe(line)));
     }
 }
 

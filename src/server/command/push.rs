@@ -37,7 +37,7 @@ pub(crate) fn whom(
         (Some(_), Some(_), Some(_)) => "--uid names whom to push to: write no FD".to_owned(),
         (None, ..) => "write push FD TEXT, or push --uid UID TEXT".to_owned(),
     };
-    eprintln!("wsd: {wrong}");
+    crate::log::say(format_args!("wsd: {wrong}"));
     Err(ExitStatus::Usage)
 }
 
@@ -62,7 +62,9 @@ pub(crate) fn message(text: OsString) -> Result<Vec<u8>, ExitStatus> {
     match std::io::stdin().lock().read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => {
-            eprintln!("wsd: cannot read the message from standard input: {error}");
+            crate::log::say(format_args!(
+                "wsd: cannot read the message from standard input: {error}"
+            ));
             Err(ExitStatus::Failed)
         }
     }
