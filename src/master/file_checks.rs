@@ -11,7 +11,7 @@ use super::child::duplicate;
 use super::runtime_dir::RuntimeDir;
 use super::trusted_path::TrustedPath;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ipc::messages::MasterToManager;
 use crate::sys::path_walk::Missing;
 
@@ -48,10 +48,11 @@ fn pid_path(config: &Config) -> Result<TrustedPath> {
 /// link is replaced and not followed.
 pub fn write_pid_file(runtime_dir: &RuntimeDir, config: &Config) -> Result<()> {
     let text = format!("{}\n", std::process::id());
-    match own_pid_file(config) {
+    let written = match own_pid_file(config) {
         Some(name) => runtime_dir.dir().replace(name, text.as_bytes(), PID_MODE),
         None => pid_path(config)?.replace(text.as_bytes(), PID_MODE),
-    }
+    };
+    written.map_err(|error| Error::new(format!("pid_file: {error}")))
 }
 
 /// Removes the pid file, if it is there still.

@@ -8,7 +8,7 @@ use nix::sys::stat::fstat;
 use super::Master;
 use super::trusted_path::TrustedPath;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ipc::messages::{MasterToManager, MasterToWorker};
 use crate::sys::path_walk::Missing;
 use crate::sys::process;
@@ -37,7 +37,8 @@ impl LogFile {
     /// # Errors
     /// When the file cannot be opened, or is nothing that may be written to.
     pub fn open(config: &Config) -> Result<LogFile> {
-        let file = log_path(config)?.map(|path| path.append(FILE_MODE)).transpose()?;
+        let file = log_path(config)?.map(|path| path.append(FILE_MODE)).transpose();
+        let file = file.map_err(|error| Error::new(format!("log_file: {error}")))?;
         Ok(LogFile { file, daemon: config.daemonize })
     }
 
@@ -116,5 +117,20 @@ impl Master {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_told_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("wsd.log");
+        std::os::unix::fs::symlink(dir.path().join("other"), &link).unwrap();
+        let config = Config { log_file: Some(link), ..Config::default() };
+        let error = LogFile::open(&config).err().unwrap().to_string();
+        assert!(error.starts_with("log_file: ") && error.contains("is a link"), "{error}");
     }
 }

@@ -1,5 +1,8 @@
 //! `check`: everything that a start would fail on, told without a start.
 
+use std::fmt;
+use std::io::{self, Write};
+
 use serde_json::json;
 
 use super::command::ExitStatus;
@@ -26,30 +29,32 @@ pub(super) fn check(sources: &Sources, config: &Config, connect: bool, json: boo
             .iter()
             .map(|it| json!({ "place": "", "key": it.key, "text": it.to_string() }))
             .collect();
-        println!(
-            "{}",
-            json!({
-                "ok": found.is_empty(),
-                "errors": errors,
-                "doubts": doubts,
-                "engine": engine.as_ref().map(|engine| &engine.what),
-                "config": without_secrets(config),
-            })
-        );
+        show(json!({
+            "ok": found.is_empty(),
+            "errors": errors,
+            "doubts": doubts,
+            "engine": engine.as_ref().map(|engine| &engine.what),
+            "config": without_secrets(config),
+        }));
     }
     if !found.is_empty() {
         return ExitStatus::Failed;
     }
     if !json {
-        println!("the configuration is good");
+        show("the configuration is good");
         if let Some(engine) = &engine {
-            println!("{}", engine.what);
+            show(&engine.what);
         }
         for doubt in doubts {
-            println!("but {doubt}");
+            show(format_args!("but {doubt}"));
         }
     }
     ExitStatus::Done
+}
+
+/// Prints a line. A reader that has gone is no failure: the status says how the check went.
+fn show(text: impl fmt::Display) {
+    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }
 
 /// The configuration as it may be shown.
@@ -103,5 +108,5 @@ pub(super) fn print_errors(errors: &ConfigErrors) {
             })
         })
         .collect();
-    println!("{}", json!({ "ok": false, "errors": errors }));
+    show(json!({ "ok": false, "errors": errors }));
 }
