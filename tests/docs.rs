@@ -242,6 +242,39 @@ fn what_the_pages_say_is_in_a_file_is_there() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A name of so many words between backticks is a test's.
+const TEST_WORDS: usize = 5;
+
+/// A page that says which test keeps a promise names one that is there.
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code: String = ["src", "tests"].into_iter().flat_map(sources).map(|file| file.1).collect();
+    let pages = ["docs", "docs/decisions"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let pages = pages.into_iter().flatten().map(|page| page.unwrap().path());
+    let pages: Vec<_> =
+        pages.filter(|page| page.extension().is_some_and(|end| end == "md")).collect();
+    // The names of metrics are as long.
+    let is_test = |name: &&str| {
+        let plain = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_';
+        name.split('_').count() >= TEST_WORDS
+            && name.chars().all(plain)
+            && !name.starts_with("wsd_")
+    };
+    let (mut missing, mut found) = (BTreeSet::new(), 0);
+    for page in pages {
+        let text = fs::read_to_string(page).unwrap();
+        for name in text.lines().flat_map(quoted).map(|(_, part)| part).filter(is_test) {
+            found += 1;
+            if !code.contains(&format!("fn {name}(")) {
+                missing.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(found >= 60, "only {found} names were looked for");
+    assert!(missing.is_empty(), "no test has the name {missing:?}");
+}
+
 /// A term of the glossary that looks like a type is one.
 #[test]
 fn every_type_of_the_glossary_is_in_the_source() {
