@@ -156,17 +156,17 @@ impl<'a> Loading<'a> {
                 (key, (key.update)(&mut self.config, &table, dir))
             }
             (None, None) => {
-                if let Some(outer) = name.strip_prefix("app.").and_then(key) {
-                    let right = format!("write {} above [app]", outer.name);
-                    return self.fault(source, name, Wrong::new("is no key of [app]", right));
+                if let Some(wrong) = misplaced(&source, name) {
+                    return self.fault(source, name, wrong);
                 }
                 if let Some(gone) = removed(|key| key == name) {
                     return self.fault(source, name, gone);
                 }
                 let what = NO_SUCH_KEY;
                 let wrong = foreign::remedy(name).map(|right| Wrong::new(what, right));
-                let wrong = wrong.unwrap_or_else(|| {
-                    unknown(self.nearest(name, keys().map(|key| key.name)), what)
+                let wrong = wrong.unwrap_or_else(|| match raw {
+                    Raw::Table(_) => Wrong::new(what, TABLES),
+                    _ => unknown(self.nearest(name, keys().map(|key| key.name)), what),
                 });
                 return self.fault(source, name, wrong);
             }
@@ -239,6 +239,23 @@ fn key(name: &str) -> Option<&'static Key> {
 fn entry_of(name: &str) -> Option<(&'static Key, &str)> {
     let entry = name.strip_prefix("app.env.")?;
     Some((key("app.env")?, entry))
+}
+
+/// What is said of a table that is none of ours.
+const TABLES: &str =
+    "the tables are [api], [cluster] and [app], and all other keys stand above these";
+
+/// What is said of a key that stands in another table than its own.
+fn misplaced(source: &Source, name: &str) -> Option<Wrong> {
+    let (table, entry) = name.split_once('.').filter(|(table, _)| is_table(table))?;
+    let in_table = || keys().find(|key| key.name.split_once('.').is_some_and(|it| it.1 == entry));
+    let own = key(entry).or_else(in_table)?.name;
+    let right = match (source, own.split_once('.')) {
+        (Source::File { .. }, None) => format!("write {own} above [{table}]"),
+        (Source::File { .. }, Some((home, _))) => format!("write {entry} below [{home}]"),
+        _ => format!("the key is {own}"),
+    };
+    Some(Wrong::new(format!("is no key of [{table}]"), right))
 }
 
 fn is_table(name: &str) -> bool {

@@ -509,3 +509,22 @@ fn a_capability_that_does_not_exist_is_told_as_such() {
     let told = "has \"CAP_NET_ADMINN\", which is no capability; did you mean \"CAP_NET_ADMIN\"?";
     assert!(faults[0].ends_with(told), "{faults:?}");
 }
+
+#[test]
+fn a_key_below_another_table_than_its_own_is_told_where_it_belongs() {
+    let text = "[api]\nhandler = \"echo\"\nname = \"a\"\n[cluster]\nlisten = \"x:1\"\n";
+    let told = [
+        "wsd.toml:2:1: api.handler: is no key of [api]; write handler above [api]",
+        "wsd.toml:3:1: api.name: is no key of [api]; write name below [cluster]",
+        "wsd.toml:5:1: cluster.listen: is no key of [cluster]; write listen above [cluster]",
+        "--set app.engine: app.engine: is no key of [app]; the key is cluster.engine",
+    ];
+    assert_eq!(faults(load_file(text, &[("app.engine", "redis://h")])), told);
+}
+
+#[test]
+fn a_table_that_does_not_exist_is_told_which_there_are() {
+    let told = faults(load_file("[server]\nworker_num = 2\n", &[]));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("server: there is no such key; the tables are [api]"), "{told:?}");
+}
