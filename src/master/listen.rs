@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(listeners.of_slot(Slot(3), &config).1.len(), 1);
         assert_eq!(listeners.own_of_slot(Slot(0)).1.len(), 0);
         let error = Listeners::default().ensure(&config).unwrap_err().to_string();
-        assert!(error.contains("another server listens there"), "{error}");
+        assert!(error.contains("another server listens there; end that server"), "{error}");
     }
 
     #[test]

@@ -132,20 +132,20 @@ impl TrustedPath {
     /// Where somebody listens there, or the path is no socket.
     pub fn bind(&self, mode: u32) -> Result<OwnedFd> {
         let path = self.path.display();
-        let taken = |what: &str| {
+        let taken = |what: &str, cure: &str| {
             Err(Error::new(format!(
-                "cannot listen on unix:{path}: {what}; remove it, or choose another path"
+                "cannot listen on unix:{path}: {what}; {cure}, or choose another path"
             )))
         };
         self.act(|way| {
             if let Some(stat) = way.parent.stat_of(&way.name)? {
                 if kind(&stat) != SFlag::S_IFSOCK {
-                    return taken("the path exists and is no socket");
+                    return taken("the path exists and is no socket", "remove the file");
                 }
                 match UnixStream::connect(&self.path) {
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                    Err(error) => return taken(&error.to_string()),
-                    Ok(_) => return taken("another server listens there"),
+                    Err(error) => return taken(&error.to_string(), "remove the socket"),
+                    Ok(_) => return taken("another server listens there", "end that server"),
                 }
                 way.parent.remove(&way.name)?;
             }
