@@ -336,7 +336,11 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
     match command {
         Command::Stop => match end(config) {
             ExitStatus::NotRunning => {
-                crate::log::say(format_args!("wsd: no server runs in {}", dir.display()));
+                let elsewhere = command::ELSEWHERE;
+                crate::log::say(format_args!(
+                    "wsd: no server runs in {}; {elsewhere}",
+                    dir.display()
+                ));
                 ExitStatus::NotRunning
             }
             status => status,

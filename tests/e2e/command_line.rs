@@ -210,6 +210,7 @@ async fn connect_sends_a_pipe_and_shows_what_comes() {
     assert_eq!((&lines[2]["type"], &lines[2]["code"]), (&"close".into(), &1000.into()));
     let refused = connect(&format!("ws://{}/", "127.0.0.1:1"), &[], "").await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("127.0.0.1:1: "), "{refused:?}");
     assert_eq!(connect("http://127.0.0.1/", &[], "").await.code, Some(2));
 }
 

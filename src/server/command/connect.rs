@@ -107,11 +107,14 @@ fn request(url: &str, headers: &[String], subprotocols: &[String]) -> Result<Req
 }
 
 async fn talk(request: Request, (binary, wait): (bool, Duration), screen: Screen) -> ExitStatus {
+    let authority = request.uri().authority().map_or("", |it| it.as_str());
+    // Without the name and the password of a user.
+    let host = authority.rsplit('@').next().unwrap_or_default().to_owned();
     let (mut stream, response) = match tokio::time::timeout(PATIENCE, connect_async(request)).await
     {
         Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return screen.failed(&refused(&error)),
-        Err(_) => return screen.failed("the server did not answer the handshake in time"),
+        Ok(Err(error)) => return screen.failed(&format!("{host}: {}", refused(&error))),
+        Err(_) => return screen.failed(&format!("{host} did not answer the handshake in time")),
     };
     let subprotocol = response.headers().get("sec-websocket-protocol");
     screen.opened(subprotocol.and_then(|name| name.to_str().ok()));

@@ -60,11 +60,15 @@ fn ask_again(
     }
 }
 
+/// What is told where no server runs: the one that is meant may run elsewhere.
+pub(crate) const ELSEWHERE: &str =
+    "`wsd start` starts one, and -c FILE or --set runtime_dir=DIR names the place of another";
+
 /// Says on stderr why there is no answer.
 fn complain(error: &ControlError) -> ExitStatus {
     match error {
         ControlError::NotRunning(what) => {
-            say_wrong(&format!("the server does not run ({what})"));
+            say_wrong(&format!("the server does not run ({what}); {ELSEWHERE}"));
             ExitStatus::NotRunning
         }
         ControlError::TimedOut(what) => {
