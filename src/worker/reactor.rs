@@ -67,7 +67,8 @@ pub(super) async fn run(worker: &Rc<Worker>, watched: AsyncFd<OwnedFd>) -> Resul
         if room == 0 {
             worker.let_in(&mut buffer);
         }
-        if room == 0 || worker.turn.waiting() > 0 {
+        let api_waits = worker.api.begin_share();
+        if room == 0 || worker.turn.waiting() > 0 || api_waits {
             // Whoever woke us, there may be more.
             worker.turn.scan_again();
             tokio::task::yield_now().await;

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use super::access::{self, scopes};
 use super::answer::{Fault, fault};
 use super::requests;
 use super::route::{Endpoint, Route};
+use super::share::shared;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::ipc::scoreboard::Counter;
@@ -171,7 +173,7 @@ impl Peers {
         let connection = Connection::new(self, peer);
         let worker = self.clone();
         tokio::task::spawn_local(async move {
-            let serving = async {
+            let serving = pin!(async {
                 match peer {
                     Some(_) => {
                         let stream = TcpStream::from_std(socket.into())?;
@@ -183,8 +185,8 @@ impl Peers {
                     }
                 }
                 std::io::Result::Ok(())
-            };
-            if let Err(error) = serving.await {
+            });
+            if let Err(error) = shared(&worker, serving).await {
                 tracing::debug!(%error, "a connection of the API ended");
             }
         });

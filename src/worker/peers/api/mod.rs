@@ -7,6 +7,7 @@
 //!   [`route`] which request is what.
 //! - [`requests`] does what is asked, by way of [`clients`], [`rooms`] and [`listing`]. What a
 //!   request says is read by [`query`], [`message`], [`object`] and [`paging`].
+//! - [`share`] bounds what all of it takes of the worker's time.
 //! - [`readiness`] says whether balancers are to send clients here.
 //! - [`metrics`] tells the figures of all processes.
 
@@ -24,6 +25,7 @@ mod readiness;
 mod requests;
 mod rooms;
 mod route;
+mod share;
 
 use std::cell::Cell;
 use std::os::fd::AsFd;
@@ -35,6 +37,7 @@ use nix::errno::Errno;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use self::share::Share;
 use crate::sys::socket;
 use crate::worker::clients::admission::Admitted;
 use crate::worker::peers::Peers;
@@ -63,9 +66,17 @@ pub(in crate::worker) struct Api {
     looks_again: Cell<bool>,
     /// The metrics as they were written last, and of which writing of the summary they are.
     written: Mutex<Option<(u64, Bytes)>>,
+    /// What is left of the worker's time for all of them.
+    share: Share,
 }
 
 impl Api {
+    /// The clients have had a turn, and the API may work again; whether much of it waits, so that
+    /// the clients are to have another turn soon.
+    pub(in crate::worker) fn begin_share(&self) -> bool {
+        self.share.begin()
+    }
+
     /// Those that wait for their client, of one kind.
     fn waiting(&self, is_known: bool) -> &Admitted {
         if is_known { &self.known } else { &self.strangers }
