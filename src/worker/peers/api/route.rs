@@ -145,9 +145,14 @@ fn matches<'a>(template: &str, path: &'a str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::Info;
+    use crate::api::rooms::{EngineWord, Nodes, Tally};
+    use crate::fd::{Fd, Slot};
 
     fn find(method: &str, path: &str) -> Result<(Name, String), Fault> {
         let request = http::Request::builder().method(method).uri(path).body(()).unwrap();
@@ -206,5 +211,19 @@ mod tests {
         described.sort();
         endpoints.sort();
         assert_eq!(described, endpoints);
+    }
+
+    #[test]
+    fn the_description_has_each_field_of_a_client_and_of_a_tally() {
+        let description: Value = serde_json::from_str(super::super::OPEN_API).unwrap();
+        let schemas = &description["components"]["schemas"];
+        let fields = |of: &Value| of.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let listed = fields(&schemas["Listed"]["properties"]);
+        let more = fields(&schemas["Info"]["allOf"][1]["properties"]);
+        let info = json!(Info::new(Fd::try_from(1_u64).unwrap(), Slot(0)));
+        assert_eq!(&listed | &more, fields(&info));
+        let (nodes, engine) = (Some(Nodes::default()), Some(EngineWord::Ok));
+        let tally = json!(Tally { nodes, engine, ..Tally::default() });
+        assert_eq!(fields(&schemas["Tally"]["properties"]), fields(&tally));
     }
 }
