@@ -182,7 +182,8 @@ impl Item for Token {
     }
 }
 
-/// Names are for the log, so that each has to be one token's.
+/// Names are for people, so that each has to be one token's; and a token has one entry, or one that
+/// was taken back or allows less would go on by the other.
 pub(super) fn tokens_differ(tokens: &[Token]) -> Result<(), Wrong> {
     if tokens.len() > TOKENS_MAX {
         let wrong = format!("has {} tokens", tokens.len());
@@ -192,6 +193,11 @@ pub(super) fn tokens_differ(tokens: &[Token]) -> Result<(), Wrong> {
         if tokens[..index].iter().any(|other| other.name == token.name) {
             let wrong = format!("names {} twice", quote(&token.name));
             return Err(Wrong::new(wrong, "give each token a name of its own"));
+        }
+        if let Some(other) = tokens[..index].iter().find(|other| other.hash == token.hash) {
+            let (one, two) = (quote(&other.name), quote(&token.name));
+            let wrong = format!("has one token for {one} and {two}");
+            return Err(Wrong::new(wrong, "give each of them a token of its own"));
         }
     }
     Ok(())
@@ -250,6 +256,10 @@ mod tests {
         }
         let (one, _) = token("x", "read", 1);
         let (two, _) = token("x", "push", 2);
-        assert!(tokens_differ(&[one, two]).is_err());
+        assert!(tokens_differ(&[one.clone(), two]).is_err());
+        let (same, _) = token("y", "push", 1);
+        assert!(tokens_differ(&[one.clone(), same]).is_err(), "one token, two names");
+        let (other, _) = token("y", "push", 2);
+        assert!(tokens_differ(&[one, other]).is_ok());
     }
 }
