@@ -69,7 +69,8 @@ class WsdSocket {
   #lastClose = null;
   #retryAt = null;
   #told = false;
-  #flushing = false;
+  // While `open` listeners are called: how many of their messages wait, before all others.
+  #ahead = null;
   #timers = { retry: null, open: null, stable: null, drain: null, silence: null };
   #page = null;
 
@@ -120,14 +121,15 @@ class WsdSocket {
     if (this.#state === "closed") return false;
     const size = sizeOf(data);
     // What an `open` listener sends goes before what has waited, so that it can sign in first.
-    const next = this.#flushing || this.#queue.length === 0;
-    if (this.#state === "open" && next && this.#takes(size)) {
+    const before = this.#ahead ?? this.#queue.length;
+    if (this.#state === "open" && before === 0 && this.#takes(size)) {
       this.#socket.send(data);
       return true;
     }
     const { queueMessages, queueBytes } = this.#options;
     if (this.#queue.length >= queueMessages || this.#queueBytes + size > queueBytes) return false;
-    this.#queue.push({ data: lasting(data), size });
+    this.#queue.splice(before, 0, { data: lasting(data), size });
+    if (this.#ahead !== null) this.#ahead += 1;
     this.#queueBytes += size;
     if (this.#state === "open") this.#drainLater();
     return true;
@@ -239,11 +241,11 @@ class WsdSocket {
       this.#tries = 0;
     });
     this.#heard();
-    this.#flushing = true;
+    this.#ahead = 0;
     this.#become("open");
     // A listener of the state may have closed.
     if (this.#state === "open") this.#emit("open", { first, protocol: socket.protocol });
-    this.#flushing = false;
+    this.#ahead = null;
     this.#drain();
   }
 

@@ -203,6 +203,22 @@ test("a browser whose buffer is full queues, in order, until it has room", async
   assert.deepEqual(socket.sent, ["one", "two"]);
 });
 
+test("what open sends goes first and in its order, also where the buffer is full", async () => {
+  const { client } = start({ bufferedMax: 10 });
+  client.send("waited");
+  client.on("open", () => {
+    made[0].bufferedAmount = 5;
+    // The second would fit into the buffer, and overtake the first.
+    assert.deepEqual([client.send("sign in"), client.send("x")], [true, true]);
+  });
+  await settle();
+  made[0].opens();
+  assert.deepEqual(made[0].sent, []);
+  made[0].bufferedAmount = 0;
+  await passes(50);
+  assert.deepEqual(made[0].sent, ["sign in", "x", "waited"]);
+});
+
 test("what is sent while the socket closes waits for the next connection", async () => {
   const { client } = await opened();
   // The server's close frame has come, and the end of the connection has not.
