@@ -201,6 +201,27 @@ async fn a_batch_tells_of_each_message_and_keeps_their_order() {
 }
 
 #[tokio::test]
+async fn of_many_requests_at_once_each_is_answered() {
+    let server = Setup::testbed().with_api().set("worker_num", 1).start().await;
+    let api = Api::of(&server).await;
+    let mut client = server.client().await;
+    let path = connection(client.who().await.fd);
+    // More than the worker answers before its clients have a turn: the others wait, each until it
+    // is called.
+    let ask = async |number: usize| {
+        assert_eq!(api.get("/metrics").await.status, 200);
+        assert_eq!(api.ask("POST", &path, number.to_string()).await.status, 200);
+    };
+    futures_util::future::join_all((0..100).map(ask)).await;
+    let mut heard = Vec::new();
+    for _ in 0..100 {
+        heard.push(client.receive().await.parse::<usize>().unwrap());
+    }
+    heard.sort_unstable();
+    assert!(heard.into_iter().eq(0..100));
+}
+
+#[tokio::test]
 async fn a_broadcast_reaches_everybody_but_one() {
     let server = Setup::testbed().with_api().start().await;
     let api = Api::of(&server).await;
