@@ -279,6 +279,13 @@ impl Board {
         let clients = self.pages.values().map(|page| page.clients().min(each_max));
         clients.fold(0, u64::saturating_add)
     }
+
+    /// Plain requests under way on all pages: on each no more than its plain connections, which
+    /// the master compares with the worker's descriptors.
+    pub fn running(&self) -> u64 {
+        let running = |page: &Page| page.get(Counter::HttpRunning).min(page.get(Counter::Plain));
+        self.pages.values().map(running).fold(0, u64::saturating_add)
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +348,10 @@ mod tests {
         assert_eq!(board.clients(100), 107);
         liar.sub(Counter::Connections, (1 << 40) + 1);
         assert_eq!(board.clients(100), 7);
+        honest.add(Counter::Plain, 5);
+        honest.add(Counter::HttpRunning, 4);
+        liar.add(Counter::HttpRunning, 1 << 40);
+        assert_eq!(board.running(), 4);
         for _ in 0..3 {
             liar.add(Counter::Opened, u64::MAX / 2);
             honest.add(Counter::Opened, 1);

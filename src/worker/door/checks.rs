@@ -180,16 +180,20 @@ impl Door {
             gate.credit.set(gate.credit.get() - 1);
             return true;
         }
-        let workers = u64::from(self.worker_num.get().max(1));
         let here = self.board.row.clients();
-        // What the others count is their word. Should one of them lie, this much is left.
-        if here < limit / (4 * workers) {
+        if here < self.quarter_of_share(limit) {
             return true;
         }
         let taken = here + self.board.others.borrow().clients(limit);
         let Some(room) = limit.checked_sub(taken + 1) else { return false };
-        gate.credit.set((room / (4 * workers)).min(256));
+        gate.credit.set(self.quarter_of_share(room).min(256));
         true
+    }
+
+    /// A quarter of what each worker would have of `all` if all had the same. What the others
+    /// count is their word: should one of them lie, this much of a common limit is left.
+    pub(in crate::worker) fn quarter_of_share(&self, all: u64) -> u64 {
+        all / (4 * u64::from(self.worker_num.get().max(1)))
     }
 
     /// Has the plain connection that has waited longest for its client give its place up; false

@@ -78,10 +78,15 @@ impl Drop for Plain {
 struct Running<'a>(&'a Door);
 
 impl<'a> Running<'a> {
-    /// `None` where as many are under way as may be.
+    /// `None` where as many are under way as may be. A quarter of its equal share is each
+    /// worker's own, whatever the others say they have.
     fn begin(door: &'a Door) -> Option<Running<'a>> {
         let most = door.settings.config.http_requests_max as u64;
-        if most > 0 && door.board.total(Counter::HttpRunning) >= most {
+        let here = door.board.row.get(Counter::HttpRunning);
+        if most > 0
+            && here >= door.quarter_of_share(most)
+            && here + door.board.others.borrow().running() >= most
+        {
             return None;
         }
         door.board.add(Counter::HttpRunning, 1);

@@ -10,6 +10,7 @@ use wsd::api::{Opcode, ProcessId};
 use wsd::fd::{Fd, Slot};
 use wsd::ipc::messages::{LEASE_SERIALS, WorkerToManager, WorkerToMaster};
 use wsd::ipc::packet::Packet;
+use wsd::ipc::scoreboard::Counter;
 
 use crate::harness::*;
 
@@ -305,6 +306,11 @@ fn overwrite_by_descriptor(pid: i32) -> usize {
 
 /// The same in the memory of the process, as code that runs there could.
 pub fn overwrite_in_memory(pid: i32) -> usize {
+    overwrite_words_in_memory(pid, |_| true)
+}
+
+/// As [`overwrite_in_memory`], of the words that are `wanted`.
+fn overwrite_words_in_memory(pid: i32, wanted: impl Fn(u64) -> bool) -> usize {
     let memory = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem"));
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"));
     let (Ok(memory), Ok(maps)) = (memory, maps) else { return 0 };
@@ -312,8 +318,9 @@ pub fn overwrite_in_memory(pid: i32) -> usize {
     let mut written = 0;
     for (start, end) in boards.filter_map(|line| line.split_once(' ')?.0.split_once('-')) {
         let address = |text| u64::from_str_radix(text, 16).unwrap();
-        for word in (address(start)..address(end)).step_by(8) {
-            written += usize::from(memory.write_at(&MANY.to_le_bytes(), word).is_ok());
+        let (start, end) = (address(start), address(end));
+        for word in (0..(end - start) / 8).filter(|word| wanted(*word)) {
+            written += usize::from(memory.write_at(&MANY.to_le_bytes(), start + word * 8).is_ok());
         }
     }
     written
@@ -358,6 +365,22 @@ async fn a_worker_that_counts_clients_it_cannot_have_is_replaced_and_costs_nobod
     // Totals are what it said, as far as a number goes, and never go back.
     let opened = status["counters"]["opened"].as_u64().unwrap();
     assert!((MANY..1 << 53).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn a_worker_that_counts_requests_it_does_not_have_keeps_no_others_from_an_answer() {
+    let server = Setup::testbed().set("http_requests_max", 100).start().await;
+    let pid = server.serving(0, None).await.pid;
+    let running = Counter::HttpRunning as u64;
+    assert!(overwrite_words_in_memory(pid, |word| word == running) > 0);
+    // The worker that lies refuses its own clients.
+    until("an answer of the other worker", async || {
+        let mut raw = Raw::connect(&server.address).await;
+        raw.send("GET /client HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n").await;
+        raw.head().await.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+    assert_eq!(server.serving(0, None).await.pid, pid);
 }
 
 #[tokio::test]
