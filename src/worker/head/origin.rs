@@ -77,14 +77,24 @@ fn not_allowed(origin: &Origin) -> Refusal {
     Refusal::new(403, "the origin is not allowed").because(Reason::Origin).advice(advice)
 }
 
-/// What is no origin cannot be added; it is shown escaped and cut.
+/// What is no origin cannot be added; its beginning is shown escaped and cut.
 fn not_an_origin(text: &[u8]) -> Refusal {
-    // What stands before an @ may be a password, what stands behind a ? or # a token.
+    // What stands before an @ may be a password, what stands behind the host a token.
     let text = text.rsplit(|&byte| byte == b'@').next().unwrap_or_default();
-    let text = text.split(|byte| b"?#".contains(byte)).next().unwrap_or_default();
-    let shown = text[..text.len().min(100)].escape_ascii();
-    let advice = format!("Origin is \"{shown}\", which no entry of {KEY} can match but \"*\".");
+    let is_shown = |byte: u8| !byte.is_ascii() || is_of_host(byte);
+    let length = |text: &[u8]| text.iter().take_while(|byte| is_shown(**byte)).count();
+    let mut end = length(text);
+    if text[..end].ends_with(b":") && text[end..].starts_with(b"//") {
+        end += 2 + length(&text[end + 2..]);
+    }
+    let shown = text[..end.min(100)].escape_ascii();
+    let advice = format!("The Origin has \"{shown}\" in it; only \"*\" in {KEY} lets that in.");
     Refusal::new(403, "the Origin is not an origin").because(Reason::Origin).advice(advice)
+}
+
+/// Whether a scheme, a host or a port may have this.
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+-._:[]".contains(&byte)
 }
 
 /// A host and its port, as in Host.
@@ -379,9 +389,19 @@ mod tests {
         let refusal = check(&Origins::default(), Some(&[0xe2; 4000]), Some(b"a")).unwrap_err();
         assert!(refusal.body().is_ascii() && refusal.body().len() < 600);
         assert!(refusal.body().contains("\\xe2"));
-        let secret = b"http://ada:word@a.example?token=1".as_slice();
-        let refusal = check(&Origins::default(), Some(secret), Some(b"a")).unwrap_err();
-        let log = refusal.for_log();
-        assert!(log.contains("a.example") && !log.contains("word") && !log.contains("token"));
+        for secret in [
+            "http://ada:word@a.example?token=1",
+            "http://a.example/token",
+            "http://a.example:80;token",
+            "http://a.example token",
+            "http://a.example\\token",
+            "a.example//token",
+            "a.example=token://b.example",
+        ] {
+            let refusal = check(&Origins::default(), Some(secret.as_bytes()), Some(b"a"));
+            let log = refusal.unwrap_err().for_log();
+            let hides = !log.contains("word") && !log.contains("token");
+            assert!(log.contains("a.example") && hides, "{secret}: {log}");
+        }
     }
 }
