@@ -295,6 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_one_whatever_a_client_adds_to_it() {
+        let lines = logged(LogFormat::Text, || {
+            for number in 0..5_000 {
+                let why = format!("no such host. Host is {number}.example; add it.");
+                tracing::info!(status = 421, why = %why, "refused");
+            }
+        });
+        // A second may end meanwhile; then a line counts the rest.
+        assert!((10..100).contains(&lines.len()), "{}", lines.len());
+        assert!(lines[0].contains("Host is 0.example; add it."), "{}", lines[0]);
+    }
+
+    #[test]
     fn a_message_without_end_is_a_few_lines_and_a_count_whatever_it_says() {
         let mut lines = logged(LogFormat::Text, || {
             for number in 0..5_000 {

@@ -75,7 +75,7 @@ impl Glance {
         let message = self.message.text();
         let [named @ .., trouble, information] = &LIMITS;
         match named.iter().find(|limit| limit.message == message) {
-            Some(limit) => (limit, self.reason.text()),
+            Some(limit) => (limit, self.reason.sentence()),
             None if level == Level::INFO => (information, message),
             None => (trouble, message),
         }
@@ -117,6 +117,12 @@ impl Default for Word {
 impl Word {
     fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+
+    /// The text up to the end of its first sentence. Behind that may stand a stranger's own words,
+    /// such as a Host, each of which would be one more reason.
+    fn sentence(&self) -> &str {
+        self.text().split(". ").next().unwrap_or_default()
     }
 }
 
