@@ -147,7 +147,10 @@ pub fn about_client(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<()
         kind if rooms::is_change(kind) => rooms::change(link, ctx, &packet),
         _ if packet.body.len() > KEEP_BYTES_MAX => Err(Broken::Value(Kind::Keep)),
         _ => {
-            link.shared.pool.borrow_mut().keep_bytes(packet.fd, &packet.body);
+            let is_kept = link.shared.pool.borrow_mut().keep_bytes(packet.fd, &packet.body);
+            if !is_kept {
+                tracing::warn!(app = %link.id, fd = packet.fd, "there is no room for a KEEP");
+            }
             Ok(())
         }
     }

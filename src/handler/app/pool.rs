@@ -5,6 +5,7 @@
 
 mod counts;
 mod moves;
+mod pins;
 mod seats;
 mod watch;
 
@@ -50,6 +51,9 @@ pub struct Pool {
     /// How many are of events or tasks.
     first_user: u16,
     pub(super) pins: HashMap<u64, Pin>,
+    /// Bytes that are kept of all clients, and how many may be.
+    kept_bytes: usize,
+    kept_max: usize,
     pub(super) suspects: Suspects,
     /// The time when the pool was told of it last, in milliseconds.
     pub(super) now_ms: u64,
@@ -73,6 +77,8 @@ impl Pool {
             processes: settings.processes.max(1),
             first_user: settings.first_user_place(),
             pins: HashMap::new(),
+            kept_bytes: 0,
+            kept_max: settings.kept_max,
             suspects: Suspects::default(),
             now_ms: 0,
             last_id: 0,
@@ -142,38 +148,6 @@ impl Pool {
         let queue = |place: &u16| &self.queues[usize::from(*place)];
         let places = self.places_for(address);
         places.min_by_key(|place| load(queue(place))).unwrap_or_default()
-    }
-
-    /// Ties a client to a place.
-    pub fn pin(&mut self, fd: u64, pin: Pin) {
-        self.queues[usize::from(pin.place)].pins += 1;
-        if let Some(old) = self.pins.insert(fd, pin) {
-            self.queues[usize::from(old.place)].pins -= 1;
-        }
-    }
-
-    /// What is kept of a client.
-    pub fn pinned(&self, fd: u64) -> Option<&Pin> {
-        self.pins.get(&fd)
-    }
-
-    /// Keeps bytes for a client's next process.
-    pub fn keep_bytes(&mut self, fd: u64, bytes: &[u8]) {
-        if let Some(pin) = self.pins.get_mut(&fd) {
-            pin.kept = bytes.into();
-        }
-    }
-
-    /// Forgets a client; events of it that wait are still delivered.
-    pub fn unpin(&mut self, fd: u64) -> Option<Pin> {
-        let pin = self.pins.remove(&fd)?;
-        self.queues[usize::from(pin.place)].pins -= 1;
-        Some(pin)
-    }
-
-    /// How many clients are pinned.
-    pub fn clients(&self) -> usize {
-        self.pins.len()
     }
 
     /// Whether a place takes another event of a client.

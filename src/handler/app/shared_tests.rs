@@ -63,3 +63,19 @@ fn presence_waits_for_a_process_that_does_not_read_up_to_a_bound() {
     let waiting = shared.pool.borrow().events();
     assert!((4_000..10_000).contains(&waiting), "{waiting}");
 }
+
+#[test]
+fn what_keep_gives_is_bounded_for_all_clients_together() {
+    let shared = Shared::new(AppSettings { kept_max: 1000, ..AppSettings::default() });
+    let mut pool = shared.pool.borrow_mut();
+    (1..=3).for_each(|fd| pool.pin(fd, Pin::default()));
+    assert!(pool.keep_bytes(1, &[0; 600]) && pool.keep_bytes(2, &[0; 400]));
+    assert!(!pool.keep_bytes(3, &[0; 1]) && !pool.keep_bytes(2, &[0; 401]));
+    assert_eq!(pool.pinned(2).map(|pin| pin.kept.len()), Some(400));
+    assert!(pool.keep_bytes(2, &[1; 400]), "that is no more than before");
+    // Who leaves makes room, and who is pinned anew.
+    assert!(pool.unpin(1).is_some());
+    assert!(pool.keep_bytes(3, &[0; 600]) && !pool.keep_bytes(3, &[0; 601]));
+    pool.pin(2, Pin::default());
+    assert!(pool.keep_bytes(3, &[0; 1000]));
+}
