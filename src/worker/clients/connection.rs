@@ -133,6 +133,16 @@ pub(in crate::worker) struct Opening {
     pub local: Option<SocketAddr>,
     /// The client that a trusted proxy has named, once the head was read.
     pub client: Option<IpAddr>,
+    /// How long the head was that the handler decides about.
+    pub head_bytes: usize,
+}
+
+impl Opening {
+    /// The bytes that it takes. A whole head is there twice: as the request that the handler has,
+    /// and as the event that an application is sent.
+    fn holds(&self) -> usize {
+        self.bytes.len() + 2 * self.head_bytes
+    }
 }
 
 impl Connection {
@@ -145,6 +155,7 @@ impl Connection {
             to_loopback: false,
             local: None,
             client: None,
+            head_bytes: 0,
         };
         let extra = Extra { opening: Some(opening), ..Extra::default() };
         Connection {
@@ -217,7 +228,7 @@ impl Connection {
 
     /// The bytes that it takes besides its outbox and what every connection takes.
     pub fn holds(&self) -> u32 {
-        let opening = |extra: &Extra| extra.opening.as_ref().map_or(0, |it| it.bytes.len());
+        let opening = |extra: &Extra| extra.opening.as_ref().map_or(0, Opening::holds);
         let extra = self.extra.as_ref().map_or(0, |extra| extra.tail.len() + opening(extra));
         let kept = self.kept.as_ref().map_or(0, |kept| kept.as_bytes().len());
         let personal = self.personal.as_ref().map_or(0, |personal| personal.bytes());

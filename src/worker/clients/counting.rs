@@ -75,6 +75,7 @@ impl Clients {
             return false;
         }
         connection.extra = None;
+        self.reckon(connection);
         connection.counts_as = CountsAs::Lingering;
         self.gate.admitted.linger();
         self.board.add(Counter::Lingering, 1);

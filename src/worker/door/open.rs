@@ -24,6 +24,7 @@ struct Asked {
     key: String,
     protocols: Vec<String>,
     extensions: Vec<String>,
+    head_bytes: usize,
 }
 
 /// What a whole head turned out to be.
@@ -153,6 +154,7 @@ impl Door {
             key: upgrade.key.to_owned(),
             protocols: upgrade.protocols.iter().map(|name| (*name).to_owned()).collect(),
             extensions: head.all("sec-websocket-extensions").map(text).collect(),
+            head_bytes: raw.len(),
         };
         Ok(Verdict::Upgrade(Rc::new(request), Box::new(asked)))
     }
@@ -199,6 +201,10 @@ impl Door {
         if let Some(connection) = self.table.borrow_mut().get_mut(key) {
             connection.stage = Stage::Handshaking;
             connection.fd = Some(fd);
+            if let Some(opening) = &mut connection.extra().opening {
+                opening.head_bytes = asked.head_bytes;
+            }
+            self.reckon(connection);
         }
         let (handler, shown) = (self.handler.clone(), request.clone());
         let door = self.clone();

@@ -1,11 +1,13 @@
 //! `client_memory`, while clients begin much and finish nothing.
 
+use std::rc::Rc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::harness::*;
 use super::serving::config;
-use crate::api::{Context, Flow, Frame, Handler, HttpRequest, HttpResponse};
+use crate::api::{Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Request};
 use crate::config::Config;
 use crate::ipc::scoreboard::Counter;
 
@@ -25,15 +27,33 @@ impl Handler for Reads {
     }
 }
 
+/// Never says whether a client is let in.
+struct Undecided;
+
+impl Handler for Undecided {
+    fn on_handshake(&self, _: &Context, _: &Rc<Request>) -> Flow<Handshake> {
+        Flow::later(std::future::pending())
+    }
+
+    fn on_message(&self, _: &Context, _: Frame<'_>) -> Flow {
+        Flow::default()
+    }
+}
+
 async fn reads(server: &Server) -> Tested {
     server.start(FIRST, Config { client_memory: LIMIT, ..config() }, || Reads).await
 }
 
 /// Waits until so much is held.
 async fn holds(server: &Server, bytes: u64) {
+    reaches(server, Counter::ClientMemory, bytes).await;
+}
+
+/// Waits until a counter is at least so much.
+async fn reaches(server: &Server, counter: Counter, least: u64) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while server.count(Counter::ClientMemory) < bytes {
-        assert!(tokio::time::Instant::now() < deadline, "{}", server.count(Counter::ClientMemory));
+    while server.count(counter) < least {
+        assert!(tokio::time::Instant::now() < deadline, "{}", server.count(counter));
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
@@ -112,4 +132,23 @@ async fn half_bodies_keep_nobody_out_and_those_that_are_silent_make_room() {
         }
         assert!(tokio::time::Instant::now() < deadline, "{said}");
     }
+}
+
+#[tokio::test]
+async fn heads_that_the_handler_decides_about_are_within_the_memory() {
+    let server = Server::new();
+    let config = Config { client_memory: LIMIT, ..config() };
+    let _worker = server.start(FIRST, config, || Undecided).await;
+    let line = format!("X: {}\r\n", "x".repeat(7_000));
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: a\r\n{line}{line}Upgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(begun(&server, head.as_bytes()).await);
+    }
+    reaches(&server, Counter::RefusedMemory, 1).await;
+    drop(waiting);
 }
