@@ -12,7 +12,7 @@ use super::Door;
 use super::http::{self, End, Limits, Stop};
 use super::http_connections::HttpConnection;
 use super::listeners::local_address;
-use super::refuse::is_stranger;
+use super::refuse::may_be_strangers;
 use super::seat::Seat;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
@@ -107,8 +107,8 @@ impl http::Service for Plain {
             let why = "the application has too many requests";
             let refusal = Refusal::overloaded(why, RETRY_AFTER).advice("See http_requests_max.");
             self.refused(&refusal);
-            let refusal = refusal.hide_from_strangers(is_stranger(self.peer));
-            return Some(http::to_response(&self.dress(refusal)));
+            let hidden = may_be_strangers(self.peer, request.request.headers());
+            return Some(http::to_response(&self.dress(refusal.hide_from_strangers(hidden))));
         };
         self.worker.add(Counter::HttpRequests, 1);
         self.http.mark(&mut request);
@@ -161,8 +161,7 @@ impl http::Service for Plain {
         let by_trusted = forwarded && self.worker.counted(self.peer).is_none();
         let host = request.headers.get("host").and_then(|host| Authority::parse(host.as_bytes()));
         let hosts = &self.worker.settings.config.allowed_hosts;
-        let allowed = check_host(hosts, host, self.to_loopback, by_trusted);
-        allowed.map_err(|refusal| refusal.hide_from_strangers(forwarded))
+        check_host(hosts, host, self.to_loopback, by_trusted)
     }
 
     async fn hurried(&self) {

@@ -6,17 +6,24 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use http::HeaderMap;
+
 use super::Door;
 use crate::close::{Cause, Close};
 use crate::ipc::scoreboard::Counter;
 use crate::sys::socket;
 use crate::worker::clients::connection::{Connection, Stage};
 use crate::worker::clients::key::Key;
-use crate::worker::head::{Reason, Refusal};
+use crate::worker::head::{Reason, Refusal, is_forwarded};
 
 /// Whether a client is not of this machine, so that it reads no name of a key.
 pub(in crate::worker) fn is_stranger(peer: Option<SocketAddr>) -> bool {
     !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+}
+
+/// Whether a request may be a stranger's: who forwards a request may do so for one.
+pub(in crate::worker) fn may_be_strangers(peer: Option<SocketAddr>, fields: &HeaderMap) -> bool {
+    is_stranger(peer) || is_forwarded(fields.keys().map(|name| name.as_str()))
 }
 
 /// Tells a client that nobody can wait for why it is refused, as far as that fits into its socket.

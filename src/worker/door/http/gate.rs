@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
 use super::chunks::{Chunks, Next};
-use crate::worker::head::{self, Body, Kind, Reader, Refusal, classify, parse};
+use crate::worker::head::{self, Body, Kind, Reader, Refusal, classify, is_forwarded, parse};
 
 /// A stream of which hyper sees only requests that were checked, written anew: hyper refuses
 /// nothing by itself, since it would do so without an answer. Of each request it sees no more
@@ -133,13 +133,17 @@ impl<S> Gate<S> {
 
     fn judge_whole(raw: &head::RawHead<'_>, limits: &Limits) -> Result<Judged, Refusal> {
         let head = parse(raw)?;
-        if let Kind::Upgrade(_) = classify(&head)? {
+        // Who forwards a request may do so for a stranger.
+        let hidden = |refusal: Refusal| {
+            refusal.hide_from_strangers(is_forwarded(head.fields().map(|(name, _)| name)))
+        };
+        if let Kind::Upgrade(_) = classify(&head).map_err(hidden)? {
             return Ok(Err(Outcome::Upgrade));
         }
         let state = match head.body {
             Body::Empty => State::Data(0, Then::Head),
             Body::Length(length) if length > limits.body_bytes_max as u64 => {
-                return Err(Refusal::too_large());
+                return Err(hidden(Refusal::too_large()));
             }
             Body::Length(length) => State::Data(length, Then::Head),
             Body::Chunked => State::Chunked(Chunks::new()),

@@ -36,14 +36,14 @@ pub use self::answers::to_response;
 use self::answers::{SPEAKS_WEBSOCKET, checked, health_response, options, text, upgrade_required};
 use self::body::Outgoing;
 use self::gate::{Exit, Gate, Outcome};
-use self::room::{Collected, collect, held};
+use self::room::{Collected, collect, held, hold_head};
 pub use self::spool::{Disk, Spool};
 use self::stall::Stall;
 use crate::api::{HttpRequest, HttpResponse};
 use crate::config::Net;
 use crate::worker::clients::admission::Wait;
 use crate::worker::clients::ending::{LONGEST, SILENCE};
-use crate::worker::door::refuse::is_stranger;
+use crate::worker::door::refuse::{is_stranger, may_be_strangers};
 use crate::worker::head::{self, Refusal, client_address};
 
 /// How much a plain HTTP connection may send, and how long it may take.
@@ -283,10 +283,13 @@ async fn respond<V: Service>(
     let mut last = service.is_last();
     let (mut parts, body) = request.into_parts();
     let client = client(service, peer, &parts.headers);
+    let hidden = may_be_strangers(peer, &parts.headers);
     let is_checked = health_of(service, &parts).is_some();
     if !is_checked && let Err(refusal) = service.check(&parts, client) {
-        let refusal = refusal.hide_from_strangers(is_stranger(peer));
-        return refuse(service, &refusal).map(Outgoing::new);
+        return refuse(service, refusal, hidden).map(Outgoing::new);
+    }
+    if !is_checked && let Err(refusal) = hold_head(service, &parts).await {
+        return refuse(service, refusal, hidden).map(Outgoing::new);
     }
     drop_underscores(&mut parts.headers);
     let body = if body.is_end_stream() {
@@ -298,9 +301,9 @@ async fn respond<V: Service>(
         Ok(Collected::Whole(Bytes::new()))
     };
     let mut response = match body {
-        Ok(body) => held(service, answer(service, peer, client, parts, body).await),
-        Err(Some(refusal)) => refuse(service, &refusal),
-        Err(None) => broken_off(service, exit),
+        Ok(body) => held(service, answer(service, peer, client, parts, body).await, hidden),
+        Err(Some(refusal)) => refuse(service, refusal, hidden),
+        Err(None) => broken_off(service, exit, hidden),
     };
     if last {
         let close = HeaderValue::from_static("close");
@@ -322,19 +325,20 @@ fn drop_underscores(headers: &mut HeaderMap) {
     }
 }
 
-/// Refuses a request, after which the connection ends.
-fn refuse<V: Service>(service: &V, refusal: &Refusal) -> HttpResponse {
-    service.refused(refusal);
-    to_response(&service.dress(refusal.clone()))
+/// Refuses a request, after which the connection ends. With `hidden` its client reads no name of
+/// a key.
+fn refuse<V: Service>(service: &V, refusal: Refusal, hidden: bool) -> HttpResponse {
+    service.refused(&refusal);
+    to_response(&service.dress(refusal.hide_from_strangers(hidden)))
 }
 
 /// The answer to a body that has broken off: the gate says why, unless the client is gone.
-fn broken_off<V: Service>(service: &V, exit: &Exit) -> HttpResponse {
+fn broken_off<V: Service>(service: &V, exit: &Exit, hidden: bool) -> HttpResponse {
     let refusal = match exit.take() {
         Some(Outcome::Refused(refusal)) => refusal,
         _ => Refusal::cut(),
     };
-    refuse(service, &refusal)
+    refuse(service, refusal, hidden)
 }
 
 /// The server's own health, if that is what the request asks for.

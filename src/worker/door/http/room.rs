@@ -2,6 +2,7 @@
 //! too long for that within `upload_tmp_max`.
 
 use bytes::Bytes;
+use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -38,16 +39,12 @@ pub(super) async fn collect<V: Service>(
     most: usize,
 ) -> Result<Collected, Option<Refusal>> {
     service.waits_for(Some(Wait::Body));
-    let full = || {
-        let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
-        Some(refusal.advice("client_memory, upload_tmp_max or max_connection is reached."))
-    };
     let body = tokio::select! {
         read = fill(service, body, most) => read.map_err(|stop| match stop {
-            Stop::NoRoom => full(),
+            Stop::NoRoom => Some(full()),
             Stop::BrokeOff => None,
         }),
-        () = service.hurried() => Err(full()),
+        () = service.hurried() => Err(Some(full())),
     };
     service.waits_for(None);
     if body.is_err() {
@@ -113,12 +110,29 @@ async fn fill<V: Service>(
     spool.finish().map(Collected::Held).ok_or(Stop::NoRoom)
 }
 
-/// An answer of so few bytes takes no room: whoever asks for the server's health is told.
+fn full() -> Refusal {
+    let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
+    refusal.advice("client_memory, upload_tmp_max or max_connection is reached.")
+}
+
+/// A head or an answer of so few bytes takes no room: whoever asks for the server's health is told.
 const SMALL_BYTES: usize = 4 << 10;
+
+/// Takes room for a request's head until the answer is there: a handler may think for long. The
+/// head is there twice, as the handler's request and as the event that an application is sent.
+pub(super) async fn hold_head<V: Service>(service: &V, head: &Parts) -> Result<(), Refusal> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    let bytes = 2 * (target + fields.sum::<usize>());
+    if bytes <= SMALL_BYTES {
+        return Ok(());
+    }
+    take(service, bytes).await.map_err(|_| full())
+}
 
 /// An answer for which there is room until the client has taken it. One that others have as well
 /// takes none.
-pub(super) fn held<V: Service>(service: &V, response: HttpResponse) -> HttpResponse {
+pub(super) fn held<V: Service>(service: &V, response: HttpResponse, hidden: bool) -> HttpResponse {
     service.let_go();
     let own = response.body().whole();
     let own = own.filter(|body| body.len() > SMALL_BYTES && body.is_unique());
@@ -126,5 +140,5 @@ pub(super) fn held<V: Service>(service: &V, response: HttpResponse) -> HttpRespo
         return response;
     }
     let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
-    refuse(service, &refusal.advice("client_memory is reached."))
+    refuse(service, refusal.advice("client_memory is reached."), hidden)
 }

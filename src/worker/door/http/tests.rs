@@ -159,6 +159,18 @@ fn statuses(said: &str) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_may_be_a_stranger_reads_no_name_of_a_key() {
+    for body in ["Content-Length: 11\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nb\r\n"] {
+        for (fields, is_told) in [("", true), ("X-Forwarded-For: 192.0.2.1\r\n", false)] {
+            let request = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}{body}");
+            let (_, said, _) = exchange(request.as_bytes()).await;
+            assert_eq!(statuses(&said), ["413"], "{said}");
+            assert_eq!(said.contains("package_max_length"), is_told, "{said}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_built_ins_stand_around_the_handler() {
     for (path, status, body) in [
         ("/healthz", "200", "ok\n"),
