@@ -18,8 +18,8 @@ use super::shared::Answer;
 use crate::api::{Body, BodyWriter, Context, HttpResponse, NobodyReads, ProcessId};
 use crate::config::digits;
 
-/// What one read of a file takes.
-const FILE_PART_BYTES: u64 = 256 << 10;
+/// What one read of a file takes. Three of them wait for a client that does not read.
+const FILE_PART_BYTES: u64 = 64 << 10;
 
 /// RESPONSE.
 pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {

@@ -7,7 +7,9 @@ use tokio::net::TcpStream;
 
 use super::harness::*;
 use super::serving::config;
-use crate::api::{Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Request};
+use crate::api::{
+    Body, Context, Flow, Frame, Handler, Handshake, HttpRequest, HttpResponse, Request,
+};
 use crate::config::Config;
 use crate::ipc::scoreboard::Counter;
 
@@ -41,6 +43,21 @@ impl Handler for Undecided {
 
     fn on_request(&self, _: &Context, _: HttpRequest) -> Flow<Option<HttpResponse>> {
         Flow::later(std::future::pending())
+    }
+}
+
+/// Answers with a long body, at the pace of whoever reads it.
+struct Streams;
+
+impl Handler for Streams {
+    fn on_message(&self, _: &Context, _: Frame<'_>) -> Flow {
+        Flow::default()
+    }
+
+    fn on_request(&self, ctx: &Context, _: HttpRequest) -> Flow<Option<HttpResponse>> {
+        let (writer, body) = Body::in_parts(Some(1 << 30));
+        ctx.spawn(async move { while writer.send(vec![0_u8; 64 << 10]).await.is_ok() {} });
+        Flow::Ready(Some(HttpResponse::new(body)))
     }
 }
 
@@ -154,5 +171,29 @@ async fn heads_that_the_handler_thinks_about_are_within_the_memory() {
         }
         reaches(&server, Counter::RefusedMemory, 1).await;
         drop(waiting);
+    }
+}
+
+#[tokio::test]
+async fn long_answers_that_nobody_reads_are_within_the_memory() {
+    let server = Server::new();
+    let config = Config { client_memory: LIMIT, ..config() };
+    let _worker = server.start(FIRST, config, || Streams).await;
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        deaf.push(begun(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await);
+    }
+    reaches(&server, Counter::RefusedMemory, 1).await;
+    // Who leaves makes room.
+    drop(deaf);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let mut stream = begun(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        if status == *b"HTTP/1.1 200" {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{status:?}");
     }
 }

@@ -130,13 +130,21 @@ pub(super) async fn hold_head<V: Service>(service: &V, head: &Parts) -> Result<(
     take(service, bytes).await.map_err(|_| full())
 }
 
+/// Of a body that comes in parts, such as a file, so much is here while its client does not read:
+/// the part that hyper has, the one behind it, and the one that was read ahead.
+const PARTS_BYTES: u64 = 3 * (64 << 10);
+
 /// An answer for which there is room until the client has taken it. One that others have as well
-/// takes none.
+/// takes none, and neither does one that comes in parts and says no length.
 pub(super) fn held<V: Service>(service: &V, response: HttpResponse, hidden: bool) -> HttpResponse {
     service.let_go();
-    let own = response.body().whole();
-    let own = own.filter(|body| body.len() > SMALL_BYTES && body.is_unique());
-    if own.is_none_or(|body| service.hold(body.len())) {
+    let body = response.body();
+    let bytes = match body.whole() {
+        Some(own) if own.is_unique() => own.len(),
+        Some(_) => 0,
+        None => body.left().map_or(0, |left| left.min(PARTS_BYTES) as usize),
+    };
+    if bytes <= SMALL_BYTES || service.hold(bytes) {
         return response;
     }
     let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
