@@ -43,7 +43,39 @@ pub struct Outgoing {
     /// Where it is not empty, a [`Part::Joined`] waits, and whatever comes is added here.
     pub joined: Rc<RefCell<BytesMut>>,
     /// Bytes that the process sent and the client has not taken.
-    pub unread: Rc<Cell<usize>>,
+    pub unread: Rc<Unread>,
+}
+
+/// Bytes of a body that wait for its client, counted among those of all bodies as well.
+#[derive(Default)]
+pub struct Unread {
+    own: Cell<usize>,
+    all: Rc<Cell<usize>>,
+}
+
+impl Unread {
+    pub fn get(&self) -> usize {
+        self.own.get()
+    }
+
+    /// The process has sent more.
+    pub fn add(&self, bytes: usize) {
+        self.own.set(self.own.get() + bytes);
+        self.all.set(self.all.get() + bytes);
+    }
+
+    /// The client took some.
+    pub fn take(&self, bytes: usize) {
+        let bytes = bytes.min(self.own.get());
+        self.own.set(self.own.get() - bytes);
+        self.all.set(self.all.get() - bytes);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.take(self.own.get());
+    }
 }
 
 impl Outgoing {
@@ -61,25 +93,59 @@ impl Outgoing {
     }
 }
 
-/// The bodies that processes are sending.
+/// A body of which so few bytes wait does not fill the memory.
+const FEW_BYTES: usize = 64 << 10;
+
+/// The bodies that processes are sending, by the number of the REQUEST.
 #[derive(Default)]
-pub struct Outgoings(pub RefCell<HashMap<u32, Outgoing>>);
+pub struct Outgoings {
+    pub bodies: RefCell<HashMap<u32, Outgoing>>,
+    unread: Rc<Cell<usize>>,
+}
 
 impl Outgoings {
+    /// The count of a body that begins.
+    pub fn unread(&self) -> Rc<Unread> {
+        Rc::new(Unread { own: Cell::new(0), all: self.unread.clone() })
+    }
+
+    /// Whether so many bytes `more` of a body may wait, where `limit` bytes of all bodies may. One
+    /// of which few wait goes on while others fill the memory.
+    pub fn has_room(&self, unread: &Unread, more: usize, limit: usize) -> bool {
+        unread.get() + more <= FEW_BYTES || self.unread.get() + more <= limit
+    }
+
     /// Breaks off what a dead process was sending.
     pub fn lost(&self, owner: ProcessId) {
-        self.0.borrow_mut().retain(|_, body| body.owner != owner);
+        self.bodies.borrow_mut().retain(|_, body| body.owner != owner);
     }
 
     /// Whether no process is sending a body.
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.bodies.borrow().is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_of_all_bodies_is_bounded_and_a_body_of_few_bytes_goes_on() {
+        let (outgoing, limit) = (Outgoings::default(), 4 * FEW_BYTES);
+        let (much, few) = (outgoing.unread(), outgoing.unread());
+        assert!(outgoing.has_room(&much, limit, limit));
+        assert!(!outgoing.has_room(&much, limit + 1, limit));
+        much.add(limit);
+        assert!(!outgoing.has_room(&much, 1, limit));
+        assert!(outgoing.has_room(&few, FEW_BYTES, limit));
+        assert!(!outgoing.has_room(&few, FEW_BYTES + 1, limit));
+        few.add(10);
+        much.take(10);
+        assert!(!outgoing.has_room(&much, 1, limit), "the other's count as well");
+        drop(few);
+        assert!(outgoing.has_room(&much, 10, limit) && !outgoing.has_room(&much, 11, limit));
+    }
 
     #[test]
     fn short_parts_of_a_body_wait_as_one_and_all_parts_in_their_order() {

@@ -78,7 +78,7 @@ impl Pool {
             first_user: settings.first_user_place(),
             pins: HashMap::new(),
             kept_bytes: 0,
-            kept_max: settings.kept_max,
+            kept_max: settings.client_memory,
             suspects: Suspects::default(),
             now_ms: 0,
             last_id: 0,

@@ -1,7 +1,6 @@
 //! Answers to plain HTTP requests, as a process sends them: in one piece, in parts, as a file, at
 //! once or when the event is long over.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -12,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use super::codec::{self, BODY_WINDOW, Broken, FILE, Kind, MORE, Packet, take_fields};
-use super::held::{Outgoing, Part};
+use super::held::{Outgoing, Part, Unread};
 use super::link::Link;
 use super::shared::Answer;
 use crate::api::{Body, BodyWriter, Context, HttpResponse, NobodyReads, ProcessId};
@@ -43,6 +42,11 @@ pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
             (Some(writer), body)
         }
         None if packet.flags & MORE != 0 => {
+            let (outgoing, limit) = (&link.shared.outgoing, link.shared.settings.client_memory);
+            if !outgoing.has_room(&Unread::default(), payload.len(), limit) {
+                let what = "other answers that wait for their clients take client_memory";
+                return Err(Broken::Answer(what.to_owned()));
+            }
             let (writer, body) = Body::in_parts(content_length(&fields)?);
             (Some(writer), body)
         }
@@ -64,18 +68,20 @@ pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
 
 /// BODY.
 pub fn part(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
-    let bodies = &link.shared.outgoing.0;
-    let mut bodies = bodies.borrow_mut();
+    let outgoing = &link.shared.outgoing;
+    let mut bodies = outgoing.bodies.borrow_mut();
     let Some(body) = bodies.get(&packet.id).filter(|body| body.owner == link.id) else {
         return Ok(()); // The client is gone, as the process was told or will be.
     };
-    let unread = body.unread.get() + packet.body.len();
-    body.unread.set(unread);
-    if unread > BODY_WINDOW.max(packet.body.len()) {
+    let more = packet.body.len();
+    let unread = body.unread.get() + more;
+    let has_room = outgoing.has_room(&body.unread, more, link.shared.settings.client_memory);
+    if unread > BODY_WINDOW.max(more) || !has_room {
         bodies.remove(&packet.id);
         let what = format!("an answer's body with {unread} bytes that nobody has taken yet");
         return Err(Broken::Answer(what));
     }
+    body.unread.add(more);
     // Where the other end is gone, the entry goes as well, once its task has ended.
     if !packet.body.is_empty() {
         body.add(packet.body);
@@ -92,13 +98,14 @@ pub fn part(link: &Rc<Link>, packet: Packet) -> Result<(), Broken> {
 /// Passes the parts of a body on at the client's pace, and tells the process.
 fn begin(link: &Rc<Link>, ctx: &Context, id: u32, writer: BodyWriter, first: Bytes) {
     let (parts, mut waiting) = mpsc::unbounded_channel();
-    let (unread, joined) = (Rc::new(Cell::new(first.len())), Rc::default());
+    let (unread, joined) = (link.shared.outgoing.unread(), Rc::default());
+    unread.add(first.len());
     if !first.is_empty() {
         let _ = parts.send(Part::Bytes(first));
     }
     let body = Outgoing { owner: link.id, parts, joined, unread: unread.clone() };
     let joined = body.joined.clone();
-    link.shared.outgoing.0.borrow_mut().insert(id, body);
+    link.shared.outgoing.bodies.borrow_mut().insert(id, body);
     let link = link.clone();
     ctx.spawn(async move {
         loop {
@@ -120,10 +127,10 @@ fn begin(link: &Rc<Link>, ctx: &Context, id: u32, writer: BodyWriter, first: Byt
             if writer.send(bytes).await.is_err() {
                 break;
             }
-            unread.set(unread.get().saturating_sub(len));
+            unread.take(len);
             link.taken(id, len, false);
         }
-        let gone = link.shared.outgoing.0.borrow_mut().remove(&id).is_some();
+        let gone = link.shared.outgoing.bodies.borrow_mut().remove(&id).is_some();
         if gone {
             link.taken(id, 0, true);
         }

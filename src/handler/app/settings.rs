@@ -45,8 +45,9 @@ pub struct AppSettings {
     pub push_max: usize,
     /// Bytes of commands that are kept for a client that is not open yet.
     pub held_max: usize,
-    /// Bytes that KEEP may keep of all clients together.
-    pub kept_max: usize,
+    /// What all clients together may take of the worker by what KEEP gave, and by what waits of
+    /// answers that come in parts.
+    pub client_memory: usize,
     /// What may be pushed to a client before a process has to ask whether there is room.
     pub push_free: usize,
     /// The largest payload of a frame: the longest message and room for headers.
@@ -74,7 +75,7 @@ impl Default for AppSettings {
             on_crash: OnCrash::Repin,
             push_max: 2 << 20,
             held_max: 1 << 20,
-            kept_max: 256 << 20,
+            client_memory: 256 << 20,
             push_free: 512 << 10,
             frame_max: (2 << 20) + (128 << 10),
             keep_headers: vec!["cookie".to_owned()],
@@ -128,7 +129,7 @@ impl From<&Config> for AppSettings {
             queue_bytes: bytes(config.package_max_length).max(8 << 20),
             push_max: bytes(config.push_bytes_max()),
             held_max: bytes(config.buffer_output_size),
-            kept_max: match config.client_memory {
+            client_memory: match config.client_memory {
                 0 => usize::MAX,
                 limit => bytes(limit),
             },

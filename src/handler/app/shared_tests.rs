@@ -66,7 +66,7 @@ fn presence_waits_for_a_process_that_does_not_read_up_to_a_bound() {
 
 #[test]
 fn what_keep_gives_is_bounded_for_all_clients_together() {
-    let shared = Shared::new(AppSettings { kept_max: 1000, ..AppSettings::default() });
+    let shared = Shared::new(AppSettings { client_memory: 1000, ..AppSettings::default() });
     let mut pool = shared.pool.borrow_mut();
     (1..=3).for_each(|fd| pool.pin(fd, Pin::default()));
     assert!(pool.keep_bytes(1, &[0; 600]) && pool.keep_bytes(2, &[0; 400]));
