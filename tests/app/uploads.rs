@@ -53,6 +53,19 @@ async fn put(server: &Server, count: usize) -> (u16, String) {
     upload.answer().await
 }
 
+/// A form with a title, as far as the bytes of a file.
+const FORM_BEGIN: &str = "--x\r\ncontent-disposition: form-data; name=\"title\"\r\n\r\nlong\r\n\
+    --x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\
+    content-type: application/octet-stream\r\n\r\n";
+const FORM_END: &str = "\r\n--x--\r\n";
+
+fn post_form(length: usize) -> String {
+    format!(
+        "POST /form HTTP/1.1\r\ncontent-type: multipart/form-data; boundary=x\r\n\
+         content-length: {length}"
+    )
+}
+
 /// What the fixtures say of a body of so many MiB.
 fn sum(count: usize) -> String {
     let sum: u64 = (0..count).map(|number| (b'a' + (number % 26) as u8) as u64 * MIB as u64).sum();
@@ -94,23 +107,32 @@ async fn a_chunked_upload_arrives_in_python_too() {
 async fn a_form_with_a_long_file_is_read_as_php_reads_one() {
     let script = path("tests/app/fixtures/upload_server.php");
     let server = app(&["php", &script]).set("package_max_length", "\"64MiB\"").start().await;
-    let begin = "--x\r\ncontent-disposition: form-data; name=\"title\"\r\n\r\nlong\r\n--x\r\n\
-                 content-disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\
-                 content-type: application/octet-stream\r\n\r\n";
-    let end = "\r\n--x--\r\n";
-    let length = begin.len() + 20 * MIB + end.len();
-    let head = format!(
-        "POST /form HTTP/1.1\r\ncontent-type: multipart/form-data; boundary=x\r\n\
-         content-length: {length}"
-    );
-    let mut upload = Upload::begin(&server, &head).await;
-    upload.send(begin.as_bytes()).await;
+    let length = FORM_BEGIN.len() + 20 * MIB + FORM_END.len();
+    let mut upload = Upload::begin(&server, &post_form(length)).await;
+    upload.send(FORM_BEGIN.as_bytes()).await;
     for number in 0..20 {
         upload.send(&mib(number)).await;
     }
-    upload.send(end.as_bytes()).await;
+    upload.send(FORM_END.as_bytes()).await;
     let (status, told) = upload.answer().await;
     assert_eq!((status, told), (200, format!("long a.bin 0 {} {length}", sum(20))));
+}
+
+#[tokio::test]
+async fn short_lines_before_a_form_cost_no_process_its_time() {
+    let script = path("tests/app/fixtures/upload_server.php");
+    let server = app(&["php", &script])
+        .set("package_max_length", "\"64MiB\"")
+        .set("app.event_timeout", "\"5s\"")
+        .start()
+        .await;
+    let lines = "\n".repeat(8 * MIB);
+    let body = [lines.as_str(), FORM_BEGIN, "abc", FORM_END].concat();
+    let mut upload = Upload::begin(&server, &post_form(body.len())).await;
+    upload.send(body.as_bytes()).await;
+    let sum: u64 = b"abc".iter().copied().map(u64::from).sum();
+    let expected = format!("long a.bin 0 3 {sum} {}", body.len());
+    assert_eq!(upload.answer().await, (200, expected));
 }
 
 #[tokio::test]

@@ -137,18 +137,14 @@ final class Multipart
     /** Everything up to the first boundary's line is no part. */
     private function before(): bool
     {
-        while (($end = strpos($this->buffer, "\n")) !== false) {
-            $line = rtrim(substr($this->buffer, 0, $end), "\r");
-            $this->buffer = substr($this->buffer, $end + 1);
-            if ($line === "--$this->boundary") {
-                $this->state = 'head';
-                return true;
-            }
-            if ($line === "--$this->boundary--") {
-                $this->state = 'after';
-                return true;
-            }
+        // One search for all lines: a body may have nothing but short ones.
+        $line = '/(?:\A|\n)--' . preg_quote($this->boundary, '/') . '(--)?\r*+\n/';
+        if (preg_match($line, $this->buffer, $found, PREG_OFFSET_CAPTURE)) {
+            $this->state = isset($found[1]) ? 'after' : 'head';
+            $this->buffer = substr($this->buffer, $found[0][1] + strlen($found[0][0]));
+            return true;
         }
+        $this->buffer = substr($this->buffer, (int) strrpos("\n$this->buffer", "\n"));
         if (strlen($this->buffer) > self::HEAD_BYTES_MAX) {
             $this->state = 'after'; // A line of that length is no boundary.
             return true;
