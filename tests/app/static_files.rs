@@ -12,6 +12,11 @@ use crate::support::path;
 
 /// A directory with files, beside one that nobody may see, and the script that serves the first.
 async fn start(directory: &Path) -> Script {
+    start_at(directory, "").await
+}
+
+/// The same; where `location` is not empty, only what stands below that is served.
+async fn start_at(directory: &Path, location: &str) -> Script {
     let root = directory.join("root");
     std::fs::create_dir_all(root.join("sub")).unwrap();
     std::fs::create_dir_all(directory.join("root-of-another")).unwrap();
@@ -30,7 +35,8 @@ async fn start(directory: &Path) -> Script {
     symlink(directory.join("secret.txt"), root.join("link.txt")).unwrap();
     symlink(directory, root.join("up")).unwrap();
     let script = path("tests/app/fixtures/scripts/files.php");
-    Script::start_with(&[&script], &[("ROOT", root.to_str().unwrap())]).await
+    let env = [("ROOT", root.to_str().unwrap()), ("LOCATION", location)];
+    Script::start_with(&[&script], &env).await
 }
 
 /// Ways that public lists name out of a directory, and names in it that are nobody's to see.
@@ -200,6 +206,25 @@ async fn nginx_serves_the_same_files_types_and_ranges_and_refuses_the_same() {
             said(&beside, method, target, &lines).await,
         );
         assert_eq!(ours, theirs, "{method} {target} {lines}");
+    }
+    script.stop().await;
+}
+
+#[tokio::test]
+async fn no_path_leads_from_a_location_to_what_stands_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = start_at(directory.path(), "/sub").await;
+    let (status, _, body) = ask(&script.address, "GET", "/sub/index.html", "").await;
+    assert_eq!((status, body.as_slice()), (200, b"<p>sub</p>".as_slice()));
+    for target in [
+        "/sub/../server.php",
+        "/sub/..%2fserver.php",
+        "/sub/%2e%2e/a%20b.txt",
+        "/sub/./../style.css",
+        "/sub/..",
+    ] {
+        let (status, head, _) = ask(&script.address, "GET", target, "").await;
+        assert_eq!(status, 404, "{target}: {head}");
     }
     script.stop().await;
 }

@@ -70,6 +70,10 @@ final class StaticFiles
             || strlen($path) > self::PATH_BYTES_MAX) {
             return null;
         }
+        // A browser resolves these itself. Here they would lead from a location to what stands beside it.
+        if (preg_match('~/\.\.?(?:/|\z)~', $path)) {
+            return null;
+        }
         // What was a directory may be a link meanwhile.
         clearstatcache(true);
         $found = realpath($this->root . $path);
