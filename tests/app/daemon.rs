@@ -39,7 +39,7 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
             "throw",
             1011,
             "the handler failed",
-            vec!["WARN", "Uncaught RuntimeException: as told", "#0 ", "{main}"],
+            vec!["ERROR", "Uncaught RuntimeException: as told", "#0 ", "{main}"],
         ),
         ("memory", 1011, "the handler failed", vec!["INFO", "ends", "a fatal error"]),
         (

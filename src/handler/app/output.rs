@@ -135,16 +135,46 @@ fn log(id: ProcessId, stream: &'static str, line: &[u8]) {
     if text.trim().is_empty() {
         return;
     }
-    // What goes to standard error asks for attention, and must pass a log_level of "warn".
+    // What goes to standard error asks for attention, and must pass a log_level of "warn"; why a
+    // handler or a process ended passes "error" as well, which Swoole's scripts like to set.
     match stream {
+        "stderr" if ends_something(line) => {
+            tracing::error!(target: APPLICATION, app = %id, "{text}");
+        }
         "stderr" => tracing::warn!(target: APPLICATION, app = %id, "{text}"),
         _ => tracing::info!(target: APPLICATION, app = %id, "{text}"),
     }
 }
 
+/// Whether an entry tells of an error after which PHP or Python ran nothing more of what it ran.
+fn ends_something(entry: &[u8]) -> bool {
+    let begins: [&[u8]; 4] = [
+        b"Uncaught ",
+        b"PHP Fatal error:",
+        b"PHP Parse error:",
+        b"Traceback (most recent call last)",
+    ];
+    begins.iter().any(|begin| entry.starts_with(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_handler_ended_is_told_from_a_warning() {
+        for entry in [
+            "Uncaught Exception: no in a.php:1\nStack trace:\n#0 {main}",
+            "PHP Fatal error:  Allowed memory size exhausted",
+            "PHP Parse error:  syntax error",
+            "Traceback (most recent call last):\n  File",
+        ] {
+            assert!(ends_something(entry.as_bytes()), "{entry}");
+        }
+        for entry in ["PHP Warning:  Undefined variable $a", "Is an Uncaught one", "retrying", ""] {
+            assert!(!ends_something(entry.as_bytes()), "{entry}");
+        }
+    }
 
     #[test]
     fn lines_are_told_apart_and_long_ones_cut() {
