@@ -154,8 +154,13 @@ macro_rules! plays {
 }
 
 plays! {
-    beside binary cookies dashboard doorbell errands game history jobs lifecycle limits lobby
-    online pipes private progress push_api reminders rooms timers token two_doors
+    beside binary cookies dashboard doorbell errands game history jobs lifecycle limits lines lobby
+    online parallel pipes private progress push_api reminders rooms timers token two_doors
+}
+
+#[tokio::test]
+async fn a_pipe_needs_no_extension_of_php() {
+    play("lines", &["-n"]).await;
 }
 
 #[test]

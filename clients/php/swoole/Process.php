@@ -30,6 +30,8 @@ class Process
     private $end = null;
     private ?ServerProcess $place = null;
     private float $timeout = -1;
+    /** What read() has left of a message, where the pipe is a stream. */
+    private string $rest = '';
 
     /**
      * @param bool $redirect_stdin_and_stdout what the function prints is written to the pipe
@@ -99,12 +101,16 @@ class Process
         return $this->end === null ? $this->warn('write', 'no pipe, cannot write') : @fwrite($this->end, $data);
     }
 
-    /** Waits for a message, of which it gives at most so many bytes. */
+    /** Waits for a message, of which it gives at most so many bytes; of a stream the rest comes next. */
     public function read(int $size = 8192): string|false
     {
         if ($this->place !== null) {
-            $message = $this->place->read((int) $this->id, $this->timeout);
-            return $message === null ? false : substr($message, 0, $size);
+            $message = $this->rest !== '' ? $this->rest : $this->place->read((int) $this->id, $this->timeout);
+            if ($message === null) {
+                return false;
+            }
+            $this->rest = $this->pipe_type === SOCK_STREAM ? substr($message, $size) : '';
+            return substr($message, 0, $size);
         }
         if ($this->end === null) {
             return $this->warn('read', 'no pipe, cannot read');

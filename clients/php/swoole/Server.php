@@ -32,6 +32,8 @@ class Server implements \Wsd\OpenSwooleServer
     private const KEPT = ['shutdown', 'beforeshutdown', 'managerstart', 'managerstop', 'beforereload', 'afterreload'];
     /** How long a worker that is idle may take to say so. */
     private const STATUS_SECONDS = 0.25;
+    /** A longer task or result travels as a file, so that many can wait: for one process, up to 32 MiB wait. */
+    private const FRAME_BYTES_MAX = 64 << 10;
     /** What stands around a task or a result in its frame, at most. */
     private const ENVELOPE_BYTES = 64;
     private const LOOKED_FOR = ['managerstart', 'managerstop', 'beforereload', 'afterreload'];
@@ -680,10 +682,12 @@ class Server implements \Wsd\OpenSwooleServer
         if ($waits) {
             $this->awaited[$id] = null;
         }
-        // The first `task_worker_num` of wsd's workers have a task process, this one or another.
+        // Worker n of wsd has the task processes n, n + worker_num and so on. Tasks are dealt out to the
+        // workers in turn, since one that waits behind another would leave other task processes idle.
+        $slot = ($this->app->fact('worker') + $id) % $tasks % max(1, (int) $this->app->fact('worker_num'));
         $sent = $to >= 0
             ? $this->post($this->workers() + $to, $bytes)
-            : $this->app->send($this->app->fact('worker') % $tasks, $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
+            : $this->app->send($slot, $bytes, 0, Protocol::TO_TASK | Protocol::TO_ANY);
         $sent || $this->unpacked($packed);
         return $sent ? $id : false;
     }
@@ -692,7 +696,8 @@ class Server implements \Wsd\OpenSwooleServer
     private function packed(mixed $data): string
     {
         $bytes = serialize($data);
-        if (strlen($bytes) + self::ENVELOPE_BYTES <= (int) ($this->app->fact('frame_max') ?? PHP_INT_MAX)) {
+        $most = min(self::FRAME_BYTES_MAX, (int) ($this->app->fact('frame_max') ?? PHP_INT_MAX));
+        if (strlen($bytes) + self::ENVELOPE_BYTES <= $most) {
             return "b$bytes";
         }
         $path = @tempnam((string) ($this->setting['task_tmpdir'] ?? sys_get_temp_dir()), 'wsd-task-');

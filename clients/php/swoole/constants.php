@@ -49,7 +49,9 @@ foreach ([
     'SWOOLE_WORKER_IDLE' => 2,
     'SWOOLE_WORKER_EXIT' => 3,
     'SWOOLE_RWLOCK' => 1,
+    'SWOOLE_FILELOCK' => 2,
     'SWOOLE_MUTEX' => 3,
+    'SWOOLE_SEM' => 4,
     'SWOOLE_SPINLOCK' => 5,
     'SWOOLE_TIMER_MIN_MS' => 1,
     'SWOOLE_TIMER_MIN_SEC' => 0.001,
@@ -280,5 +282,16 @@ foreach ([
     if (str_starts_with($short, 'WEBSOCKET_') && !defined($short)) {
         define($short, $value);
     }
+}
+// As Swoole does, where PHP has not got ext-sockets or ext-pcntl: the numbers of Linux.
+foreach ([
+    'AF_UNIX' => 1, 'AF_INET' => 2, 'AF_INET6' => 10, 'SOCK_STREAM' => 1, 'SOCK_DGRAM' => 2,
+    'SIGHUP' => 1, 'SIGINT' => 2, 'SIGQUIT' => 3, 'SIGILL' => 4, 'SIGTRAP' => 5, 'SIGABRT' => 6, 'SIGBUS' => 7,
+    'SIGFPE' => 8, 'SIGKILL' => 9, 'SIGUSR1' => 10, 'SIGSEGV' => 11, 'SIGUSR2' => 12, 'SIGPIPE' => 13,
+    'SIGALRM' => 14, 'SIGTERM' => 15, 'SIGSTKFLT' => 16, 'SIGCHLD' => 17, 'SIGCONT' => 18, 'SIGSTOP' => 19,
+    'SIGTSTP' => 20, 'SIGTTIN' => 21, 'SIGTTOU' => 22, 'SIGURG' => 23, 'SIGXCPU' => 24, 'SIGXFSZ' => 25,
+    'SIGVTALRM' => 26, 'SIGPROF' => 27, 'SIGWINCH' => 28, 'SIGIO' => 29, 'SIGPWR' => 30, 'SIGSYS' => 31,
+] as $name => $value) {
+    defined($name) || define($name, $value);
 }
 unset($name, $value, $short);
