@@ -220,12 +220,12 @@ class Server implements \Wsd\OpenSwooleServer
 
     public function exist(int $fd): bool
     {
-        return $this->app->exists($fd);
+        return $this->leaving() === $fd || $this->app->exists($fd);
     }
 
     public function exists(int $fd): bool
     {
-        return $this->app->exists($fd);
+        return $this->exist($fd);
     }
 
     public function getClientInfo(int $fd, int $reactor_id = -1, bool $ignore_error = false): array|false
@@ -271,7 +271,7 @@ class Server implements \Wsd\OpenSwooleServer
         if ($find_count > 100) {
             return $this->warn('getClientList', 'swoole connection list max_find_count=100');
         }
-        return $this->app->list($start_fd, max(1, $find_count)) ?: false;
+        return $this->clients($start_fd, max(1, $find_count)) ?: false;
     }
 
     public function connection_list(int $start_fd = 0, int $find_count = 10): array|false
@@ -284,7 +284,7 @@ class Server implements \Wsd\OpenSwooleServer
         $stats = $this->app->stats();
         return [
             'start_time' => (int) $this->started,
-            'connection_num' => $stats['connections'] ?? 0,
+            'connection_num' => ($stats['connections'] ?? 0) + (int) ($this->leaving() !== null),
             'worker_num' => $this->workers(),
             'task_worker_num' => $this->taskWorkers(),
             'idle_worker_num' => $this->idle(0, $this->workers()),
@@ -502,6 +502,28 @@ class Server implements \Wsd\OpenSwooleServer
         return $this->started > 0
             ? $this->warn('addProcess', 'must be called before the server starts')
             : $this->users->add($process);
+    }
+
+    /**
+     * @internal
+     * @return list<int> clients greater than $after, at most so many; in onClose the one that leaves is among them
+     */
+    public function clients(int $after, int $count): array
+    {
+        $clients = $this->app->list($after, $count);
+        $leaving = $this->leaving();
+        if ($leaving === null || $leaving <= $after || in_array($leaving, $clients, true)) {
+            return $clients;
+        }
+        $clients[] = $leaving;
+        sort($clients);
+        return array_slice($clients, 0, $count);
+    }
+
+    /** @internal the client whose onClose runs: as in Swoole, a client is there until onClose has ended */
+    public function leaving(): ?int
+    {
+        return $this->closing === null || isset($this->closing['status']) ? null : $this->closing['fd'];
     }
 
     /** @internal the native application behind this server */

@@ -21,7 +21,7 @@ class Iterator implements \Iterator, \Countable, \ArrayAccess
 
     public function rewind(): void
     {
-        $this->page = $this->app->list(0, self::PAGE);
+        $this->page = $this->page(0);
         $this->at = 0;
     }
 
@@ -44,19 +44,19 @@ class Iterator implements \Iterator, \Countable, \ArrayAccess
     {
         $this->at++;
         if ($this->at === count($this->page) && $this->at >= self::PAGE) {
-            $this->page = $this->app->list($this->page[$this->at - 1], self::PAGE);
+            $this->page = $this->page($this->page[$this->at - 1]);
             $this->at = 0;
         }
     }
 
     public function count(): int
     {
-        return $this->app->stats()['connections'] ?? 0;
+        return ($this->app->stats()['connections'] ?? 0) + (int) ($this->server?->leaving() !== null);
     }
 
     public function offsetExists(mixed $fd): bool
     {
-        return $this->app->exists((int) $fd);
+        return $this->server?->exist((int) $fd) ?? $this->app->exists((int) $fd);
     }
 
     public function offsetGet(mixed $fd): mixed
@@ -70,5 +70,11 @@ class Iterator implements \Iterator, \Countable, \ArrayAccess
 
     public function offsetUnset(mixed $fd): void
     {
+    }
+
+    /** @return list<int> */
+    private function page(int $after): array
+    {
+        return $this->server?->clients($after, self::PAGE) ?? $this->app->list($after, self::PAGE);
     }
 }

@@ -84,7 +84,7 @@ class Server extends \Swoole\Http\Server
 
     public function isEstablished(int $fd): bool
     {
-        return $this->app->isWebSocket($fd);
+        return $this->leaving() === $fd || $this->app->isWebSocket($fd);
     }
 
     /** Sends a ping. Its answer counts as something that the client sent; wsd pings by itself besides. */
@@ -259,26 +259,32 @@ class Server extends \Swoole\Http\Server
         unset($this->pieces[$fd]);
         $parting = isset($this->parting[$fd]);
         unset($this->parting[$fd]);
-        if (!empty($this->setting['open_websocket_close_frame']) && $close->by === 'client') {
-            $frame = new CloseFrame();
-            $frame->fd = $fd;
-            // One without a code has Swoole's default (RFC 6455 section 7.4.1: 1005 is no code of a frame).
-            $frame->code = $close->code === self::NO_CODE ? WEBSOCKET_CLOSE_NORMAL : $close->code;
-            $frame->reason = $close->reason;
-            $frame->finish = true;
-            $this->callbackOf('message', $fd)($this, $frame);
-        }
-        $handler = $this->callbackOf($parting ? 'disconnect' : 'close', $fd);
-        unset($this->portOf[$fd]);
-        // Swoole tells a server's own close by a reactor of -1.
         $known = $this->known($fd);
         $this->closing = $known === null ? null : $known + ['uid' => $this->app->uid($fd)];
         unset($this->met[$fd]);
         try {
+            if (!empty($this->setting['open_websocket_close_frame']) && $close->by === 'client') {
+                $this->callbackOf('message', $fd)($this, self::frameOf($fd, $close));
+            }
+            $handler = $this->callbackOf($parting ? 'disconnect' : 'close', $fd);
+            // Swoole tells a server's own close by a reactor of -1.
             $handler !== null && $handler($this, $fd, $close->by === 'server' ? -1 : self::reactor($fd));
         } finally {
+            unset($this->portOf[$fd]);
             $this->closing = null;
         }
+    }
+
+    /** The frame with which a client has closed. */
+    private static function frameOf(int $fd, Close $close): CloseFrame
+    {
+        $frame = new CloseFrame();
+        $frame->fd = $fd;
+        // One without a code has Swoole's default (RFC 6455 section 7.4.1: 1005 is no code of a frame).
+        $frame->code = $close->code === self::NO_CODE ? WEBSOCKET_CLOSE_NORMAL : $close->code;
+        $frame->reason = $close->reason;
+        $frame->finish = true;
+        return $frame;
     }
 
     /** The worker that a client came to. */
@@ -385,6 +391,11 @@ class Server extends \Swoole\Http\Server
     /** There is no WebSocket of that number. */
     private function missing(string $method, int $fd): bool
     {
+        if ($this->leaving() === $fd) {
+            // Swoole says nothing either where onClose pushes to all, the one that leaves among them.
+            SwooleErrors::$last = SWOOLE_ERROR_SESSION_CLOSING;
+            return false;
+        }
         if (!$this->app->exists($fd)) {
             return $this->gone($method, $fd);
         }
