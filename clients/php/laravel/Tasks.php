@@ -95,7 +95,8 @@ final class Tasks
     /** Gives the server its custom processes. */
     public function addProcesses(): void
     {
-        foreach (self::processes($this->config) as ['class' => $class, 'pause' => $pause, 'redirect' => $redirect]) {
+        foreach (self::processes($this->config) as $one) {
+            ['class' => $class, 'pause' => $pause, 'redirect' => $redirect, 'pipe' => $pipe] = $one;
             $this->server->addProcess(new Process(function (Process $process) use ($class, $pause): void {
                 if (function_exists('pcntl_signal')) {
                     Process::signal(SIGUSR1, fn () => $class::onReload($this->server, $process));
@@ -106,7 +107,7 @@ final class Tasks
                 }
                 ($this->attempt)(fn () => $class::callback($this->server, $process));
                 sleep($pause);
-            }, $redirect));
+            }, $redirect, $pipe));
         }
     }
 
