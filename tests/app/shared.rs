@@ -100,3 +100,17 @@ async fn forked_processes_share_and_lock_each_other_out() {
     let ran = php(&directory.path().join("shared"), code).await;
     assert_eq!((ran.stdout.as_str(), ran.code), ("0 1000", Some(0)), "{ran:?}");
 }
+
+#[tokio::test]
+async fn a_program_in_the_place_of_a_process_speaks_by_its_pipe_and_ends_as_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let code = "$words = ['-c', 'read word; echo \"heard $word\"; exit 5']; \
+                $run = fn ($p) => $p->exec('/bin/sh', $words); \
+                $p = new Swoole\\Process($run, true, SOCK_STREAM); $p->start(); \
+                $p->write(\"hello\\n\"); echo $p->read(), Swoole\\Process::wait()['code'], ' '; \
+                $p = new Swoole\\Process(fn ($p) => $p->exec('/bin/cat', []), true, SOCK_STREAM); \
+                $pid = $p->start(); $p->write('it runs'); echo $p->read(), ' '; \
+                Swoole\\Process::kill($pid, SIGTERM); echo Swoole\\Process::wait()['signal'];";
+    let ran = php(directory.path(), code).await;
+    assert_eq!(ran.stdout, "heard hello\n5 it runs 15", "{ran:?}");
+}

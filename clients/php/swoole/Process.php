@@ -155,10 +155,17 @@ class Process
         exit($exit_code);
     }
 
-    /** Runs another program in the place of this process. Needs ext-pcntl. */
+    /**
+     * Runs another program in the place of this process, with the pipe as its standard input and output
+     * where the process was made so. Needs ext-pcntl.
+     */
     public function exec(string $exec_file, array $args): bool
     {
         self::needs('pcntl_exec', 'ext-pcntl');
+        if ($this->redirect_stdin_and_stdout && $this->end !== null && is_executable($exec_file)) {
+            self::needs('posix_kill', 'ext-posix');
+            $this->execOnPipe([$exec_file, ...array_map(strval(...), $args)]);
+        }
         return pcntl_exec($exec_file, $args);
     }
 
@@ -191,6 +198,36 @@ class Process
         self::needs('pcntl_signal', 'ext-pcntl');
         pcntl_async_signals(true);
         return pcntl_signal($signal_no, $callback ?? SIG_DFL);
+    }
+
+    /**
+     * PHP cannot make the pipe its own standard output, so this process stays: it passes signals on, and ends
+     * as the program does.
+     *
+     * @param list<string> $command
+     */
+    private function execOnPipe(array $command): void
+    {
+        [$pid, $early] = [0, []];
+        $pass = function (int $signal) use (&$pid, &$early): void {
+            $pid === 0 ? $early[] = $signal : posix_kill($pid, $signal);
+        };
+        foreach ([SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM] as $signal) {
+            pcntl_signal($signal, $pass, false);
+        }
+        pcntl_async_signals(true);
+        $program = proc_open($command, [$this->end, $this->end], $pipes);
+        if ($program === false) {
+            return;
+        }
+        $pid = proc_get_status($program)['pid'];
+        array_map($pass, $early);
+        while (pcntl_waitpid($pid, $status) < 0 && pcntl_get_last_error() === PCNTL_EINTR);
+        if (pcntl_wifsignaled($status)) {
+            pcntl_signal(pcntl_wtermsig($status), SIG_DFL);
+            posix_kill(getmypid(), pcntl_wtermsig($status));
+        }
+        exit(pcntl_wexitstatus($status));
     }
 
     private static function needs(string $function, string $extension): void
