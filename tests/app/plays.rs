@@ -154,8 +154,9 @@ macro_rules! plays {
 }
 
 plays! {
-    beside binary cookies dashboard doorbell errands game history jobs leavers lifecycle limits lines
-    lobby online parallel pipes private progress push_api reminders rooms timers token two_doors
+    beside binary cookies dashboard doorbell errands game history jobs leavers lifecycle
+    limits lines lobby online parallel pipes private progress push_api reminders rooms
+    timers token two_doors
 }
 
 #[tokio::test]
