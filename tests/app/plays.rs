@@ -156,7 +156,7 @@ macro_rules! plays {
 plays! {
     beside binary cookies dashboard doorbell errands game history jobs leavers lifecycle
     limits lines lobby online parallel pipes private progress push_api reminders rooms
-    timers token two_doors
+    timers token two_doors visitors
 }
 
 #[tokio::test]

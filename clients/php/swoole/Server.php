@@ -220,7 +220,7 @@ class Server implements \Wsd\OpenSwooleServer
 
     public function exist(int $fd): bool
     {
-        return $this->leaving() === $fd || $this->app->exists($fd);
+        return ($this->closing['fd'] ?? 0) === $fd || $this->app->exists($fd);
     }
 
     public function exists(int $fd): bool
@@ -520,10 +520,11 @@ class Server implements \Wsd\OpenSwooleServer
         return array_slice($clients, 0, $count);
     }
 
-    /** @internal the client whose onClose runs: as in Swoole, a client is there until onClose has ended */
+    /** @internal the WebSocket whose onClose runs: as in Swoole, a client is there until onClose has ended */
     public function leaving(): ?int
     {
-        return $this->closing === null || isset($this->closing['status']) ? null : $this->closing['fd'];
+        $leaves = $this->closing !== null && !isset($this->closing['status']) && !$this->closing['plain'];
+        return $leaves ? $this->closing['fd'] : null;
     }
 
     /** @internal the native application behind this server */

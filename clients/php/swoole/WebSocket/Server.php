@@ -28,8 +28,9 @@ class Server extends \Swoole\Http\Server
     private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
         'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
 
-    /** @var array<int, string> since when, from where and as whom clients are here, where onClose may ask */
+    /** @var array<int, string> since when, from where and as whom clients are here, where a callback of their end may ask */
     private array $met = [];
+    private ?bool $remembers = null;
     /** @var array<int, string> unfinished messages that are pushed in pieces */
     private array $pieces = [];
     /** @var array<int, true> clients that disconnect() has ended, where onDisconnect is to hear of that */
@@ -134,10 +135,10 @@ class Server extends \Swoole\Http\Server
         $this->bindPlain();
         // onClose may ask who has left, so that is kept.
         $opens = $this->handles('connect') || ($this->handles('open') && !$this->handles('handshake'));
-        if ($several || $opens || $this->handles('close')) {
+        if ($several || $opens || $this->remembers()) {
             $this->app->on('open', fn (App $app, \Wsd\Request $request) => $this->opened($request));
         }
-        if ($several || $this->handles('close') || $this->handles('attach')) {
+        if ($several || $this->remembers() || $this->handles('attach')) {
             $this->app->on('attach', function (App $app, \Wsd\Request $request): void {
                 $this->came($request);
                 $attach = $this->callbackOf('attach', $request->fd);
@@ -146,13 +147,20 @@ class Server extends \Swoole\Http\Server
         }
     }
 
-    /** Keeps who came, for onClose, and by which port, where the server has several. */
+    /** Keeps who came, for the callbacks of its end, and by which port, where the server has several. */
     private function came(\Wsd\Request $request): void
     {
-        if ($this->callbackOf('close', $request->fd) !== null) {
+        if ($this->remembers()) {
             $this->met[$request->fd] = pack('q', (int) (microtime(true) * 1000)) . "$request->peer $request->client";
         }
         $this->byPort($request);
+    }
+
+    /** Whether a callback hears of a client that leaves, and may ask who that was. */
+    private function remembers(): bool
+    {
+        return $this->remembers ??= $this->handles('close') || $this->handles('disconnect')
+            || !empty($this->setting['open_websocket_close_frame']);
     }
 
     private function byPort(\Wsd\Request $request): void
@@ -233,7 +241,7 @@ class Server extends \Swoole\Http\Server
             return;
         }
         $this->app->on('connect', function (App $app, \Wsd\Request $request): void {
-            $this->byPort($request);
+            $this->came($request);
             $this->connected($request->fd);
         });
         $this->app->on('disconnect', function (App $app, int $fd): void {
@@ -250,8 +258,15 @@ class Server extends \Swoole\Http\Server
     private function disconnected(int $fd): void
     {
         $handler = $this->callbackOf('disconnect', $fd) ?? $this->callbackOf('close', $fd);
-        unset($this->portOf[$fd]);
-        $handler !== null && $handler($this, $fd, self::reactor($fd));
+        $known = $this->known($fd);
+        $this->closing = $known === null ? null : ['plain' => true] + $known;
+        unset($this->met[$fd]);
+        try {
+            $handler !== null && $handler($this, $fd, self::reactor($fd));
+        } finally {
+            unset($this->portOf[$fd]);
+            $this->closing = null;
+        }
     }
 
     private function closed(int $fd, Close $close): void
@@ -306,7 +321,7 @@ class Server extends \Swoole\Http\Server
         if (!$this->hearsPlain()) {
             return $this->handshake($request);
         }
-        $this->byPort($request);
+        $this->came($request);
         $this->connected($request->fd);
         $answer = null;
         try {
