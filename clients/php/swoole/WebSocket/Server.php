@@ -28,7 +28,7 @@ class Server extends \Swoole\Http\Server
     private const OF_THE_101 = ['upgrade', 'connection', 'sec-websocket-accept', 'sec-websocket-version',
         'sec-websocket-extensions', 'sec-websocket-protocol', 'server', 'content-length', 'date'];
 
-    /** @var array<int, string> since when, from where and as whom clients are here, where a callback of their end may ask */
+    /** @var array<int, string> since when, from where and as whom clients are here, for the callbacks of their end */
     private array $met = [];
     private ?bool $remembers = null;
     /** @var array<int, string> unfinished messages that are pushed in pieces */
