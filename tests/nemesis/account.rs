@@ -9,6 +9,7 @@ use wsd::ipc::control::Status;
 
 use crate::ledger::{Ask, End, Fault, Harm, Ledger, STALL_LAG, node_of};
 use crate::wire::Kind;
+use crate::world::DRAINED;
 
 /// How long a message may have been on its way when the manager that had it was killed: it may
 /// have waited for a worker that was stopped.
@@ -123,8 +124,14 @@ fn judge_presence(ledger: &mut Ledger, history: &History, age: Duration) {
     }
 }
 
+/// Whether the server has ended a client by then, and something explains that: a client that leaves
+/// notes its end itself, before anybody is told.
 fn ended_by(ledger: &Ledger, fd: u64, at: Instant) -> bool {
-    ledger.lives.get(&fd).and_then(|life| life.ended).is_some_and(|(when, _)| when <= at)
+    let is_of = |it: &Fault, what: Harm| it.what == what && it.node == node_of(fd);
+    let was = |before, what: Harm| ledger.was(at, before, Duration::ZERO, |it| is_of(it, what));
+    let end = ledger.lives.get(&fd).and_then(|life| life.ended);
+    end.is_some_and(|(when, end)| end == End::Dropped && when <= at)
+        && (was(KILL_LAG + SEEN_LATE, Harm::KilledWorker) || was(DRAINED, Harm::Reload))
 }
 
 /// Judges every ask that is older than `age` and not settled, and forgets it.

@@ -16,6 +16,12 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
+/// How often something was done, as the report has it.
+fn count_of(said: &str, what: &str) -> u64 {
+    let count = |line: &str| line.trim().strip_suffix(what)?.trim().parse::<u64>().ok();
+    said.lines().find_map(count).unwrap_or(0)
+}
+
 #[test]
 fn no_deployment_costs_a_message_that_nothing_accounts_for() {
     let faults = "reload,upgrade,churn";
@@ -101,8 +107,12 @@ fn no_failover_and_no_moved_clock_costs_a_message_that_nothing_accounts_for() {
     let faults = ["--seed", "314", "--only", "failover,move-clock,restart-node"];
     let load = ["--nodes", "3", "--clients", "9", "--pause-ms", "100", "--seconds", "25"];
     let output = nemesis(&[&load[..], &faults].concat());
-    println!("{}", said(&output));
+    let said = said(&output);
+    println!("{said}");
     assert!(output.status.success(), "see above; the first line has the seed");
+    for fault in ["failovers by Sentinels", "clocks that were moved"] {
+        assert!(count_of(&said, fault) > 0, "no {fault}: see above");
+    }
 }
 
 /// Two nodes do one thing wrong, on purpose.

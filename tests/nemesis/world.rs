@@ -11,7 +11,7 @@ use crate::ledger::{End, Fault, Harm, Ledger, node_of};
 /// How long after a kill its clients may see their connection end.
 const DROP_LAG: Duration = Duration::from_secs(5);
 /// How long after a reload an old worker may close those who have stayed.
-const DRAINED: Duration = Duration::from_secs(40);
+pub const DRAINED: Duration = Duration::from_secs(40);
 /// With broadcasts, and then without.
 const TIDE_SECS: u64 = 2;
 
