@@ -294,6 +294,12 @@ impl Manager {
     /// Nobody of this node is in these rooms any more: what others say of them is not heard.
     pub(super) fn leave_presence(&mut self, rooms: &[Topic]) {
         for room in rooms {
+            // The answers are of a time until which this node has heard of the room: a room that
+            // they made known would not be asked about when somebody comes to it again.
+            let question = self.cluster.as_ref().and_then(|it| it.presence.asked.about(room));
+            if let Some(question) = question {
+                self.end_presence(question, false);
+            }
             if let Some(cluster) = &mut self.cluster {
                 cluster.presence.known.remove(room);
                 cluster.presence.unasked.remove(room);

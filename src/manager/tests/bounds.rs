@@ -113,6 +113,8 @@ pub(super) struct FakeCourier {
     heard: VecDeque<(NodeMessage, To)>,
     /// The numbers under which it was told of topics.
     told: Vec<u64>,
+    /// The topics of which it was told that nobody is in them.
+    left: Vec<Topic>,
 }
 
 impl FakeCourier {
@@ -125,7 +127,8 @@ impl FakeCourier {
         let id = NodeId { node: 0, boot: 1 };
         master.tell(&MasterToManager::Courier { epoch: 1, id }, &[theirs]);
         let link = Link::new(ours, courier_id(1)).unwrap();
-        let mut courier = FakeCourier { link, heard: VecDeque::new(), told: Vec::new() };
+        let (heard, told, left) = (VecDeque::new(), Vec::new(), Vec::new());
+        let mut courier = FakeCourier { link, heard, told, left };
         courier.say(&CourierToManager::Engine(EngineState::Ok), b"").await;
         // What a node says first when it can.
         let first = courier.hear().await.0;
@@ -161,6 +164,13 @@ impl FakeCourier {
         self.told[0]
     }
 
+    /// It is told that nobody of this node is in a topic.
+    pub(super) async fn told_left(&mut self, topic: &Topic) {
+        while !self.left.contains(topic) {
+            self.read().await;
+        }
+    }
+
     async fn read(&mut self) {
         let mut buffer = vec![0; crate::ipc::PACKET_BYTES_MAX * 2];
         let mut arrival = self.link.receive(&mut buffer).await.unwrap().unwrap();
@@ -171,22 +181,31 @@ impl FakeCourier {
                     let bytes = frame.body.into_bytes().unwrap();
                     self.heard.push_back((envelope::read(&bytes).unwrap().1, to));
                 }
-                ManagerToCourier::Interest { number, .. } => self.told.push(number),
+                ManagerToCourier::Interest { number, left, .. } => {
+                    self.told.push(number);
+                    self.left.extend(left);
+                }
                 _ => {}
             }
         }
     }
 }
 
+/// A worker that has members of one room more than may be asked about at once.
+async fn in_one_room_too_many() -> (Master, FakeCourier, FakeWorker) {
+    let (master, courier) = FakeCourier::boot().await;
+    let worker = master.serving(id(0, 1), 1).await;
+    let names: Vec<String> = (0..=ASKED_MAX).map(|n| format!("presence-{n}")).collect();
+    for part in names.chunks(512) {
+        worker.say(&interest(part.iter().cloned()));
+    }
+    (master, courier, worker)
+}
+
 #[test]
 fn of_more_rooms_here_than_may_be_asked_about_at_once_each_is_asked_about() {
     story(async {
-        let (master, mut courier) = FakeCourier::boot().await;
-        let worker = master.serving(id(0, 1), 1).await;
-        let names: Vec<String> = (0..=ASKED_MAX).map(|n| format!("presence-{n}")).collect();
-        for part in names.chunks(512) {
-            worker.say(&interest(part.iter().cloned()));
-        }
+        let (_master, mut courier, _worker) = in_one_room_too_many().await;
         let mut asked = HashSet::new();
         while asked.len() <= ASKED_MAX {
             let (NodeMessage::PresenceAsk { id, room }, _) = courier.hear().await else {
@@ -203,12 +222,7 @@ fn of_more_rooms_here_than_may_be_asked_about_at_once_each_is_asked_about() {
 #[test]
 fn behind_an_outage_each_of_more_rooms_than_may_be_asked_about_at_once_is_asked_about_anew() {
     story(async {
-        let (master, mut courier) = FakeCourier::boot().await;
-        let worker = master.serving(id(0, 1), 1).await;
-        let names: Vec<String> = (0..=ASKED_MAX).map(|n| format!("presence-{n}")).collect();
-        for part in names.chunks(512) {
-            worker.say(&interest(part.iter().cloned()));
-        }
+        let (_master, mut courier, _worker) = in_one_room_too_many().await;
         for _ in 0..2 {
             let mut asked = HashSet::new();
             while asked.len() <= ASKED_MAX {

@@ -101,6 +101,16 @@ async fn list_has(worker: &mut FakeWorker) -> (Option<u32>, u32) {
     }
 }
 
+/// A worker that has members of the room, and was told the list of it: Ann at node 1.
+async fn ann_is_known() -> (Master, FakeCourier, FakeWorker) {
+    let (master, mut courier) = FakeCourier::boot().await;
+    let mut worker = master.serving(id(0, 1), 1).await;
+    worker.say(&interest(["presence-r".to_owned()].into_iter()));
+    ann_is_present(&mut courier).await;
+    while !matches!(worker.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+    (master, courier, worker)
+}
+
 #[test]
 fn a_list_of_presence_says_of_which_nodes_nobody_knows() {
     for (silent, asked) in [(vec![2], None), (Vec::new(), Some(1))] {
@@ -118,11 +128,7 @@ fn a_list_of_presence_says_of_which_nodes_nobody_knows() {
 #[test]
 fn a_list_that_is_known_here_says_of_which_nodes_nobody_knows() {
     story(async {
-        let (master, mut courier) = FakeCourier::boot().await;
-        let mut worker = master.serving(id(0, 1), 1).await;
-        worker.say(&interest(["presence-r".to_owned()].into_iter()));
-        ann_is_present(&mut courier).await;
-        while !matches!(worker.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+        let (_master, mut courier, mut worker) = ann_is_known().await;
         for (silent, asked) in [(vec![2], None), (Vec::new(), Some(1))] {
             are_silent(&mut courier, silent).await;
             worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
@@ -150,11 +156,7 @@ fn a_list_misses_a_node_that_was_silent_when_the_others_were_asked() {
 #[test]
 fn behind_an_outage_a_list_is_not_whole_before_the_room_was_asked_about_anew() {
     story(async {
-        let (master, mut courier) = FakeCourier::boot().await;
-        let mut worker = master.serving(id(0, 1), 1).await;
-        worker.say(&interest(["presence-r".to_owned()].into_iter()));
-        ann_is_present(&mut courier).await;
-        while !matches!(worker.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+        let (_master, mut courier, mut worker) = ann_is_known().await;
         let away = EngineState::Away { since: 1, why: "of the test".to_owned() };
         for state in [away, EngineState::Ok] {
             courier.say(&CourierToManager::Engine(state), b"").await;
@@ -167,6 +169,26 @@ fn behind_an_outage_a_list_is_not_whole_before_the_room_was_asked_about_anew() {
         are_silent(&mut courier, Vec::new()).await;
         worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
         assert_eq!(list_has(&mut worker).await, (Some(1), 1));
+    });
+}
+
+#[test]
+fn a_room_that_was_left_while_others_were_asked_about_it_is_asked_about_anew() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let mut worker = master.serving(id(0, 1), 1).await;
+        let comes = || interest(["presence-r".to_owned()].into_iter());
+        worker.say(&comes());
+        let question = is_asked(&mut courier).await;
+        courier.say(&CourierToManager::Sent { id: question, nodes: Some(1) }, b"").await;
+        let (joined, left, settled) = (Vec::new(), vec![presence_room()], Vec::new());
+        worker.say(&WorkerToManager::Interest { number: 0, joined, left, settled });
+        courier.told_left(&presence_room()).await;
+        // What node 1 says from here on of the room does not come here.
+        say_ann(&courier, question).await;
+        are_silent(&mut courier, Vec::new()).await;
+        worker.say(&comes());
+        assert_ne!(is_asked(&mut courier).await, question);
     });
 }
 
