@@ -193,6 +193,14 @@ async fn what_is_published_at_an_opening_finds_who_joined_in_the_handshake() {
     }
 }
 
+#[tokio::test]
+async fn an_application_is_told_what_of_a_client_that_is_not_open_yet_is_not_kept() {
+    let server = app(&["python3", &path("tests/app/fixtures/eager.py")]).start().await;
+    let mut client = Client::connect(&server.address, "/").await;
+    client.send("what was done?").await;
+    assert_eq!(client.receive().await, "1024 1024");
+}
+
 /// What the process sends behind its decision waits until the client is open, or is known to have
 /// left.
 #[tokio::test]

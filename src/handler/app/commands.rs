@@ -83,17 +83,17 @@ pub fn execute(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
     match packet.kind {
         // Only these are about a client that may be waiting for its 101.
         kind if is_about_client(kind) => {
-            let packet = rooms::answer_early(link, packet);
-            match link.shared.hold(packet) {
-                Held::Kept => Ok(()),
-                Held::Elsewhere(packet) => about_client(link, ctx, packet),
-                Held::Full(packet) => {
-                    if packet.flags & VERDICT != 0 {
-                        link.verdict(packet.id, verdict_code(Verdict::Full));
-                    }
-                    Ok(())
-                }
+            let (id, asked) = (packet.id, packet.flags & VERDICT != 0);
+            let verdict = match link.shared.hold(packet) {
+                Held::Elsewhere(packet) => return about_client(link, ctx, packet),
+                // A process that waits for the verdict does not let its client in meanwhile.
+                Held::Kept => Verdict::Relayed,
+                Held::Full => Verdict::Full,
+            };
+            if asked {
+                link.verdict(id, verdict_code(verdict));
             }
+            Ok(())
         }
         Kind::Done => done(link, ctx, &packet),
         Kind::Broadcast => broadcast(ctx, packet),

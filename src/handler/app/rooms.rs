@@ -44,17 +44,6 @@ pub fn is_change(kind: Kind) -> bool {
     matches!(kind, Kind::Join | Kind::Leave | Kind::Bind | Kind::Session | Kind::Expire)
 }
 
-/// A process that waits for the verdict of a push or a change does not let its client in meanwhile,
-/// so the process is told at once where the command waits for that.
-pub fn answer_early(link: &Rc<Link>, mut packet: Packet) -> Packet {
-    let waits = link.shared.opening.borrow().contains_key(&packet.fd);
-    if waits && packet.flags & VERDICT != 0 {
-        link.verdict(packet.id, verdict_code(Verdict::Relayed));
-        packet.flags &= !VERDICT;
-    }
-    packet
-}
-
 /// JOIN, LEAVE, BIND, SESSION and EXPIRE: also those that were held back until the 101.
 pub fn change(link: &Rc<Link>, ctx: &Context, packet: &Packet) -> Result<(), Broken> {
     let change = read_change(packet)?;

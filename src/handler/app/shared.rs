@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use super::codec::{Kind, NOTE, Packet};
+use super::codec::{Kind, NOTE, Packet, VERDICT};
 use super::held::{Bodies, Outgoings};
 use super::link::Pause;
 use super::links::Links;
@@ -61,7 +61,7 @@ pub enum Held {
     /// It is kept until the client is open.
     Kept,
     /// It is dropped, since too much waits for such clients.
-    Full(Packet),
+    Full,
     /// The client is not one of those.
     Elsewhere(Packet),
 }
@@ -83,12 +83,12 @@ pub struct Shared {
     pub opening: RefCell<HashMap<u64, Opening>>,
     /// The wishes of the process that was ready last; `None` before the first.
     pub wants: Cell<Option<u8>>,
-    /// Whether that process wants to hear of presence.
+    /// Whether any process has asked to hear of presence.
     pub wants_presence: Cell<bool>,
-    /// Whether that process wants to hear of plain HTTP connections.
-    pub wants_plain: Cell<bool>,
-    /// Whether that process wants to hear at the end of a client what the client had.
+    /// Whether any has asked to hear at the end of a client what the client had.
     pub wants_had: Cell<bool>,
+    /// Whether the process that was ready last wants to hear of plain HTTP connections.
+    pub wants_plain: Cell<bool>,
     /// Those connections that a process has heard of, with its place.
     pub plain: RefCell<HashMap<u64, u16>>,
     /// Memory of the processes, for the metrics.
@@ -222,11 +222,12 @@ impl Shared {
         let fits = client.held.is_empty() || client.held_bytes + weight <= self.settings.held_max;
         if client.held.len() >= HELD_MAX || !fits || of_all + weight > HELD_BYTES_MAX {
             tracing::warn!(fd = packet.fd, "too many commands for a client that is not open yet");
-            return Held::Full(packet);
+            return Held::Full;
         }
         client.held_bytes += weight;
-        // A copy: what was read with it would be kept as well.
-        client.held.push(Packet { body: Bytes::copy_from_slice(&packet.body), ..packet });
+        // A copy: what was read with it would be kept as well. Its sender is told now.
+        let (flags, body) = (packet.flags & !VERDICT, Bytes::copy_from_slice(&packet.body));
+        client.held.push(Packet { flags, body, ..packet });
         Held::Kept
     }
 
