@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use super::codec::{BODY_WINDOW, Broken, Kind, Packet, VERSION};
-use super::packets::{GATHERS, WANTS_HAD, WANTS_PLAIN, WANTS_PRESENCE};
+use super::packets::{WANTS_HAD, WANTS_PLAIN, WANTS_PRESENCE};
 use super::shared::Shared;
 use super::spawner::{Started, Why};
 use crate::api::{Context, ProcessId, Timer, Verdict};
@@ -175,22 +175,22 @@ impl Link {
         if packet.code != VERSION {
             return Err(Broken::Version(packet.code));
         }
-        let place = self.id.place;
-        let gathers = packet.fd & GATHERS != 0;
+        let (place, shared) = (self.id.place, &self.shared);
+        // What no process asks for is not made. What one asks for is kept from the others.
+        shared.wants_presence.set(shared.wants_presence.get() || packet.fd & WANTS_PRESENCE != 0);
+        shared.wants_had.set(shared.wants_had.get() || packet.fd & WANTS_HAD != 0);
         if self.spare.get() && self.shared.pool.borrow().is_ready(place) {
             self.shared.pool.borrow_mut().stands_by(self.id, packet.flags, packet.id);
-            self.shared.pool.borrow_mut().gathers(self.id, gathers);
+            self.shared.pool.borrow_mut().asks(self.id, packet.fd);
             tracing::info!(app = %self.id, pid = self.pid, "the application process stands by");
             return Ok(());
         }
         self.place();
         self.shared.spawner.ready(self.id);
         self.shared.wants.set(Some(packet.flags));
-        self.shared.wants_presence.set(packet.fd & WANTS_PRESENCE != 0);
         self.shared.wants_plain.set(packet.fd & WANTS_PLAIN != 0);
-        self.shared.wants_had.set(packet.fd & WANTS_HAD != 0);
         let old = self.shared.pool.borrow_mut().ready(self.id, packet.flags, packet.id);
-        self.shared.pool.borrow_mut().gathers(self.id, gathers);
+        self.shared.pool.borrow_mut().asks(self.id, packet.fd);
         if let Some(old) = old {
             self.shared.relieve(old);
         }

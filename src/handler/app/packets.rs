@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::codec::{ANSWER, Kind, Packet, put_string};
+use super::codec::{ANSWER, Kind, Packet, put_string, take_string};
 use super::request_body::RequestBody;
 use crate::api::rooms::Belongings;
 use crate::api::{HttpRequest, Request};
@@ -164,11 +164,24 @@ pub fn close_packet(fd: u64, close: &Close, had: Option<&Belongings>) -> Packet 
     Packet { flags, code: close.code, fd, body: body.freeze(), ..Packet::new(Kind::Close) }
 }
 
+/// Takes what the client had out of a CLOSE: the process that is to hear of the end has not asked
+/// for that.
+pub fn without_had(packet: &mut Packet) {
+    if packet.kind != Kind::Close || packet.flags & HAD == 0 {
+        return;
+    }
+    let mut told = packet.body.clone();
+    let (Some(cause), Some(_)) = (take_string(&mut told), take_string(&mut told)) else { return };
+    let mut body = BytesMut::new();
+    put_string(&mut body, &cause);
+    body.put_slice(&told);
+    (packet.flags, packet.body) = (packet.flags & !HAD, body.freeze());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::close::Cause;
-    use crate::handler::app::codec::take_string;
 
     #[test]
     fn the_end_of_a_client_tells_what_the_client_had_if_that_was_something() {
@@ -186,6 +199,10 @@ mod tests {
         };
         let mut packet = close_packet(7, &close, Some(&had));
         assert_eq!(packet.flags, 1 | HAD);
+        let mut without = packet.clone();
+        without_had(&mut without);
+        let nothing = close_packet(7, &close, None);
+        assert_eq!((without.flags, without.body), (nothing.flags, nothing.body));
         take_string(&mut packet.body).unwrap();
         let told = take_string(&mut packet.body).unwrap();
         let told: serde_json::Value = serde_json::from_slice(&told).unwrap();

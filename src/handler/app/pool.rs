@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use super::codec::{ANSWER, ANY, Kind, Packet, TASK, USER};
 pub use super::loss::Loss;
 use super::loss::sort;
+use super::packets::GATHERS;
 use super::process_queue::{Event, Process, ProcessQueue};
 use super::settings::{AppSettings, OnCrash};
 use super::suspects::{DIED, EXITED, Suspects};
@@ -205,6 +206,7 @@ impl Pool {
         Process {
             id,
             wants,
+            asked: 0,
             window,
             sent: VecDeque::new(),
             since: 0,
@@ -223,13 +225,13 @@ impl Pool {
         self.queues[usize::from(id.place)].spare = Some(process);
     }
 
-    /// Says of a process that has just said READY whether it answers requests together where it
-    /// may.
-    pub fn gathers(&mut self, id: ProcessId, gathers: bool) {
+    /// What a process that has just said READY asks for besides, as READY's `fd` has it.
+    pub fn asks(&mut self, id: ProcessId, asked: u64) {
         let queue = &mut self.queues[usize::from(id.place)];
         let seats = [&mut queue.process, &mut queue.next, &mut queue.spare];
         if let Some(process) = seats.into_iter().flatten().find(|process| process.id == id) {
-            process.quick = gathers.then_some(0);
+            process.quick = (asked & GATHERS != 0).then_some(0);
+            process.asked = asked;
         }
     }
 

@@ -9,7 +9,7 @@ const ENOUGH: usize = 5_000;
 fn quick() -> Pool {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.gathers(id(0, 1), true);
+    pool.asks(id(0, 1), GATHERS);
     warm(&mut pool, Kind::Request);
     pool
 }
@@ -37,7 +37,7 @@ fn flags(packets: &[Packet]) -> Vec<bool> {
 fn a_process_that_is_not_known_as_quick_is_sent_two_requests_and_none_together() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.gathers(id(0, 1), true);
+    pool.asks(id(0, 1), GATHERS);
     requests(&mut pool, 20);
     assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
 }
@@ -46,7 +46,7 @@ fn a_process_that_is_not_known_as_quick_is_sent_two_requests_and_none_together()
 fn quick_messages_do_not_make_a_process_one_whose_pages_are_quick() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.gathers(id(0, 1), true);
+    pool.asks(id(0, 1), GATHERS);
     warm(&mut pool, Kind::Message);
     requests(&mut pool, 20);
     assert_eq!(flags(&taken(&mut pool, id(0, 1))), [false, false]);
@@ -67,7 +67,7 @@ fn a_process_that_stood_by_answers_together_as_others_do() {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.stands_by(id(0, 2), ALL_WANTED, 0);
-    pool.gathers(id(0, 2), true);
+    pool.asks(id(0, 2), GATHERS);
     assert_eq!(pool.lost(id(0, 1), false, 0).placed, Some(id(0, 2)));
     for _ in 0..ENOUGH {
         requests(&mut pool, 1);
@@ -118,7 +118,7 @@ fn a_request_goes_together_with_no_other_event() {
 fn is_quick(of: usize, took_ms: u64) -> bool {
     let mut pool = pool(1);
     pool.ready(id(0, 1), ALL_WANTED, 0);
-    pool.gathers(id(0, 1), true);
+    pool.asks(id(0, 1), GATHERS);
     for at in 1..=3 * ENOUGH {
         requests(&mut pool, 1);
         let request = taken(&mut pool, id(0, 1)).remove(0);
@@ -172,7 +172,7 @@ fn no_address_is_suspected_where_a_process_died_on_one_of_several() {
     let mut pool = pool(2);
     pool.ready(id(0, 1), ALL_WANTED, 0);
     pool.ready(id(1, 1), ALL_WANTED, 0);
-    pool.gathers(id(0, 1), true);
+    pool.asks(id(0, 1), GATHERS);
     warm(&mut pool, Kind::Request);
     let addresses = ["192.0.2.66", "192.0.2.1"].map(|text| text.parse().ok());
     for address in addresses {

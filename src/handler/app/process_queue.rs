@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use bytes::BytesMut;
 
 use super::codec::{ANSWER, Kind, Packet, TOGETHER, wants};
+use super::packets::{WANTS_HAD, WANTS_PRESENCE, without_had};
 use crate::api::{Opcode, ProcessId};
 
 /// A request is sent while fewer events than this are under way: one that is handled, and one that
@@ -50,6 +51,8 @@ pub struct Process {
     pub id: ProcessId,
     /// The flags of READY.
     pub wants: u8,
+    /// What else it asks for: the `fd` of READY.
+    pub asked: u64,
     /// How many events it is sent ahead.
     pub window: usize,
     /// What it was sent and has not finished, oldest first.
@@ -123,6 +126,7 @@ impl Process {
             Kind::Close => wants::CLOSE,
             Kind::Request => wants::REQUEST,
             Kind::Attach => wants::ATTACH,
+            Kind::Presence => return self.asked & WANTS_PRESENCE != 0,
             _ => return true,
         };
         self.wants & bit != 0
@@ -211,6 +215,11 @@ impl ProcessQueue {
                 self.bytes -= event.packet.size();
                 unwanted.push(event.packet.id);
                 continue;
+            }
+            if process.asked & WANTS_HAD == 0 {
+                let before = event.packet.size();
+                without_had(&mut event.packet);
+                self.bytes -= before - event.packet.size();
             }
             if process.sent.is_empty() {
                 process.since = now_ms;
