@@ -46,6 +46,7 @@ pub async fn run(manager: Shared) {
             manager.sweep(idle_ms);
         }
         manager.tell_who_left(now);
+        manager.tell_missed();
         manager.check_deadlines(now);
         manager.tick_cluster(now);
         manager.master.flush();

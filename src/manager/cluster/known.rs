@@ -23,6 +23,10 @@ pub struct Remote {
     pub(super) unasked: BTreeSet<Topic>,
     /// Those that are to be asked about once the courier was told that this node comes to them.
     pub(super) untold: HashSet<Topic>,
+    /// Rooms of which the others have still to be told who is there by clients of this node.
+    pub(super) unsaid: BTreeSet<Topic>,
+    /// Whether the others have still to be told which rooms these are, behind the lists.
+    pub(super) rooms_unsaid: bool,
 }
 
 impl Cluster {

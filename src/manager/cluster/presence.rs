@@ -22,6 +22,9 @@ use crate::sys::clock::monotonic_ms;
 
 /// For the other nodes to say who is present there.
 const PATIENCE_MS: u64 = 2_000;
+/// Rooms in which somebody has come or left of whom the others have still to be told. What changes
+/// in others meanwhile is told with the next outage.
+const UNSAID_MAX: usize = 1 << 18;
 
 impl Cluster {
     /// Asks the others who is present in a room; `None` where nobody can be asked now. A room of
@@ -62,8 +65,10 @@ impl Cluster {
         let (uid, count) = (present.uid.clone(), present.count);
         let message = NodeMessage::Present { room: room.clone(), uid, count };
         let info = present.info.as_deref().unwrap_or_default();
-        if self.is_up() {
-            self.send(To::Members(room.clone()), 0, &message, info.as_bytes());
+        let is_lost =
+            self.is_up() && !self.send(To::Members(room.clone()), 0, &message, info.as_bytes());
+        if is_lost && self.presence.unsaid.len() < UNSAID_MAX {
+            self.presence.unsaid.insert(room.clone());
         }
     }
 
@@ -81,13 +86,15 @@ impl Cluster {
         self.send(to, 0, &NodeMessage::PresenceList { id, room: room.clone() }, &body)
     }
 
-    /// Says in which rooms somebody is present by clients of this node.
-    fn say_presence_rooms(&self, to: To, is_answer: bool, rooms: &[Topic]) {
+    /// Says in which rooms somebody is present by clients of this node; false where there was no
+    /// room for that.
+    fn say_presence_rooms(&self, to: To, is_answer: bool, rooms: &[Topic]) -> bool {
         let mut body = Vec::new();
         if let Err(error) = codec::encode_within(BODY_BYTES_MAX as u64, &rooms, &mut body) {
-            return tracing::error!(%error, "rooms with presence are not told to other nodes");
+            tracing::error!(%error, "rooms with presence are not told to other nodes");
+            return true;
         }
-        self.send(to, 0, &NodeMessage::PresenceRooms { is_answer }, &body);
+        self.send(to, 0, &NodeMessage::PresenceRooms { is_answer }, &body)
     }
 }
 
@@ -149,15 +156,34 @@ impl Manager {
         let rooms: Vec<Topic> =
             self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
         let Some(cluster) = &mut self.cluster else { return };
-        for room in &rooms {
-            let list = self.presence.own(room);
-            cluster.say_presence_list(To::Members(room.clone()), 0, room, &list);
-        }
-        cluster.say_presence_rooms(To::All, false, &self.presence.own_rooms());
+        cluster.presence.unsaid.extend(rooms.iter().cloned());
+        cluster.presence.rooms_unsaid = true;
+        self.say_unsaid();
+        let Some(cluster) = &mut self.cluster else { return };
         for room in rooms {
             if cluster.presence.asked.about(&room).is_none() {
                 cluster.ask_presence(&room, false);
             }
+        }
+    }
+
+    /// Says who is present by clients of this node in the rooms of which others have still to be
+    /// told, as far as the courier takes that; then which rooms these are.
+    fn say_unsaid(&mut self) {
+        let Some(cluster) = self.cluster.as_mut().filter(|it| it.is_up()) else { return };
+        while !cluster.is_full()
+            && let Some(room) = cluster.presence.unsaid.pop_first()
+        {
+            let list = self.presence.own(&room);
+            let to = To::Members(room.clone());
+            if !cluster.say_presence_list(to, 0, &room, &list) && cluster.is_full() {
+                cluster.presence.unsaid.insert(room);
+            }
+        }
+        if cluster.presence.rooms_unsaid && cluster.presence.unsaid.is_empty() {
+            let rooms = self.presence.own_rooms();
+            let is_said = cluster.say_presence_rooms(To::All, false, &rooms);
+            cluster.presence.rooms_unsaid = !is_said;
         }
     }
 
@@ -338,6 +364,7 @@ impl Manager {
         let Some(cluster) = &self.cluster else { return };
         let due = cluster.presence.asked.due(now);
         due.into_iter().for_each(|id| self.give_up_presence(id));
+        self.say_unsaid();
         self.ask_unasked();
     }
 

@@ -55,8 +55,10 @@ impl Manager {
         let mut is_last = true;
         if let Some(kept) = kept {
             let (had, len) = (self.passes.has_answered(sender), kept.len() + wide.weight());
-            is_last = self.hold.add(HeldMessage::Wide { wide, had, body: kept }, len).is_some();
-            if is_last {
+            let back = self.hold.add(HeldMessage::Wide { wide, had, body: kept }, len);
+            is_last = back.is_some();
+            if let Some(HeldMessage::Wide { wide, .. }) = back {
+                held.iter().for_each(|id| self.note_missed(*id, &wide.message));
                 asked += held.len().max(1);
                 refused += held.len().max(1);
                 self.refuse_wide(sender.filter(|_| !is_told), 1);
@@ -189,6 +191,7 @@ impl Manager {
             }
             refused += 1;
             self.row.add(Counter::LaneFull, 1);
+            self.note_missed(*id, message);
         }
         refused
     }

@@ -144,12 +144,38 @@ impl Manager {
 
     /// A worker is new to a room: its members begin with who is there, also where that is nobody.
     fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
-        if self.asks_presence(&room) {
+        if !self.has_presence(&room) || self.asks_presence(&room) {
             return;
         }
-        if self.has_presence(&room) && self.takes_list(worker, self.presence.is_short(&room)) {
+        if self.takes_list(worker, self.presence.is_short(&room)) {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
+        } else {
+            self.presence.miss(worker, room);
+        }
+    }
+
+    /// There is no room for something that a worker was to be told. What it misses of presence is
+    /// made up for by a whole list, since else its members would believe for ever what is over.
+    pub fn note_missed(&mut self, worker: WorkerId, message: &ManagerToWorker) {
+        if let ManagerToWorker::Presence { room, .. } = message
+            && self.interest.has(std::slice::from_ref(room), worker)
+        {
+            self.presence.miss(worker, room.clone());
+        }
+    }
+
+    /// Sends the lists of rooms of which workers have missed something, where there is room again.
+    pub fn tell_missed(&mut self) {
+        for (worker, room) in self.presence.take_missed() {
+            let link_is_full = self.workers.get(worker).is_some_and(|it| it.link.is_full());
+            if !self.interest.has(std::slice::from_ref(&room), worker) {
+                continue;
+            }
+            match link_is_full || self.hold.is_full() {
+                true => self.presence.miss(worker, room),
+                false => self.begin_presence(worker, room),
+            }
         }
     }
 

@@ -107,6 +107,38 @@ fn for_a_worker_that_asks_for_long_lists_and_reads_none_few_are_made() {
     assert!((1..100).contains(&made), "{made}");
 }
 
+#[test]
+fn a_worker_that_misses_who_came_since_its_lane_is_full_is_sent_the_list_when_there_is_room() {
+    story(async {
+        let master = Master::boot(1, None).await;
+        let mut a = master.serving(id(0, 1), 1).await;
+        let mut b = master.serving(id(1, 1), 1).await;
+        b.say(&interest(["presence-r".to_owned()].into_iter()));
+        while !matches!(b.hear().await.0, ManagerToWorker::Presence { whole: true, .. }) {}
+        // Twice what the lane and the kernel's queue take, and nobody reads it.
+        let body = "x".repeat(30_000);
+        for _ in 0..1_200 {
+            a.push(0, fd(1, 5), &body);
+            a.link.flush().await.unwrap();
+        }
+        a.push(7, fd(1, 5), &body);
+        let full = |told: &ManagerToWorker| {
+            matches!(told, ManagerToWorker::Verdict { id: 7, verdict: Verdict::Full })
+        };
+        while !full(&a.hear().await.0) {}
+        a.say_with(&present("presence-r", "ann"), &[b'i'; 64 * 1024]);
+        a.say(&WorkerToManager::List { id: 1 });
+        while !matches!(a.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        let list = loop {
+            if let (ManagerToWorker::Presence { whole: true, .. }, body) = b.hear().await {
+                break body;
+            }
+        };
+        let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &list).unwrap();
+        assert_eq!(list[0].uid, "ann");
+    });
+}
+
 /// A courier's part, for a manager of node 0 beside a node 1.
 pub(super) struct FakeCourier {
     link: Link,
@@ -236,6 +268,30 @@ fn behind_an_outage_each_of_more_rooms_than_may_be_asked_about_at_once_is_asked_
             let away = EngineState::Away { since: 1, why: "of the test".to_owned() };
             for state in [away, EngineState::Ok] {
                 courier.say(&CourierToManager::Engine(state), b"").await;
+            }
+        }
+    });
+}
+
+#[test]
+fn who_comes_while_the_courier_takes_nothing_is_told_to_other_nodes_when_there_is_room() {
+    story(async {
+        let (master, mut courier) = FakeCourier::boot().await;
+        let worker = master.serving(id(0, 1), 1).await;
+        let mut untold = HashSet::new();
+        // Twice what the lane and the kernel's queue take.
+        for n in 0..1_200 {
+            let name = format!("presence-{n}");
+            worker.say(&interest([name.clone()].into_iter()));
+            worker.say_with(&present(&name, "ann"), &[b'i'; 30_000]);
+            worker.link.flush().await.unwrap();
+            untold.insert(Topic::room(&name));
+        }
+        while !untold.is_empty() {
+            if let NodeMessage::Present { room, .. } | NodeMessage::PresenceList { room, .. } =
+                courier.hear().await.0
+            {
+                untold.remove(&room);
             }
         }
     });
