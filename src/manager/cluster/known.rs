@@ -86,7 +86,7 @@ impl Manager {
     pub(in crate::manager) fn known_presence_nodes(&self, room: &Topic) -> Nodes {
         let (count, answered) = self.presence.nodes_in(room);
         let is_followed =
-            |it: &&Cluster| it.presence.has_all_of(room) && self.interest.has_any(room);
+            |it: &&Cluster| it.presence.has_all_of(room) && it.topics.is_subscribed(room);
         let cluster = self.cluster.as_ref().filter(is_followed);
         let is_all = cluster.is_some_and(Cluster::misses_nobody);
         Nodes { asked: is_all.then_some(count), answered }

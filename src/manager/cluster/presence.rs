@@ -124,6 +124,11 @@ impl Manager {
         }
     }
 
+    /// Whether what other nodes say of a room is heard.
+    fn follows(&self, room: &Topic) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.topics.is_subscribed(room))
+    }
+
     /// Whether the answer to a worker's question waits for what other nodes say.
     pub(in crate::manager) fn waits_for_presence(
         &mut self,
@@ -131,15 +136,15 @@ impl Manager {
         id: RequestId,
         room: &Topic,
     ) -> bool {
-        let is_member = self.interest.has_any(room);
         let Some(cluster) = &mut self.cluster else { return false };
-        if is_member && cluster.presence.known.contains(room) {
+        let is_followed = cluster.topics.is_subscribed(room);
+        if is_followed && cluster.presence.known.contains(room) {
             return false;
         }
         if !cluster.presence.asked.may_wait() {
             return false;
         }
-        let question = match is_member {
+        let question = match is_followed {
             true => cluster.presence.asked.about(room),
             false => cluster.ask_presence(room, true),
         };
@@ -197,7 +202,9 @@ impl Manager {
     ) {
         let info = String::from_utf8(info.to_vec()).ok().filter(|info| !info.is_empty());
         let said = Present::new(uid, count, info);
-        if !self.interest.has_any(&room) || said.is_too_long() {
+        // Also where nobody has been in the room for a moment: whoever comes back to it begins with
+        // what is known.
+        if !self.follows(&room) || said.is_too_long() {
             return;
         }
         let (now, linger_ms) = (monotonic_ms(), self.settings.presence_linger_ms);
@@ -267,7 +274,7 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else { return };
         match cluster.presence.asked.answer(id, list) {
             Ok(unheard) => self.presence.count_unheard(unheard),
-            Err(list) if self.interest.has_any(&room) => self.take_presence_list(from, room, list),
+            Err(list) if self.follows(&room) => self.take_presence_list(from, room, list),
             Err(_) => {}
         }
         self.check_presence(id);

@@ -68,6 +68,11 @@ impl Topics {
         self.subscribed.len() as u64
     }
 
+    /// Whether what other nodes say of a topic comes here: somebody is in it, or was a moment ago.
+    pub fn is_subscribed(&self, topic: &Topic) -> bool {
+        self.subscribed.contains(topic)
+    }
+
     /// Whether the courier knows something else of a topic.
     pub fn is_untold(&self, topic: &Topic) -> bool {
         self.numbers.contains_key(topic)

@@ -193,6 +193,35 @@ fn a_room_that_was_left_while_others_were_asked_about_it_is_asked_about_anew() {
 }
 
 #[test]
+fn who_leaves_another_node_while_nobody_here_is_in_the_room_for_a_moment_is_gone() {
+    story(async {
+        let (_master, mut courier, mut worker) = ann_is_known().await;
+        let (joined, left, settled) = (Vec::new(), vec![presence_room()], Vec::new());
+        worker.say(&WorkerToManager::Interest { number: 0, joined, left, settled });
+        worker.say(&WorkerToManager::List { id: 1 });
+        while !matches!(worker.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        let (room, uid) = (presence_room(), "ann".to_owned());
+        courier.bring(&NodeMessage::Present { room, uid, count: 0 }, b"").await;
+        are_silent(&mut courier, Vec::new()).await;
+        // Where the moment was longer the others are asked, and have nobody.
+        spawn_local(async move {
+            loop {
+                let id = is_asked(&mut courier).await;
+                courier.say(&CourierToManager::Sent { id, nodes: Some(0) }, b"").await;
+            }
+        });
+        worker.say(&interest(["presence-r".to_owned()].into_iter()));
+        let list = loop {
+            if let (ManagerToWorker::Presence { whole: true, .. }, list) = worker.hear().await {
+                break list;
+            }
+        };
+        let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &list).unwrap();
+        assert_eq!(list, []);
+    });
+}
+
+#[test]
 fn what_a_courier_notes_of_the_manager_before_confirms_no_join() {
     story(async {
         let (master, mut courier) = FakeCourier::boot().await;
