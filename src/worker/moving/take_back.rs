@@ -76,11 +76,14 @@ impl Moving {
             let mut state = &batch.state[..];
             for (&fd, &key) in batch.fds.iter().zip(&batch.keys) {
                 let taken = Snapshot::unpack(&mut state).and_then(|snapshot| {
-                    if back.contains(&fd.as_u64()) {
-                        self.take_one(pass, fd, key, snapshot)
-                    } else {
-                        Ok(())
+                    if !back.contains(&fd.as_u64()) {
+                        return Ok(());
                     }
+                    // The old connection goes before the new one is there: its user has not left.
+                    let stays = self.stay_present(key);
+                    let taken = self.take_one(pass, fd, key, snapshot);
+                    self.stay_no_longer(stays);
+                    taken
                 });
                 if let Err(error) = taken {
                     tracing::error!(fd = fd.as_u64(), %error, "a connection was not taken back");

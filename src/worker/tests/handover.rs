@@ -291,6 +291,39 @@ async fn a_pass_that_nobody_took_is_served_again_when_the_manager_says_so() {
 }
 
 #[tokio::test]
+async fn who_comes_back_of_a_pass_that_nobody_took_has_not_left_meanwhile() {
+    let server = Server::new();
+    let (mut old, heard_old) = start(&server, FIRST).await;
+    let _clients = many(&server, &heard_old, 1).await;
+    let bind = Change::Bind { uid: "ann".to_owned() };
+    let join = Change::Join { room: "presence-r".to_owned(), info: None };
+    for change in [bind, join] {
+        let (origin, number) = (Origin::Control, fd(0, 1).as_u64());
+        let change = ManagerToWorker::Change { origin, id: 0, fd: number, mark: 0, change };
+        old.says(change, &[]).await;
+    }
+    old.says(ManagerToWorker::HandOver { to: SECOND }, &[]).await;
+    old.rests().await;
+    old.says(ManagerToWorker::Give { pass: 1 }, &[]).await;
+    // The new worker dies with the batch.
+    let (message, _, sockets) = old.hears_all().await;
+    assert!(matches!(message, WorkerToManager::Moving { pass: 1, .. }), "{message:?}");
+    drop(sockets);
+    old.says(ManagerToWorker::Settled { pass: 1, taken: vec![] }, &[]).await;
+    let mut counts = Vec::new();
+    old.hears(|(message, ..)| match message {
+        WorkerToManager::Present { count, .. } => {
+            counts.push(*count);
+            None
+        }
+        WorkerToManager::Adopted { pass: 1, .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    assert!(!counts.contains(&0) && counts.last() == Some(&1), "{counts:?}");
+}
+
+#[tokio::test]
 async fn what_the_new_worker_has_not_goes_on_with_the_old_one() {
     let server = Server::new();
     let (mut old, heard_old) = start(&server, FIRST).await;

@@ -163,6 +163,25 @@ impl Clients {
         self.say_present(room, uid, &own);
     }
 
+    /// Has the user of a connection that is made anew be present where it is, until the answer is
+    /// given to [`stay_no_longer`](Self::stay_no_longer).
+    pub(in crate::worker) fn stay_present(&self, key: Key) -> Vec<(Topic, String)> {
+        let table = self.table.borrow();
+        let Some(user) = self.user_of(&table, key) else { return Vec::new() };
+        let rooms = self.presence_rooms_of(&table, key);
+        let mut presence = self.rooms.presence.borrow_mut();
+        let stay = |room: Topic| {
+            presence.enter(&room, user.name(), None);
+            (room, user.name().to_owned())
+        };
+        rooms.into_iter().map(stay).collect()
+    }
+
+    /// The connection is made.
+    pub(in crate::worker) fn stay_no_longer(&self, stays: Vec<(Topic, String)>) {
+        stays.iter().for_each(|(room, uid)| self.exit_presence(room, uid));
+    }
+
     fn say_present(&self, room: &Topic, uid: &str, own: &Own) {
         self.say_present_in(Lane::Data, room, uid, own);
     }
