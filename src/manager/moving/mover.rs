@@ -37,6 +37,8 @@ pub struct Reloads {
     upgrade_waiters: Vec<Waiter>,
     /// Old workers that have something to give since it came to rest.
     pub can_give: BTreeSet<WorkerId>,
+    /// From when on that is asked for, in milliseconds of the monotonic clock.
+    pub follows_at: u64,
     /// Another was asked for while one runs.
     waiting: bool,
     next_waiters: Vec<Waiter>,
@@ -55,6 +57,7 @@ impl Reloads {
             waiters: Vec::new(),
             upgrade_waiters: Vec::new(),
             can_give: BTreeSet::new(),
+            follows_at: 0,
             waiting: false,
             next_waiters: Vec::new(),
             last: None,

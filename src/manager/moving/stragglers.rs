@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::mover::Reloads;
 use super::reload::{Event, Reload};
 use crate::fd::WorkerId;
 use crate::ipc::control::ReloadVerdict;
@@ -13,8 +14,22 @@ use crate::sys::clock::monotonic_ms;
 
 /// What a drain may take beyond its own deadline before the worker is killed.
 const DRAIN_GRACE_MS: u64 = 5_000;
+/// Before what nobody took over is asked for again: whoever could not take it may never.
+const FOLLOW_AGAIN_MS: u64 = 1_000;
 /// Old generations that may linger.
 const OLD_GENERATIONS_MAX: usize = 4;
+
+impl Reloads {
+    /// Whether what has stayed behind may be asked for.
+    fn may_follow(&self, now: u64) -> bool {
+        now >= self.follows_at
+    }
+
+    /// Nobody has taken over what was given.
+    fn follow_later(&mut self, now: u64) {
+        self.follows_at = now + FOLLOW_AGAIN_MS;
+    }
+}
 
 impl Manager {
     /// How long a worker that drains may live, in milliseconds.
@@ -46,7 +61,9 @@ impl Manager {
 
     /// Moves what had stayed behind, one old worker after the other, while nothing else moves.
     pub fn follow(&mut self) {
-        if self.reloads.is_busy() || self.stopping || self.owners_due_at.is_some() {
+        let now = monotonic_ms();
+        let is_still = !self.reloads.is_busy() && self.reloads.may_follow(now);
+        if !is_still || self.stopping || self.owners_due_at.is_some() {
             return;
         }
         let workers = &self.workers;
@@ -58,7 +75,7 @@ impl Manager {
         });
         let Some((from, to)) = pair else { return };
         self.reloads.can_give.remove(&from);
-        let (reload, actions) = Reload::follow(from, to, self.limits(), monotonic_ms());
+        let (reload, actions) = Reload::follow(from, to, self.limits(), now);
         self.reloads.current = Some(reload);
         self.act(actions);
     }
@@ -74,6 +91,7 @@ impl Manager {
             if failed.is_some() {
                 // What it gave and nobody took over is to be given to another.
                 self.reloads.can_give.extend(reload.old_workers());
+                self.reloads.follow_later(monotonic_ms());
             }
         }
     }
@@ -92,5 +110,19 @@ impl Manager {
                 self.master.send(&ManagerToMaster::Kill(worker.record.id));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_taken_over_is_not_asked_for_again_at_once() {
+        let mut reloads = Reloads::new(1, None);
+        assert!(reloads.may_follow(5_000));
+        reloads.follow_later(5_000);
+        assert!(!reloads.may_follow(5_001));
+        assert!(reloads.may_follow(5_000 + FOLLOW_AGAIN_MS));
     }
 }
