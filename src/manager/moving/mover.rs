@@ -272,7 +272,12 @@ impl Manager {
     fn commit(&mut self, worker_num: u16) {
         self.master.send(&ManagerToMaster::Commit);
         if let Some(settings) = self.reloads.next_settings.take() {
+            let had_presence = self.settings.presence.clone();
             self.settings.follow(settings);
+            if self.settings.presence != had_presence {
+                // Members have moved to rooms that had no presence for this process then.
+                self.spread_all_presence();
+            }
         }
         // The master will say the same; whoever asks for the status meanwhile is told already.
         self.state.worker_num = worker_num;

@@ -131,6 +131,27 @@ async fn presence_repeats_no_event_whatever_dies() {
     assert!(present.contains("bob") && !present.contains("ann"), "{present}");
 }
 
+#[tokio::test]
+async fn a_room_that_has_presence_since_a_reload_has_its_list_on_every_worker() {
+    let mut server = Setup::testbed().set("rooms_presence", "[]").start().await;
+    let mut clients = clients_on(&server, &[0, 1]).await;
+    for ((client, _), uid) in clients.iter_mut().zip(["ann", "bob"]) {
+        assert_eq!(enter(client, uid).await, ["join-confirmed []"]);
+    }
+    server.configure("rooms_presence", r#"["presence-"]"#);
+    server.wsd(["reload"]).await.ok();
+    for (client, _) in &mut clients {
+        client.send(format!("join-confirmed me {ROOM}")).await;
+        let list = loop {
+            let text = client.receive().await;
+            if text.starts_with("join-confirmed ") {
+                break text;
+            }
+        };
+        assert!(list.contains("ann") && list.contains("bob"), "{list}");
+    }
+}
+
 /// Waits until the list has `ann` with one connection that shows this text; no event may come.
 async fn is_shown(client: &mut Client, info: &str) {
     let ann = format!(r#""uid":"ann","count":1,"info":"\"{info}\"""#);
