@@ -50,7 +50,8 @@ impl Cluster {
 
     /// Whether no node can have somebody of whom this one has not been told.
     fn misses_nobody(&self) -> bool {
-        self.is_up() && self.has_heard_all() && self.beyond_asking().is_empty()
+        let is_told_all = self.is_up() && self.has_heard_all() && !self.drops;
+        is_told_all && self.beyond_asking().is_empty()
     }
 
     /// The other nodes, in the answer to a question. `whole`: all that had to answer have. `cut`:

@@ -69,6 +69,8 @@ pub struct Cluster {
     /// What the courier has counted, as far as this manager has added that to its own counters;
     /// `None`: a manager before this one has.
     counts: Option<CourierCounts>,
+    /// Whether the courier has dropped what came from other nodes, by its last word.
+    drops: bool,
     answers: part::Answers,
     topics: Topics,
     presence: known::Remote,
@@ -118,6 +120,7 @@ impl Cluster {
             silent: HashSet::new(),
             draining: HashSet::new(),
             counts: (epoch == 1).then(CourierCounts::default),
+            drops: false,
             answers: part::Answers::default(),
             topics: Topics::beyond(before),
             presence: known::Remote::default(),

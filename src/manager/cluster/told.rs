@@ -39,8 +39,14 @@ impl Manager {
             CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
             CourierToManager::Noted { number } => self.note_topics(number),
             CourierToManager::Counts(counts) => {
-                let before = cluster.counts.replace(counts);
-                self.add_counts(before.unwrap_or(counts), counts);
+                let before = cluster.counts.replace(counts).unwrap_or(counts);
+                let drops = counts.dropped > before.dropped;
+                let is_over = std::mem::replace(&mut cluster.drops, drops) && !drops;
+                self.add_counts(before, counts);
+                if is_over {
+                    // Of whom it was nobody knows.
+                    self.resync_presence();
+                }
             }
             CourierToManager::Standing { silent, draining } => {
                 cluster.silent = silent.into_iter().collect();

@@ -7,7 +7,7 @@ use super::*;
 use crate::api::rooms::{Present, Topic};
 use crate::ipc::BODY_BYTES_MAX;
 use crate::ipc::cluster::envelope::NodeMessage;
-use crate::ipc::cluster::messages::{CourierToManager, EngineState};
+use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
 use crate::manager::cluster::topics::ON_THE_WAY_MAX;
 
 /// Has a room published to while some nodes are silent and one hears of it, which answers before
@@ -169,6 +169,21 @@ fn behind_an_outage_a_list_is_not_whole_before_the_room_was_asked_about_anew() {
         are_silent(&mut courier, Vec::new()).await;
         worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
         assert_eq!(list_has(&mut worker).await, (Some(1), 1));
+    });
+}
+
+#[test]
+fn behind_messages_that_the_courier_has_dropped_each_room_is_asked_about_anew() {
+    story(async {
+        let (_master, mut courier, mut worker) = ann_is_known().await;
+        let counts = CourierCounts { dropped: 1, gaps: 1, ..CourierCounts::default() };
+        courier.say(&CourierToManager::Counts(counts), b"").await;
+        are_silent(&mut courier, Vec::new()).await;
+        worker.say(&WorkerToManager::PresenceOf { id: 5, room: presence_room() });
+        assert_eq!(list_has(&mut worker).await, (None, 1));
+        // Nothing more was dropped since.
+        courier.say(&CourierToManager::Counts(counts), b"").await;
+        is_asked(&mut courier).await;
     });
 }
 
