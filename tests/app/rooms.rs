@@ -169,6 +169,16 @@ async fn a_publish_to_more_rooms_than_it_may_name_is_an_error_in_python() {
     assert!(ran.stderr.ends_with("ValueError: name 1 to 128 rooms\n"), "{ran:?}");
 }
 
+#[tokio::test]
+async fn a_publish_to_a_name_that_nobody_can_have_is_refused_in_php() {
+    let script = "require $argv[1]; $app = new Wsd\\App(); $long = str_repeat('x', 256); \
+                  $named = [$app->publish(\"\\xff\", ''), $app->publish(['room', $long], ''), \
+                            $app->pushUid($long, '')]; \
+                  exit($named === [false, false, false] ? 0 : 1);";
+    let mut php = tokio::process::Command::new("php");
+    command(php.args(["-r", script, &path("clients/php/autoload.php")])).await.ok();
+}
+
 /// A handler that nobody calls lets everybody in, where it was to decide about handshakes.
 #[tokio::test]
 async fn a_handler_of_an_event_that_does_not_exist_is_an_error_in_python() {

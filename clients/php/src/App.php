@@ -45,6 +45,8 @@ class App
     public const PONG = 10;
     /** Rooms of one publish. Here and not in the trait, in which PHP 8.1 takes no constant. */
     public const ROOMS_MAX = 128;
+    /** Bytes of the longest name of a room or a user that any configuration allows, with its sign. */
+    private const TOPIC_BYTES_MAX = 1 + 255;
 
     /** An event that takes longer than this is no quick one. */
     private const QUICK_NS = 1_000_000;

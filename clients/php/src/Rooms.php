@@ -156,6 +156,11 @@ trait Rooms
         if ($topics === [] || count($topics) > self::ROOMS_MAX) {
             return $this->refused('publish', 0, 'name 1 to ' . self::ROOMS_MAX . ' rooms');
         }
+        foreach ($topics as $topic) {
+            if (strlen($topic) > self::TOPIC_BYTES_MAX || preg_match('//u', $topic) !== 1) {
+                return $this->refused('publish', 0, 'a name has at most 255 bytes of UTF-8');
+            }
+        }
         $payload = self::topics($topics) . $data;
         $this->say(Protocol::frame(Protocol::PUBLISH, 0, $opcode, 0, $except, $payload));
         return true;
