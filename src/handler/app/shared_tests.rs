@@ -23,7 +23,7 @@ fn what_is_kept_for_clients_that_are_not_open_is_bounded_by_its_bytes() {
     let long = shared.settings.push_max;
     assert!(matches!(shared.hold(push(1, long)), Held::Kept), "one message always fits");
     assert!(matches!(shared.hold(push(1, 10)), Held::Full));
-    assert_eq!(shared.opening.borrow()[&1].held[0].flags, 0, "nobody waits for a verdict any more");
+    assert_eq!(shared.opening.borrow()[&1].held[0].flags, 0, "nobody waits any more");
     let (mut kept, most) = (0, shared.settings.held_max);
     while let Held::Kept = shared.hold(push(2, 1000)) {
         kept += 1000;

@@ -82,7 +82,7 @@ impl Moving {
                     // The old connection goes before the new one is there: its user has not left.
                     let stays = self.stay_present(key);
                     let taken = self.take_one(pass, fd, key, snapshot);
-                    self.stay_no_longer(stays);
+                    self.stay_no_longer(&stays);
                     taken
                 });
                 if let Err(error) = taken {

@@ -178,7 +178,7 @@ impl Clients {
     }
 
     /// The connection is made.
-    pub(in crate::worker) fn stay_no_longer(&self, stays: Vec<(Topic, String)>) {
+    pub(in crate::worker) fn stay_no_longer(&self, stays: &[(Topic, String)]) {
         stays.iter().for_each(|(room, uid)| self.exit_presence(room, uid));
     }
 
