@@ -7,4 +7,5 @@ mod memory;
 mod messages;
 mod parting;
 mod presence;
+mod rooms;
 mod serving;
