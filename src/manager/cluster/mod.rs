@@ -5,6 +5,7 @@
 //! - [`wide`] is what goes to the members of topics, or to all.
 //! - [`topics`] is which topics this node is subscribed to.
 //! - [`presence`] is who is present by clients of other nodes, [`questions`] what is asked of that.
+//!   [`said`] is what the others are told of clients of this node.
 //! - [`told`] is what the courier says, and what commands are told of the nodes. [`known`] is
 //!   whether that is all there is.
 //! - [`part`] is how this node leaves the others.
@@ -13,6 +14,7 @@ mod known;
 mod part;
 mod presence;
 pub(super) mod questions;
+mod said;
 mod single;
 mod told;
 pub(super) mod topics;
