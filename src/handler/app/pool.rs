@@ -230,8 +230,7 @@ impl Pool {
         let queue = &mut self.queues[usize::from(id.place)];
         let seats = [&mut queue.process, &mut queue.next, &mut queue.spare];
         if let Some(process) = seats.into_iter().flatten().find(|process| process.id == id) {
-            process.quick = (asked & GATHERS != 0).then_some(0);
-            process.asked = asked;
+            (process.asked, process.quick) = (asked, (asked & GATHERS != 0).then_some(0));
         }
     }
 
