@@ -196,6 +196,16 @@ impl Manager {
         refused
     }
 
+    /// There is no room for something that a worker was to be told. What it misses of presence is
+    /// made up for by a whole list, since else its members would believe for ever what is over.
+    fn note_missed(&mut self, worker: WorkerId, message: &ManagerToWorker) {
+        if let ManagerToWorker::Presence { room, .. } = message
+            && self.interest.has(std::slice::from_ref(room), worker)
+        {
+            self.presence.miss(worker, room.clone());
+        }
+    }
+
     /// Tells whoever waits for tallies how many there will be.
     fn tell_asked(
         &mut self,

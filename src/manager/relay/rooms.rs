@@ -155,16 +155,6 @@ impl Manager {
         }
     }
 
-    /// There is no room for something that a worker was to be told. What it misses of presence is
-    /// made up for by a whole list, since else its members would believe for ever what is over.
-    pub fn note_missed(&mut self, worker: WorkerId, message: &ManagerToWorker) {
-        if let ManagerToWorker::Presence { room, .. } = message
-            && self.interest.has(std::slice::from_ref(room), worker)
-        {
-            self.presence.miss(worker, room.clone());
-        }
-    }
-
     /// Sends the lists of rooms of which workers have missed something, where there is room again.
     pub fn tell_missed(&mut self) {
         for (worker, room) in self.presence.take_missed() {
