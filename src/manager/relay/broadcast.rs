@@ -202,7 +202,7 @@ impl Manager {
         if let ManagerToWorker::Presence { room, .. } = message
             && self.interest.has(std::slice::from_ref(room), worker)
         {
-            self.presence.miss(worker, room.clone());
+            self.presence.missed.insert((worker, room.clone()));
         }
     }
 

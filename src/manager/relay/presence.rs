@@ -115,7 +115,7 @@ pub struct Presence {
     /// Nodes of whose users in a room some found no room here, by their numbers.
     cut: HashMap<Topic, HashSet<u8>>,
     /// Workers that have missed something of a room, since their lanes were full.
-    missed: HashSet<(WorkerId, Topic)>,
+    pub missed: HashSet<(WorkerId, Topic)>,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
     leaving: BTreeMap<(u64, Topic, String), usize>,
     leaving_bytes: usize,
@@ -152,16 +152,6 @@ impl Presence {
             return None;
         }
         self.set(holder, user, (count, info), now, linger_ms)
-    }
-
-    /// There was no room for what a worker was to be told of a room.
-    pub fn miss(&mut self, worker: WorkerId, room: Topic) {
-        self.missed.insert((worker, room));
-    }
-
-    /// Whoever has missed something since the last time, and of which room.
-    pub fn take_missed(&mut self) -> HashSet<(WorkerId, Topic)> {
-        std::mem::take(&mut self.missed)
     }
 
     /// Nodes have said something of so many users for which there was no room.

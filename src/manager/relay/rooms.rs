@@ -151,19 +151,19 @@ impl Manager {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
         } else {
-            self.presence.miss(worker, room);
+            self.presence.missed.insert((worker, room));
         }
     }
 
     /// Sends the lists of rooms of which workers have missed something, where there is room again.
     pub fn tell_missed(&mut self) {
-        for (worker, room) in self.presence.take_missed() {
+        for (worker, room) in std::mem::take(&mut self.presence.missed) {
             let link_is_full = self.workers.get(worker).is_some_and(|it| it.link.is_full());
             if !self.interest.has(std::slice::from_ref(&room), worker) {
                 continue;
             }
             match link_is_full || self.hold.is_full() {
-                true => self.presence.miss(worker, room),
+                true => _ = self.presence.missed.insert((worker, room)),
                 false => self.begin_presence(worker, room),
             }
         }
