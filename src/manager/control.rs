@@ -350,11 +350,11 @@ impl Client {
         routed: impl FnOnce(u64) -> Routed,
         body: &[u8],
     ) -> Option<Reply> {
-        let (id, reply) = self.manager.borrow_mut().ask();
+        let (id, reply) = self.manager.borrow_mut().commands.ask();
         let to = Address::Client(fd.as_u64());
         self.manager.borrow_mut().deliver(to, routed(id), Body::Inline(body));
         let reply = timeout(WORKER_PATIENCE, reply).await;
-        self.manager.borrow_mut().asked.remove(&id);
+        self.manager.borrow_mut().commands.forget(id);
         reply.ok()?.ok()
     }
 }

@@ -53,7 +53,8 @@ pub async fn wait(
 ) -> Gathered {
     // What has come by then is told in either case.
     let _ = timeout(patience, whole).await;
-    manager.borrow_mut().end_call(id)
+    let (tally, members, rooms) = manager.borrow_mut().commands.end_gather(id).finish();
+    Gathered { tally, members, rooms }
 }
 
 /// The members that all of some topics have.
@@ -99,7 +100,7 @@ fn wide(id: RequestId, call: Call) -> Wide {
 
 impl Manager {
     fn begin_call(&mut self, call: Call, body: &[u8]) -> (RequestId, oneshot::Receiver<()>) {
-        let (id, receiver) = self.begin_gather(Gather::of(self.cluster.is_some()));
+        let (id, receiver) = self.commands.begin_gather(Gather::of(self.cluster.is_some()));
         self.spread_everywhere(wide(id, call), Body::Inline(body));
         (id, receiver)
     }
@@ -110,18 +111,8 @@ impl Manager {
         call: Call,
         body: &[u8],
     ) -> (RequestId, oneshot::Receiver<()>) {
-        let (id, receiver) = self.begin_gather(Gather::default());
+        let (id, receiver) = self.commands.begin_gather(Gather::default());
         self.spread(wide(id, call), Body::Inline(body));
         (id, receiver)
-    }
-
-    fn begin_gather(&mut self, gather: Gather) -> (RequestId, oneshot::Receiver<()>) {
-        self.last_asked += 1;
-        (self.last_asked, self.gathering.begin(self.last_asked, gather))
-    }
-
-    fn end_call(&mut self, id: RequestId) -> Gathered {
-        let (tally, members, rooms) = self.gathering.end(id).finish();
-        Gathered { tally, members, rooms }
     }
 }

@@ -35,7 +35,6 @@ mod workers;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -50,7 +49,7 @@ use crate::fd::WorkerId;
 use crate::ipc::link::Link;
 use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::{
-    Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, RequestId, WorkerRecord,
+    Hello, ManagerBoot, ManagerToMaster, MasterState, MasterToManager, WorkerRecord,
 };
 use crate::ipc::registry::Registry;
 use crate::ipc::scoreboard::{Board, Row};
@@ -62,10 +61,10 @@ pub(crate) use peers::Peers;
 
 use moving::mover::Reloads;
 use moving::pass::Passes;
+use relay::commands::Commands;
 use relay::direct::Direct;
 use relay::hold::{Hold, Scope};
 use relay::interest::Interest;
-use relay::message::{Gatherings, Reply};
 use relay::presence::Presence;
 use relay::router::Router;
 use server_ticks::ServerTicks;
@@ -95,11 +94,7 @@ pub(crate) struct Manager {
     /// What this manager counts.
     row: Row,
     reloads: Reloads,
-    /// Control commands that wait for a worker's answer.
-    asked: HashMap<RequestId, oneshot::Sender<Reply>>,
-    last_asked: RequestId,
-    /// Control commands that wait for the answers of several workers.
-    gathering: Gatherings,
+    commands: Commands,
     /// Control commands that wait for an upgrade to fail.
     upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
@@ -247,10 +242,7 @@ impl Manager {
                 server_ticks: ServerTicks::new(now),
                 row,
                 reloads: Reloads::new(boot.generation, boot.pending),
-                asked: HashMap::new(),
-                gathering: Gatherings::default(),
-                // Answers to what our predecessor asked are not for us.
-                last_asked: u64::from(boot.epoch) << 32,
+                commands: Commands::new(boot.epoch),
                 upgrading: Vec::new(),
                 control_clients: 0,
                 control_apps: 0,

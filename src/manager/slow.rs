@@ -27,7 +27,7 @@ pub async fn slow(manager: &Shared, limit: u16) -> (Vec<Info>, usize) {
         let mut manager = manager.borrow_mut();
         let workers: Vec<WorkerId> = manager.workers.iter().map(|worker| worker.id()).collect();
         let ask = |id| {
-            let (question, reply) = manager.ask();
+            let (question, reply) = manager.commands.ask();
             let message = ManagerToWorker::ListSlow { id: question, limit };
             if let Some(worker) = manager.workers.get(id) {
                 // A worker that takes nothing any more is one that does not answer.
@@ -44,7 +44,7 @@ pub async fn slow(manager: &Shared, limit: u16) -> (Vec<Info>, usize) {
             Ok(Ok(Reply::Slow(part))) => all.extend(part.into_iter().take(usize::from(limit))),
             _ => silent += 1,
         }
-        manager.borrow_mut().asked.remove(&question);
+        manager.borrow_mut().commands.forget(question);
     }
     all.sort_by_key(|info| std::cmp::Reverse(info.queued_bytes));
     all.truncate(usize::from(limit));

@@ -126,14 +126,14 @@ impl Manager {
     /// `None`: too many are.
     fn ask_for(&mut self, from: NodeId, theirs: u64) -> Option<RequestId> {
         let owed = self.cluster.as_ref()?.answers.owe()?;
-        let (ours, reply) = self.ask();
+        let (ours, reply) = self.commands.ask();
         let me = self.me.clone();
         spawn_local(async move {
             let _owed = owed;
             let reply = timeout(WORKER_PATIENCE, reply).await;
             let Some(manager) = me.upgrade() else { return };
             let mut manager = manager.borrow_mut();
-            manager.asked.remove(&ours);
+            manager.commands.forget(ours);
             let answer = match reply {
                 Ok(Ok(Reply::Verdict(verdict))) => NodeMessage::Verdict { id: theirs, verdict },
                 Ok(Ok(Reply::Info(info))) => NodeMessage::InfoAnswer { id: theirs, info: *info },

@@ -19,7 +19,7 @@ use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::broadcast::Spread;
-use crate::manager::relay::message::Wide;
+use crate::manager::relay::message::{Reply, Wide};
 
 /// For the workers of this node to answer a call of another node, which waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -105,7 +105,7 @@ impl Manager {
                     worker.tell_of_nodes(&ManagerToWorker::NodesAsked { id, nodes, away });
                 }
             }
-            Origin::Control => self.gathered(id, |it| it.nodes_asked(nodes, away)),
+            Origin::Control => self.commands.gathered(id, |it| it.nodes_asked(nodes, away)),
         }
     }
 
@@ -179,18 +179,20 @@ impl Manager {
                     worker.tell_of_nodes(&tally);
                 }
             }
-            Origin::Control => self.gathered(id, |it| it.node_counted(queued, full, whole)),
+            Origin::Control => {
+                self.commands.gathered(id, |it| it.node_counted(queued, full, whole))
+            }
         }
     }
 
     pub(super) fn on_node_members(&mut self, id: u64, part: Vec<Member>) {
         let Some((origin, id)) = self.caller(id) else { return };
-        self.gather_members(origin, id, part, false);
+        self.answer(origin, id, Reply::Members { part, last: false });
     }
 
     pub(super) fn on_node_rooms(&mut self, id: u64, part: Vec<(Topic, u64)>) {
         let Some((origin, id)) = self.caller(id) else { return };
-        self.gather_rooms(origin, id, part, false);
+        self.answer(origin, id, Reply::Rooms { part, last: false });
     }
 
     /// Who has called under a number of ours.

@@ -107,7 +107,7 @@ impl Client {
         let asked: Vec<_> = {
             let mut manager = self.manager.borrow_mut();
             let ask = members.iter().map(|member| {
-                let (id, reply) = manager.ask();
+                let (id, reply) = manager.commands.ask();
                 let info = Routed::Info { origin: Origin::Control, id };
                 let to = Address::Client(member.fd.as_u64());
                 manager.deliver(to, info, Body::Inline(&[]));
@@ -131,7 +131,7 @@ impl Client {
                 Ok(Ok(Reply::Verdict(Verdict::Gone))) => {}
                 _ => unknown += 1,
             }
-            self.manager.borrow_mut().asked.remove(&id);
+            self.manager.borrow_mut().commands.forget(id);
         }
         (shown, unknown)
     }

@@ -222,7 +222,7 @@ impl Manager {
                 }
             }
             Some((Origin::Control, id)) => {
-                self.gathered(id, |it| it.asked(workers, refused, last));
+                self.commands.gathered(id, |it| it.asked(workers, refused, last));
             }
             None => {}
         }

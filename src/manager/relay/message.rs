@@ -1,13 +1,8 @@
 //! What is relayed: a message to one, a message to many, and the answers.
 
-use std::collections::HashMap;
-
-use tokio::sync::oneshot;
-
 use crate::api::rooms::{Change, Member, Topic};
 use crate::api::{Info, Opcode, Verdict};
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::gather::Gather;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
 
 /// For whom a message is.
@@ -159,82 +154,5 @@ impl Wide {
     /// Whether its sender gets tallies and so learns itself from whom it was kept.
     pub fn is_told(&self) -> bool {
         self.asker().is_some()
-    }
-}
-
-/// Answers of workers to a control command, and who waits until all are there.
-struct Gathering {
-    /// The answers so far.
-    gather: Gather,
-    /// Told when all are there.
-    whole: Option<oneshot::Sender<()>>,
-}
-
-/// Those of all control commands, and of calls of other nodes.
-#[derive(Default)]
-pub struct Gatherings {
-    by_id: HashMap<RequestId, Gathering>,
-    /// What all of them hold.
-    bytes: usize,
-}
-
-impl Gatherings {
-    /// Begins to gather; the answer is told when all are there.
-    pub fn begin(&mut self, id: RequestId, gather: Gather) -> oneshot::Receiver<()> {
-        let (whole, receiver) = oneshot::channel();
-        self.by_id.insert(id, Gathering { gather, whole: Some(whole) });
-        receiver
-    }
-
-    /// Something came for one of them, if that still gathers.
-    pub fn add(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        let Some(gathering) = self.by_id.get_mut(&id) else { return };
-        let before = gathering.gather.bytes();
-        add(&mut gathering.gather);
-        self.bytes = self.bytes - before + gathering.gather.bytes();
-        if gathering.gather.is_whole()
-            && let Some(whole) = gathering.whole.take()
-        {
-            // A command that has given up waits no more.
-            let _ = whole.send(());
-        }
-    }
-
-    /// Ends one of them; the answer is what has come.
-    pub fn end(&mut self, id: RequestId) -> Gather {
-        let gathering = self.by_id.remove(&id);
-        let gather = gathering.map(|gathering| gathering.gather).unwrap_or_default();
-        self.bytes -= gather.bytes();
-        gather
-    }
-
-    /// Bytes that all of them hold.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_all_gather_is_counted_and_what_has_ended_is_not() {
-        let mut gatherings = Gatherings::default();
-        let room = |n: u64| (Topic::room(&format!("r{n}")), 1);
-        let part = || -> Vec<(Topic, u64)> { (0..9).map(room).collect() };
-        let _receivers = [1, 2].map(|id| gatherings.begin(id, Gather::default()));
-        gatherings.add(1, |it| it.named(part(), true));
-        let one = gatherings.bytes();
-        gatherings.add(1, |it| it.named(part(), true));
-        assert_eq!((one > 0, gatherings.bytes()), (true, one), "the same rooms again");
-        gatherings.add(2, |it| it.named(part(), true));
-        assert_eq!(gatherings.bytes(), 2 * one);
-        gatherings.end(1);
-        gatherings.add(1, |it| it.named(part(), true));
-        gatherings.end(1);
-        assert_eq!(gatherings.bytes(), one, "nobody gathers for what has ended");
-        gatherings.end(2);
-        assert_eq!(gatherings.bytes(), 0);
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! - [`message`]: what is relayed. [`router`] says who owns a client.
 //! - [`switch`] brings one message there, [`broadcast`] one to many. [`hold`] is where messages
-//!   wait while connections move, [`release`] sends them on.
+//!   wait while connections move, [`release`] sends them on. [`commands`] is what waits for the
+//!   answers.
 //! - [`interest`] says which workers have members of a room, [`presence`] who is in a room, and
 //!   [`rooms`] is what workers say of both. [`holders`] bounds what is said of presence.
 //! - [`direct`] makes and ends links between workers that need not go by here.
 
 pub(super) mod broadcast;
+pub(super) mod commands;
 pub(super) mod direct;
 pub(super) mod hold;
 pub(super) mod holders;

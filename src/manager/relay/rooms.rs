@@ -54,11 +54,11 @@ impl Manager {
             }
             WorkerToManager::Members { origin, id, part, last } => {
                 check_names(part.iter().filter_map(|member| member.uid.as_deref()))?;
-                self.gather_members(origin, id, part, last);
+                self.answer(origin, id, Reply::Members { part, last });
             }
             WorkerToManager::Rooms { origin, id, part, last } => {
                 check_names(part.iter().map(|(room, _)| room.name()))?;
-                self.gather_rooms(origin, id, part, last);
+                self.answer(origin, id, Reply::Rooms { part, last });
             }
             WorkerToManager::Present { room, uid, count } => {
                 self.on_present(from, room, uid, count, body)?;

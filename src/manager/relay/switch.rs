@@ -4,14 +4,10 @@
 //! a memfd goes on as the memfd. Nothing here waits: what finds no room is refused, told and
 //! counted. What is for all goes by [`super::broadcast`].
 
-use tokio::sync::oneshot;
-
 use super::hold::{HeldMessage, OwnedBody, Scope};
 use super::message::{Address, Reply, Routed, sender};
 use crate::api::Verdict;
-use crate::api::rooms::{Member, Topic};
 use crate::fd::{Fd, WorkerId};
-use crate::ipc::gather::Gather;
 use crate::ipc::link::{Lane, Sent};
 use crate::ipc::messages::{Origin, RequestId};
 use crate::ipc::packet::Body;
@@ -21,9 +17,6 @@ use crate::manager::Manager;
 /// Topics that one worker may get a member of by changes that are on their way: more joins than a
 /// data lane and a socket hold.
 const UNSETTLED_MAX: usize = 1 << 18;
-
-/// Bytes that the answers of all workers and nodes to all control commands may hold together.
-const GATHERED_BYTES_MAX: usize = 48 << 20;
 
 impl Manager {
     /// Brings a message to one. The verdict goes to whoever sent it.
@@ -152,70 +145,7 @@ impl Manager {
                 };
                 self.row.add(Counter::LaneFull, u64::from(!queued));
             }
-            Origin::Control => match reply {
-                Reply::Tally { queued, full } => {
-                    self.gathered(id, |it| it.counted(queued, full));
-                }
-                Reply::Members { part, last } => self.gathered(id, |it| it.listed(part, last)),
-                Reply::Rooms { part, last } => self.gathered(id, |it| it.named(part, last)),
-                Reply::Verdict(_) | Reply::Info(_) | Reply::Slow(_) => {
-                    if let Some(asker) = self.asked.remove(&id) {
-                        // A command that has given up waits no more.
-                        let _ = asker.send(reply);
-                    }
-                }
-            },
+            Origin::Control => self.commands.answer(id, reply),
         }
-    }
-
-    /// Something came for a control command that gathers answers, if it still does.
-    pub fn gathered(&mut self, id: RequestId, add: impl FnOnce(&mut Gather)) {
-        self.gathering.add(id, add);
-    }
-
-    /// A part of a list of members, from a worker or another node.
-    pub fn gather_members(
-        &mut self,
-        origin: Origin,
-        id: RequestId,
-        part: Vec<Member>,
-        last: bool,
-    ) {
-        if self.may_gather(origin, id, part.iter().map(Member::weight).sum()) {
-            self.answer(origin, id, Reply::Members { part, last });
-        }
-    }
-
-    /// A part of a list of rooms, from a worker or another node.
-    pub fn gather_rooms(
-        &mut self,
-        origin: Origin,
-        id: RequestId,
-        part: Vec<(Topic, u64)>,
-        last: bool,
-    ) {
-        if self.may_gather(origin, id, part.iter().map(|it| it.0.weight()).sum()) {
-            self.answer(origin, id, Reply::Rooms { part, last });
-        }
-    }
-
-    /// Whether there is room for a part of an answer of so many bytes. Where there is none, the
-    /// part is dropped.
-    fn may_gather(&mut self, origin: Origin, id: RequestId, bytes: usize) -> bool {
-        let held = self.gathering.bytes();
-        let fits = origin != Origin::Control || held + bytes <= GATHERED_BYTES_MAX;
-        if !fits {
-            tracing::error!(held, "a part of a list is dropped: no room for it");
-            self.gathering.add(id, Gather::lost_part);
-        }
-        fits
-    }
-
-    /// A number for a control command's question, and where its answer will come.
-    pub fn ask(&mut self) -> (RequestId, oneshot::Receiver<Reply>) {
-        self.last_asked += 1;
-        let (sender, receiver) = oneshot::channel();
-        self.asked.insert(self.last_asked, sender);
-        (self.last_asked, receiver)
     }
 }
