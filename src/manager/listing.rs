@@ -67,7 +67,7 @@ impl Manager {
     pub fn list(&mut self, asker: WorkerId, id: RequestId, page: Page) {
         // Each that is under way or waits holds on to what allows it. Who asks for more in one go
         // learns from the deadline of the question that nobody knows.
-        let few = |worker: &&super::workers::WorkerHandle| {
+        let few = |worker: &&super::worker_handle::WorkerHandle| {
             Rc::strong_count(&worker.lists) <= WAITING_MAX
         };
         if let Some(worker) = self.workers.get(asker).filter(few) {

@@ -6,8 +6,9 @@
 //!
 //! - [`relay`]: a message finds its owner. [`moving`]: who moves, to whom, and when the route
 //!   changes.
-//! - [`packets`] is what workers say, and who does what is asked; [`workers`] is what is said to
-//!   them. [`owners`]: who owns what, as a successor learns it.
+//! - [`packets`] is what workers say, and who does what is asked; [`worker_handle`] is what is
+//!   said to one of them, [`workers`] to several. [`owners`]: who owns what, as a successor learns
+//!   that.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
 //! - [`gathering`] is what control commands ask of rooms.
@@ -29,6 +30,7 @@ mod settings;
 mod slow;
 mod status;
 mod ticks;
+mod worker_handle;
 mod workers;
 
 #[cfg(test)]
@@ -69,7 +71,8 @@ use relay::presence::Presence;
 use relay::router::Router;
 use server_ticks::ServerTicks;
 use settings::Settings;
-use workers::{WorkerHandle, Workers};
+use worker_handle::{Phase, WorkerHandle};
+use workers::Workers;
 
 /// How long workers have to leave by themselves once the master is dead.
 const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
@@ -266,7 +269,10 @@ impl Manager {
             }
             MasterToManager::Attach(record) => self.attach(record, fds)?,
             MasterToManager::Leased { id, first, last } => self.router.leased(id, first, last),
-            MasterToManager::WorkerReady(id) => self.on_ready(id),
+            MasterToManager::WorkerReady(id) => {
+                self.workers.ready(id);
+                self.reload_event(Event::Ready(id));
+            }
             MasterToManager::Exited { id, how, respawn_ms, last } => {
                 self.scoreboard.ended(id, &last);
                 self.on_exited(id, how, respawn_ms);
@@ -333,7 +339,7 @@ impl Manager {
         worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
             let until = monotonic_ms() + self.drain_ms();
-            worker.phase = workers::Phase::Draining { until };
+            worker.phase = Phase::Draining { until };
         }
         self.workers.insert(worker);
         let serves = self.router.serving_here(id.slot);
@@ -346,16 +352,6 @@ impl Manager {
         self.deliver_to_slots();
         self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
-    }
-
-    fn on_ready(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.record.ready = true;
-            if let workers::Phase::Starting { .. } = worker.phase {
-                worker.phase = workers::Phase::Serving;
-            }
-        }
-        self.reload_event(moving::reload::Event::Ready(id));
     }
 
     fn on_exited(&mut self, id: WorkerId, how: String, respawn_ms: Option<u64>) {

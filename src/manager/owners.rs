@@ -1,7 +1,7 @@
 //! Who owns what, as a new manager learns it: the workers introduce themselves, once.
 
 use super::Manager;
-use super::workers::{Phase, WorkerHandle};
+use super::worker_handle::{Phase, WorkerHandle};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 

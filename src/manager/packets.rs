@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::link::{Arrival, Link};
+use crate::ipc::master_link::MasterLink;
 use crate::ipc::messages::{ManagerToMaster, Origin, WorkerToManager};
 use crate::ipc::packet::{Body, Frames};
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Row};
 use crate::sys::packet;
 
 /// After so many bytes of one worker the others, and whoever asks on the control socket, get their
@@ -38,19 +39,32 @@ pub async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
             // The master will tell how it ended.
             Ok(None) => return,
             Err(error) if packet::is_cut(&error) => {
-                manager.borrow().lost_packet(link.id(), &error);
+                lost_packet(&manager.borrow().row, link.id(), &error);
                 tokio::task::yield_now().await;
                 continue;
             }
-            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
+            Err(error) => return replace(&manager.borrow().master, link.id(), &error),
         };
         let read = manager.borrow_mut().on_packets(&link, &mut buffer, &mut arrival);
         match read {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => {}
-            Err(error) => return manager.borrow().has_broken_the_protocol(link.id(), &error),
+            Err(error) => return replace(&manager.borrow().master, link.id(), &error),
         }
     }
+}
+
+/// There was no descriptor for what came beside a packet, which is no fault of its worker's.
+fn lost_packet(row: &Row, id: WorkerId, error: &Error) {
+    tracing::error!(worker = %id, %error, "a packet is lost: no descriptor is left");
+    row.add(Counter::LaneFull, 1);
+}
+
+/// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A fresh
+/// one is the cure.
+fn replace(master: &MasterLink, id: WorkerId, error: &Error) {
+    tracing::error!(worker = %id, %error, "a worker broke the protocol: it is replaced");
+    master.send(&ManagerToMaster::Kill(id));
 }
 
 impl Manager {
@@ -137,7 +151,7 @@ impl Manager {
             | WorkerToManager::ListPage { .. }
             | WorkerToManager::ListSlow { .. }
             | WorkerToManager::SlowAnswer { .. }) => self.on_answer(from, message),
-            WorkerToManager::Alive(number) => self.on_alive(from, number),
+            WorkerToManager::Alive(number) => self.workers.answered_check(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
             }
@@ -162,16 +176,9 @@ impl Manager {
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;
             }
-            WorkerToManager::Drained => self.on_drained(from),
+            WorkerToManager::Drained => self.workers.part(from),
         }
         Ok(())
-    }
-
-    fn on_drained(&mut self, from: WorkerId) {
-        tracing::debug!(worker = %from, "the worker has no connections left");
-        if let Some(worker) = self.workers.get_mut(from) {
-            worker.part();
-        }
     }
 
     /// Packets of a worker; then what they are to bring about goes on its way. True if there may
@@ -210,19 +217,6 @@ impl Manager {
         }
     }
 
-    /// There was no descriptor for what came beside a packet, which is no fault of its worker's.
-    fn lost_packet(&self, id: WorkerId, error: &Error) {
-        tracing::error!(worker = %id, %error, "a packet is lost: no descriptor is left");
-        self.row.add(Counter::LaneFull, 1);
-    }
-
-    /// A worker says what no worker says: a bug of ours or of its, or not our worker any more. A
-    /// fresh one is the cure.
-    fn has_broken_the_protocol(&self, id: WorkerId, error: &Error) {
-        tracing::error!(worker = %id, %error, "a worker that broke the protocol is replaced");
-        self.master.send(&ManagerToMaster::Kill(id));
-    }
-
     /// Reads what is left in the link of a worker that has ended. Who kept a copy of its end may
     /// go on writing, and is not followed.
     pub fn drain_link(&mut self, id: WorkerId) {
@@ -234,7 +228,7 @@ impl Manager {
             let arrival = match link.try_receive(&mut buffer) {
                 Ok(Some(arrival)) => arrival,
                 Err(error) if packet::is_cut(&error) => {
-                    self.lost_packet(id, &error);
+                    lost_packet(&self.row, id, &error);
                     continue;
                 }
                 Ok(None) | Err(_) => return,

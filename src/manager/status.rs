@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use super::Manager;
-use super::workers::WorkerHandle;
+use super::worker_handle::WorkerHandle;
 use crate::ipc::control::{
     CourierReport, ManagerReport, ProcessReport, ReloadVerdict, Restarts, Status, Throttled,
     WorkerReport,

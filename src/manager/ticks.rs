@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::liveness::LivenessStep;
-use super::moving::mover::BOOT_MS;
 use super::moving::reload::Event;
-use super::workers::Phase;
+use super::worker_handle::Phase;
 use super::{Manager, Shared};
-use crate::fd::WorkerId;
 use crate::ipc::messages::ManagerToMaster;
 use crate::ipc::scoreboard::Counter;
 use crate::sys::clock::monotonic_ms;
@@ -34,16 +31,20 @@ pub async fn run(manager: Shared) {
         let now = monotonic_ms();
         let mut manager = manager.borrow_mut();
         if now.saturating_sub(last) > LATE_MS {
-            manager.forgive(now);
+            manager.workers.forgive(now);
         }
         last = now;
         manager.row.set(Counter::HeldBytes, manager.hold.bytes() as u64);
-        manager.check_liveness(now);
+        let timeout_ms = manager.settings.worker_timeout_ms;
+        for id in manager.workers.check_liveness(now, timeout_ms) {
+            tracing::error!(worker = %id, "the worker does not answer: it is killed");
+            manager.master.send(&ManagerToMaster::KillHung(id));
+        }
         if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat
             && now.saturating_sub(swept) >= interval_ms
         {
             swept = now;
-            manager.sweep(idle_ms);
+            manager.workers.sweep(idle_ms);
         }
         manager.tell_who_left(now);
         manager.tell_missed();
@@ -54,49 +55,6 @@ pub async fn run(manager: Shared) {
 }
 
 impl Manager {
-    /// A worker has answered a check.
-    pub fn on_alive(&mut self, from: WorkerId, number: u64) {
-        if let Some(worker) = self.workers.get_mut(from) {
-            worker.liveness.answered(number);
-        }
-    }
-
-    fn forgive(&mut self, now: u64) {
-        for worker in self.workers.iter_mut() {
-            worker.liveness.forgive(now);
-        }
-    }
-
-    fn check_liveness(&mut self, now: u64) {
-        let timeout = self.settings.worker_timeout_ms;
-        let mut hung = Vec::new();
-        for worker in self.workers.iter_mut() {
-            // Until it is ready, user code may hold its reactor; that has a deadline of its own.
-            if let Phase::Starting { since } = worker.phase {
-                if now.saturating_sub(since) >= BOOT_MS && !worker.killed {
-                    worker.killed = true;
-                    hung.push(worker.id());
-                }
-                continue;
-            }
-            match worker.liveness.tick(now, timeout) {
-                LivenessStep::Send(number) => worker.check_liveness(number),
-                LivenessStep::Wait => {}
-                LivenessStep::Hung => hung.push(worker.id()),
-            }
-        }
-        for id in hung {
-            tracing::error!(worker = %id, "a worker that does not answer is killed");
-            self.master.send(&ManagerToMaster::KillHung(id));
-        }
-    }
-
-    fn sweep(&mut self, idle_ms: u64) {
-        for worker in self.workers.iter().filter(|worker| worker.may_have_clients()) {
-            worker.sweep(idle_ms);
-        }
-    }
-
     fn check_deadlines(&mut self, now: u64) {
         let is_due = self.owners_due_at.is_some_and(|until| now >= until);
         // What a pass is about is known when the workers that it concerns have spoken, or died.

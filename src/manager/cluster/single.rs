@@ -84,7 +84,7 @@ impl Manager {
             // A worker that asks has only the deadline to tell it that nobody knows.
             What::Info if origin != Origin::Control => {}
             _ if id != 0 => self.answer(origin, id, Reply::Verdict(verdict)),
-            _ if verdict != Verdict::Gone => self.count_refused(origin),
+            _ if verdict != Verdict::Gone => self.workers.count_refused(origin, 1),
             _ => {}
         }
     }

@@ -118,7 +118,7 @@ impl Manager {
 
     /// Decides what can be decided of passes that a manager has left which died.
     pub fn resolve_passes(&mut self) {
-        let is_unknown = |worker: &crate::manager::workers::WorkerHandle| {
+        let is_unknown = |worker: &crate::manager::worker_handle::WorkerHandle| {
             worker.may_claim && !worker.introduced
         };
         let any_unknown = self.workers.iter().any(is_unknown);

@@ -10,11 +10,9 @@ use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster, MasterState};
 use crate::manager::Manager;
 use crate::manager::settings::Settings;
-use crate::manager::workers::Phase;
+use crate::manager::workers::BOOT_MS;
 use crate::sys::clock::monotonic_ms;
 
-/// For a worker to be ready, before it counts as hung.
-pub const BOOT_MS: u64 = 30_000;
 /// For the master to check a new image and configuration.
 const PREPARE_MS: u64 = 60_000;
 /// What a handover may take besides `max_wait_time` for running handlers.
@@ -160,24 +158,13 @@ impl Manager {
     fn begin_reload(&mut self) {
         tracing::info!(generation = self.reloads.generation, "a reload begins");
         let (limits, now) = (self.limits(), monotonic_ms());
-        let (reload, actions) = Reload::begin(self.of_generation(|g, now| g == now), limits, now);
+        let serving = self.reloads.generation;
+        let old = self.workers.of_generation(|it| it == serving);
+        let (reload, actions) = Reload::begin(old, limits, now);
         self.reloads.current = Some(reload);
         // Until something moves they have long ended.
         self.end_direct();
         self.act(actions);
-    }
-
-    /// The workers of some generations that are not on their way out, and whether each is ready.
-    fn of_generation(
-        &self,
-        wanted: impl Fn(Generation, Generation) -> bool,
-    ) -> Vec<(WorkerId, bool)> {
-        let serving = self.reloads.generation;
-        let wanted = self.workers.iter().filter(|worker| {
-            wanted(worker.record.generation, serving)
-                && !matches!(worker.phase, Phase::Draining { .. })
-        });
-        wanted.map(|worker| (worker.id(), worker.is_ready())).collect()
     }
 
     pub fn limits(&self) -> Limits {
@@ -214,8 +201,9 @@ impl Manager {
     pub fn resume_reload(&mut self) {
         let Some((generation, worker_num)) = self.reloads.left_over.take() else { return };
         tracing::info!(generation, "going on with the reload of the last manager");
-        let old = self.of_generation(|g, serving| g == serving);
-        let new = self.of_generation(|g, _| g == generation);
+        let serving = self.reloads.generation;
+        let old = self.workers.of_generation(|it| it == serving);
+        let new = self.workers.of_generation(|it| it == generation);
         let limits = self.limits();
         let worker_num = worker_num.unwrap_or(self.state.worker_num);
         let now = monotonic_ms();
@@ -286,9 +274,8 @@ impl Manager {
             worker.worker_num(worker_num);
         }
         // New slots had nobody to take over from.
-        let heirs: Vec<WorkerId> =
-            self.of_generation(|g, serving| g > serving).into_iter().map(|(id, _)| id).collect();
-        for id in heirs {
+        let serving = self.reloads.generation;
+        for (id, _) in self.workers.of_generation(|it| it > serving) {
             self.router.serve(id);
         }
     }

@@ -9,7 +9,7 @@ use crate::fd::WorkerId;
 use crate::ipc::control::ReloadVerdict;
 use crate::ipc::messages::{Generation, ManagerToMaster};
 use crate::manager::Manager;
-use crate::manager::workers::Phase;
+use crate::manager::worker_handle::Phase;
 use crate::sys::clock::monotonic_ms;
 
 /// What a drain may take beyond its own deadline before the worker is killed.

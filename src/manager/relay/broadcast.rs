@@ -16,7 +16,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
-use crate::manager::workers::{Phase, WorkerHandle};
+use crate::manager::worker_handle::{Phase, WorkerHandle};
 
 /// To how many workers a message for many was brought.
 #[derive(Debug)]
@@ -230,8 +230,8 @@ impl Manager {
 
     fn refuse_wide(&mut self, sender: Option<WorkerId>, count: u64) {
         self.row.add(Counter::LaneFull, count);
-        if let Some(worker) = sender.and_then(|id| self.workers.get_mut(id)) {
-            worker.refused += count;
+        if let Some(sender) = sender {
+            self.workers.count_refused(Origin::Worker(sender), count);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
 use crate::manager::Manager;
-use crate::manager::workers::Phase;
+use crate::manager::worker_handle::Phase;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 

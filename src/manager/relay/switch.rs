@@ -5,7 +5,7 @@
 //! counted. What is for all goes by [`super::broadcast`].
 
 use super::hold::{HeldMessage, OwnedBody, Scope};
-use super::message::{Address, Reply, Routed, sender};
+use super::message::{Address, Reply, Routed};
 use crate::api::Verdict;
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::link::{Lane, Sent};
@@ -110,7 +110,7 @@ impl Manager {
                 if id != 0 {
                     self.answer(origin, id, Reply::Verdict(verdict));
                 } else if verdict != Verdict::Gone {
-                    self.count_refused(origin);
+                    self.workers.count_refused(origin, 1);
                 }
             }
             Routed::Info { origin, id } => {
@@ -120,13 +120,7 @@ impl Manager {
                     self.answer(origin, id, Reply::Info(Box::new(None)));
                 }
             }
-            Routed::Message { from, .. } => self.count_refused(Origin::Worker(from)),
-        }
-    }
-
-    pub fn count_refused(&mut self, origin: Origin) {
-        if let Some(worker) = sender(origin).and_then(|id| self.workers.get_mut(id)) {
-            worker.refused += 1;
+            Routed::Message { from, .. } => self.workers.count_refused(Origin::Worker(from), 1),
         }
     }
 
