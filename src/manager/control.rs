@@ -220,7 +220,7 @@ impl Client {
             Request::Drain { undo } => self.tell_master(&ManagerToMaster::Drain { on: !undo }),
             Request::Upgrade {} => {
                 let (sender, failed) = oneshot::channel();
-                self.manager.borrow_mut().upgrading.push(sender);
+                self.manager.borrow_mut().reloads.await_upgrade(sender);
                 point::reached("manager-is-asked-to-upgrade");
                 self.tell_master(&ManagerToMaster::Upgrade);
                 // Where it succeeds, this process ends and the connection with it.

@@ -42,7 +42,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::config::Config;
@@ -98,8 +97,6 @@ pub(crate) struct Manager {
     row: Row,
     reloads: Reloads,
     commands: Commands,
-    /// Control commands that wait for an upgrade to fail.
-    upgrading: Vec<oneshot::Sender<String>>,
     control_clients: u64,
     /// How many of these are the application's.
     control_apps: u64,
@@ -246,7 +243,6 @@ impl Manager {
                 row,
                 reloads: Reloads::new(boot.generation, boot.pending),
                 commands: Commands::new(boot.epoch),
-                upgrading: Vec::new(),
                 control_clients: 0,
                 control_apps: 0,
                 peers,
@@ -293,7 +289,7 @@ impl Manager {
                 }
             }
             MasterToManager::Leave => {}
-            MasterToManager::UpgradeFailed { why } => self.on_upgrade_failed(&why),
+            MasterToManager::UpgradeFailed { why } => self.reloads.upgrade_failed(&why),
             MasterToManager::Courier { epoch, id } => self.on_courier(epoch, id, fds)?,
             MasterToManager::Control => {
                 let socket = fds.into_iter().next();
@@ -338,7 +334,7 @@ impl Manager {
         }
         worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
-            let until = monotonic_ms() + self.drain_ms();
+            let until = monotonic_ms() + self.settings.drain_ms();
             worker.phase = Phase::Draining { until };
         }
         self.workers.insert(worker);
@@ -372,17 +368,8 @@ impl Manager {
     fn on_stopping(&mut self, mode: crate::ipc::messages::StopMode) {
         tracing::info!(?mode, "the server stops");
         self.stopping = true;
-        self.cancel_reloads("The server stops.");
-    }
-
-    fn on_upgrade_failed(&mut self, why: &str) {
-        tracing::error!(%why, "the upgrade failed");
-        if self.upgrading.is_empty() {
-            self.reloads.note_failure(why);
-        }
-        for waiter in self.upgrading.drain(..) {
-            // A command that has given up waits no more.
-            let _ = waiter.send(why.to_owned());
-        }
+        self.reloads.cancel("The server stops.");
+        // A pass that is under way ends by itself.
+        self.passes.cancel_next();
     }
 }

@@ -7,14 +7,6 @@ use crate::fd::WorkerId;
 
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
 pub const WAIT_MS: u64 = 1000;
-/// Ranges of numbers that any worker may tell a manager.
-const RANGES_MIN: usize = 1 << 18;
-
-/// Ranges of numbers that a worker may tell whose registry has room for so many clients: one for
-/// each that came from elsewhere, and another for those that are on their way.
-fn ranges_max(capacity: usize) -> usize {
-    RANGES_MIN.max(2 * capacity)
-}
 
 impl Manager {
     /// A worker says which clients it has of others' numbers. It is believed once, by a manager
@@ -35,9 +27,8 @@ impl Manager {
             tracing::error!(worker = %id, count, "a worker claims clients of others");
             return Ok(());
         }
-        worker.ranges_told += ranges.len();
-        let most = ranges_max(worker.registry.capacity());
-        if worker.ranges_told > most {
+        if !worker.tells_ranges(ranges.len()) {
+            let most = worker.ranges_max();
             return Err(Error::new(format!("more than {most} ranges of numbers")));
         }
         // Ranges that overlap would each cost a look at all that they have in common.
@@ -54,15 +45,6 @@ impl Manager {
             self.check_owners_known();
         }
         Ok(())
-    }
-
-    /// Whether a worker may say what so many of its clients are in the midst of.
-    pub fn believes(&mut self, id: WorkerId, manager: u32, count: usize) -> bool {
-        let Some(worker) = self.workers.get_mut(id).filter(|it| it.may_claim) else {
-            return false;
-        };
-        worker.ranges_told += count;
-        manager == self.epoch && worker.ranges_told <= ranges_max(worker.registry.capacity())
     }
 
     /// Ends the wait of a successor once every worker that may have clients has said what it
@@ -97,7 +79,7 @@ impl Manager {
         let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
         for id in left {
             // Our predecessor may have died before it told them, or between two of their batches.
-            self.drain(id);
+            self.workers.drain(id, &self.settings);
             self.on_can_give(id);
         }
     }
@@ -111,18 +93,6 @@ impl Manager {
             && self.router.serving_here(id.slot).is_none()
         {
             self.router.serve(successor);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_may_tell_of_every_client_that_it_has_room_for() {
-        for capacity in [64, 1_000_000, 1 << 24] {
-            assert!(ranges_max(capacity) >= RANGES_MIN.max(capacity), "{capacity}");
         }
     }
 }

@@ -155,16 +155,14 @@ impl Manager {
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
             }
-            WorkerToManager::Moving { pass, fds: numbers } => {
-                self.on_moving(from, pass, numbers, body, std::mem::take(fds));
-            }
-            WorkerToManager::Stays { fds } => self.on_stays(from, fds),
-            WorkerToManager::Gave { pass, left } => self.on_gave(from, pass, left),
-            WorkerToManager::Gives { manager, pass, fds } => {
-                self.on_gives(from, manager, pass, fds)
-            }
-            WorkerToManager::Holds { manager, pass, from: source, fds, answered } => {
-                self.on_holds(from, manager, (pass, source), fds, answered);
+            message @ (WorkerToManager::Moving { .. }
+            | WorkerToManager::Stays { .. }
+            | WorkerToManager::Gave { .. }
+            | WorkerToManager::Gives { .. }
+            | WorkerToManager::Holds { .. }) => self.on_pass_message(from, message, body, fds),
+            message @ WorkerToManager::Adopted { .. } => {
+                self.on_pass_message(from, message, body, fds);
+                self.check_owners_known();
             }
             WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
             WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
@@ -172,7 +170,6 @@ impl Manager {
             WorkerToManager::Indirect { link } => self.on_indirect(from, link),
             WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
             WorkerToManager::CanGive => self.on_can_give(from),
-            WorkerToManager::Adopted { pass, fds } => self.on_adopted(from, pass, &fds),
             WorkerToManager::TickDue { id, name, period_ms } => {
                 self.on_tick_due(from, id, &name, period_ms)?;
             }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
+/// What a drain may take beyond its own deadline before the worker is killed.
+const DRAIN_GRACE_MS: u64 = 5_000;
+
 /// Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -54,6 +57,11 @@ impl Settings {
             presence_linger_ms: ms(config.presence_linger),
             daemonize: config.daemonize,
         })
+    }
+
+    /// How long a worker that drains may live, in milliseconds.
+    pub fn drain_ms(&self) -> u64 {
+        self.max_wait_ms.max(self.jitter_ms) + DRAIN_GRACE_MS
     }
 
     /// What is in force after a reload.

@@ -12,7 +12,7 @@ use crate::ipc::control::{
     WorkerReport,
 };
 use crate::ipc::messages::CourierState;
-use crate::ipc::scoreboard::{Counter, Histogram};
+use crate::ipc::scoreboard::{Counter, Histogram, Row};
 use crate::sys::clock::{monotonic_ms, unix_ms};
 use crate::sys::process::parent_and_user;
 use crate::sys::usage::Usage;
@@ -109,18 +109,18 @@ impl Manager {
             .collect()
     }
 
-    /// A reload is over.
-    pub fn count_reload(&self, verdict: &ReloadVerdict) {
-        let counter = if verdict.is_ok() { Counter::Reloads } else { Counter::ReloadsFailed };
-        self.row.add(counter, 1);
-        self.row.measure(Histogram::Reload, Duration::from_millis(verdict.took_ms));
-    }
-
     /// The scoreboard's totals, with what the manager itself refused on the way.
     fn totals(&self) -> BTreeMap<String, u64> {
         self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
         counters(|counter| self.scoreboard.sum(counter) + self.row.get(counter))
     }
+}
+
+/// A reload is over.
+pub fn count_reload(row: &Row, verdict: &ReloadVerdict) {
+    let counter = if verdict.is_ok() { Counter::Reloads } else { Counter::ReloadsFailed };
+    row.add(counter, 1);
+    row.measure(Histogram::Reload, Duration::from_millis(verdict.took_ms));
 }
 
 fn courier(state: &CourierState) -> CourierReport {

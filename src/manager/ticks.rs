@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::moving::reload::Event;
-use super::worker_handle::Phase;
 use super::{Manager, Shared};
 use crate::ipc::messages::ManagerToMaster;
 use crate::ipc::scoreboard::Counter;
@@ -61,16 +60,9 @@ impl Manager {
         if is_due && self.passes.has_inherited_nothing() {
             self.owners_known();
         }
-        for worker in self.workers.iter_mut() {
-            let Phase::Draining { until } = worker.phase else { continue };
-            if now >= until && !worker.killed {
-                worker.killed = true;
-                tracing::warn!(
-                    worker = %worker.id(),
-                    "the worker outlived the deadline of its drain"
-                );
-                self.master.send(&ManagerToMaster::Kill(worker.record.id));
-            }
+        for id in self.workers.take_overdue(now) {
+            tracing::warn!(worker = %id, "the worker outlived the deadline of its drain");
+            self.master.send(&ManagerToMaster::Kill(id));
         }
         // What waits for a worker that hangs has that worker's deadline.
         if !self.direct.holds_up_handover() {

@@ -21,6 +21,15 @@ use crate::ipc::registry::Registry;
 /// is read from that worker.
 const LISTS_MAX: usize = 64;
 
+/// Ranges of numbers that any worker may tell a manager.
+const RANGES_MIN: usize = 1 << 18;
+
+/// Ranges of numbers that a worker may tell whose registry has room for so many clients: one for
+/// each that came from elsewhere, and another for those that are on their way.
+fn ranges_max(capacity: usize) -> usize {
+    RANGES_MIN.max(2 * capacity)
+}
+
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -55,7 +64,7 @@ pub struct WorkerHandle {
     /// Whether it was told to be killed.
     pub killed: bool,
     /// Ranges of numbers that it has told.
-    pub ranges_told: usize,
+    ranges_told: usize,
     /// The last number that it has told: the next range is above it.
     pub told_to: Option<u64>,
     /// Direct links to it that it has told.
@@ -121,6 +130,17 @@ impl WorkerHandle {
             Phase::Handing => WorkerState::Handing,
             Phase::Draining { .. } => WorkerState::Draining,
         }
+    }
+
+    /// Notes that it tells so many more ranges of numbers; false: more than any worker has.
+    pub fn tells_ranges(&mut self, count: usize) -> bool {
+        self.ranges_told += count;
+        self.ranges_told <= self.ranges_max()
+    }
+
+    /// Ranges of numbers that it may tell.
+    pub fn ranges_max(&self) -> usize {
+        ranges_max(self.registry.capacity())
     }
 
     /// Asks for a sign of life.
@@ -313,6 +333,18 @@ impl Drop for WorkerHandle {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_may_tell_of_every_client_that_it_has_room_for() {
+        for capacity in [64, 1_000_000, 1 << 24] {
+            assert!(ranges_max(capacity) >= RANGES_MIN.max(capacity), "{capacity}");
         }
     }
 }

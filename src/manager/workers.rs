@@ -1,15 +1,19 @@
 //! The workers as the manager sees them, and what several of them are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::liveness::LivenessStep;
 use super::relay::message::sender;
+use super::settings::Settings;
 use super::worker_handle::{Phase, WorkerHandle};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{Generation, Origin};
+use crate::sys::clock::monotonic_ms;
 
 /// For a worker to be ready, before it counts as hung.
 pub const BOOT_MS: u64 = 30_000;
+/// Old generations that may linger.
+const OLD_GENERATIONS_MAX: usize = 4;
 
 /// All of them.
 #[derive(Default)]
@@ -105,6 +109,53 @@ impl Workers {
             }
         }
         hung
+    }
+
+    /// Whether a new manager may believe what a worker says that so many of its clients are in the
+    /// midst of.
+    pub fn believes(&mut self, id: WorkerId, count: usize) -> bool {
+        self.get_mut(id).is_some_and(|worker| worker.may_claim && worker.tells_ranges(count))
+    }
+
+    /// Has an old worker give what can still follow, and leave.
+    pub fn drain(&mut self, id: WorkerId, settings: &Settings) {
+        let (jitter_ms, deadline_ms) = (settings.jitter_ms, settings.max_wait_ms);
+        let until = monotonic_ms() + settings.drain_ms();
+        if let Some(worker) = self.get_mut(id) {
+            worker.drain(jitter_ms, deadline_ms.max(jitter_ms), until);
+        }
+    }
+
+    /// Who has outlived the deadline of its drain, each told once: they are to be killed.
+    #[must_use]
+    pub fn take_overdue(&mut self, now_ms: u64) -> Vec<WorkerId> {
+        let is_over = |worker: &WorkerHandle| match worker.phase {
+            Phase::Draining { until } => now_ms >= until,
+            _ => false,
+        };
+        self.take(is_over)
+    }
+
+    /// Who is of a generation before the last four old ones, each told once: they are to be killed.
+    #[must_use]
+    pub fn take_oldest(&mut self, serving: Generation) -> Vec<WorkerId> {
+        let old = self.iter().map(|worker| worker.record.generation);
+        let old: BTreeSet<Generation> = old.filter(|generation| *generation < serving).collect();
+        let too_many = old.len().saturating_sub(OLD_GENERATIONS_MAX);
+        let doomed: BTreeSet<Generation> = old.into_iter().take(too_many).collect();
+        self.take(|worker| doomed.contains(&worker.record.generation))
+    }
+
+    /// Notes that these are to be killed, but for those of whom that was noted before.
+    fn take(&mut self, doomed: impl Fn(&WorkerHandle) -> bool) -> Vec<WorkerId> {
+        let mut taken = Vec::new();
+        for worker in self.iter_mut().filter(|worker| !worker.killed) {
+            if doomed(worker) {
+                worker.killed = true;
+                taken.push(worker.id());
+            }
+        }
+        taken
     }
 
     /// Those of some generations that are not on their way out, and whether each is ready.

@@ -65,14 +65,8 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a link to a process has what all links share, and that has the links",
     ),
     (
-        &[
-            "manager/moving/carry",
-            "manager/moving/mover",
-            "manager/moving/stragglers",
-            "manager/owners",
-        ],
-        "a reload begins passes, the end of a pass is an event of the reload, and both go on when \
-         a new manager knows who owns what",
+        &["manager/moving/carry", "manager/moving/mover"],
+        "a reload begins passes, and the end of a pass is an event of the reload",
     ),
     (
         &["manager/cluster/presence", "manager/cluster/topics", "manager/relay/rooms"],

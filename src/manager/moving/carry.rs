@@ -8,15 +8,57 @@ use tokio::task::spawn_local;
 use super::reload::Event;
 use super::step::{Moving, Step};
 use crate::fd::{Fd, WorkerId};
-use crate::ipc::messages::{Left, ManagerToMaster, PassId};
+use crate::ipc::messages::{ManagerToMaster, PassId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::manager::Manager;
 use crate::manager::relay::hold::Scope;
 use crate::sys::point;
 
 impl Manager {
+    /// What a worker says of a pass.
+    pub fn on_pass_message(
+        &mut self,
+        from: WorkerId,
+        message: WorkerToManager,
+        body: Body<'_>,
+        sockets: &mut Vec<OwnedFd>,
+    ) {
+        match message {
+            WorkerToManager::Moving { pass, fds } => {
+                self.on_moving(from, pass, fds, body, std::mem::take(sockets));
+            }
+            WorkerToManager::Stays { fds } => self.on_stays(from, fds),
+            WorkerToManager::Gave { pass, left } => {
+                point::reached("manager-hears-all-is-given");
+                let steps = self.passes.gave(from, pass, left);
+                self.carry_out(steps);
+            }
+            WorkerToManager::Adopted { pass, fds } => {
+                point::reached("manager-hears-the-answer");
+                let steps = self.passes.adopted(from, pass, &fds);
+                self.carry_out(steps);
+            }
+            // What it has given to a manager that died.
+            WorkerToManager::Gives { manager, pass, fds } => {
+                if self.workers.believes(from, fds.len()) && manager == self.epoch {
+                    self.passes.gives(from, pass, fds);
+                }
+            }
+            // What it was given by a manager that died.
+            WorkerToManager::Holds { manager, pass, from: source, fds, answered } => {
+                if self.passes.answers(from, answered) {
+                    self.hold.mark_had(from);
+                }
+                if self.workers.believes(from, fds.len()) && manager == self.epoch {
+                    self.passes.holds(from, (pass, source), fds);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Connections of a pass, from the worker that gives them.
-    pub fn on_moving(
+    fn on_moving(
         &mut self,
         from: WorkerId,
         pass: PassId,
@@ -59,7 +101,7 @@ impl Manager {
     }
 
     /// Connections that stay where they are, as far as they are the worker's.
-    pub fn on_stays(&mut self, from: WorkerId, mut fds: Vec<(u64, String)>) {
+    fn on_stays(&mut self, from: WorkerId, mut fds: Vec<(u64, String)>) {
         // Else a manager that died had asked, and this one may not know yet whose clients they are.
         if !self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(from)) {
             return;
@@ -75,45 +117,6 @@ impl Manager {
         }
         let fds = fds.into_iter().map(|(fd, _)| fd).collect();
         self.reload_event(Event::Stays { from, fds });
-    }
-
-    /// The old worker has given all of a pass.
-    pub fn on_gave(&mut self, from: WorkerId, pass: PassId, left: Left) {
-        point::reached("manager-hears-all-is-given");
-        let steps = self.passes.gave(from, pass, left);
-        self.carry_out(steps);
-    }
-
-    /// A worker has these of a pass.
-    pub fn on_adopted(&mut self, by: WorkerId, pass: PassId, fds: &[u64]) {
-        point::reached("manager-hears-the-answer");
-        let steps = self.passes.adopted(by, pass, fds);
-        self.carry_out(steps);
-        self.check_owners_known();
-    }
-
-    /// A worker says what it has given to a manager that died.
-    pub fn on_gives(&mut self, from: WorkerId, manager: u32, pass: PassId, fds: Vec<u64>) {
-        if self.believes(from, manager, fds.len()) {
-            self.passes.gives(from, pass, fds);
-        }
-    }
-
-    /// A worker says what it was given by a manager that died.
-    pub fn on_holds(
-        &mut self,
-        by: WorkerId,
-        manager: u32,
-        of: (PassId, WorkerId),
-        fds: Vec<u64>,
-        answered: bool,
-    ) {
-        if self.passes.answers(by, answered) {
-            self.hold.mark_had(by);
-        }
-        if self.believes(by, manager, fds.len()) {
-            self.passes.holds(by, of, fds);
-        }
     }
 
     /// Decides what can be decided of passes that a manager has left which died.

@@ -1,15 +1,15 @@
 //! Does what the reload decides, and tells it what happens.
 
-use std::collections::BTreeSet;
-
 use tokio::sync::{oneshot, watch};
 
 use super::reload::{Action, Event, Limits, Reload};
+use super::stragglers::Stragglers;
 use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster, MasterState};
 use crate::manager::Manager;
 use crate::manager::settings::Settings;
+use crate::manager::status::count_reload;
 use crate::manager::workers::BOOT_MS;
 use crate::sys::clock::monotonic_ms;
 
@@ -33,10 +33,9 @@ pub struct Reloads {
     waiters: Vec<Waiter>,
     /// Who asked for an upgrade. Until it is known what runs, nobody knows whether it is one.
     upgrade_waiters: Vec<Waiter>,
-    /// Old workers that have something to give since it came to rest.
-    pub can_give: BTreeSet<WorkerId>,
-    /// From when on that is asked for, in milliseconds of the monotonic clock.
-    pub follows_at: u64,
+    /// Who asked for an upgrade and waits for its failure.
+    upgrading: Vec<oneshot::Sender<String>>,
+    stragglers: Stragglers,
     /// Another was asked for while one runs.
     waiting: bool,
     next_waiters: Vec<Waiter>,
@@ -54,8 +53,8 @@ impl Reloads {
             next_settings: None,
             waiters: Vec::new(),
             upgrade_waiters: Vec::new(),
-            can_give: BTreeSet::new(),
-            follows_at: 0,
+            upgrading: Vec::new(),
+            stragglers: Stragglers::default(),
             waiting: false,
             next_waiters: Vec::new(),
             last: None,
@@ -97,12 +96,48 @@ impl Reloads {
         self.current.is_some() || self.left_over.is_some()
     }
 
+    /// Ends whatever runs or waits.
+    pub fn cancel(&mut self, why: &str) {
+        self.waiters.append(&mut self.next_waiters);
+        self.waiting = false;
+        self.left_over = None;
+        self.current = None;
+        if !self.waiters.is_empty() {
+            self.note_failure(why);
+        }
+    }
+
+    /// Says so if the upgrade fails that was asked for. Where it succeeds, this process ends.
+    pub fn await_upgrade(&mut self, waiter: oneshot::Sender<String>) {
+        self.upgrading.push(waiter);
+    }
+
+    /// The master could not upgrade.
+    pub fn upgrade_failed(&mut self, why: &str) {
+        tracing::error!(%why, "the upgrade failed");
+        if self.upgrading.is_empty() {
+            self.note_failure(why);
+        }
+        for waiter in self.upgrading.drain(..) {
+            // A command that has given up waits no more.
+            let _ = waiter.send(why.to_owned());
+        }
+    }
+
     fn tell(&mut self, verdict: ReloadVerdict) {
         for waiter in self.waiters.drain(..).chain(self.upgrade_waiters.drain(..)) {
             // A command that has given up waits no more.
             let _ = waiter.send(verdict.clone());
         }
         self.last = Some(verdict);
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        prepare_ms: PREPARE_MS,
+        boot_ms: BOOT_MS,
+        hand_over_ms: settings.max_wait_ms + HAND_OVER_GRACE_MS,
     }
 }
 
@@ -157,7 +192,7 @@ impl Manager {
 
     fn begin_reload(&mut self) {
         tracing::info!(generation = self.reloads.generation, "a reload begins");
-        let (limits, now) = (self.limits(), monotonic_ms());
+        let (limits, now) = (limits(&self.settings), monotonic_ms());
         let serving = self.reloads.generation;
         let old = self.workers.of_generation(|it| it == serving);
         let (reload, actions) = Reload::begin(old, limits, now);
@@ -165,14 +200,6 @@ impl Manager {
         // Until something moves they have long ended.
         self.end_direct();
         self.act(actions);
-    }
-
-    pub fn limits(&self) -> Limits {
-        Limits {
-            prepare_ms: PREPARE_MS,
-            boot_ms: BOOT_MS,
-            hand_over_ms: self.settings.max_wait_ms + HAND_OVER_GRACE_MS,
-        }
     }
 
     /// The master is ready to spawn a new generation.
@@ -204,26 +231,12 @@ impl Manager {
         let serving = self.reloads.generation;
         let old = self.workers.of_generation(|it| it == serving);
         let new = self.workers.of_generation(|it| it == generation);
-        let limits = self.limits();
+        let limits = limits(&self.settings);
         let worker_num = worker_num.unwrap_or(self.state.worker_num);
         let now = monotonic_ms();
         let (reload, actions) = Reload::resume(generation, worker_num, old, new, limits, now);
         self.reloads.current = Some(reload);
         self.act(actions);
-    }
-
-    /// Ends whatever runs or waits.
-    pub fn cancel_reloads(&mut self, why: &str) {
-        let next = std::mem::take(&mut self.reloads.next_waiters);
-        self.reloads.waiters.extend(next);
-        self.reloads.waiting = false;
-        self.reloads.left_over = None;
-        // A pass that is under way ends by itself.
-        self.reloads.current = None;
-        self.passes.cancel_next();
-        if !self.reloads.waiters.is_empty() {
-            self.reloads.note_failure(why);
-        }
     }
 
     /// Tells the reload, if one runs, what has happened.
@@ -233,7 +246,34 @@ impl Manager {
         self.act(actions);
     }
 
-    pub fn act(&mut self, actions: Vec<Action>) {
+    /// An old worker has something to give: the next round of what moves now, or what follows.
+    pub fn on_can_give(&mut self, id: WorkerId) {
+        if self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(id)) {
+            // Where the handover waits for direct links to end, it has not been told to begin.
+            if !self.direct.holds_up_handover() {
+                self.reload_event(Event::CanGive { from: id });
+            }
+        } else {
+            self.reloads.stragglers.can_give(id);
+            self.follow();
+        }
+    }
+
+    /// Moves what had stayed behind, one old worker after the other, while nothing else moves.
+    pub fn follow(&mut self) {
+        if self.reloads.is_busy() || self.stopping || self.owners_due_at.is_some() {
+            return;
+        }
+        let now = monotonic_ms();
+        let pair = self.reloads.stragglers.take_pair(&self.workers, &self.router, now);
+        let Some((from, to)) = pair else { return };
+        let limits = limits(&self.settings);
+        let (reload, actions) = Reload::follow(from, to, limits, now);
+        self.reloads.current = Some(reload);
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             tracing::debug!(?action, "reload");
             match action {
@@ -251,7 +291,7 @@ impl Manager {
                     self.router.serve(to);
                 }
                 Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
-                Action::Drain(id) => self.drain(id),
+                Action::Drain(id) => self.workers.drain(id, &self.settings),
                 Action::Finished(verdict) => self.finish(verdict),
             }
         }
@@ -283,7 +323,9 @@ impl Manager {
     fn finish(&mut self, verdict: ReloadVerdict) {
         self.passes.cancel_next();
         match self.reloads.current.take() {
-            Some(reload) if reload.follows() => self.followed(&reload, &verdict),
+            Some(reload) if reload.follows() => {
+                self.reloads.stragglers.followed(&reload, &verdict, monotonic_ms())
+            }
             _ => self.reloaded(verdict),
         }
         if std::mem::take(&mut self.reloads.waiting) && !self.stopping {
@@ -304,8 +346,11 @@ impl Manager {
         self.state.generation = verdict.generation;
         let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
-        self.count_reload(&verdict);
-        self.kill_oldest();
+        count_reload(&self.row, &verdict);
+        for id in self.workers.take_oldest(verdict.generation) {
+            tracing::warn!(worker = %id, "too many old generations linger");
+            self.master.send(&ManagerToMaster::Kill(id));
+        }
         self.reloads.tell(verdict);
     }
 }
