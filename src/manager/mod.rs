@@ -355,7 +355,13 @@ impl Manager {
         // What it still said before it ended counts.
         self.drain_link(id);
         self.workers.remove(id);
-        self.forget(id);
+        self.router.forget(id);
+        self.interest.forget(id);
+        if self.router.serving_here(id.slot).is_none()
+            && let Some(successor) = self.workers.newest_ready(id.slot)
+        {
+            self.router.serve(successor);
+        }
         let steps = self.passes.exited(id);
         self.carry_out(steps);
         self.resolve_passes();

@@ -83,16 +83,4 @@ impl Manager {
             self.on_can_give(id);
         }
     }
-
-    /// What a worker owned is gone.
-    pub fn forget(&mut self, id: WorkerId) {
-        self.router.forget(id);
-        self.interest.forget(id);
-        let successor = self.workers.iter().filter(|w| w.id().slot == id.slot && w.is_ready());
-        if let Some(successor) = successor.map(|w| w.id()).max_by_key(|successor| successor.epoch)
-            && self.router.serving_here(id.slot).is_none()
-        {
-            self.router.serve(successor);
-        }
-    }
 }

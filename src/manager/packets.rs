@@ -166,12 +166,12 @@ impl Manager {
             }
             WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
             WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
-            WorkerToManager::Through { link } => self.on_through(from, link),
+            WorkerToManager::Through { link } => self.direct.through(&self.workers, from, link),
             WorkerToManager::Indirect { link } => self.on_indirect(from, link),
             WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
             WorkerToManager::CanGive => self.on_can_give(from),
             WorkerToManager::TickDue { id, name, period_ms } => {
-                self.on_tick_due(from, id, &name, period_ms)?;
+                self.server_ticks.on_due(&self.workers, from, id, &name, period_ms)?;
             }
             WorkerToManager::Drained => self.workers.part(from),
         }

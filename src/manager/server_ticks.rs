@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::Manager;
+use super::workers::Workers;
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
 use crate::ipc::messages::{RequestId, TICK_NAME_BYTES_MAX};
@@ -41,15 +41,14 @@ impl ServerTicks {
         self.last_ms.insert(name.to_owned(), begin_ms);
         Some(number)
     }
-}
 
-impl Manager {
     /// A timer of a worker is due.
     ///
     /// # Errors
     /// The name is longer than any that a worker sends.
-    pub fn on_tick_due(
+    pub fn on_due(
         &mut self,
+        workers: &Workers,
         from: WorkerId,
         id: RequestId,
         name: &str,
@@ -58,8 +57,8 @@ impl Manager {
         if name.len() > TICK_NAME_BYTES_MAX {
             return Err(Error::new(format!("a timer's name has {} bytes", name.len())));
         }
-        let number = self.server_ticks.claim(name, period_ms, monotonic_ms());
-        if let Some(worker) = self.workers.get(from) {
+        let number = self.claim(name, period_ms, monotonic_ms());
+        if let Some(worker) = workers.get(from) {
             // An answer that is not queued costs this one tick.
             let _ = worker.tick_answer(id, number);
         }

@@ -6,8 +6,12 @@ use super::liveness::LivenessStep;
 use super::relay::message::sender;
 use super::settings::Settings;
 use super::worker_handle::{Phase, WorkerHandle};
-use crate::fd::WorkerId;
-use crate::ipc::messages::{Generation, Origin};
+use crate::error::Error;
+use crate::fd::{Slot, WorkerId};
+use crate::ipc::link::Sent;
+use crate::ipc::messages::{Generation, ManagerToWorker, Origin};
+use crate::ipc::packet::Body;
+use crate::ipc::scoreboard::{Counter, Row};
 use crate::sys::clock::monotonic_ms;
 
 /// For a worker to be ready, before it counts as hung.
@@ -156,6 +160,31 @@ impl Workers {
             }
         }
         taken
+    }
+
+    /// Has a worker stop accepting, since its connections are to move.
+    pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
+        if let Some(worker) = self.get_mut(from) {
+            worker.hand_over(to);
+        }
+    }
+
+    /// How well a worker can do what is done once for a slot, whose clients are served in this
+    /// place: one that starts may never serve, and one that gives its clients is about to leave.
+    pub fn rank(&self, id: WorkerId, place: Slot) -> (bool, u8, WorkerId) {
+        let steady = match self.get(id).map(|worker| &worker.phase) {
+            Some(Phase::Serving) => 3,
+            Some(Phase::Handing) => 2,
+            Some(Phase::Starting { .. }) => 1,
+            _ => 0,
+        };
+        (id.slot == place, steady, id)
+    }
+
+    /// The newest worker of a slot that is ready.
+    pub fn newest_ready(&self, slot: Slot) -> Option<WorkerId> {
+        let ready = self.iter().filter(|worker| worker.id().slot == slot && worker.is_ready());
+        ready.map(WorkerHandle::id).max_by_key(|id| id.epoch)
     }
 
     /// Those of some generations that are not on their way out, and whether each is ready.

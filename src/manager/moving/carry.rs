@@ -7,7 +7,7 @@ use tokio::task::spawn_local;
 
 use super::reload::Event;
 use super::step::{Moving, Step};
-use crate::fd::{Fd, WorkerId};
+use crate::fd::WorkerId;
 use crate::ipc::messages::{ManagerToMaster, PassId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::manager::Manager;
@@ -71,7 +71,7 @@ impl Manager {
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
-        if let Some(stolen) = self.not_of(from, &fds) {
+        if let Some(stolen) = self.router.not_of(from, &fds) {
             let what = "the worker gives a client that is not its own";
             tracing::error!(worker = %from, fd = stolen, "{what}");
             self.master.send(&ManagerToMaster::Kill(from));
@@ -94,12 +94,6 @@ impl Manager {
         }
     }
 
-    /// One among these that is somebody else's.
-    fn not_of(&self, from: WorkerId, fds: &[u64]) -> Option<u64> {
-        let owner = |number: u64| Fd::try_from(number).ok().and_then(|fd| self.router.owner(fd));
-        fds.iter().copied().find(|number| owner(*number) != Some(from))
-    }
-
     /// Connections that stay where they are, as far as they are the worker's.
     fn on_stays(&mut self, from: WorkerId, mut fds: Vec<(u64, String)>) {
         // Else a manager that died had asked, and this one may not know yet whose clients they are.
@@ -107,7 +101,7 @@ impl Manager {
             return;
         }
         let named = fds.len();
-        fds.retain(|(fd, _)| self.not_of(from, &[*fd]).is_none());
+        fds.retain(|(fd, _)| self.router.not_of(from, &[*fd]).is_none());
         if fds.len() < named {
             let count = named - fds.len();
             tracing::error!(worker = %from, count, "clients of others are to stay with a worker");

@@ -198,7 +198,7 @@ impl Manager {
         let (reload, actions) = Reload::begin(old, limits, now);
         self.reloads.current = Some(reload);
         // Until something moves they have long ended.
-        self.end_direct();
+        self.direct.end_all(&self.workers);
         self.act(actions);
     }
 

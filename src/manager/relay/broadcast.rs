@@ -9,14 +9,12 @@ use bytes::Bytes;
 use super::hold::{HeldMessage, OwnedBody, Scope, SlotMessage};
 use super::message::{Address, Routed, Wide};
 use crate::api::Verdict;
-use crate::error::Error;
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::link::Sent;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::manager::Manager;
-use crate::manager::worker_handle::{Phase, WorkerHandle};
+use crate::manager::worker_handle::WorkerHandle;
 
 /// To how many workers a message for many was brought.
 #[derive(Debug)]
@@ -129,7 +127,9 @@ impl Manager {
             return;
         }
         // In a reload each process of the slot may take itself for the one that is to act.
-        let actor = targets.iter().max_by_key(|id| self.rank(**id, to)).filter(|_| !acts).copied();
+        let place = self.router.serving(to).map_or(to, |serving| serving.slot);
+        let actor = targets.iter().max_by_key(|id| self.workers.rank(**id, place));
+        let actor = actor.filter(|_| !acts).copied();
         for target in targets {
             let routed = routed(Some(target) == actor);
             match message.body.body() {
@@ -140,19 +140,6 @@ impl Manager {
                 }
             }
         }
-    }
-
-    /// How well a worker can do what is done once for a slot: one that starts may never serve, and
-    /// one that gives its clients is about to leave.
-    fn rank(&self, id: WorkerId, to: Slot) -> (bool, u8, WorkerId) {
-        let place = self.router.serving(to).map_or(to, |serving| serving.slot);
-        let steady = match self.workers.get(id).map(|worker| &worker.phase) {
-            Some(Phase::Serving) => 3,
-            Some(Phase::Handing) => 2,
-            Some(Phase::Starting { .. }) => 1,
-            _ => 0,
-        };
-        (id.slot == place, steady, id)
     }
 
     /// A slot has a worker now, or a pass is over: what waited for that goes out, and the rest

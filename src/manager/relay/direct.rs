@@ -15,6 +15,7 @@ use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
 use crate::manager::Manager;
 use crate::manager::worker_handle::Phase;
+use crate::manager::workers::Workers;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 
@@ -81,6 +82,38 @@ impl Direct {
         self.handover.is_some()
     }
 
+    fn make(&mut self, workers: &Workers, from: WorkerId, to: WorkerId) -> Result<()> {
+        let Some(sender) = workers.get(from) else { return Ok(()) };
+        let (ours, theirs) = packet::pair()?;
+        self.last += 1;
+        sender.send_directly(self.last, to, ours);
+        let pair = Pair { from, to, end: Some(theirs), told: false, left: false };
+        self.links.insert(self.last, pair);
+        Ok(())
+    }
+
+    /// `Through`: everything the sender sent through the manager has been forwarded. The receiver
+    /// may now read the direct link.
+    pub fn through(&mut self, workers: &Workers, from: WorkerId, link: LinkId) {
+        let Some(pair) = self.links.get_mut(&link) else { return };
+        if pair.from == from
+            && let Some(end) = pair.end.take()
+            && let Some(receiver) = workers.get(pair.to)
+        {
+            receiver.peer(link, pair.from, end);
+        }
+    }
+
+    /// Has all links end, since connections are about to move.
+    pub fn end_all(&mut self, workers: &Workers) {
+        for (link, pair) in &mut self.links {
+            if let Some(sender) = workers.get(pair.from).filter(|_| !pair.told) {
+                sender.end_direct(*link);
+            }
+            pair.told = true;
+        }
+    }
+
     /// A worker has ended. What it has sent is still to be taken.
     fn forget(&mut self, id: WorkerId) {
         self.links.retain(|_, pair| pair.to != id && !(pair.from == id && pair.end.is_some()));
@@ -92,7 +125,7 @@ impl Manager {
     /// else it will ask again.
     pub fn on_want_direct(&mut self, from: WorkerId, slot: Slot) {
         if let Some(to) = self.may_send_directly(from, slot)
-            && let Err(error) = self.make_direct(from, to)
+            && let Err(error) = self.direct.make(&self.workers, from, to)
         {
             // It goes on by the manager.
             tracing::warn!(%from, %to, %error, "a direct link could not be made");
@@ -110,28 +143,6 @@ impl Manager {
         // A push to a client of a removed slot goes by us, and no publish may overtake it.
         let clear = !self.router.has_of_other_slots(to) && !self.direct.is_between(from, to);
         (able && clear).then_some(to)
-    }
-
-    fn make_direct(&mut self, from: WorkerId, to: WorkerId) -> Result<()> {
-        let Some(sender) = self.workers.get(from) else { return Ok(()) };
-        let (ours, theirs) = packet::pair()?;
-        self.direct.last += 1;
-        sender.send_directly(self.direct.last, to, ours);
-        let pair = Pair { from, to, end: Some(theirs), told: false, left: false };
-        self.direct.links.insert(self.direct.last, pair);
-        Ok(())
-    }
-
-    /// `Through`: everything the sender sent through the manager has been forwarded. The receiver
-    /// may now read the direct link.
-    pub fn on_through(&mut self, from: WorkerId, link: LinkId) {
-        let Some(pair) = self.direct.links.get_mut(&link) else { return };
-        if pair.from == from
-            && let Some(end) = pair.end.take()
-            && let Some(receiver) = self.workers.get(pair.to)
-        {
-            receiver.peer(link, pair.from, end);
-        }
     }
 
     /// `Indirect`: the sender has stopped using the link. The receiver has to drain the link before
@@ -180,31 +191,15 @@ impl Manager {
         }
     }
 
-    /// Has all links end, since connections are about to move.
-    pub fn end_direct(&mut self) {
-        for (link, pair) in &mut self.direct.links {
-            if let Some(sender) = self.workers.get(pair.from).filter(|_| !pair.told) {
-                sender.end_direct(*link);
-            }
-            pair.told = true;
-        }
-    }
-
     /// Has a worker hand over, when nobody sends to it or to its successor directly any more.
     /// Nothing is held until then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
-        self.end_direct();
+        self.direct.end_all(&self.workers);
         if self.direct.leads_to(from) || self.direct.leads_to(to) {
             self.direct.handover = Some((from, to));
         } else {
             self.direct.handover = None;
-            self.begin_handover(from, to);
-        }
-    }
-
-    fn begin_handover(&mut self, from: WorkerId, to: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(from) {
-            worker.hand_over(to);
+            self.workers.hand_over(from, to);
         }
     }
 
@@ -219,7 +214,7 @@ impl Manager {
             && reload.moving() == Some((from, to))
         {
             reload.moves_from(monotonic_ms());
-            self.begin_handover(from, to);
+            self.workers.hand_over(from, to);
         }
     }
 

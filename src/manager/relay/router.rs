@@ -129,6 +129,12 @@ impl Router {
         single.or_else(|| self.by_range(fd)).or_else(|| self.serving(fd.slot()))
     }
 
+    /// One among these numbers whose client is not this worker's.
+    pub fn not_of(&self, worker: WorkerId, fds: &[u64]) -> Option<u64> {
+        let owner = |number: u64| Fd::try_from(number).ok().and_then(|fd| self.owner(fd));
+        fds.iter().copied().find(|number| owner(*number) != Some(worker))
+    }
+
     fn by_range(&self, fd: Fd) -> Option<WorkerId> {
         let claims = &self.claims[usize::from(fd.slot().0)];
         claims.iter().rev().find(|claim| claim.has(fd.as_u64())).map(|claim| claim.owner)
