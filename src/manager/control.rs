@@ -316,7 +316,8 @@ impl Client {
     /// Why nobody can tell of a client, where it is another node's and the engine is away.
     fn cut_off(&self, fd: Fd) -> Option<String> {
         let manager = self.manager.borrow();
-        let why = manager.engine_away().filter(|_| manager.is_abroad(fd.as_u64()))?;
+        let cluster = manager.cluster.as_ref().filter(|it| it.is_abroad(fd.as_u64()))?;
+        let why = cluster.engine_away()?;
         Some(format!("client {fd} is another node's, and the engine is away ({why})"))
     }
 

@@ -337,6 +337,9 @@ impl Manager {
             let until = monotonic_ms() + self.settings.drain_ms();
             worker.phase = Phase::Draining { until };
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.tell_engine_to(&worker);
+        }
         self.workers.insert(worker);
         let serves = self.router.serving_here(id.slot);
         let replaces = generation == self.reloads.generation()
@@ -344,7 +347,6 @@ impl Manager {
         if replaces || serves.is_none() {
             self.router.serve(id);
         }
-        self.tell_engine_to(id);
         self.deliver_to_slots();
         self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::api::rooms::Topic;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -62,6 +63,12 @@ impl Settings {
     /// How long a worker that drains may live, in milliseconds.
     pub fn drain_ms(&self) -> u64 {
         self.max_wait_ms.max(self.jitter_ms) + DRAIN_GRACE_MS
+    }
+
+    /// Whether a room has presence.
+    pub fn has_presence(&self, room: &Topic) -> bool {
+        let mut prefixes = self.presence.iter();
+        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
     }
 
     /// What is in force after a reload.

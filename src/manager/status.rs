@@ -12,7 +12,7 @@ use crate::ipc::control::{
     WorkerReport,
 };
 use crate::ipc::messages::CourierState;
-use crate::ipc::scoreboard::{Counter, Histogram, Row};
+use crate::ipc::scoreboard::{Board, Counter, Histogram, Row};
 use crate::sys::clock::{monotonic_ms, unix_ms};
 use crate::sys::process::parent_and_user;
 use crate::sys::usage::Usage;
@@ -22,6 +22,9 @@ impl Manager {
     pub fn status(&self) -> Status {
         let now = monotonic_ms();
         let state = &self.state;
+        // With what the manager itself refused on the way.
+        self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
+        let total = |counter| self.scoreboard.sum(counter) + self.row.get(counter);
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let master = Usage::of(state.pid).unwrap_or_default();
         let manager = Usage::of(own).unwrap_or_default();
@@ -36,8 +39,12 @@ impl Manager {
             generation: self.reloads.generation(),
             worker_num: state.worker_num,
             connections: self.scoreboard.sum(Counter::Connections),
-            workers: self.workers.iter().map(|w| self.report(w, now)).collect(),
-            counters: self.totals(),
+            workers: self
+                .workers
+                .iter()
+                .map(|w| report(&self.scoreboard, w, state.pid, now))
+                .collect(),
+            counters: counters(total),
             reload: self.reloads.report(),
             throttled: state
                 .throttled
@@ -47,7 +54,7 @@ impl Manager {
             troubles: state.troubles.clone(),
             draining: state.draining,
             max_wait_ms: self.settings.max_wait_ms,
-            cluster: self.cluster_report(),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.report(total)),
             restarts: Restarts {
                 workers: state.worker_restarts,
                 managers: state.manager_restarts,
@@ -67,53 +74,47 @@ impl Manager {
             cpu_ms: master.cpu_ms,
         }
     }
+}
 
-    fn report(&self, worker: &WorkerHandle, now: u64) -> WorkerReport {
-        let usage = Usage::of(worker.record.pid).unwrap_or_default();
-        WorkerReport {
-            memory_bytes: usage.memory_bytes,
-            cpu_ms: usage.cpu_ms,
-            processes: self.processes(worker),
-            slot: worker.id().slot,
-            pid: worker.record.pid,
-            epoch: worker.id().epoch,
-            generation: worker.record.generation,
-            state: worker.state(),
-            connections: self.scoreboard.get(worker.id(), Counter::Connections),
-            silent_ms: worker.liveness.silent_ms(now),
-            lane_bytes: worker.link.data_bytes() as u64,
-            counters: counters(|counter| self.scoreboard.get(worker.id(), counter)),
-        }
+fn report(board: &Board, worker: &WorkerHandle, master: i32, now: u64) -> WorkerReport {
+    let usage = Usage::of(worker.record.pid).unwrap_or_default();
+    WorkerReport {
+        memory_bytes: usage.memory_bytes,
+        cpu_ms: usage.cpu_ms,
+        processes: processes(board, worker, master),
+        slot: worker.id().slot,
+        pid: worker.record.pid,
+        epoch: worker.id().epoch,
+        generation: worker.record.generation,
+        state: worker.state(),
+        connections: board.get(worker.id(), Counter::Connections),
+        silent_ms: worker.liveness.silent_ms(now),
+        lane_bytes: worker.link.data_bytes() as u64,
+        counters: counters(|counter| board.get(worker.id(), counter)),
     }
+}
 
-    /// The application processes of a worker. Those alone are believed in that the master has
-    /// started, which is their parent.
-    fn processes(&self, worker: &WorkerHandle) -> Vec<ProcessReport> {
-        let Some(page) = self.scoreboard.page(worker.id()) else { return Vec::new() };
-        page.places()
-            .filter_map(|(place, state)| {
-                let pid = i32::try_from(state.pid).ok()?;
-                let (parent, _) = parent_and_user(Pid::from_raw(pid))?;
-                let usage = Usage::of(pid).filter(|_| parent.as_raw() == self.state.pid)?;
-                Some(ProcessReport {
-                    place,
-                    pid: state.pid,
-                    task: state.task,
-                    ready: state.ready,
-                    events: state.events,
-                    restarts: state.restarts,
-                    memory_bytes: usage.memory_bytes,
-                    cpu_ms: usage.cpu_ms,
-                })
+/// The application processes of a worker. Those alone are believed in that the master has
+/// started, which is their parent.
+fn processes(board: &Board, worker: &WorkerHandle, master: i32) -> Vec<ProcessReport> {
+    let Some(page) = board.page(worker.id()) else { return Vec::new() };
+    page.places()
+        .filter_map(|(place, state)| {
+            let pid = i32::try_from(state.pid).ok()?;
+            let (parent, _) = parent_and_user(Pid::from_raw(pid))?;
+            let usage = Usage::of(pid).filter(|_| parent.as_raw() == master)?;
+            Some(ProcessReport {
+                place,
+                pid: state.pid,
+                task: state.task,
+                ready: state.ready,
+                events: state.events,
+                restarts: state.restarts,
+                memory_bytes: usage.memory_bytes,
+                cpu_ms: usage.cpu_ms,
             })
-            .collect()
-    }
-
-    /// The scoreboard's totals, with what the manager itself refused on the way.
-    fn totals(&self) -> BTreeMap<String, u64> {
-        self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
-        counters(|counter| self.scoreboard.sum(counter) + self.row.get(counter))
-    }
+        })
+        .collect()
 }
 
 /// A reload is over.

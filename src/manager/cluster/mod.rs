@@ -26,8 +26,11 @@ use std::rc::Rc;
 
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::worker_handle::WorkerHandle;
+use super::workers::Workers;
 use super::{Manager, Shared};
 use crate::error::{Error, Result};
+use crate::fd::Fd;
 use crate::ipc::PACKET_BYTES_MAX;
 use crate::ipc::cluster::envelope::{self, NodeMessage};
 use crate::ipc::cluster::messages::{
@@ -136,6 +139,20 @@ impl Cluster {
         self.link.is_some() && self.engine == EngineState::Ok
     }
 
+    /// Whether a number is a client's of another node.
+    pub fn is_abroad(&self, number: u64) -> bool {
+        Fd::try_from(number).is_ok_and(|fd| fd.node() != self.node)
+    }
+
+    /// Tells a worker whether what is for other nodes goes anywhere.
+    pub fn tell_engine_to(&self, worker: &WorkerHandle) {
+        worker.tell_of_nodes(&ManagerToWorker::Engine { away: !self.is_up() });
+    }
+
+    fn tell_engine(&self, workers: &Workers) {
+        workers.iter().for_each(|worker| self.tell_engine_to(worker));
+    }
+
     fn is_dead(&self, node: u8) -> bool {
         self.certain && !self.nodes.iter().any(|record| record.node == node)
     }
@@ -228,7 +245,9 @@ impl Manager {
             self.row.add(Counter::ClusterGaps, 1);
         }
         self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
-        self.lose_topics();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.lose_topics(&self.workers);
+        }
         self.lose_presence();
     }
 
@@ -309,22 +328,6 @@ impl Manager {
             }
             NodeMessage::Leaving => self.forget_node_presence(from),
             NodeMessage::Probe { .. } => {}
-        }
-    }
-
-    /// Tells every worker whether what is for other nodes goes anywhere.
-    fn tell_engine(&self) {
-        let Some(cluster) = &self.cluster else { return };
-        let engine = ManagerToWorker::Engine { away: !cluster.is_up() };
-        for worker in self.workers.iter() {
-            worker.tell_of_nodes(&engine);
-        }
-    }
-
-    /// Tells a worker that is new.
-    pub fn tell_engine_to(&self, id: crate::fd::WorkerId) {
-        if let (Some(cluster), Some(worker)) = (&self.cluster, self.workers.get(id)) {
-            worker.tell_of_nodes(&ManagerToWorker::Engine { away: !cluster.is_up() });
         }
     }
 

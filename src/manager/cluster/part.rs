@@ -1,14 +1,17 @@
 //! How this node leaves the others: nobody asks it anything more, and what was asked is answered.
 
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::Cluster;
 use crate::ipc::cluster::messages::ManagerToCourier;
+use crate::ipc::link::Link;
 use crate::ipc::packet::Body;
-use crate::manager::{Manager, Shared};
+use crate::manager::Shared;
 
 /// For all of that: less than the master gives the manager to leave.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -56,7 +59,14 @@ impl Answers {
 /// came before is answered.
 pub async fn part(manager: &Shared) {
     let (sender, parted) = oneshot::channel();
-    let Some(link) = manager.borrow_mut().begin_to_part(sender) else { return };
+    let link = {
+        let mut manager = manager.borrow_mut();
+        // In an upgrade this manager leaves, and the node does not.
+        let stops = manager.stopping;
+        let cluster = manager.cluster.as_mut().filter(|_| stops);
+        cluster.and_then(|cluster| cluster.begin_to_part(sender))
+    };
+    let Some(link) = link else { return };
     let answered = async {
         // An end says that the courier is gone, with whatever was asked.
         if parted.await.is_ok() {
@@ -76,16 +86,11 @@ pub async fn part(manager: &Shared) {
     }
 }
 
-impl Manager {
-    fn begin_to_part(
-        &mut self,
-        sender: oneshot::Sender<()>,
-    ) -> Option<std::rc::Rc<crate::ipc::link::Link>> {
-        // In an upgrade this manager leaves, and the node does not.
-        let cluster = self.cluster.as_mut().filter(|_| self.stopping)?;
-        let link = cluster.link.clone()?;
-        cluster.answers.parted = Some(sender);
-        cluster.topics.part();
+impl Cluster {
+    fn begin_to_part(&mut self, sender: oneshot::Sender<()>) -> Option<Rc<Link>> {
+        let link = self.link.clone()?;
+        self.answers.parted = Some(sender);
+        self.topics.part();
         if let Err(error) = link.insist(&ManagerToCourier::Part, Body::Inline(&[]), Vec::new()) {
             tracing::error!(%error, "the courier is not told that the node leaves");
             return None;

@@ -57,13 +57,31 @@ impl Cluster {
         self.presence.asked.begin(id, room.clone(), elsewhere, monotonic_ms() + PATIENCE_MS);
         Some(id)
     }
+
+    /// Asks about rooms for whose question there was no room.
+    pub(super) fn ask_unasked(&mut self) {
+        if !self.is_up() {
+            return;
+        }
+        while self.presence.asked.has_room(false)
+            && let Some(room) = self.presence.unasked.pop_first()
+        {
+            // Also of a room that is known: behind an outage all is asked anew.
+            if self.presence.asked.about(&room).is_none() {
+                self.ask_presence(&room, false);
+            }
+            if self.presence.unasked.contains(&room) {
+                return;
+            }
+        }
+    }
 }
 
 impl Manager {
     /// Whether a room's list has to be asked for before its members are told: then they are told
     /// when it is there.
     pub(in crate::manager) fn asks_presence(&mut self, room: &Topic) -> bool {
-        if !self.has_presence(room) {
+        if !self.settings.has_presence(room) {
             return false;
         }
         let Some(cluster) = &mut self.cluster else { return false };
@@ -111,8 +129,8 @@ impl Manager {
         if self.cluster.is_none() || self.owners_due_at.is_some() {
             return;
         }
-        let rooms: Vec<Topic> =
-            self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
+        let rooms = self.interest.topics().filter(|room| self.settings.has_presence(room));
+        let rooms: Vec<Topic> = rooms.cloned().collect();
         let Some(cluster) = &mut self.cluster else { return };
         cluster.presence.unsaid.extend(rooms.iter().cloned());
         cluster.presence.rooms_unsaid = true;
@@ -305,22 +323,8 @@ impl Manager {
         let due = cluster.presence.asked.due(now);
         due.into_iter().for_each(|id| self.give_up_presence(id));
         self.say_unsaid();
-        self.ask_unasked();
-    }
-
-    /// Asks about rooms for whose question there was no room.
-    pub(super) fn ask_unasked(&mut self) {
-        let Some(cluster) = self.cluster.as_mut().filter(|it| it.is_up()) else { return };
-        while cluster.presence.asked.has_room(false)
-            && let Some(room) = cluster.presence.unasked.pop_first()
-        {
-            // Also of a room that is known: behind an outage all is asked anew.
-            if cluster.presence.asked.about(&room).is_none() {
-                cluster.ask_presence(&room, false);
-            }
-            if cluster.presence.unasked.contains(&room) {
-                return;
-            }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.ask_unasked();
         }
     }
 

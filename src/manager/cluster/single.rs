@@ -22,13 +22,6 @@ use crate::manager::relay::message::{Address, Reply, Routed};
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Manager {
-    /// Whether a number is a client's of another node.
-    pub fn is_abroad(&self, number: u64) -> bool {
-        self.cluster
-            .as_ref()
-            .is_some_and(|cluster| Fd::try_from(number).is_ok_and(|fd| fd.node() != cluster.node))
-    }
-
     /// Brings a message to a client of another node. The verdict goes to whoever sent it.
     pub fn deliver_abroad(&mut self, number: u64, routed: Routed, body: Body<'_>) {
         let Some(cluster) = &mut self.cluster else { return };

@@ -4,7 +4,7 @@ use super::{Asked, Cluster, What};
 use crate::api::Verdict;
 use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
 use crate::ipc::control::{ClusterReport, NodeReport, NodeState};
-use crate::ipc::scoreboard::Counter;
+use crate::ipc::scoreboard::{Counter, Row};
 use crate::manager::Manager;
 use crate::manager::relay::message::Reply;
 
@@ -20,6 +20,72 @@ impl Cluster {
         } else {
             NodeState::Serves
         }
+    }
+
+    /// What `status` says of the cluster.
+    pub fn report(&self, total: impl Fn(Counter) -> u64) -> ClusterReport {
+        let (away_since, why) = match &self.engine {
+            EngineState::Ok if self.link.is_some() => (None, None),
+            EngineState::Ok => (Some(0), None),
+            EngineState::Away { since, why } => (Some(*since), Some(why.clone())),
+        };
+        ClusterReport {
+            node: self.node,
+            nodes: self.nodes.len() as u64,
+            unheard: self.beyond_asking().len() as u64,
+            away_since,
+            why,
+            topics: self.topics.len(),
+            sent: total(Counter::ClusterSent),
+            received: total(Counter::ClusterReceived),
+            unsent: total(Counter::ClusterUnsent),
+            dropped: total(Counter::ClusterDropped),
+            garbled: total(Counter::ClusterGarbled),
+            gaps: total(Counter::ClusterGaps),
+            connects: total(Counter::ClusterConnects),
+        }
+    }
+
+    /// Why the engine is away, where it is.
+    pub fn engine_away(&self) -> Option<String> {
+        let why = || match &self.engine {
+            EngineState::Away { why, .. } => why.clone(),
+            EngineState::Ok => "there is no courier".to_owned(),
+        };
+        (!self.is_up()).then(why)
+    }
+
+    /// The nodes of the cluster.
+    pub fn node_reports(&self) -> Vec<NodeReport> {
+        let report = |record: &crate::ipc::cluster::nodes::NodeRecord| NodeReport {
+            node: record.node,
+            here: record.node == self.node,
+            state: self.state_of(record.node),
+            host: record.host.clone(),
+            version: record.version.clone(),
+            since: record.since,
+            connections: record.connections,
+            topics: record.topics,
+            lag_us: record.lag_us,
+            gaps: record.gaps,
+        };
+        self.nodes.iter().map(report).collect()
+    }
+}
+
+/// Adds what a courier has counted more, so that the totals outlive courier and manager.
+fn add_counts(row: &Row, before: CourierCounts, now: CourierCounts) {
+    let more = [
+        (Counter::ClusterSent, before.sent, now.sent),
+        (Counter::ClusterReceived, before.received, now.received),
+        (Counter::ClusterUnsent, before.unsent, now.unsent),
+        (Counter::ClusterDropped, before.dropped, now.dropped),
+        (Counter::ClusterGarbled, before.garbled, now.garbled),
+        (Counter::ClusterGaps, before.gaps, now.gaps),
+        (Counter::ClusterConnects, before.connects, now.connects),
+    ];
+    for (counter, before, now) in more {
+        row.add(counter, now.saturating_sub(before));
     }
 }
 
@@ -37,12 +103,12 @@ impl Manager {
                 self.forget_dead_nodes();
             }
             CourierToManager::Sent { id, nodes } => self.on_sent(id, nodes),
-            CourierToManager::Noted { number } => self.note_topics(number),
+            CourierToManager::Noted { number } => cluster.note_topics(&self.workers, number),
             CourierToManager::Counts(counts) => {
                 let before = cluster.counts.replace(counts).unwrap_or(counts);
                 let drops = counts.dropped > before.dropped;
                 let is_over = std::mem::replace(&mut cluster.drops, drops) && !drops;
-                self.add_counts(before, counts);
+                add_counts(&self.row, before, counts);
                 if is_over {
                     // Of whom it was nobody knows.
                     self.resync_presence();
@@ -69,27 +135,11 @@ impl Manager {
         }
         self.row.set(Counter::ClusterAway, u64::from(!is_up));
         if was_up != is_up || cluster.link.is_none() {
-            self.tell_engine();
+            cluster.tell_engine(&self.workers);
         }
         if is_up && !was_up {
             // Every node answers that, or says as much by itself when it comes back.
             self.resync_presence();
-        }
-    }
-
-    /// Adds what a courier has counted more, so that the totals outlive courier and manager.
-    fn add_counts(&self, before: CourierCounts, now: CourierCounts) {
-        let more = [
-            (Counter::ClusterSent, before.sent, now.sent),
-            (Counter::ClusterReceived, before.received, now.received),
-            (Counter::ClusterUnsent, before.unsent, now.unsent),
-            (Counter::ClusterDropped, before.dropped, now.dropped),
-            (Counter::ClusterGarbled, before.garbled, now.garbled),
-            (Counter::ClusterGaps, before.gaps, now.gaps),
-            (Counter::ClusterConnects, before.connects, now.connects),
-        ];
-        for (counter, before, now) in more {
-            self.row.add(counter, now.saturating_sub(before));
         }
     }
 
@@ -135,63 +185,5 @@ impl Manager {
             What::Verdict => self.answer(origin, id, Reply::Verdict(Verdict::Unknown)),
             What::Info => self.refuse_abroad((origin, id, what), Verdict::Unknown),
         }
-    }
-
-    /// Which node of a cluster this is.
-    pub(in crate::manager) fn node(&self) -> Option<u8> {
-        self.cluster.as_ref().map(|cluster| cluster.node)
-    }
-
-    /// What `status` says of the cluster.
-    pub(in crate::manager) fn cluster_report(&self) -> Option<ClusterReport> {
-        let cluster = self.cluster.as_ref()?;
-        let total = |counter| self.scoreboard.sum(counter) + self.row.get(counter);
-        let (away_since, why) = match &cluster.engine {
-            EngineState::Ok if cluster.link.is_some() => (None, None),
-            EngineState::Ok => (Some(0), None),
-            EngineState::Away { since, why } => (Some(*since), Some(why.clone())),
-        };
-        Some(ClusterReport {
-            node: cluster.node,
-            nodes: cluster.nodes.len() as u64,
-            unheard: cluster.beyond_asking().len() as u64,
-            away_since,
-            why,
-            topics: cluster.topics.len(),
-            sent: total(Counter::ClusterSent),
-            received: total(Counter::ClusterReceived),
-            unsent: total(Counter::ClusterUnsent),
-            dropped: total(Counter::ClusterDropped),
-            garbled: total(Counter::ClusterGarbled),
-            gaps: total(Counter::ClusterGaps),
-            connects: total(Counter::ClusterConnects),
-        })
-    }
-
-    /// Why the engine is away, where it is.
-    pub(in crate::manager) fn engine_away(&self) -> Option<String> {
-        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_up())?;
-        Some(match &cluster.engine {
-            EngineState::Away { why, .. } => why.clone(),
-            EngineState::Ok => "there is no courier".to_owned(),
-        })
-    }
-
-    /// The nodes of the cluster; `None` without one.
-    pub(in crate::manager) fn node_reports(&self) -> Option<Vec<NodeReport>> {
-        let cluster = self.cluster.as_ref()?;
-        let report = |record: &crate::ipc::cluster::nodes::NodeRecord| NodeReport {
-            node: record.node,
-            here: record.node == cluster.node,
-            state: cluster.state_of(record.node),
-            host: record.host.clone(),
-            version: record.version.clone(),
-            since: record.since,
-            connections: record.connections,
-            topics: record.topics,
-            lag_us: record.lag_us,
-            gaps: record.gaps,
-        };
-        Some(cluster.nodes.iter().map(report).collect())
     }
 }

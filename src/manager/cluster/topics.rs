@@ -13,6 +13,7 @@ use crate::fd::WorkerId;
 use crate::ipc::cluster::messages::ManagerToCourier;
 use crate::ipc::packet::Body;
 use crate::manager::Manager;
+use crate::manager::workers::Workers;
 use crate::sys::clock::monotonic_ms;
 
 /// How long a topic without members is still subscribed to.
@@ -190,6 +191,32 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// The engine knows what it was told up to a number: there is room to tell it more.
+    pub(super) fn note_topics(&mut self, workers: &Workers, number: u64) {
+        self.topics.note(number);
+        self.tell_topics(ON_THE_WAY_MAX);
+        self.confirm_interest(workers, self.topics.settled());
+        self.ask_unasked();
+    }
+
+    /// The courier is gone, and nobody waits for its word any more.
+    pub(super) fn lose_topics(&mut self, workers: &Workers) {
+        self.topics.forget_courier();
+        self.confirm_interest(workers, u64::MAX);
+    }
+
+    fn confirm_interest(&mut self, workers: &Workers, settled: u64) {
+        while let Some((_, worker, number)) =
+            self.topics.waiting.pop_front_if(|it| it.0 <= settled)
+        {
+            if let Some(worker) = workers.get(worker) {
+                worker.noted(number);
+            }
+        }
+    }
+}
+
 impl Manager {
     /// What has changed of the workers' interest is told to the courier.
     pub(in crate::manager) fn follow_topics(&mut self) {
@@ -247,34 +274,6 @@ impl Manager {
         }
         if let Some(worker) = self.workers.get(worker) {
             worker.noted(number);
-        }
-    }
-
-    /// The engine knows what it was told up to a number: there is room to tell it more.
-    pub(super) fn note_topics(&mut self, number: u64) {
-        let Some(cluster) = &mut self.cluster else { return };
-        cluster.topics.note(number);
-        cluster.tell_topics(ON_THE_WAY_MAX);
-        let settled = cluster.topics.settled();
-        self.confirm_interest(settled);
-        self.ask_unasked();
-    }
-
-    /// The courier is gone, and nobody waits for its word any more.
-    pub(super) fn lose_topics(&mut self) {
-        let Some(cluster) = &mut self.cluster else { return };
-        cluster.topics.forget_courier();
-        self.confirm_interest(u64::MAX);
-    }
-
-    fn confirm_interest(&mut self, settled: u64) {
-        let Some(cluster) = &mut self.cluster else { return };
-        while let Some((_, worker, number)) =
-            cluster.topics.waiting.pop_front_if(|it| it.0 <= settled)
-        {
-            if let Some(worker) = self.workers.get(worker) {
-                worker.noted(number);
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 
-use super::What;
+use super::{Cluster, What};
 use crate::api::Opcode;
 use crate::api::rooms::{Call, Member, TOPICS_MAX, Topic};
 use crate::error::{Result, Subject};
@@ -25,6 +25,14 @@ use crate::manager::relay::message::{Reply, Wide};
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Members, or rooms, in one message to another node.
 const PART: usize = 64;
+
+impl Cluster {
+    /// Who has called under a number of ours.
+    fn caller(&self, id: u64) -> Option<(Origin, RequestId)> {
+        let asked = self.asked.get(&id).filter(|it| it.what == What::Call)?;
+        Some((asked.origin, asked.id))
+    }
+}
 
 impl Manager {
     /// Brings a message to the clients of other workers and of other nodes. Answers with what that
@@ -98,7 +106,7 @@ impl Manager {
     /// Tells whoever waits for a tally how many nodes were asked besides this one; `None`: nobody
     /// knows.
     pub(super) fn tell_nodes_asked(&mut self, origin: Origin, id: RequestId, nodes: Option<u32>) {
-        let away = !self.cluster.as_ref().is_some_and(super::Cluster::is_up);
+        let away = !self.cluster.as_ref().is_some_and(Cluster::is_up);
         match origin {
             Origin::Worker(worker) => {
                 if let Some(worker) = self.workers.get(worker) {
@@ -186,19 +194,15 @@ impl Manager {
     }
 
     pub(super) fn on_node_members(&mut self, id: u64, part: Vec<Member>) {
-        let Some((origin, id)) = self.caller(id) else { return };
+        let caller = self.cluster.as_ref().and_then(|it| it.caller(id));
+        let Some((origin, id)) = caller else { return };
         self.answer(origin, id, Reply::Members { part, last: false });
     }
 
     pub(super) fn on_node_rooms(&mut self, id: u64, part: Vec<(Topic, u64)>) {
-        let Some((origin, id)) = self.caller(id) else { return };
+        let caller = self.cluster.as_ref().and_then(|it| it.caller(id));
+        let Some((origin, id)) = caller else { return };
         self.answer(origin, id, Reply::Rooms { part, last: false });
-    }
-
-    /// Who has called under a number of ours.
-    fn caller(&self, id: u64) -> Option<(Origin, RequestId)> {
-        let asked = self.cluster.as_ref()?.asked.get(&id).filter(|it| it.what == What::Call)?;
-        Some((asked.origin, asked.id))
     }
 }
 

@@ -59,7 +59,7 @@ impl Client {
         }
         let Gathered { tally, members, .. } =
             gathering::members(&self.manager, topics, here).await;
-        let node = self.manager.borrow().node();
+        let node = self.manager.borrow().cluster.as_ref().map(|cluster| cluster.node);
         let (ours, others): (Vec<Member>, Vec<Member>) =
             members.into_iter().partition(|member| node.is_none_or(|it| member.fd.node() == it));
         let ours: HashMap<Fd, Option<String>> =

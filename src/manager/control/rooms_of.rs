@@ -7,6 +7,7 @@ use crate::fd::Fd;
 use crate::ipc::control::{Answer, BodyKind, Room, Rooms, line};
 use crate::ipc::messages::Origin;
 use crate::ipc::scoreboard::Counter;
+use crate::manager::cluster::Cluster;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::message::Routed;
 
@@ -18,12 +19,12 @@ const LINES: usize = 256;
 impl Client {
     /// The nodes of the cluster.
     pub(super) async fn nodes(&mut self) -> Result<Answer, Hangup> {
-        let reports = self.manager.borrow().node_reports();
+        let reports = self.manager.borrow().cluster.as_ref().map(Cluster::node_reports);
         match reports {
             Some(reports) => {
                 self.lines(&reports).await?;
                 let mut answer = listed(reports.len(), None);
-                let away = self.manager.borrow().engine_away();
+                let away = self.manager.borrow().cluster.as_ref().and_then(Cluster::engine_away);
                 if let Some(why) = away {
                     answer.ok = false;
                     answer.verdict = Some(Verdict::Unknown);

@@ -144,7 +144,7 @@ impl Manager {
 
     /// A worker is new to a room: its members begin with who is there, also where that is nobody.
     fn begin_presence(&mut self, worker: WorkerId, room: Topic) {
-        if !self.has_presence(&room) || self.asks_presence(&room) {
+        if !self.settings.has_presence(&room) || self.asks_presence(&room) {
             return;
         }
         if self.takes_list(worker, self.presence.is_short(&room)) {
@@ -187,8 +187,8 @@ impl Manager {
     /// This manager is new and has heard from all who is where: what they have told may differ.
     pub fn spread_all_presence(&mut self) {
         // Also where nobody is present: somebody may have been when the last manager died.
-        let rooms: Vec<Topic> =
-            self.interest.topics().filter(|room| self.has_presence(room)).cloned().collect();
+        let rooms = self.interest.topics().filter(|room| self.settings.has_presence(room));
+        let rooms: Vec<Topic> = rooms.cloned().collect();
         for room in rooms {
             // Whoever is present on other nodes is not known yet, and must not seem to be gone.
             if self.cluster.is_some() {
@@ -198,12 +198,6 @@ impl Manager {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
         }
-    }
-
-    /// Whether a room has presence.
-    pub fn has_presence(&self, room: &Topic) -> bool {
-        let mut prefixes = self.settings.presence.iter();
-        !room.is_user() && prefixes.any(|prefix| room.name().starts_with(prefix.as_str()))
     }
 
     /// Whoever was present by this worker alone is gone.

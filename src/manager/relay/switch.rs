@@ -22,7 +22,7 @@ impl Manager {
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
         if let Address::Client(number) = address
-            && self.is_abroad(number)
+            && self.cluster.as_ref().is_some_and(|cluster| cluster.is_abroad(number))
         {
             return self.deliver_abroad(number, routed, body);
         }
