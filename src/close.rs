@@ -199,6 +199,11 @@ pub fn code_may_be_sent(code: u16) -> bool {
 /// The longest reason text of a close frame, in bytes (RFC 6455 section 5.5).
 pub const REASON_BYTES_MAX: usize = 123;
 
+/// A reason as a close frame can carry it: cut between two characters where it is longer.
+pub(crate) fn cut_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,6 +70,20 @@ async fn a_close_from_another_worker_closes() {
 }
 
 #[tokio::test]
+async fn a_reason_that_is_too_long_is_cut_whichever_worker_has_the_client() {
+    let server = Setup::testbed().start().await;
+    let mut one = server.client_on(0).await;
+    let fits = "x".repeat(122);
+    for slot in [0, 1] {
+        let mut other = server.client_on(slot).await;
+        let fd = other.who().await.fd;
+        // A close frame has room for 123 bytes; the last character would end with the 124th.
+        one.ask(format!("close {fd} 4321 {fits}\u{e9}")).await;
+        assert_eq!(other.closed().await, Closed::Frame(4321, fits.clone()), "worker {slot}");
+    }
+}
+
+#[tokio::test]
 async fn info_and_connections_tell_of_every_worker() {
     let server = Setup::testbed().start().await;
     let mut one = server.client_on(0).await;

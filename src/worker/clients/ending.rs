@@ -17,7 +17,7 @@ use super::budget::FEW;
 use super::connection::{Connection, Stage};
 use super::key::Key;
 use crate::api::Verdict;
-use crate::close::{Cause, Close, Initiator};
+use crate::close::{Cause, Close, Initiator, cut_reason};
 use crate::fd::Fd;
 use crate::ipc::scoreboard::Counter;
 use crate::websocket::frame;
@@ -241,7 +241,6 @@ impl Clients {
 pub(in crate::worker) fn asked_close(code: u16, reason: &str, cause: Cause) -> Close {
     let code =
         if crate::close::code_may_be_sent(code) { code } else { Cause::HandlerClosed.code() };
-    let end = reason.floor_char_boundary(crate::close::REASON_BYTES_MAX);
     debug_assert_eq!(cause.initiator(), Initiator::Server);
-    Close { code, reason: reason[..end].to_owned(), cause }
+    Close { code, reason: cut_reason(reason).to_owned(), cause }
 }

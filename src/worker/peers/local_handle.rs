@@ -12,7 +12,7 @@ use crate::api::{
     AppReport, Info, LocalFuture, Message, Opcode, Payload, ProcessEvent, ProcessId, ProcessState,
     Reactor, TaskError, Verdict,
 };
-use crate::close::Cause;
+use crate::close::{Cause, cut_reason};
 use crate::fd::{Fd, Slot, WorkerId};
 use crate::ipc::DATA_LANE_BYTES_MAX;
 use crate::ipc::messages::{TICK_NAME_BYTES_MAX, WorkerToManager, WorkerToWorker};
@@ -95,7 +95,7 @@ impl Reactor for LocalHandle {
             }
             Route::Elsewhere => {
                 let close = WorkerToWorker::Close { id: 0, fd: fd.as_u64(), code };
-                worker.send_to_client(fd, close, reason.as_bytes())
+                worker.send_to_client(fd, close, cut_reason(reason).as_bytes())
             }
         })
     }

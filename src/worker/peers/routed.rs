@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Peers;
 use crate::api::rooms::{Belongings, TOPICS_MAX};
 use crate::api::{Info, Verdict};
-use crate::close::Cause;
+use crate::close::{Cause, REASON_BYTES_MAX};
 use crate::error::Result;
 use crate::fd::Fd;
 use crate::ipc::DATA_LANE_BYTES_MAX;
@@ -15,9 +15,6 @@ use crate::ipc::messages::{ManagerToWorker, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::worker::clients::key::Key;
 use crate::worker::clients::rooms::INFO_ROOMS_MAX;
-
-/// Bytes of a close reason (RFC 6455, section 5.5: a control frame less the code).
-const REASON_BYTES_MAX: usize = 123;
 
 impl Peers {
     /// Refuses a message that is longer than anybody here takes, or for more topics; true if it
@@ -72,6 +69,7 @@ impl Peers {
                 self.broadcast_here(opcode, &body.into_bytes()?, |it| it.fd != except);
             }
             ManagerToWorker::Close { origin, id, fd, code, operator } => {
+                // The sender has cut it: a longer one is of no worker of ours, and is not read.
                 let too_long = body.len() > REASON_BYTES_MAX;
                 let reason = if too_long { Bytes::new() } else { body.into_bytes()? };
                 let cause = if operator { Cause::OperatorClosed } else { Cause::HandlerClosed };

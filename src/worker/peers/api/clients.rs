@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::api::{Info, Message, Opcode, Payload, Verdict};
-use crate::close::Cause;
+use crate::close::{Cause, cut_reason};
 use crate::fd::Fd;
 use crate::ipc::messages::WorkerToWorker;
 use crate::worker::moving::deferred::DeferredSend;
@@ -76,7 +76,7 @@ impl Peers {
             Route::Elsewhere => {
                 let question = self.ask_verdict();
                 let close = WorkerToWorker::Close { id: question.id, fd: fd.as_u64(), code };
-                match self.send_to_client(fd, close, reason.as_bytes()) {
+                match self.send_to_client(fd, close, cut_reason(reason).as_bytes()) {
                     Verdict::Relayed => question.answer().await.unwrap_or(Verdict::Unknown),
                     verdict => verdict,
                 }
