@@ -166,7 +166,10 @@ impl Context {
         self.reactor.push_confirmed(fd, message.into())
     }
 
-    /// Pushes to every open connection of the server. Encoded once for each worker.
+    /// Pushes to every open connection of the server, on every node of a cluster. Encoded once for
+    /// each worker. There is no verdict: the clients of a worker whose lane is full (16 MiB) miss
+    /// the message, as does a client whose queue is full, and both are counted. A message that is
+    /// too big for a push reaches nobody.
     pub fn broadcast<'a>(&self, message: impl Into<Message<'a>>) {
         self.reactor.broadcast(message.into(), None);
     }
@@ -191,18 +194,22 @@ impl Context {
         self.reactor.protect(fd, on)
     }
 
-    /// What is known of a client; `None` when it is gone or no answer came within 5 seconds.
+    /// What is known of a client, wherever it is; `None` when it is gone or no answer came within
+    /// 5 seconds.
     pub fn info(&self, fd: Fd) -> impl Future<Output = Option<Info>> + 'static {
         self.reactor.info(fd)
     }
 
-    /// Whether the client is still there. Swoole's `exist`.
+    /// Whether the client is still there, wherever it is; also false when no answer came within 5
+    /// seconds. Swoole's `exist`.
     pub fn exists(&self, fd: Fd) -> impl Future<Output = bool> + 'static {
         let info = self.reactor.info(fd);
         async move { info.await.is_some() }
     }
 
-    /// Every open connection of the server, in the order of their numbers.
+    /// Every open connection of this server, in the order of their numbers; none of the other nodes
+    /// of a cluster. Empty when no answer came within 5 seconds. The list is as long as there are
+    /// connections, each with an [`Info`] that lacks what is said to be missing in a list.
     pub fn connections(&self) -> impl Future<Output = Vec<Info>> + 'static {
         self.reactor.connections()
     }
@@ -228,18 +235,23 @@ impl Context {
     }
 
     /// How many bytes of messages may be queued for a client of this worker behind what waits for
-    /// it already; `None` where this worker has no such client.
-    pub fn room(&self, fd: Fd) -> Option<usize> {
-        self.reactor.room(fd)
+    /// it already (`buffer_output_size` less that); `None` where this worker has no such client.
+    pub fn queue_room(&self, fd: Fd) -> Option<usize> {
+        self.reactor.queue_room(fd)
     }
 
-    /// Runs a future on this worker's reactor, beside the connections.
+    /// Runs a future on this worker's reactor, beside the connections. It ends with the worker's
+    /// process, so also after a reload; a panic in it ends the future and nothing else.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.reactor.spawn(Box::pin(future));
     }
 
     /// Runs a blocking job on one of the worker's `task_threads`, and gives its result back on
     /// the reactor. Swoole's `task`.
+    ///
+    /// # Errors
+    /// [`TaskError::Full`] while 1,024 jobs wait for each thread, [`TaskError::Panicked`] where the
+    /// job did.
     pub fn task<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,

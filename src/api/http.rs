@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{Body, HeldBody};
 use crate::fd::Fd;
 
-/// A plain HTTP request, its body read whole (at most `package_max_length` bytes).
+/// A plain HTTP request, its body read whole: at most `package_max_length` bytes, and a longer one
+/// is answered 413 without the handler.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HttpRequest {

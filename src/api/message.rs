@@ -8,7 +8,10 @@ use crate::fd::Fd;
 
 /// The kind of a message (RFC 6455 sections 5.5 and 5.6). The numbers are the wire's.
 ///
-/// What a client sent is `Text` or `Binary`. The two others are for pushes alone.
+/// What a client sent is `Text` or `Binary`. The two others are for pushes; those of clients come
+/// to a handler only where [`Handler::takes_control_frames`] says so.
+///
+/// [`Handler::takes_control_frames`]: super::Handler::takes_control_frames
 // Four bytes, since it stands beside padding and is then read with it: a read of more than was
 // written last waits until that has left the processor's store buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,9 +108,10 @@ impl From<Bytes> for Message<'_> {
 pub struct Frame<'a> {
     /// Who sent it.
     pub fd: Fd,
-    /// Text or binary.
+    /// Text or binary; a ping or a pong only for a handler that takes these.
     pub opcode: Opcode,
-    /// The payload, reassembled and, for text, checked to be UTF-8.
+    /// The payload, reassembled and, for text, checked to be UTF-8. At most `package_max_length`
+    /// bytes.
     pub data: Payload<'a>,
     /// Whether the client had compressed it. Swoole's `WEBSOCKET_FLAG_COMPRESS`.
     pub compressed: bool,
@@ -120,7 +124,7 @@ impl<'a> Frame<'a> {
         Frame { fd, opcode, data: data.into(), compressed: false }
     }
 
-    /// The payload as text; `None` for a binary message.
+    /// The payload as text; `None` for anything but a text message.
     pub fn text(&self) -> Option<&str> {
         match self.opcode {
             Opcode::Text => std::str::from_utf8(&self.data).ok(),

@@ -112,8 +112,8 @@ pub trait Reactor: Sealed {
     fn is_giving(&self) -> bool {
         false
     }
-    /// See [`Context::room`](super::Context::room).
-    fn room(&self, fd: Fd) -> Option<usize> {
+    /// See [`Context::queue_room`](super::Context::queue_room).
+    fn queue_room(&self, fd: Fd) -> Option<usize> {
         let _ = fd;
         None
     }
@@ -149,7 +149,7 @@ pub trait Reactor: Sealed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Too many jobs wait already.
+    /// 1,024 jobs wait for each of the `task_threads` already, or the worker has left.
     Full,
     /// The job panicked.
     Panicked,

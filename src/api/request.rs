@@ -104,7 +104,8 @@ impl Request {
         }
     }
 
-    /// What `on_handshake` gave to `on_open` with [`Accept::extension`], by its type.
+    /// What `on_handshake` gave to `on_open` with [`Accept::extension`], by its type. `None` in
+    /// `on_attach`: the value does not move with the connection.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
         self.extensions.0.get()
     }
@@ -172,10 +173,11 @@ pub type Handshake = Result<Accept, Refuse>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accept {
-    /// The subprotocol to agree on; it must be one the client offered. `None` leaves the choice
-    /// to the `subprotocols` of the configuration.
+    /// The subprotocol to agree on; it must be one the client offered, or the client is answered
+    /// 500. `None` leaves the choice to the `subprotocols` of the configuration.
     pub subprotocol: Option<String>,
-    /// Header fields to add to the 101, for example cookies.
+    /// Header fields to add to the 101, for example cookies. With one that only the server may set
+    /// ([`is_reserved`]), or with a control character in it, the client is answered 500.
     pub headers: Vec<(String, String)>,
     pub(crate) extensions: Extensions,
 }
@@ -223,9 +225,10 @@ impl Eq for Extensions {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refuse {
-    /// The HTTP status, 300 to 599.
+    /// The HTTP status, 300 to 599; any other becomes 500.
     pub status: u16,
-    /// Header fields to add.
+    /// Header fields to add; none that only the server may set ([`is_reserved`]), which would make
+    /// of the answer a 500.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,

@@ -9,7 +9,8 @@ use super::{Context, LocalFuture};
 const SERVER_TICK_MIN: Duration = Duration::from_millis(100);
 
 impl Context {
-    /// Calls `f` once, after `delay`. Swoole's `after`.
+    /// Calls `f` once, after `delay`. The timer ends with the worker's process: a reload drops it,
+    /// and the new process sets its own in `on_worker_start`. Swoole's `after`.
     pub fn after(&self, delay: Duration, f: impl FnOnce() + 'static) -> Timer {
         let (timer, cancelled) = Timer::new();
         self.spawn(async move {
@@ -21,8 +22,9 @@ impl Context {
         timer
     }
 
-    /// Calls `f` each `period` until the timer is cleared. Late ticks are skipped, not made up
-    /// for. Swoole's `tick`.
+    /// Calls `f` each `period`, at least 1 ms, until the timer is cleared or the worker's process
+    /// ends. Late ticks are skipped, not made up for. Each worker that calls this has a timer of
+    /// its own; [`server_tick`](Self::server_tick) is one for the whole server. Swoole's `tick`.
     pub fn tick(&self, period: Duration, mut f: impl FnMut() + 'static) -> Timer {
         let (timer, mut cancelled) = Timer::new();
         let period = period.max(Duration::from_millis(1));

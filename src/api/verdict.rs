@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What became of a push. A verdict is the owner's word, never a guess from a list that lags.
+/// What became of a push, or of another call that concerns clients. A verdict is the owner's word,
+/// never a guess from a list that lags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -12,14 +13,19 @@ pub enum Verdict {
     /// In the client's queue. It is lost only if the connection or its worker ends before the
     /// kernel has the bytes, and such a loss is counted.
     Queued,
-    /// On its way to the worker that owns the client. Only the plain `push` answers this; a
-    /// confirmed push says what came of it.
+    /// On its way to whoever does it: the worker that owns the client, for calls of a
+    /// [`Handle`](super::Handle) the handle's own worker, for a publish all that have members. What
+    /// waits for an answer (`push_confirmed`, `publish_confirmed` and so on) never answers this.
     Relayed,
-    /// The client's queue, or the lane to its worker, is full. Nothing was queued.
+    /// The client's queue (`buffer_output_size`), the lane to its worker (16 MiB) or a limit on
+    /// rooms is full. Nothing was queued for that client; a publish reached the members of the
+    /// caller's own worker.
     Full,
-    /// No such client, now or ever again.
+    /// No such client, now or ever again; for a message to a worker, no such slot; for a call of a
+    /// [`Handle`](super::Handle), its worker has left.
     Gone,
-    /// Larger than a message may be. Nothing was queued.
+    /// Larger than a message may be: than both `package_max_length` and `buffer_output_size`, than
+    /// 125 bytes for a ping or a pong, or than what the call says. Nothing was queued.
     TooBig,
     /// No answer came before the deadline, for example since the owner died meanwhile: the
     /// message may or may not have been queued.
@@ -33,7 +39,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// True for `Queued` and `Relayed`.
+    /// True for `Queued` and `Relayed`. Not for `LocalOnly`, which is half of a success.
     pub fn is_ok(self) -> bool {
         matches!(self, Verdict::Queued | Verdict::Relayed)
     }

@@ -124,7 +124,7 @@ impl Link {
 
     /// Queues a VERDICT on a push, with the bytes that may be pushed to that client next.
     pub fn verdict_on(&self, id: u32, code: u16, fd: u64) {
-        let room = Fd::try_from(fd).ok().and_then(|fd| self.ctx.room(fd)).unwrap_or(0);
+        let room = Fd::try_from(fd).ok().and_then(|fd| self.ctx.queue_room(fd)).unwrap_or(0);
         // Others may push to that client as well.
         let fd = room as u64 / 2;
         self.answer(Packet { id, code, fd, ..Packet::new(Kind::Verdict) });

@@ -201,7 +201,7 @@ impl Reactor for LocalHandle {
         self.with(false, |worker| worker.is_giving())
     }
 
-    fn room(&self, fd: Fd) -> Option<usize> {
+    fn queue_room(&self, fd: Fd) -> Option<usize> {
         self.with(None, |worker| worker.room(fd))
     }
 
