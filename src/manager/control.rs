@@ -118,7 +118,7 @@ impl Client {
     /// Request after request, until the client leaves.
     async fn live(&mut self, access: Access) {
         while let Ok(Ok(Some(request))) = timeout(IDLE_PATIENCE, self.read_request()).await {
-            let names = names::check(&request, &self.manager.borrow().settings);
+            let names = names::check(&request, &self.manager.borrow().exchange.settings);
             if let Err(answer) = names {
                 let said = self.say(&answer.line()).await;
                 // What follows may be the body of this request, so the connection cannot go on.
@@ -259,10 +259,10 @@ impl Client {
         let mut manager = self.manager.borrow_mut();
         let wide = Wide::broadcast(None, opcode.into(), except);
         let (spread, local_only) = match here {
-            true => (manager.spread(wide, Body::Inline(&body)), false),
-            false => manager.spread_everywhere(wide, Body::Inline(&body)),
+            true => (manager.exchange.spread(wide, Body::Inline(&body)), false),
+            false => manager.exchange.spread_everywhere(wide, Body::Inline(&body)),
         };
-        let verdict = match manager.cluster.is_some() && !here {
+        let verdict = match manager.exchange.cluster.is_some() && !here {
             true if local_only => Some(Verdict::LocalOnly),
             true => Some(Verdict::Relayed),
             false => None,
@@ -316,7 +316,7 @@ impl Client {
     /// Why nobody can tell of a client, where it is another node's and the engine is away.
     fn cut_off(&self, fd: Fd) -> Option<String> {
         let manager = self.manager.borrow();
-        let cluster = manager.cluster.as_ref().filter(|it| it.is_abroad(fd.as_u64()))?;
+        let cluster = manager.exchange.cluster.as_ref().filter(|it| it.is_abroad(fd.as_u64()))?;
         let why = cluster.engine_away()?;
         Some(format!("client {fd} is another node's, and the engine is away ({why})"))
     }
@@ -351,11 +351,11 @@ impl Client {
         routed: impl FnOnce(u64) -> Routed,
         body: &[u8],
     ) -> Option<Reply> {
-        let (id, reply) = self.manager.borrow_mut().commands.ask();
+        let (id, reply) = self.manager.borrow_mut().exchange.commands.ask();
         let to = Address::Client(fd.as_u64());
-        self.manager.borrow_mut().deliver(to, routed(id), Body::Inline(body));
+        self.manager.borrow_mut().exchange.deliver(to, routed(id), Body::Inline(body));
         let reply = timeout(WORKER_PATIENCE, reply).await;
-        self.manager.borrow_mut().commands.forget(id);
+        self.manager.borrow_mut().exchange.commands.forget(id);
         reply.ok()?.ok()
     }
 }

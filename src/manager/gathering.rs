@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::relay::message::Wide;
-use super::{Manager, Shared};
+use super::{Exchange, Shared};
 use crate::api::rooms::{Act, Call, MEMBERS_MAX, Member, Tally, Topic};
 use crate::fd::Fd;
 use crate::ipc::gather::Gather;
@@ -38,8 +38,8 @@ pub struct Gathered {
 /// alone, if `here`.
 pub async fn ask(manager: &Shared, call: Call, body: &[u8], here: bool) -> Gathered {
     let (id, whole) = match here {
-        true => manager.borrow_mut().begin_call_here(call, body),
-        false => manager.borrow_mut().begin_call(call, body),
+        true => manager.borrow_mut().exchange.begin_call_here(call, body),
+        false => manager.borrow_mut().exchange.begin_call(call, body),
     };
     wait(PATIENCE, manager, id, whole).await
 }
@@ -53,7 +53,7 @@ pub async fn wait(
 ) -> Gathered {
     // What has come by then is told in either case.
     let _ = timeout(patience, whole).await;
-    let (tally, members, rooms) = manager.borrow_mut().commands.end_gather(id).finish();
+    let (tally, members, rooms) = manager.borrow_mut().exchange.commands.end_gather(id).finish();
     Gathered { tally, members, rooms }
 }
 
@@ -65,7 +65,7 @@ pub async fn members(manager: &Shared, topics: Vec<Topic>, here: bool) -> Gather
 /// The users of connections, as far as the workers say at once, and which of these did.
 pub async fn users(manager: &Shared) -> (Tally, HashMap<Fd, String>) {
     let call = Call { topics: Vec::new(), except: 0, act: ALL };
-    let (id, whole) = manager.borrow_mut().begin_call_here(call, &[]);
+    let (id, whole) = manager.borrow_mut().exchange.begin_call_here(call, &[]);
     let Gathered { tally, members, .. } = wait(USERS_PATIENCE, manager, id, whole).await;
     let users = members.into_iter().filter_map(|member| Some((member.fd, member.uid?)));
     (tally, users.collect())
@@ -98,7 +98,7 @@ fn wide(id: RequestId, call: Call) -> Wide {
     Wide { sender: None, message, reach: Reach::AllBut(Vec::new()) }
 }
 
-impl Manager {
+impl Exchange {
     fn begin_call(&mut self, call: Call, body: &[u8]) -> (RequestId, oneshot::Receiver<()>) {
         let (id, receiver) = self.commands.begin_gather(Gather::of(self.cluster.is_some()));
         self.spread_everywhere(wide(id, call), Body::Inline(body));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::Manager;
+use super::Exchange;
+use super::relay::hold::Scope;
 use crate::api::Info;
 use crate::fd::WorkerId;
 use crate::ipc::control::Connection;
@@ -51,13 +52,13 @@ pub struct Listing {
     seen: Option<HashSet<u64>>,
 }
 
-impl Manager {
+impl Exchange {
     /// Begins a list of every open connection.
     pub fn listing(&self) -> Listing {
         let workers: Vec<_> = self.workers.iter().collect();
         let two_share_a_slot =
             workers.windows(2).any(|pair| pair[0].id().slot == pair[1].id().slot);
-        let moving = two_share_a_slot || self.hold.scope != super::Scope::Open;
+        let moving = two_share_a_slot || self.hold.scope != Scope::Open;
         let registries =
             workers.iter().map(|worker| (worker.id(), Rc::clone(&worker.registry))).collect();
         Listing { registries, at: (0, 0), seen: moving.then(HashSet::new) }

@@ -7,8 +7,7 @@
 //! - [`relay`]: a message finds its owner. [`moving`]: who moves, to whom, and when the route
 //!   changes.
 //! - [`packets`] is what workers say, and who does what is asked; [`worker_handle`] is what is
-//!   said to one of them, [`workers`] to several. [`owners`]: who owns what, as a successor learns
-//!   that.
+//!   said to one of them, [`workers`] to several. [`owners`]: how a successor learns of owners.
 //! - [`liveness`] finds hung workers, [`ticks`] is the clock of everything; [`server_ticks`] says
 //!   which worker runs a timer of the whole server.
 //! - [`gathering`] is what control commands ask of rooms.
@@ -78,25 +77,12 @@ const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
 /// Everything the manager knows.
 pub(crate) struct Manager {
+    exchange: Exchange,
     master: Rc<MasterLink>,
-    settings: Settings,
     epoch: u32,
     state: MasterState,
-    scoreboard: Board,
-    workers: Workers,
-    router: Router,
-    hold: Hold,
-    passes: Passes,
-    direct: Direct,
-    interest: Interest,
-    presence: Presence,
     server_ticks: ServerTicks,
-    /// The other nodes; `None` without `[cluster]`.
-    cluster: Option<cluster::Cluster>,
-    /// What this manager counts.
-    row: Row,
     reloads: Reloads,
-    commands: Commands,
     control_clients: u64,
     /// How many of these are the application's.
     control_apps: u64,
@@ -105,12 +91,31 @@ pub(crate) struct Manager {
     /// What answers on the control socket.
     control: Option<JoinHandle<()>>,
     stopping: bool,
-    /// Until when a successor waits for the workers to introduce themselves.
-    owners_due_at: Option<u64>,
     /// Whether the image is new and its workers are not.
     begin_with_reload: bool,
     /// Ourselves, for the tasks that an event starts.
     me: std::rc::Weak<RefCell<Manager>>,
+}
+
+/// All that a message needs to find its owner and to be answered: what is done in [`relay`],
+/// [`cluster`], [`gathering`] and [`listing`]. Master and reload stand above it, in the manager.
+struct Exchange {
+    settings: Settings,
+    scoreboard: Board,
+    workers: Workers,
+    router: Router,
+    hold: Hold,
+    passes: Passes,
+    direct: Direct,
+    interest: Interest,
+    presence: Presence,
+    /// The other nodes; `None` without `[cluster]`.
+    cluster: Option<cluster::Cluster>,
+    /// What this manager counts.
+    row: Row,
+    commands: Commands,
+    /// Until when a successor waits for the workers to introduce themselves.
+    owners_due_at: Option<u64>,
 }
 
 /// The manager as its tasks share it. None of them keeps it borrowed while it waits.
@@ -199,7 +204,7 @@ async fn end_orphans(manager: &Shared) {
     tracing::error!("the master is gone: the server ends");
     let links: Vec<(i32, Rc<Link>)> = {
         let manager = manager.borrow();
-        manager.workers.iter().map(|w| (w.record.pid, Rc::clone(&w.link))).collect()
+        manager.exchange.workers.iter().map(|w| (w.record.pid, Rc::clone(&w.link))).collect()
     };
     tokio::time::sleep(ORPHAN_GRACE).await;
     for (pid, link) in links {
@@ -212,9 +217,9 @@ async fn end_orphans(manager: &Shared) {
     }
 }
 
-impl Manager {
-    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, row: Row, peers: Peers) -> Result<Shared> {
-        let settings = Settings::from_json(&boot.config)?;
+impl Exchange {
+    /// Of a manager that begins now.
+    fn new(boot: &ManagerBoot, settings: Settings, row: Row) -> Exchange {
         let cluster = settings.node.map(|node| cluster::Cluster::new(node, boot.epoch));
         let mut interest = Interest::new(boot.epoch);
         if cluster.is_some() {
@@ -222,33 +227,41 @@ impl Manager {
         }
         let node = settings.node.unwrap_or(0);
         let is_successor = boot.epoch > 1 || boot.begin_with_reload;
-        let now = monotonic_ms();
         let scope = if is_successor { Scope::All } else { Scope::Open };
+        Exchange {
+            settings,
+            scoreboard: Board::new(boot.departed.clone()),
+            workers: Workers::default(),
+            router: Router::new(boot.state.worker_num, node),
+            hold: Hold::new(scope),
+            passes: Passes::new(boot.epoch, !is_successor),
+            direct: Direct::new(boot.epoch),
+            interest,
+            presence: Presence::default(),
+            cluster,
+            row,
+            commands: Commands::new(boot.epoch),
+            owners_due_at: is_successor.then(|| monotonic_ms() + owners::WAIT_MS),
+        }
+    }
+}
+
+impl Manager {
+    fn boot(master: Rc<MasterLink>, boot: &ManagerBoot, row: Row, peers: Peers) -> Result<Shared> {
+        let exchange = Exchange::new(boot, Settings::from_json(&boot.config)?, row);
         Ok(Rc::new_cyclic(|me| {
             RefCell::new(Manager {
+                exchange,
                 master,
-                settings,
                 epoch: boot.epoch,
                 state: boot.state.clone(),
-                scoreboard: Board::new(boot.departed.clone()),
-                workers: Workers::default(),
-                router: Router::new(boot.state.worker_num, node),
-                hold: Hold::new(scope),
-                passes: Passes::new(boot.epoch, !is_successor),
-                direct: Direct::new(boot.epoch),
-                interest,
-                cluster,
-                presence: Presence::default(),
-                server_ticks: ServerTicks::new(now),
-                row,
+                server_ticks: ServerTicks::new(monotonic_ms()),
                 reloads: Reloads::new(boot.generation, boot.pending),
-                commands: Commands::new(boot.epoch),
                 control_clients: 0,
                 control_apps: 0,
                 peers,
                 control: None,
                 stopping: false,
-                owners_due_at: is_successor.then_some(now + owners::WAIT_MS),
                 begin_with_reload: boot.begin_with_reload,
                 me: me.clone(),
             })
@@ -264,13 +277,15 @@ impl Manager {
                 self.master.send(&ManagerToMaster::Alive(number));
             }
             MasterToManager::Attach(record) => self.attach(record, fds)?,
-            MasterToManager::Leased { id, first, last } => self.router.leased(id, first, last),
+            MasterToManager::Leased { id, first, last } => {
+                self.exchange.router.leased(id, first, last)
+            }
             MasterToManager::WorkerReady(id) => {
-                self.workers.ready(id);
+                self.exchange.workers.ready(id);
                 self.reload_event(Event::Ready(id));
             }
             MasterToManager::Exited { id, how, respawn_ms, last } => {
-                self.scoreboard.ended(id, &last);
+                self.exchange.scoreboard.ended(id, &last);
                 self.on_exited(id, how, respawn_ms);
             }
             MasterToManager::Prepared { generation, config, worker_num } => {
@@ -285,7 +300,7 @@ impl Manager {
             MasterToManager::Stopping(mode) => self.on_stopping(mode),
             MasterToManager::Reopen => {
                 if let Some(log) = fds.first() {
-                    process::take_log(log.as_fd(), self.settings.daemonize)?;
+                    process::take_log(log.as_fd(), self.exchange.settings.daemonize)?;
                 }
             }
             MasterToManager::Leave => {}
@@ -318,7 +333,7 @@ impl Manager {
         let (id, generation) = (record.id, record.generation);
         let link = Link::new(link, id)?;
         let registry = Registry::view(registry.as_fd())?;
-        self.scoreboard.opened(id, page.as_fd())?;
+        self.exchange.scoreboard.opened(id, page.as_fd())?;
         let mut worker = WorkerHandle::new(record, link, registry, monotonic_ms());
         if let Some(me) = self.me.upgrade() {
             let link = Rc::clone(&worker.link);
@@ -334,20 +349,20 @@ impl Manager {
         }
         worker.who_are_you(self.epoch);
         if generation < self.reloads.generation() {
-            let until = monotonic_ms() + self.settings.drain_ms();
+            let until = monotonic_ms() + self.exchange.settings.drain_ms();
             worker.phase = Phase::Draining { until };
         }
-        if let Some(cluster) = &self.cluster {
+        if let Some(cluster) = &self.exchange.cluster {
             cluster.tell_engine_to(&worker);
         }
-        self.workers.insert(worker);
-        let serves = self.router.serving_here(id.slot);
+        self.exchange.workers.insert(worker);
+        let serves = self.exchange.router.serving_here(id.slot);
         let replaces = generation == self.reloads.generation()
             && serves.is_none_or(|serving| serving.epoch < id.epoch);
         if replaces || serves.is_none() {
-            self.router.serve(id);
+            self.exchange.router.serve(id);
         }
-        self.deliver_to_slots();
+        self.exchange.deliver_to_slots();
         self.reload_event(moving::reload::Event::Attached { id, generation });
         Ok(())
     }
@@ -356,20 +371,20 @@ impl Manager {
         tracing::info!(worker = %id, %how, respawn_ms, "a worker ended");
         // What it still said before it ended counts.
         self.drain_link(id);
-        self.workers.remove(id);
-        self.router.forget(id);
-        self.interest.forget(id);
-        if self.router.serving_here(id.slot).is_none()
-            && let Some(successor) = self.workers.newest_ready(id.slot)
+        self.exchange.workers.remove(id);
+        self.exchange.router.forget(id);
+        self.exchange.interest.forget(id);
+        if self.exchange.router.serving_here(id.slot).is_none()
+            && let Some(successor) = self.exchange.workers.newest_ready(id.slot)
         {
-            self.router.serve(successor);
+            self.exchange.router.serve(successor);
         }
-        let steps = self.passes.exited(id);
+        let steps = self.exchange.passes.exited(id);
         self.carry_out(steps);
         self.resolve_passes();
         self.reload_event(moving::reload::Event::Exited { id, how });
         self.forget_direct(id);
-        self.forget_presence(id);
+        self.exchange.forget_presence(id);
         self.check_owners_known();
     }
 
@@ -378,6 +393,6 @@ impl Manager {
         self.stopping = true;
         self.reloads.cancel("The server stops.");
         // A pass that is under way ends by itself.
-        self.passes.cancel_next();
+        self.exchange.passes.cancel_next();
     }
 }

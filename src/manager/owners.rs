@@ -18,7 +18,8 @@ impl Manager {
         ranges: &[(u64, u64)],
         last: bool,
     ) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(id).filter(|_| manager == self.epoch) else {
+        let Some(worker) = self.exchange.workers.get_mut(id).filter(|_| manager == self.epoch)
+        else {
             // It was said to a manager that died.
             return Ok(());
         };
@@ -38,7 +39,7 @@ impl Manager {
             }
             worker.told_to = Some(last);
         }
-        self.router.owns(id, ranges);
+        self.exchange.router.owns(id, ranges);
         if last {
             (worker.introduced, worker.may_claim) = (true, false);
             self.resolve_passes();
@@ -50,36 +51,37 @@ impl Manager {
     /// Ends the wait of a successor once every worker that may have clients has said what it
     /// owns.
     pub fn check_owners_known(&mut self) {
-        if self.owners_due_at.is_none() || !self.passes.has_inherited_nothing() {
+        if self.exchange.owners_due_at.is_none() || !self.exchange.passes.has_inherited_nothing() {
             return;
         }
         let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
         let all_here = (0..self.state.worker_num)
-            .all(|slot| self.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
-        if all_here && self.workers.iter().all(known) {
+            .all(|slot| self.exchange.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
+        if all_here && self.exchange.workers.iter().all(known) {
             self.owners_known();
         }
     }
 
     pub fn owners_known(&mut self) {
-        self.owners_due_at = None;
-        self.direct.links_known();
-        let steps = self.passes.settle_all();
+        self.exchange.owners_due_at = None;
+        self.exchange.direct.links_known();
+        let steps = self.exchange.passes.settle_all();
         self.carry_out(steps);
-        self.deliver_to_slots();
-        self.tell_topics_whole();
-        self.spread_all_presence();
-        self.resync_presence();
+        self.exchange.deliver_to_slots();
+        self.exchange.tell_topics_whole();
+        self.exchange.spread_all_presence();
+        self.exchange.resync_presence();
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);
         }
         self.begin_awaited();
         let draining = |w: &&WorkerHandle| matches!(w.phase, Phase::Draining { .. });
-        let left: Vec<WorkerId> = self.workers.iter().filter(draining).map(|w| w.id()).collect();
+        let left: Vec<WorkerId> =
+            self.exchange.workers.iter().filter(draining).map(|w| w.id()).collect();
         for id in left {
             // Our predecessor may have died before it told them, or between two of their batches.
-            self.workers.drain(id, &self.settings);
+            self.exchange.workers.drain(id, &self.exchange.settings);
             self.on_can_give(id);
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::listing::Page;
 use super::relay::hold::SlotMessage;
-use super::relay::message::{Address, Reply, Routed, Wide};
+use super::relay::message::{Reply, Wide};
 use super::{Manager, Shared};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
@@ -39,7 +39,7 @@ pub async fn read(manager: Shared, link: Rc<Link>, lists: Rc<Semaphore>) {
             // The master will tell how it ended.
             Ok(None) => return,
             Err(error) if packet::is_cut(&error) => {
-                lost_packet(&manager.borrow().row, link.id(), &error);
+                lost_packet(&manager.borrow().exchange.row, link.id(), &error);
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -77,13 +77,13 @@ impl Manager {
     ) -> Result<()> {
         let mut frames = Frames::new(packet)?;
         if frames.id != from {
-            self.row.add(Counter::StalePackets, 1);
+            self.exchange.row.add(Counter::StalePackets, 1);
             return Ok(());
         }
         while let Some(frame) = frames.next::<WorkerToManager>(&mut fds)? {
             self.on_message(from, frame.message, frame.body, &mut fds)?;
         }
-        if let Some(worker) = self.workers.get_mut(from) {
+        if let Some(worker) = self.exchange.workers.get_mut(from) {
             worker.tell_refused();
         }
         Ok(())
@@ -93,18 +93,18 @@ impl Manager {
     fn on_answer(&mut self, from: WorkerId, message: WorkerToManager) {
         match message {
             WorkerToManager::Verdict { origin, id, verdict } => {
-                self.answer(origin, id, Reply::Verdict(verdict));
+                self.exchange.answer(origin, id, Reply::Verdict(verdict));
             }
             WorkerToManager::InfoAnswer { origin, id, info } => {
-                self.answer(origin, id, Reply::Info(Box::new(info)));
+                self.exchange.answer(origin, id, Reply::Info(Box::new(info)));
             }
-            WorkerToManager::List { id } => self.list(from, id, Page::All),
+            WorkerToManager::List { id } => self.exchange.list(from, id, Page::All),
             WorkerToManager::ListPage { id, after, limit } => {
-                self.list(from, id, Page::Above { after, limit: usize::from(limit) });
+                self.exchange.list(from, id, Page::Above { after, limit: usize::from(limit) });
             }
             WorkerToManager::ListSlow { id, limit } => self.answer_slow(from, id, limit),
             WorkerToManager::SlowAnswer { id, part } => {
-                self.answer(Origin::Control, id, Reply::Slow(part));
+                self.exchange.answer(Origin::Control, id, Reply::Slow(part));
             }
             _ => {}
         }
@@ -117,25 +117,18 @@ impl Manager {
         body: Body<'_>,
         fds: &mut Vec<OwnedFd>,
     ) -> Result<()> {
-        let origin = Origin::Worker(from);
         match message {
-            WorkerToManager::Push { id, fd, opcode } => {
-                self.deliver(Address::Client(fd), Routed::Push { origin, id, opcode }, body);
-            }
-            WorkerToManager::Close { id, fd, code } => {
-                self.deliver(Address::Client(fd), Routed::closed_by(origin, id, code), body);
-            }
-            WorkerToManager::Protect { id, fd, on } => {
-                self.deliver(Address::Client(fd), Routed::Protect { origin, id, on }, body);
-            }
-            WorkerToManager::Info { id, fd } => {
-                self.deliver(Address::Client(fd), Routed::Info { origin, id }, body);
+            message @ (WorkerToManager::Push { .. }
+            | WorkerToManager::Close { .. }
+            | WorkerToManager::Protect { .. }
+            | WorkerToManager::Info { .. }) => {
+                self.exchange.on_client_message(from, message, body);
             }
             WorkerToManager::WorkerMessage { to, acts } => {
-                self.deliver_to_slot(SlotMessage::new(from, to, acts, body));
+                self.exchange.deliver_to_slot(SlotMessage::new(from, to, acts, body));
             }
             WorkerToManager::Broadcast { opcode, except } => {
-                self.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);
+                self.exchange.spread_everywhere(Wide::broadcast(Some(from), opcode, except), body);
             }
             message @ (WorkerToManager::Change { .. }
             | WorkerToManager::Call { .. }
@@ -144,14 +137,16 @@ impl Manager {
             | WorkerToManager::Rooms { .. }
             | WorkerToManager::Present { .. }
             | WorkerToManager::PresenceOf { .. }
-            | WorkerToManager::Interest { .. }) => self.on_room_message(from, message, body)?,
+            | WorkerToManager::Interest { .. }) => {
+                self.exchange.on_room_message(from, message, body)?
+            }
             message @ (WorkerToManager::Verdict { .. }
             | WorkerToManager::InfoAnswer { .. }
             | WorkerToManager::List { .. }
             | WorkerToManager::ListPage { .. }
             | WorkerToManager::ListSlow { .. }
             | WorkerToManager::SlowAnswer { .. }) => self.on_answer(from, message),
-            WorkerToManager::Alive(number) => self.workers.answered_check(from, number),
+            WorkerToManager::Alive(number) => self.exchange.workers.answered_check(from, number),
             WorkerToManager::Owns { manager, ranges, last } => {
                 self.on_owns(from, manager, &ranges, last)?;
             }
@@ -166,14 +161,16 @@ impl Manager {
             }
             WorkerToManager::Peers { from: peers } => self.on_peers(from, peers),
             WorkerToManager::WantDirect { to } => self.on_want_direct(from, to),
-            WorkerToManager::Through { link } => self.direct.through(&self.workers, from, link),
+            WorkerToManager::Through { link } => {
+                self.exchange.direct.through(&self.exchange.workers, from, link)
+            }
             WorkerToManager::Indirect { link } => self.on_indirect(from, link),
             WorkerToManager::PeerEnded { link } => self.on_peer_ended(from, link),
             WorkerToManager::CanGive => self.on_can_give(from),
             WorkerToManager::TickDue { id, name, period_ms } => {
-                self.server_ticks.on_due(&self.workers, from, id, &name, period_ms)?;
+                self.server_ticks.on_due(&self.exchange.workers, from, id, &name, period_ms)?;
             }
-            WorkerToManager::Drained => self.workers.part(from),
+            WorkerToManager::Drained => self.exchange.workers.part(from),
         }
         Ok(())
     }
@@ -186,9 +183,9 @@ impl Manager {
         buffer: &mut [u8],
         arrival: &mut Arrival,
     ) -> Result<bool> {
-        self.workers.begin_turn();
+        self.exchange.workers.begin_turn();
         let more = self.take_packets(link, buffer, arrival);
-        self.workers.end_turn();
+        self.exchange.workers.end_turn();
         more
     }
 
@@ -217,7 +214,8 @@ impl Manager {
     /// Reads what is left in the link of a worker that has ended. Who kept a copy of its end may
     /// go on writing, and is not followed.
     pub fn drain_link(&mut self, id: WorkerId) {
-        let Some(link) = self.workers.get(id).map(|worker| Rc::clone(&worker.link)) else {
+        let Some(link) = self.exchange.workers.get(id).map(|worker| Rc::clone(&worker.link))
+        else {
             return;
         };
         let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
@@ -225,7 +223,7 @@ impl Manager {
             let arrival = match link.try_receive(&mut buffer) {
                 Ok(Some(arrival)) => arrival,
                 Err(error) if packet::is_cut(&error) => {
-                    lost_packet(&self.row, id, &error);
+                    lost_packet(&self.exchange.row, id, &error);
                     continue;
                 }
                 Ok(None) | Err(_) => return,

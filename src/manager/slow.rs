@@ -25,11 +25,12 @@ pub async fn slow(manager: &Shared, limit: u16) -> (Vec<Info>, usize) {
     let limit = limit.min(SLOW_MAX);
     let questions: Vec<_> = {
         let mut manager = manager.borrow_mut();
-        let workers: Vec<WorkerId> = manager.workers.iter().map(|worker| worker.id()).collect();
+        let workers: Vec<WorkerId> =
+            manager.exchange.workers.iter().map(|worker| worker.id()).collect();
         let ask = |id| {
-            let (question, reply) = manager.commands.ask();
+            let (question, reply) = manager.exchange.commands.ask();
             let message = ManagerToWorker::ListSlow { id: question, limit };
-            if let Some(worker) = manager.workers.get(id) {
+            if let Some(worker) = manager.exchange.workers.get(id) {
                 // A worker that takes nothing any more is one that does not answer.
                 let _ = worker.link.control(&message);
             }
@@ -44,7 +45,7 @@ pub async fn slow(manager: &Shared, limit: u16) -> (Vec<Info>, usize) {
             Ok(Ok(Reply::Slow(part))) => all.extend(part.into_iter().take(usize::from(limit))),
             _ => silent += 1,
         }
-        manager.borrow_mut().commands.forget(question);
+        manager.borrow_mut().exchange.commands.forget(question);
     }
     all.sort_by_key(|info| std::cmp::Reverse(info.queued_bytes));
     all.truncate(usize::from(limit));
@@ -54,7 +55,8 @@ pub async fn slow(manager: &Shared, limit: u16) -> (Vec<Info>, usize) {
 impl Manager {
     /// Answers a worker's question for the clients that do not read.
     pub fn answer_slow(&mut self, asker: WorkerId, id: RequestId, limit: u16) {
-        let (Some(me), Some(worker)) = (self.me.upgrade(), self.workers.get(asker)) else {
+        let (Some(me), Some(worker)) = (self.me.upgrade(), self.exchange.workers.get(asker))
+        else {
             return;
         };
         let (link, lists) = (Rc::clone(&worker.link), Rc::clone(&worker.lists));

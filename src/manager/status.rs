@@ -23,8 +23,9 @@ impl Manager {
         let now = monotonic_ms();
         let state = &self.state;
         // With what the manager itself refused on the way.
-        self.row.set(Counter::HeldBytes, self.hold.bytes() as u64);
-        let total = |counter| self.scoreboard.sum(counter) + self.row.get(counter);
+        self.exchange.row.set(Counter::HeldBytes, self.exchange.hold.bytes() as u64);
+        let total =
+            |counter| self.exchange.scoreboard.sum(counter) + self.exchange.row.get(counter);
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let master = Usage::of(state.pid).unwrap_or_default();
         let manager = Usage::of(own).unwrap_or_default();
@@ -38,11 +39,12 @@ impl Manager {
             api: state.api.clone(),
             generation: self.reloads.generation(),
             worker_num: state.worker_num,
-            connections: self.scoreboard.sum(Counter::Connections),
+            connections: self.exchange.scoreboard.sum(Counter::Connections),
             workers: self
+                .exchange
                 .workers
                 .iter()
-                .map(|w| report(&self.scoreboard, w, state.pid, now))
+                .map(|w| report(&self.exchange.scoreboard, w, state.pid, now))
                 .collect(),
             counters: counters(total),
             reload: self.reloads.report(),
@@ -53,18 +55,18 @@ impl Manager {
                 .collect(),
             troubles: state.troubles.clone(),
             draining: state.draining,
-            max_wait_ms: self.settings.max_wait_ms,
-            cluster: self.cluster.as_ref().map(|cluster| cluster.report(total)),
+            max_wait_ms: self.exchange.settings.max_wait_ms,
+            cluster: self.exchange.cluster.as_ref().map(|cluster| cluster.report(total)),
             restarts: Restarts {
                 workers: state.worker_restarts,
                 managers: state.manager_restarts,
             },
             manager: ManagerReport {
                 epoch: self.epoch,
-                relayed: self.row.get(Counter::Relayed),
-                refused: self.row.get(Counter::LaneFull),
-                gone: self.row.get(Counter::PushGone),
-                held_bytes: self.hold.bytes() as u64,
+                relayed: self.exchange.row.get(Counter::Relayed),
+                refused: self.exchange.row.get(Counter::LaneFull),
+                gone: self.exchange.row.get(Counter::PushGone),
+                held_bytes: self.exchange.hold.bytes() as u64,
                 control_clients: self.control_clients,
                 memory_bytes: manager.memory_bytes,
                 cpu_ms: manager.cpu_ms,

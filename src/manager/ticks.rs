@@ -30,43 +30,43 @@ pub async fn run(manager: Shared) {
         let now = monotonic_ms();
         let mut manager = manager.borrow_mut();
         if now.saturating_sub(last) > LATE_MS {
-            manager.workers.forgive(now);
+            manager.exchange.workers.forgive(now);
         }
         last = now;
-        manager.row.set(Counter::HeldBytes, manager.hold.bytes() as u64);
-        let timeout_ms = manager.settings.worker_timeout_ms;
-        for id in manager.workers.check_liveness(now, timeout_ms) {
+        manager.exchange.row.set(Counter::HeldBytes, manager.exchange.hold.bytes() as u64);
+        let timeout_ms = manager.exchange.settings.worker_timeout_ms;
+        for id in manager.exchange.workers.check_liveness(now, timeout_ms) {
             tracing::error!(worker = %id, "the worker does not answer: it is killed");
             manager.master.send(&ManagerToMaster::KillHung(id));
         }
-        if let Some((idle_ms, interval_ms)) = manager.settings.heartbeat
+        if let Some((idle_ms, interval_ms)) = manager.exchange.settings.heartbeat
             && now.saturating_sub(swept) >= interval_ms
         {
             swept = now;
-            manager.workers.sweep(idle_ms);
+            manager.exchange.workers.sweep(idle_ms);
         }
-        manager.tell_who_left(now);
-        manager.tell_missed();
+        manager.exchange.tell_who_left(now);
+        manager.exchange.tell_missed();
         manager.check_deadlines(now);
-        manager.tick_cluster(now);
+        manager.exchange.tick_cluster(now);
         manager.master.flush();
     }
 }
 
 impl Manager {
     fn check_deadlines(&mut self, now: u64) {
-        let is_due = self.owners_due_at.is_some_and(|until| now >= until);
+        let is_due = self.exchange.owners_due_at.is_some_and(|until| now >= until);
         // What a pass is about is known when the workers that it concerns have spoken, or died.
-        if is_due && self.passes.has_inherited_nothing() {
+        if is_due && self.exchange.passes.has_inherited_nothing() {
             self.owners_known();
         }
-        for id in self.workers.take_overdue(now) {
+        for id in self.exchange.workers.take_overdue(now) {
             tracing::warn!(worker = %id, "the worker outlived the deadline of its drain");
             self.master.send(&ManagerToMaster::Kill(id));
         }
         // What waits for a worker that hangs has that worker's deadline.
-        if !self.direct.holds_up_handover() {
-            let waits_for = self.passes.waits_for();
+        if !self.exchange.direct.holds_up_handover() {
+            let waits_for = self.exchange.passes.waits_for();
             self.reload_event(Event::Tick { waits_for });
         }
         self.follow();

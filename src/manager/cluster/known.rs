@@ -9,7 +9,7 @@ use crate::api::rooms::{Nodes, Topic};
 use crate::fd::WorkerId;
 use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{ManagerToWorker, RequestId};
-use crate::manager::Manager;
+use crate::manager::Exchange;
 
 /// What the manager knows of presence on other nodes, besides the lists themselves.
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Remote {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// The other nodes, in the list of a room as it is known here.
     pub(in crate::manager) fn known_presence_nodes(&self, room: &Topic) -> Nodes {
         let (count, answered) = self.presence.nodes_in(room);

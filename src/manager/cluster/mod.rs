@@ -26,6 +26,7 @@ use std::rc::Rc;
 
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::Exchange;
 use super::worker_handle::WorkerHandle;
 use super::workers::Workers;
 use super::{Manager, Shared};
@@ -197,36 +198,7 @@ impl Drop for Cluster {
     }
 }
 
-impl Manager {
-    /// The master has started a courier, or this manager.
-    pub fn on_courier(&mut self, epoch: u32, id: NodeId, fds: Vec<OwnedFd>) -> Result<()> {
-        let [end] = <[OwnedFd; 1]>::try_from(fds)
-            .map_err(|fds| Error::new(format!("Courier came with {} descriptors", fds.len())))?;
-        let link = Rc::new(Link::new(end, courier_id(epoch))?);
-        self.lose_courier("the courier was started anew");
-        let Some(cluster) = &mut self.cluster else {
-            return Err(Error::new("a courier came without a cluster"));
-        };
-        match cluster.id {
-            // A courier that this manager has seen come counts from nothing.
-            Some(_) => cluster.counts = Some(CourierCounts::default()),
-            // What the manager before had read and not passed on is lost, or its courier is.
-            None if cluster.counts.is_none() => self.row.add(Counter::ClusterGaps, 1),
-            None => {}
-        }
-        let Some(me) = self.me.upgrade() else { return Ok(()) };
-        let flusher = Rc::clone(&link);
-        cluster.tasks.push(spawn_local(async move {
-            let error = flusher.flush_forever().await;
-            tracing::debug!(%error, "the link of the courier is gone");
-        }));
-        cluster.tasks.push(spawn_local(read(me, Rc::clone(&link))));
-        link.control(&ManagerToCourier::Begin)?;
-        (cluster.link, cluster.id) = (Some(link), Some(id));
-        self.tell_all_topics();
-        Ok(())
-    }
-
+impl Exchange {
     /// The courier is gone: what waits for it is answered.
     fn lose_courier(&mut self, why: &str) {
         // What the courier had may have gone, so this is answered before the engine is away.
@@ -249,86 +221,6 @@ impl Manager {
             cluster.lose_topics(&self.workers);
         }
         self.lose_presence();
-    }
-
-    /// Packets of the courier; then what they are to bring about goes on its way.
-    fn on_courier_packet(
-        &mut self,
-        link: &Rc<Link>,
-        packet: &[u8],
-        mut fds: Vec<OwnedFd>,
-    ) -> Result<()> {
-        let mut frames = Frames::new(packet)?;
-        let is_current = |it: &Cluster| it.link.as_ref().is_some_and(|it| Rc::ptr_eq(it, link));
-        if frames.id != link.id() || !self.cluster.as_ref().is_some_and(is_current) {
-            self.row.add(Counter::StalePackets, 1);
-            return Ok(());
-        }
-        while let Some(frame) = frames.next::<CourierToManager>(&mut fds)? {
-            match frame.message {
-                CourierToManager::Arrived => self.on_arrived(frame.body)?,
-                message => self.courier_told(message),
-            }
-        }
-        Ok(())
-    }
-
-    /// An envelope of another node.
-    fn on_arrived(&mut self, body: Body<'_>) -> Result<()> {
-        let bytes;
-        let inline = match body {
-            Body::Inline(inline) => inline,
-            beside => {
-                bytes = beside.into_bytes()?;
-                &bytes[..]
-            }
-        };
-        match envelope::read(inline) {
-            Ok((from, message, body)) => self.on_node_message(from, message, body),
-            Err(error) => {
-                // The courier has counted those whose header is wrong.
-                tracing::warn!(%error, "an envelope of another node cannot be read");
-                self.row.add(Counter::StalePackets, 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn on_node_message(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
-        // A node publishes nothing before it has subscribed to everything.
-        if let Some(cluster) = &mut self.cluster {
-            cluster.unheard.remove(&from.node);
-        }
-        match message {
-            message @ (NodeMessage::Push { .. }
-            | NodeMessage::Close { .. }
-            | NodeMessage::Info { .. }
-            | NodeMessage::Protect { .. }
-            | NodeMessage::Change { .. }) => self.on_single(from, message, body),
-            NodeMessage::Verdict { id, verdict } => self.on_node_verdict(id, verdict),
-            NodeMessage::InfoAnswer { id, info } => self.on_node_info(id, info),
-            NodeMessage::Call { id, call } => self.on_node_call(from, id, call, body),
-            NodeMessage::Broadcast { opcode, except } => {
-                self.on_node_broadcast(opcode, except, body);
-            }
-            NodeMessage::Tally { id, queued, full, whole } => {
-                self.on_node_tally(id, queued, full, whole);
-            }
-            NodeMessage::Members { id, part } => self.on_node_members(id, part),
-            NodeMessage::Rooms { id, part } => self.on_node_rooms(id, part),
-            NodeMessage::Present { room, uid, count } => {
-                self.on_node_present(from, room, uid, count, body);
-            }
-            NodeMessage::PresenceAsk { id, room } => self.on_presence_ask(from, id, &room),
-            NodeMessage::PresenceList { id, room } => {
-                self.on_presence_list(from, id, room, body);
-            }
-            NodeMessage::PresenceRooms { is_answer } => {
-                self.on_presence_rooms(from, is_answer, body);
-            }
-            NodeMessage::Leaving => self.forget_node_presence(from),
-            NodeMessage::Probe { .. } => {}
-        }
     }
 
     /// Once a second: what lingered long enough is left, and what nobody has answered forgotten.
@@ -356,6 +248,119 @@ impl Manager {
     }
 }
 
+impl Manager {
+    /// The master has started a courier, or this manager.
+    pub fn on_courier(&mut self, epoch: u32, id: NodeId, fds: Vec<OwnedFd>) -> Result<()> {
+        let [end] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|fds| Error::new(format!("Courier came with {} descriptors", fds.len())))?;
+        let link = Rc::new(Link::new(end, courier_id(epoch))?);
+        self.exchange.lose_courier("the courier was started anew");
+        let Some(cluster) = &mut self.exchange.cluster else {
+            return Err(Error::new("a courier came without a cluster"));
+        };
+        match cluster.id {
+            // A courier that this manager has seen come counts from nothing.
+            Some(_) => cluster.counts = Some(CourierCounts::default()),
+            // What the manager before had read and not passed on is lost, or its courier is.
+            None if cluster.counts.is_none() => self.exchange.row.add(Counter::ClusterGaps, 1),
+            None => {}
+        }
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let flusher = Rc::clone(&link);
+        cluster.tasks.push(spawn_local(async move {
+            let error = flusher.flush_forever().await;
+            tracing::debug!(%error, "the link of the courier is gone");
+        }));
+        cluster.tasks.push(spawn_local(read(me, Rc::clone(&link))));
+        link.control(&ManagerToCourier::Begin)?;
+        (cluster.link, cluster.id) = (Some(link), Some(id));
+        self.exchange.tell_all_topics();
+        Ok(())
+    }
+
+    /// Packets of the courier; then what they are to bring about goes on its way.
+    fn on_courier_packet(
+        &mut self,
+        link: &Rc<Link>,
+        packet: &[u8],
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<()> {
+        let mut frames = Frames::new(packet)?;
+        let is_current = |it: &Cluster| it.link.as_ref().is_some_and(|it| Rc::ptr_eq(it, link));
+        if frames.id != link.id() || !self.exchange.cluster.as_ref().is_some_and(is_current) {
+            self.exchange.row.add(Counter::StalePackets, 1);
+            return Ok(());
+        }
+        while let Some(frame) = frames.next::<CourierToManager>(&mut fds)? {
+            match frame.message {
+                CourierToManager::Arrived => self.on_arrived(frame.body)?,
+                message => self.exchange.courier_told(message),
+            }
+        }
+        Ok(())
+    }
+
+    /// An envelope of another node.
+    fn on_arrived(&mut self, body: Body<'_>) -> Result<()> {
+        let bytes;
+        let inline = match body {
+            Body::Inline(inline) => inline,
+            beside => {
+                bytes = beside.into_bytes()?;
+                &bytes[..]
+            }
+        };
+        match envelope::read(inline) {
+            Ok((from, message, body)) => self.on_node_message(from, message, body),
+            Err(error) => {
+                // The courier has counted those whose header is wrong.
+                tracing::warn!(%error, "an envelope of another node cannot be read");
+                self.exchange.row.add(Counter::StalePackets, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_node_message(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
+        // A node publishes nothing before it has subscribed to everything.
+        if let Some(cluster) = &mut self.exchange.cluster {
+            cluster.unheard.remove(&from.node);
+        }
+        match message {
+            message @ (NodeMessage::Push { .. }
+            | NodeMessage::Close { .. }
+            | NodeMessage::Info { .. }
+            | NodeMessage::Protect { .. }
+            | NodeMessage::Change { .. }) => self.on_single(from, message, body),
+            NodeMessage::Verdict { id, verdict } => self.exchange.on_node_verdict(id, verdict),
+            NodeMessage::InfoAnswer { id, info } => self.exchange.on_node_info(id, info),
+            NodeMessage::Call { id, call } => self.on_node_call(from, id, call, body),
+            NodeMessage::Broadcast { opcode, except } => {
+                self.exchange.on_node_broadcast(opcode, except, body);
+            }
+            NodeMessage::Tally { id, queued, full, whole } => {
+                self.exchange.on_node_tally(id, queued, full, whole);
+            }
+            NodeMessage::Members { id, part } => self.exchange.on_node_members(id, part),
+            NodeMessage::Rooms { id, part } => self.exchange.on_node_rooms(id, part),
+            NodeMessage::Present { room, uid, count } => {
+                self.exchange.on_node_present(from, room, uid, count, body);
+            }
+            NodeMessage::PresenceAsk { id, room } => {
+                self.exchange.on_presence_ask(from, id, &room)
+            }
+            NodeMessage::PresenceList { id, room } => {
+                self.exchange.on_presence_list(from, id, room, body);
+            }
+            NodeMessage::PresenceRooms { is_answer } => {
+                self.exchange.on_presence_rooms(from, is_answer, body);
+            }
+            NodeMessage::Leaving => self.exchange.forget_node_presence(from),
+            NodeMessage::Probe { .. } => {}
+        }
+    }
+}
+
 /// Reads the courier's link until its end.
 async fn read(manager: Shared, link: Rc<Link>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
@@ -364,28 +369,30 @@ async fn read(manager: Shared, link: Rc<Link>) {
         let arrival = match link.receive(&mut buffer).await {
             Ok(Some(arrival)) => arrival,
             // The master will start another.
-            Ok(None) => return manager.borrow_mut().lose_courier("the courier has ended"),
+            Ok(None) => {
+                return manager.borrow_mut().exchange.lose_courier("the courier has ended");
+            }
             Err(error) if packet::is_cut(&error) => {
                 tracing::error!(%error, "a message of another node is lost: no descriptor is left");
-                manager.borrow().row.add(Counter::ClusterGaps, 1);
+                manager.borrow().exchange.row.add(Counter::ClusterGaps, 1);
                 tokio::task::yield_now().await;
                 continue;
             }
             Err(error) => {
                 tracing::error!(%error, "the link of the courier is broken");
-                return manager.borrow_mut().lose_courier("its link is broken");
+                return manager.borrow_mut().exchange.lose_courier("its link is broken");
             }
         };
         let read = {
             let mut manager = manager.borrow_mut();
-            manager.workers.begin_turn();
+            manager.exchange.workers.begin_turn();
             let read = manager.on_courier_packet(&link, &buffer[..arrival.len], arrival.fds);
-            manager.workers.end_turn();
+            manager.exchange.workers.end_turn();
             read
         };
         if let Err(error) = read {
             tracing::error!(%error, "the courier broke the protocol");
-            return manager.borrow_mut().lose_courier("the courier broke the protocol");
+            return manager.borrow_mut().exchange.lose_courier("the courier broke the protocol");
         }
         in_turn = if arrival.waited { 0 } else { in_turn + 1 };
         if in_turn >= TURN_PACKETS {

@@ -63,15 +63,19 @@ pub async fn part(manager: &Shared) {
         let mut manager = manager.borrow_mut();
         // In an upgrade this manager leaves, and the node does not.
         let stops = manager.stopping;
-        let cluster = manager.cluster.as_mut().filter(|_| stops);
+        let cluster = manager.exchange.cluster.as_mut().filter(|_| stops);
         cluster.and_then(|cluster| cluster.begin_to_part(sender))
     };
     let Some(link) = link else { return };
     let answered = async {
         // An end says that the courier is gone, with whatever was asked.
         if parted.await.is_ok() {
-            let answers =
-                manager.borrow_mut().cluster.as_mut().map(|it| std::mem::take(&mut it.answers));
+            let answers = manager
+                .borrow_mut()
+                .exchange
+                .cluster
+                .as_mut()
+                .map(|it| std::mem::take(&mut it.answers));
             if let Some(Answers { owed, mut all_given, .. }) = answers {
                 drop(owed);
                 all_given.recv().await;

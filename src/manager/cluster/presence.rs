@@ -15,7 +15,7 @@ use crate::ipc::cluster::messages::To;
 use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{Reach, RequestId};
 use crate::ipc::{BODY_BYTES_MAX, codec};
-use crate::manager::Manager;
+use crate::manager::Exchange;
 use crate::manager::relay::holders::Holder;
 use crate::manager::relay::presence::is_short;
 use crate::sys::clock::monotonic_ms;
@@ -77,7 +77,7 @@ impl Cluster {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// Whether a room's list has to be asked for before its members are told: then they are told
     /// when it is there.
     pub(in crate::manager) fn asks_presence(&mut self, room: &Topic) -> bool {

@@ -5,7 +5,7 @@ use super::{Cluster, NodeMessage};
 use crate::api::rooms::{Present, Topic};
 use crate::ipc::cluster::messages::To;
 use crate::ipc::{BODY_BYTES_MAX, codec};
-use crate::manager::Manager;
+use crate::manager::Exchange;
 
 /// Rooms in which somebody has come or left of whom the others have still to be told. What changes
 /// in others meanwhile is told with the next outage.
@@ -55,7 +55,7 @@ impl Cluster {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// Who is present in a room by clients of this node has changed.
     pub(in crate::manager) fn tell_present_abroad(&mut self, room: &Topic, uid: &str) {
         if let Some(cluster) = &mut self.cluster {

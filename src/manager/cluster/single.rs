@@ -15,13 +15,14 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{Origin, RequestId};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
+use crate::manager::Exchange;
 use crate::manager::Manager;
 use crate::manager::relay::message::{Address, Reply, Routed};
 
 /// For a worker of this node to answer what another node asks.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
-impl Manager {
+impl Exchange {
     /// Brings a message to a client of another node. The verdict goes to whoever sent it.
     pub fn deliver_abroad(&mut self, number: u64, routed: Routed, body: Body<'_>) {
         let Some(cluster) = &mut self.cluster else { return };
@@ -82,62 +83,6 @@ impl Manager {
         }
     }
 
-    /// Another node has something for a client of ours.
-    pub(super) fn on_single(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
-        let ours = self.cluster.as_ref().map(|cluster| cluster.node);
-        let (fd, id) = match &message {
-            NodeMessage::Push { fd, id, .. }
-            | NodeMessage::Close { fd, id, .. }
-            | NodeMessage::Info { fd, id }
-            | NodeMessage::Protect { fd, id, .. }
-            | NodeMessage::Change { fd, id, .. } => (*fd, *id),
-            _ => return,
-        };
-        if Fd::try_from(fd).ok().map(Fd::node) != ours {
-            // Not to be sent on: two nodes that disagree would send it to and fro for ever.
-            return tracing::warn!(fd, node = from.node, "a message for no client of this node");
-        }
-        let ours = if id == 0 { Some(0) } else { self.ask_for(from, id) };
-        let origin = Origin::Control;
-        let Some(id) = ours else {
-            return self.answer_node(from, &NodeMessage::Verdict { id, verdict: Verdict::Full });
-        };
-        let routed = match message {
-            NodeMessage::Push { opcode, .. } => Routed::Push { origin, id, opcode },
-            NodeMessage::Close { code, operator, .. } => {
-                Routed::Close { origin, id, code, operator }
-            }
-            NodeMessage::Info { .. } => Routed::Info { origin, id },
-            NodeMessage::Protect { on, .. } => Routed::Protect { origin, id, on },
-            NodeMessage::Change { change, .. } => Routed::Change { origin, id, change },
-            _ => return,
-        };
-        self.deliver(Address::Client(fd), routed, Body::Inline(body));
-    }
-
-    /// A number of ours for a question of another node's, which is answered when a worker has.
-    /// `None`: too many are.
-    fn ask_for(&mut self, from: NodeId, theirs: u64) -> Option<RequestId> {
-        let owed = self.cluster.as_ref()?.answers.owe()?;
-        let (ours, reply) = self.commands.ask();
-        let me = self.me.clone();
-        spawn_local(async move {
-            let _owed = owed;
-            let reply = timeout(WORKER_PATIENCE, reply).await;
-            let Some(manager) = me.upgrade() else { return };
-            let mut manager = manager.borrow_mut();
-            manager.commands.forget(ours);
-            let answer = match reply {
-                Ok(Ok(Reply::Verdict(verdict))) => NodeMessage::Verdict { id: theirs, verdict },
-                Ok(Ok(Reply::Info(info))) => NodeMessage::InfoAnswer { id: theirs, info: *info },
-                // Whoever asked has given up at the same time.
-                _ => return,
-            };
-            manager.answer_node(from, &answer);
-        });
-        Some(ours)
-    }
-
     /// Answers a question of another node's. An answer that finds no room is lost, and whoever
     /// asked learns from its own deadline that nobody knows.
     pub(super) fn answer_node(&self, to: NodeId, answer: &NodeMessage) {
@@ -162,6 +107,66 @@ impl Manager {
 
     fn take_asked(&mut self, id: u64) -> Option<super::Asked> {
         self.cluster.as_mut()?.asked.remove(&id)
+    }
+}
+
+impl Manager {
+    /// Another node has something for a client of ours.
+    pub(super) fn on_single(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
+        let ours = self.exchange.cluster.as_ref().map(|cluster| cluster.node);
+        let (fd, id) = match &message {
+            NodeMessage::Push { fd, id, .. }
+            | NodeMessage::Close { fd, id, .. }
+            | NodeMessage::Info { fd, id }
+            | NodeMessage::Protect { fd, id, .. }
+            | NodeMessage::Change { fd, id, .. } => (*fd, *id),
+            _ => return,
+        };
+        if Fd::try_from(fd).ok().map(Fd::node) != ours {
+            // Not to be sent on: two nodes that disagree would send it to and fro for ever.
+            return tracing::warn!(fd, node = from.node, "a message for no client of this node");
+        }
+        let ours = if id == 0 { Some(0) } else { self.ask_for(from, id) };
+        let origin = Origin::Control;
+        let Some(id) = ours else {
+            return self
+                .exchange
+                .answer_node(from, &NodeMessage::Verdict { id, verdict: Verdict::Full });
+        };
+        let routed = match message {
+            NodeMessage::Push { opcode, .. } => Routed::Push { origin, id, opcode },
+            NodeMessage::Close { code, operator, .. } => {
+                Routed::Close { origin, id, code, operator }
+            }
+            NodeMessage::Info { .. } => Routed::Info { origin, id },
+            NodeMessage::Protect { on, .. } => Routed::Protect { origin, id, on },
+            NodeMessage::Change { change, .. } => Routed::Change { origin, id, change },
+            _ => return,
+        };
+        self.exchange.deliver(Address::Client(fd), routed, Body::Inline(body));
+    }
+
+    /// A number of ours for a question of another node's, which is answered when a worker has.
+    /// `None`: too many are.
+    fn ask_for(&mut self, from: NodeId, theirs: u64) -> Option<RequestId> {
+        let owed = self.exchange.cluster.as_ref()?.answers.owe()?;
+        let (ours, reply) = self.exchange.commands.ask();
+        let me = self.me.clone();
+        spawn_local(async move {
+            let _owed = owed;
+            let reply = timeout(WORKER_PATIENCE, reply).await;
+            let Some(manager) = me.upgrade() else { return };
+            let mut manager = manager.borrow_mut();
+            manager.exchange.commands.forget(ours);
+            let answer = match reply {
+                Ok(Ok(Reply::Verdict(verdict))) => NodeMessage::Verdict { id: theirs, verdict },
+                Ok(Ok(Reply::Info(info))) => NodeMessage::InfoAnswer { id: theirs, info: *info },
+                // Whoever asked has given up at the same time.
+                _ => return,
+            };
+            manager.exchange.answer_node(from, &answer);
+        });
+        Some(ours)
     }
 }
 

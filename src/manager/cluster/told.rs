@@ -5,7 +5,7 @@ use crate::api::Verdict;
 use crate::ipc::cluster::messages::{CourierCounts, CourierToManager, EngineState};
 use crate::ipc::control::{ClusterReport, NodeReport, NodeState};
 use crate::ipc::scoreboard::{Counter, Row};
-use crate::manager::Manager;
+use crate::manager::Exchange;
 use crate::manager::relay::message::Reply;
 
 impl Cluster {
@@ -89,7 +89,7 @@ fn add_counts(row: &Row, before: CourierCounts, now: CourierCounts) {
     }
 }
 
-impl Manager {
+impl Exchange {
     pub(super) fn courier_told(&mut self, message: CourierToManager) {
         let Some(cluster) = &mut self.cluster else { return };
         match message {

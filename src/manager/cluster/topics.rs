@@ -12,7 +12,7 @@ use crate::api::rooms::Topic;
 use crate::fd::WorkerId;
 use crate::ipc::cluster::messages::ManagerToCourier;
 use crate::ipc::packet::Body;
-use crate::manager::Manager;
+use crate::manager::Exchange;
 use crate::manager::workers::Workers;
 use crate::sys::clock::monotonic_ms;
 
@@ -217,7 +217,7 @@ impl Cluster {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// What has changed of the workers' interest is told to the courier.
     pub(in crate::manager) fn follow_topics(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };

@@ -16,6 +16,7 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
+use crate::manager::Exchange;
 use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::broadcast::Spread;
@@ -34,7 +35,7 @@ impl Cluster {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// Brings a message to the clients of other workers and of other nodes. Answers with what that
     /// is on this node, and whether other nodes are left out.
     pub fn spread_everywhere(&mut self, wide: Wide, body: Body<'_>) -> (Spread, bool) {
@@ -117,32 +118,6 @@ impl Manager {
         }
     }
 
-    /// Another node asks its members, and so ours, for something.
-    pub(super) fn on_node_call(&mut self, from: NodeId, id: u64, call: Call, body: &[u8]) {
-        if call.topics.len() > TOPICS_MAX {
-            let topics = call.topics.len();
-            return tracing::warn!(node = from.node, topics, "a call that no node makes");
-        }
-        if id == 0 {
-            let origin = Origin::Control;
-            let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
-            let reach = Reach::AllBut(Vec::new());
-            self.spread(Wide { sender: None, message, reach }, Body::Inline(body));
-            return;
-        }
-        let Some(me) = self.me.upgrade() else { return };
-        let Some(owed) = self.cluster.as_ref().and_then(|cluster| cluster.answers.owe()) else {
-            let none = NodeMessage::Tally { id, queued: 0, full: 0, whole: false };
-            return self.answer_node(from, &none);
-        };
-        let (ours, whole) = self.begin_call_here(call, body);
-        spawn_local(async move {
-            let _owed = owed;
-            let gathered = gathering::wait(PATIENCE, &me, ours, whole).await;
-            me.borrow().answer_call(from, id, gathered);
-        });
-    }
-
     fn answer_call(&self, from: NodeId, id: u64, gathered: Gathered) {
         let Gathered { tally, members, rooms } = gathered;
         for part in members.chunks(PART) {
@@ -203,6 +178,35 @@ impl Manager {
         let caller = self.cluster.as_ref().and_then(|it| it.caller(id));
         let Some((origin, id)) = caller else { return };
         self.answer(origin, id, Reply::Rooms { part, last: false });
+    }
+}
+
+impl Manager {
+    /// Another node asks its members, and so ours, for something.
+    pub(super) fn on_node_call(&mut self, from: NodeId, id: u64, call: Call, body: &[u8]) {
+        if call.topics.len() > TOPICS_MAX {
+            let topics = call.topics.len();
+            return tracing::warn!(node = from.node, topics, "a call that no node makes");
+        }
+        if id == 0 {
+            let origin = Origin::Control;
+            let message = ManagerToWorker::Call { origin, id, only: Vec::new(), call };
+            let reach = Reach::AllBut(Vec::new());
+            self.exchange.spread(Wide { sender: None, message, reach }, Body::Inline(body));
+            return;
+        }
+        let Some(me) = self.me.upgrade() else { return };
+        let Some(owed) = self.exchange.cluster.as_ref().and_then(|cluster| cluster.answers.owe())
+        else {
+            let none = NodeMessage::Tally { id, queued: 0, full: 0, whole: false };
+            return self.exchange.answer_node(from, &none);
+        };
+        let (ours, whole) = self.exchange.begin_call_here(call, body);
+        spawn_local(async move {
+            let _owed = owed;
+            let gathered = gathering::wait(PATIENCE, &me, ours, whole).await;
+            me.borrow().exchange.answer_call(from, id, gathered);
+        });
     }
 }
 

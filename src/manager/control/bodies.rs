@@ -75,7 +75,7 @@ impl Client {
         bytes: usize,
     ) -> Result<Result<Body, Answer>, Hangup> {
         let body = self.message(opcode, bytes).await?;
-        let most = self.manager.borrow().settings.push_bytes_max;
+        let most = self.manager.borrow().exchange.settings.push_bytes_max;
         Ok(body.and_then(|body| match body.len() as u64 > most {
             false => Ok(body),
             true => Err(Answer {

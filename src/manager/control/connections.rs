@@ -59,7 +59,7 @@ impl Client {
         }
         let Gathered { tally, members, .. } =
             gathering::members(&self.manager, topics, here).await;
-        let node = self.manager.borrow().cluster.as_ref().map(|cluster| cluster.node);
+        let node = self.manager.borrow().exchange.cluster.as_ref().map(|cluster| cluster.node);
         let (ours, others): (Vec<Member>, Vec<Member>) =
             members.into_iter().partition(|member| node.is_none_or(|it| member.fd.node() == it));
         let ours: HashMap<Fd, Option<String>> =
@@ -86,7 +86,7 @@ impl Client {
         &mut self,
         meant: impl Fn(Fd) -> Option<Option<String>>,
     ) -> Result<usize, Hangup> {
-        let mut listing = self.manager.borrow().listing();
+        let mut listing = self.manager.borrow().exchange.listing();
         let mut count = 0;
         while let Some(part) = listing.next_part() {
             let now = monotonic_ms();
@@ -107,10 +107,10 @@ impl Client {
         let asked: Vec<_> = {
             let mut manager = self.manager.borrow_mut();
             let ask = members.iter().map(|member| {
-                let (id, reply) = manager.commands.ask();
+                let (id, reply) = manager.exchange.commands.ask();
                 let info = Routed::Info { origin: Origin::Control, id };
                 let to = Address::Client(member.fd.as_u64());
-                manager.deliver(to, info, Body::Inline(&[]));
+                manager.exchange.deliver(to, info, Body::Inline(&[]));
                 (member, id, reply)
             });
             ask.collect()
@@ -131,7 +131,7 @@ impl Client {
                 Ok(Ok(Reply::Verdict(Verdict::Gone))) => {}
                 _ => unknown += 1,
             }
-            self.manager.borrow_mut().commands.forget(id);
+            self.manager.borrow_mut().exchange.commands.forget(id);
         }
         (shown, unknown)
     }

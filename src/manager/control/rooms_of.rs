@@ -19,12 +19,13 @@ const LINES: usize = 256;
 impl Client {
     /// The nodes of the cluster.
     pub(super) async fn nodes(&mut self) -> Result<Answer, Hangup> {
-        let reports = self.manager.borrow().cluster.as_ref().map(Cluster::node_reports);
+        let reports = self.manager.borrow().exchange.cluster.as_ref().map(Cluster::node_reports);
         match reports {
             Some(reports) => {
                 self.lines(&reports).await?;
                 let mut answer = listed(reports.len(), None);
-                let away = self.manager.borrow().cluster.as_ref().and_then(Cluster::engine_away);
+                let away =
+                    self.manager.borrow().exchange.cluster.as_ref().and_then(Cluster::engine_away);
                 if let Some(why) = away {
                     answer.ok = false;
                     answer.verdict = Some(Verdict::Unknown);
@@ -96,7 +97,7 @@ impl Client {
         if !(1..=TOPICS_MAX).contains(&topics.len()) {
             return Ok(Answer::failed(format!("name 1 to {TOPICS_MAX} rooms")));
         }
-        self.manager.borrow().row.add(Counter::Publishes, 1);
+        self.manager.borrow().exchange.row.add(Counter::Publishes, 1);
         let call = gathering::call(topics, Act::Publish(opcode.into()), except);
         let gathered = gathering::ask(&self.manager, call.clone(), &body, here).await;
         Ok(tally(&gathered.tally, &call))

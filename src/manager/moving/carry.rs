@@ -30,27 +30,27 @@ impl Manager {
             WorkerToManager::Stays { fds } => self.on_stays(from, fds),
             WorkerToManager::Gave { pass, left } => {
                 point::reached("manager-hears-all-is-given");
-                let steps = self.passes.gave(from, pass, left);
+                let steps = self.exchange.passes.gave(from, pass, left);
                 self.carry_out(steps);
             }
             WorkerToManager::Adopted { pass, fds } => {
                 point::reached("manager-hears-the-answer");
-                let steps = self.passes.adopted(from, pass, &fds);
+                let steps = self.exchange.passes.adopted(from, pass, &fds);
                 self.carry_out(steps);
             }
             // What it has given to a manager that died.
             WorkerToManager::Gives { manager, pass, fds } => {
-                if self.workers.believes(from, fds.len()) && manager == self.epoch {
-                    self.passes.gives(from, pass, fds);
+                if self.exchange.workers.believes(from, fds.len()) && manager == self.epoch {
+                    self.exchange.passes.gives(from, pass, fds);
                 }
             }
             // What it was given by a manager that died.
             WorkerToManager::Holds { manager, pass, from: source, fds, answered } => {
-                if self.passes.answers(from, answered) {
-                    self.hold.mark_had(from);
+                if self.exchange.passes.answers(from, answered) {
+                    self.exchange.hold.mark_had(from);
                 }
-                if self.workers.believes(from, fds.len()) && manager == self.epoch {
-                    self.passes.holds(from, (pass, source), fds);
+                if self.exchange.workers.believes(from, fds.len()) && manager == self.epoch {
+                    self.exchange.passes.holds(from, (pass, source), fds);
                 }
             }
             _ => {}
@@ -71,26 +71,26 @@ impl Manager {
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
-        if let Some(stolen) = self.router.not_of(from, &fds) {
+        if let Some(stolen) = self.exchange.router.not_of(from, &fds) {
             let what = "the worker gives a client that is not its own";
             tracing::error!(worker = %from, fd = stolen, "{what}");
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
-        if self.passes.is_beyond(from, pass, &fds, state.len()) {
+        if self.exchange.passes.is_beyond(from, pass, &fds, state.len()) {
             tracing::error!(worker = %from, "a worker gives more than a pass has, or one twice");
             self.master.send(&ManagerToMaster::Kill(from));
             return;
         }
         point::reached("manager-is-given-a-batch");
-        match self.passes.moving(from, pass, &fds) {
+        match self.exchange.passes.moving(from, pass, &fds) {
             Moving::To(to) => {
-                if let Some(to) = self.workers.get(to) {
+                if let Some(to) = self.exchange.workers.get(to) {
                     to.adopt((pass, from), fds, state, sockets);
                 }
             }
             Moving::ToNobody => {}
-            Moving::Outdated => self.hold.mark_had(from),
+            Moving::Outdated => self.exchange.hold.mark_had(from),
         }
     }
 
@@ -101,7 +101,7 @@ impl Manager {
             return;
         }
         let named = fds.len();
-        fds.retain(|(fd, _)| self.router.not_of(from, &[*fd]).is_none());
+        fds.retain(|(fd, _)| self.exchange.router.not_of(from, &[*fd]).is_none());
         if fds.len() < named {
             let count = named - fds.len();
             tracing::error!(worker = %from, count, "clients of others are to stay with a worker");
@@ -118,9 +118,12 @@ impl Manager {
         let is_unknown = |worker: &crate::manager::worker_handle::WorkerHandle| {
             worker.may_claim && !worker.introduced
         };
-        let any_unknown = self.workers.iter().any(is_unknown);
-        let workers = &self.workers;
-        let steps = self.passes.resolve(|id| workers.get(id).is_some_and(is_unknown), any_unknown);
+        let any_unknown = self.exchange.workers.iter().any(is_unknown);
+        let workers = &self.exchange.workers;
+        let steps = self
+            .exchange
+            .passes
+            .resolve(|id| workers.get(id).is_some_and(is_unknown), any_unknown);
         self.carry_out(steps);
     }
 
@@ -130,25 +133,25 @@ impl Manager {
             tracing::debug!(?step, "a pass");
             match step {
                 Step::Give { from, pass, .. } => {
-                    self.hold.scope = Scope::Pass;
-                    if let Some(worker) = self.workers.get(from) {
+                    self.exchange.hold.scope = Scope::Pass;
+                    if let Some(worker) = self.exchange.workers.get(from) {
                         worker.give(pass);
                     }
                     point::reached("manager-has-asked");
                 }
                 Step::Take { to, pass } => {
-                    if let Some(worker) = self.workers.get(to) {
+                    if let Some(worker) = self.exchange.workers.get(to) {
                         worker.take(pass);
                     }
                 }
                 Step::Settle { from, pass, taken } => self.tell_settled(from, pass, taken),
                 // What a worker that died had taken over is gone.
-                Step::Route { to, .. } if self.workers.get(to).is_none() => {}
-                Step::Route { to, fds } => self.router.hand_over_some(to, fds),
-                Step::Release { ends, arriving } => self.release(&ends, &arriving),
+                Step::Route { to, .. } if self.exchange.workers.get(to).is_none() => {}
+                Step::Route { to, fds } => self.exchange.router.hand_over_some(to, fds),
+                Step::Release { ends, arriving } => self.exchange.release(&ends, &arriving),
                 Step::Own { id, pass } => {
                     point::reached("manager-has-released");
-                    if let Some(worker) = self.workers.get(id) {
+                    if let Some(worker) = self.exchange.workers.get(id) {
                         worker.own(pass);
                         worker.link.hurry();
                     }
@@ -157,8 +160,8 @@ impl Manager {
                 Step::Passed(passed) => self.reload_event(Event::Passed(passed)),
                 Step::GoOn => {
                     // Behind `Own`, with which handlers hear of those who came.
-                    self.deliver_to_slots();
-                    let steps = self.passes.go_on();
+                    self.exchange.deliver_to_slots();
+                    let steps = self.exchange.passes.go_on();
                     self.carry_out(steps);
                 }
             }
@@ -169,10 +172,10 @@ impl Manager {
     /// manager has in its memory dies with it.
     fn tell_settled(&mut self, from: WorkerId, pass: PassId, taken: Vec<u64>) {
         let me = self.me.clone();
-        let Some(worker) = self.workers.get_mut(from) else { return };
+        let Some(worker) = self.exchange.workers.get_mut(from) else { return };
         if worker.settled(pass, taken) {
             point::reached("manager-has-told-what-was-taken");
-            let steps = self.passes.told(from, pass);
+            let steps = self.exchange.passes.told(from, pass);
             return self.carry_out(steps);
         }
         let link = Rc::clone(&worker.link);
@@ -180,7 +183,7 @@ impl Manager {
             link.flushed().await;
             let Some(manager) = me.upgrade() else { return };
             let mut manager = manager.borrow_mut();
-            let steps = manager.passes.told(from, pass);
+            let steps = manager.exchange.passes.told(from, pass);
             manager.carry_out(steps);
             manager.check_owners_known();
         }));

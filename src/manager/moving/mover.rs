@@ -7,7 +7,7 @@ use super::stragglers::Stragglers;
 use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster, MasterState};
-use crate::manager::Manager;
+use crate::manager::{Exchange, Manager};
 use crate::manager::settings::Settings;
 use crate::manager::status::count_reload;
 use crate::manager::workers::BOOT_MS;
@@ -175,7 +175,7 @@ impl Manager {
 
     /// Who waits though nothing runs had asked a manager that died before it could begin.
     pub fn begin_awaited(&mut self) {
-        if self.owners_due_at.is_some() {
+        if self.exchange.owners_due_at.is_some() {
             return;
         }
         let reloads = &mut self.reloads;
@@ -192,13 +192,13 @@ impl Manager {
 
     fn begin_reload(&mut self) {
         tracing::info!(generation = self.reloads.generation, "a reload begins");
-        let (limits, now) = (limits(&self.settings), monotonic_ms());
+        let (limits, now) = (limits(&self.exchange.settings), monotonic_ms());
         let serving = self.reloads.generation;
-        let old = self.workers.of_generation(|it| it == serving);
+        let old = self.exchange.workers.of_generation(|it| it == serving);
         let (reload, actions) = Reload::begin(old, limits, now);
         self.reloads.current = Some(reload);
         // Until something moves they have long ended.
-        self.direct.end_all(&self.workers);
+        self.exchange.direct.end_all(&self.exchange.workers);
         self.act(actions);
     }
 
@@ -229,9 +229,9 @@ impl Manager {
         let Some((generation, worker_num)) = self.reloads.left_over.take() else { return };
         tracing::info!(generation, "going on with the reload of the last manager");
         let serving = self.reloads.generation;
-        let old = self.workers.of_generation(|it| it == serving);
-        let new = self.workers.of_generation(|it| it == generation);
-        let limits = limits(&self.settings);
+        let old = self.exchange.workers.of_generation(|it| it == serving);
+        let new = self.exchange.workers.of_generation(|it| it == generation);
+        let limits = limits(&self.exchange.settings);
         let worker_num = worker_num.unwrap_or(self.state.worker_num);
         let now = monotonic_ms();
         let (reload, actions) = Reload::resume(generation, worker_num, old, new, limits, now);
@@ -250,7 +250,7 @@ impl Manager {
     pub fn on_can_give(&mut self, id: WorkerId) {
         if self.reloads.current.as_ref().is_some_and(|reload| reload.is_from(id)) {
             // Where the handover waits for direct links to end, it has not been told to begin.
-            if !self.direct.holds_up_handover() {
+            if !self.exchange.direct.holds_up_handover() {
                 self.reload_event(Event::CanGive { from: id });
             }
         } else {
@@ -261,14 +261,14 @@ impl Manager {
 
     /// Moves what had stayed behind, one old worker after the other, while nothing else moves.
     pub fn follow(&mut self) {
-        if self.reloads.is_busy() || self.stopping || self.owners_due_at.is_some() {
+        if self.reloads.is_busy() || self.stopping || self.exchange.owners_due_at.is_some() {
             return;
         }
         let now = monotonic_ms();
-        let pair = self.reloads.stragglers.take_pair(&self.workers, &self.router, now);
+        let Exchange { workers, router, settings, .. } = &self.exchange;
+        let pair = self.reloads.stragglers.take_pair(workers, router, now);
         let Some((from, to)) = pair else { return };
-        let limits = limits(&self.settings);
-        let (reload, actions) = Reload::follow(from, to, limits, now);
+        let (reload, actions) = Reload::follow(from, to, limits(settings), now);
         self.reloads.current = Some(reload);
         self.act(actions);
     }
@@ -281,17 +281,17 @@ impl Manager {
                 Action::Spawn(slot) => self.master.send(&ManagerToMaster::Spawn(slot)),
                 Action::Abort => self.master.send(&ManagerToMaster::Abort),
                 Action::Commit { worker_num } => self.commit(worker_num),
-                Action::HandOver { from, to } => self.hand_over(from, to),
+                Action::HandOver { from, to } => self.exchange.hand_over(from, to),
                 Action::Give { from, to } => {
-                    let steps = self.passes.begin(from, to);
+                    let steps = self.exchange.passes.begin(from, to);
                     self.carry_out(steps);
                 }
                 Action::Flip { from, to, stay } => {
-                    self.router.hand_over(from, to, stay);
-                    self.router.serve(to);
+                    self.exchange.router.hand_over(from, to, stay);
+                    self.exchange.router.serve(to);
                 }
                 Action::Kill(id) => self.master.send(&ManagerToMaster::KillHung(id)),
-                Action::Drain(id) => self.workers.drain(id, &self.settings),
+                Action::Drain(id) => self.exchange.workers.drain(id, &self.exchange.settings),
                 Action::Finished(verdict) => self.finish(verdict),
             }
         }
@@ -300,28 +300,28 @@ impl Manager {
     fn commit(&mut self, worker_num: u16) {
         self.master.send(&ManagerToMaster::Commit);
         if let Some(settings) = self.reloads.next_settings.take() {
-            let had_presence = self.settings.presence.clone();
-            self.settings.follow(settings);
-            if self.settings.presence != had_presence {
+            let had_presence = self.exchange.settings.presence.clone();
+            self.exchange.settings.follow(settings);
+            if self.exchange.settings.presence != had_presence {
                 // Members have moved to rooms that had no presence for this process then.
-                self.spread_all_presence();
+                self.exchange.spread_all_presence();
             }
         }
         // The master will say the same; whoever asks for the status meanwhile is told already.
         self.state.worker_num = worker_num;
-        self.router.resize(worker_num);
-        for worker in self.workers.iter() {
+        self.exchange.router.resize(worker_num);
+        for worker in self.exchange.workers.iter() {
             worker.worker_num(worker_num);
         }
         // New slots had nobody to take over from.
         let serving = self.reloads.generation;
-        for (id, _) in self.workers.of_generation(|it| it > serving) {
-            self.router.serve(id);
+        for (id, _) in self.exchange.workers.of_generation(|it| it > serving) {
+            self.exchange.router.serve(id);
         }
     }
 
     fn finish(&mut self, verdict: ReloadVerdict) {
-        self.passes.cancel_next();
+        self.exchange.passes.cancel_next();
         match self.reloads.current.take() {
             Some(reload) if reload.follows() => {
                 self.reloads.stragglers.followed(&reload, &verdict, monotonic_ms())
@@ -346,8 +346,8 @@ impl Manager {
         self.state.generation = verdict.generation;
         let (failure, took_ms) = (verdict.failure.as_deref(), verdict.took_ms);
         tracing::info!(generation = verdict.generation, failure, took_ms, "the reload is over");
-        count_reload(&self.row, &verdict);
-        for id in self.workers.take_oldest(verdict.generation) {
+        count_reload(&self.exchange.row, &verdict);
+        for id in self.exchange.workers.take_oldest(verdict.generation) {
             tracing::warn!(worker = %id, "too many old generations linger");
             self.master.send(&ManagerToMaster::Kill(id));
         }

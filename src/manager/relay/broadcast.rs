@@ -13,7 +13,7 @@ use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::manager::Manager;
+use crate::manager::Exchange;
 use crate::manager::worker_handle::WorkerHandle;
 
 /// To how many workers a message for many was brought.
@@ -25,7 +25,7 @@ pub struct Spread {
     pub refused: usize,
 }
 
-impl Manager {
+impl Exchange {
     /// Brings a message to the clients of other workers.
     pub fn spread(&mut self, wide: Wide, body: Body<'_>) -> Spread {
         let sender = wide.sender;

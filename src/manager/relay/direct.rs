@@ -13,6 +13,7 @@ use super::hold::Scope;
 use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
+use crate::manager::Exchange;
 use crate::manager::Manager;
 use crate::manager::worker_handle::Phase;
 use crate::manager::workers::Workers;
@@ -120,77 +121,7 @@ impl Direct {
     }
 }
 
-impl Manager {
-    /// A worker has much for the clients of a slot. Where nothing is in the way it gets a link;
-    /// else it will ask again.
-    pub fn on_want_direct(&mut self, from: WorkerId, slot: Slot) {
-        if let Some(to) = self.may_send_directly(from, slot)
-            && let Err(error) = self.direct.make(&self.workers, from, to)
-        {
-            // It goes on by the manager.
-            tracing::warn!(%from, %to, %error, "a direct link could not be made");
-        }
-    }
-
-    fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
-        let still = self.hold.scope == Scope::Open
-            && self.owners_due_at.is_none()
-            && !self.reloads.is_busy()
-            && !self.stopping;
-        let to = self.router.sole_owner(slot).filter(|to| still && *to != from)?;
-        let serves = |id| self.workers.get(id).filter(|it| it.phase == Phase::Serving);
-        let able = serves(from).is_some() && serves(to).is_some();
-        // A push to a client of a removed slot goes by us, and no publish may overtake it.
-        let clear = !self.router.has_of_other_slots(to) && !self.direct.is_between(from, to);
-        (able && clear).then_some(to)
-    }
-
-    /// `Indirect`: the sender has stopped using the link. The receiver has to drain the link before
-    /// it reads anything more from the manager.
-    pub fn on_indirect(&mut self, from: WorkerId, link: LinkId) {
-        let Some(pair) = self.direct.links.get_mut(&link) else {
-            if self.owners_due_at.is_some() && self.direct.over.len() < OVER_MAX {
-                // The receiver has not told this manager of the link yet.
-                self.direct.over.insert(link);
-            }
-            return;
-        };
-        // Nobody ends a link of others, or one of its own a second time.
-        if pair.from != from || std::mem::replace(&mut pair.left, true) {
-            return;
-        }
-        let to = pair.to;
-        match self.workers.get(to) {
-            Some(receiver) => receiver.peer_left(link),
-            None => self.on_peer_ended(to, link),
-        }
-    }
-
-    /// `PeerEnded`: the receiver has drained the link.
-    pub fn on_peer_ended(&mut self, to: WorkerId, link: LinkId) {
-        if self.direct.links.get(&link).is_none_or(|pair| pair.to != to) {
-            return;
-        }
-        self.direct.links.remove(&link);
-        self.hand_over_if_undisturbed();
-    }
-
-    /// These direct links lead to a worker, which says so once, before it says what it owns.
-    pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
-        let worker = self.workers.get_mut(to).filter(|worker| !worker.introduced);
-        let Some(worker) = worker else { return };
-        let room = PEERS_MAX.saturating_sub(worker.peers_told);
-        worker.peers_told += from.len();
-        for (link, from) in from.into_iter().take(room) {
-            // Its sender ends it, as we are new to it.
-            let pair = Pair { from, to, end: None, told: true, left: false };
-            self.direct.links.entry(link).or_insert(pair);
-            if self.direct.over.remove(&link) {
-                self.on_indirect(from, link);
-            }
-        }
-    }
-
+impl Exchange {
     /// Has a worker hand over, when nobody sends to it or to its successor directly any more.
     /// Nothing is held until then.
     pub fn hand_over(&mut self, from: WorkerId, to: WorkerId) {
@@ -202,27 +133,101 @@ impl Manager {
             self.workers.hand_over(from, to);
         }
     }
+}
+
+impl Manager {
+    /// A worker has much for the clients of a slot. Where nothing is in the way it gets a link;
+    /// else it will ask again.
+    pub fn on_want_direct(&mut self, from: WorkerId, slot: Slot) {
+        if let Some(to) = self.may_send_directly(from, slot)
+            && let Err(error) = self.exchange.direct.make(&self.exchange.workers, from, to)
+        {
+            // It goes on by the manager.
+            tracing::warn!(%from, %to, %error, "a direct link could not be made");
+        }
+    }
+
+    fn may_send_directly(&self, from: WorkerId, slot: Slot) -> Option<WorkerId> {
+        let still = self.exchange.hold.scope == Scope::Open
+            && self.exchange.owners_due_at.is_none()
+            && !self.reloads.is_busy()
+            && !self.stopping;
+        let to = self.exchange.router.sole_owner(slot).filter(|to| still && *to != from)?;
+        let serves = |id| self.exchange.workers.get(id).filter(|it| it.phase == Phase::Serving);
+        let able = serves(from).is_some() && serves(to).is_some();
+        // A push to a client of a removed slot goes by us, and no publish may overtake it.
+        let clear = !self.exchange.router.has_of_other_slots(to)
+            && !self.exchange.direct.is_between(from, to);
+        (able && clear).then_some(to)
+    }
+
+    /// `Indirect`: the sender has stopped using the link. The receiver has to drain the link before
+    /// it reads anything more from the manager.
+    pub fn on_indirect(&mut self, from: WorkerId, link: LinkId) {
+        let Some(pair) = self.exchange.direct.links.get_mut(&link) else {
+            if self.exchange.owners_due_at.is_some() && self.exchange.direct.over.len() < OVER_MAX
+            {
+                // The receiver has not told this manager of the link yet.
+                self.exchange.direct.over.insert(link);
+            }
+            return;
+        };
+        // Nobody ends a link of others, or one of its own a second time.
+        if pair.from != from || std::mem::replace(&mut pair.left, true) {
+            return;
+        }
+        let to = pair.to;
+        match self.exchange.workers.get(to) {
+            Some(receiver) => receiver.peer_left(link),
+            None => self.on_peer_ended(to, link),
+        }
+    }
+
+    /// `PeerEnded`: the receiver has drained the link.
+    pub fn on_peer_ended(&mut self, to: WorkerId, link: LinkId) {
+        if self.exchange.direct.links.get(&link).is_none_or(|pair| pair.to != to) {
+            return;
+        }
+        self.exchange.direct.links.remove(&link);
+        self.hand_over_if_undisturbed();
+    }
+
+    /// These direct links lead to a worker, which says so once, before it says what it owns.
+    pub fn on_peers(&mut self, to: WorkerId, from: Vec<(LinkId, WorkerId)>) {
+        let worker = self.exchange.workers.get_mut(to).filter(|worker| !worker.introduced);
+        let Some(worker) = worker else { return };
+        let room = PEERS_MAX.saturating_sub(worker.peers_told);
+        worker.peers_told += from.len();
+        for (link, from) in from.into_iter().take(room) {
+            // Its sender ends it, as we are new to it.
+            let pair = Pair { from, to, end: None, told: true, left: false };
+            self.exchange.direct.links.entry(link).or_insert(pair);
+            if self.exchange.direct.over.remove(&link) {
+                self.on_indirect(from, link);
+            }
+        }
+    }
 
     /// A link has ended. The handover that waited for the last has all its time before it.
     fn hand_over_if_undisturbed(&mut self) {
-        let Some((from, to)) = self.direct.handover else { return };
-        if self.direct.leads_to(from) || self.direct.leads_to(to) {
+        let Some((from, to)) = self.exchange.direct.handover else { return };
+        if self.exchange.direct.leads_to(from) || self.exchange.direct.leads_to(to) {
             return;
         }
-        self.direct.handover = None;
+        self.exchange.direct.handover = None;
         if let Some(reload) = &mut self.reloads.current
             && reload.moving() == Some((from, to))
         {
             reload.moves_from(monotonic_ms());
-            self.workers.hand_over(from, to);
+            self.exchange.workers.hand_over(from, to);
         }
     }
 
     /// A worker has ended, and its link was read to the end. Who was sent to by it is asked to take
     /// the rest, for nobody else will.
     pub fn forget_direct(&mut self, id: WorkerId) {
-        self.direct.forget(id);
-        let sent = self.direct.links.iter().filter(|(_, pair)| pair.from == id);
+        self.exchange.direct.forget(id);
+        let sent = self.exchange.direct.links.iter().filter(|(_, pair)| pair.from == id);
         for link in sent.map(|(link, _)| *link).collect::<Vec<_>>() {
             self.on_indirect(id, link);
         }

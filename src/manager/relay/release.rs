@@ -4,9 +4,9 @@ use super::hold::{HeldMessage, Scope};
 use crate::api::Verdict;
 use crate::fd::WorkerId;
 use crate::ipc::messages::Reach;
-use crate::manager::Manager;
+use crate::manager::Exchange;
 
-impl Manager {
+impl Exchange {
     /// Ends the hold: all that waited goes through the same doors again. `ends` are those of the
     /// pass, and `arriving` have clients that they may not serve yet.
     pub fn release(&mut self, ends: &[WorkerId], arriving: &[(WorkerId, Vec<u64>)]) {

@@ -9,7 +9,7 @@ use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId, WorkerToMa
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::{BODY_BYTES_MAX, codec};
-use crate::manager::Manager;
+use crate::manager::Exchange;
 use crate::sys::clock::monotonic_ms;
 
 /// A name that is longer than any configuration allows.
@@ -25,7 +25,7 @@ fn check_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
     }
 }
 
-impl Manager {
+impl Exchange {
     /// What a worker says of rooms.
     ///
     /// # Errors

@@ -9,16 +9,29 @@ use super::message::{Address, Reply, Routed};
 use crate::api::Verdict;
 use crate::fd::{Fd, WorkerId};
 use crate::ipc::link::{Lane, Sent};
-use crate::ipc::messages::{Origin, RequestId};
+use crate::ipc::messages::{Origin, RequestId, WorkerToManager};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::manager::Manager;
+use crate::manager::Exchange;
 
 /// Topics that one worker may get a member of by changes that are on their way: more joins than a
 /// data lane and a socket hold.
 const UNSETTLED_MAX: usize = 1 << 18;
 
-impl Manager {
+impl Exchange {
+    /// What a worker has for one client, wherever the client is.
+    pub fn on_client_message(&mut self, from: WorkerId, message: WorkerToManager, body: Body<'_>) {
+        let origin = Origin::Worker(from);
+        let (fd, routed) = match message {
+            WorkerToManager::Push { id, fd, opcode } => (fd, Routed::Push { origin, id, opcode }),
+            WorkerToManager::Close { id, fd, code } => (fd, Routed::closed_by(origin, id, code)),
+            WorkerToManager::Protect { id, fd, on } => (fd, Routed::Protect { origin, id, on }),
+            WorkerToManager::Info { id, fd } => (fd, Routed::Info { origin, id }),
+            _ => return,
+        };
+        self.deliver(Address::Client(fd), routed, body);
+    }
+
     /// Brings a message to one. The verdict goes to whoever sent it.
     pub fn deliver(&mut self, address: Address, routed: Routed, body: Body<'_>) {
         if let Address::Client(number) = address
