@@ -6,6 +6,13 @@
 //!
 //! [`Sources`] remembers where to look, so that a reload reads everything anew with the same
 //! overrides. [`Config::load`] reports all faults at once.
+//!
+//! - `keys`: every key in one table; `resolve` fills those that choose for themselves, `check` has
+//!   the limits. `foreign`: names that other servers have for them.
+//! - `sources` and `load`: from where values come; `errors`: what is wrong with them.
+//! - types of values: `value`, `list`, `addr`, `hosts`, `origin`, `engine`, `mode`, `token`,
+//!   `command`; `text` reads and shows sizes and times.
+//! - `manual`: the sample and the table of the manual, made from the keys.
 
 mod addr;
 mod check;

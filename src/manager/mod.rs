@@ -12,7 +12,8 @@
 //!   which worker runs a timer of the whole server.
 //! - [`gathering`] is what control commands ask of rooms.
 //! - [`cluster`] is the other nodes, where there are any.
-//! - [`control`] serves the control socket, [`status`] and [`listing`] are its longer answers.
+//! - [`control`] serves the control socket to whom [`peers`] lets; [`status`], [`listing`] and
+//!   [`slow`] are its longer answers.
 
 mod cluster;
 mod control;

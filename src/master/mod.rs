@@ -12,9 +12,9 @@
 //!   and the [`courier`]; [`manager`] and [`workers`] live, [`manager_handle`] and
 //!   [`worker_handle`] are what the master has of them; [`worker_start`], [`apps`], [`slots`],
 //!   [`throttle`], [`protocol`] (what a worker may say), [`password`] (the courier's).
-//! - what outlives a process: [`listen`], [`lent_listeners`], [`serials`], [`lease`], [`pages`]
-//!   (the counters), [`runtime_dir`], [`log_file`], [`file_checks`].
-//! - change: [`reload`], [`upgrade`].
+//! - what outlives a process: [`listen`] and [`bind`], [`lent_listeners`], [`serials`], [`lease`],
+//!   [`pages`] (the counters) and [`summary`], [`runtime_dir`], [`log_file`], [`file_checks`].
+//! - change: [`reload`], [`upgrade`], [`drain`].
 //! - whose files are believed: [`trust`], [`trusted_path`].
 
 mod apps;

@@ -5,6 +5,13 @@
 //! manager and workers are this same program, executed anew under another name, and the call
 //! finds out which of them it is. So call it first thing in `main`, and do nothing before it
 //! that only one process should do.
+//!
+//! - `closures`: the handler that closures make together.
+//! - `role`: which process this is. `launcher`: from the terminal to the master; `obstacles`: what
+//!   would keep a server from starting.
+//! - `cli` and `words`: the command line as it is typed; `check`, `stopper` and `command` carry it
+//!   out.
+//! - `testing`: a server within one process.
 
 #[cfg(feature = "cli")]
 mod check;

@@ -1,4 +1,12 @@
 //! The edge of the kernel. The only module with `unsafe`, each with its reason.
+//!
+//! - processes: `process` (started, named, ended), `ending` (who ends with whom), `fork`, `signal`,
+//!   `guard` (the way back from an upgrade), `usage`.
+//! - rights and files: `rights` (given up for good), `account` (another user's, for a moment),
+//!   `dir`, `path_walk`.
+//! - descriptors: `socket` (clients), `address`, `packet` (datagrams between processes), `watch`
+//!   (for tokio), `memory` (shared).
+//! - `clock`; for tests `point` and `heap`.
 #![allow(unsafe_code)]
 
 pub mod account;

@@ -10,6 +10,9 @@
 //!                       └── Codec (inflate)      Codec::compress ─┘
 //! extension: what Sec-WebSocket-Extensions said becomes Params, which Engine::new takes
 //! ```
+//!
+//! `head` and `mask` are the parts of a frame. `engine` decodes, with `state` (what it is as bytes)
+//! and `whole` (the short way); `event` is what comes out. `deflate` compresses.
 
 mod deflate;
 mod engine;

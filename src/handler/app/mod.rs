@@ -3,6 +3,13 @@
 //! `codec` and `pool` are pure. `link` owns the socket to one process, `commands` carries out
 //! what comes from it, and this file is the handler that turns a worker's events into packets.
 //! `spawner` asks the worker for processes, which the master starts.
+//!
+//! - processes: `attend` (from start to end), `process_queue` (one place of the pool), `links` (all
+//!   links of a worker) with `shared` (what they have in common), `loss` and `suspects` (what a
+//!   death means, and whose events processes died of), `output` and `tail` (what they print).
+//! - what processes ask and answer: `rooms`, `replies` (to HTTP requests), `values`.
+//! - bodies of HTTP requests: `request_body`, `bodies`, `held`.
+//! - `settings`; what is told of processes: `status`, `report`, `memory`.
 
 mod attend;
 mod bodies;

@@ -1,5 +1,9 @@
 //! What the command line asks of a running server, over its control socket: each command is one
 //! function that prints its answer and says with which status to exit.
+//!
+//! A file has the name of its command, but for `list` (`connections`, `info`), `push` (with
+//! `broadcast` and `close`), `rooms` (with `members`, `publish` and `push --uid`) and `reload`
+//! (with `upgrade`). `style` is how answers look. `connect` and `token` ask no running server.
 
 mod connect;
 mod drain;

@@ -3,6 +3,11 @@
 //! Connections are kept alive, as nginx's `upstream` wants. Each head passes the same checks as
 //! the first, for hyper reads through a [`Gate`] that lets one checked request through at a
 //! time. A later request that is an upgrade comes back out, for the worker to answer.
+//!
+//! - [`gate`]: what hyper reads; [`chunks`]: the frame of a chunked body on its way there.
+//! - [`room`]: how much of bodies is in memory; [`spool`]: long ones in a file.
+//! - [`answers`]: those of the server itself; [`body`]: a handler's, as hyper asks for it.
+//! - [`stall`]: a client that takes nothing is not waited for.
 
 mod answers;
 mod body;
