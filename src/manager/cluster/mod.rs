@@ -26,10 +26,9 @@ use std::rc::Rc;
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::Exchange;
 use super::worker_handle::WorkerHandle;
 use super::workers::Workers;
-use super::{Manager, Shared};
+use super::{Exchange, Manager, Shared};
 use crate::error::{Error, Result};
 use crate::fd::Fd;
 use crate::ipc::PACKET_BYTES_MAX;

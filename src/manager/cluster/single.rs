@@ -15,9 +15,8 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{Origin, RequestId};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::manager::Exchange;
-use crate::manager::Manager;
 use crate::manager::relay::message::{Address, Reply, Routed};
+use crate::manager::{Exchange, Manager};
 
 /// For a worker of this node to answer what another node asks.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);

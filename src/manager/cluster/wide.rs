@@ -16,11 +16,10 @@ use crate::ipc::cluster::nodes::NodeId;
 use crate::ipc::messages::{ManagerToWorker, Origin, Reach, RequestId};
 use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
-use crate::manager::Exchange;
-use crate::manager::Manager;
 use crate::manager::gathering::{self, Gathered};
 use crate::manager::relay::broadcast::Spread;
 use crate::manager::relay::message::{Reply, Wide};
+use crate::manager::{Exchange, Manager};
 
 /// For the workers of this node to answer a call of another node, which waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -13,10 +13,9 @@ use super::hold::Scope;
 use crate::error::Result;
 use crate::fd::{Slot, WorkerId};
 use crate::ipc::messages::LinkId;
-use crate::manager::Exchange;
-use crate::manager::Manager;
 use crate::manager::worker_handle::Phase;
 use crate::manager::workers::Workers;
+use crate::manager::{Exchange, Manager};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::packet;
 
