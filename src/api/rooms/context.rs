@@ -209,6 +209,9 @@ impl Context {
     /// What was kept of a client of this worker by [`set_session`](Self::set_session); `None`
     /// where nothing was. It is kept as JSON, so a `T` with a field more (`#[serde(default)]`) or
     /// less reads it. What cannot be read is told here and in the log, and stays.
+    ///
+    /// # Errors
+    /// This worker has no such client, or what is kept is no `T`.
     pub fn session<T: DeserializeOwned>(&self, fd: Fd) -> Result<Option<T>, SessionError> {
         let kept = self.reactor().belongings(fd).ok_or(SessionError::NotHere)?;
         let Some(json) = kept.session else { return Ok(None) };
@@ -220,14 +223,18 @@ impl Context {
 
     /// Keeps a value with a client's connection, wherever that is, in place of what was kept. The
     /// value goes with the connection over reloads and upgrades, and ends with it. `TooBig`: its
-    /// JSON is longer than `session_max`.
+    /// JSON is longer than `session_max` bytes. [`Change::Session`] with `None` keeps nothing more.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON.
     pub fn set_session<T: Serialize>(&self, fd: Fd, value: &T) -> Result<Verdict, SessionError> {
         let json = serde_json::to_string(value)
             .map_err(|error| SessionError::Unwritable(error.to_string()))?;
         Ok(self.change(fd, Change::Session(Some(json))))
     }
 
-    /// Changes something of a connection, wherever it is.
+    /// Changes something of a connection, wherever it is. The verdict is as that of
+    /// [`join`](Self::join), which does the same for a room.
     pub fn change(&self, fd: Fd, change: Change) -> Verdict {
         self.reactor().change(fd, change)
     }
