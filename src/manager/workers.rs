@@ -6,12 +6,8 @@ use super::liveness::LivenessStep;
 use super::relay::message::sender;
 use super::settings::Settings;
 use super::worker_handle::{Phase, WorkerHandle};
-use crate::error::Error;
 use crate::fd::{Slot, WorkerId};
-use crate::ipc::link::Sent;
-use crate::ipc::messages::{Generation, ManagerToWorker, Origin};
-use crate::ipc::packet::Body;
-use crate::ipc::scoreboard::{Counter, Row};
+use crate::ipc::messages::{Generation, Origin};
 use crate::sys::clock::monotonic_ms;
 
 /// For a worker to be ready, before it counts as hung.

@@ -171,7 +171,8 @@ mod tests {
         ] {
             assert!(ends_something(entry.as_bytes()), "{entry}");
         }
-        for entry in ["PHP Warning:  Undefined variable $a", "Is an Uncaught one", "retrying", ""] {
+        for entry in ["PHP Warning:  Undefined variable $a", "Is an Uncaught one", "retrying", ""]
+        {
             assert!(!ends_something(entry.as_bytes()), "{entry}");
         }
     }

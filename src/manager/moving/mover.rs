@@ -7,10 +7,10 @@ use super::stragglers::Stragglers;
 use crate::fd::WorkerId;
 use crate::ipc::control::{ReloadReport, ReloadState, ReloadVerdict};
 use crate::ipc::messages::{Generation, ManagerToMaster, MasterState};
-use crate::manager::{Exchange, Manager};
 use crate::manager::settings::Settings;
 use crate::manager::status::count_reload;
 use crate::manager::workers::BOOT_MS;
+use crate::manager::{Exchange, Manager};
 use crate::sys::clock::monotonic_ms;
 
 /// For the master to check a new image and configuration.

@@ -191,7 +191,7 @@ fn behind_messages_that_the_courier_has_dropped_each_room_is_asked_about_anew() 
 fn a_room_that_was_left_while_others_were_asked_about_it_is_asked_about_anew() {
     story(async {
         let (master, mut courier) = FakeCourier::boot().await;
-        let mut worker = master.serving(id(0, 1), 1).await;
+        let worker = master.serving(id(0, 1), 1).await;
         let comes = || interest(["presence-r".to_owned()].into_iter());
         worker.say(&comes());
         let question = is_asked(&mut courier).await;
