@@ -40,7 +40,8 @@ impl Manager {
             }
             // What it has given to a manager that died.
             WorkerToManager::Gives { manager, pass, fds } => {
-                if self.exchange.workers.believes(from, fds.len()) && manager == self.epoch {
+                let is_believed = self.exchange.workers.believes(from, fds.len());
+                if is_believed && manager == self.epoch {
                     self.exchange.passes.gives(from, pass, fds);
                 }
             }

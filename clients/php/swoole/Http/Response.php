@@ -11,7 +11,7 @@ use Wsd\Reply;
 use Wsd\SwooleErrors;
 
 // Named here, PHP compiles calls of them without a look at the namespace at run time.
-use function is_array, is_string, preg_match, rtrim, strlen, strpbrk, strtolower;
+use function count, is_array, is_string, preg_match, rtrim, strlen, strpbrk, strtolower;
 
 /** The answer to a plain HTTP request, or to a handshake in onHandshake. */
 #[\AllowDynamicProperties]
@@ -24,6 +24,8 @@ class Response
         'transfer-encoding', 'content-encoding'];
     /** The longest name of a field that Swoole takes. */
     private const NAME_BYTES_MAX = 127;
+    /** Names of fields that are remembered: every page has the same few. */
+    private const NAMES_MAX = 128;
 
     public $fd = 0;
     public $socket;
@@ -39,6 +41,8 @@ class Response
     private ?Compression $compression = null;
     /** What answers a plain request; a handshake's answer is sent when its handler returns. */
     private ?Reply $reply = null;
+    /** @var array<string, string> names of fields as they are sent, by what they were said as */
+    private static array $names = [];
     /** @var array<int, array{Reply, int, ?Compression}> detached answers, by connection */
     private static array $detached = [];
 
@@ -107,21 +111,37 @@ class Response
         if ($this->ended && !$this->open('header')) {
             return false;
         }
-        if (strlen($key) > self::NAME_BYTES_MAX) {
-            trigger_error('Swoole\Http\Response::header(): header key is too long', E_USER_WARNING);
+        $shown = self::$names[$key] ?? self::named($key);
+        if ($shown === null) {
             return false;
         }
-        if ($key === '' || preg_match('/[\x00-\x20\x7f:]/', $key)) {
-            return false;
-        }
-        // Of names that differ in their case only, the last counts.
-        foreach ((array) $this->header as $name => $_) {
-            if (strcasecmp((string) $name, $key) === 0) {
-                unset($this->header[$name]);
+        if ($this->header !== null) {
+            // Of names that differ in their case only, the last counts.
+            foreach ((array) $this->header as $name => $_) {
+                if (strcasecmp((string) $name, $key) === 0) {
+                    unset($this->header[$name]);
+                }
             }
         }
-        $this->header[$format ? ucwords(strtolower($key), '-') : $key] = $value;
+        $this->header[$format ? $shown : $key] = $value;
         return true;
+    }
+
+    /** The form in which a field's name is sent; null, perhaps with a warning, where it is no name. */
+    private static function named(string $key): ?string
+    {
+        if (strlen($key) > self::NAME_BYTES_MAX) {
+            trigger_error('Swoole\Http\Response::header(): header key is too long', E_USER_WARNING);
+            return null;
+        }
+        if ($key === '' || preg_match('/[\x00-\x20\x7f:]/', $key)) {
+            return null;
+        }
+        $shown = ucwords(strtolower($key), '-');
+        if (count(self::$names) < self::NAMES_MAX) {
+            self::$names[$key] = $shown;
+        }
+        return $shown;
     }
 
     public function setHeader(string $key, $value, bool $format = true): bool
