@@ -119,6 +119,8 @@ fn the_swoole_page_has_every_event_method_and_setting_of_the_classes() {
         "connection_info",
         "connection_list",
         "wsd",
+        "clients",
+        "leaving",
         "delete",
         "belong",
         "run",

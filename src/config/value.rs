@@ -75,10 +75,8 @@ impl Raw {
 
     /// Bare text that starts like a TOML array or table is read as one.
     pub(super) fn structured(text: &str) -> Option<Raw> {
-        if !text.starts_with(['[', '{']) {
-            return None;
-        }
-        DeValue::parse(text).ok().map(|value| Raw::from_toml(value.get_ref()))
+        let value = text.starts_with(['[', '{']).then(|| DeValue::parse(text).ok())??;
+        Some(Raw::from_toml(value.get_ref()))
     }
 
     /// The text of a string, quoted or bare.
@@ -89,10 +87,9 @@ impl Raw {
         }
     }
 
-    /// The value as a person would point at it.
+    /// The value as a person would point at it; white space at an end would not be seen.
     fn shown(&self) -> String {
         match self {
-            // White space at an end would not be seen: a line of a file may have brought it along.
             Raw::Bare(text) if text.trim() != text => pointed(text),
             Raw::Bare(text) | Raw::Other(text) => shorten(text),
             Raw::Text(text) => format!("the text {}", pointed(text)),

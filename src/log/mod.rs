@@ -151,8 +151,8 @@ impl Lines {
         self.sink.write(self.style.write(*event.metadata().level(), Fields::of(event)));
     }
 
-    /// Whether one more event of this reason is logged. What was left out of earlier seconds is told
-    /// first.
+    /// Whether one more event of this reason is logged. What was left out of earlier seconds is
+    /// told first.
     fn admits(&self, limit: &'static Limit, why: &str) -> bool {
         let (shown, rest) = self.quota.admit(limit, why, clock::monotonic_ms() / 1000);
         self.tell(rest);

@@ -16,6 +16,7 @@ use super::{Server, launcher};
 use crate::config::{Config, Scopes, Sources};
 use crate::fd::Fd;
 use crate::ipc::control::BodyKind;
+use crate::log::say;
 use crate::sys::guard;
 
 const EXAMPLES: &str = "\
@@ -261,28 +262,28 @@ pub fn run(server: Server) -> ExitCode {
         sources.set.push(("daemonize".to_owned(), "true".to_owned()));
     }
     // A command to a running server needs nothing of the configuration but where the server is.
-    let strict =
-        matches!(command, Command::Start(_) | Command::Restart(_) | Command::Check { .. });
+    let is_check = matches!(command, Command::Check { .. });
+    let strict = is_check || matches!(command, Command::Start(_) | Command::Restart(_));
     let config = match launcher::load(&server, &sources, strict) {
         Ok(config) => config,
         Err(errors) => {
-            if matches!(command, Command::Check { .. }) && options.json {
+            if is_check && options.json {
                 check::print_errors(&errors);
             }
-            crate::log::say(format_args!("{errors}"));
+            say(format_args!("{errors}"));
             return ExitCode::FAILURE;
         }
     };
     if matches!(command, Command::Reload | Command::Upgrade)
         && let Err(useless) = words::check_sets(&sources)
     {
-        crate::log::say(format_args!("wsd: {useless}"));
+        say(format_args!("wsd: {useless}"));
         return ExitStatus::Usage.into();
     }
-    if !matches!(command, Command::Start(_) | Command::Check { .. })
+    if !(is_check || matches!(command, Command::Start(_)))
         && let Err(error) = launcher::check_lead(&server, &sources, &config)
     {
-        crate::log::say(format_args!("wsd: {error}"));
+        say(format_args!("wsd: {error}"));
         return ExitCode::FAILURE;
     }
     match command {
@@ -316,16 +317,11 @@ fn without_server(command: &Command, json: bool) -> Option<ExitStatus> {
             ExitStatus::Done
         }
         Command::Manual { directory } => {
-            match clap_mangen::generate_to(Cli::command(), directory) {
-                Ok(()) => ExitStatus::Done,
-                Err(error) => {
-                    crate::log::say(format_args!(
-                        "wsd: cannot write to {}: {error}",
-                        directory.display()
-                    ));
-                    ExitStatus::Failed
-                }
-            }
+            let generated = clap_mangen::generate_to(Cli::command(), directory);
+            let failed = generated.err().map(|error| {
+                say(format_args!("wsd: cannot write to {}: {error}", directory.display()));
+            });
+            failed.map_or(ExitStatus::Done, |()| ExitStatus::Failed)
         }
         _ => return None,
     })
@@ -336,11 +332,8 @@ fn carry_out(command: Command, config: &Config, json: bool) -> ExitStatus {
     match command {
         Command::Stop => match end(config) {
             ExitStatus::NotRunning => {
-                let elsewhere = command::ELSEWHERE;
-                crate::log::say(format_args!(
-                    "wsd: no server runs in {}; {elsewhere}",
-                    dir.display()
-                ));
+                let (dir, elsewhere) = (dir.display(), command::ELSEWHERE);
+                say(format_args!("wsd: no server runs in {dir}; {elsewhere}"));
                 ExitStatus::NotRunning
             }
             status => status,
@@ -400,7 +393,7 @@ fn end(config: &Config) -> ExitStatus {
         Ok(Stopped::NotRunning) => ExitStatus::NotRunning,
         Ok(Stopped::Gracefully | Stopped::Killed) => ExitStatus::Done,
         Err(error) => {
-            crate::log::say(format_args!("wsd: {error}"));
+            say(format_args!("wsd: {error}"));
             ExitStatus::Failed
         }
     }

@@ -210,7 +210,7 @@ impl Handler for AppHandler {
         let flags = if http.held.is_some() { HELD } else { 0 };
         let packet = Packet { flags, fd, body: http_body(&http), ..Packet::new(Kind::Request) };
         let address = http.client.or(http.peer.map(|peer| peer.ip())).map(network);
-        // Most requests have room at once, and need not wait in a future with all that waiting takes.
+        // Most requests have room at once, and need no future with all that waiting takes.
         match queue_request(shared, address, (packet, http.held)) {
             Ok((answer, guard)) => Flow::later(async move {
                 let _guard = guard;

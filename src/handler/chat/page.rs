@@ -18,7 +18,7 @@ static HTML: LazyLock<String> = LazyLock::new(|| {
 /// What the page may do: run its own scripts and style, known by their hashes, and connect back
 /// to its own host. A text that slipped into the page as markup could do nothing.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-7EW37x1KU5n8SNjiADs6sCTHLEEgPnWywRbP5vGRcyI=' \
+    script-src 'sha256-cQSN+kCCr6OHz5+XnGfamBNTWAO5g+2vVa8OPCTkCBU=' \
         'sha256-Eg/7fBvo96GgnP2nzak3LQLUeOiOeYy4+GlrXEdiOUk='; \
     style-src 'sha256-loOOBvu5VXNl9wvoW6oT7u4DDIRvzlXl59K/+Sos5pg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \

@@ -322,7 +322,8 @@ impl Manager {
 
     fn on_node_message(&mut self, from: NodeId, message: NodeMessage, body: &[u8]) {
         // A node publishes nothing before it has subscribed to everything.
-        if let Some(cluster) = &mut self.exchange.cluster {
+        let exchange = &mut self.exchange;
+        if let Some(cluster) = &mut exchange.cluster {
             cluster.unheard.remove(&from.node);
         }
         match message {
@@ -331,46 +332,42 @@ impl Manager {
             | NodeMessage::Info { .. }
             | NodeMessage::Protect { .. }
             | NodeMessage::Change { .. }) => self.on_single(from, message, body),
-            NodeMessage::Verdict { id, verdict } => self.exchange.on_node_verdict(id, verdict),
-            NodeMessage::InfoAnswer { id, info } => self.exchange.on_node_info(id, info),
+            NodeMessage::Verdict { id, verdict } => exchange.on_node_verdict(id, verdict),
+            NodeMessage::InfoAnswer { id, info } => exchange.on_node_info(id, info),
             NodeMessage::Call { id, call } => self.on_node_call(from, id, call, body),
             NodeMessage::Broadcast { opcode, except } => {
-                self.exchange.on_node_broadcast(opcode, except, body);
+                exchange.on_node_broadcast(opcode, except, body);
             }
             NodeMessage::Tally { id, queued, full, whole } => {
-                self.exchange.on_node_tally(id, queued, full, whole);
+                exchange.on_node_tally(id, queued, full, whole);
             }
-            NodeMessage::Members { id, part } => self.exchange.on_node_members(id, part),
-            NodeMessage::Rooms { id, part } => self.exchange.on_node_rooms(id, part),
+            NodeMessage::Members { id, part } => exchange.on_node_members(id, part),
+            NodeMessage::Rooms { id, part } => exchange.on_node_rooms(id, part),
             NodeMessage::Present { room, uid, count } => {
-                self.exchange.on_node_present(from, room, uid, count, body);
+                exchange.on_node_present(from, room, uid, count, body);
             }
-            NodeMessage::PresenceAsk { id, room } => {
-                self.exchange.on_presence_ask(from, id, &room)
-            }
+            NodeMessage::PresenceAsk { id, room } => exchange.on_presence_ask(from, id, &room),
             NodeMessage::PresenceList { id, room } => {
-                self.exchange.on_presence_list(from, id, room, body);
+                exchange.on_presence_list(from, id, room, body);
             }
             NodeMessage::PresenceRooms { is_answer } => {
-                self.exchange.on_presence_rooms(from, is_answer, body);
+                exchange.on_presence_rooms(from, is_answer, body);
             }
-            NodeMessage::Leaving => self.exchange.forget_node_presence(from),
+            NodeMessage::Leaving => exchange.forget_node_presence(from),
             NodeMessage::Probe { .. } => {}
         }
     }
 }
 
-/// Reads the courier's link until its end.
+/// Reads the courier's link until its end; then the master starts another courier.
 async fn read(manager: Shared, link: Rc<Link>) {
     let mut buffer = vec![0; PACKET_BYTES_MAX * 2];
     let mut in_turn = 0;
+    let lose = |why| manager.borrow_mut().exchange.lose_courier(why);
     loop {
         let arrival = match link.receive(&mut buffer).await {
             Ok(Some(arrival)) => arrival,
-            // The master will start another.
-            Ok(None) => {
-                return manager.borrow_mut().exchange.lose_courier("the courier has ended");
-            }
+            Ok(None) => return lose("the courier has ended"),
             Err(error) if packet::is_cut(&error) => {
                 tracing::error!(%error, "a message of another node is lost: no descriptor is left");
                 manager.borrow().exchange.row.add(Counter::ClusterGaps, 1);
@@ -379,7 +376,7 @@ async fn read(manager: Shared, link: Rc<Link>) {
             }
             Err(error) => {
                 tracing::error!(%error, "the link of the courier is broken");
-                return manager.borrow_mut().exchange.lose_courier("its link is broken");
+                return lose("the courier's link is broken");
             }
         };
         let read = {
@@ -391,7 +388,7 @@ async fn read(manager: Shared, link: Rc<Link>) {
         };
         if let Err(error) = read {
             tracing::error!(%error, "the courier broke the protocol");
-            return manager.borrow_mut().exchange.lose_courier("the courier broke the protocol");
+            return lose("the courier broke the protocol");
         }
         in_turn = if arrival.waited { 0 } else { in_turn + 1 };
         if in_turn >= TURN_PACKETS {
