@@ -46,7 +46,7 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
             "die",
             1008,
             "the application failed on this client twice",
-            vec!["ERROR", "given up: its process died"],
+            vec!["ERROR", "given up: the process died"],
         ),
         ("hang", 1011, "the application failed", vec!["WARN", "killed", "event_timeout"]),
     ];
