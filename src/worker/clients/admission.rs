@@ -114,6 +114,9 @@ pub(in crate::worker) struct Yielding {
     ends: Notify,
     /// It waits for a body: the request is answered first.
     answers: Notify,
+    /// Whether something has come for it, perhaps its request, that the worker has had no time for:
+    /// then it waits for the worker, and not for its client.
+    pub queues: Cell<bool>,
 }
 
 impl Yielding {
@@ -247,14 +250,20 @@ impl Admitted {
 
     /// For how long the plain connection has waited that has waited longest.
     pub fn oldest_plain_waits(&self) -> Option<Duration> {
-        let waiting = self.waiting.borrow();
-        waiting.values().next().map(|(_, since)| since.elapsed())
+        self.oldest_plain().map(|(_, since)| since.elapsed())
     }
 
-    /// Has the plain connection that has waited longest give its place up; false if none waits.
+    /// Has the plain connection that has waited longest give its place up; `None` if none waits.
     pub fn oldest_plain_yields(&self) -> Option<Rc<Yielding>> {
-        let number = self.waiting.borrow().keys().next().copied()?;
+        let (number, _) = self.oldest_plain()?;
         self.yields(number)
+    }
+
+    /// The longest wait for a client, and since when.
+    fn oldest_plain(&self) -> Option<(u64, Instant)> {
+        let waiting = self.waiting.borrow();
+        let mut waits = waiting.iter().filter(|(_, (yielding, _))| !yielding.queues.get());
+        waits.next().map(|(number, (_, since))| (*number, *since))
     }
 
     /// Has the body of which nothing came for longest be waited for no more, if that is a while.
@@ -408,5 +417,20 @@ mod tests {
         assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[2]));
         assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[0]));
         assert!(admitted.oldest_plain_yields().is_none());
+    }
+
+    #[test]
+    fn a_plain_connection_that_waits_for_its_worker_does_not_yield() {
+        let admitted = Admitted::default();
+        let waiting: Vec<Rc<Yielding>> = (0..2).map(|_| Rc::default()).collect();
+        for yielding in &waiting {
+            admitted.wait(yielding, Wait::Request);
+        }
+        waiting[0].queues.set(true);
+        assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[1]));
+        assert!(admitted.oldest_plain_waits().is_none(), "the other waits for the worker");
+        assert!(admitted.oldest_plain_yields().is_none());
+        waiting[0].queues.set(false);
+        assert!(Rc::ptr_eq(&admitted.oldest_plain_yields().unwrap(), &waiting[0]));
     }
 }

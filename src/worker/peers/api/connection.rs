@@ -186,7 +186,7 @@ impl Peers {
                 }
                 std::io::Result::Ok(())
             });
-            if let Err(error) = shared(&worker, serving).await {
+            if let Err(error) = shared(&worker, &connection.seat.yielding, serving).await {
                 tracing::debug!(%error, "a connection of the API ended");
             }
         });

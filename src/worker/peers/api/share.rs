@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::worker::clients::admission::Yielding;
 use crate::worker::peers::Peers;
 
 /// For how long connections of the API are at work between two turns of the clients: as long as a
@@ -78,11 +79,18 @@ impl Share {
 }
 
 /// Does the work of a connection, which has to be all that its task does: whoever waits is called
-/// by the waker of the task.
-pub(super) async fn shared<F: Future>(worker: &Peers, mut work: Pin<&mut F>) -> F::Output {
+/// by the waker of the task. A connection that waits here gives its place to no other: perhaps its
+/// request has come, and is read next.
+pub(super) async fn shared<F: Future>(
+    worker: &Peers,
+    yielding: &Yielding,
+    mut work: Pin<&mut F>,
+) -> F::Output {
     let mut place = None;
     poll_fn(|cx| {
-        if !worker.api.share.may_work(&mut place, cx.waker()) {
+        let may_work = worker.api.share.may_work(&mut place, cx.waker());
+        yielding.queues.set(!may_work);
+        if !may_work {
             // The reactor may sleep, and calls only behind a turn.
             worker.turn.scan_again();
             return Poll::Pending;
