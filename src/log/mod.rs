@@ -8,7 +8,6 @@ mod line;
 mod quota;
 mod sink;
 
-use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -72,8 +71,10 @@ pub fn init(role: &str, level: LogLevel, format: LogFormat, output: Output) -> R
 
 /// Says a line of its own on standard error. `eprintln!` would panic where that fails, as on a full
 /// disk or a pipe whose reader has gone, and no process may end for want of somebody to be told.
+/// Where the descriptor does not block, as a terminal that another program has left so, this waits
+/// a second for room.
 pub fn say(text: impl std::fmt::Display) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = sink::write_stderr(format!("{text}\n").as_bytes());
 }
 
 /// Changes the level while running, as a reload does.

@@ -141,7 +141,8 @@ fn poll_stderr(timeout: PollTimeout) -> io::Result<bool> {
     Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)))
 }
 
-/// Writes all of `bytes` to descriptor 2 and waits where it must; for the writer thread alone.
+/// Writes all of `bytes` to descriptor 2 and waits where it must: for the writer thread and `say`,
+/// and for no reactor.
 pub fn write_stderr(bytes: &[u8]) -> io::Result<()> {
     let bytes = from_a_line_of_its_own(bytes);
     let mut bytes = &bytes[..];
