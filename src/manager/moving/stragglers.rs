@@ -1,7 +1,7 @@
 //! Old workers after a reload: what stayed behind with them, since its handlers ran, follows when
 //! it has come to rest, and they leave.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::reload::Reload;
 use crate::fd::WorkerId;
@@ -16,15 +16,14 @@ const FOLLOW_AGAIN_MS: u64 = 1_000;
 /// Old workers that have something to give since it came to rest.
 #[derive(Default)]
 pub struct Stragglers {
-    can_give: BTreeSet<WorkerId>,
-    /// From when on that is asked for, in milliseconds of the monotonic clock.
-    follows_at: u64,
+    /// Each, and from when on it is asked for that, in milliseconds of the monotonic clock.
+    can_give: BTreeMap<WorkerId, u64>,
 }
 
 impl Stragglers {
     /// An old worker has something to give.
     pub fn can_give(&mut self, id: WorkerId) {
-        self.can_give.insert(id);
+        self.can_give.entry(id).or_insert(0);
     }
 
     /// Takes an old worker that can give now, and says who takes over.
@@ -34,11 +33,8 @@ impl Stragglers {
         router: &Router,
         now: u64,
     ) -> Option<(WorkerId, WorkerId)> {
-        if !self.may_follow(now) {
-            return None;
-        }
-        self.can_give.retain(|id| workers.get(*id).is_some());
-        let (from, to) = self.can_give.iter().find_map(|&from| {
+        self.can_give.retain(|id, _| workers.get(*id).is_some());
+        let (from, to) = self.due(now).find_map(|from| {
             let drains = matches!(workers.get(from)?.phase, Phase::Draining { .. });
             let to = router.serving(from.slot).filter(|to| *to != from)?;
             (drains && workers.get(to)?.phase == Phase::Serving).then_some((from, to))
@@ -57,33 +53,37 @@ impl Stragglers {
             );
             if failed.is_some() {
                 // What it gave and nobody took over is to be given to another.
-                self.can_give.extend(reload.old_workers());
-                self.follow_later(now);
+                reload.old_workers().for_each(|id| self.follow_later(id, now));
             }
         }
     }
 
-    /// Whether what has stayed behind may be asked for.
-    fn may_follow(&self, now: u64) -> bool {
-        now >= self.follows_at
+    /// No worker has taken over what this one gave. Meanwhile others have their turn.
+    fn follow_later(&mut self, id: WorkerId, now: u64) {
+        self.can_give.insert(id, now + FOLLOW_AGAIN_MS);
     }
 
-    /// No worker has taken over what was given.
-    fn follow_later(&mut self, now: u64) {
-        self.follows_at = now + FOLLOW_AGAIN_MS;
+    /// Those that may be asked for what they have.
+    fn due(&self, now: u64) -> impl Iterator<Item = WorkerId> {
+        self.can_give.iter().filter(move |(_, at)| **at <= now).map(|(id, _)| *id)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fd::Slot;
 
     #[test]
-    fn what_nobody_has_taken_over_is_not_asked_for_again_at_once() {
+    fn what_nobody_has_taken_over_is_not_asked_for_again_at_once_and_others_have_their_turn() {
+        let [first, second] = [0, 1].map(|slot| WorkerId { slot: Slot(slot), epoch: 1 });
         let mut stragglers = Stragglers::default();
-        assert!(stragglers.may_follow(5_000));
-        stragglers.follow_later(5_000);
-        assert!(!stragglers.may_follow(5_001));
-        assert!(stragglers.may_follow(5_000 + FOLLOW_AGAIN_MS));
+        stragglers.can_give(first);
+        stragglers.can_give(second);
+        stragglers.follow_later(first, 5_000);
+        stragglers.can_give(first);
+        let due = |now| stragglers.due(now).collect::<Vec<_>>();
+        assert_eq!(due(5_001), [second]);
+        assert_eq!(due(5_000 + FOLLOW_AGAIN_MS), [first, second]);
     }
 }
