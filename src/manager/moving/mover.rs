@@ -300,12 +300,9 @@ impl Manager {
     fn commit(&mut self, worker_num: u16) {
         self.master.send(&ManagerToMaster::Commit);
         if let Some(settings) = self.reloads.next_settings.take() {
-            let had_presence = self.exchange.settings.presence.clone();
+            let before = self.exchange.settings.clone();
             self.exchange.settings.follow(settings);
-            if self.exchange.settings.presence != had_presence {
-                // Members have moved to rooms that had no presence for this process then.
-                self.exchange.spread_all_presence();
-            }
+            self.exchange.begin_new_presence(&before);
         }
         // The master will say the same; whoever asks for the status meanwhile is told already.
         self.state.worker_num = worker_num;

@@ -10,6 +10,7 @@ use crate::ipc::packet::Body;
 use crate::ipc::scoreboard::Counter;
 use crate::ipc::{BODY_BYTES_MAX, codec};
 use crate::manager::Exchange;
+use crate::manager::settings::Settings;
 use crate::sys::clock::monotonic_ms;
 
 /// A name that is longer than any configuration allows.
@@ -197,6 +198,24 @@ impl Exchange {
             }
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
+        }
+    }
+
+    /// A reload is over, in which members have moved to rooms that had no presence before: these
+    /// begin with who is there.
+    pub fn begin_new_presence(&mut self, before: &Settings) {
+        if self.settings.presence == before.presence {
+            return;
+        }
+        let is_new = |room: &&Topic| {
+            self.settings.has_presence(room) && !before.has_presence(room)
+        };
+        let rooms: Vec<Topic> = self.interest.topics().filter(is_new).cloned().collect();
+        for room in rooms {
+            if !self.asks_presence(&room) {
+                let list = self.presence.list(&room);
+                self.spread_presence(room, true, &list, Reach::AllBut(Vec::new()));
+            }
         }
     }
 
