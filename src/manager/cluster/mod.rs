@@ -74,8 +74,10 @@ pub struct Cluster {
     /// What the courier has counted, as far as this manager has added that to its own counters;
     /// `None`: a manager before this one has.
     counts: Option<CourierCounts>,
-    /// Whether the courier has dropped what came from other nodes, by its last word.
+    /// Whether something that came from other nodes was dropped since they were last asked anew.
     drops: bool,
+    /// Before then they are not asked anew for that, in milliseconds of the monotonic clock.
+    asks_anew_at: u64,
     answers: part::Answers,
     topics: Topics,
     presence: known::Remote,
@@ -126,6 +128,7 @@ impl Cluster {
             draining: HashSet::new(),
             counts: (epoch == 1).then(CourierCounts::default),
             drops: false,
+            asks_anew_at: 0,
             answers: part::Answers::default(),
             topics: Topics::beyond(before),
             presence: known::Remote::default(),
@@ -198,30 +201,6 @@ impl Drop for Cluster {
 }
 
 impl Exchange {
-    /// The courier is gone: what waits for it is answered.
-    fn lose_courier(&mut self, why: &str) {
-        // What the courier had may have gone, so this is answered before the engine is away.
-        let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
-        for asked in asked.into_iter().flatten() {
-            self.answer_unsent(asked.1);
-        }
-        let Some(cluster) = &mut self.cluster else { return };
-        if cluster.link.take().is_none() {
-            return;
-        }
-        cluster.end_tasks();
-        cluster.certain = false;
-        if cluster.engine == EngineState::Ok {
-            // With whatever was on its way there.
-            self.row.add(Counter::ClusterGaps, 1);
-        }
-        self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
-        if let Some(cluster) = &mut self.cluster {
-            cluster.lose_topics(&self.workers);
-        }
-        self.lose_presence();
-    }
-
     /// Once a second: what lingered long enough is left, and what nobody has answered forgotten.
     pub fn tick_cluster(&mut self, now: u64) {
         if self.cluster.is_none() {
@@ -370,7 +349,7 @@ async fn read(manager: Shared, link: Rc<Link>) {
             Ok(None) => return lose("the courier has ended"),
             Err(error) if packet::is_cut(&error) => {
                 tracing::error!(%error, "a message of another node is lost: no descriptor is left");
-                manager.borrow().exchange.row.add(Counter::ClusterGaps, 1);
+                manager.borrow_mut().exchange.lose_arrival();
                 tokio::task::yield_now().await;
                 continue;
             }

@@ -126,13 +126,24 @@ impl Exchange {
     /// what is there. What they know of other rooms is over: the last to leave one may have done
     /// so while nobody could be told, or had been told to a manager that has died.
     pub(in crate::manager) fn resync_presence(&mut self) {
+        let rooms = self.rooms_with_presence();
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| self.owners_due_at.is_none()) {
+            cluster.presence.unsaid.extend(rooms);
+        }
+        self.ask_anew();
+    }
+
+    /// Others are asked anew who is there in each room of this node, and in which rooms at all.
+    pub(super) fn ask_anew(&mut self) {
         if self.cluster.is_none() || self.owners_due_at.is_some() {
             return;
         }
-        let rooms = self.interest.topics().filter(|room| self.settings.has_presence(room));
-        let rooms: Vec<Topic> = rooms.cloned().collect();
+        let rooms = self.rooms_with_presence();
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.presence.unsaid.extend(rooms.iter().cloned());
+        // A room in which nobody has been for a moment is asked about when somebody comes back.
+        let (interest, settings) = (&self.interest, &self.settings);
+        let known = &mut cluster.presence.known;
+        known.retain(|room| interest.has_any(room) && settings.has_presence(room));
         cluster.presence.rooms_unsaid = true;
         self.say_unsaid();
         let Some(cluster) = &mut self.cluster else { return };
@@ -141,6 +152,12 @@ impl Exchange {
                 cluster.ask_presence(&room, false);
             }
         }
+    }
+
+    /// The rooms with presence that clients of this node are in.
+    fn rooms_with_presence(&self) -> Vec<Topic> {
+        let rooms = self.interest.topics().filter(|room| self.settings.has_presence(room));
+        rooms.cloned().collect()
     }
 
     pub(super) fn on_node_present(

@@ -7,6 +7,11 @@ use crate::ipc::control::{ClusterReport, NodeReport, NodeState};
 use crate::ipc::scoreboard::{Counter, Row};
 use crate::manager::Exchange;
 use crate::manager::relay::message::Reply;
+use crate::sys::clock::{monotonic_ms, unix_ms};
+
+/// Before other nodes are asked anew, since something that they said was dropped: where that was
+/// their answers, it may be again.
+const ASK_ANEW_MS: u64 = 10_000;
 
 impl Cluster {
     /// What is known of a node that was not declared dead.
@@ -71,6 +76,17 @@ impl Cluster {
         };
         self.nodes.iter().map(report).collect()
     }
+
+    /// Whether the other nodes are to be asked anew: something of theirs was dropped, and nothing
+    /// more by the courier's last word.
+    fn asks_anew(&mut self, drops: bool, now: u64) -> bool {
+        self.drops |= drops;
+        let asks = self.drops && !drops && now >= self.asks_anew_at;
+        if asks {
+            (self.drops, self.asks_anew_at) = (false, now + ASK_ANEW_MS);
+        }
+        asks
+    }
 }
 
 /// Adds what a courier has counted more, so that the totals outlive courier and manager.
@@ -90,6 +106,38 @@ fn add_counts(row: &Row, before: CourierCounts, now: CourierCounts) {
 }
 
 impl Exchange {
+    /// The courier is gone: what waits for it is answered.
+    pub(super) fn lose_courier(&mut self, why: &str) {
+        // What the courier had may have gone, so this is answered before the engine is away.
+        let asked = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.asked));
+        for asked in asked.into_iter().flatten() {
+            self.answer_unsent(asked.1);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.link.take().is_none() {
+            return;
+        }
+        cluster.end_tasks();
+        cluster.certain = false;
+        if cluster.engine == EngineState::Ok {
+            // With whatever was on its way there.
+            self.row.add(Counter::ClusterGaps, 1);
+        }
+        self.enter_engine(EngineState::Away { since: unix_ms(), why: why.to_owned() });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.lose_topics(&self.workers);
+        }
+        self.lose_presence();
+    }
+
+    /// Something that the courier has brought is lost on the way here.
+    pub(super) fn lose_arrival(&mut self) {
+        self.row.add(Counter::ClusterGaps, 1);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.drops = true;
+        }
+    }
+
     pub(super) fn courier_told(&mut self, message: CourierToManager) {
         let Some(cluster) = &mut self.cluster else { return };
         match message {
@@ -106,12 +154,10 @@ impl Exchange {
             CourierToManager::Noted { number } => cluster.note_topics(&self.workers, number),
             CourierToManager::Counts(counts) => {
                 let before = cluster.counts.replace(counts).unwrap_or(counts);
-                let drops = counts.dropped > before.dropped;
-                let is_over = std::mem::replace(&mut cluster.drops, drops) && !drops;
                 add_counts(&self.row, before, counts);
-                if is_over {
+                if cluster.asks_anew(counts.dropped > before.dropped, monotonic_ms()) {
                     // Of whom it was nobody knows.
-                    self.resync_presence();
+                    self.ask_anew();
                 }
             }
             CourierToManager::Standing { silent, draining } => {
@@ -185,5 +231,23 @@ impl Exchange {
             What::Verdict => self.answer(origin, id, Reply::Verdict(Verdict::Unknown)),
             What::Info => self.refuse_abroad((origin, id, what), Verdict::Unknown),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_what_was_dropped_nodes_are_asked_anew_once_and_not_again_at_once() {
+        let mut cluster = Cluster::new(0, 1);
+        assert!(!cluster.asks_anew(false, 1_000));
+        assert!(!cluster.asks_anew(true, 1_000), "more may be dropped");
+        assert!(cluster.asks_anew(false, 2_000));
+        // The answers are dropped as well.
+        assert!(!cluster.asks_anew(true, 3_000));
+        assert!(!cluster.asks_anew(false, 4_000) && cluster.drops);
+        assert!(cluster.asks_anew(false, 2_000 + ASK_ANEW_MS));
+        assert!(!cluster.asks_anew(false, 2_000 + 2 * ASK_ANEW_MS) && !cluster.drops);
     }
 }

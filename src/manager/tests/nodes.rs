@@ -188,6 +188,24 @@ fn behind_messages_that_the_courier_has_dropped_each_room_is_asked_about_anew() 
 }
 
 #[test]
+fn behind_an_outage_a_room_is_asked_about_anew_that_nobody_was_in_for_a_moment() {
+    story(async {
+        let (_master, mut courier, mut worker) = ann_is_known().await;
+        let (joined, left, settled) = (Vec::new(), vec![presence_room()], Vec::new());
+        worker.say(&WorkerToManager::Interest { number: 0, joined, left, settled });
+        worker.say(&WorkerToManager::List { id: 1 });
+        while !matches!(worker.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        let away = EngineState::Away { since: 1, why: "of the test".to_owned() };
+        for state in [away, EngineState::Ok] {
+            courier.say(&CourierToManager::Engine(state), b"").await;
+        }
+        are_silent(&mut courier, Vec::new()).await;
+        worker.say(&interest(["presence-r".to_owned()].into_iter()));
+        is_asked(&mut courier).await;
+    });
+}
+
+#[test]
 fn a_room_that_was_left_while_others_were_asked_about_it_is_asked_about_anew() {
     story(async {
         let (master, mut courier) = FakeCourier::boot().await;
@@ -233,6 +251,37 @@ fn who_leaves_another_node_while_nobody_here_is_in_the_room_for_a_moment_is_gone
         };
         let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &list).unwrap();
         assert_eq!(list, []);
+    });
+}
+
+#[test]
+fn a_room_that_has_presence_since_a_reload_has_its_list_while_the_engine_is_away() {
+    story(async {
+        let mut config = Config::default();
+        config.cluster.engine = Some("redis://127.0.0.1".to_owned().try_into().unwrap());
+        config.rooms_presence = Vec::new();
+        let mut master = Master::boot_with(1, None, &config).await;
+        config.rooms_presence = vec!["presence-".to_owned()];
+        master.config = serde_json::to_string(&config).unwrap();
+        let mut old = master.serving(id(0, 1), 1).await;
+        assert!(matches!(old.hear().await.0, ManagerToWorker::Engine { away: true }));
+        master.tell(&MasterToManager::ReloadRequested, &[]);
+        master.prepare(1).await;
+        let mut new = master.serving(id(0, 2), 2).await;
+        new.say(&interest(["presence-r".to_owned()].into_iter()));
+        let (room, uid) = (presence_room(), "ann".to_owned());
+        new.say(&WorkerToManager::Present { room, uid, count: 1 });
+        new.say(&WorkerToManager::List { id: 1 });
+        while !matches!(new.hear().await.0, ManagerToWorker::ListAnswer { .. }) {}
+        let pass = old.is_asked(id(0, 2)).await;
+        old.gave(pass, Left::Nothing);
+        let list = loop {
+            if let (ManagerToWorker::Presence { whole: true, .. }, list) = new.hear().await {
+                break list;
+            }
+        };
+        let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &list).unwrap();
+        assert_eq!(list[0].uid, "ann");
     });
 }
 
