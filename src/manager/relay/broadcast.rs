@@ -191,7 +191,7 @@ impl Exchange {
         if let ManagerToWorker::Presence { room, .. } = message
             && self.interest.has(std::slice::from_ref(room), worker)
         {
-            self.presence.missed.insert((worker, room.clone()));
+            self.presence.missed.entry(worker).or_default().insert(room.clone());
         }
     }
 

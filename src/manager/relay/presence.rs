@@ -3,7 +3,7 @@
 //!
 //! Each says how many it has, and not what has changed, so hearing it twice does no harm.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::holders::{Holder, Holders, weight};
@@ -114,8 +114,8 @@ pub struct Presence {
     unheard: usize,
     /// Nodes of whose users in a room some found no room here, by their numbers.
     cut: HashMap<Topic, HashSet<u8>>,
-    /// Workers that have missed something of a room, since their lanes were full.
-    pub missed: HashSet<(WorkerId, Topic)>,
+    /// Workers that have missed something of these rooms, since their lanes were full.
+    pub missed: BTreeMap<WorkerId, BTreeSet<Topic>>,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.
     leaving: BTreeMap<(u64, Topic, String), usize>,
     leaving_bytes: usize,

@@ -152,22 +152,38 @@ impl Exchange {
             let list = self.presence.list(&room);
             self.spread_presence(room, true, &list, Reach::Only(worker));
         } else {
-            self.presence.missed.insert((worker, room));
+            self.presence.missed.entry(worker).or_default().insert(room);
         }
     }
 
     /// Sends the lists of rooms of which workers have missed something, where there is room again.
     pub fn tell_missed(&mut self) {
-        for (worker, room) in std::mem::take(&mut self.presence.missed) {
-            let link_is_full = self.workers.get(worker).is_some_and(|it| it.link.is_full());
-            if !self.interest.has(std::slice::from_ref(&room), worker) {
+        let behind: Vec<WorkerId> = self.presence.missed.keys().copied().collect();
+        for worker in behind {
+            if !self.has_room_again(worker) {
+                // A worker that hangs may have missed something of a million rooms.
                 continue;
             }
-            match link_is_full || self.hold.is_full() {
-                true => _ = self.presence.missed.insert((worker, room)),
-                false => self.begin_presence(worker, room),
+            let mut rooms = self.presence.missed.remove(&worker).unwrap_or_default();
+            while self.has_room_again(worker)
+                && let Some(room) = rooms.pop_first()
+            {
+                if self.interest.has(std::slice::from_ref(&room), worker) {
+                    self.begin_presence(worker, room);
+                }
+            }
+            // With those that have found no room again.
+            rooms.extend(self.presence.missed.remove(&worker).unwrap_or_default());
+            if !rooms.is_empty() {
+                self.presence.missed.insert(worker, rooms);
             }
         }
+    }
+
+    /// Whether what a worker has missed may be sent now. A worker that is gone misses nothing.
+    fn has_room_again(&self, worker: WorkerId) -> bool {
+        let link_is_full = self.workers.get(worker).is_some_and(|it| it.link.is_full());
+        !link_is_full && !self.hold.is_full()
     }
 
     /// Whether a list is made for a worker. One that finds no room is made in vain, and a worker
