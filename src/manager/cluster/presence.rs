@@ -338,10 +338,27 @@ impl Exchange {
     pub(super) fn tick_presence(&mut self, now: u64) {
         let Some(cluster) = &self.cluster else { return };
         let due = cluster.presence.asked.due(now);
+        if !due.is_empty() {
+            self.ask_unheard();
+        }
         due.into_iter().for_each(|id| self.give_up_presence(id));
         self.say_unsaid();
         if let Some(cluster) = &mut self.cluster {
             cluster.ask_unasked();
+        }
+    }
+
+    /// Asks the nodes that have not said in which rooms they have somebody: they may have been cut
+    /// off when all were asked.
+    fn ask_unheard(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        let mut unheard = cluster.unheard_runs().peekable();
+        if unheard.peek().is_none() {
+            return;
+        }
+        let rooms = self.presence.own_rooms();
+        for node in unheard {
+            cluster.say_presence_rooms(To::Node(node.node), false, &rooms);
         }
     }
 
@@ -351,10 +368,6 @@ impl Exchange {
         // A run that hangs still has its subscriptions when it is dead for everybody.
         let others = cluster.nodes.len().saturating_sub(1) as u32;
         let whole = asked.nodes.is_some() && asked.answered >= others && cluster.has_heard_all();
-        let rooms = self.presence.own_rooms();
-        for node in cluster.unheard_runs() {
-            cluster.say_presence_rooms(To::Node(node.node), false, &rooms);
-        }
         let again = (!whole && asked.elsewhere.is_none()).then(|| asked.room.clone());
         self.end_presence(id, whole);
         if let (Some(cluster), Some(room)) = (&mut self.cluster, again)

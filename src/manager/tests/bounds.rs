@@ -9,7 +9,7 @@ use crate::ipc::cluster::envelope::{self, NodeMessage};
 use crate::ipc::cluster::messages::{
     CourierToManager, EngineState, ManagerToCourier, To, courier_id,
 };
-use crate::ipc::cluster::nodes::NodeId;
+use crate::ipc::cluster::nodes::{NodeId, NodeRecord};
 use crate::manager::cluster::questions::ASKED_MAX;
 use crate::manager::relay::presence::LISTS_MADE;
 
@@ -270,6 +270,25 @@ fn behind_an_outage_each_of_more_rooms_than_may_be_asked_about_at_once_is_asked_
                 courier.say(&CourierToManager::Engine(state), b"").await;
             }
         }
+    });
+}
+
+#[test]
+fn a_node_that_has_not_said_its_rooms_is_asked_once_and_not_for_each_question_without_answer() {
+    story(async {
+        let (_master, mut courier, _worker) = in_one_room_too_many().await;
+        let nodes = vec![NodeRecord { node: 1, boot: 1, ..NodeRecord::default() }];
+        courier.say(&CourierToManager::Nodes { nodes, certain: true }, b"").await;
+        let (mut asked, mut told) = (0, 0);
+        // Nobody answers, so each room is asked about again.
+        while asked < 2 * ASKED_MAX {
+            match courier.hear().await.0 {
+                NodeMessage::PresenceAsk { .. } => asked += 1,
+                NodeMessage::PresenceRooms { .. } => told += 1,
+                _ => {}
+            }
+        }
+        assert!(told < 100, "{told}");
     });
 }
 
