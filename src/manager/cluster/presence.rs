@@ -338,7 +338,7 @@ impl Exchange {
     pub(super) fn tick_presence(&mut self, now: u64) {
         let Some(cluster) = &self.cluster else { return };
         let due = cluster.presence.asked.due(now);
-        if !due.is_empty() {
+        if !due.is_empty() && self.owners_due_at.is_none() {
             self.ask_unheard();
         }
         due.into_iter().for_each(|id| self.give_up_presence(id));
