@@ -71,6 +71,26 @@ async fn every_fault_of_a_handler_has_its_line_in_the_log_and_costs_nobody_else(
     logged(&server, &["WARN", "gone; its events go to another"]).await;
 }
 
+/// A worker that left without a look at its processes left what they said at their end in a pipe.
+#[tokio::test]
+async fn what_an_application_says_at_its_end_is_in_the_log() {
+    let server = app(&["php", &path("tests/app/fixtures/last_words.php")]).start().await;
+    for _ in ["of a reload", "of a stop"] {
+        let before = server.log().matches("these are the last words").count();
+        match before {
+            0 => server.wsd(["reload"]).await.ok(),
+            _ => server.wsd(["stop"]).await.ok(),
+        };
+        until("the last words", async || {
+            let log = server.log();
+            let words = log.matches("these are the last words").count();
+            let errors = log.matches("and this is an error behind them").count();
+            (words > before && errors > before).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_process_that_never_reads_is_replaced_and_the_log_says_why() {
     let deaf = path("tests/app/fixtures/deaf.py");

@@ -136,6 +136,7 @@ impl Handler for AppHandler {
             }
             shared.spawner.stop();
             shared.links.all().iter().for_each(|link| link.shut_down(2));
+            shared.spawner.printed().await;
         })
     }
 

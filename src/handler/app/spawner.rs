@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use std::{fmt, io};
 use nix::fcntl::OFlag;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc;
 
 use super::output;
 use super::tail::Tail;
@@ -23,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// doubles it.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(30);
+/// How long a worker that leaves waits for what its processes print at their end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why a process has to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,11 +114,16 @@ pub struct Spawner {
     tails: RefCell<HashMap<ProcessId, Rc<Tail>>>,
     /// Why the application does not run.
     unfit: RefCell<Option<String>>,
+    /// Kept by each task that logs what a process prints, and by us until no process is started.
+    prints: RefCell<Option<mpsc::Sender<Infallible>>>,
+    /// Ends when nobody keeps that.
+    printed: RefCell<Option<mpsc::Receiver<Infallible>>>,
 }
 
 impl Spawner {
     /// With `own_stdout` the processes write to the server's standard output, else to the log.
     pub fn new(own_stdout: bool) -> Spawner {
+        let (prints, printed) = mpsc::channel(1);
         Spawner {
             own_stdout,
             over: Cell::new(false),
@@ -124,6 +133,8 @@ impl Spawner {
             starting: Cell::new(true),
             tails: RefCell::default(),
             unfit: RefCell::default(),
+            prints: RefCell::new(Some(prints)),
+            printed: RefCell::new(Some(printed)),
         }
     }
 
@@ -218,6 +229,17 @@ impl Spawner {
     /// Starts no process any more: those that end now are meant to.
     pub fn stop(&self) {
         self.over.set(true);
+    }
+
+    /// Waits until all that the processes print is logged, for a while. What a process has started
+    /// and left running may have the pipe still.
+    pub async fn printed(&self) {
+        self.prints.take();
+        let printed = self.printed.take();
+        if let Some(mut printed) = printed {
+            // However the wait ends, the worker leaves.
+            let _ = tokio::time::timeout(LAST_WORDS, printed.recv()).await;
+        }
     }
 
     /// Ends a process at once, if it still runs.
@@ -320,7 +342,12 @@ impl Spawner {
             let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let pipe = Receiver::from_owned_fd(reader)?;
-            ctx.spawn(output::log_lines(pipe, id, stream, tail.writer()));
+            let (lines, prints) =
+                (output::log_lines(pipe, id, stream, tail.writer()), self.prints.borrow().clone());
+            ctx.spawn(async move {
+                lines.await;
+                drop(prints);
+            });
             descriptors.push(writer);
         }
         self.sockets.borrow_mut().insert(id, ours);
