@@ -142,6 +142,9 @@ impl http::Service for Plain {
 
     fn waits_for(&self, wait: Option<Wait>) {
         let admitted = &self.worker.gate.admitted;
+        if wait == Some(Wait::Request) && self.seat.waits() {
+            return; // Since its answer was made, and now that the answer is written.
+        }
         self.seat.waits_for(wait, admitted);
         let most = self.worker.settings.config.http_keepalive_max;
         if wait == Some(Wait::Request) && admitted.resting() > most {

@@ -25,6 +25,11 @@ impl Seat {
         self.wait.set(wait.map(|wait| admitted.wait(&self.yielding, wait)));
     }
 
+    /// Whether the connection waits for its client.
+    pub fn waits(&self) -> bool {
+        self.wait.get().is_some()
+    }
+
     /// Takes bytes of the budget, if there is room for them.
     pub fn hold(&self, bytes: usize, budget: &Budget) -> bool {
         let has_room = budget.try_take(bytes);

@@ -61,6 +61,28 @@ impl Handler for Streams {
     }
 }
 
+/// Bytes of a page of [`Pages`], which come in one part.
+const PAGE_BYTES: usize = 200_000;
+
+/// Answers with a body that is written at the pace of its reader, as a file is.
+struct Pages;
+
+impl Handler for Pages {
+    fn on_message(&self, _: &Context, _: Frame<'_>) -> Flow {
+        Flow::default()
+    }
+
+    fn on_request(&self, ctx: &Context, _: HttpRequest) -> Flow<Option<HttpResponse>> {
+        let (writer, body) = Body::in_parts(Some(PAGE_BYTES as u64));
+        ctx.spawn(async move {
+            if writer.send(vec![b'p'; PAGE_BYTES]).await.is_ok() {
+                writer.finish().await;
+            }
+        });
+        Flow::Ready(Some(HttpResponse::new(body)))
+    }
+}
+
 async fn reads(server: &Server) -> Tested {
     server.start(FIRST, Config { client_memory: LIMIT, ..config() }, || Reads).await
 }
@@ -196,4 +218,22 @@ async fn long_answers_that_nobody_reads_are_within_the_memory() {
         }
         assert!(tokio::time::Instant::now() < deadline, "{status:?}");
     }
+}
+
+#[tokio::test]
+async fn who_has_read_a_page_and_rests_takes_no_memory() {
+    let server = Server::new();
+    let config = Config { client_memory: LIMIT, ..config() };
+    let _worker = server.start(FIRST, config, || Pages).await;
+    let (page, mut resting) = (vec![b'p'; PAGE_BYTES], Vec::new());
+    for _ in 0..20 {
+        let mut stream = begun(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut said = Vec::new();
+        while !said.ends_with(&page) {
+            let count = stream.read_buf(&mut said).await.unwrap();
+            assert_ne!(count, 0, "{}", String::from_utf8_lossy(&said));
+        }
+        resting.push(stream);
+    }
+    assert_eq!(server.count(Counter::RefusedMemory), 0);
 }

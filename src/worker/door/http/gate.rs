@@ -20,7 +20,7 @@ use crate::worker::head::{self, Body, Kind, Reader, Refusal, classify, is_forwar
 /// nothing by itself, since it would do so without an answer. Of each request it sees no more
 /// than its head and body. At a head that is not for hyper, and where a body breaks a rule, it
 /// sees the end of the stream.
-pub(super) struct Gate<S> {
+pub(super) struct Gate<'a, S> {
     stream: S,
     /// Read from the stream; what is not yet looked at begins at `used`.
     received: Vec<u8>,
@@ -31,6 +31,9 @@ pub(super) struct Gate<S> {
     ready: Vec<u8>,
     state: State,
     exit: Exit,
+    /// Called where a request is waited for of which nothing has come. Hyper asks for one only when
+    /// all of the answer before is written.
+    rests: &'a dyn Fn(),
     limits: Limits,
     wait: Option<Wait>,
     /// Ends no later than what is waited for. A timer that ends too early costs less than one for
@@ -84,12 +87,18 @@ struct Pace {
     bytes: u64,
 }
 
-impl<S> Gate<S> {
-    pub(super) fn new(stream: S, received: Vec<u8>, limits: &Limits, exit: Exit) -> Gate<S> {
+impl<'a, S> Gate<'a, S> {
+    pub(super) fn new(
+        stream: S,
+        received: Vec<u8>,
+        limits: &Limits,
+        exit: Exit,
+        rests: &'a dyn Fn(),
+    ) -> Gate<'a, S> {
         let (state, limits) = (State::Head(Reader::new()), *limits);
         let (ready, pace) = (Vec::new(), Pace::default());
         let (wait, timer) = (None, None);
-        Gate { stream, received, used: 0, ready, state, exit, limits, wait, timer, pace }
+        Gate { stream, received, used: 0, ready, state, exit, rests, limits, wait, timer, pace }
     }
 
     /// The stream, what was read of it and is nobody's yet, and whether that is the beginning of
@@ -171,6 +180,9 @@ impl<S> Gate<S> {
             State::Head(reader) => reader.has_begun(self.rest()),
             _ => true,
         };
+        if !begun {
+            (self.rests)();
+        }
         let wait = self.wait.take_if(|wait| wait.begun == begun);
         let wait = self.wait.insert(wait.unwrap_or_else(|| Wait { began: Instant::now(), begun }));
         let end = wait.began + self.patience(begun);
@@ -197,7 +209,7 @@ struct Whole {
 
 type Judged = Result<Whole, Outcome>;
 
-impl<S: AsyncRead + Unpin> Gate<S> {
+impl<S: AsyncRead + Unpin> Gate<'_, S> {
     /// Looks at what was received until there is something for hyper, or nothing more will be.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ready.is_empty() {
@@ -304,7 +316,7 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Gate<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -316,7 +328,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<'_, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -41,7 +41,7 @@ pub use self::answers::to_response;
 use self::answers::{SPEAKS_WEBSOCKET, checked, health_response, options, text, upgrade_required};
 use self::body::Outgoing;
 use self::gate::{Exit, Gate, Outcome};
-use self::room::{Collected, collect, held, hold_head};
+use self::room::{Collected, collect, held, hold_head, rest};
 pub use self::spool::{Disk, Spool};
 use self::stall::Stall;
 use crate::api::{HttpRequest, HttpResponse};
@@ -165,9 +165,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     V: Service,
 {
-    let exit = Exit::default();
+    let (exit, rests) = (Exit::default(), || rest(service));
     let stream = Stall::new(stream, limits.send_timeout);
-    let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone()));
+    let io = TokioIo::new(Gate::new(stream, received, limits, exit.clone(), &rests));
     let (most, closes) = (limits.body_bytes_max, Cell::new(false));
     let respond = |request| async {
         let response = Box::pin(respond(service, peer, &exit, most, request)).await;

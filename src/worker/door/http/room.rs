@@ -150,3 +150,10 @@ pub(super) fn held<V: Service>(service: &V, response: HttpResponse, hidden: bool
     let refusal = Refusal::overloaded("the server is full", 5).because(Reason::Memory);
     refuse(service, refusal.advice("client_memory is reached."), hidden)
 }
+
+/// All of an answer is written, and nothing of the next request is here. What was held is given
+/// back now, since the next request may be long in coming.
+pub(super) fn rest<V: Service>(service: &V) {
+    service.let_go();
+    service.waits_for(Some(Wait::Request));
+}

@@ -116,6 +116,9 @@ impl http::Service for Connection {
     }
 
     fn waits_for(&self, wait: Option<Wait>) {
+        if wait == Some(Wait::Request) && self.seat.waits() {
+            return; // Since its answer was made, and now that the answer is written.
+        }
         let api = &self.worker.api;
         self.seat.waits_for(None, api.waiting(self.waits_as_known.get()));
         if wait.is_some() {
