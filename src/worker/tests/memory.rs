@@ -44,6 +44,10 @@ impl Handler for Undecided {
     fn on_request(&self, _: &Context, _: HttpRequest) -> Flow<Option<HttpResponse>> {
         Flow::later(std::future::pending())
     }
+
+    fn body_in_memory_max(&self) -> usize {
+        1000
+    }
 }
 
 /// Answers with a long body, at the pace of whoever reads it.
@@ -236,4 +240,20 @@ async fn who_has_read_a_page_and_rests_takes_no_memory() {
         resting.push(stream);
     }
     assert_eq!(server.count(Counter::RefusedMemory), 0);
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_whose_body_is_in_a_file_is_within_the_memory() {
+    let server = Server::new();
+    let upload_tmp_dir = std::env::temp_dir();
+    let config = Config { client_memory: LIMIT, upload_tmp_dir, ..config() };
+    let _worker = server.start(FIRST, config, || Undecided).await;
+    let line = format!("X: {}\r\n", "x".repeat(7_000));
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{line}{line}Content-Length: 2000\r\n\r\n");
+    let mut thinking = Vec::new();
+    for count in 1..=10 {
+        thinking.push(begun(&server, &[head.as_bytes().to_vec(), vec![b'b'; 2000]].concat()).await);
+        reaches(&server, Counter::HttpRunning, count).await;
+    }
+    holds(&server, 10 * 28_000).await;
 }

@@ -300,7 +300,7 @@ async fn respond<V: Service>(
     let body = if body.is_end_stream() {
         Ok(Collected::Whole(Bytes::new()))
     } else if service.wants_body(&parts) {
-        collect(service, body, most).await
+        collect(service, body, most, &parts).await
     } else {
         last = true;
         Ok(Collected::Whole(Bytes::new()))

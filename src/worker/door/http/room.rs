@@ -37,10 +37,11 @@ pub(super) async fn collect<V: Service>(
     service: &V,
     body: Incoming,
     most: usize,
+    head: &Parts,
 ) -> Result<Collected, Option<Refusal>> {
     service.waits_for(Some(Wait::Body));
     let body = tokio::select! {
-        read = fill(service, body, most) => read.map_err(|stop| match stop {
+        read = fill(service, body, most, head) => read.map_err(|stop| match stop {
             Stop::NoRoom => Some(full()),
             Stop::BrokeOff => None,
         }),
@@ -77,6 +78,7 @@ async fn fill<V: Service>(
     service: &V,
     mut body: Incoming,
     most: usize,
+    head: &Parts,
 ) -> Result<Collected, Stop> {
     let mut spool = service.spool();
     let most = spool.as_ref().map_or(most, |spool| most.min(spool.memory_max()));
@@ -107,6 +109,8 @@ async fn fill<V: Service>(
     };
     spool.write(whole).await?;
     service.let_go();
+    // The body is in a file now, and its head is still here.
+    hold_head(service, head).await.map_err(|_| Stop::NoRoom)?;
     spool.finish().map(Collected::Held).ok_or(Stop::NoRoom)
 }
 
