@@ -114,3 +114,18 @@ async fn a_program_in_the_place_of_a_process_speaks_by_its_pipe_and_ends_as_it_d
     let ran = php(directory.path(), code).await;
     assert_eq!(ran.stdout, "heard hello\n5 it runs 15", "{ran:?}");
 }
+
+/// One that has ended before anybody asks for it, and one that was killed as a full memory does it.
+#[tokio::test]
+async fn how_a_program_in_the_place_of_a_process_ended_is_told_however_soon_that_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let code = "$ends = fn ($words) => function () use ($words) { \
+                    $run = fn ($p) => $p->exec('/bin/sh', ['-c', $words]); \
+                    (new Swoole\\Process($run, true, SOCK_STREAM))->start(); \
+                    return implode(' ', array_slice(Swoole\\Process::wait(), 1)); \
+                }; \
+                for ($try = 0; $try < 40; $try++) { $told[] = $ends('exit 5')(); } \
+                echo implode(',', array_unique($told)), ',', $ends('kill -9 $$')();";
+    let ran = php(directory.path(), code).await;
+    assert_eq!(ran.stdout, "5 0,0 9", "{ran:?}");
+}

@@ -220,14 +220,20 @@ class Process
         if ($program === false) {
             return;
         }
-        $pid = proc_get_status($program)['pid'];
-        array_map($pass, $early);
-        while (pcntl_waitpid($pid, $status) < 0 && pcntl_get_last_error() === PCNTL_EINTR);
-        if (pcntl_wifsignaled($status)) {
-            pcntl_signal(pcntl_wtermsig($status), SIG_DFL);
-            posix_kill(getmypid(), pcntl_wtermsig($status));
+        // This asks the kernel, too: of a program that has ended by now, nobody else is told how.
+        ['pid' => $pid, 'running' => $running, 'exitcode' => $code, 'termsig' => $signal] = proc_get_status($program);
+        if ($running) {
+            array_map($pass, $early);
+            while (pcntl_waitpid($pid, $status) < 0 && pcntl_get_last_error() === PCNTL_EINTR);
+            $signal = pcntl_wifsignaled($status) ? pcntl_wtermsig($status) : 0;
+            $code = pcntl_wexitstatus($status);
         }
-        exit(pcntl_wexitstatus($status));
+        if ($signal > 0) {
+            // SIGKILL has no handler, and an attempt to set one is fatal.
+            $signal === SIGKILL || pcntl_signal($signal, SIG_DFL);
+            posix_kill(getmypid(), $signal);
+        }
+        exit($code);
     }
 
     private static function needs(string $function, string $extension): void
