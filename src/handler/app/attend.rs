@@ -210,9 +210,7 @@ impl Link {
         if sending.len() < WRITE_BYTES {
             let now = self.shared.now_ms();
             let unwanted = self.shared.pool.borrow_mut().take(self.id, now, sending, WRITE_BYTES);
-            for id in unwanted {
-                self.shared.unwanted(id);
-            }
+            self.shared.unwanted(&unwanted);
         }
     }
 

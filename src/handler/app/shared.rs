@@ -261,12 +261,18 @@ impl Shared {
         }
     }
 
-    /// An event that asked for an answer is not wanted by the application that is there now.
-    pub fn unwanted(&self, id: u32) {
-        match self.answers.borrow_mut().remove(&id) {
-            Some(Answer::Handshake(_, answer)) => drop(answer.send(Ok(Accept::default()))),
-            Some(Answer::Response { answer, .. }) => drop(answer.send(None)),
-            None => {}
+    /// Events are not wanted by the application that is there now, and were dropped: there is room
+    /// for others.
+    pub fn unwanted(&self, ids: &[u32]) {
+        for id in ids {
+            match self.answers.borrow_mut().remove(id) {
+                Some(Answer::Handshake(_, answer)) => drop(answer.send(Ok(Accept::default()))),
+                Some(Answer::Response { answer, .. }) => drop(answer.send(None)),
+                None => {}
+            }
+        }
+        if !ids.is_empty() {
+            self.changed.notify_waiters();
         }
     }
 

@@ -79,3 +79,17 @@ fn what_keep_gives_is_bounded_for_all_clients_together() {
     pool.pin(2, Pin::default());
     assert!(pool.keep_bytes(3, &[0; 1000]));
 }
+
+/// Their number alone keeps a client's message waiting, and no other event may ever be done.
+#[tokio::test]
+async fn who_waits_for_room_goes_on_where_events_are_dropped_that_nobody_wants() {
+    let shared = Shared::new(AppSettings { queue_events: 2, ..AppSettings::default() });
+    let dropped = [0, 0].map(|place| shared.queue(place, Packet::new(Kind::Presence)));
+    let mut waits = std::pin::pin!(shared.queue_later(7, Packet::new(Kind::Message)));
+    let mut now = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waits.as_mut().poll(&mut now).is_pending());
+    assert!(dropped.iter().all(|id| shared.pool.borrow_mut().withdraw(*id)));
+    assert!(waits.as_mut().poll(&mut now).is_pending(), "nobody has told");
+    shared.unwanted(&dropped);
+    assert!(waits.as_mut().poll(&mut now).is_ready());
+}
