@@ -20,6 +20,9 @@ use crate::config::digits;
 /// What one read of a file takes. Three of them wait for a client that does not read.
 const FILE_PART_BYTES: u64 = 64 << 10;
 
+/// A shorter answer does not fill the memory of a worker while its client does not read.
+const SHORT_BYTES: usize = 4096;
+
 /// RESPONSE.
 pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Broken> {
     let file = if packet.flags & FILE != 0 { Some(link.descriptor()?) } else { None };
@@ -50,7 +53,7 @@ pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
             let (writer, body) = Body::in_parts(content_length(&fields)?);
             (Some(writer), body)
         }
-        None => (None, payload.split_off(0).into()),
+        None => (None, alone(payload.split_off(0)).into()),
     };
     let response = head(packet.code, &fields, body)?;
     if !link.shared.respond(packet.id, Some(response)) {
@@ -64,6 +67,12 @@ pub fn respond(link: &Rc<Link>, ctx: &Context, packet: Packet) -> Result<(), Bro
         _ => {}
     }
     Ok(())
+}
+
+/// A long body in memory of its own. What was read with it would be kept as well, and the worker
+/// would not count it within `client_memory`, as little as a body that many clients are sent.
+fn alone(body: Bytes) -> Bytes {
+    if body.len() > SHORT_BYTES { Bytes::copy_from_slice(&body) } else { body }
 }
 
 /// BODY.
@@ -243,5 +252,23 @@ impl super::shared::Shared {
             answers.iter().filter(|(_, answer)| owed(answer)).map(|(id, _)| *id).collect()
         };
         ids.into_iter().for_each(|id| self.unanswered(id, 502));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    #[test]
+    fn a_long_answer_is_in_memory_of_its_own() {
+        let mut read = BytesMut::from(&[b'x'; 3 * SHORT_BYTES][..]);
+        let long = read.split_to(2 * SHORT_BYTES).freeze();
+        assert!(!long.is_unique(), "the rest of what was read is in that memory");
+        let long = alone(long);
+        assert!(long.is_unique() && long.len() == 2 * SHORT_BYTES);
+        let short = alone(read.split_to(SHORT_BYTES).freeze());
+        assert_eq!(short.len(), SHORT_BYTES);
     }
 }
