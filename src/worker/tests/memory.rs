@@ -250,9 +250,9 @@ async fn the_head_of_a_request_whose_body_is_in_a_file_is_within_the_memory() {
     let _worker = server.start(FIRST, config, || Undecided).await;
     let line = format!("X: {}\r\n", "x".repeat(7_000));
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{line}{line}Content-Length: 2000\r\n\r\n");
-    let mut thinking = Vec::new();
+    let (request, mut thinking) = ([head.into_bytes(), vec![b'b'; 2000]].concat(), Vec::new());
     for count in 1..=10 {
-        thinking.push(begun(&server, &[head.as_bytes().to_vec(), vec![b'b'; 2000]].concat()).await);
+        thinking.push(begun(&server, &request).await);
         reaches(&server, Counter::HttpRunning, count).await;
     }
     holds(&server, 10 * 28_000).await;
