@@ -223,9 +223,8 @@ impl Exchange {
         if self.settings.presence == before.presence {
             return;
         }
-        let is_new = |room: &&Topic| {
-            self.settings.has_presence(room) && !before.has_presence(room)
-        };
+        let is_new =
+            |room: &&Topic| self.settings.has_presence(room) && !before.has_presence(room);
         let rooms: Vec<Topic> = self.interest.topics().filter(is_new).cloned().collect();
         for room in rooms {
             if !self.asks_presence(&room) {
