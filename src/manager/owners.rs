@@ -4,9 +4,15 @@ use super::Manager;
 use super::worker_handle::{Phase, WorkerHandle};
 use crate::error::{Error, Result};
 use crate::fd::WorkerId;
+use crate::sys::clock::monotonic_ms;
 
 /// The longest that a new manager waits to hear who owns what, in milliseconds.
 pub const WAIT_MS: u64 = 1000;
+
+/// Whether a worker has introduced itself, or need not.
+fn is_known(worker: &WorkerHandle) -> bool {
+    worker.introduced || !worker.record.ready
+}
 
 impl Manager {
     /// A worker says which clients it has of others' numbers. It is believed once, by a manager
@@ -44,6 +50,7 @@ impl Manager {
             (worker.introduced, worker.may_claim) = (true, false);
             self.resolve_passes();
             self.check_owners_known();
+            self.exchange.await_no_more(id);
         }
         Ok(())
     }
@@ -54,10 +61,9 @@ impl Manager {
         if self.exchange.owners_due_at.is_none() || !self.exchange.passes.has_inherited_nothing() {
             return;
         }
-        let known = |w: &WorkerHandle| w.introduced || !w.record.ready;
         let all_here = (0..self.state.worker_num)
             .all(|slot| self.exchange.workers.iter().any(|w| u16::from(w.id().slot.0) == slot));
-        if all_here && self.exchange.workers.iter().all(known) {
+        if all_here && self.exchange.workers.iter().all(is_known) {
             self.owners_known();
         }
     }
@@ -69,8 +75,9 @@ impl Manager {
         self.carry_out(steps);
         self.exchange.deliver_to_slots();
         self.exchange.tell_topics_whole();
-        self.exchange.spread_all_presence();
-        self.exchange.resync_presence();
+        let silent = self.exchange.workers.iter().filter(|worker| !is_known(worker));
+        let silent = silent.map(WorkerHandle::id).collect();
+        self.exchange.begin_all_presence(silent, monotonic_ms());
         self.resume_reload();
         if std::mem::take(&mut self.begin_with_reload) {
             self.request_reload(None);

@@ -60,6 +60,7 @@ impl Manager {
         if is_due && self.exchange.passes.has_inherited_nothing() {
             self.owners_known();
         }
+        self.exchange.tick_awaited(now);
         for id in self.exchange.workers.take_overdue(now) {
             tracing::warn!(worker = %id, "the worker outlived the deadline of its drain");
             self.master.send(&ManagerToMaster::Kill(id));

@@ -126,8 +126,11 @@ impl Exchange {
     /// what is there. What they know of other rooms is over: the last to leave one may have done
     /// so while nobody could be told, or had been told to a manager that has died.
     pub(in crate::manager) fn resync_presence(&mut self) {
+        if self.awaits_presence() {
+            return;
+        }
         let rooms = self.rooms_with_presence();
-        if let Some(cluster) = self.cluster.as_mut().filter(|_| self.owners_due_at.is_none()) {
+        if let Some(cluster) = &mut self.cluster {
             cluster.presence.unsaid.extend(rooms);
         }
         self.ask_anew();
@@ -135,7 +138,7 @@ impl Exchange {
 
     /// Others are asked anew who is there in each room of this node, and in which rooms at all.
     pub(super) fn ask_anew(&mut self) {
-        if self.cluster.is_none() || self.owners_due_at.is_some() {
+        if self.cluster.is_none() || self.awaits_presence() {
             return;
         }
         let rooms = self.rooms_with_presence();
@@ -186,7 +189,7 @@ impl Exchange {
     pub(super) fn on_presence_ask(&mut self, from: NodeId, id: u64, room: &Topic) {
         // A new manager tells all of them once it knows who is here. Whoever asks for more than the
         // engine takes is not answered, and asks again.
-        if self.owners_due_at.is_some() || self.cluster.as_ref().is_none_or(Cluster::is_full) {
+        if self.awaits_presence() || self.cluster.as_ref().is_none_or(Cluster::is_full) {
             return;
         }
         let list = self.presence.own(room);
@@ -208,10 +211,11 @@ impl Exchange {
         for room in over {
             self.take_presence_list(from, room, Vec::new());
         }
+        let is_known = !self.awaits_presence();
         let Some(cluster) = &mut self.cluster else { return };
         cluster.presence.heard.insert(from.node, from.boot);
         // Whoever was cut off has missed what was said here, and a new manager has heard nothing.
-        if !is_answer && self.owners_due_at.is_none() {
+        if !is_answer && is_known {
             let rooms = self.presence.own_rooms();
             cluster.say_presence_rooms(To::Node(from.node), true, &rooms);
         }
@@ -338,7 +342,7 @@ impl Exchange {
     pub(super) fn tick_presence(&mut self, now: u64) {
         let Some(cluster) = &self.cluster else { return };
         let due = cluster.presence.asked.due(now);
-        if !due.is_empty() && self.owners_due_at.is_none() {
+        if !due.is_empty() && !self.awaits_presence() {
             self.ask_unheard();
         }
         due.into_iter().for_each(|id| self.give_up_presence(id));

@@ -114,6 +114,11 @@ pub struct Presence {
     unheard: usize,
     /// Nodes of whose users in a room some found no room here, by their numbers.
     cut: HashMap<Topic, HashSet<u8>>,
+    /// Workers that were silent when a new manager waited no longer for the word of its workers.
+    /// Until they have spoken or are gone, their users must not seem to be gone.
+    pub awaited: BTreeSet<WorkerId>,
+    /// Until when they are awaited, in milliseconds of the monotonic clock.
+    pub awaited_until: u64,
     /// Workers that have missed something of these rooms, since their lanes were full.
     pub missed: BTreeMap<WorkerId, BTreeSet<Topic>>,
     /// Who is to be told to have left, and when, in that order, and the bytes that each takes.

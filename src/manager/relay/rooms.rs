@@ -1,5 +1,7 @@
 //! What workers say of rooms.
 
+use std::collections::BTreeSet;
+
 use super::holders::Holder;
 use super::message::{Address, Reply, Routed, Wide};
 use crate::api::rooms::{INFO_BYTES_MAX, NAME_BYTES_MAX, Nodes, Present, TOPICS_MAX, Topic};
@@ -201,8 +203,43 @@ impl Exchange {
         !is_full
     }
 
+    /// Whether this manager is new and has not heard from all of its workers who is with them.
+    pub fn awaits_presence(&self) -> bool {
+        self.owners_due_at.is_some() || !self.presence.awaited.is_empty()
+    }
+
+    /// This manager is new and waits no longer to hear which worker has which clients. Presence
+    /// waits for the word of workers that were silent, which stand still or are hung.
+    pub fn begin_all_presence(&mut self, silent: BTreeSet<WorkerId>, now: u64) {
+        self.presence.awaited_until = now + self.settings.worker_timeout_ms;
+        self.presence.awaited = silent;
+        self.presence_known();
+    }
+
+    /// A worker has told a new manager who is with it, or is gone.
+    pub fn await_no_more(&mut self, worker: WorkerId) {
+        if self.presence.awaited.remove(&worker) {
+            self.presence_known();
+        }
+    }
+
+    /// A worker that never speaks holds presence up for `worker_timeout` at most.
+    pub fn tick_awaited(&mut self, now: u64) {
+        if !self.presence.awaited.is_empty() && now >= self.presence.awaited_until {
+            self.presence.awaited.clear();
+            self.presence_known();
+        }
+    }
+
+    fn presence_known(&mut self) {
+        if !self.awaits_presence() {
+            self.spread_all_presence();
+            self.resync_presence();
+        }
+    }
+
     /// This manager is new and has heard from all who is where: what they have told may differ.
-    pub fn spread_all_presence(&mut self) {
+    fn spread_all_presence(&mut self) {
         // Also where nobody is present: somebody may have been when the last manager died.
         let rooms = self.interest.topics().filter(|room| self.settings.has_presence(room));
         let rooms: Vec<Topic> = rooms.cloned().collect();
@@ -246,6 +283,7 @@ impl Exchange {
         for (room, present) in gone {
             self.spread_presence(room, false, &[present], Reach::AllBut(Vec::new()));
         }
+        self.await_no_more(worker);
     }
 
     /// Tells of those who have been without a connection for `presence_linger`.
@@ -256,7 +294,7 @@ impl Exchange {
     }
 
     pub fn spread_presence(&mut self, room: Topic, whole: bool, list: &[Present], reach: Reach) {
-        if self.owners_due_at.is_some() {
+        if self.awaits_presence() {
             // A new manager sends whole lists once it has heard everybody.
             return;
         }

@@ -107,6 +107,32 @@ fn for_a_worker_that_asks_for_long_lists_and_reads_none_few_are_made() {
     assert!((1..100).contains(&made), "{made}");
 }
 
+/// A new manager waits a second for the word of its workers, and for a worker that stands still
+/// longer its users must not seem to be gone.
+#[test]
+fn who_is_with_a_worker_that_is_slow_to_introduce_itself_has_not_left() {
+    story(async {
+        let master = Master::boot(2, None).await;
+        let mut a = master.attach(id(0, 1), 1, true);
+        let mut b = master.attach(id(1, 1), 1, true);
+        a.say(&interest(["presence-r".to_owned()].into_iter()));
+        a.owns(2, vec![]);
+        // What comes is what was held until the manager waited no longer.
+        a.push(0, fd(1, 5), "it waits no longer");
+        assert!(matches!(b.hear().await.0, ManagerToWorker::WhoAreYou { .. }));
+        assert_eq!(b.hear_push().await.0, fd(1, 5));
+        b.say_with(&present("presence-r", "ann"), b"");
+        b.owns(2, vec![]);
+        let list = loop {
+            if let (ManagerToWorker::Presence { whole: true, .. }, body) = a.hear().await {
+                break body;
+            }
+        };
+        let list: Vec<Present> = codec::decode_within(BODY_BYTES_MAX as u64, &list).unwrap();
+        assert_eq!(list.first().map(|present| &present.uid[..]), Some("ann"));
+    });
+}
+
 #[test]
 fn a_worker_that_misses_who_came_since_its_lane_is_full_is_sent_the_list_when_there_is_room() {
     story(async {
