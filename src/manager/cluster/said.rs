@@ -67,7 +67,7 @@ impl Exchange {
     /// Says who is present by clients of this node in the rooms of which others have still to be
     /// told, as far as the courier takes that; then which rooms these are.
     pub(super) fn say_unsaid(&mut self) {
-        if self.awaits_presence() {
+        if self.owners_due_at.is_some() || !self.presence.awaited.is_empty() {
             // Whoever a new manager has not been told of yet would seem to be gone.
             return;
         }
