@@ -94,12 +94,15 @@ impl Drop for Lanes {
     }
 }
 
-/// The mean of what each process held in some rounds.
-fn mean(rounds: &[Holds]) -> Holds {
-    let of = |name: &String, what: usize| {
-        rounds.iter().map(|round| round[name][what]).sum::<f64>() / rounds.len() as f64
+/// What each process held in some rounds: the fewest descriptors, since a look at a server takes
+/// one for a moment, and the mean of its memory.
+fn summary(rounds: &[Holds]) -> Holds {
+    let least =
+        |name: &String| rounds.iter().map(|round| round[name][0]).fold(f64::INFINITY, f64::min);
+    let mean = |name: &String| {
+        rounds.iter().map(|round| round[name][1]).sum::<f64>() / rounds.len() as f64
     };
-    rounds[0].keys().map(|name| (name.clone(), [of(name, 0), of(name, 1)])).collect()
+    rounds[0].keys().map(|name| (name.clone(), [least(name), mean(name)])).collect()
 }
 
 fn number(variable: &str, usual: u64) -> u64 {
@@ -130,7 +133,7 @@ async fn endure(what: &str, setup: Setup) {
     // behind them. So the first third does not count. What leaks grows in the others as well.
     let third = rounds.len() / 3;
     let (middle, last) = (rounds.len() - 2 * third, rounds.len() - third);
-    let (before, after) = (mean(&rounds[middle..last]), mean(&rounds[last..]));
+    let (before, after) = (summary(&rounds[middle..last]), summary(&rounds[last..]));
     for (name, [descriptors, memory]) in &before {
         let [descriptors_after, memory_after] = after[name];
         println!(
