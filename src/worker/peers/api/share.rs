@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use crate::worker::clients::admission::Yielding;
 use crate::worker::peers::Peers;
 
-/// For how long connections of the API are at work between two turns of the clients: as long as a
-/// turn may write. The piece of work that is begun last may take longer.
-const SHARE: Duration = Duration::from_micros(200);
+/// For how long connections of the API are at work between two turns of the clients. The piece of
+/// work that is begun last may take longer. A fifth of this costs a single push by the API a
+/// seventh more and one of a batch two thirds more, since each turn writes what it has.
+const SHARE: Duration = Duration::from_millis(1);
 
 /// What the API has had of the time since the last turn of the clients, and who waits.
 #[derive(Default)]
